@@ -1,0 +1,30 @@
+# One word for each chore. Everything sets up what is missing first; the second time that costs a second.
+PYTHON := .venv/bin/python
+.PHONY: demo test setup lint unit lock clean
+
+demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
+	$(PYTHON) testbed/run.py --duration 30 --no-cli
+
+test: setup ## linter, type checker and the whole test suite (needs root)
+	@if [ "$$(id -u)" -ne 0 ]; then echo "make test needs root: the suite makes network namespaces; use 'sudo make test'" >&2; exit 2; fi
+	@echo "== ruff ==" && $(PYTHON) -m ruff check .
+	@echo "== mypy ==" && $(PYTHON) -m mypy
+	@echo "== pytest ==" && $(PYTHON) -m pytest
+
+unit: setup ## only the pure tests, in seconds, without root
+	$(PYTHON) -m pytest tests/unit
+
+lint: setup
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+
+setup: ## Debian packages and the Python environment, if missing
+	@vagrant/provision.sh
+
+lock: ## write requirements/lock.txt anew from the .in files
+	rm -rf build/lock-venv && /usr/bin/python3 -m venv build/lock-venv
+	build/lock-venv/bin/pip install --quiet -r requirements/runtime.in -r requirements/test.in setuptools
+	(echo "# Written by 'make lock'; do not edit."; build/lock-venv/bin/pip freeze --all --exclude pip) > requirements/lock.txt
+
+clean: ## everything made here but the runs
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,126 @@
+"""One way to call: pooled keep-alive connections over mutual TLS, a deadline on every call, JSON both ways.
+
+A call is sent once. Retrying is the caller's business, because only it knows whether a second try is harmless; the
+one exception is a kept-alive connection that the server closed before it saw a byte of ours, which urllib3 notices.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+
+from mtls.credentials import Credentials
+from mtls.identity import Identity
+
+_MAX_REPLY_BYTES = 16 << 20
+
+
+class Unreachable(Exception):
+    """No answer: connection refused or lost, TLS failed, the wrong party answered, or the deadline passed."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"{url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: HTTP status and the decoded JSON body (None if there was none)."""
+
+    status: int
+    body: Any
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status says success."""
+        return 200 <= self.status < 300
+
+    @property
+    def message(self) -> str:
+        """The error body's message, or the status."""
+        found = self.body.get("message") if isinstance(self.body, dict) else None
+        return found if isinstance(found, str) else f"HTTP status {self.status}"
+
+    def detail(self, name: str) -> Any:
+        """The value of `name` in the error body's details, or None."""
+        details = self.body.get("details") if isinstance(self.body, dict) else None
+        for entry in details if isinstance(details, list) else []:
+            if isinstance(entry, dict) and name in entry:
+                return entry[name]
+        return None
+
+
+class Caller:
+    """Calls as the owner of `credentials`. Thread-safe; one pool of connections a party called."""
+
+    def __init__(self, credentials: Credentials, *, connections: int = 16) -> None:
+        self._context = credentials.client_context()
+        self._connections = connections
+        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
+        self._lock = threading.Lock()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        to: Identity,
+        body: Any = None,
+        timeout_s: float = 5.0,
+    ) -> Reply:
+        """One request to `url`, which must be answered by `to`, within `timeout_s` seconds for each step of it."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+        try:
+            answer = self._pool(to).request(
+                method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=timeout_s),
+                retries=False, redirect=False, preload_content=False,
+            )  # fmt: skip
+            raw = answer.read(_MAX_REPLY_BYTES + 1)
+            answer.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(url, _why(error)) from error
+        if len(raw) > _MAX_REPLY_BYTES:
+            raise Unreachable(url, "the answer is too long")
+        return Reply(answer.status, _decode(url, raw))
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        with self._lock:
+            for pool in self._pools.values():
+                pool.clear()
+
+    def _pool(self, to: Identity) -> urllib3.PoolManager:
+        key = (to.role, to.name)
+        with self._lock:
+            if key not in self._pools:
+                self._pools[key] = urllib3.PoolManager(
+                    maxsize=self._connections,
+                    ssl_context=self._context,
+                    server_hostname=to.dns,  # checked by OpenSSL, whatever address the URL has
+                )
+            return self._pools[key]
+
+
+def _decode(url: str, raw: bytes) -> Any:
+    if not raw:
+        return None
+    try:
+        return json.loads(raw)
+    except ValueError:
+        raise Unreachable(url, "the answer is not JSON") from None
+
+
+def _why(error: BaseException) -> str:
+    """The innermost cause in a few words: urllib3 wraps errors in errors, with addresses of objects in the text."""
+    while True:
+        inner = getattr(error, "reason", None)
+        inner = inner if isinstance(inner, BaseException) else error.__cause__
+        if not isinstance(inner, BaseException):
+            return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+        error = inner

@@ -1,0 +1,1 @@
+"""Secure application entities: 014 client, master and slave roles, rekeying, demonstration applications."""

@@ -1,0 +1,1 @@
+"""Journal and metrics; the one place that enforces that no key is written anywhere."""

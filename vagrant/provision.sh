@@ -1,0 +1,54 @@
+#!/bin/sh
+# Sets up what is missing for the testbed: Debian packages and an isolated Python environment.
+# The same script serves the VM, bare metal (through make) and CI. Running it again costs a second.
+set -eu
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+venv="$here/.venv"
+
+# package                what for
+packages="
+mininet                  # mnexec, which puts a process into a host's namespace
+openvswitch-switch       # the switches
+postgresql               # the shared database
+iproute2                 # ip, tc
+iputils-ping             # measured round-trip times
+net-tools                # ifconfig, which Mininet calls
+ethtool                  # checksum offload off where switches run in user space
+tcpdump                  # captures
+util-linux               # setpriv, unshare
+procps                   # ps, for people looking around
+python3-venv             # the isolated environment
+ca-certificates          # pip over TLS
+"
+
+missing=""
+for package in $(printf '%s\n' "$packages" | sed 's/#.*//'); do
+    if ! dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed; then
+        missing="$missing $package"
+    fi
+done
+
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "setup: these packages are missing:$missing" >&2
+        echo "setup: run 'sudo make setup' to install them" >&2
+        exit 2
+    fi
+    echo "setup: installing Debian packages:$missing"
+    apt-get update -qq
+    # shellcheck disable=SC2086  # a list of words on purpose
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+# The stamp names everything that the environment was made from, so that a change makes it anew.
+wanted=$(cat "$here/requirements/lock.txt" "$here/setup.py" "$here/vagrant/provision.sh" | sha256sum | cut -d' ' -f1)
+wanted="$wanted $(/usr/bin/python3 -c 'import sys; print(sys.version)' | tr '\n' ' ') $here"
+if [ "$(cat "$venv/stamp" 2>/dev/null || true)" != "$wanted" ]; then
+    echo "setup: making the Python environment in $venv (about half a minute)"
+    rm -rf "$venv"
+    /usr/bin/python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements/lock.txt"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable "$here"
+    printf '%s' "$wanted" >"$venv/stamp"
+fi
