@@ -1,1 +1,1 @@
-"""The emulation: Mininet network, QC emulators, load, measurements. The only room that knows this is no real network."""
+"""The emulation: Mininet network, QC emulators, load, measurements. Only this room knows the network is emulated."""
