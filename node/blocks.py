@@ -1,0 +1,74 @@
+"""The node's input port for key material: frames in which a QC hands over its output, and their acknowledgement.
+
+A frame is a fixed header (magic, version, length of the QC's name, sequence number, slot, stream offset, payload
+length; big-endian), the name, and the payload. The node answers each frame with its sequence number once the block is
+on disk, so that the sender can repeat what a crash swallowed. A block may be empty: it says that the slot has begun.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+
+from etsi.secret import Secret
+
+_HEADER = struct.Struct(">2sBBQQQI")
+_MAGIC = b"QB"
+_VERSION = 1
+# A QC of 8 Mbit/s in slots of a second: far above today's devices, and a bound on what a peer can make us buffer.
+MAX_PAYLOAD_BYTES = 1 << 20
+ACK = struct.Struct(">Q")
+
+
+class BadFrame(ValueError):
+    """What came is no block frame; the connection is of no use any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What a QC made in one slot: `payload` stands at `offset` bytes of its stream. `sequence` counts blocks from 0."""
+
+    qc: str
+    sequence: int
+    slot: int
+    offset: int
+    payload: Secret
+
+    def encode(self) -> bytes:
+        """The frame."""
+        name = self.qc.encode()
+        header = _HEADER.pack(
+            _MAGIC, _VERSION, len(name), self.sequence, self.slot, self.offset, len(self.payload)
+        )
+        return header + name + self.payload.reveal()
+
+
+def receive(connection: socket.socket) -> Block | None:
+    """The next block, or None at the end of the connection. BadFrame if something else came."""
+    header = _receive_exactly(connection, _HEADER.size)
+    if header is None:
+        return None
+    magic, version, name_length, sequence, slot, offset, length = _HEADER.unpack(header)
+    if magic != _MAGIC or version != _VERSION:
+        raise BadFrame("expected a block frame of version 1")
+    if length > MAX_PAYLOAD_BYTES or offset >> 62 or slot >> 62 or sequence >> 62:
+        raise BadFrame("a number in the frame is out of range")
+    rest = _receive_exactly(connection, name_length + length)
+    if rest is None:
+        return None
+    try:
+        name = rest[:name_length].decode()
+    except UnicodeDecodeError:
+        raise BadFrame("the QC's name is not UTF-8") from None
+    return Block(name, sequence, slot, offset, Secret(rest[name_length:]))
+
+
+def _receive_exactly(connection: socket.socket, n_bytes: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < n_bytes:
+        chunk = connection.recv(n_bytes - len(data))
+        if not chunk:
+            return None
+        data += chunk
+    return bytes(data)

@@ -1,0 +1,89 @@
+"""A node's configuration file (JSON): read once, checked whole, frozen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etsi.checks import integer, mapping, sequence, text, uuid_text
+from etsi.errors import Malformed
+from etsi.gs014 import Limits
+from mtls.credentials import Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A QC of this node and the node at its other end."""
+
+    qc: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything a node must know before it starts."""
+
+    name: str  # of this node, as in its certificate
+    host: str  # address to listen on
+    kme_port: int  # GS QKD 014 and sessions, for SAEs
+    agent_port: int  # for the controller and other nodes
+    directory: Path  # local database, key, socket, journal; nobody else's
+    credentials: Credentials
+    controller_url: str
+    controller_name: str  # as in its certificate
+    shared_db_url: str  # may hold a password: the file is private
+    shared_db_schema: str
+    nodes: Mapping[str, str]  # name -> agent URL of every node of the network
+    saes: Mapping[str, str]  # SAE ID -> node, of the whole network
+    qcs: tuple[Neighbour, ...]
+    ttl_slots: int = 15  # a byte older than this is never used
+    limits: Limits = field(default_factory=Limits)
+
+
+_REQUIRED = (
+    "name", "host", "kme_port", "agent_port", "directory", "credentials", "controller_url", "controller_name",
+    "shared_db_url", "shared_db_schema", "nodes", "saes", "qcs",
+)  # fmt: skip
+
+
+def load(path: Path) -> NodeConfig:
+    """The configuration in `path`. ValueError (one line) names the member and what was expected."""
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    return parse(document)
+
+
+def parse(document: Any) -> NodeConfig:
+    """The configuration in `document`. ValueError (one line) names the member and what was expected."""
+    given = mapping(document, "configuration")
+    for member in _REQUIRED:
+        if member not in given:
+            raise Malformed(member, "to be given")
+    for member in given:
+        if member not in (*_REQUIRED, "ttl_slots"):
+            raise Malformed(member, f"one of {', '.join((*_REQUIRED, 'ttl_slots'))}")
+    qcs = [mapping(entry, f"qcs[{i}]") for i, entry in enumerate(sequence(given["qcs"], "qcs", longest=256))]
+    return NodeConfig(
+        name=text(given["name"], "name"),
+        host=text(given["host"], "host"),
+        kme_port=integer(given["kme_port"], "kme_port", low=0, high=65535),
+        agent_port=integer(given["agent_port"], "agent_port", low=0, high=65535),
+        directory=Path(text(given["directory"], "directory", longest=4096)),
+        credentials=Credentials.from_config(given["credentials"], "credentials"),
+        controller_url=text(given["controller_url"], "controller_url"),
+        controller_name=text(given["controller_name"], "controller_name"),
+        shared_db_url=text(given["shared_db_url"], "shared_db_url", longest=4096),
+        shared_db_schema=text(given["shared_db_schema"], "shared_db_schema"),
+        nodes={text(k, "nodes"): text(v, f"nodes.{k}") for k, v in mapping(given["nodes"], "nodes").items()},
+        saes={uuid_text(k, "saes"): text(v, f"saes.{k}") for k, v in mapping(given["saes"], "saes").items()},
+        qcs=tuple(
+            Neighbour(text(q.get("qc"), f"qcs[{i}].qc"), text(q.get("peer"), f"qcs[{i}].peer"))
+            for i, q in enumerate(qcs)
+        ),
+        ttl_slots=integer(given.get("ttl_slots", 15), "ttl_slots", low=1, high=86_400),
+    )

@@ -1,0 +1,51 @@
+"""Why a key could not be delivered: one tree, each with the cause's name that counters, logs and answers share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class KeyFailure(Exception):
+    """No key was delivered. `cause` is counted; `status` is the answer's; `facts` name the short or broken thing."""
+
+    cause = "internal"
+    status = 503
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+    def details(self) -> dict[str, Any]:
+        """Facts for the error body."""
+        return {"cause": self.cause, **self.facts}
+
+
+class NoSession(KeyFailure):
+    """No key session is open for this pair of SAEs."""
+
+    cause = "no_session"
+    status = 400
+
+
+class ShortOfMaterial(KeyFailure):
+    """A QC on the path has too few bytes now; nothing was consumed, a later try may succeed."""
+
+    cause = "short_of_material"
+
+
+class RelayBroken(KeyFailure):
+    """A node on the path could not be reached or refused; the material allocated for the key is lost."""
+
+    cause = "relay_broken"
+
+
+class DatabaseAway(KeyFailure):
+    """The shared database did not answer; nothing was delivered."""
+
+    cause = "database_unreachable"
+
+
+class MaterialExpired(KeyFailure):
+    """The bytes allocated are not held here any more: too old, or lost in a crash."""
+
+    cause = "expired"

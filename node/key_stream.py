@@ -1,0 +1,281 @@
+"""A node's local database: the QCs' streams and relayed keys, encrypted at rest, erased when used or expired.
+
+Every byte leaves this store once: `take` reads and deletes in one durable transaction, before anybody sees the bytes.
+That holds whatever the shared database says, so that even a fail-over that forgot an allocation cannot make a bit
+serve twice. Rows are sealed with AES-GCM under the node's key; `secure_delete` overwrites what is deleted, and the
+write-ahead log is cut after each expiry. SQLite's file system keeps no promise on flash; the encryption is for that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from etsi.secret import Secret
+from node.blocks import Block
+from node.ranges import Range, oldest_live_slot
+
+# A fragment is rewritten when part of it is taken, so it should be small; each has 28 bytes of overhead.
+_FRAGMENT_BYTES = 1024
+_NONCE_BYTES = 12
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS stream (
+    qc TEXT PRIMARY KEY, head INTEGER NOT NULL, gap INTEGER NOT NULL, slot INTEGER NOT NULL,
+    generated INTEGER NOT NULL, used INTEGER NOT NULL, expired INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fragment (
+    qc TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL,
+    PRIMARY KEY (qc, start)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS relayed (
+    key_id TEXT PRIMARY KEY, ksid TEXT NOT NULL, master_sae TEXT NOT NULL, slave_sae TEXT NOT NULL,
+    qc TEXT NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS key_session (ksid TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Missing(LookupError):
+    """Bytes that should be here are not: never received, used already, or expired."""
+
+    def __init__(self, wanted: Range) -> None:
+        super().__init__(f"QC {wanted.qc}: bytes {wanted.start} to {wanted.end} are not held here (any more)")
+        self.wanted = wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What this end holds of a QC: bytes [floor, head) less those used; counters since the stream began, in bytes."""
+
+    qc: str
+    head: int
+    floor: int
+    slot: int
+    stored: int
+    generated: int
+    used: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelayedKey:
+    """A key that came by trusted relay and waits for its slave SAE."""
+
+    key_id: str
+    ksid: str
+    master_sae: str
+    slave_sae: str
+    key: Secret
+
+
+class KeyStore:
+    """The local database in `path`, sealed with the 32-byte key in `key_path` (made with mode 0600 if missing).
+
+    Thread-safe. One writer at a time: SQLite allows no more, and one fsync a transaction is the price of never
+    handing a byte out twice.
+    """
+
+    def __init__(self, path: Path, key_path: Path, *, ttl_slots: int) -> None:
+        self.ttl_slots = ttl_slots  # may change while the node runs
+        self._seal = AESGCM(_node_key(key_path))
+        self._lock = threading.Lock()
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()
+
+    def store(self, block: Block) -> bool:
+        """Keep a QC's block durably. False if it was here before (a repetition after a lost acknowledgement).
+
+        A block beyond the head leaves a gap: bytes that this end never got. What lies before the gap can still be
+        taken by who was promised it, but nothing new is promised from there (see `held`).
+        """
+        with self._transaction():
+            row = self._db.execute("SELECT head, slot FROM stream WHERE qc = ?", (block.qc,)).fetchone()
+            head, slot = row or (0, block.slot)
+            if block.offset < head or block.slot < slot:
+                return False
+            end = block.offset + len(block.payload)
+            gap = block.offset if block.offset > head else None
+            self._db.execute(
+                "INSERT INTO stream VALUES (:qc, :head, coalesce(:gap, 0), :slot, :n, 0, 0) ON CONFLICT (qc) DO UPDATE"
+                " SET head = :head, gap = coalesce(:gap, gap), slot = :slot, generated = generated + :n",
+                {"qc": block.qc, "head": end, "gap": gap, "slot": block.slot, "n": len(block.payload)},
+            )
+            payload = block.payload.reveal()
+            for at in range(0, len(payload), _FRAGMENT_BYTES):
+                self._insert(block.qc, block.offset + at, block.slot, payload[at : at + _FRAGMENT_BYTES])
+        return True
+
+    def take(self, wanted: Sequence[Range]) -> list[Secret]:
+        """The bytes of all `wanted` ranges, gone from here for good; or Missing, and nothing is gone."""
+        with self._transaction():
+            return [self._take(r) for r in wanted]
+
+    def expire(self, qc: str) -> int:
+        """Erase all bytes and relayed keys of `qc` older than the TTL; the number of bytes erased."""
+        with self._transaction():
+            row = self._db.execute("SELECT slot FROM stream WHERE qc = ?", (qc,)).fetchone()
+            if row is None:
+                return 0
+            oldest = oldest_live_slot(row[0], self.ttl_slots)
+            self._db.execute("DELETE FROM relayed WHERE qc = ? AND slot < ?", (qc, oldest))
+            (n_bytes,) = self._db.execute(
+                "SELECT coalesce(sum(end - start), 0) FROM fragment WHERE qc = ? AND slot < ?", (qc, oldest)
+            ).fetchone()
+            if n_bytes:
+                self._db.execute("DELETE FROM fragment WHERE qc = ? AND slot < ?", (qc, oldest))
+                self._db.execute("UPDATE stream SET expired = expired + ? WHERE qc = ?", (n_bytes, qc))
+        if n_bytes:
+            with self._lock:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return int(n_bytes)
+
+    def held(self) -> list[Held]:
+        """What this end holds of every QC it knows, in the order of their names.
+
+        The floor lies behind the last gap and behind everything that is expired.
+        """
+        rows = self._query(
+            "SELECT s.qc, s.head, s.gap, s.slot, s.generated, s.used, s.expired, coalesce(sum(f.end - f.start), 0),"
+            " min(CASE WHEN f.slot > s.slot - ? THEN f.start END)"
+            " FROM stream s LEFT JOIN fragment f USING (qc) GROUP BY s.qc ORDER BY s.qc",
+            (self.ttl_slots,),
+        )
+        return [
+            Held(qc, head, max(gap, head if first is None else first), slot, stored, generated, used, expired)
+            for qc, head, gap, slot, generated, used, expired, stored, first in rows
+        ]
+
+    def slot(self, qc: str) -> int:
+        """The newest slot that `qc` has begun; 0 before its first block."""
+        rows = self._query("SELECT slot FROM stream WHERE qc = ?", (qc,))
+        return int(rows[0][0]) if rows else 0
+
+    def put_relayed(self, keys: Sequence[RelayedKey], qc: str) -> None:
+        """Keep relayed keys durably until they are fetched or the TTL, counted in slots of `qc`, has passed."""
+        with self._transaction():
+            slot = self._db.execute("SELECT coalesce(max(slot), 0) FROM stream WHERE qc = ?", (qc,)).fetchone()[0]
+            for key in keys:
+                self._db.execute(
+                    "INSERT INTO relayed VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (key.key_id, key.ksid, key.master_sae, key.slave_sae, qc, slot,
+                     self._sealed(key.key.reveal(), key.key_id)),
+                )  # fmt: skip
+
+    def relayed_owners(self, key_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """(master SAE, slave SAE) of those of `key_ids` that wait here."""
+        marks = ",".join("?" * len(key_ids))
+        rows = self._query(
+            f"SELECT key_id, master_sae, slave_sae FROM relayed WHERE key_id IN ({marks})",  # noqa: S608 - only marks
+            tuple(key_ids),
+        )
+        return {key_id: (master, slave) for key_id, master, slave in rows}
+
+    def take_relayed(self, key_ids: Sequence[str]) -> list[RelayedKey] | None:
+        """All these relayed keys, gone from here for good; None, and nothing is gone, if one of them is not here."""
+        with self._transaction():
+            taken = []
+            for key_id in key_ids:
+                row = self._db.execute(
+                    "DELETE FROM relayed WHERE key_id = ? RETURNING ksid, master_sae, slave_sae, sealed", (key_id,)
+                ).fetchone()
+                if row is None:
+                    self._db.execute("ROLLBACK")
+                    return None
+                taken.append(RelayedKey(key_id, row[0], row[1], row[2], Secret(self._opened(row[3], key_id))))
+        return taken
+
+    def put_session(self, ksid: str, document: dict[str, Any]) -> None:
+        """Keep what the controller said of a key session, so that it survives a restart."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO key_session VALUES (?, ?)", (ksid, json.dumps(document)))
+
+    def remove_session(self, ksid: str) -> None:
+        """Forget a key session."""
+        with self._transaction():
+            self._db.execute("DELETE FROM key_session WHERE ksid = ?", (ksid,))
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """All key sessions kept."""
+        return [json.loads(document) for (document,) in self._query("SELECT document FROM key_session")]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
+
+    def _query(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+    def _take(self, wanted: Range) -> Secret:
+        # The last condition: expiry runs once a slot, but what is too old is too old at once.
+        rows = self._db.execute(
+            "DELETE FROM fragment WHERE qc = :qc AND start < :end AND end > :start"
+            " AND slot > (SELECT slot FROM stream WHERE qc = :qc) - :ttl RETURNING start, end, slot, sealed",
+            {"qc": wanted.qc, "start": wanted.start, "end": wanted.end, "ttl": self.ttl_slots},
+        ).fetchall()
+        data = bytearray()
+        for start, end, slot, sealed in sorted(rows):
+            if max(start, wanted.start) != wanted.start + len(data):
+                raise Missing(wanted)
+            plain = self._opened(sealed, f"{wanted.qc}:{start}:{end}:{slot}")
+            data += plain[max(0, wanted.start - start) : wanted.end - start]
+            if start < wanted.start:
+                self._insert(wanted.qc, start, slot, plain[: wanted.start - start])
+            if end > wanted.end:
+                self._insert(wanted.qc, wanted.end, slot, plain[wanted.end - start :])
+        if len(data) != len(wanted):
+            raise Missing(wanted)
+        self._db.execute("UPDATE stream SET used = used + ? WHERE qc = ?", (len(wanted), wanted.qc))
+        return Secret(data)
+
+    def _insert(self, qc: str, start: int, slot: int, plain: bytes) -> None:
+        end = start + len(plain)
+        sealed = self._sealed(plain, f"{qc}:{start}:{end}:{slot}")
+        self._db.execute("INSERT INTO fragment VALUES (?, ?, ?, ?, ?)", (qc, start, end, slot, sealed))
+
+    def _sealed(self, plain: bytes, where: str) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._seal.encrypt(nonce, plain, where.encode())
+
+    def _opened(self, sealed: bytes, where: str) -> bytes:
+        return self._seal.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], where.encode())
+
+
+def _node_key(path: Path) -> bytes:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    key = AESGCM.generate_key(256)
+    with os.fdopen(fd, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    return key

@@ -1,0 +1,65 @@
+"""The node's end of its QCs: takes blocks from a Unix socket into the local database and counts the slots.
+
+The socket lies in the node's own directory with mode 0600; what stands behind it (a QKD device's driver, an emulator)
+is none of the node's business. Each block is acknowledged once it is on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from node.blocks import ACK, BadFrame, receive
+from node.key_stream import KeyStore
+
+_log = logging.getLogger(__name__)
+
+
+class QuantumModule:
+    """Listens on the Unix socket `path` for blocks of `qcs`, stores them, and calls `on_slot(qc, slot)` after each."""
+
+    def __init__(self, path: Path, qcs: Collection[str], store: KeyStore, on_slot: Callable[[str, int], None]) -> None:
+        self._path = path
+        self._qcs = frozenset(qcs)
+        self._store = store
+        self._on_slot = on_slot
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def start(self) -> None:
+        """Bind the socket and accept in a thread."""
+        self._path.unlink(missing_ok=True)
+        self._listener.bind(str(self._path))
+        os.chmod(self._path, 0o600)  # noqa: PTH101 - no window: the directory is private, too
+        self._listener.listen(16)
+        threading.Thread(target=self._accept, name="qc-accept", daemon=True).start()
+
+    def stop(self) -> None:
+        """Accept nothing more."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # stopped
+            threading.Thread(target=self._serve, args=(connection,), name="qc-blocks", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            try:
+                while (block := receive(connection)) is not None:
+                    if block.qc not in self._qcs:
+                        raise BadFrame(f"this node has no QC {block.qc!r}")
+                    if self._store.store(block):
+                        self._store.expire(block.qc)
+                        self._on_slot(block.qc, block.slot)
+                    block.payload.wipe()
+                    connection.sendall(ACK.pack(block.sequence))
+            except BadFrame as error:
+                _log.warning("blocks refused: %s", error)

@@ -1,0 +1,148 @@
+-- Schema of the shared database and the statements that decide in it; each function is one round trip.
+-- Nodes may only call these functions. The rule of allocation is that of node/ranges.py.
+
+CREATE TABLE IF NOT EXISTS qc (
+    name    text PRIMARY KEY,
+    node_a  text NOT NULL,
+    node_b  text NOT NULL,
+    head_a  bigint NOT NULL DEFAULT 0,
+    head_b  bigint NOT NULL DEFAULT 0,
+    floor_a bigint NOT NULL DEFAULT 0,
+    floor_b bigint NOT NULL DEFAULT 0,
+    tail    bigint NOT NULL DEFAULT 0
+);
+
+-- What was handed out, for ever: the record that an audit replays. `request` makes a repeated call harmless.
+CREATE TABLE IF NOT EXISTS allocation (
+    request  uuid NOT NULL,
+    position integer NOT NULL,
+    qc       text NOT NULL,
+    start_at bigint NOT NULL,
+    end_at   bigint NOT NULL,
+    node     text NOT NULL,
+    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (request, position)
+);
+
+-- How a slave's KME finds a single-hop key: starting and ending position in the QC's stream.
+CREATE TABLE IF NOT EXISTS key_instruction (
+    key_id     uuid PRIMARY KEY,
+    ksid       uuid NOT NULL,
+    master_sae uuid NOT NULL,
+    slave_sae  uuid NOT NULL,
+    slave_node text NOT NULL,
+    qc         text NOT NULL,
+    start_at   bigint NOT NULL,
+    end_at     bigint NOT NULL,
+    delivery   uuid,
+    delivered  timestamptz
+);
+
+-- A node announces a QC; the second announcement must name the same two ends.
+CREATE OR REPLACE FUNCTION qkd_register_qc(p_name text, p_node text, p_peer text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO qc (name, node_a, node_b) VALUES (p_name, least(p_node, p_peer), greatest(p_node, p_peer))
+    ON CONFLICT (name) DO NOTHING;
+    PERFORM 1 FROM qc WHERE name = p_name AND node_a = least(p_node, p_peer) AND node_b = greatest(p_node, p_peer);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'QC % is registered between other nodes', p_name;
+    END IF;
+END $$;
+
+-- What one end holds of its QCs, once a slot. Heads and floors only grow, so that reports may overtake one another.
+CREATE OR REPLACE FUNCTION qkd_report(p_node text, p_qcs text[], p_heads bigint[], p_floors bigint[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    WITH report AS (SELECT * FROM unnest(p_qcs, p_heads, p_floors) AS r (name, head, floor)),
+    locked AS (SELECT qc.name FROM qc JOIN report USING (name) ORDER BY qc.name FOR UPDATE OF qc)
+    UPDATE qc SET
+        head_a  = CASE WHEN node_a = p_node THEN greatest(head_a, r.head) ELSE head_a END,
+        floor_a = CASE WHEN node_a = p_node THEN greatest(floor_a, r.floor) ELSE floor_a END,
+        head_b  = CASE WHEN node_b = p_node THEN greatest(head_b, r.head) ELSE head_b END,
+        floor_b = CASE WHEN node_b = p_node THEN greatest(floor_b, r.floor) ELSE floor_b END
+    FROM report r JOIN locked USING (name) WHERE qc.name = r.name;
+$$;
+
+-- Ranges of p_needs[i] bytes on each QC p_qcs[i], all or nothing. Either one row a QC, or one row with short_bytes > 0
+-- for the QC that lacked most. With p_key_ids the range on the first QC becomes that many keys of p_key_bytes each,
+-- with an instruction for the slave's KME in the same transaction.
+CREATE OR REPLACE FUNCTION qkd_allocate(
+    p_request uuid, p_node text, p_qcs text[], p_needs bigint[],
+    p_key_ids uuid[], p_key_bytes bigint, p_ksid uuid, p_master uuid, p_slave uuid, p_slave_node text
+) RETURNS TABLE (qc_name text, start_at bigint, end_at bigint, short_bytes bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_column
+DECLARE
+    first_start bigint;
+BEGIN
+    -- In the order of names everywhere, so that two requests never wait for each other.
+    PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
+
+    -- A repeated request gets what it got: its first answer was lost on the way.
+    RETURN QUERY SELECT a.qc, a.start_at, a.end_at, 0::bigint FROM allocation a
+        WHERE a.request = p_request ORDER BY a.position;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+        SELECT n.name, NULL::bigint, NULL::bigint,
+               n.need - greatest(0, coalesce(least(head_a, head_b) - greatest(tail, floor_a, floor_b), 0)) AS short
+        FROM unnest(p_qcs, p_needs) AS n (name, need) LEFT JOIN qc ON qc.name = n.name
+        WHERE n.need > greatest(0, coalesce(least(head_a, head_b) - greatest(tail, floor_a, floor_b), 0))
+        ORDER BY short DESC, n.name LIMIT 1;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+
+    INSERT INTO allocation (request, position, qc, start_at, end_at, node)
+        SELECT p_request, n.position, n.name, greatest(tail, floor_a, floor_b),
+               greatest(tail, floor_a, floor_b) + n.need, p_node
+        FROM unnest(p_qcs, p_needs) WITH ORDINALITY AS n (name, need, position) JOIN qc ON qc.name = n.name;
+    UPDATE qc SET tail = a.end_at FROM allocation a WHERE a.request = p_request AND qc.name = a.qc;
+
+    IF cardinality(p_key_ids) > 0 THEN
+        SELECT a.start_at INTO first_start FROM allocation a WHERE a.request = p_request AND a.position = 1;
+        INSERT INTO key_instruction (key_id, ksid, master_sae, slave_sae, slave_node, qc, start_at, end_at)
+            SELECT k.key_id, p_ksid, p_master, p_slave, p_slave_node, p_qcs[1],
+                   first_start + (k.i - 1) * p_key_bytes, first_start + k.i * p_key_bytes
+            FROM unnest(p_key_ids) WITH ORDINALITY AS k (key_id, i);
+    END IF;
+    RETURN QUERY SELECT a.qc, a.start_at, a.end_at, 0::bigint FROM allocation a
+        WHERE a.request = p_request ORDER BY a.position;
+END $$;
+
+-- Hand the instructions of all p_key_ids to the slave's KME and mark them delivered, all or nothing, once. One row a
+-- key, or a single row whose verdict says why not: 'foreign' (another SAE's key) goes before 'missing'. p_delivery names
+-- this delivery: repeated because its answer was lost, it gets the same answer again.
+CREATE OR REPLACE FUNCTION qkd_deliver(
+    p_delivery uuid, p_node text, p_master uuid, p_slave uuid, p_key_ids uuid[]
+)
+RETURNS TABLE (verdict text, key_id uuid, ksid uuid, qc_name text, start_at bigint, end_at bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM 1 FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) ORDER BY k.key_id FOR UPDATE;
+    PERFORM 1 FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) AND k.slave_sae <> p_slave;
+    IF FOUND THEN
+        RETURN QUERY SELECT 'foreign', NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint;
+        RETURN;
+    END IF;
+    IF (SELECT count(*) FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) AND (k.delivery IS NULL OR k.delivery = p_delivery)
+            AND k.master_sae = p_master AND k.slave_node = p_node) <> cardinality(p_key_ids) THEN
+        RETURN QUERY SELECT 'missing', NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint;
+        RETURN;
+    END IF;
+    UPDATE key_instruction k SET delivery = p_delivery, delivered = clock_timestamp()
+        WHERE k.key_id = ANY (p_key_ids);
+    RETURN QUERY SELECT 'ok', k.key_id, k.ksid, k.qc, k.start_at, k.end_at
+        FROM key_instruction k WHERE k.key_id = ANY (p_key_ids);
+END $$;
+
+-- Bytes that could be allocated now on each of p_qcs.
+CREATE OR REPLACE FUNCTION qkd_available(p_qcs text[]) RETURNS TABLE (qc_name text, n_bytes bigint)
+LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    SELECT name, greatest(0, least(head_a, head_b) - greatest(tail, floor_a, floor_b)) FROM qc WHERE name = ANY (p_qcs);
+$$;
+
+REVOKE ALL ON FUNCTION qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver FROM PUBLIC;
