@@ -6,7 +6,9 @@ from the shared database; neither sends the other a word. Several hops: see rela
 
 from __future__ import annotations
 
+import threading
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from etsi.errors import Malformed
@@ -31,17 +33,19 @@ class Requested:
     """Bytes asked of each QC since the last look, granted or not: what admission calls the load."""
 
     def __init__(self) -> None:
-        self._bytes: dict[str, int] = {}
+        self._bytes: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def add(self, needs: Sequence[tuple[str, int]]) -> None:
         """Count a request."""
-        for qc, n_bytes in needs:
-            self._bytes[qc] = self._bytes.get(qc, 0) + n_bytes
+        with self._lock:
+            self._bytes.update(dict(needs))
 
     def drain(self) -> dict[str, int]:
         """The counts, which begin anew."""
-        counted, self._bytes = self._bytes, {}
-        return counted
+        with self._lock:
+            counted, self._bytes = self._bytes, Counter()
+        return dict(counted)
 
 
 class Kme:
@@ -57,10 +61,11 @@ class Kme:
         shared: SharedDatabase,
         sessions: Sessions,
         relay: Relay,
+        requested: Requested,
     ) -> None:
         self.name = name
         self.limits = limits
-        self.requested = Requested()
+        self._requested = requested
         self._saes = saes
         self._store = store
         self._shared = shared
@@ -110,7 +115,7 @@ class Kme:
         key_ids = [str(uuid.uuid4()) for _ in range(request.number)]
         n_bytes = request.number * request.key_bytes
         needs = MODES[session.mode].needs(session.qcs, n_bytes)
-        self.requested.add(needs)
+        self._requested.add(needs)
         allocation = str(uuid.uuid4())
         owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
         try:

@@ -1,0 +1,88 @@
+"""`python -m node CONFIG.json`: wires one SD-QKD node, serves until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from mtls.call import Caller
+from mtls.serve import Server
+from node import agent_http, config, kme_http
+from node.agent import Agent
+from node.key_stream import KeyStore
+from node.kme import Kme, Requested
+from node.quantum_module import QuantumModule
+from node.relay import Relay
+from node.sessions import Sessions
+from node.shared_db import SharedDatabase
+from telemetry.journal import Journal
+
+
+def main(path: Path) -> int:
+    """Serve as the node that `path` describes; the exit status."""
+    try:
+        options = config.load(path)
+    except ValueError as error:
+        print(f"node: {path}: {error}", file=sys.stderr)
+        return 2
+    os.umask(0o077)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    journal = Journal(options.directory / "journal.jsonl", f"node:{options.name}")
+    store = KeyStore(options.directory / "local.db", options.directory / "node.key", ttl_slots=options.ttl_slots)
+    sessions = Sessions(store)
+    shared = SharedDatabase(options.shared_db_url, options.shared_db_schema, options.name)
+    caller = Caller(options.credentials)
+    requested = Requested()
+    relay = Relay(options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, journal=journal)
+    kme = Kme(
+        options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=sessions,
+        relay=relay, requested=requested,
+    )  # fmt: skip
+    agent = Agent(
+        options, caller=caller, store=store, shared=shared, sessions=sessions, requested=requested, journal=journal
+    )
+    blocks = QuantumModule(options.directory / "blocks.sock", [n.qc for n in options.qcs], store, agent.on_slot)
+    servers = [
+        Server(kme_http.make_app(kme, agent, journal), options.host, options.kme_port, options.credentials),
+        Server(
+            agent_http.make_app(agent, relay, sessions, store, journal),
+            options.host,
+            options.agent_port,
+            options.credentials,
+        ),
+    ]
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        for server in servers:
+            server.start()
+    except OSError as error:
+        print(f"node {options.name}: cannot listen on {options.host}: {error}", file=sys.stderr)
+        return 2
+    shared.open()
+    blocks.start()
+    agent.start()
+    journal.event("started", kme_port=servers[0].port, agent_port=servers[1].port)
+    print("ready", flush=True)
+    stop.wait()
+    blocks.stop()
+    agent.stop()
+    for server in servers:
+        server.stop()
+    shared.close()
+    store.close()
+    journal.event("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python -m node CONFIG.json", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,135 @@
+"""Routes for SAEs: GS QKD 014 (clause 5), opening and closing key sessions. Decisions are in kme.py and agent.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+
+from etsi import gs014
+from etsi.checks import mapping, uuid_text
+from etsi.errors import Malformed
+from etsi.gs004 import qos
+from mtls.identity import Role
+from mtls.serve import allow, caller, error_body, json_body, new_app
+from node.agent import Agent
+from node.failures import KeyFailure
+from node.kme import Kme, Unauthorized
+from telemetry.journal import Journal
+
+_SIDES = ("master", "slave")
+
+
+def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
+    """The KME's application. Every key and every failure lands in `journal` with its delivery time."""
+    app = new_app("kme")
+
+    @app.errorhandler(Unauthorized)
+    def on_unauthorized(error: Unauthorized) -> Response:
+        return error_body(401, str(error), {})
+
+    @app.errorhandler(KeyFailure)
+    def on_failure(error: KeyFailure) -> Response:
+        return error_body(error.status, str(error), error.details())
+
+    @app.get("/api/v1/keys/<slave>/status")
+    @allow(Role.SAE)
+    def status(slave: str) -> Response:
+        return jsonify(kme.status(_local_sae(kme), _sae_id(slave, "slave_SAE_ID")).to_json())
+
+    @app.route("/api/v1/keys/<slave>/enc_keys", methods=["GET", "POST"])
+    @allow(Role.SAE)
+    def enc_keys(slave: str) -> Response:
+        arrived = time.monotonic()
+        master = _local_sae(kme)
+        if request.method == "GET":
+            wanted = gs014.key_request_from_query(list(request.args.items(multi=True)), kme.limits)
+        else:
+            wanted = gs014.key_request(json_body(empty={}), kme.limits)
+        facts: dict[str, Any] = {"master_sae": master, "slave_sae": slave}
+        try:
+            session = kme.session(master, _sae_id(slave, "slave_SAE_ID"))
+            facts |= {"ksid": session.ksid, "hops": session.hops, "mode": session.mode}
+            keys = kme.get_keys(session, wanted)
+        except KeyFailure as failure:
+            journal.event("key_failed", request="enc_keys", **facts, **failure.details())
+            raise
+        answer = jsonify(gs014.key_container(keys))
+        _delivered(journal, "enc_keys", arrived, [k for k, _ in keys], facts | {"size_bits": wanted.size})
+        return answer
+
+    @app.route("/api/v1/keys/<master>/dec_keys", methods=["GET", "POST"])
+    @allow(Role.SAE)
+    def dec_keys(master: str) -> Response:
+        arrived = time.monotonic()
+        slave = _local_sae(kme)
+        if request.method == "GET":
+            key_ids = gs014.key_ids_from_query(list(request.args.items(multi=True)))
+        else:
+            key_ids = gs014.key_ids(json_body(), most=kme.limits.max_key_per_request)
+        facts = {"master_sae": master, "slave_sae": slave}
+        try:
+            keys = kme.get_keys_by_id(slave, _sae_id(master, "master_SAE_ID"), key_ids)
+        except KeyFailure as failure:
+            journal.event("key_failed", request="dec_keys", key_ids=key_ids, **facts, **failure.details())
+            raise
+        answer = jsonify(gs014.key_container(keys))
+        _delivered(journal, "dec_keys", arrived, key_ids, facts)
+        return answer
+
+    add_session_routes(app, kme, agent)
+    return app
+
+
+def add_session_routes(app: Flask, kme: Kme, agent: Agent) -> None:
+    """The paper's open_key_session and its counterparts: GS QKD 014 has no sessions, 004 calls it OPEN_CONNECT."""
+
+    @app.post("/qkd/v1/key_sessions")
+    @allow(Role.SAE)
+    def open_key_session() -> tuple[dict[str, Any], int]:
+        sae = _local_sae(kme)
+        body = json_body()
+        peer = uuid_text(body.get("peer"), "peer")
+        side = body.get("side")
+        if side not in _SIDES:
+            raise Malformed("side", "master or slave")
+        wanted = qos(mapping(body.get("qos", {}), "qos"))
+        master, slave = (sae, peer) if side == "master" else (peer, sae)
+        return agent.open_key_session(master, slave, side, wanted)
+
+    @app.delete("/qkd/v1/key_sessions")
+    @allow(Role.SAE)
+    def withdraw() -> tuple[str, int]:
+        peer = uuid_text(request.args.get("master_sae"), "master_sae")
+        agent.withdraw(peer, _local_sae(kme))
+        return "", 204
+
+    @app.delete("/qkd/v1/key_sessions/<ksid>")
+    @allow(Role.SAE)
+    def close_key_session(ksid: str) -> tuple[str, int]:
+        agent.close_key_session(uuid_text(ksid, "ksid"), _local_sae(kme))
+        return "", 204
+
+
+def _local_sae(kme: Kme) -> str:
+    """The calling SAE, which must be one of this node's."""
+    sae = caller().name
+    kme.check_local(sae)
+    return sae
+
+
+def _delivered(
+    journal: Journal, kind: str, arrived: float, key_ids: Sequence[str], facts: dict[str, Any]
+) -> None:
+    """The paper's delivery time: from the arrival of the request at the node until its answer is ready."""
+    duration_ms = round((time.monotonic() - arrived) * 1000, 3)
+    journal.event("key_delivered", request=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
+
+
+def _sae_id(value: str, field: str) -> str:
+    try:
+        return uuid_text(value, field)
+    except Malformed:
+        raise Malformed(field, "the ID of an SAE of this network", clause="5.2") from None
