@@ -51,8 +51,14 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.uri), x509.DNSName(identity.dns)]
         names += [x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]
-        # GS QKD 014 leaves open where an ID stands; foreign clients look at the common name, we at the URI.
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name)])
+        # GS QKD 014 leaves open where an ID stands; foreign clients look at the common name, we at the URI, and
+        # PostgreSQL, which knows no URIs, at the whole subject.
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, identity.role),
+                x509.NameAttribute(NameOID.COMMON_NAME, identity.name),
+            ]
+        )
         usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
             self._builder(subject, key.public_key(), valid)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etsi.gs004 import QoS
@@ -51,14 +52,15 @@ class Agent:
         self._controller = Identity(Role.CONTROLLER, config.controller_name)
         self._wake = threading.Event()
         self._stopping = False
-        self._registered = False
+        self._in_database = False
+        self._at_controller = False
         self._reported: dict[str, Held] = {}
         self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
 
     @property
     def registered(self) -> bool:
         """Whether the shared database and the controller know this node."""
-        return self._registered
+        return self._in_database and self._at_controller
 
     def start(self) -> None:
         """Register and report in a thread, again and again until it works."""
@@ -112,27 +114,22 @@ class Agent:
             self._journal.event("session_removed", ksid=ksid)
 
     def _run(self) -> None:
+        # The two are independent: without the controller running sessions still get keys, and the other way round.
         while not self._stopping:
-            if not self._registered:
-                self._registered = self._quietly(self._register)
-                if not self._registered:
-                    self._wait(_RETRY_S)
-                    continue
-                self._journal.event("registered")
-            self._wake.wait()
-            self._wake.clear()
-            if not self._stopping:
-                self._quietly(self._report)
-
-    def _wait(self, seconds: float) -> None:
-        self._wake.wait(seconds)
-        if not self._stopping:
+            held = self._store.held()
+            self._in_database = self._in_database or self._quietly(self._register_qcs)
+            if self._in_database:
+                self._quietly(self._report_held, held)
+            self._at_controller = self._at_controller or self._quietly(self._register)
+            if self._at_controller:
+                self._quietly(self._report_status, held)
+            self._wake.wait(_RETRY_S)
             self._wake.clear()
 
-    def _quietly(self, step: Any) -> bool:
+    def _quietly(self, step: Callable[..., None], *arguments: object) -> bool:
         """Whether `step` worked. What is away now may be back later; a bug must not end the thread in silence."""
         try:
-            step()
+            step(*arguments)
         except (DatabaseUnreachable, Problem) as error:
             _log.info("%s: %s", step.__name__, error)
             return False
@@ -142,19 +139,23 @@ class Agent:
             return False
         return True
 
-    def _register(self) -> None:
+    def _register_qcs(self) -> None:
         for neighbour in self._config.qcs:
             self._shared.register_qc(neighbour.qc, neighbour.peer)
+
+    def _report_held(self, held: Sequence[Held]) -> None:
+        if held:
+            self._shared.report(held)
+
+    def _register(self) -> None:
         links = [{"qc": n.qc, "peer": n.peer} for n in self._config.qcs]
         body = {"agent_url": self._config.nodes[self._config.name], "links": links}
         reply = self._call("PUT", f"/qkd/v1/nodes/{self._config.name}", body)
         if not reply.ok:
             raise _passed_on(reply)
+        self._journal.event("registered")
 
-    def _report(self) -> None:
-        held = self._store.held()
-        if held:
-            self._shared.report(held)
+    def _report_status(self, held: Sequence[Held]) -> None:
         requested = self._requested.drain()
         entries = [
             {
@@ -172,7 +173,7 @@ class Agent:
         slot = max((h.slot for h in held), default=0)
         reply = self._call("POST", f"/qkd/v1/nodes/{self._config.name}/qc_status", {"slot": slot, "qcs": entries})
         if reply.status == 404:  # the controller was restarted and does not know us any more
-            self._registered = False
+            self._at_controller = False
 
     def _call(self, method: str, path: str, body: Any = None, *, timeout_s: float = 5.0) -> Reply:
         try:

@@ -33,8 +33,13 @@ class QuantumModule:
     def start(self) -> None:
         """Bind the socket and accept in a thread."""
         self._path.unlink(missing_ok=True)
-        self._listener.bind(str(self._path))
-        os.chmod(self._path, 0o600)  # noqa: PTH101 - no window: the directory is private, too
+        # By way of the folder's descriptor: a socket's path may be 107 bytes long, a node's directory longer.
+        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            self._listener.bind(f"/proc/self/fd/{folder}/{self._path.name}")
+        finally:
+            os.close(folder)
+        self._path.chmod(0o600)  # no window: the directory is private, too
         self._listener.listen(16)
         threading.Thread(target=self._accept, name="qc-accept", daemon=True).start()
 

@@ -1,0 +1,170 @@
+"""A private PostgreSQL cluster, the shared database of a run: made in the run directory, gone with it.
+
+The server runs as user postgres and sees its directory at a fixed place, by a bind mount in a mount namespace of its
+own: the run directory may then lie under a private home that postgres could not enter. Root administers it through a
+Unix socket, nodes come over TCP with TLS and are let in by their certificates alone (`OU=node`); there is no password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import psycopg.sql
+
+from mtls.credentials import Credentials
+from mtls.identity import Identity
+from node.shared_db import install_schema
+
+DATABASE = "qkd"
+NODE_ROLE = "qkd_node"
+_INSIDE = "/var/lib/postgresql"
+_VERSIONS = Path("/usr/lib/postgresql")
+_OLDEST = 14
+
+# What differs from PostgreSQL's defaults, and why.
+_SETTINGS = """
+unix_socket_directories = '{inside}'
+unix_socket_permissions = 0700
+ssl = on
+ssl_cert_file = '{inside}/server.pem'
+ssl_key_file = '{inside}/server.key'
+ssl_ca_file = '{inside}/ca.pem'
+ssl_min_protocol_version = 'TLSv1.2'
+synchronous_commit = on
+fsync = on
+max_connections = 400
+# /dev/shm is tiny in many containers.
+dynamic_shared_memory_type = mmap
+shared_buffers = 32MB
+# A statement quoted in the log would carry key IDs; the errors alone say enough.
+log_min_error_statement = panic
+log_line_prefix = '%m [%p] '
+"""
+_HBA = f"local all postgres peer map=admin\nhostssl {DATABASE} {NODE_ROLE} all cert clientname=DN map=nodes\n"
+_IDENT = f'admin root postgres\nadmin postgres postgres\nnodes "/^CN=[a-z0-9-]+,OU=node$" {NODE_ROLE}\n'
+
+
+class ClusterError(Exception):
+    """PostgreSQL cannot be made or started; one line that says why and what to do."""
+
+
+def find_binaries() -> Path:
+    """The folder of the newest PostgreSQL server on this machine."""
+    found = [p for p in _VERSIONS.glob("[0-9]*") if (p / "bin" / "postgres").exists() and int(p.name) >= _OLDEST]
+    if not found:
+        raise ClusterError(f"no PostgreSQL server {_OLDEST} or newer under {_VERSIONS}: run 'make setup'")
+    return max(found, key=lambda p: int(p.name)) / "bin"
+
+
+class Cluster:
+    """The cluster in `directory`, which is made; `credentials` are its TLS identity."""
+
+    def __init__(self, directory: Path, credentials: Credentials) -> None:
+        self.directory = directory
+        self._credentials = credentials
+        self._binaries = find_binaries()
+
+    def initialise(self, *, listen: str, port: int) -> None:
+        """Make the cluster (about a second); it will listen on address `listen`."""
+        self.directory.mkdir(mode=0o700)
+        shutil.chown(self.directory, "postgres", "postgres")
+        for source, name in (
+            (self._credentials.certificate, "server.pem"),
+            (self._credentials.key, "server.key"),
+            (self._credentials.ca, "ca.pem"),
+        ):
+            self._write(name, source.read_bytes())
+        # Not synced: a cluster that is half made when the power fails is made anew with the next run.
+        options = ["--encoding=UTF8", "--locale=C", "--auth=peer", "--no-sync", "--no-instructions"]
+        command = self._as_postgres("initdb", *options, f"--pgdata={_INSIDE}/data")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ClusterError(f"initdb failed: {_last_line(done.stderr)}")
+        settings = _SETTINGS.format(inside=_INSIDE) + f"listen_addresses = '{listen}'\nport = {port}\n"
+        self._write("data/postgresql.auto.conf", settings.encode())
+        self._write("data/pg_hba.conf", _HBA.encode())
+        self._write("data/pg_ident.conf", _IDENT.encode())
+
+    def command(self) -> list[str]:
+        """Command of the server in the foreground; SIGINT ends it quickly and cleanly."""
+        return self._as_postgres("postgres", "-D", f"{_INSIDE}/data")
+
+    def wait_ready(self, alive: Callable[[], bool], log: Path, *, timeout_s: float = 30.0) -> None:
+        """Return when the server answers; ClusterError if it ends (`alive` says no) or takes longer."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                with self._admin("postgres"):
+                    return
+            except psycopg.OperationalError as error:
+                if not alive():
+                    raise ClusterError(f"PostgreSQL ended at once: {_last_line(log.read_text())}; see {log}") from None
+                if time.monotonic() > deadline:
+                    raise ClusterError(f"PostgreSQL is silent after {timeout_s:g} s: {error}; see {log}") from None
+            time.sleep(0.02)
+
+    def create(self, schema: str) -> None:
+        """Database, role and `schema` for the nodes."""
+        with self._admin("postgres") as admin:
+            admin.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(DATABASE)))
+            admin.execute(psycopg.sql.SQL("CREATE ROLE {} LOGIN").format(psycopg.sql.Identifier(NODE_ROLE)))
+        with self.admin_url(DATABASE) as url:
+            install_schema(url, schema, NODE_ROLE)
+
+    @contextlib.contextmanager
+    def admin_url(self, database: str = DATABASE) -> Iterator[str]:
+        """A URL for the superuser, through the Unix socket, good inside the `with` block."""
+        # By way of the folder's descriptor: a socket's path may be 107 bytes long, a run directory's longer.
+        fd = os.open(self.directory, os.O_PATH | os.O_DIRECTORY)
+        try:
+            port = int((self.directory / "data" / "postgresql.auto.conf").read_text().rsplit("=", 1)[1])
+            yield f"host=/proc/{os.getpid()}/fd/{fd} port={port} user=postgres dbname={database}"
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _admin(self, database: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+        with self.admin_url(database) as url, psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+            yield connection
+
+    def _as_postgres(self, program: str, *arguments: str) -> list[str]:
+        script = f'mount --bind "$1" {_INSIDE} && cd {_INSIDE} && shift && exec "$@"'
+        drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--reset-env", "--"]
+        enter = ["unshare", "--mount", "--propagation=private", "--", "sh", "-c", script, "sh", str(self.directory)]
+        return [*enter, *drop, str(self._binaries / program), *arguments]
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.directory / name
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        shutil.chown(path, "postgres", "postgres")
+
+
+def node_url(credentials: Credentials, server: Identity, address: str, port: int) -> str:
+    """The URL with which the node that owns `credentials` reaches the cluster `server` at address:port."""
+    facts = {
+        "host": server.dns,
+        "hostaddr": address,
+        "port": str(port),
+        "dbname": DATABASE,
+        "user": NODE_ROLE,
+        "sslmode": "verify-full",
+        "sslcert": str(credentials.certificate),
+        "sslkey": str(credentials.key),
+        "sslrootcert": str(credentials.ca),
+    }
+    return psycopg.conninfo.make_conninfo("", **facts)
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"

@@ -1,0 +1,150 @@
+"""The processes of a run: started together, awaited until they say `ready`, watched, stopped in reverse order."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_TAIL_LINES = 3
+
+
+class ProcessFailed(Exception):
+    """A process did not start; one line that says which, and its own last words."""
+
+
+class Process:
+    """One running component. `log` holds what it writes to its standard error."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        stop_signal: int = signal.SIGTERM,
+        says_ready: bool = True,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.wanted = True  # until somebody stops it on purpose
+        self._stop_signal = stop_signal
+        self._says_ready = says_ready
+        self._asked = False
+        with log.open("ab") as file:
+            self._popen = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if says_ready else file,
+                stderr=file,
+                # Ctrl-C in the terminal is for run.py alone, which then stops everything in order.
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process ID."""
+        return self._popen.pid
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._popen.poll() is None
+
+    @property
+    def status(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        return self._popen.poll()
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Return once it printed `ready`; ProcessFailed if it ends before, or takes longer."""
+        if not self._says_ready:
+            return
+        out = self._popen.stdout
+        assert out is not None  # noqa: S101 - says_ready asked for a pipe
+        deadline = time.monotonic() + timeout_s
+        said = b""
+        while b"ready\n" not in said:
+            if not select.select([out], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise ProcessFailed(f"{self.name} is not ready after {timeout_s:g} s; see {self.log}")
+            chunk = os.read(out.fileno(), 4096)
+            if not chunk:
+                self._popen.wait()
+                raise ProcessFailed(f"{self.name} ended at once: {self.last_words()}")
+            said += chunk
+
+    def last_words(self) -> str:
+        """The end of its log, in one line."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return " / ".join(line.strip() for line in lines[-_TAIL_LINES:]) or f"exit status {self.status}, no message"
+
+    def signal(self, signum: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.alive():
+            self._popen.send_signal(signum)
+
+    def ask_to_stop(self) -> None:
+        """Ask it to end, and do not wait."""
+        self.wanted = False
+        if not self._asked:
+            self._asked = True
+            self.signal(self._stop_signal)
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Ask it to end, wait, insist."""
+        self.ask_to_stop()
+        self._finish(timeout_s)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self.wanted = False
+        self.signal(signal.SIGKILL)
+        self._finish(5.0)
+
+    def _finish(self, timeout_s: float) -> None:
+        try:
+            self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()
+
+
+class Processes:
+    """All components of a run, in the order in which they were started."""
+
+    def __init__(self, log_directory: Path) -> None:
+        self._logs = log_directory
+        self._started: list[Process] = []
+
+    def start(self, name: str, command: Sequence[str], **options: bool | int) -> Process:
+        """Start `command`; its log is `name`.log."""
+        process = Process(name, command, self._logs / f"{name}.log", **options)  # type: ignore[arg-type]
+        self._started.append(process)
+        return process
+
+    def component(self, name: str, module: str, config: Path, *, prefix: Sequence[str] = ()) -> Process:
+        """Start `python -m module config`, with `prefix` before it (to enter a namespace)."""
+        return self.start(name, [*prefix, sys.executable, "-P", "-m", module, str(config)])
+
+    def dead(self) -> list[Process]:
+        """Those that ended though nobody stopped them."""
+        return [p for p in self._started if p.wanted and not p.alive()]
+
+    def stop(self) -> None:
+        """Stop all, the last ones started first; neighbours of one kind (`node-a`, `node-b`) end at the same time."""
+        for process in self._started:
+            process.wanted = False
+        for _, kind in itertools.groupby(reversed(self._started), key=lambda p: p.name.partition("-")[0]):
+            together = list(kind)
+            for process in together:
+                process.ask_to_stop()
+            for process in together:
+                process.stop()
+        self._started.clear()

@@ -1,0 +1,218 @@
+"""`python -m testbed.qc_emulator CONFIG.json`: the quantum channels (QCs) of a run, all in one process.
+
+Each slot every QC makes a block of a random number of random bytes and hands the same block to the quantum modules
+at both its ends, over their Unix sockets: what a real QKD link would have agreed upon, out of band of the network.
+A block is kept until the module has it on disk, so a node that restarts misses nothing that is still fresh.
+
+SIGHUP reads the configuration again: rates may differ then, from the next slot on. The journal says what was made
+(sequence, slot, offset, length), never the bytes.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etsi.checks import integer, mapping, number, sequence, text
+from etsi.errors import Malformed
+from etsi.secret import Secret
+from node.blocks import ACK, MAX_PAYLOAD_BYTES, Block
+from telemetry.journal import Journal
+
+# Blocks kept for an end that is away. More than any TTL in use, so that what is lost here would be expired there.
+_KEPT_BLOCKS = 128
+_RECONNECT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class QcConfig:
+    """A QC: bytes a slot, uniform in [low, high], and the folders of the two nodes with their `blocks.sock`."""
+
+    qc: str
+    low: int
+    high: int
+    ends: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorConfig:
+    """The emulator's options. With `seed` the output is the same in each run: for experiments, not for secrets."""
+
+    directory: Path
+    slot_s: float
+    seed: int | None
+    qcs: tuple[QcConfig, ...]
+
+
+def load(path: Path) -> EmulatorConfig:
+    """The configuration in `path`. ValueError names the member and what was expected."""
+    given = mapping(json.loads(path.read_text()), "configuration")
+    qcs = []
+    for i, entry in enumerate(sequence(given.get("qcs"), "qcs", longest=10_000)):
+        qc = mapping(entry, f"qcs[{i}]")
+        low = integer(qc.get("low"), f"qcs[{i}].low", low=0, high=MAX_PAYLOAD_BYTES)
+        high = integer(qc.get("high"), f"qcs[{i}].high", low=low, high=MAX_PAYLOAD_BYTES)
+        ends = tuple(Path(text(e, f"qcs[{i}].ends", longest=4096)) for e in sequence(qc.get("ends"), "ends", longest=2))
+        qcs.append(QcConfig(text(qc.get("qc"), f"qcs[{i}].qc"), low, high, ends))
+    seed = given.get("seed")
+    return EmulatorConfig(
+        directory=Path(text(given.get("directory"), "directory", longest=4096)),
+        slot_s=float(number(given.get("slot_s", 1.0), "slot_s", low=0.001, high=3600)),
+        seed=None if seed is None else integer(seed, "seed", low=0, high=(1 << 63) - 1),
+        qcs=tuple(qcs),
+    )
+
+
+class End:
+    """Delivers blocks to the quantum module in folder `node`, in order, each until it is acknowledged."""
+
+    def __init__(self, node: Path, on_lost: Callable[[Block], None]) -> None:
+        self._node = node
+        self._on_lost = on_lost
+        self._waiting: collections.deque[Block] = collections.deque()
+        self._some = threading.Condition()
+        threading.Thread(target=self._run, name=f"end-{node.name}", daemon=True).start()
+
+    def put(self, block: Block) -> None:
+        """Take `block` for delivery; the oldest one waiting is given up if there are too many."""
+        with self._some:
+            if len(self._waiting) == _KEPT_BLOCKS:
+                self._on_lost(self._waiting.popleft())
+            self._waiting.append(block)
+            self._some.notify()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                with self._connect() as connection:
+                    while True:
+                        self._deliver(connection, self._next())
+            except OSError:
+                time.sleep(_RECONNECT_S)  # the node is not up yet, or went down
+
+    def _connect(self) -> socket.socket:
+        # By way of the folder's descriptor: a socket's path may be 107 bytes long, a run directory's longer.
+        folder = os.open(self._node, os.O_PATH | os.O_DIRECTORY)
+        try:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                connection.settimeout(30)
+                connection.connect(f"/proc/self/fd/{folder}/blocks.sock")
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+        finally:
+            os.close(folder)
+
+    def _next(self) -> Block:
+        with self._some:
+            while not self._waiting:
+                self._some.wait()
+            return self._waiting[0]
+
+    def _deliver(self, connection: socket.socket, block: Block) -> None:
+        connection.sendall(block.encode())
+        answer = b""
+        while len(answer) < ACK.size:
+            chunk = connection.recv(ACK.size - len(answer))
+            if not chunk:
+                raise ConnectionResetError
+            answer += chunk
+        with self._some:
+            if self._waiting and self._waiting[0] is block:
+                self._waiting.popleft()
+
+
+class Qc:
+    """One quantum channel: makes blocks, and remembers how long its stream is."""
+
+    def __init__(self, config: QcConfig, seed: int | None, journal: Journal) -> None:
+        self.config = config
+        self._journal = journal
+        self._random = random.SystemRandom() if seed is None else random.Random(f"{seed}/{config.qc}")  # noqa: S311
+        self._sequence = 0
+        self._offset = 0
+        self._ends = [End(folder, self._lost) for folder in config.ends]
+
+    def make(self, slot: int) -> None:
+        """Make the block of `slot` and hand it to both ends. It is empty at rate 0: time passes all the same."""
+        n_bytes = self._random.randint(self.config.low, self.config.high)
+        data = self._random.randbytes(n_bytes)
+        self._journal.event(
+            "block", qc=self.config.qc, sequence=self._sequence, slot=slot, offset=self._offset, n_bytes=n_bytes
+        )
+        for end in self._ends:
+            end.put(Block(self.config.qc, self._sequence, slot, self._offset, Secret(data)))
+        self._sequence += 1
+        self._offset += n_bytes
+
+    def _lost(self, block: Block) -> None:
+        self._journal.event("block_lost", qc=block.qc, sequence=block.sequence)
+
+
+def _reread(path: Path, qcs: dict[str, Qc], journal: Journal) -> None:
+    """Take over changed rates; a configuration that is wrong, or has other QCs, changes nothing."""
+    try:
+        new = load(path)
+    except (OSError, ValueError) as error:
+        journal.event("rates_refused", error=str(error))
+        return
+    for config in new.qcs:
+        qc = qcs.get(config.qc)
+        if qc is not None and (qc.config.low, qc.config.high) != (config.low, config.high):
+            qc.config = QcConfig(config.qc, config.low, config.high, qc.config.ends)
+            journal.event("rate", qc=config.qc, low=config.low, high=config.high)
+
+
+def main(path: Path) -> int:
+    """Run the QCs that `path` describes until SIGTERM or SIGINT; the exit status."""
+    try:
+        config = load(path)
+    except (OSError, ValueError, Malformed) as error:
+        print(f"qc_emulator: {path}: {error}", file=sys.stderr)
+        return 2
+    os.umask(0o077)
+    config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    journal = Journal(config.directory / "journal.jsonl", "qc-emulator")
+    wake, wanted = threading.Event(), set[str]()
+
+    def on_signal(signum: int, _: Any) -> None:
+        wanted.add("reread" if signum == signal.SIGHUP else "stop")
+        wake.set()
+
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, on_signal)
+    qcs = {qc.qc: Qc(qc, config.seed, journal) for qc in config.qcs}
+    print("ready", flush=True)
+    start, slot = time.monotonic(), 0
+    while "stop" not in wanted:
+        slot += 1
+        for qc in qcs.values():
+            qc.make(slot)
+        # On a fixed grid: the mean rate stays true when one slot is late.
+        while "stop" not in wanted and (left := start + slot * config.slot_s - time.monotonic()) > 0:
+            wake.wait(left)
+            wake.clear()
+            if "reread" in wanted:
+                wanted.discard("reread")
+                _reread(path, qcs, journal)
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python -m testbed.qc_emulator CONFIG.json", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,230 @@
+"""Three real nodes, real QC emulators and a real PostgreSQL on loopback; the test plays controller and SAEs."""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from mtls.call import Reply
+from mtls.identity import Identity, Role
+from tests.service.stack import Stack
+
+ALICE, BOB, CAROL, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 5))
+HOME = {ALICE: "a", BOB: "b", CAROL: "c", MALLORY: "b"}
+LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]
+
+
+def until(what: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+    """The first true result of `what`; the last one if time runs out."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := what()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+class Network(Stack):
+    """The stack of these tests, with a word for everything they say often."""
+
+    def open(self, master: str, slave: str) -> dict[str, Any]:
+        """Configure a key session on all nodes of its path, as the controller does."""
+        path = ["a", "b", "c"][: "abc".index(HOME[slave]) + 1] if HOME[master] == "a" else [HOME[master], HOME[slave]]
+        qcs = [f"{'-'.join(sorted(hop))}/1" for hop in itertools.pairwise(path)]
+        session = {"ksid": str(uuid.uuid4()), "master_sae": master, "slave_sae": slave, "path": path, "qcs": qcs,
+                   "mode": "basic", "qos": {"key_size_bits": 128, "interval_s": 5}}  # fmt: skip
+        for node in path:
+            url = f"{self.agent(node)}/qkd/v1/key_sessions/{session['ksid']}"
+            reply = self.call((Role.CONTROLLER, "ctl"), "PUT", url, node, session)
+            assert reply.ok, reply
+        return session
+
+    def call(self, who: tuple[Role, str], method: str, url: str, node: str, body: Any = None) -> Reply:
+        """One call of `node` as that party."""
+        if who not in self.callers:
+            self.callers[who] = self.caller(*who)
+        return self.callers[who].request(method, url, to=Identity(Role.NODE, node), body=body)
+
+    def enc_keys(self, master: str, slave: str, number: int = 1, size: int = 128, at: str | None = None) -> Reply:
+        """Keys for the master."""
+        node = at or HOME[master]
+        body = {"number": number, "size": size}
+        return self.call((Role.SAE, master), "POST", f"{self.kme(node)}/api/v1/keys/{slave}/enc_keys", node, body)
+
+    def dec_keys(self, slave: str, master: str, key_ids: list[str]) -> Reply:
+        """The same keys for the slave."""
+        body = {"key_IDs": [{"key_ID": k} for k in key_ids]}
+        url = f"{self.kme(HOME[slave])}/api/v1/keys/{master}/dec_keys"
+        return self.call((Role.SAE, slave), "POST", url, HOME[slave], body)
+
+    def stock(self, node: str, qc: str) -> int:
+        """Bytes of `qc` that the node's local database holds."""
+        reply = self.call((Role.OPERATOR, "op"), "GET", f"{self.agent(node)}/qkd/v1/status", node)
+        return next((q["stored_bytes"] for q in reply.body["qcs"] if q["qc"] == qc), 0)
+
+
+def ids(reply: Reply) -> list[str]:
+    """Key IDs of a key container."""
+    return [k["key_ID"] for k in reply.body["keys"]]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """Three nodes in a row with QCs fast enough for any test."""
+    stack = Network(tmp_path_factory.mktemp("net"))
+    stack.callers = {}
+    try:
+        stack.start_postgres()
+        stack.start_nodes(LINKS, HOME)
+        stack.start_qcs(LINKS, low=4000, high=4000, slot_s=0.5)
+        stack.open(ALICE, BOB)
+        stack.open(ALICE, CAROL)
+        assert until(lambda: stack.enc_keys(ALICE, CAROL).ok)
+        yield stack
+    finally:
+        stack.stop()
+
+
+@pytest.mark.parametrize("slave", [BOB, CAROL], ids=["one hop", "two hops"])
+def test_slave_gets_the_bytes_that_the_master_got(network, slave):
+    """Over one hop and over a trusted relay: same IDs, same keys, of the size asked for."""
+    given = network.enc_keys(ALICE, slave, number=3, size=256)
+    fetched = network.dec_keys(slave, ALICE, ids(given))
+
+    keys = [base64.b64decode(k["key"]) for k in given.body["keys"]]
+    assert [len(k) for k in keys] == [32, 32, 32]
+    assert len(set(keys)) == 3
+    assert fetched.body == given.body
+
+
+@pytest.mark.parametrize("slave", [BOB, CAROL], ids=["one hop", "two hops"])
+def test_slave_gets_a_key_once(network, slave):
+    """A second request for the same ID is answered as the standard says: 400, not found."""
+    given = ids(network.enc_keys(ALICE, slave))
+    assert network.dec_keys(slave, ALICE, given).ok
+
+    again = network.dec_keys(slave, ALICE, given)
+
+    assert (again.status, again.message) == (400, "one or more keys specified are not found on KME")
+
+
+def test_of_two_requests_for_one_key_at_once_exactly_one_gets_it(network):
+    """Whoever comes second is told that the key is not there."""
+    for slave in (BOB, CAROL) * 3:
+        given = ids(network.enc_keys(ALICE, slave))
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _, s=slave, g=given: network.dec_keys(s, ALICE, g).status, range(4)))
+
+        assert sorted(answers) == [200, 400, 400, 400]
+
+
+@pytest.mark.parametrize("slave", [BOB, CAROL], ids=["one hop", "two hops"])
+def test_other_sae_does_not_get_the_key(network, slave):
+    """An SAE that the key was not made for is refused, and the right one still gets it."""
+    given = ids(network.enc_keys(ALICE, slave))
+
+    wrong = network.dec_keys(MALLORY, ALICE, given)
+
+    assert not wrong.ok
+    assert "key" not in (wrong.body or {})
+    assert network.dec_keys(slave, ALICE, given).ok
+
+
+def test_sae_is_served_at_its_own_node_only(network):
+    """An SAE of another datacenter gets 401."""
+    assert network.enc_keys(ALICE, BOB, at="b").status == 401
+
+
+def test_both_ends_ask_at_once_and_no_byte_serves_twice(network):
+    """Hundreds of keys from both ends of one QC: all different, all pairs equal."""
+    network.open(BOB, ALICE)
+    pairs = [(ALICE, BOB), (BOB, ALICE)]
+
+    def exchange(i: int) -> bytes:
+        master, slave = pairs[i % 2]
+        given = until(lambda: (reply := network.enc_keys(master, slave)).ok and reply)
+        assert network.dec_keys(slave, master, ids(given)).body == given.body
+        return base64.b64decode(given.body["keys"][0]["key"])
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(exchange, range(200)))
+
+    assert len(set(keys)) == 200
+
+
+def test_shortage_names_the_qc_and_consumes_nothing(network):
+    """More than there is: 503, the QC that is short and by how much; a small request works at once."""
+    refused = network.enc_keys(ALICE, CAROL, number=64, size=8192)
+
+    assert refused.status == 503
+    assert refused.detail("cause") == "short_of_material"
+    assert refused.detail("qc") in ("a-b/1", "b-c/1")
+    assert refused.detail("short_bytes") > 0
+    assert network.enc_keys(ALICE, CAROL).ok
+
+
+def test_local_database_erases_what_was_used(network):
+    """Key bytes that were handed out are in no file of any node's directory any more, and were never in clear."""
+    given = network.enc_keys(ALICE, BOB, size=512)
+    key = base64.b64decode(given.body["keys"][0]["key"])
+    network.dec_keys(BOB, ALICE, ids(given))
+
+    files = [f for node in "abc" for f in (network.directory / node).rglob("*") if f.is_file()]
+
+    assert any(f.name == "local.db" for f in files)
+    assert not [f for f in files if key in f.read_bytes() or key.hex().encode() in f.read_bytes()]
+
+
+def test_relay_message_from_a_stranger_is_refused(network):
+    """Only the node before this one on the session's path may relay to it."""
+    session = network.open(ALICE, CAROL)
+    body = {"ksid": session["ksid"], "sealed": None,
+            "ranges": [{"qc": "a-b/1", "start": 0, "end": 32}, {"qc": "b-c/1", "start": 0, "end": 16}]}  # fmt: skip
+    url = f"{network.agent('b')}/qkd/v1/relay/{uuid.uuid4()}"
+
+    assert network.call((Role.NODE, "c"), "POST", url, "b", body).status == 400
+    assert network.call((Role.SAE, ALICE), "POST", url, "b", body).status == 401
+
+
+def test_dead_relay_is_named_and_serves_again_after_its_restart(network):
+    """kill -9 of the node in the middle: an error that names the hop; after the restart keys flow, without help."""
+    network.nodes["b"].kill()
+
+    failed = network.enc_keys(ALICE, CAROL)
+
+    assert (failed.status, failed.detail("cause"), failed.detail("hop")) == (503, "relay_broken", "b")
+    network.start_node("b").wait_ready()
+    given = until(lambda: (reply := network.enc_keys(ALICE, CAROL)).ok and reply)
+    assert network.dec_keys(CAROL, ALICE, ids(given)).body == given.body
+
+
+def test_database_restart_fails_requests_and_heals(network):
+    """While PostgreSQL is away requests fail with its cause; afterwards they work, without help."""
+    network.postgres.kill()
+
+    failed = network.enc_keys(ALICE, BOB)
+
+    assert (failed.status, failed.detail("cause")) == (503, "database_unreachable")
+    network.start_postgres()
+    given = until(lambda: (reply := network.enc_keys(ALICE, BOB)).ok and reply)
+    assert network.dec_keys(BOB, ALICE, ids(given)).body == given.body
+
+
+def test_journal_holds_delivery_times_and_no_key(network):
+    """Each delivery is an event with its duration; the key's bytes are nowhere in the journal."""
+    given = network.enc_keys(ALICE, CAROL)
+    key = given.body["keys"][0]["key"]
+
+    text = (network.directory / "a" / "journal.jsonl").read_text()
+
+    event = [e for e in map(json.loads, text.splitlines()) if ids(given) == e.get("key_ids")]
+    assert [(e["event"], e["hops"]) for e in event] == [("key_delivered", 2)]
+    assert event[0]["duration_ms"] > 0
+    assert key not in text
+    assert base64.b64decode(key).hex() not in text
