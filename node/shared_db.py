@@ -57,8 +57,8 @@ class Instruction:
     where: Range
 
 
-def install_schema(url: str, schema: str, role: str) -> None:
-    """Make `schema` in the database at `url`; `role` may call its functions and nothing else.
+def install_schema(url: str, schema: str, role: str | None) -> None:
+    """Make `schema` in the database at `url`; `role`, if it is not the owner, may call its functions and nothing else.
 
     Each network has a schema of its own: streams of an earlier one, whose offsets mean other bytes, are out of sight.
     """
@@ -69,6 +69,8 @@ def install_schema(url: str, schema: str, role: str) -> None:
         connection.execute(psycopg.sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
         connection.execute(psycopg.sql.SQL("SET search_path = {}").format(name))
         connection.execute(sql)
+        if role is None:
+            return
         grants = (
             "GRANT USAGE ON SCHEMA {schema} TO {role}",
             "GRANT EXECUTE ON FUNCTION"

@@ -71,6 +71,12 @@ class Cluster:
         self._credentials = credentials
         self._binaries = find_binaries()
 
+    @staticmethod
+    def version() -> str:
+        """Version of the server, as it says itself."""
+        shown = subprocess.run([find_binaries() / "postgres", "--version"], capture_output=True, text=True, check=False)
+        return shown.stdout.strip().partition(") ")[2].partition(" ")[0]
+
     def initialise(self, *, listen: str, port: int) -> None:
         """Make the cluster (about a second); it will listen on address `listen`."""
         self.directory.mkdir(mode=0o700)

@@ -1,0 +1,134 @@
+"""`python testbed/run.py`, once the environment is there: options, checks, one run, its summary."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from node.modes import MODES
+from testbed.errors import UserError
+from testbed.isolation import run_isolated
+from testbed.plan import make_plan
+from testbed.run_directory import open_run_directory
+from testbed.session import Options, run
+from testbed.shared_database import open_user_database
+from testbed.tools import check_tools, complete_path
+from testbed.topology import TopologyError, load
+
+_ROOT = Path(__file__).resolve().parent.parent
+_TOPOLOGIES = _ROOT / "topologies"
+_RUNS = _ROOT / "runs"
+_DEFAULT_APPS = 8
+
+
+def main(arguments: list[str]) -> int:
+    """Run the testbed as `arguments` say; the exit status."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _main(given)
+    except (UserError, TopologyError) as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(given: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise UserError("needs root, because it makes network namespaces: sudo python testbed/run.py")
+    os.umask(0o022)
+    complete_path()
+    check_tools()
+    topology = load(given.topology, _TOPOLOGIES).with_overrides(delay_ms=given.delay, qc_rate=given.qc_rate)
+    plan = make_plan(topology)
+    seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
+    options = Options(
+        mode=given.mode,
+        apps=_apps(given, len(topology.saes)),
+        duration_s=given.duration,
+        seed=seed,
+        seeded_qcs=given.seed is not None,
+        cli=not given.no_cli and given.duration is None,
+    )
+    if given.no_cli and given.duration is None:
+        raise UserError("--no-cli needs --duration: otherwise nothing would ever end the run")
+    options.check(plan)
+    directory = open_run_directory(given.run_dir, _RUNS)
+    database = None
+    try:
+        if given.shared_db is not None:
+            database = open_user_database(given.shared_db, f"qkd_{directory.id.replace('-', '_')}")
+        return run_isolated(
+            lambda outside: run(plan, directory, options, outside=outside, user_database=database),
+            pid_file=directory.path / "init.pid",
+            crash_log=directory.path / "crash.log",
+        )
+    finally:
+        directory.erase_secrets()
+        if database is not None:
+            database.drop()
+
+
+def _apps(given: argparse.Namespace, saes: int) -> int:
+    """Key sessions to open: as asked, else a handful for a run of a given length, none for a session at the CLI."""
+    if given.apps is not None:
+        return int(given.apps)
+    return 0 if given.duration is None else min(_DEFAULT_APPS, saes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description="An emulated QKD network: nodes, controller and applications on Mininet. Needs root.",
+        epilog="Without --duration you get Mininet's command line with the network running; try 'qkd'.",
+    )
+    add = parser.add_argument
+    add("--topology", default="poliqi", metavar="NAME|FILE", help="network: a name in topologies/, or a YAML or GraphML file (default: poliqi)")  # fmt: skip  # noqa: E501
+    add("--mode", choices=sorted(MODES), default="basic", help="how keys reach nodes several hops away (default: basic)")  # fmt: skip  # noqa: E501
+    add("--apps", type=_whole, metavar="N", help=f"key sessions to open (default: {_DEFAULT_APPS} with --duration, else 0)")  # fmt: skip  # noqa: E501
+    add("--duration", type=_seconds, metavar="S", help="end after S seconds of exchanging keys")
+    add("--seed", type=_whole, metavar="N", help="same workload and same QC output each time (not for secrets)")
+    add("--delay", type=_milliseconds, metavar="MS", help="one-way delay of every link, in milliseconds")
+    add("--qc-rate", type=_rate, metavar="LOW-HIGH", help="key material that every QC makes, in bytes a second")
+    add("--run-dir", type=Path, metavar="DIR", help="where logs and results go (default: a new folder in runs/)")
+    add("--shared-db", metavar="URL", help="use this PostgreSQL in place of a private one")
+    add("--no-cli", action="store_true", help="do not offer the command line (with --duration)")
+    return parser
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _number(text: str, what: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"expected {what} from {low:g} to {high:g}, got {text!r}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    return _number(text, "seconds", 0.1, 10_000_000)
+
+
+def _milliseconds(text: str) -> float:
+    return _number(text, "milliseconds", 0, 60_000)
+
+
+def _rate(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not dash or not low.isdigit() or not high.isdigit() or int(low) > int(high):
+        raise argparse.ArgumentTypeError(f"expected LOW-HIGH in bytes a second, such as 33-47, got {text!r}")
+    return int(low), int(high)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,281 @@
+"""A running QKD network: everything that a plan needs, brought up in order, watched, and taken down.
+
+What runs where: a node and its datacenter's applications on each datacenter's host, the controller on `ctl`, the
+shared database on `db`; switches, forwarder, QC emulators and this process in the root namespace of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+import secrets
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from mtls.authority import Authority
+from mtls.call import Reply, Unreachable
+from mtls.credentials import Credentials
+from mtls.identity import Identity, Role
+from testbed.cluster import Cluster, ClusterError, node_url
+from testbed.control_room import ControlRoom
+from testbed.errors import UserError
+from testbed.network import Network
+from testbed.open_vswitch import OpenVSwitch
+from testbed.plan import CONTROLLER, DATABASE, DATABASE_PORT, OPENFLOW_PORT, OPERATOR, Plan, SaePlan
+from testbed.probe import is_off, link_rtt_ms, wait_for_carrier
+from testbed.processes import Process, Processes, ProcessFailed
+from testbed.run_directory import RunDirectory
+from testbed.shaping import NETEM, find_shaper
+from testbed.shared_database import UserDatabase
+
+_REGISTRATION_S = 60.0
+# The machine's own, where tests and people find it.
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLink:
+    """A link's round-trip time as configured and as measured after start-up, in ms."""
+
+    name: str
+    configured_rtt_ms: float
+    measured_rtt_ms: float | None
+
+
+class Emulation:
+    """The network of `plan` in run directory `run`; `outside` is the machine's own network namespace."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunDirectory,
+        *,
+        outside: int,
+        mode: str,
+        seed: int | None,
+        user_database: UserDatabase | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.plan = plan
+        self.run = run
+        self.links: list[MeasuredLink] = []
+        self.shaper = ""
+        self.datapath = ""
+        self.processes = Processes(run.make("logs"))
+        self._mode = mode
+        self._seed = seed
+        self._outside = outside
+        self._user_database = user_database
+        self._say = say
+        self._network: Network | None = None
+        self._control_room: ControlRoom | None = None
+        self._credentials: dict[Identity, Credentials] = {}
+
+    @property
+    def network(self) -> Network:
+        """The Mininet network, once it is up."""
+        assert self._network is not None  # noqa: S101 - start() came first
+        return self._network
+
+    @property
+    def control_room(self) -> ControlRoom:
+        """The operator's desk, once the network is up."""
+        assert self._control_room is not None  # noqa: S101 - start() came first
+        return self._control_room
+
+    def start(self) -> None:
+        """Bring everything up; UserError if something does not come up."""
+        try:
+            self._say("issuing certificates")
+            authority = Authority(self.run.make("pki"))
+            for identity, host in self.plan.identities():
+                self._credentials[identity] = authority.issue(
+                    identity, addresses=[self.plan.hosts[host].ip, _LOOPBACK]
+                )
+            self._start_network()
+            self._start_services()
+            self._measure_links()
+            self._start_nodes()
+        except (ProcessFailed, ClusterError) as error:
+            raise UserError(str(error)) from None
+
+    def stop(self) -> None:
+        """Take everything down, whatever of it is up."""
+        if self._control_room is not None:
+            self._control_room.close()
+        self.processes.stop()
+        if self._network is not None:
+            self._network.stop()
+
+    def open_session(self, master: SaePlan, slave: SaePlan) -> Future[Reply]:
+        """Have application `master` open a key session with `slave`."""
+        return self.control_room.sae(master, "POST", "/sae/v1/sessions", {"peer": slave.id})
+
+    def dead(self) -> list[Process]:
+        """Processes that ended on their own."""
+        return self.processes.dead()
+
+    def versions(self) -> dict[str, str]:
+        """Versions of what a measurement may depend on."""
+        packages = ("qkd-testbed", "mininet", "os-ken", "Flask", "networkx", "cryptography")
+        found = {name: importlib.metadata.version(name) for name in packages}
+        switch = subprocess.run(["ovs-vsctl", "--version"], capture_output=True, text=True, check=False).stdout
+        database = self._user_database.url if self._user_database else ""
+        return {
+            **found,
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            "open_vswitch": switch.splitlines()[0].rpartition(" ")[2] if switch else "unknown",
+            "postgresql": "the user's" if database else Cluster.version(),
+        }
+
+    def _start_network(self) -> None:
+        self._say("starting Open vSwitch")
+        self.datapath = OpenVSwitch(self.run.path / "ovs", self.processes).start()
+        self.shaper = find_shaper()
+        self._say(
+            f"building {len(self.plan.hosts)} hosts, {len(self.plan.switches)} switches (datapath {self.datapath}),"
+            f" {len(self.plan.links)} links (shaped by {self.shaper})"
+        )
+        self._network = Network(self.plan, shaper=self.shaper, datapath=self.datapath)
+        self._network.build()
+        pids = {host: self._network.pid(host) for host in self.plan.hosts}
+        self.run.write("hosts.json", pids)
+
+    def _start_services(self) -> None:
+        """Delay line, database, controller and forwarder, at the same time."""
+        waiting = []
+        if self.shaper != NETEM:
+            config = self.run.write("config/delay-line.json", self.plan.delay_line_config())
+            command = self.network.delay_line_command(str(config))
+            waiting.append(self.processes.start("delay-line", command))
+        self._say("starting controller and shared database")
+        document = self.plan.controller_config(
+            self.run.make("controller"), self._credentials[CONTROLLER], mode=self._mode
+        )
+        config = self.run.write("config/controller.json", document)
+        waiting.append(self.processes.component("controller", "controller", config, prefix=self.network.enter("ctl")))
+        config = self.run.write("config/forwarder.json", {"routes": self._routes()})
+        waiting.append(self.processes.component("forwarder", "testbed.forwarder", config))
+        self._start_database()
+        for process in waiting:
+            process.wait_ready()
+        self._control_room = ControlRoom(self.plan, self._credentials[OPERATOR], self.network.pid("ctl"))
+
+    def _routes(self) -> list[dict[str, Any]]:
+        def inside(host: str) -> str:
+            return f"/proc/{self.network.pid(host)}/ns/net"
+
+        routes: list[dict[str, Any]] = [
+            {"listen": ["/proc/1/ns/net", _LOOPBACK, OPENFLOW_PORT],
+             "connect": [inside("ctl"), _LOOPBACK, OPENFLOW_PORT]},
+        ]  # fmt: skip
+        if self._user_database is not None:
+            routes.append(
+                {"listen": [inside("db"), self.plan.hosts["db"].ip, DATABASE_PORT],
+                 "connect": [f"/proc/1/fd/{self._outside}", self._user_database.address, self._user_database.port]}
+            )  # fmt: skip
+        return routes
+
+    def _start_database(self) -> None:
+        if self._user_database is not None:
+            return
+        cluster = Cluster(self.run.path / "db", self._credentials[DATABASE])
+        cluster.initialise(listen=self.plan.hosts["db"].ip, port=DATABASE_PORT)
+        process = self.processes.start(
+            "postgres", [*self.network.enter("db"), *cluster.command()], says_ready=False, stop_signal=2
+        )
+        cluster.wait_ready(process.alive, process.log)
+        cluster.create(self._schema)
+
+    @property
+    def _schema(self) -> str:
+        return self._user_database.schema if self._user_database is not None else "qkd"
+
+    def _database_url(self, node: str) -> str:
+        ip = self.plan.hosts["db"].ip
+        if self._user_database is not None:
+            return self._user_database.node_url(ip)
+        return node_url(self._credentials[Identity(Role.NODE, node)], DATABASE, ip, DATABASE_PORT)
+
+    def _measure_links(self) -> None:
+        self._say("measuring the links")
+        down = wait_for_carrier(self.network.fabric_ports())
+        if down:
+            raise ProcessFailed(f"no carrier on {', '.join(down)}")
+        for plan in self.plan.links:
+            configured = 2 * plan.link.delay_ms
+            measured = link_rtt_ms(plan.port_a, plan.port_b, configured)
+            if is_off(configured, measured, plan.link.jitter_ms):  # a busy moment is over the second time
+                measured = link_rtt_ms(plan.port_a, plan.port_b, configured)
+            if is_off(configured, measured, plan.link.jitter_ms) and plan.link.loss_percent < 100:
+                shown = "no frame came back" if measured is None else f"{measured:.3f} ms were measured"
+                raise ProcessFailed(
+                    f"link {plan.link.name} is configured with a round-trip time of {configured:g} ms, but {shown}"
+                )
+            self.links.append(
+                MeasuredLink(plan.link.name, round(configured, 3), None if measured is None else round(measured, 3))
+            )
+
+    def _start_nodes(self) -> None:
+        self._say(f"starting {len(self.plan.nodes)} nodes and {len(self.plan.saes)} applications")
+        audit_secret = secrets.token_hex(32)
+        nodes = self.run.make("nodes")
+        waiting = []
+        for node in self.plan.nodes:
+            document = self.plan.node_config(
+                node, self.run.make(f"nodes/{node}"), self._credentials[Identity(Role.NODE, node)],
+                database_url=self._database_url(node), schema=self._schema,
+            )  # fmt: skip
+            config = self.run.write(f"config/node-{node}.json", document)
+            waiting.append(
+                self.processes.component(f"node-{node}", "node", config, prefix=self.network.enter(node))
+            )
+        for node in sorted({s.node for s in self.plan.saes}):
+            credentials = {s.id: self._credentials[Identity(Role.SAE, s.id)] for s in self.plan.saes if s.node == node}
+            document = self.plan.sae_config(
+                node, self.run.make(f"saes/{node}"), credentials, audit_secret=audit_secret
+            )
+            config = self.run.write(f"config/sae-{node}.json", document)
+            waiting.append(self.processes.component(f"sae-{node}", "sae", config, prefix=self.network.enter(node)))
+        config = self.run.write("config/qcs.json", self.plan.qc_config(self.run.make("qcs"), nodes, seed=self._seed))
+        waiting.append(self.processes.component("qcs", "testbed.qc_emulator", config))
+        for process in waiting:
+            process.wait_ready()
+        self._wait_for_registration()
+
+    def _wait_for_registration(self) -> None:
+        """Return when the controller knows all switches and nodes, and every QC has made key material."""
+        self._say("waiting for switches, nodes and first key material")
+        deadline = time.monotonic() + _REGISTRATION_S
+        lacking = "everything"
+        while lacking:
+            for process in self.dead():
+                raise ProcessFailed(f"{process.name} ended: {process.last_words()}")
+            if time.monotonic() > deadline:
+                raise ProcessFailed(f"after {_REGISTRATION_S:g} s the controller still lacks {lacking}")
+            time.sleep(0.1)
+            with contextlib.suppress(Unreachable):
+                lacking = self._lacking()
+
+    def _lacking(self) -> str:
+        status = self.control_room.controller("GET", "/qkd/v1/status").body
+        missing = [s for s in self.plan.switches.values() if s not in status["switches"]]
+        if missing:
+            return f"switches {', '.join(missing)}"
+        missing = [n for n in self.plan.nodes if n not in status["nodes"]]
+        if missing:
+            return f"nodes {', '.join(missing)}"
+        links = {q["qc"]: q for q in self.control_room.controller("GET", "/qkd/v1/links").body["links"]}
+        missing = [
+            qc.name
+            for link in self.plan.topology.links
+            for qc in link.qcs
+            if qc.low_bytes_per_slot and not links.get(qc.name, {}).get("stored_bytes")
+        ]
+        return f"key material on {', '.join(missing)}" if missing else ""

@@ -1,0 +1,22 @@
+"""Which applications share keys with which. PURE."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+
+from testbed.plan import SaePlan
+
+
+def possible_pairs(saes: Sequence[SaePlan]) -> list[tuple[SaePlan, SaePlan]]:
+    """All ordered pairs (master, slave) at different nodes: one node needs no quantum channel to itself."""
+    return [(a, b) for a, b in itertools.permutations(saes, 2) if a.node != b.node]
+
+
+def draw_pairs(saes: Sequence[SaePlan], number: int, seed: int) -> list[tuple[SaePlan, SaePlan]]:
+    """`number` different pairs, the same ones for the same seed and the same names. ValueError if there are fewer."""
+    pairs = possible_pairs(saes)
+    if number > len(pairs):
+        raise ValueError(f"expected at most {len(pairs)}, the ordered pairs of SAEs on different nodes")
+    return random.Random(seed).sample(pairs, number)  # noqa: S311 - a workload, no key

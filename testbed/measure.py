@@ -1,0 +1,84 @@
+"""What a run showed: its journals read, keys compared, times summed up. PURE but for `read_run`.
+
+Two SAEs that hold a key each wrote a fingerprint of it (a keyed hash, with a secret of the run that is erased at its
+end). Equal fingerprints mean equal keys, and no journal holds a byte of them.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from telemetry import journal
+
+Event = Mapping[str, Any]
+
+
+def read_run(run: Path) -> list[Event]:
+    """All events of all journals of a run, by wall clock."""
+    events = [e for path in run.rglob("journal.jsonl") for e in journal.read(path)]
+    return sorted(events, key=lambda e: float(e["time"]))
+
+
+def summarise(events: Sequence[Event]) -> dict[str, Any]:
+    """The members `sessions`, `keys`, `delivery_ms`, `initialisation_ms` and `pairs` of a run's summary."""
+    count = collections.Counter(str(e["event"]) for e in events)
+    requested, admitted = count["session_requested"], count["session_open"]
+    refused = count["session_refused"]
+    delivered = [e for e in events if e["event"] == "key_delivered" and e["request"] == "enc_keys"]
+    single = [e for e in delivered if e["hops"] == 1]
+    multi = [e for e in delivered if e["hops"] > 1]
+    errors = collections.Counter(str(e["cause"]) for e in events if e["event"] == "key_error" and e["side"] == "master")
+    return {
+        "sessions": {
+            "requested": requested,
+            "admitted": admitted,
+            "refused": refused,
+            "failed": max(0, requested - admitted - refused),
+        },
+        "keys": {
+            "single_hop": sum(len(e["key_ids"]) for e in single),
+            "multi_hop": sum(len(e["key_ids"]) for e in multi),
+            "errors": dict(sorted(errors.items())),
+        },
+        "delivery_ms": {
+            "single_hop": quantiles(float(e["duration_ms"]) for e in single),
+            "multi_hop": quantiles(float(e["duration_ms"]) for e in multi),
+        },
+        "initialisation_ms": _initialisation(events),
+        "pairs": compare_pairs(events),
+    }
+
+
+def compare_pairs(events: Iterable[Event]) -> dict[str, int]:
+    """Of how many keys both SAEs left a fingerprint, and for how many the two are identical."""
+    sides: dict[str, dict[str, str]] = collections.defaultdict(dict)
+    for event in events:
+        if event["event"] == "key":
+            sides[event["key_id"]][event["side"]] = event["fingerprint"]
+    both = [found for found in sides.values() if len(found) == 2]
+    return {"compared": len(both), "identical": sum(len(set(found.values())) == 1 for found in both)}
+
+
+def quantiles(values: Iterable[float]) -> dict[str, float | None]:
+    """p50, p95 and max, by the nearest rank: each is a value that was measured. None of nothing."""
+    ordered = sorted(values)
+    if not ordered:
+        return {"p50": None, "p95": None, "max": None}
+
+    def rank(share: float) -> float:
+        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+    return {"p50": rank(0.5), "p95": rank(0.95), "max": ordered[-1]}
+
+
+def _initialisation(events: Iterable[Event]) -> dict[str, dict[str, float | None]]:
+    """Session initialisation: the paper's ask_connection (t1), and all of it until the master has its KSID (t4)."""
+    opened = [e for e in events if e["event"] == "session_open"]
+    return {
+        "ask_connection": quantiles(float(e["ask_connection_ms"]) for e in opened),
+        "total": quantiles(float(e["total_ms"]) for e in opened),
+    }

@@ -1,0 +1,128 @@
+"""The plan built with Mininet: hosts and switches, shaped links between switches. Lives in the run's own namespaces.
+
+What is Mininet's root namespace here is a fresh one that holds nothing but the switches.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mininet.log import setLogLevel
+from mininet.net import Mininet
+from mininet.node import Host, Node, OVSSwitch, RemoteController
+
+from testbed.plan import OPENFLOW_PORT, Plan
+from testbed.processes import ProcessFailed
+from testbed.shaping import NETEM, DelayLineLink, apply_netem
+
+
+class _ForwardedController(RemoteController):
+    """The controller as the switches see it: the forwarder's end on their own loopback."""
+
+    def checkListening(self) -> None:  # noqa: N802 - Mininet's name
+        """Do not ask for telnet to look: whether the switches are connected is checked later, and strictly."""
+
+
+class Network:
+    """The emulated network of `plan`; `net` is its Mininet."""
+
+    def __init__(self, plan: Plan, *, shaper: str, datapath: str) -> None:
+        self.plan = plan
+        self.shaper = shaper
+        self.datapath = datapath
+        self.delay_node: Node | None = None
+        setLogLevel("warning")
+        # Mininet would raise limits of the whole machine; what a run needs, it sets in its own namespace.
+        Mininet.inited = True
+        OVSSwitch.setup()
+        self.net = Mininet(topo=None, build=False, controller=None)
+
+    def build(self) -> None:
+        """Make all namespaces, interfaces and bridges."""
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        controller = self.net.addController(
+            "c0", controller=_ForwardedController, ip="127.0.0.1", port=OPENFLOW_PORT
+        )
+        switches = {
+            name: self.net.addSwitch(
+                name, cls=OVSSwitch, dpid=f"{self.plan.dpid(name):016x}", datapath=self.datapath,
+                protocols="OpenFlow13", failMode="secure",
+            )
+            for name in self.plan.switches.values()
+        }  # fmt: skip
+        for host in self.plan.hosts.values():
+            node = self.net.addHost(host.name, cls=Host, ip=f"{host.ip}/8", mac=host.mac)
+            self.net.addLink(
+                node, switches[host.switch], intfName1="eth0", intfName2=host.port, addr1=host.mac,
+                port2=_number(host.port),
+            )  # fmt: skip
+        if self.shaper != NETEM:
+            self.delay_node = Node("delay", inNamespace=True)
+        for i, link in enumerate(self.plan.links):
+            options: dict[str, Any] = {
+                "intfName1": link.port_a, "port1": _number(link.port_a),
+                "intfName2": link.port_b, "port2": _number(link.port_b),
+            }  # fmt: skip
+            if self.delay_node is not None:
+                options |= {"cls": DelayLineLink, "line": f"dl{i}", "delay_node": self.delay_node}
+            self.net.addLink(switches[link.switch_a], switches[link.switch_b], **options)
+        self.net.build()
+        controller.start()
+        for switch in switches.values():
+            switch.start([controller])
+        self._shape()
+        self._tune_hosts()
+
+    def enter(self, host: str) -> list[str]:
+        """What to put before a command so that it runs in a host's namespaces."""
+        return ["mnexec", "-a", str(self.net[host].pid)]
+
+    def pid(self, host: str) -> int:
+        """A process in that host's namespaces."""
+        return int(self.net[host].pid)
+
+    def fabric_ports(self) -> list[str]:
+        """Both ends of all links."""
+        return [port for link in self.plan.links for port in (link.port_a, link.port_b)]
+
+    def delay_line_command(self, config: str) -> list[str]:
+        """Command that runs the delay line where its interfaces are."""
+        if self.delay_node is None:
+            raise ProcessFailed("links are shaped by netem: there is no delay line")
+        return ["mnexec", "-a", str(self.delay_node.pid), sys.executable, "-P", "-m", "testbed.delay_line", config]
+
+    def stop(self) -> None:
+        """Take everything down."""
+        self.net.stop()
+        if self.delay_node is not None:
+            self.delay_node.terminate()
+
+    def _shape(self) -> None:
+        # After the switches are up: Open vSwitch touches the queues of a port that it gets.
+        if self.shaper == NETEM:
+            for link in self.plan.links:
+                apply_netem(link.port_a, link.link)
+                apply_netem(link.port_b, link.link)
+
+    def _tune_hosts(self) -> None:
+        for host in self.plan.hosts:
+            commands = ["ip link set lo up"]
+            if self.datapath == "user":
+                # Switches in user space drop frames whose checksum the kernel left to a network card.
+                commands.append("ethtool -K eth0 tx off")
+            for command in commands:
+                _inside(self.enter(host), command.split())
+
+
+def _inside(enter: Sequence[str], command: Sequence[str]) -> None:
+    done = subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ProcessFailed(f"{' '.join(command)} failed: {done.stderr.strip()}")
+
+
+def _number(port: str) -> int:
+    """The OpenFlow port number that an interface's name ends in."""
+    return int(port.rpartition("eth")[2])

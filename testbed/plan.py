@@ -1,0 +1,242 @@
+"""From a topology to who lives where: hosts, addresses, switch ports, and the configuration of every process. PURE.
+
+Names follow Mininet: datacenter number i has switch `s{i}`, whose ports are `s{i}-eth1` (towards the datacenter's
+host), `-eth2` and so on. Hosts carry the names of the topology's nodes; `ctl` and `db` are the controller's and the
+shared database's. Host interfaces are all called `eth0`: Linux allows 15 characters, a node's name may have 31.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtls.credentials import Credentials
+from mtls.identity import Identity, Role
+from testbed.topology import Link, Sae, Topology
+
+KME_PORT = 8443
+AGENT_PORT = 8444
+CONTROLLER_PORT = 8445
+OPENFLOW_PORT = 6653
+DATABASE_PORT = 5432
+FIRST_SAE_PORT = 9001
+
+CONTROLLER = Identity(Role.CONTROLLER, "ctl")
+DATABASE = Identity(Role.DATABASE, "db")
+OPERATOR = Identity(Role.OPERATOR, "operator")
+
+_HOSTS_PER_NET = 250
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """A Mininet host: its address (in 10.0.0.0/8), MAC, and the switch and port that it hangs at."""
+
+    name: str
+    ip: str
+    mac: str
+    switch: str
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPlan:
+    """A fibre: the topology's link and the switch ports at its ends `a` and `b`."""
+
+    link: Link
+    switch_a: str
+    port_a: str
+    switch_b: str
+    port_b: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaePlan:
+    """An application, the UUID it has in this run, and the TCP port it listens on at its datacenter's host."""
+
+    name: str
+    node: str
+    id: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is decided before anything is built."""
+
+    topology: Topology
+    switches: Mapping[str, str]  # node -> switch
+    hosts: Mapping[str, HostPlan]
+    links: tuple[LinkPlan, ...]
+    saes: tuple[SaePlan, ...]
+
+    def url(self, host: str, port: int) -> str:
+        """URL of a server on that host."""
+        return f"https://{self.hosts[host].ip}:{port}"
+
+    @property
+    def nodes(self) -> list[str]:
+        """Names of the datacenters, in the topology's order."""
+        return [node.name for node in self.topology.nodes]
+
+    def dpid(self, switch: str) -> int:
+        """The OpenFlow datapath ID of a switch: its number."""
+        return int(switch.removeprefix("s"))
+
+    def identities(self) -> Iterator[tuple[Identity, str]]:
+        """Every party that needs a certificate, with the host whose address it serves on."""
+        yield CONTROLLER, "ctl"
+        yield DATABASE, "db"
+        yield OPERATOR, "ctl"
+        for node in self.nodes:
+            yield Identity(Role.NODE, node), node
+        for sae in self.saes:
+            yield Identity(Role.SAE, sae.id), sae.node
+
+    def sae(self, name_or_id: str) -> SaePlan | None:
+        """The application of that name or UUID."""
+        return next((s for s in self.saes if name_or_id.lower() in (s.name, s.id)), None)
+
+    def fabric(self) -> dict[str, Any]:
+        """What the controller must know of the switches: ports, neighbours, hosts."""
+        switches = []
+        for switch in self.switches.values():
+            ports = []
+            for plan in self.links:
+                ends = ((plan.switch_a, plan.port_a), (plan.switch_b, plan.port_b))
+                for (here, port), (there, far) in (ends, ends[::-1]):
+                    if here == switch:
+                        ports.append(
+                            {"interface": port, "peer_switch": there, "peer_interface": far,
+                             "delay_ms": plan.link.delay_ms}
+                        )  # fmt: skip
+            hosts = [
+                {"interface": h.port, "ip": h.ip, "mac": h.mac} for h in self.hosts.values() if h.switch == switch
+            ]
+            switches.append({"name": switch, "dpid": self.dpid(switch), "ports": ports, "hosts": hosts})
+        return {"switches": switches}
+
+    def controller_config(self, directory: Path, credentials: Credentials, *, mode: str) -> dict[str, Any]:
+        """The controller's configuration file."""
+        return {
+            "name": CONTROLLER.name,
+            "host": self.hosts["ctl"].ip,
+            "port": CONTROLLER_PORT,
+            "directory": str(directory),
+            "credentials": credentials.to_config(),
+            "openflow": {"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
+            "mode": mode,
+        }
+
+    def node_config(
+        self, node: str, directory: Path, credentials: Credentials, *, database_url: str, schema: str
+    ) -> dict[str, Any]:
+        """A node's configuration file."""
+        qcs = [
+            {"qc": qc.name, "peer": link.b if link.a == node else link.a}
+            for link in self.topology.links
+            if node in (link.a, link.b)
+            for qc in link.qcs
+        ]
+        return {
+            "name": node,
+            "host": self.hosts[node].ip,
+            "kme_port": KME_PORT,
+            "agent_port": AGENT_PORT,
+            "directory": str(directory),
+            "credentials": credentials.to_config(),
+            "controller_url": self.url("ctl", CONTROLLER_PORT),
+            "controller_name": CONTROLLER.name,
+            "shared_db_url": database_url,
+            "shared_db_schema": schema,
+            "nodes": {n: self.url(n, AGENT_PORT) for n in self.nodes},
+            "saes": {s.id: s.node for s in self.saes},
+            "qcs": qcs,
+        }
+
+    def sae_config(
+        self, node: str, directory: Path, credentials: Mapping[str, Credentials], *, audit_secret: str
+    ) -> dict[str, Any]:
+        """Configuration of the process that runs a datacenter's applications; `credentials` by SAE ID."""
+        return {
+            "name": node,
+            "host": self.hosts[node].ip,
+            "directory": str(directory),
+            "audit_secret": audit_secret,
+            "kme_url": self.url(node, KME_PORT),
+            "kme_name": node,
+            "saes": [
+                {"id": s.id, "name": s.name, "port": s.port, "credentials": credentials[s.id].to_config()}
+                for s in self.saes
+                if s.node == node
+            ],
+            "peers": {s.id: {"name": s.name, "url": self.url(s.node, s.port)} for s in self.saes},
+        }
+
+    def qc_config(self, directory: Path, nodes_directory: Path, *, seed: int | None) -> dict[str, Any]:
+        """Configuration of the QC emulators."""
+        qcs = [
+            {
+                "qc": qc.name,
+                "low": qc.low_bytes_per_slot,
+                "high": qc.high_bytes_per_slot,
+                "ends": [str(nodes_directory / link.a), str(nodes_directory / link.b)],
+            }
+            for link in self.topology.links
+            for qc in link.qcs
+        ]
+        return {"directory": str(directory), "seed": seed, "qcs": qcs}
+
+    def delay_line_config(self) -> dict[str, Any]:
+        """Configuration of the user-space delay line; line i joins interfaces `dl{i}a` and `dl{i}b`."""
+        lines = []
+        for i, plan in enumerate(self.links):
+            shape = {
+                "delay_ms": plan.link.delay_ms,
+                "jitter_ms": plan.link.jitter_ms,
+                "loss_percent": plan.link.loss_percent,
+                "bandwidth_mbit": plan.link.bandwidth_mbit,
+            }
+            lines.append(
+                {"name": plan.link.name, "a": f"dl{i}a", "b": f"dl{i}b", "a_to_b": shape, "b_to_a": dict(shape)}
+            )
+        return {"lines": lines, "seed": 0}
+
+
+def make_plan(topology: Topology) -> Plan:
+    """The plan for `topology`. SAEs without a fixed ID get a random UUID (RFC 4122)."""
+    switches = {node.name: f"s{i}" for i, node in enumerate(topology.nodes, start=1)}
+    counters = {switch: itertools.count(1) for switch in switches.values()}
+
+    def next_port(switch: str) -> str:
+        return f"{switch}-eth{next(counters[switch])}"
+
+    hosts = {}
+    for i, node in enumerate(topology.nodes):
+        switch = switches[node.name]
+        hosts[node.name] = _host(node.name, 0, i, switch, next_port(switch))
+    for i, (name, where) in enumerate((("ctl", topology.controller_at), ("db", topology.database_at))):
+        switch = switches[where]
+        hosts[name] = _host(name, 1, i, switch, next_port(switch))
+    links = []
+    for link in topology.links:
+        a, b = switches[link.a], switches[link.b]
+        links.append(LinkPlan(link, a, next_port(a), b, next_port(b)))
+    return Plan(topology, switches, hosts, tuple(links), tuple(_saes(topology.saes)))
+
+
+def _host(name: str, net: int, index: int, switch: str, port: str) -> HostPlan:
+    high, low = divmod(index, _HOSTS_PER_NET)
+    # The locally administered bit of the first byte says that nobody sold this address.
+    return HostPlan(name, f"10.{net}.{high}.{low + 1}", f"02:00:00:{net:02x}:{high:02x}:{low + 1:02x}", switch, port)
+
+
+def _saes(saes: tuple[Sae, ...]) -> Iterator[SaePlan]:
+    ports: dict[str, Iterator[int]] = {}
+    for sae in saes:
+        port = next(ports.setdefault(sae.node, itertools.count(FIRST_SAE_PORT)))
+        yield SaePlan(sae.name, sae.node, str(sae.id or uuid.uuid4()), port)

@@ -1,0 +1,152 @@
+"""The folder that holds all state of a run: configuration, certificates, logs, databases, results.
+
+Who uses it holds a lock on it, which the kernel drops when the run ends, however it ends. What a dead run left is
+cleaned up by the next start: its keys, certificates and databases are erased, its logs and results stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.errors import UserError
+
+_MARKER = "run.json"
+# What may hold key material, private keys or passwords, relative to a run directory.
+_SECRET = ("pki", "db", "config", "nodes/*/local.db*", "nodes/*/node.key", "nodes/*/blocks.sock", "ovs")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """A run directory in use; `id` is unique for ever. The lock is held as long as `lock` is open."""
+
+    path: Path
+    id: str
+    lock: int
+
+    def make(self, name: str) -> Path:
+        """A private folder in it."""
+        folder = self.path / name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def write(self, name: str, document: object) -> Path:
+        """A private JSON file in it."""
+        path = self.path / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w") as file:
+            json.dump(document, file, indent=1)
+        return path
+
+    def erase_secrets(self) -> None:
+        """Erase what may hold keys."""
+        _erase(self.path)
+
+
+def open_run_directory(requested: Path | None, runs: Path) -> RunDirectory:
+    """Make and lock a run directory, `requested` or a new one in `runs`, and point `runs`/latest to it.
+
+    UserError if it is in use or holds something else. A finished run that lies there is moved aside.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    path = (requested or runs / run_id).absolute()
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        _clean_up_dead(runs)
+        if requested is not None:
+            _make_room(path)
+        path.mkdir(mode=0o755, parents=True)
+        lock = _mark(path, {"id": run_id, "started": now.isoformat(), "pid": os.getpid()})
+        if requested is not None:
+            (runs / run_id).symlink_to(path)  # so that the next start finds what this one may leave
+        _point_latest(runs, path)
+    except OSError as error:
+        cause = f"{error.strerror} ({error.filename})"
+        raise UserError(f"run directory {path}: {cause}: choose another --run-dir") from None
+    return RunDirectory(path, run_id, lock)
+
+
+def _make_room(path: Path) -> None:
+    """Have nothing at `path`: an empty folder goes, a finished run is renamed, anything else is refused."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UserError(f"--run-dir {path} is not a folder: choose another")
+    if not any(path.iterdir()):
+        path.rmdir()
+        return
+    if not (path / _MARKER).is_file():
+        raise UserError(f"--run-dir {path} holds other files: choose an empty or a new folder")
+    lock = _lock(path)
+    if lock is None:
+        raise UserError(f"run directory {path} is in use by another run: choose another --run-dir")
+    _erase(path)
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    path.rename(aside)
+    os.close(lock)
+
+
+def _clean_up_dead(runs: Path) -> None:
+    for entry in runs.iterdir():
+        if entry.name == "latest":
+            continue
+        if entry.is_symlink() and not entry.exists():
+            entry.unlink()
+        elif (entry / _MARKER).is_file():
+            lock = _lock(entry)
+            if lock is not None:
+                _erase(entry)
+                os.close(lock)
+
+
+def _mark(path: Path, facts: dict[str, object]) -> int:
+    """Make `path` a run directory that is locked from the first moment on that others can see it; the lock."""
+    temporary = path / f".{_MARKER}"
+    temporary.write_text(json.dumps(facts) + "\n")
+    lock = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    temporary.rename(path / _MARKER)
+    return lock
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor that holds the lock of the run directory `path`, or None if somebody else holds it."""
+    fd = os.open(path / _MARKER, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _erase(path: Path) -> None:
+    for pattern in _SECRET:
+        for found in path.glob(pattern):
+            for file in [found, *found.rglob("*")]:
+                if file.suffix == ".key" and file.is_file() and not file.is_symlink():
+                    file.write_bytes(bytes(file.stat().st_size))
+            if found.is_dir() and not found.is_symlink():
+                shutil.rmtree(found)
+            else:
+                found.unlink()
+
+
+def _point_latest(runs: Path, path: Path) -> None:
+    """`runs`/latest -> `path`, replaced in one step: two starts at once must not trip over each other."""
+    temporary = runs / f".latest-{secrets.token_hex(4)}"
+    temporary.symlink_to(path)
+    temporary.replace(runs / "latest")

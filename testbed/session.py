@@ -1,0 +1,151 @@
+"""One run inside its namespaces: bring the network up, have applications exchange keys, sum up, take it down."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtls.call import Reply, Unreachable
+from testbed import measure
+from testbed.cli import QkdCLI, link_table, table
+from testbed.emulation import Emulation
+from testbed.errors import UserError
+from testbed.isolation import undisturbed
+from testbed.load import draw_pairs
+from testbed.plan import Plan
+from testbed.run_directory import RunDirectory
+from testbed.shared_database import UserDatabase
+
+_PROGRESS_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked of a run, beyond the network itself."""
+
+    mode: str
+    apps: int
+    duration_s: float | None
+    seed: int
+    seeded_qcs: bool
+    cli: bool
+
+    def check(self, plan: Plan) -> None:
+        """UserError if `plan` cannot satisfy these options."""
+        try:
+            draw_pairs(plan.saes, self.apps, self.seed)
+        except ValueError as error:
+            raise UserError(f"--apps {self.apps}: {error}") from None
+
+
+def run(
+    plan: Plan, directory: RunDirectory, options: Options, *, outside: int, user_database: UserDatabase | None
+) -> int:
+    """One run; the exit status."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - started:6.1f} s  {text}", flush=True)
+
+    print(f"{plan.topology.name}: {plan.topology.description or 'a QKD network'}; run directory {directory.path}")
+    emulation = Emulation(
+        plan, directory, outside=outside, mode=options.mode, seed=options.seed if options.seeded_qcs else None,
+        user_database=user_database, say=say,
+    )  # fmt: skip
+    facts: dict[str, Any] = {}
+    died: list[str] = []
+    try:
+        emulation.start()
+        print("\n" + link_table(emulation))
+        say("the network is up")
+        facts = {"shaper": emulation.shaper, "datapath": emulation.datapath, "versions": emulation.versions()}
+        _work(emulation, options, say)
+        died = [f"{p.name}: {p.last_words()}" for p in emulation.dead()]
+    finally:
+        with undisturbed():
+            say("taking everything down")
+            emulation.stop()
+            if facts:
+                links = [
+                    {"name": m.name, "configured_rtt_ms": m.configured_rtt_ms, "measured_rtt_ms": m.measured_rtt_ms}
+                    for m in emulation.links
+                ]
+                summary: dict[str, Any] = {
+                    "topology": plan.topology.name,
+                    "mode": options.mode,
+                    **measure.summarise(measure.read_run(directory.path)),
+                    "links": links,
+                    **facts,
+                    "seed": options.seed,
+                    "died": died,
+                }
+                _write(directory.path / "summary.json", summary)
+                print("\n" + _for_people(summary, directory.path), flush=True)
+    pairs = summary["pairs"]
+    return 0 if pairs["compared"] == pairs["identical"] and not died else 1
+
+
+def _work(emulation: Emulation, options: Options, say: Any) -> None:
+    """Open key sessions, then wait for the end of the duration or for the user to leave the CLI."""
+    pairs = draw_pairs(emulation.plan.saes, options.apps, options.seed)
+    ends = time.monotonic() + (options.duration_s or 0)
+    if pairs:
+        say(f"opening {len(pairs)} key sessions")
+    waiting: list[tuple[str, Future[Reply]]] = [
+        (f"{master.name} with {slave.name}", emulation.open_session(master, slave)) for master, slave in pairs
+    ]
+    for name, opening in waiting:
+        try:
+            reply = opening.result()
+            if not reply.ok:
+                say(f"no session of {name}: {reply.message}")
+        except Unreachable as error:
+            say(f"no session of {name}: {error}")
+    if options.cli:
+        print("Mininet's command line; 'qkd' lists what it knows of the QKD network, 'exit' ends the run.", flush=True)
+        QkdCLI(emulation)
+    reported: set[str] = set()
+    while (left := ends - time.monotonic()) > 0:
+        time.sleep(min(left, _PROGRESS_S))
+        for process in emulation.dead():
+            if process.name not in reported:
+                reported.add(process.name)
+                print(f"run.py: {process.name} ended on its own: {process.last_words()}", file=sys.stderr)
+        keys = measure.summarise(measure.read_run(emulation.run.path))["keys"]
+        failed = sum(keys["errors"].values())
+        say(f"{keys['single_hop']} keys over one hop, {keys['multi_hop']} over several, {failed} key errors")
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(document, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def _for_people(summary: dict[str, Any], path: Path) -> str:
+    sessions, keys, pairs = summary["sessions"], summary["keys"], summary["pairs"]
+    delivery = summary["delivery_ms"]
+    rows = [
+        (name, keys[member], *(delivery[member][q] for q in ("p50", "p95", "max")))
+        for name, member in (("one hop", "single_hop"), ("several hops", "multi_hop"))
+    ]
+    errors = ", ".join(f"{n} {cause}" for cause, n in keys["errors"].items()) or "none"
+    return "\n".join(
+        [
+            f"Key sessions  {sessions['requested']} requested, {sessions['admitted']} admitted,"
+            f" {sessions['refused']} refused, {sessions['failed']} failed",
+            "",
+            table(("keys over", "delivered", "p50 ms", "p95 ms", "max ms"), rows),
+            f"Key errors    {errors}",
+            f"Key pairs     {pairs['compared']} compared, {pairs['identical']} identical",
+            f"Links         shaped by {summary['shaper']}, Open vSwitch datapath {summary['datapath']}",
+            f"Seed          {summary['seed']}",
+            *(f"DIED          {line}" for line in summary["died"]),
+            f"Summary       {path / 'summary.json'}",
+        ]
+    )

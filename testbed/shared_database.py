@@ -1,0 +1,68 @@
+"""The shared database of a run: a private cluster on host `db`, or a server of the user's reached by way of that host.
+
+A server of the user's lives in the machine's network, which no emulated host can see. Nodes connect to `db` all the
+same, and the forwarder there carries the connection out, so that both kinds are reached over the emulated links.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+import psycopg
+import psycopg.conninfo
+import psycopg.sql
+
+from node.shared_db import install_schema
+from testbed.errors import UserError
+from testbed.plan import DATABASE_PORT
+
+_TIMEOUT_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class UserDatabase:
+    """A PostgreSQL of the user's: its URL, the address that it resolved to, and the schema made there for a run."""
+
+    url: str
+    address: str
+    port: int
+    schema: str
+
+    def node_url(self, ip: str) -> str:
+        """The URL for nodes, which find the server at `ip` on the emulated network."""
+        return psycopg.conninfo.make_conninfo(self.url, hostaddr=ip, port=DATABASE_PORT)
+
+    def drop(self) -> None:
+        """Remove the schema."""
+        with psycopg.connect(self.url, connect_timeout=_TIMEOUT_S) as connection:
+            connection.execute(
+                psycopg.sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psycopg.sql.Identifier(self.schema))
+            )
+
+
+def open_user_database(url: str, schema: str) -> UserDatabase:
+    """Connect to `url` and make `schema`; UserError that says what is wrong, without a password in it."""
+    try:
+        given = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.Error as error:
+        raise UserError(f"--shared-db: {str(error).strip()}: expected postgresql://USER@HOST:PORT/DATABASE") from None
+    host, port = str(given.get("hostaddr") or given.get("host") or ""), str(given.get("port") or 5432)
+    where = f"--shared-db {host}:{port}"
+    if not host or host.startswith("/") or "," in host or not port.isdigit():
+        raise UserError("--shared-db: expected one host name or address: nodes reach the server over TCP")
+    try:
+        address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise UserError(f"{where}: cannot resolve the host name ({error.strerror}): check the URL") from None
+    try:
+        install_schema(psycopg.conninfo.make_conninfo(url, connect_timeout=_TIMEOUT_S), schema, None)
+    except psycopg.OperationalError as error:
+        raise UserError(f"{where} cannot be used: {_one_line(error)}: is it running, is the URL right?") from None
+    except psycopg.Error as error:
+        raise UserError(f"{where} cannot hold our schema: {_one_line(error)}: its user must own the database") from None
+    return UserDatabase(url, str(address), int(port), schema)
+
+
+def _one_line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split())

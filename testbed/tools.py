@@ -1,0 +1,41 @@
+"""Programs that a run needs, looked for before anything is built."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from testbed.errors import UserError
+
+# program, Debian package
+_NEEDED = (
+    ("mnexec", "mininet"),
+    ("ovs-vsctl", "openvswitch-switch"),
+    ("ovs-vswitchd", "openvswitch-switch"),
+    ("ovsdb-server", "openvswitch-switch"),
+    ("ovsdb-tool", "openvswitch-switch"),
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("ifconfig", "net-tools"),
+    ("ethtool", "ethtool"),
+    ("ping", "iputils-ping"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+)
+# Debian keeps system programs there; `su` and some service managers leave them out of PATH.
+_SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
+
+
+def complete_path() -> None:
+    """Have the folders of system programs in PATH."""
+    folders = [f for f in os.environ.get("PATH", "").split(":") if f]
+    os.environ["PATH"] = ":".join([*folders, *(f for f in _SYSTEM_FOLDERS if f not in folders)])
+
+
+def check_tools() -> None:
+    """UserError that names all programs that are missing and the packages to install."""
+    missing = [(program, package) for program, package in _NEEDED if shutil.which(program) is None]
+    if missing:
+        programs = ", ".join(program for program, _ in missing)
+        packages = " ".join(sorted({package for _, package in missing}))
+        raise UserError(f"cannot find {programs}: run 'make setup', or 'apt-get install {packages}'")
