@@ -1,0 +1,63 @@
+"""What a run's journals add up to."""
+
+from __future__ import annotations
+
+import statistics
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testbed.measure import compare_pairs, quantiles, summarise
+
+
+def key(key_id: str, side: str, fingerprint: str) -> dict[str, object]:
+    """An SAE got a key."""
+    return {"event": "key", "key_id": key_id, "side": side, "fingerprint": fingerprint}
+
+
+def test_pairs_are_compared_where_both_sides_got_the_key():
+    """A key that only the master got is no pair."""
+    events = [key("1", "master", "x"), key("1", "slave", "x"), key("2", "master", "y")]
+
+    assert compare_pairs(events) == {"compared": 1, "identical": 1}
+
+
+def test_pair_with_different_keys_is_counted():
+    """The one thing that must never happen shows in the numbers."""
+    assert compare_pairs([key("1", "master", "x"), key("1", "slave", "y")]) == {"compared": 1, "identical": 0}
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1))
+def test_quantiles_are_measured_values_in_order(values):
+    """p50 <= p95 <= max, and each of them was really measured."""
+    found = quantiles(values)
+
+    assert set(found.values()) <= set(values)
+    assert found["p50"] <= found["p95"] <= found["max"] == max(values)
+    assert found["p50"] == statistics.median_low(values)
+
+
+def test_nothing_measured_has_no_quantiles():
+    """None, not zero: zero would be a result."""
+    assert quantiles([]) == {"p50": None, "p95": None, "max": None}
+
+
+def test_summary_counts_sessions_keys_and_errors():
+    """Requested, admitted and refused; keys by number of hops; errors by cause, once each."""
+    events = [
+        {"event": "session_requested"}, {"event": "session_requested"}, {"event": "session_requested"},
+        {"event": "session_open", "ask_connection_ms": 3.0, "total_ms": 9.0},
+        {"event": "session_refused"},
+        {"event": "key_delivered", "request": "enc_keys", "hops": 1, "key_ids": ["1"], "duration_ms": 5.0},
+        {"event": "key_delivered", "request": "enc_keys", "hops": 2, "key_ids": ["2", "3"], "duration_ms": 7.0},
+        {"event": "key_delivered", "request": "dec_keys", "hops": 2, "key_ids": ["2"], "duration_ms": 1.0},
+        {"event": "key_error", "side": "master", "cause": "short_of_material"},
+        {"event": "key_error", "side": "slave", "cause": "short_of_material"},
+    ]  # fmt: skip
+
+    found = summarise(events)
+
+    assert found["sessions"] == {"requested": 3, "admitted": 1, "refused": 1, "failed": 1}
+    assert found["keys"] == {"single_hop": 1, "multi_hop": 2, "errors": {"short_of_material": 1}}
+    assert found["delivery_ms"]["multi_hop"] == {"p50": 7.0, "p95": 7.0, "max": 7.0}
+    assert found["initialisation_ms"]["total"]["p50"] == 9.0

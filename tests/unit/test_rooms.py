@@ -1,0 +1,69 @@
+"""The house's rules: which room may import which, no circles, no module that shadows one of Python's own."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ALLOWED = {
+    "etsi": set(),
+    "telemetry": {"etsi"},
+    "mtls": {"etsi"},
+    "node": {"etsi", "telemetry", "mtls"},
+    "controller": {"etsi", "telemetry", "mtls"},
+    "sae": {"etsi", "telemetry", "mtls"},
+    "testbed": {"etsi", "telemetry", "mtls", "node", "controller", "sae"},
+}
+MODULES = sorted(path for room in ALLOWED for path in (ROOT / room).glob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of what a module imports, and of what it may import from there."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_module_imports_only_from_rooms_it_may_know(path):
+    """node, controller and sae do not know one another, and nobody but testbed/ knows that this is an emulation."""
+    known = {name.partition(".")[0] for name in imports(path)} & set(ALLOWED)
+
+    assert known - {path.parent.name} <= ALLOWED[path.parent.name]
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """The modules form no circle."""
+    names = {f"{path.parent.name}.{path.stem}": path for path in MODULES}
+    graph = nx.DiGraph([(name, used) for name, path in names.items() for used in imports(path) & set(names)])
+
+    assert not list(nx.simple_cycles(graph))
+
+
+def test_testbed_starts_rooms_as_processes():
+    """Of node/ the testbed imports only the block format, the modes and the schema of the shared database."""
+    used = {name for path in (ROOT / "testbed").glob("*.py") for name in imports(path)}
+    rooms = {".".join(name.split(".")[:2]) for name in used if name.split(".")[0] in ("node", "controller", "sae")}
+
+    assert rooms <= {"node", "node.blocks", "node.modes", "node.shared_db"}
+
+
+def test_only_the_framework_module_imports_os_ken():
+    """So that the controller can move to another framework in one place."""
+    users = {path.name for path in MODULES for name in imports(path) if name.split(".")[0] in ("os_ken", "ryu")}
+
+    assert users <= {"framework.py"}
+
+
+def test_no_module_of_testbed_shadows_a_standard_one():
+    """`python testbed/run.py` puts testbed/ first on Python's path."""
+    assert not {path.stem for path in (ROOT / "testbed").glob("*.py")} & set(sys.stdlib_module_names)
