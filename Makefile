@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test setup lint unit lock clean
+.PHONY: demo test bench setup lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -11,6 +11,9 @@ test: setup ## linter, type checker and the whole test suite (needs root)
 	@echo "== mypy ==" && $(PYTHON) -m mypy
 	@echo "== pytest ==" && $(PYTHON) -m pytest
 
+bench: setup ## delivery times beside the floor that the network sets, for links of 0, 5 and 20 ms
+	$(PYTHON) -P -m testbed.bench
+
 unit: setup ## only the pure tests, in seconds, without root
 	$(PYTHON) -m pytest tests/unit
 
@@ -20,6 +23,9 @@ lint: setup
 
 setup: ## Debian packages and the Python environment, if missing
 	@vagrant/provision.sh
+
+pictures: setup ## draw the README's picture anew
+	$(PYTHON) -P -m testbed.pictures poliqi > docs/poliqi.svg
 
 lock: ## write requirements/lock.txt anew from the .in files
 	rm -rf build/lock-venv && /usr/bin/python3 -m venv build/lock-venv

@@ -112,6 +112,10 @@ class Emulation:
         if self._network is not None:
             self._network.stop()
 
+    def credentials(self, identity: Identity) -> Credentials:
+        """The certificate and key that this run issued to `identity`."""
+        return self._credentials[identity]
+
     def open_session(self, master: SaePlan, slave: SaePlan) -> Future[Reply]:
         """Have application `master` open a key session with `slave`."""
         return self.control_room.sae(master, "POST", "/sae/v1/sessions", {"peer": slave.id})

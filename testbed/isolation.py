@@ -32,7 +32,7 @@ def run_isolated(body: Callable[[int], int], *, pid_file: Path, crash_log: Path)
     outside, for nsenter(1). A traceback goes to `crash_log`, not to the user.
     """
     outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
         namespaces.unshare(namespaces.NEW_PID)  # takes effect for children only
     except OSError as error:
@@ -49,9 +49,13 @@ def run_isolated(body: Callable[[int], int], *, pid_file: Path, crash_log: Path)
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(status)
+    namespaces.children_here()
     pid_file.write_text(f"{child}\n")
     os.close(outside)
-    return _wait(child)
+    try:
+        return _wait(child)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _inside(body: Callable[[int], int], outside: int, crash_log: Path) -> int:

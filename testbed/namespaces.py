@@ -37,6 +37,15 @@ def enter_network(fd: int) -> None:
     _check(_libc.setns(fd, NEW_NET), "setns")
 
 
+def children_here() -> None:
+    """Have children born in this process's own PID namespace again, after `unshare(NEW_PID)`."""
+    fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(fd, NEW_PID), "setns")
+    finally:
+        os.close(fd)
+
+
 def die_with_parent(signum: int) -> None:
     """Have the kernel send `signum` to this process when its parent ends, however it ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0), "prctl")

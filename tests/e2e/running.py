@@ -1,0 +1,157 @@
+"""A testbed run as a user starts it, and ways to look inside while it lives."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN_PY = ROOT / "testbed" / "run.py"
+PYTHON = ROOT / ".venv" / "bin" / "python"
+
+
+def command(*options: object) -> list[str]:
+    """The command line of a run."""
+    return ["python3", str(RUN_PY), *map(str, options)]
+
+
+def finished(*options: object, timeout_s: float = 120, **popen: Any) -> subprocess.CompletedProcess[str]:
+    """A run from start to end."""
+    return subprocess.run(
+        command(*options), capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,
+        **popen,
+    )  # fmt: skip
+
+
+def until(what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    """The first true result of `what`; the last one if time runs out."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := what()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+class Running:
+    """A run in `directory` with `options`, living until `stop`."""
+
+    def __init__(self, directory: Path, *options: object) -> None:
+        self.directory = directory
+        self.output = directory.with_suffix(".out")
+        with self.output.open("wb") as out:
+            self.process = subprocess.Popen(
+                command("--run-dir", directory, *options), stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def text(self) -> str:
+        """What it printed so far."""
+        return self.output.read_text(errors="replace")
+
+    def wait_for(self, pattern: str, timeout_s: float = 60.0) -> str:
+        """Everything printed, once `pattern` is in it."""
+        found = until(lambda: re.search(pattern, self.text) or self.process.poll() is not None, timeout_s)
+        assert re.search(pattern, self.text), f"{pattern!r} did not appear ({found}):\n{self.text}"
+        return self.text
+
+    def wait_up(self) -> None:
+        """Return when the network is up and what was to be opened is open."""
+        self.wait_for("'qkd' lists what it knows")
+
+    def cli(self, line: str) -> None:
+        """Type a line at the CLI."""
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    @property
+    def init(self) -> int:
+        """The process ID of the run's first process, as seen from here."""
+        return int((self.directory / "init.pid").read_text())
+
+    def fabric(self, *argv: str) -> list[str]:
+        """`argv` to be run where the switches are."""
+        return ["nsenter", "-t", str(self.init), "-m", "-n", "-p", "-i", "--", *argv]
+
+    def on(self, host: str, *argv: str) -> list[str]:
+        """`argv` to be run on a host."""
+        pid = json.loads((self.directory / "hosts.json").read_text())[host]
+        return self.fabric("mnexec", "-a", str(pid), *argv)
+
+    def call(self, host: str, *arguments: str) -> list[Any]:
+        """The answers to calls made on `host`; see calls.py."""
+        script = Path(__file__).with_name("calls.py")
+        argv = self.on(host, str(PYTHON), "-P", str(script), str(self.directory), *arguments)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def config(self, name: str) -> Any:
+        """One of the run's configuration files."""
+        return json.loads((self.directory / "config" / f"{name}.json").read_text())
+
+    def sae(self, node: str, index: int = 0) -> dict[str, Any]:
+        """An application of that node: name, id, port."""
+        return self.config(f"sae-{node}")["saes"][index]
+
+    def exit(self) -> int:
+        """Leave the CLI; the exit status."""
+        self.cli("exit")
+        self.process.stdin.close()
+        return self.process.wait(60)
+
+    def stop(self) -> None:
+        """End it if it still runs."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if not self.process.stdin.closed:
+            self.process.stdin.close()
+
+
+class Machine:
+    """What a run could leave behind on the machine."""
+
+    def __init__(self) -> None:
+        self.links = self._links()
+        self.mounts = Path("/proc/self/mountinfo").read_text().count("\n")
+
+    @staticmethod
+    def _links() -> set[str]:
+        shown = subprocess.run(["ip", "-json", "link"], capture_output=True, text=True, check=True).stdout
+        return {link["ifname"] for link in json.loads(shown)}
+
+    @staticmethod
+    def processes(directory: Path) -> list[str]:
+        """Command lines of processes that have to do with a run directory."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                folder = (path / "cwd").readlink()
+                environment = (path / "environ").read_bytes()
+            except OSError:
+                continue
+            if str(directory) in f"{line} {folder}" or str(directory).encode() in environment:
+                found.append(line)
+        return found
+
+    def left_behind(self, directory: Path) -> dict[str, Any]:
+        """What is there now and was not before; empty if all is clean."""
+        found = {
+            "links": self._links() - self.links,
+            "mounts": Path("/proc/self/mountinfo").read_text().count("\n") - self.mounts,
+            "processes": self.processes(directory),
+            "named namespaces": list(Path("/run/netns").glob("*")),
+        }
+        return {what: value for what, value in found.items() if value}
+
+

@@ -1,0 +1,111 @@
+"""How a run ends: at its time, by Ctrl-C, by kill, and what it leaves (nothing but its results)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+
+from tests.e2e.running import ROOT, Machine, Running, finished, until
+
+
+def test_run_of_a_given_length_ends_with_a_summary_and_status_0(tmp_path):
+    """From another folder, without a venv: the summary on the terminal and in summary.json, and nothing is left."""
+    machine, run = Machine(), tmp_path / "run"
+
+    done = finished("--duration", 8, "--apps", 6, "--seed", 3, "--no-cli", "--run-dir", run, cwd="/")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["sessions"] == {"requested": 6, "admitted": 6, "refused": 0, "failed": 0}
+    assert summary["keys"]["single_hop"] > 0
+    assert summary["keys"]["multi_hop"] > 0
+    assert summary["pairs"]["compared"] == summary["pairs"]["identical"] > 0
+    for hops in ("single_hop", "multi_hop"):
+        times = summary["delivery_ms"][hops]
+        assert 0 < times["p50"] <= times["p95"] <= times["max"]
+    assert [set(link) for link in summary["links"]] == [{"name", "configured_rtt_ms", "measured_rtt_ms"}] * 5
+    assert summary["shaper"] in ("netem", "user space")
+    assert summary["datapath"] in ("kernel", "user")
+    assert summary["seed"] == 3
+    assert summary["versions"]["python"]
+    assert "6 requested, 6 admitted" in done.stdout
+    assert (ROOT / "runs" / "latest").resolve() == run
+    assert not machine.left_behind(run)
+    assert not list(run.rglob("*.key")) + list(run.rglob("local.db*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", ["issuing certificates", "starting controller", "waiting for switches", "opening"])
+def test_signal_at_any_moment_leaves_nothing(tmp_path, number, moment):
+    """While starting and while running."""
+    machine, run = Machine(), Running(tmp_path / "run", "--duration", 60, "--apps", 4)
+    run.wait_for(moment)
+
+    run.process.send_signal(number)
+
+    assert run.process.wait(40) == 128 + number, run.text
+    assert "Traceback" not in run.text
+    assert not machine.left_behind(run.directory)
+    run.stop()
+
+
+def test_kill_9_leaves_no_process_and_the_next_start_erases_its_keys(tmp_path):
+    """Also of the run's network nothing stays; another run that lives meanwhile is not touched."""
+    machine = Machine()
+    other = Running(tmp_path / "other", "--topology", "pair")
+    run = Running(tmp_path / "run", "--topology", "pair", "--duration", 60)
+    try:
+        run.wait_for("opening")
+        other.wait_up()
+        assert list(run.directory.rglob("*.key"))
+        run.process.kill()
+        run.process.wait()
+        assert until(lambda: not machine.processes(run.directory))
+
+        finished("--topology", "pair", "--duration", 1, "--no-cli", "--run-dir", tmp_path / "next")
+
+        assert not list(run.directory.rglob("*.key"))
+        assert list(other.directory.rglob("*.key"))
+        other.cli("qkd status")
+        other.wait_for("all alive")
+        assert other.exit() == 0, other.text
+        assert not machine.left_behind(run.directory)
+    finally:
+        run.stop()
+        other.stop()
+
+
+def test_process_that_dies_is_reported_and_the_status_is_not_0(tmp_path):
+    """A node killed in the middle of a run: named at once, named in the summary, exit status 1."""
+    run = Running(tmp_path / "run", "--topology", "pair", "--duration", 15)
+    try:
+        run.wait_for("opening")
+        victim = next(line for line in Machine.processes(run.directory) if "-m node " in line)
+        name = victim.strip().rpartition("/")[2].removesuffix(".json")
+        until(lambda: _kill(run, f"config/{name}.json"))
+
+        assert run.process.wait(60) == 1, run.text
+        assert f"{name} ended on its own" in run.text
+        assert [line.partition(":")[0] for line in json.loads((run.directory / "summary.json").read_text())["died"]] == [name]  # fmt: skip  # noqa: E501
+    finally:
+        run.stop()
+
+
+def _kill(run: Running, ending: str) -> bool:
+    """Kill the run's process whose command line ends so."""
+    import os
+    from pathlib import Path
+
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (path / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
+        except OSError:
+            continue
+        if line.endswith(f"{run.directory}/{ending}"):
+            os.kill(int(path.name), signal.SIGKILL)
+            return True
+    time.sleep(0.1)
+    return False

@@ -1,0 +1,199 @@
+"""PoliQI on Mininet, as run.py brings it up: keys, classical traffic, what can be seen on the fibres."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import random
+import re
+import signal
+import subprocess
+import time
+import uuid
+
+import pytest
+
+from telemetry import journal
+from tests.e2e.conftest import SEED
+from tests.e2e.running import Running, until
+
+NODES = ("government", "military", "telecom", "finance", "university")
+
+
+def open_session(run: Running, master_node: str, slave_node: str) -> tuple[str, str, int]:
+    """Have two applications open a key session; their IDs and the number of hops."""
+    for i, j in itertools.product(range(3), range(3)):
+        master, slave = run.sae(master_node, i), run.sae(slave_node, j)
+        url = f"https://{run.config(f'sae-{master_node}')['host']}:{master['port']}/sae/v1/sessions"
+        body = json.dumps({"peer": slave["id"]})
+        answer = run.call("ctl", "POST", url, "operator:operator", f"sae:{master['id']}", body)[0]
+        if answer["status"] == 201:
+            return master["id"], slave["id"], len(answer["body"]["path"]) - 1
+        assert answer["status"] == 409, answer  # this pair has one already
+    raise AssertionError("no pair is free")
+
+
+def get_key(run: Running, node: str, master: str, slave: str, size: int = 256) -> dict[str, str]:
+    """A key for the master, from its KME."""
+    url = f"{run.config(f'sae-{node}')['kme_url']}/api/v1/keys/{slave}/enc_keys"
+    answer = run.call(node, "POST", url, f"sae:{master}", f"node:{node}", json.dumps({"size": size}))[0]
+    assert answer["status"] == 200, answer
+    return answer["body"]["keys"][0]
+
+
+def get_key_with_id(run: Running, node: str, slave: str, master: str, key_id: str) -> dict[str, object]:
+    """The same key for the slave, from its own KME."""
+    url = f"{run.config(f'sae-{node}')['kme_url']}/api/v1/keys/{master}/dec_keys"
+    body = json.dumps({"key_IDs": [{"key_ID": key_id}]})
+    return run.call(node, "POST", url, f"sae:{slave}", f"node:{node}", body)[0]
+
+
+def ping(run: Running, source: str, target: str, count: int = 3) -> tuple[int, float]:
+    """How many of `count` pings came back, and the shortest round-trip time in ms."""
+    address = run.config(f"node-{target}")["host"]
+    argv = run.on(source, "ping", "-c", str(count), "-i", "0.1", "-W", "2", address)
+    shown = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    received = int(re.search(r"(\d+) received", shown)[1])
+    return received, float(re.search(r"= ([\d.]+)/", shown)[1]) if received else float("inf")
+
+
+@pytest.mark.parametrize(("slave_node", "hops"), [("military", 1), ("telecom", 2)])
+def test_both_applications_get_the_same_key(poliqi, slave_node, hops):
+    """Byte for byte, over one hop and over a trusted relay, of the size asked for."""
+    master, slave, found = open_session(poliqi, "government", slave_node)
+
+    key = get_key(poliqi, "government", master, slave)
+    same = get_key_with_id(poliqi, slave_node, slave, master, key["key_ID"])
+
+    assert found == hops
+    assert len(base64.b64decode(key["key"])) == 32
+    assert same == {"status": 200, "body": {"keys": [key]}}
+
+
+def test_every_datacenter_reaches_every_other(poliqi):
+    """Classical traffic over the looped ring."""
+    missing = [
+        (a, b) for a, b in itertools.combinations((*NODES, "ctl", "db"), 2)
+        if b in NODES and ping(poliqi, a, b, 1)[0] != 1
+    ]  # fmt: skip
+
+    assert not missing
+
+
+def test_links_have_the_delay_that_was_configured(poliqi):
+    """The table printed after start-up: never early, and late by less than the work of a busy machine."""
+    rows = re.findall(r"^([a-z]+-[a-z]+) +([\d.]+) +([\d.]+)$", poliqi.text, re.M)
+
+    assert len(rows) == 5
+    for name, configured, measured in rows:
+        assert float(configured) * 0.9 - 0.05 <= float(measured) <= float(configured) * 1.25 + 10, name
+
+
+def test_no_key_and_no_qc_byte_crosses_a_fibre_in_the_clear(poliqi, tmp_path):
+    """Captured on both ends of all links: neither keys nor what the QCs made, raw, in hex, or in base64."""
+    pcap = tmp_path / "fibres.pcap"
+    capture = subprocess.Popen(
+        poliqi.fabric("tcpdump", "-i", "any", "-U", "-s", "0", "-w", str(pcap)),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert "listening" in next(line for line in capture.stderr if "listening" in line)
+        marker = uuid.uuid4().hex
+        subprocess.run(poliqi.on("government", "ping", "-c", "2", "-p", marker, poliqi.config("node-telecom")["host"]),
+                       capture_output=True, check=True)  # fmt: skip
+        keys = []
+        for node in ("university", "telecom", "finance"):
+            master, slave, _ = open_session(poliqi, "government", node)
+            for _ in range(3):
+                key = get_key(poliqi, "government", master, slave)
+                assert get_key_with_id(poliqi, node, slave, master, key["key_ID"])["status"] == 200
+                keys.append(base64.b64decode(key["key"]))
+        time.sleep(5)  # the applications rekey every five seconds: have some of that in the capture, too
+    finally:
+        capture.send_signal(signal.SIGINT)
+        capture.communicate(timeout=10)
+    seen = pcap.read_bytes()
+
+    assert bytes.fromhex(marker) in seen, "the capture sees what crosses in the clear"
+    assert seen.count(b"\x17\x03\x03") > 100, "the capture holds TLS records"
+    for secret in [*keys, *qc_output(poliqi)]:
+        assert not [form for form in forms(secret) if form in seen]
+
+
+def qc_output(run: Running) -> list[bytes]:
+    """All blocks that the QCs made so far, computed anew from the seed."""
+    blocks = journal.read(run.directory / "qcs" / "journal.jsonl")
+    found = []
+    for qc in run.config("qcs")["qcs"]:
+        generator = random.Random(f"{SEED}/{qc['qc']}")
+        for event in (e for e in blocks if e["event"] == "block" and e["qc"] == qc["qc"]):
+            assert generator.randint(qc["low"], qc["high"]) == event["n_bytes"]
+            found.append(generator.randbytes(event["n_bytes"]))
+    assert len(found) > 20
+    return found
+
+
+def forms(secret: bytes) -> list[bytes]:
+    """Pieces of 12 bytes in all the ways that they could show."""
+    pieces = [secret[i : i + 12] for i in range(0, len(secret) - 11, 12)]
+    return [form for p in pieces for form in (p, p.hex().encode(), base64.b64encode(p))]
+
+
+def test_applications_exchange_identical_keys_on_their_own(poliqi):
+    """What the run's own SAEs did meanwhile: fingerprints of both sides agree, over one hop and over several."""
+    def pairs() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for path in (poliqi.directory / "saes").rglob("journal.jsonl"):
+            for event in journal.read(path):
+                if event["event"] == "key":
+                    found.setdefault(event["key_id"], set()).add(f"{event['side']} {event['fingerprint']}")
+        return {k: v for k, v in found.items() if len(v) > 1}
+
+    found = until(lambda: len(p := pairs()) >= 10 and p)
+
+    assert found
+    assert all(len({text.split()[1] for text in sides}) == 1 for sides in found.values())
+
+
+def test_cut_link_sends_classical_traffic_the_other_way_round(poliqi):
+    """Mininet's `link s1 s2 down`: government and military, neighbours before, still reach each other; `up` heals."""
+    before = ping(poliqi, "government", "military")
+    assert before[0] == 3
+
+    poliqi.cli("link s1 s2 down")
+    try:
+        assert until(lambda: ping(poliqi, "government", "military", 1)[0])
+        _, around = ping(poliqi, "government", "military")
+    finally:
+        poliqi.cli("link s1 s2 up")
+
+    assert around > before[1], "four links in place of one"
+    assert until(lambda: ping(poliqi, "government", "military")[1] < (before[1] + around) / 2)
+
+
+def test_cli_knows_qkd_commands(poliqi):
+    """status, links, sessions and open, each with what a person wants to know."""
+    poliqi.cli("qkd status")
+    poliqi.wait_for(r"nodes +5 of 5 registered")
+    poliqi.cli("qkd links")
+    poliqi.wait_for(r"government-military/1 +government - military")
+    poliqi.cli("qkd open library mobile-core")
+    poliqi.wait_for(r"open: KSID [0-9a-f-]{36}, path university - finance - telecom")
+    poliqi.cli("qkd sessions")
+    poliqi.wait_for(r"library +mobile-core +open +basic +university - finance - telecom")
+    poliqi.cli("qkd open library nobody")
+    poliqi.wait_for("no application 'nobody'")
+    poliqi.cli("qkd nonsense")
+    poliqi.wait_for("qkd sessions +key sessions with their path")
+
+
+def test_nothing_secret_is_readable_by_others(poliqi):
+    """Of all files of a run that others may read none holds a key; private ones lie in private folders."""
+    readable = [
+        p for p in poliqi.directory.rglob("*")
+        if p.is_file() and p.stat().st_mode & 0o004
+        and not any(up.stat().st_mode & 0o005 != 0o005 for up in p.parents if poliqi.directory in (up, *up.parents))
+    ]  # fmt: skip
+
+    assert {p.name for p in readable} <= {"run.json", "init.pid", "summary.json"}
