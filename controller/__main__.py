@@ -1,0 +1,111 @@
+"""`python -m controller CONFIG.json`: wires the SDN controller, serves until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from controller import config
+from controller.agents import Agents
+from controller.api import make_app
+from controller.graph import Graph
+from controller.key_sessions import KeySessions, Parameters
+from mtls.call import Caller
+from mtls.serve import Server
+from telemetry.journal import Journal
+
+_BIND_S = 5.0
+_WATCH_S = 0.5
+
+
+def main(path: Path) -> int:
+    """Serve as the controller that `path` describes; the exit status."""
+    try:
+        options = config.load(path)
+    except ValueError as error:
+        print(f"controller: {path}: {error}", file=sys.stderr)
+        return 2
+    os.umask(0o077)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    journal = Journal(options.directory / "journal.jsonl", "controller")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        switches, watched = _start_openflow(options.openflow)
+        graph = Graph()
+        agents = Agents(Caller(options.credentials, connections=32))
+        sessions = KeySessions(
+            graph, agents, Parameters(options.mode, options.admission, options.path_policy), journal,
+            half_open_timeout_s=options.half_open_timeout_s,
+        )  # fmt: skip
+        app = make_app(graph, sessions, switches)
+        server = Server(app, options.host, options.port, options.credentials, threads=32)
+        _bind(server, options.host, options.port)
+    except OSError as error:
+        print(f"controller: {error.strerror}", file=sys.stderr)
+        return 2
+    journal.event("started", port=server.port)
+    print("ready", flush=True)
+    while not stop.wait(_WATCH_S):
+        dead = [t.name for t in watched if not t.is_alive()]
+        if dead:
+            # The framework only logs such a death; a controller without switches must not look alive.
+            print(f"controller: the OpenFlow part died ({', '.join(dead)})", file=sys.stderr)
+            return 1
+    agents.close()
+    journal.event("stopped")
+    return 0
+
+
+def _bind(server: Server, host: str, port: int) -> None:
+    try:
+        server.start()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+def _start_openflow(
+    options: config.OpenFlowConfig | None,
+) -> tuple[Callable[[], list[str]], list[threading.Thread]]:
+    """A function that names the connected switches, and the threads to watch."""
+    if options is None:
+        return list, []
+    # The framework says nothing when the port is taken, and a stranger's server would answer our probe.
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((options.host, options.port))
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {options.host}:{options.port}: {error.strerror}") from None
+    # Only here: REST alone, for tests and other fabrics, needs none of the framework.
+    from controller import framework, openflow_app
+
+    app, threads = framework.start(openflow_app.Forwarder, options.host, options.port, fabric=options.fabric)
+    deadline = time.monotonic() + _BIND_S
+    while True:
+        try:
+            socket.create_connection((options.host, options.port), timeout=1).close()
+            return app.connected, threads
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise OSError(error.errno, f"cannot listen on {options.host}:{options.port}") from None
+            time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python -m controller CONFIG.json", file=sys.stderr)
+        sys.exit(2)
+    status = main(Path(sys.argv[1]))
+    sys.stderr.flush()
+    # The framework's threads are no daemons: an ordinary exit would wait for them for ever.
+    os._exit(status)

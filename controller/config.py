@@ -1,0 +1,93 @@
+"""The controller's configuration file (JSON): read once, checked whole, frozen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controller.admission import ADMISSION_POLICIES, MODES
+from controller.forwarding import Fabric, parse_fabric
+from controller.paths import PATH_POLICIES
+from etsi.checks import integer, mapping, number, text
+from etsi.errors import Malformed
+from mtls.credentials import Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFlowConfig:
+    """Where to await switches, and what the fabric of switches looks like."""
+
+    host: str
+    port: int
+    fabric: Fabric
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerConfig:
+    """Everything the controller must know before it starts."""
+
+    name: str  # of this controller, as in its certificate
+    host: str  # address to listen on
+    port: int  # for agents and operators
+    directory: Path  # its journal; nobody else's
+    credentials: Credentials
+    openflow: OpenFlowConfig | None  # None: somebody else forwards the classical traffic
+    mode: str = "basic"
+    admission: str = "none"
+    path_policy: str = "shortest"
+    half_open_timeout_s: float = 30.0  # a session that only one side has registered is dropped after this
+
+
+_REQUIRED = ("name", "host", "port", "directory", "credentials", "openflow")
+_OPTIONAL = ("mode", "admission", "path_policy", "half_open_timeout_s")
+
+
+def load(path: Path) -> ControllerConfig:
+    """The configuration in `path`. ValueError (one line) names the member and what was expected."""
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(str(error)) from None
+    return parse(document)
+
+
+def parse(document: Any) -> ControllerConfig:
+    """The configuration in `document`. ValueError (one line) names the member and what was expected."""
+    given = mapping(document, "configuration")
+    for member in _REQUIRED:
+        if member not in given:
+            raise Malformed(member, "to be given")
+    for member in given:
+        if member not in _REQUIRED + _OPTIONAL:
+            raise Malformed(member, f"one of {', '.join(_REQUIRED + _OPTIONAL)}")
+    return ControllerConfig(
+        name=text(given["name"], "name"),
+        host=text(given["host"], "host"),
+        port=integer(given["port"], "port", low=0, high=65535),
+        directory=Path(text(given["directory"], "directory", longest=4096)),
+        credentials=Credentials.from_config(given["credentials"], "credentials"),
+        openflow=_openflow(given["openflow"]),
+        mode=_choice(given.get("mode", "basic"), "mode", MODES),
+        admission=_choice(given.get("admission", "none"), "admission", ADMISSION_POLICIES),
+        path_policy=_choice(given.get("path_policy", "shortest"), "path_policy", PATH_POLICIES),
+        half_open_timeout_s=number(given.get("half_open_timeout_s", 30.0), "half_open_timeout_s", low=0.1, high=3600),
+    )
+
+
+def _openflow(value: Any) -> OpenFlowConfig | None:
+    if value is None:
+        return None
+    given = mapping(value, "openflow")
+    return OpenFlowConfig(
+        text(given.get("host"), "openflow.host"),
+        integer(given.get("port"), "openflow.port", low=1, high=65535),
+        parse_fabric(given.get("fabric"), "openflow.fabric"),
+    )
+
+
+def _choice(value: Any, field: str, allowed: Any) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise Malformed(field, f"one of {', '.join(allowed)}")
+    return value

@@ -1,0 +1,238 @@
+"""The life of a key session, from the registration of its first side until its end.
+
+    (nothing) --first side--> waiting --second side--> configuring --agents informed--> open --closed--> (nothing)
+                              waiting --withdrawn, or too late--> (nothing)
+                                                       configuring --refused, no path, agent silent--> (nothing)
+
+Path and admission are decided one session at a time, under the graph's lock; agents are informed outside of it.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.admission import ADMISSION_POLICIES, Refused
+from controller.agents import AgentFailed, Agents
+from controller.graph import Graph, UnknownNode
+from controller.paths import PATH_POLICIES, Path
+from etsi.gs004 import QoS
+from telemetry.journal import Journal
+
+Pair = tuple[str, str]  # master SAE, slave SAE
+
+WAITING, CONFIGURING, OPEN = "waiting", "configuring", "open"
+_KEPT_REFUSALS = 100
+
+
+class SessionError(Exception):
+    """A session that does not come to be: `status` as HTTP has it, `facts` for programs, with a `cause`."""
+
+    def __init__(self, status: int, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.facts = facts
+
+
+@dataclass(slots=True)
+class KeySession:
+    """A key session; `nodes` holds the node of each side ("master", "slave") that has registered."""
+
+    ksid: str
+    pair: Pair
+    qos: QoS
+    since: float
+    nodes: dict[str, str] = field(default_factory=dict)
+    state: str = WAITING
+    mode: str = ""
+    path: Path | None = None
+    opened_at: float | None = None  # wall clock
+
+    def to_agents(self) -> dict[str, Any]:
+        """The document that agents get."""
+        assert self.path is not None  # noqa: S101 - it is configured after its path was chosen
+        return {
+            "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "path": list(self.path.nodes),
+            "qcs": list(self.path.qcs), "mode": self.mode, "qos": self.qos.to_json(),
+        }  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that operators get."""
+        path = None if self.path is None else list(self.path.nodes)
+        return {
+            "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "state": self.state,
+            "mode": self.mode, "path": path, "qcs": [] if self.path is None else list(self.path.qcs),
+            "qos": self.qos.to_json(), "opened_at": self.opened_at,
+        }  # fmt: skip
+
+
+@dataclass(slots=True)
+class Parameters:
+    """What may be set while the network runs."""
+
+    mode: str
+    admission: str
+    path_policy: str
+
+    def to_json(self) -> dict[str, str]:
+        """The document that operators get."""
+        return {"mode": self.mode, "admission": self.admission, "path_policy": self.path_policy}
+
+
+class KeySessions:
+    """All key sessions. Thread-safe. `now` gives seconds that only grow."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        agents: Agents,
+        parameters: Parameters,
+        journal: Journal,
+        *,
+        half_open_timeout_s: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.parameters = parameters
+        self._graph = graph
+        self._agents = agents
+        self._journal = journal
+        self._half_open_timeout_s = half_open_timeout_s
+        self._now = now
+        self._lock = threading.Lock()
+        self._by_pair: dict[Pair, KeySession] = {}
+        self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_REFUSALS)
+
+    def register(self, node: str, pair: Pair, side: str, qos: QoS) -> tuple[KeySession, dict[str, float] | None]:
+        """One side's registration: the session, and how long its steps took in ms once it is open; SessionError."""
+        arrived = self._now()
+        self.expire()
+        with self._lock:
+            session = self._by_pair.get(pair)
+            if session is None:
+                session = KeySession(str(uuid.uuid4()), pair, qos, arrived)
+                self._by_pair[pair] = session
+            if session.state != WAITING:
+                raise SessionError(409, "a key session of this pair is open already", cause="exists", ksid=session.ksid)
+            if any(other == node for s, other in session.nodes.items() if s != side):
+                raise SessionError(400, "both SAEs are at the same node, which needs no QKD", cause="same_node")
+            if side == "master":
+                session.qos = qos  # the one who asks for keys says of which size and how often
+            session.nodes[side] = node
+            complete = len(session.nodes) == 2
+            if complete:
+                session.state = CONFIGURING
+        self._journal.event("application_registered", master_sae=pair[0], slave_sae=pair[1], side=side, node=node)
+        return session, self._open(session) if complete else None
+
+    def withdraw(self, node: str, pair: Pair) -> None:
+        """Take back a registration that still waits."""
+        with self._lock:
+            session = self._by_pair.get(pair)
+            if session is not None and session.state == WAITING and node in session.nodes.values():
+                del self._by_pair[pair]
+
+    def close(self, ksid: str, *, node: str | None) -> bool:
+        """End a session, on behalf of one of its ends or (None) the operator; False if there is no such session."""
+        with self._lock:
+            session = next((s for s in self._by_pair.values() if s.ksid == ksid and s.state == OPEN), None)
+            if session is None or (node is not None and node not in session.nodes.values()):
+                return False
+            del self._by_pair[session.pair]
+        self._agents.remove(self._urls(session), ksid)
+        self._journal.event("ksid_released", ksid=ksid, by=node or "operator")
+        return True
+
+    def expire(self) -> None:
+        """Drop sessions that only one side registered, too long ago."""
+        oldest = self._now() - self._half_open_timeout_s
+        with self._lock:
+            late = [s for s in self._by_pair.values() if s.state == WAITING and s.since < oldest]
+            for session in late:
+                del self._by_pair[session.pair]
+        for session in late:
+            self._journal.event("application_expired", master_sae=session.pair[0], slave_sae=session.pair[1])
+
+    def remind(self, node: str) -> None:
+        """Tell a node that registered (again) of the open sessions over it."""
+        url = self._graph.node(node).agent_url
+        for session in self.all():
+            if session.state == OPEN and session.path is not None and node in session.path.nodes:
+                self._agents.remind(node, url, session.ksid, session.to_agents())
+
+    def all(self) -> list[KeySession]:
+        """All sessions, the oldest first."""
+        with self._lock:
+            return sorted(self._by_pair.values(), key=lambda s: s.since)
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """The last refusals, the oldest first."""
+        with self._lock:
+            return list(self._refusals)
+
+    def _open(self, session: KeySession) -> dict[str, float]:
+        started = self._now()
+        try:
+            self._choose(session)
+            chosen = self._now()
+            self._agents.configure(self._urls(session), session.ksid, session.to_agents())
+        except AgentFailed as error:
+            failure = SessionError(503, str(error), cause="agent_unreachable", node=error.node)
+            self._refuse(session, failure)
+            raise failure from None
+        except SessionError as error:
+            self._refuse(session, error)
+            raise
+        informed = self._now()
+        with self._lock:
+            session.state = OPEN
+            session.opened_at = time.time()
+        timings_ms = {
+            "path_chosen": round((chosen - started) * 1000, 3),
+            "agents_informed": round((informed - started) * 1000, 3),
+        }
+        self._journal.event(
+            "ksid_assigned", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
+            path=list(session.path.nodes if session.path else ()), mode=session.mode, **timings_ms,
+        )  # fmt: skip
+        return timings_ms
+
+    def _choose(self, session: KeySession) -> None:
+        """Path and admission, for one session at a time."""
+        parameters = self.parameters
+        with self._graph.lock:
+            graph = self._graph.topology()
+            path = PATH_POLICIES[parameters.path_policy](graph, session.nodes["master"], session.nodes["slave"])
+            if path is None:
+                ends = f"{session.nodes['master']} and {session.nodes['slave']}"
+                raise SessionError(503, f"there is no path of QCs between {ends}", cause="no_path")
+            short = ADMISSION_POLICIES[parameters.admission](self._graph.views(path.qcs), session.qos)
+            if isinstance(short, Refused):
+                raise SessionError(
+                    503,
+                    f"QC {short.qc} cannot carry the session: it needs {short.needed_bytes} bytes,"
+                    f" {short.available_bytes} are available",
+                    cause="refused", qc=short.qc, needed_bytes=short.needed_bytes,
+                    available_bytes=short.available_bytes,
+                )  # fmt: skip
+            session.path, session.mode = path, parameters.mode
+
+    def _refuse(self, session: KeySession, error: SessionError) -> None:
+        facts = {"master_sae": session.pair[0], "slave_sae": session.pair[1], "message": str(error), **error.facts}
+        with self._lock:
+            self._by_pair.pop(session.pair, None)
+            self._refusals.append({"time": time.time(), **facts})
+        self._journal.event("application_refused", **facts)
+
+    def _urls(self, session: KeySession) -> dict[str, str]:
+        urls = {}
+        for name in session.path.nodes if session.path else ():
+            try:
+                urls[name] = self._graph.node(name).agent_url
+            except UnknownNode:  # it has not come back since the controller started
+                continue
+        return urls

@@ -1,0 +1,158 @@
+"""Carries OpenFlow events to forwarding.py and its answers to the switches; answers ARP. Decides nothing itself."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from controller import framework as of
+from controller.forwarding import Fabric, Flows, PortName, changes, forwarding
+
+# Marks our flows, so that others at the same switch stay when we begin anew.
+_COOKIE = 0x514B44
+_ALL_BITS = (1 << 64) - 1
+_IPV4, _ARP = 0x0800, 0x0806
+_PRIORITY = 100
+
+
+class Forwarder(of.App):
+    """Keeps the flows of all connected switches as the fabric and the live ports demand."""
+
+    OFP_VERSIONS = [of.ofproto_v1_3.OFP_VERSION]  # noqa: RUF012 - the framework's way
+
+    def __init__(self, *args: Any, fabric: Fabric, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._fabric = fabric
+        self._lock = threading.Lock()
+        self._datapaths: dict[str, Any] = {}
+        self._numbers: dict[PortName, int] = {}
+        self._down: set[PortName] = set()
+        self._written: dict[str, Flows] = {}
+
+    def connected(self) -> list[str]:
+        """Names of the switches that are connected and have their flows."""
+        with self._lock:
+            return sorted(self._written)
+
+    @of.set_ev_cls(of.ofp_event.EventOFPStateChange, [of.MAIN_DISPATCHER, of.DEAD_DISPATCHER])
+    def on_state(self, event: Any) -> None:
+        """A switch came or went."""
+        datapath = event.datapath
+        switch = self._fabric.by_dpid(datapath.id or 0)
+        if switch is None:
+            return
+        with self._lock:
+            if event.state == of.MAIN_DISPATCHER:
+                self._datapaths[switch.name] = datapath
+                self._written.pop(switch.name, None)
+                datapath.send_msg(datapath.ofproto_parser.OFPPortDescStatsRequest(datapath, 0))
+            elif self._datapaths.get(switch.name) is datapath:
+                del self._datapaths[switch.name]
+                self._written.pop(switch.name, None)
+
+    @of.set_ev_cls(of.ofp_event.EventOFPPortDescStatsReply, of.MAIN_DISPATCHER)
+    def on_ports(self, event: Any) -> None:
+        """A switch lists its ports: begin there with a clean table."""
+        datapath = event.msg.datapath
+        switch = self._fabric.by_dpid(datapath.id)
+        if switch is None:
+            return
+        with self._lock:
+            for port in event.msg.body:
+                self._take_port(switch.name, port)
+            self._clean(datapath)
+            self._written[switch.name] = {}
+            self._update()
+
+    @of.set_ev_cls(of.ofp_event.EventOFPPortStatus, of.MAIN_DISPATCHER)
+    def on_port(self, event: Any) -> None:
+        """A port changed."""
+        message = event.msg
+        switch = self._fabric.by_dpid(message.datapath.id)
+        if switch is None:
+            return
+        with self._lock:
+            gone = message.reason == message.datapath.ofproto.OFPPR_DELETE
+            self._take_port(switch.name, message.desc, gone=gone)
+            self._update()
+
+    @of.set_ev_cls(of.ofp_event.EventOFPPacketIn, of.MAIN_DISPATCHER)
+    def on_packet(self, event: Any) -> None:
+        """An ARP request: answer it, so that none needs to be flooded over the loop."""
+        message = event.msg
+        datapath = message.datapath
+        request = of.packet.Packet(message.data).get_protocol(of.arp.arp)
+        if request is None or request.opcode != of.arp.ARP_REQUEST:
+            return
+        mac = self._fabric.mac_of(request.dst_ip)
+        if mac is None:
+            return
+        answer = of.packet.Packet()
+        answer.add_protocol(of.ethernet.ethernet(dst=request.src_mac, src=mac, ethertype=_ARP))
+        answer.add_protocol(
+            of.arp.arp(
+                opcode=of.arp.ARP_REPLY, src_mac=mac, src_ip=request.dst_ip, dst_mac=request.src_mac,
+                dst_ip=request.src_ip,
+            )
+        )  # fmt: skip
+        answer.serialize()
+        parser, protocol = datapath.ofproto_parser, datapath.ofproto
+        datapath.send_msg(
+            parser.OFPPacketOut(
+                datapath=datapath, buffer_id=protocol.OFP_NO_BUFFER, in_port=protocol.OFPP_CONTROLLER,
+                actions=[parser.OFPActionOutput(message.match["in_port"])], data=answer.data,
+            )
+        )  # fmt: skip
+
+    def _take_port(self, switch: str, port: Any, *, gone: bool = False) -> None:
+        name = (switch, port.name.rstrip(b"\0").decode(errors="replace"))
+        protocol = of.ofproto_v1_3
+        down = gone or port.config & protocol.OFPPC_PORT_DOWN or port.state & protocol.OFPPS_LINK_DOWN
+        self._numbers[name] = port.port_no
+        (self._down.add if down else self._down.discard)(name)
+
+    def _update(self) -> None:
+        """Bring every connected switch to what it should have now; only differences are sent."""
+        wanted = forwarding(self._fabric, self._down)
+        for switch, written in self._written.items():
+            known = {ip: p for ip, p in wanted[switch].items() if (switch, p) in self._numbers}
+            write, remove = changes(written, known)
+            datapath = self._datapaths[switch]
+            for ip in sorted(remove):
+                self._send(datapath, ip, None)
+            for ip, interface in sorted(write.items()):
+                self._send(datapath, ip, self._numbers[switch, interface])
+            self._written[switch] = known
+
+    def _clean(self, datapath: Any) -> None:
+        """Remove all flows of ours and have ARP sent to us; whatever matches no flow is dropped."""
+        parser, protocol = datapath.ofproto_parser, datapath.ofproto
+        datapath.send_msg(
+            parser.OFPFlowMod(
+                datapath=datapath, cookie=_COOKIE, cookie_mask=_ALL_BITS, table_id=protocol.OFPTT_ALL,
+                command=protocol.OFPFC_DELETE, out_port=protocol.OFPP_ANY, out_group=protocol.OFPG_ANY,
+                match=parser.OFPMatch(),
+            )
+        )  # fmt: skip
+        to_us = parser.OFPActionOutput(protocol.OFPP_CONTROLLER, protocol.OFPCML_NO_BUFFER)
+        self._write(datapath, parser.OFPMatch(eth_type=_ARP), protocol.OFPFC_ADD, [to_us])
+
+    def _send(self, datapath: Any, ip: str, port: int | None) -> None:
+        """Write the flow for destination `ip`, or remove it."""
+        parser, protocol = datapath.ofproto_parser, datapath.ofproto
+        match = parser.OFPMatch(eth_type=_IPV4, ipv4_dst=ip)
+        if port is None:
+            self._write(datapath, match, protocol.OFPFC_DELETE_STRICT, [])
+        else:
+            # Adding replaces a flow of the same match and priority, without a gap.
+            self._write(datapath, match, protocol.OFPFC_ADD, [parser.OFPActionOutput(port)])
+
+    def _write(self, datapath: Any, match: Any, command: int, actions: list[Any]) -> None:
+        parser, protocol = datapath.ofproto_parser, datapath.ofproto
+        datapath.send_msg(
+            parser.OFPFlowMod(
+                datapath=datapath, cookie=_COOKIE, command=command, priority=_PRIORITY, match=match,
+                out_port=protocol.OFPP_ANY, out_group=protocol.OFPG_ANY,
+                instructions=[parser.OFPInstructionActions(protocol.OFPIT_APPLY_ACTIONS, actions)] if actions else [],
+            )
+        )  # fmt: skip

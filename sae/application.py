@@ -1,0 +1,39 @@
+"""One secure application (SAE): its two roles, and what they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtls.call import Caller
+from sae.client import KmeClient
+from sae.config import Config, SaeConfig
+from sae.handover import Handover
+from sae.master import Master
+from sae.sessions import Record
+from sae.slave import Slave
+from telemetry.journal import Journal
+
+
+class Application:
+    """The SAE that `sae` describes. OSError if its credentials cannot be loaded."""
+
+    def __init__(self, config: Config, sae: SaeConfig, journal: Journal) -> None:
+        caller = Caller(sae.credentials)
+        kme = KmeClient(caller, config.kme_url, config.kme_name)
+        record = Record(journal, config.audit_secret)
+        self.id = sae.id
+        self.name = sae.name
+        self.master = Master(
+            sae.id, sae.name, kme=kme, handover=Handover(caller, config.peers), record=record,
+            on_key_failure=config.on_key_failure,
+        )  # fmt: skip
+        self.slave = Slave(kme, record)
+        self._peers = config.peers
+
+    def is_peer(self, sae_id: str) -> bool:
+        """Whether that is another application of this network."""
+        return sae_id in self._peers and sae_id != self.id
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Sessions of both roles, as documents."""
+        return self.master.sessions() + self.slave.sessions()

@@ -1,0 +1,137 @@
+"""An application's side of its KME: GS QKD 014 for keys, key sessions beside it. Keys become Secrets at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etsi.checks import mapping, sequence, text, uuid_text
+from etsi.errors import Malformed
+from etsi.gs004 import QoS
+from etsi.gs014 import read_key_container
+from etsi.secret import Secret
+from mtls.call import Caller, Reply, Unreachable
+from mtls.identity import Identity, Role
+
+# A KME waits for its database, its controller or for relays that are away; it must give up before we do, to say why.
+_TIMEOUT_S = 20.0
+# Nobody waits for the end of a session: what stays behind, the other side finds closed.
+_CLOSE_TIMEOUT_S = 3.0
+# What another party's error text or fact may fill of our journal and of our own answers.
+_LONGEST_TEXT, _MOST_FACTS, _LONGEST_PATH = 500, 16, 65
+# Names that journal lines and error bodies use themselves.
+_RESERVED = frozenset(("self", "name", "time", "mono", "who", "event", "status", "message"))
+
+
+class Failed(Exception):
+    """What was asked for did not come: `status` as HTTP has it, `cause` in a word, `facts` for programs."""
+
+    def __init__(self, status: int, cause: str, message: str, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.cause = cause
+        self.facts = dict(facts or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open key session: its KSID and the nodes on its path, the master's first."""
+
+    ksid: str
+    path: tuple[str, ...]
+
+
+class KmeClient:
+    """Calls the KME `name` at `url` as the owner of `caller`'s credentials."""
+
+    def __init__(self, caller: Caller, url: str, name: str) -> None:
+        self._caller = caller
+        self._url = url
+        self._kme = Identity(Role.NODE, name)
+
+    def open_key_session(self, peer: str, side: str, qos: QoS) -> Opened | None:
+        """The paper's open_key_session, as `side` "master" or "slave". None while the other side is awaited; Failed."""
+        body = {"peer": peer, "side": side, "qos": qos.to_json()}
+        reply = self._ask("POST", "/qkd/v1/key_sessions", body)
+        if reply.status == 202:
+            return None
+        try:
+            answer = mapping(reply.body, "body")
+            path = sequence(answer.get("path"), "path", longest=_LONGEST_PATH)
+            return Opened(uuid_text(answer.get("ksid"), "ksid"), tuple(text(node, "path") for node in path))
+        except Malformed as error:
+            raise Failed(502, "bad_answer", f"the KME's answer is malformed: {error}") from None
+
+    def withdraw(self, master: str) -> None:
+        """Take back the registration as `master`'s slave; or Failed."""
+        self._ask("DELETE", f"/qkd/v1/key_sessions?master_sae={master}", timeout_s=_CLOSE_TIMEOUT_S)
+
+    def close_key_session(self, ksid: str) -> None:
+        """End a session; or Failed."""
+        self._ask("DELETE", f"/qkd/v1/key_sessions/{ksid}", timeout_s=_CLOSE_TIMEOUT_S)
+
+    def get_key(self, slave: str, size_bits: int) -> tuple[str, Secret]:
+        """GS QKD 014 "Get key" (clause 5.3) for one key: its ID and the key; or Failed."""
+        body = {"number": 1, "size": size_bits}
+        found = _keys(self._ask("POST", f"/api/v1/keys/{slave}/enc_keys", body))
+        if [8 * len(key) for key in found.values()] != [size_bits]:
+            _wipe(found)
+            raise Failed(502, "bad_answer", "the KME answered with other keys than asked for")
+        return next(iter(found.items()))
+
+    def get_keys_with_ids(self, master: str, key_ids: Sequence[str]) -> dict[str, Secret]:
+        """GS QKD 014 "Get key with key IDs" (clause 5.4): all of them, by their IDs, or Failed."""
+        body = {"key_IDs": [{"key_ID": key_id} for key_id in key_ids]}
+        found = _keys(self._ask("POST", f"/api/v1/keys/{master}/dec_keys", body))
+        if set(found) != set(key_ids):
+            _wipe(found)
+            raise Failed(502, "bad_answer", "the KME answered with other key IDs than asked for")
+        return found
+
+    def _ask(self, method: str, path: str, body: Any = None, *, timeout_s: float = _TIMEOUT_S) -> Reply:
+        try:
+            reply = self._caller.request(method, self._url + path, to=self._kme, body=body, timeout_s=timeout_s)
+        except Unreachable as error:
+            raise Failed(503, "kme_unreachable", f"the KME cannot be reached: {error.reason}") from None
+        if not reply.ok:
+            raise failure(reply)
+        return reply
+
+
+def failure(reply: Reply, *, otherwise: str | None = None) -> Failed:
+    """The Failed that an error answer stands for, with the facts in its body.
+
+    Its cause is the body's detail `cause`, else `otherwise`, else the status. The body is another party's: what goes
+    on from here to the journal and to our own callers is plain, short, and overwrites nothing of ours.
+    """
+    details = reply.body.get("details") if isinstance(reply.body, dict) else None
+    entries = [e for e in details if isinstance(e, dict)] if isinstance(details, list) else []
+    given = {str(k): v for e in entries[:_MOST_FACTS] for k, v in list(e.items())[:_MOST_FACTS] if _is_plain(v)}
+    cause = given.pop("cause", None)
+    return Failed(
+        reply.status if 400 <= reply.status < 600 else 502,
+        cause if isinstance(cause, str) and cause else otherwise or f"http_{reply.status}",
+        reply.message[:_LONGEST_TEXT],
+        {k: v for k, v in given.items() if k not in _RESERVED},
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a journal takes it. Python's JSON reader lets NaN and lone surrogates pass, which JSON has not."""
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_TEXT and value.isprintable()
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _keys(reply: Reply) -> dict[str, Secret]:
+    try:
+        return read_key_container(reply.body)
+    except Malformed as error:
+        raise Failed(502, "bad_answer", f"the KME's key container is malformed: {error}") from None
+
+
+def _wipe(keys: Mapping[str, Secret]) -> None:
+    for key in keys.values():
+        key.wipe()

@@ -1,0 +1,52 @@
+"""What a master tells its slave: ask_connection and ask-key of the paper's Figures 4 and 5, messages, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from etsi.gs004 import QoS
+from mtls.call import Caller, Unreachable
+from mtls.identity import Identity, Role
+from sae.client import Failed, failure
+from sae.config import Peer
+
+# The slave calls its own KME before it answers, and must give up before we do, to say why.
+_TIMEOUT_S = 25.0
+_END_TIMEOUT_S = 5.0
+
+
+class Handover:
+    """Calls other applications as the owner of `caller`'s credentials."""
+
+    def __init__(self, caller: Caller, peers: Mapping[str, Peer]) -> None:
+        self._caller = caller
+        self._peers = peers
+
+    def ask_connection(self, slave: str, qos: QoS) -> None:
+        """Ask `slave` to share keys; it has registered at its own node when this returns. Or Failed."""
+        answer = self._ask("POST", slave, "/sae/v1/connections", {"qos": qos.to_json()})
+        if not isinstance(answer, dict) or answer.get("slave_sae") != slave:
+            raise Failed(502, "slave_refused", "the slave SAE answered with another ID than its own")
+
+    def ask_key(self, slave: str, ksid: str, key_id: str) -> None:
+        """Have `slave` fetch a key; it holds the key when this returns. Or Failed."""
+        self._ask("POST", slave, "/sae/v1/keys", {"ksid": ksid, "key_ids": [key_id]})
+
+    def message(self, slave: str, sealed: Mapping[str, str]) -> None:
+        """Send an encrypted message; `slave` could read it when this returns. Or Failed."""
+        self._ask("POST", slave, "/sae/v1/messages", dict(sealed))
+
+    def end(self, slave: str) -> None:
+        """Tell `slave` that there will be no more keys. Or Failed."""
+        self._ask("DELETE", slave, "/sae/v1/connections", timeout_s=_END_TIMEOUT_S)
+
+    def _ask(self, method: str, slave: str, path: str, body: Any = None, *, timeout_s: float = _TIMEOUT_S) -> Any:
+        to = Identity(Role.SAE, slave)
+        try:
+            reply = self._caller.request(method, self._peers[slave].url + path, to=to, body=body, timeout_s=timeout_s)
+        except Unreachable as error:
+            raise Failed(503, "slave_unreachable", f"the slave SAE cannot be reached: {error.reason}") from None
+        if not reply.ok:
+            raise failure(reply, otherwise="slave_refused")
+        return reply.body

@@ -1,0 +1,228 @@
+"""The master's role: open a key session (the paper's Figure 4), then a key every interval, each session in a thread."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from etsi.gs004 import QoS
+from etsi.secret import Secret
+from sae.client import Failed, KmeClient
+from sae.handover import Handover
+from sae.messages import NONCE_BYTES, seal
+from sae.rekey import goes_on, next_due
+from sae.sessions import CLOSING, MASTER, Record, Session, milliseconds
+
+_log = logging.getLogger(__name__)
+# Sessions being opened at the same time. Each holds one of this SAE's workers until the slave has answered, which
+# needs one of the slave's: below the number of workers, so that SAEs that open towards one another never all wait.
+MAX_OPENING = 16
+_CLOSE_WAIT_S = 5.0
+# Causes with which the controller says no; all others are failures on the way to its decision.
+_REFUSALS = ("refused", "no_path")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a session ends on its own: after so many seconds, or so many keys; None for never."""
+
+    duration_s: float | None = None
+    keys: int | None = None
+
+
+@dataclass(slots=True)
+class _Running:
+    session: Session
+    stop: threading.Event = field(default_factory=threading.Event)
+    reason: str = "closed"  # of the end, once `stop` is set
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Master:
+    """All sessions in which SAE `sae_id` is the master, one for each slave. Thread-safe."""
+
+    def __init__(
+        self, sae_id: str, name: str, *, kme: KmeClient, handover: Handover, record: Record, on_key_failure: str
+    ) -> None:
+        self._id = sae_id
+        self._name = name
+        self._kme = kme
+        self._handover = handover
+        self._record = record
+        self._on_key_failure = on_key_failure
+        self._lock = threading.Lock()
+        self._opening = threading.BoundedSemaphore(MAX_OPENING)
+        self._running: dict[str, _Running] = {}  # by slave
+        self._stopping = False
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """All of them, as documents."""
+        with self._lock:
+            return [running.session.to_json() for running in self._running.values()]
+
+    def open(self, slave: str, qos: QoS, limits: Limits) -> Session:
+        """Open a key session with `slave` and exchange keys in a thread; or Failed."""
+        if not self._opening.acquire(blocking=False):
+            raise Failed(503, "busy", f"{MAX_OPENING} sessions of this SAE are being opened; try again")
+        try:
+            running = self._enter(slave, qos)
+            try:
+                self._initialise(running.session)
+                self._start(running, limits)
+            except BaseException:
+                self._leave(running)
+                raise
+        finally:
+            self._opening.release()
+        return running.session
+
+    def close(self, ksid: str) -> bool | None:
+        """End a session: whether it has ended before long; None if this master has none of that KSID."""
+        with self._lock:
+            running = next((r for r in self._running.values() if r.session.ksid == ksid), None)
+        if running is None:
+            return None
+        running.stop.set()
+        return running.ended.wait(_CLOSE_WAIT_S)
+
+    def stop(self) -> None:
+        """Open no more sessions, and have all of them end."""
+        with self._lock:
+            self._stopping = True
+            for running in self._running.values():
+                running.reason = "stopped"
+                running.stop.set()
+
+    def wait(self, deadline: float) -> None:
+        """Return when all sessions have ended, or the monotonic clock says `deadline`."""
+        with self._lock:
+            waiting = list(self._running.values())
+        for running in waiting:
+            running.ended.wait(max(0.0, deadline - time.monotonic()))
+
+    def _enter(self, slave: str, qos: QoS) -> _Running:
+        running = _Running(Session(MASTER, slave, qos))
+        with self._lock:
+            if self._stopping:
+                raise Failed(503, "stopping", "this SAE is shutting down")
+            if slave in self._running:
+                raise Failed(409, "exists", "there is a key session with this SAE already")
+            self._running[slave] = running
+        return running
+
+    def _leave(self, running: _Running) -> None:
+        with self._lock:
+            del self._running[running.session.peer]
+        running.ended.set()
+
+    def _initialise(self, session: Session) -> None:
+        pair = {"master_sae": self._id, "slave_sae": session.peer}
+        self._record.event("session_requested", **pair)
+        started = time.monotonic()
+        try:
+            self._handover.ask_connection(session.peer, session.qos)
+            asked = time.monotonic()  # the paper's t1 ends here
+            self._record.event("ask_connection", duration_ms=milliseconds(started, asked), **pair)
+            opened = self._kme.open_key_session(session.peer, MASTER, session.qos)
+            if opened is None:
+                raise Failed(502, "bad_answer", "the KME still waits for the slave SAE, which says it has registered")
+        except Failed as error:
+            # Also where the slave's answer was lost: it may have registered, and must take that back.
+            self._quietly(self._handover.end, session.peer)
+            name = "session_refused" if error.cause in _REFUSALS else "session_failed"
+            own = {"cause": error.cause, "status": error.status, "message": str(error), **pair}
+            self._record.event(name, **(error.facts | own))
+            raise
+        known = time.monotonic()  # t4: the KSID is in the master's hand
+        session.ksid, session.path = opened.ksid, opened.path
+        session.opened()
+        self._record.event(
+            "session_open", ksid=session.ksid, path=list(session.path), hops=len(session.path) - 1,
+            ask_connection_ms=milliseconds(started, asked), open_ms=milliseconds(asked, known),
+            total_ms=milliseconds(started, known), **pair,
+        )  # fmt: skip
+
+    def _start(self, running: _Running, limits: Limits) -> None:
+        name = f"session-{running.session.ksid}"
+        threading.Thread(target=self._run, args=(running, limits), name=name, daemon=True).start()
+
+    def _run(self, running: _Running, limits: Limits) -> None:
+        try:
+            reason = self._exchange(running, limits)
+            self._finish(running.session, reason)
+        finally:
+            # Only now may the pair open anew: the slave would take this session's end for the next one's.
+            self._leave(running)
+
+    def _exchange(self, running: _Running, limits: Limits) -> str:
+        """A key at once and then one every interval, until the session is to end; why it is."""
+        session = running.session
+        due = start = time.monotonic()
+        end = None if limits.duration_s is None else start + limits.duration_s
+        while not running.stop.wait(max(0.0, (due if end is None else min(due, end)) - time.monotonic())):
+            if end is not None and time.monotonic() >= end:
+                return "duration"
+            if not goes_on(self._on_key_failure, failed=not self._rekey(session)):
+                return "key_error"
+            if limits.keys is not None and session.keys >= limits.keys:
+                return "keys"
+            due = next_due(start, session.qos.interval_s, time.monotonic())
+        return running.reason
+
+    def _rekey(self, session: Session) -> bool:
+        """Whether both sides have a new key."""
+        try:
+            self._exchange_key(session)
+        except Failed as error:
+            self._record.key_error(session, error)
+            return False
+        except Exception as error:
+            # A thread that dies in silence would look like a session that needs no keys.
+            _log.error("rekeying failed: %s", type(error).__name__)
+            self._record.key_error(session, Failed(500, "internal", type(error).__name__))
+            return False
+        return True
+
+    def _exchange_key(self, session: Session) -> None:
+        assert session.ksid is not None  # noqa: S101 - it is open
+        started = time.monotonic()
+        key_id, key = self._kme.get_key(session.peer, session.qos.key_size_bits)
+        duration_ms = milliseconds(started, time.monotonic())
+        try:
+            self._handover.ask_key(session.peer, session.ksid, key_id)
+            self._record.key(session, session.ksid, key_id, key, duration_ms)
+            self._greet(session, key_id, key)
+        finally:
+            key.wipe()
+
+    def _greet(self, session: Session, key_id: str, key: Secret) -> None:
+        """The demonstration: a message under the new key. One that gets lost is no key error; one unreadable is."""
+        sealed = seal(key, key_id, f"greetings from {self._name}", nonce=os.urandom(NONCE_BYTES))
+        try:
+            self._handover.message(session.peer, sealed.to_json())
+        except Failed as error:
+            self._record.message(session, key_id, ok=False, cause=error.cause)
+            if error.cause == "unreadable":  # the two sides hold different keys
+                raise
+        else:
+            self._record.message(session, key_id, ok=True)
+
+    def _finish(self, session: Session, reason: str) -> None:
+        session.state = CLOSING
+        self._quietly(self._kme.close_key_session, session.ksid or "")
+        self._quietly(self._handover.end, session.peer)
+        self._record.event(
+            "session_closed", ksid=session.ksid, reason=reason, keys=session.keys, errors=dict(session.errors)
+        )
+
+    def _quietly(self, step: Callable[[str], None], argument: str) -> None:
+        """Best effort: what is left behind there ends there, by a time-out or at the next request."""
+        try:
+            step(argument)
+        except Failed as error:
+            _log.info("%s: %s", step.__name__, error)
