@@ -18,7 +18,7 @@ from sae.sae_http import THREADS, make_app
 from telemetry.journal import Journal
 
 # Time for closing sessions, of the second in which the process has to end.
-_CLOSE_S = 0.7
+_CLOSE_S = 0.5
 
 
 def main(path: Path) -> int:

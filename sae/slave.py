@@ -67,6 +67,7 @@ class Slave:
             held = self._held.get(master)
         if held is None or held.session.ksid not in (None, ksid):
             raise Failed(404, "no_session", "there is no key session of this KSID with this master")
+        held.session.ksid = ksid  # the master has it from its node only when the session is open
         started = time.monotonic()
         try:
             keys = self._kme.get_keys_with_ids(master, key_ids)
@@ -77,7 +78,6 @@ class Slave:
         for key_id, key in keys.items():
             self._record.key(held.session, ksid, key_id, key, duration_ms)
             self._hold(master, held, key_id, key)
-        held.session.ksid = ksid
         if held.session.opened_at is None:  # nobody tells a slave but the first key
             held.session.opened()
 

@@ -34,7 +34,7 @@ class Network:
         self.shaper = shaper
         self.datapath = datapath
         self.delay_node: Node | None = None
-        setLogLevel("warning")
+        setLogLevel("output")  # what the CLI prints, and no progress reports
         # Mininet would raise limits of the whole machine; what a run needs, it sets in its own namespace.
         Mininet.inited = True
         OVSSwitch.setup()

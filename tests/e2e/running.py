@@ -75,7 +75,7 @@ class Running:
 
     def fabric(self, *argv: str) -> list[str]:
         """`argv` to be run where the switches are."""
-        return ["nsenter", "-t", str(self.init), "-m", "-n", "-p", "-i", "--", *argv]
+        return ["nsenter", "-t", str(self.init), "-m", "-n", "--", *argv]
 
     def on(self, host: str, *argv: str) -> list[str]:
         """`argv` to be run on a host."""
