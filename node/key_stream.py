@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from etsi.secret import Secret
 from node.blocks import Block
-from node.ranges import Range, oldest_live_slot
+from node.ranges import Range, oldest_live_slot, oldest_promised_slot
 
 # A fragment is rewritten when part of it is taken, so it should be small; each has 28 bytes of overhead.
 _FRAGMENT_BYTES = 1024
@@ -55,7 +55,7 @@ class Missing(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What this end holds of a QC: bytes [floor, head) less those used; counters since the stream began, in bytes."""
+    """What this end can promise of a QC, bytes [floor, head) less those used; bytes it holds, and counters of bytes."""
 
     qc: str
     head: int
@@ -150,13 +150,13 @@ class KeyStore:
     def held(self) -> list[Held]:
         """What this end holds of every QC it knows, in the order of their names.
 
-        The floor lies behind the last gap and behind everything that is expired.
+        The floor lies behind the last gap and behind everything that is expired or will be soon.
         """
         rows = self._query(
             "SELECT s.qc, s.head, s.gap, s.slot, s.generated, s.used, s.expired, coalesce(sum(f.end - f.start), 0),"
-            " min(CASE WHEN f.slot > s.slot - ? THEN f.start END)"
+            " min(CASE WHEN f.slot >= s.slot - ? THEN f.start END)"
             " FROM stream s LEFT JOIN fragment f USING (qc) GROUP BY s.qc ORDER BY s.qc",
-            (self.ttl_slots,),
+            (-oldest_promised_slot(0, self.ttl_slots),),
         )
         return [
             Held(qc, head, max(gap, head if first is None else first), slot, stored, generated, used, expired)

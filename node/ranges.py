@@ -86,6 +86,15 @@ def allocate(
     return after, ranges
 
 
+def oldest_promised_slot(newest_slot: int, ttl_slots: int) -> int:
+    """The first slot whose bytes may still be promised when `newest_slot` is the current one.
+
+    A fifth of the TTL later than what may still be used: the ends begin a slot at different moments, their reports
+    take time to arrive, and the slave needs time to fetch what its master was given. A slot of life is the least.
+    """
+    return min(newest_slot, oldest_live_slot(newest_slot, ttl_slots) + max(1, ttl_slots // 5))
+
+
 def oldest_live_slot(newest_slot: int, ttl_slots: int) -> int:
     """The first slot whose bytes may still be used when `newest_slot` is the current one.
 

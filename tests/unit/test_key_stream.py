@@ -95,6 +95,16 @@ def test_expired_bytes_are_never_given(store):
     assert held.floor == 4
 
 
+def test_nothing_is_promised_in_its_last_slot(store):
+    """What expires with the next block can still be taken by who was promised it, but nobody new is promised it."""
+    for slot in (1, 2, 3):
+        store.store(block(slot, 4 * (slot - 1), b"abcd"))
+
+    (held,) = store.held()
+    assert held.floor == 4
+    assert bytes_of(store, 0, 4) == b"abcd"
+
+
 def test_a_lost_block_leaves_a_gap_that_nothing_spans(store):
     """After a gap new allocations start behind it, while what was promised before it can still be taken."""
     store.store(block(1, 0, b"abcd"))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from etsi.secret import Secret
 from node.modes import BASIC
 from node.pads import otp
-from node.ranges import Shortage, Stream, allocate, oldest_live_slot
+from node.ranges import Shortage, Stream, allocate, oldest_live_slot, oldest_promised_slot
 
 OFFSET = st.integers(0, 500)
 STREAMS = st.fixed_dictionaries(
@@ -65,3 +65,12 @@ def test_one_time_pad_decrypts_to_what_was_encrypted(plain, data):
     pad = Secret(data.draw(st.binary(min_size=len(plain), max_size=len(plain))))
 
     assert otp(otp(Secret(plain), pad), pad) == Secret(plain)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 1000))
+def test_promised_material_has_a_slot_to_live(newest_slot, ttl_slots):
+    """Unless the TTL is a single slot, in which nothing could be promised otherwise."""
+    promised, live = oldest_promised_slot(newest_slot, ttl_slots), oldest_live_slot(newest_slot, ttl_slots)
+
+    assert live <= promised <= newest_slot
+    assert promised > live or ttl_slots == 1
