@@ -1,6 +1,8 @@
 """When a frame leaves: delay, jitter, loss and bandwidth of one direction of a link. PURE: time and chance come in.
 
-Times are integers in nanoseconds. Order is kept: a frame that jitter would let overtake waits for the one before it.
+Times are integers in nanoseconds. Order is kept: a frame that jitter would let overtake waits for the one before it
+(netem would let it pass, and TCP would take that for loss). What TCP hands over as one large segment is one frame
+here, as it is for netem: lost as a whole, and on the line for as long as all its bytes take.
 """
 
 from __future__ import annotations
@@ -8,17 +10,17 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-from etsi.checks import mapping, number
-from etsi.errors import Malformed
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 _NS_PER_MS = 1_000_000
-# What a full queue holds before it drops, as long as a bandwidth limits it: netem's own default.
-_QUEUE_FRAMES = 1000
-_MEMBERS = ("delay_ms", "jitter_ms", "loss_percent", "bandwidth_mbit")
+# What may wait for a busy line: 1000 full frames (netem's default), but in bytes, for one frame may hold 64 KiB.
+_QUEUE_BYTES = 1000 * 1514
+# What a direction may hold in all, so that a flood on a long fibre without a bandwidth cannot take the machine's
+# memory: 100 ms of 20 Gbit/s. The second is about what Python needs for a frame besides its bytes.
+_HELD_BYTES = 256 << 20
+_FRAME_COST_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,62 +33,56 @@ class Shape:
     bandwidth_mbit: float | None = None
 
 
-def parse_shape(value: Any, field: str) -> Shape:
-    """The shape in a configuration. Malformed names the member and what was expected."""
-    given = mapping(value, field)
-    for member in given:
-        if member not in _MEMBERS:
-            raise Malformed(f"{field}.{member}", f"one of {', '.join(_MEMBERS)}")
-    bandwidth = given.get("bandwidth_mbit")
-    return Shape(
-        number(given.get("delay_ms"), f"{field}.delay_ms", low=0, high=60_000),
-        number(given.get("jitter_ms", 0), f"{field}.jitter_ms", low=0, high=60_000),
-        number(given.get("loss_percent", 0), f"{field}.loss_percent", low=0, high=100),
-        None if bandwidth is None else number(bandwidth, f"{field}.bandwidth_mbit", low=0.001, high=1e6),
-    )
-
-
 class DelayQueue(Generic[T]):
     """Frames on their way in one direction, in the order in which they will leave.
 
     `chance` gives numbers uniform in [0, 1). `shape` may be replaced at any time: it holds for frames that come later.
+    `dropped` counts what `put` refused.
     """
 
     def __init__(self, shape: Shape, chance: Callable[[], float]) -> None:
         self.shape = shape
         self.dropped = 0
         self._chance = chance
-        self._frames: collections.deque[tuple[int, T]] = collections.deque()
+        self._frames: collections.deque[tuple[int, int, T]] = collections.deque()
+        self._held_bytes = 0
         self._line_free_ns = 0
 
     def put(self, frame: T, n_bytes: int, now_ns: int) -> bool:
-        """Take a frame in; False if it is lost or finds the queue full."""
+        """Take in a frame that arrived at `now_ns`; False if it is lost or finds the queue full."""
         shape = self.shape
-        if shape.loss_percent and self._chance() * 100 < shape.loss_percent:
+        cost_bytes = n_bytes + _FRAME_COST_BYTES
+        if (shape.loss_percent and self._chance() * 100 < shape.loss_percent) or (
+            self._held_bytes + cost_bytes > _HELD_BYTES
+        ):
             self.dropped += 1
             return False
         leaves_ns = now_ns
         if shape.bandwidth_mbit is not None:
-            if len(self._frames) >= _QUEUE_FRAMES:
+            starts_ns = max(now_ns, self._line_free_ns)
+            ns_per_byte = 8000 / shape.bandwidth_mbit  # a bit at 1 Mbit/s is a microsecond
+            if (starts_ns - now_ns) / ns_per_byte + n_bytes > _QUEUE_BYTES:
                 self.dropped += 1
                 return False
-            # Bits over Mbit/s are microseconds.
-            self._line_free_ns = max(now_ns, self._line_free_ns) + round(n_bytes * 8 * 1000 / shape.bandwidth_mbit)
-            leaves_ns = self._line_free_ns
+            leaves_ns = self._line_free_ns = starts_ns + round(n_bytes * ns_per_byte)
         delay_ms = shape.delay_ms
         if shape.jitter_ms:
             delay_ms = max(0.0, delay_ms + shape.jitter_ms * (2 * self._chance() - 1))
         leaves_ns += round(delay_ms * _NS_PER_MS)
         if self._frames and leaves_ns < self._frames[-1][0]:
             leaves_ns = self._frames[-1][0]
-        self._frames.append((leaves_ns, frame))
+        self._frames.append((leaves_ns, cost_bytes, frame))
+        self._held_bytes += cost_bytes
         return True
 
     def due(self, now_ns: int) -> list[T]:
         """All frames that are to leave by now, taken out."""
         found = []
-        while self._frames and self._frames[0][0] <= now_ns:
-            found.append(self._frames.popleft()[1])
+        frames = self._frames
+        while frames and frames[0][0] <= now_ns:
+            _, cost_bytes, frame = frames.popleft()
+            self._held_bytes -= cost_bytes
+            found.append(frame)
         return found
 
     def next_ns(self) -> int | None:

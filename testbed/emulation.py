@@ -34,6 +34,8 @@ from testbed.shaping import NETEM, find_shaper
 from testbed.shared_database import UserDatabase
 
 _REGISTRATION_S = 60.0
+# Material to begin with, so that the first keys of many applications at once do not fail for want of it.
+_FIRST_SLOTS = 3
 # The machine's own, where tests and people find it.
 _LOOPBACK = "127.0.0.1"
 
@@ -254,7 +256,7 @@ class Emulation:
         self._wait_for_registration()
 
     def _wait_for_registration(self) -> None:
-        """Return when the controller knows all switches and nodes, and every QC has made key material."""
+        """Return when the controller knows all switches and nodes, and every QC has some key material."""
         self._say("waiting for switches, nodes and first key material")
         deadline = time.monotonic() + _REGISTRATION_S
         lacking = "everything"
@@ -280,6 +282,6 @@ class Emulation:
             qc.name
             for link in self.plan.topology.links
             for qc in link.qcs
-            if qc.low_bytes_per_slot and not links.get(qc.name, {}).get("stored_bytes")
+            if links.get(qc.name, {}).get("stored_bytes", -1) < _FIRST_SLOTS * qc.low_bytes_per_slot
         ]
         return f"key material on {', '.join(missing)}" if missing else ""

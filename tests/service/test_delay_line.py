@@ -1,37 +1,70 @@
-"""The delay line between two real network namespaces, with real traffic."""
+"""The delay line between two real network namespaces, with real traffic. Needs root.
+
+The namespaces live as long as the processes that hold them, which end with this one, however it ends.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from testbed.processes import Process
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
+
+# One connection from x to y: the receiver says what came, the sender sends a file.
+RECEIVER = (
+    "import socket, hashlib\n"
+    "with socket.create_server(('10.9.0.2', 7000)) as s:\n"
+    "    print('up', flush=True); c, _ = s.accept()\n"
+    "h = hashlib.sha256()\n"
+    "while d := c.recv(1 << 16): h.update(d)\n"
+    "print(h.hexdigest())"
+)
+SENDER = (
+    "import pathlib, socket, sys\n"
+    "with socket.create_connection(('10.9.0.2', 7000)) as s: s.sendall(pathlib.Path(sys.argv[1]).read_bytes())"
+)
+
+
+def eventually(what: Callable[[], object], timeout_s: float = 5.0) -> bool:
+    """Whether `what` comes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (true := what()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return bool(true)
+
 
 class Wire:
-    """Three namespaces, held by sleeping processes: ends x and y, and the delay line between them."""
+    """Three namespaces: the ends x and y, and d with the delay line between them."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.config = directory / "line.json"
+        self.stats = directory / "stats.json"
+        self.process = None
+        ours = Path("/proc/self/ns/net").stat().st_ino
+        # cat ends when its standard input does.
         self.holders = {
-            name: subprocess.Popen(["unshare", "-n", "sleep", "600"], stdin=subprocess.DEVNULL) for name in "xyd"
+            name: subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            for name in "xyd"
         }
-        self.process: Process | None = None
-        time.sleep(0.2)
+        for holder in self.holders.values():
+            assert eventually(lambda pid=holder.pid: Path(f"/proc/{pid}/ns/net").stat().st_ino != ours)
         for end, ip in (("x", "10.9.0.1"), ("y", "10.9.0.2")):
-            pid = self.holders["d"].pid
-            self.run(end, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", f"d{end}", "netns", str(pid))
+            d = str(self.holders["d"].pid)
+            self.run(end, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", f"d{end}", "netns", d)
             self.run(end, "ip", "addr", "add", f"{ip}/24", "dev", "eth0")
-            self.run(end, "ip", "link", "set", "eth0", "up")
+            self.set(end, "up")
         self.shape(delay_ms=1)
 
     def enter(self, where: str) -> list[str]:
@@ -42,39 +75,58 @@ class Wire:
         """The output of a command there."""
         return subprocess.run([*self.enter(where), *command], capture_output=True, text=True, check=True).stdout
 
+    def set(self, end: str, state: str) -> None:
+        """Take that end's interface up or down."""
+        self.run(end, "ip", "link", "set", "eth0", state)
+
     def shape(self, back: dict[str, float] | None = None, **there: float) -> None:
         """Write the configuration: x to y, and back (the same if not given)."""
-        lines = [{"name": "w", "a": "dx", "b": "dy", "a_to_b": there, "b_to_a": there if back is None else back}]
-        (self.directory / "line.json").write_text(json.dumps({"lines": lines, "seed": 1}))
+        line = {"name": "w", "a": "dx", "b": "dy", "a_to_b": there, "b_to_a": there if back is None else back}
+        self.config.write_text(json.dumps({"lines": [line], "seed": 1, "stats": str(self.stats)}))
+
+    def command(self) -> list[str]:
+        """What runs the delay line."""
+        return [*self.enter("d"), sys.executable, "-P", "-m", "testbed.delay_line", str(self.config)]
 
     def start(self) -> None:
         """Start the delay line."""
-        program = [sys.executable, "-P", "-m", "testbed.delay_line", str(self.directory / "line.json")]
-        self.process = Process("delay-line", [*self.enter("d"), *program], self.directory / "log")
+        self.process = Process("delay-line", self.command(), self.config.with_name("log"))
         self.process.wait_ready(10)
-
-    def reread(self) -> None:
-        """Have it read its configuration again."""
-        self.process.signal(signal.SIGHUP)
-        time.sleep(0.1)
 
     def rtt_ms(self, count: int = 10) -> float | None:
         """Shortest round-trip time of pings from x to y; None if none came back."""
-        command = [*self.enter("x"), "ping", "-c", str(count), "-i", "0.02", "-W", "1", "10.9.0.2"]
+        command = [*self.enter("x"), "ping", "-c", str(count), "-i", "0.01", "-W", "1", "10.9.0.2"]
         shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         found = re.search(r"= ([\d.]+)/", shown)
         return float(found[1]) if found else None
 
-    def carrier(self, end: str) -> bool:
+    def works(self) -> bool:
+        """Whether a ping comes back."""
+        return self.rtt_ms(1) is not None
+
+    def lit(self, end: str) -> bool:
         """Whether that end sees light."""
         return "LOWER_UP" in self.run(end, "ip", "link", "show", "eth0")
+
+    def transfer(self, data: bytes) -> str:
+        """SHA-256, in hex, of what y received after x sent `data` by TCP."""
+        file = self.config.with_name("data")
+        file.write_bytes(data)
+        command = [*self.enter("y"), sys.executable, "-c", RECEIVER]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
+            try:
+                assert receiver.stdout.readline() == "up\n"
+                self.run("x", sys.executable, "-c", SENDER, str(file))
+                return receiver.communicate(timeout=30)[0].strip()
+            finally:
+                receiver.kill()
 
     def stop(self) -> None:
         """End everything."""
         if self.process is not None:
             self.process.stop()
         for holder in self.holders.values():
-            holder.kill()
+            holder.stdin.close()
             holder.wait()
 
 
@@ -86,20 +138,12 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
     made.stop()
 
 
-def eventually(what, timeout_s: float = 5.0) -> bool:
-    """Whether `what` comes true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not what() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return what()
-
-
 def test_round_trip_is_the_sum_of_both_directions(wire):
     """Never early; late by scheduling only."""
     wire.shape(delay_ms=20, back={"delay_ms": 40})
     wire.start()
 
-    assert 60 <= wire.rtt_ms() < 75
+    assert 60 <= wire.rtt_ms() < 80
 
 
 def test_loss_of_everything_passes_nothing(wire):
@@ -110,86 +154,128 @@ def test_loss_of_everything_passes_nothing(wire):
     assert wire.rtt_ms(3) is None
 
 
-def test_tcp_arrives_unchanged_with_offloads_on(wire, tmp_path):
+def test_tcp_arrives_unchanged_with_offloads_on(wire):
     """Segments of many kilobytes with checksums still to be made pass through."""
-    wire.shape(delay_ms=1)
     wire.start()
-    script = (
-        "import socket,sys,hashlib\n"
-        "s=socket.create_server(('10.9.0.2',7000)); print('up',flush=True); c,_=s.accept(); h=hashlib.sha256(); n=0\n"
-        "while d:=c.recv(1<<16): h.update(d); n+=len(d)\n"
-        "print(n,h.hexdigest())"
-    )
-    data = bytes(range(256)) * (1 << 14)
-    server = subprocess.Popen([*wire.enter("y"), sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert server.stdout.readline() == "up\n"
+    offloads = wire.run("x", "ethtool", "-k", "eth0")
+    assert "tx-checksumming: on" in offloads
+    assert "tcp-segmentation-offload: on" in offloads
+    data = os.urandom(8 << 20)
 
-    (tmp_path / "data").write_bytes(data)
-    wire.run("x", sys.executable, "-c",
-             f"import socket; s=socket.create_connection(('10.9.0.2',7000)); s.sendall(open({str(tmp_path / 'data')!r},'rb').read())")  # fmt: skip  # noqa: E501
-    out, _ = server.communicate(timeout=30)
+    assert wire.transfer(data) == hashlib.sha256(data).hexdigest()
 
-    assert out.split() == [str(len(data)), hashlib.sha256(data).hexdigest()]
+
+def test_tcp_is_no_faster_than_the_bandwidth(wire):
+    """500 kB at 8 Mbit/s take half a second."""
+    wire.shape(delay_ms=1, bandwidth_mbit=8)
+    wire.start()
+    data = os.urandom(500_000)
+    began = time.monotonic()
+
+    assert wire.transfer(data) == hashlib.sha256(data).hexdigest()
+    assert time.monotonic() - began >= 0.5
 
 
 def test_sighup_changes_the_shape_of_a_running_line(wire):
     """And a wrong configuration changes nothing, with a line in the log."""
-    wire.shape(delay_ms=1)
     wire.start()
-    assert wire.rtt_ms() < 20
+    assert wire.rtt_ms() < 60
 
     wire.shape(delay_ms=30)
-    wire.reread()
-    assert wire.rtt_ms() >= 60
+    wire.process.signal(signal.SIGHUP)
+    assert eventually(lambda: wire.rtt_ms() >= 60)
 
     wire.shape(delay_ms=-1)
-    wire.reread()
+    wire.process.signal(signal.SIGHUP)
+    assert eventually(lambda: "delay_ms" in wire.process.log.read_text())
+    wire.config.write_text('{"lines": []}')
+    wire.process.signal(signal.SIGHUP)
+    assert eventually(lambda: "same names" in wire.process.log.read_text())
     assert wire.rtt_ms() >= 60
-    assert "delay_ms" in wire.process.log.read_text()
+
+
+def test_statistics_are_written_on_sigusr1_and_at_the_end(wire):
+    """What passed and what was dropped, each direction on its own; SIGTERM is status 0."""
+    wire.shape(delay_ms=0, back={"delay_ms": 0, "loss_percent": 100})
+    wire.start()
+    wire.run("x", "ip", "neigh", "add", "10.9.0.2", "lladdr", "02:00:00:00:00:02", "dev", "eth0")
+    wire.run("y", "ip", "link", "set", "eth0", "address", "02:00:00:00:00:02")
+    assert wire.rtt_ms(3) is None
+
+    wire.process.signal(signal.SIGUSR1)
+    assert eventually(wire.stats.exists)
+    counts = json.loads(wire.stats.read_text())["w"]
+    assert counts["a_to_b"]["frames"] >= 3
+    assert counts["a_to_b"]["bytes"] >= 3 * 98
+    assert counts["b_to_a"]["frames"] == counts["b_to_a"]["bytes"] == 0
+    assert counts["b_to_a"]["dropped"] >= 1
+
+    wire.stats.unlink()
+    wire.process.stop()
+    assert wire.process.status == 0
+    assert json.loads(wire.stats.read_text())["w"]["a_to_b"]["frames"] >= 3
 
 
 @pytest.mark.parametrize(("cut", "other"), ["xy", "yx"])
 def test_end_that_goes_down_takes_the_light_from_the_other(wire, cut, other):
     """As on a fibre; and it comes back, with traffic."""
     wire.start()
-    assert eventually(lambda: wire.rtt_ms(1))
+    assert eventually(wire.works)
 
-    wire.run(cut, "ip", "link", "set", "eth0", "down")
-    assert eventually(lambda: not wire.carrier(other))
+    wire.set(cut, "down")
+    assert eventually(lambda: not wire.lit(other))
 
-    wire.run(cut, "ip", "link", "set", "eth0", "up")
-    assert eventually(lambda: wire.carrier(other) and wire.carrier(cut))
-    assert eventually(lambda: wire.rtt_ms(1))
+    wire.set(cut, "up")
+    assert eventually(lambda: wire.lit(other) and wire.lit(cut))
+    assert eventually(wire.works)
 
 
-@pytest.mark.parametrize("first", ["x", "y"])
-def test_both_ends_down_come_back_in_any_order(wire, first):
-    """No order of events leaves the line dark."""
+def test_end_that_is_down_from_the_start_takes_the_light_from_the_other(wire):
+    """The line need not have seen it go down."""
+    wire.run("d", "ip", "link", "set", "dx", "up")
+    wire.set("x", "down")
     wire.start()
-    for end in "xy":
-        wire.run(end, "ip", "link", "set", "eth0", "down")
+    assert eventually(lambda: not wire.lit("y"))
 
-    for end in (first, "xy".replace(first, "")):
-        time.sleep(0.1)
-        wire.run(end, "ip", "link", "set", "eth0", "up")
+    wire.set("x", "up")
+    assert eventually(wire.works)
 
-    assert eventually(lambda: wire.rtt_ms(1))
+
+@pytest.mark.parametrize("order", ["xyxy", "xyyx"])
+def test_both_ends_down_come_back_in_any_order(wire, order):
+    """No order of events leaves the line dark, whether the line sees each of them or several at once."""
+    wire.start()
+    for seen_one_by_one in (True, False):
+        for end, state in zip(order, ("down", "down", "up", "up"), strict=True):
+            wire.set(end, state)
+            if seen_one_by_one:
+                assert eventually(lambda state=state: state == "up" or not (wire.lit("x") or wire.lit("y")))
+        assert eventually(lambda: wire.lit("x") and wire.lit("y"))
+        assert eventually(wire.works)
+
+
+def test_line_whose_interface_is_deleted_is_reported(wire):
+    """And the process goes on, for the other lines."""
+    wire.start()
+    wire.run("x", "ip", "link", "del", "eth0")
+
+    assert eventually(lambda: "line w: interface dx" in wire.process.log.read_text())
+    assert wire.process.alive()
 
 
 @pytest.mark.parametrize(
     ("document", "said"),
     [
         ("{", "line.json"),
-        ('{"lines": 3}', "lines"),
+        ('{"lines": 3}', "lines: expected"),
         ('{"lines": [{"name": "w", "a": "dx", "b": "nowhere", "a_to_b": {"delay_ms": 1}, "b_to_a": {"delay_ms": 1}}]}',
-         "nowhere"),
+         "lines[0].b: expected"),
     ],
 )  # fmt: skip
 def test_configuration_that_cannot_be_used_is_one_line(wire, document, said):
     """Exit status 2."""
-    (wire.directory / "line.json").write_text(document)
-    command = [*wire.enter("d"), sys.executable, "-P", "-m", "testbed.delay_line", str(wire.directory / "line.json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wire.config.write_text(document)
+    done = subprocess.run(wire.command(), capture_output=True, text=True, check=False)
 
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

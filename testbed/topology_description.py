@@ -1,0 +1,110 @@
+"""What a topology is: nodes, the links between them with their quantum channels, and applications. Frozen values."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+
+import networkx as nx
+
+from testbed.topology_field import Field
+
+# A minute, one way. Beyond it the connection set-up of every component times out, and netem's 32 bit field is near.
+MAX_DELAY_MS = 60_000.0
+# 8 Mbit/s of key: more than a QKD link of today makes, and blocks of one slot still fit in memory many times.
+_MAX_BYTES_PER_SLOT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A datacenter with its SD-QKD node, drawn at `position`: x to the right and y upwards, both from 0 to 1."""
+
+    name: str
+    title: str
+    position: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Qc:
+    """A quantum channel, named `LINK/1` and so on. In each slot of 1 s it makes low to high bytes, both included."""
+
+    name: str
+    low_bytes_per_slot: int
+    high_bytes_per_slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A fibre between the nodes `a` and `b`, with its classical channel and one or more quantum channels.
+
+    `delay_ms` is one way, `jitter_ms` the variation around it, `loss_percent` the share of classical packets lost in
+    each direction. `length_km` is None where the file gives a delay alone, `bandwidth_mbit` (Mbit/s) is None where the
+    classical channel is not limited.
+    """
+
+    name: str
+    a: str
+    b: str
+    length_km: float | None
+    delay_ms: float
+    jitter_ms: float
+    loss_percent: float
+    bandwidth_mbit: float | None
+    qcs: tuple[Qc, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sae:
+    """A secure application and the node that it sits at; `id` is None unless the file fixes its UUID."""
+
+    name: str
+    node: str
+    id: uuid.UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A connected network with SAEs at two nodes at least; all parts are in the file's order.
+
+    `controller_at` and `database_at` name the nodes that those two hosts hang at.
+    """
+
+    name: str
+    description: str
+    nodes: tuple[Node, ...]
+    links: tuple[Link, ...]
+    saes: tuple[Sae, ...]
+    controller_at: str
+    database_at: str
+
+    def with_overrides(self, *, delay_ms: float | None = None, qc_rate: tuple[int, int] | None = None) -> Topology:
+        """The same network with another delay on every link, another rate on every QC, or both.
+
+        `delay_ms` is one way; lengths stay, although the delay no longer follows from them. `qc_rate` is the lowest and
+        the highest number of bytes a slot. Raises TopologyError for a value that a file could not have had either.
+        """
+        links = self.links
+        if delay_ms is not None:
+            delay = Field(self.name, "delay_ms", delay_ms).number(MAX_DELAY_MS)
+            links = tuple(replace(link, delay_ms=delay) for link in links)
+        if qc_rate is not None:
+            low, high = checked_rate(*Field(self.name, "qc_rate", list(qc_rate)).items())
+            links = tuple(replace(link, qcs=tuple(Qc(qc.name, low, high) for qc in link.qcs)) for link in links)
+        return replace(self, links=links)
+
+    def graph(self) -> nx.MultiGraph[str]:
+        """A new multigraph: nodes with `title` and `position`, links keyed by name with `link` and `delay_ms`."""
+        graph: nx.MultiGraph[str] = nx.MultiGraph(name=self.name)
+        for node in self.nodes:
+            graph.add_node(node.name, title=node.title, position=node.position)
+        for link in self.links:
+            graph.add_edge(link.a, link.b, key=link.name, link=link, delay_ms=link.delay_ms)
+        return graph
+
+
+def checked_rate(low: Field, high: Field) -> tuple[int, int]:
+    """The lowest and the highest number of bytes a slot, checked one by one and then against each other."""
+    lowest, highest = low.whole(_MAX_BYTES_PER_SLOT), high.whole(_MAX_BYTES_PER_SLOT)
+    if lowest > highest:
+        raise low.expected(f"at most the highest number of bytes, which is {highest}")
+    return lowest, highest

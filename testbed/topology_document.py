@@ -1,0 +1,181 @@
+"""From a document of plain dicts and lists, whatever its notation was, to a topology or one line that refuses it."""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import networkx as nx
+
+from testbed.topology_description import MAX_DELAY_MS, Link, Node, Qc, Sae, Topology, checked_rate
+from testbed.topology_field import REQUIRED, Field, check_distinct, free_name
+
+# One-way delay of a kilometre of fibre, ms: light in glass travels at about two thirds of c.
+_MS_PER_KM = 0.005
+# Mininet ignores a higher figure with a message on the terminal (mininet/link.py, bwParamMax), so we refuse it here.
+_MAX_BANDWIDTH_MBIT = 1000.0
+# A node's name becomes that of its Mininet host; these two hosts are the controller's and the shared database's.
+RESERVED_NODE_NAMES = ("ctl", "db")
+# Two node names, the hyphen between them and a number fit.
+_LINK_NAME_LENGTH = 80
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+# The members of each part of a document with their defaults; None where the code below finds one.
+_NETWORK_MEMBERS = {
+    "name": REQUIRED,
+    "nodes": REQUIRED,
+    "links": REQUIRED,
+    "saes": REQUIRED,
+    "description": "",
+    "controller": None,
+    "database": None,
+}
+_NODE_MEMBERS = {"name": REQUIRED, "title": None, "position": None}
+_LINK_MEMBERS = {
+    "a": REQUIRED,
+    "b": REQUIRED,
+    "name": None,
+    "length_km": None,
+    "delay_ms": None,
+    "jitter_ms": 0,
+    "loss_percent": 0,
+    "bandwidth_mbit": None,
+    "qcs": [{}],
+}
+_QC_MEMBERS = {"low_bytes_per_slot": 33, "high_bytes_per_slot": 47}
+_SAE_MEMBERS = {"name": REQUIRED, "node": REQUIRED, "id": None}
+
+_Members = dict[str, Field]
+
+
+def build(document: Field) -> Topology:
+    """The topology that a document describes. Raises TopologyError."""
+    network = document.members(_NETWORK_MEMBERS)
+    nodes = _nodes(network["nodes"])
+    known = [node.name for node in nodes]
+
+    def host_at(member: str) -> str:
+        return network[member].one_of(known) if member in network else known[0]
+
+    return Topology(
+        name=network["name"].name(),
+        description=network["description"].text(),
+        nodes=nodes,
+        links=_links(network["links"], known),
+        saes=_saes(network["saes"], known),
+        controller_at=host_at("controller"),
+        database_at=host_at("database"),
+    )
+
+
+def _nodes(field: Field) -> tuple[Node, ...]:
+    items = [item.members(_NODE_MEMBERS) for item in field.items()]
+    if len(items) < 2:
+        raise field.error(f"expected at least two nodes, got {len(items)}")
+    nodes = tuple(_node(item, turn=index / len(items)) for index, item in enumerate(items))
+    check_distinct(item["name"] for item in items)
+    return nodes
+
+
+def _node(members: _Members, *, turn: float) -> Node:
+    """A node; without a position it stands on a circle, at `turn` (0 to 1) clockwise from the top."""
+    name = members["name"].name()
+    if name in RESERVED_NODE_NAMES:
+        raise members["name"].error(f"{name!r} is a host that every network has, expected another name")
+    title = members["title"].text() if "title" in members else name.replace("-", " ").title()
+    if "position" not in members:
+        angle = 2 * math.pi * turn
+        return Node(name, title, (round(0.5 + 0.45 * math.sin(angle), 4), round(0.5 + 0.45 * math.cos(angle), 4)))
+    xy = members["position"].items()
+    if len(xy) != 2:
+        raise members["position"].error(f"expected two numbers from 0 to 1, x and y, got {len(xy)}")
+    return Node(name, title, (xy[0].number(1), xy[1].number(1)))
+
+
+def _links(field: Field, known: Collection[str]) -> tuple[Link, ...]:
+    items = [item.members(_LINK_MEMBERS) for item in field.items()]
+    ends = [_ends(item, known) for item in items]
+    names = _link_names(items, ends)
+    links = tuple(_link(*link) for link in zip(names, ends, items, strict=True))
+    graph: nx.Graph[str] = nx.Graph(ends)
+    graph.add_nodes_from(known)
+    parts = [min(part) for part in nx.connected_components(graph)]
+    if len(parts) > 1:
+        apart = f"{len(parts)} parts with no link between them, for example {parts[0]!r} and {parts[1]!r}"
+        raise field.error(f"expected one connected network, got {apart}")
+    return links
+
+
+def _ends(members: _Members, known: Collection[str]) -> tuple[str, str]:
+    a, b = members["a"].one_of(known), members["b"].one_of(known)
+    if a == b:
+        raise members["b"].error(f"a link from {a!r} to itself, expected another node")
+    return a, b
+
+
+def _link_names(items: Sequence[_Members], ends: Sequence[tuple[str, str]]) -> list[str]:
+    """The name of each link: the one in the file, else the first link's `a-b`, with a number behind it if taken.
+
+    A made name makes way for a given one, wherever in the file that stands.
+    """
+    given = [item["name"] for item in items if "name" in item]
+    taken = {field.name(_LINK_NAME_LENGTH) for field in given}
+    check_distinct(given)
+    bases: dict[frozenset[str], str] = {}
+    names = []
+    for item, (a, b) in zip(items, ends, strict=True):
+        base = bases.setdefault(frozenset((a, b)), f"{a}-{b}")
+        names.append(item["name"].name(_LINK_NAME_LENGTH) if "name" in item else free_name(base, taken))
+        taken.add(names[-1])
+    return names
+
+
+def _link(name: str, ends: tuple[str, str], members: _Members) -> Link:
+    def number(member: str, maximum: float) -> float | None:
+        return members[member].number(maximum) if member in members else None
+
+    length_km = number("length_km", MAX_DELAY_MS / _MS_PER_KM)
+    delay_ms = number("delay_ms", MAX_DELAY_MS)
+    if delay_ms is None and length_km is None:
+        raise members["a"].error("expected length_km or delay_ms beside it, got neither")
+    bandwidth_mbit = number("bandwidth_mbit", _MAX_BANDWIDTH_MBIT)
+    if bandwidth_mbit == 0:
+        raise members["bandwidth_mbit"].expected("a number above 0 (leave it out for no limit)")
+    qcs = [item.members(_QC_MEMBERS) for item in members["qcs"].items()]
+    if not qcs:
+        raise members["qcs"].error("expected at least one QC, got none; leave qcs out for one with the usual rate")
+    return Link(
+        name,
+        *ends,
+        length_km=length_km,
+        delay_ms=(length_km or 0.0) * _MS_PER_KM if delay_ms is None else delay_ms,
+        jitter_ms=members["jitter_ms"].number(MAX_DELAY_MS),
+        loss_percent=members["loss_percent"].number(100),
+        bandwidth_mbit=bandwidth_mbit,
+        qcs=tuple(
+            Qc(f"{name}/{index}", *checked_rate(qc["low_bytes_per_slot"], qc["high_bytes_per_slot"]))
+            for index, qc in enumerate(qcs, start=1)
+        ),
+    )
+
+
+def _saes(field: Field, known: Collection[str]) -> tuple[Sae, ...]:
+    items = [item.members(_SAE_MEMBERS) for item in field.items()]
+    saes = tuple(Sae(item["name"].name(), item["node"].one_of(known), _identity(item)) for item in items)
+    check_distinct(item["name"] for item in items)
+    check_distinct(replace(i["id"], value=str(sae.id)) for i, sae in zip(items, saes, strict=True) if sae.id)
+    if len({sae.node for sae in saes}) < 2:
+        raise field.error("expected SAEs at two nodes or more, so that some pair can share keys")
+    return saes
+
+
+def _identity(members: _Members) -> uuid.UUID | None:
+    if "id" not in members:
+        return None
+    value = members["id"].value
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise members["id"].expected("a UUID such as 3fa85f64-5717-4562-b3fc-2c963f66afa6")
+    return uuid.UUID(value)
