@@ -1,0 +1,212 @@
+"""The QC emulators' process, with the test at both ends of its QCs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from node.blocks import ACK, Block, receive
+from telemetry import journal
+from testbed.processes import Process
+
+QC = "a-b/1"
+
+
+class Module:
+    """A quantum module played by the test: takes blocks at FOLDER/blocks.sock, acknowledges them, keeps them."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.blocks: list[Block] = []
+        self._connections: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        fd = os.open(folder, os.O_PATH)
+        (folder / "blocks.sock").unlink(missing_ok=True)
+        self._listener.bind(f"/proc/self/fd/{fd}/blocks.sock")
+        os.close(fd)
+        self._listener.listen()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            while block := receive(connection):
+                self.blocks.append(block)
+                connection.sendall(ACK.pack(block.sequence))
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Go away, as a node that crashed."""
+        for end in (self._listener, *self._connections):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+class Emulator:
+    """The process, and its configuration."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.process: Process | None = None
+        self.modules: list[Module] = []
+
+    def write(self, low: int = 33, high: int = 47, **options: object) -> Path:
+        """Write the configuration."""
+        ends = [str(self.directory / "a"), str(self.directory / "b")]
+        qcs = [{"qc": QC, "low": low, "high": high, "ends": ends}]
+        path = self.directory / "qcs.json"
+        path.write_text(json.dumps({"directory": str(self.directory / "qcs"), "slot_s": 0.05, "qcs": qcs} | options))
+        return path
+
+    def start(self, **options: object) -> None:
+        """Start the process."""
+        command = [sys.executable, "-P", "-m", "testbed.qc_emulator", str(self.write(**options))]
+        self.process = Process("qcs", command, self.directory / "log")
+        self.process.wait_ready(10)
+
+    def module(self, end: str) -> Module:
+        """A module at that end."""
+        made = Module(self.directory / end)
+        self.modules.append(made)
+        return made
+
+    def stop(self) -> None:
+        """End everything."""
+        if self.process is not None:
+            self.process.stop()
+        for module in self.modules:
+            module.close()
+
+
+@pytest.fixture
+def emulator(tmp_path: Path) -> Iterator[Emulator]:
+    """Folders that lie deeper than a Unix socket's path may be long; nothing started."""
+    directory = tmp_path / ("deep" * 20)
+    directory.mkdir()
+    made = Emulator(directory)
+    yield made
+    made.stop()
+
+
+def until(what, timeout_s: float = 10.0):
+    """The first true result of `what`."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := what()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert found
+    return found
+
+
+def test_both_ends_get_the_same_blocks(emulator):
+    """One stream: sequence and slots count up, offsets join, bytes are the same, lengths lie within the rate."""
+    a, b = emulator.module("a"), emulator.module("b")
+    emulator.start()
+    until(lambda: min(len(a.blocks), len(b.blocks)) >= 10)
+
+    blocks = a.blocks[:10]
+    assert blocks == b.blocks[:10]
+    assert [x.sequence for x in blocks] == list(range(10))
+    assert [x.slot for x in blocks] == list(range(1, 11))
+    assert all(33 <= len(x.payload) <= 47 for x in blocks)
+    assert [x.offset for x in blocks[1:]] == [x.offset + len(x.payload) for x in blocks[:-1]]
+    assert len({x.payload.reveal() for x in blocks}) == 10
+
+
+def test_end_that_was_away_gets_what_it_missed(emulator):
+    """In order, without a gap, as soon as it is back."""
+    a, b = emulator.module("a"), emulator.module("b")
+    emulator.start()
+    until(lambda: len(b.blocks) >= 3)
+    b.close()
+    until(lambda: len(a.blocks) >= len(b.blocks) + 10)
+
+    again = emulator.module("b")
+    until(lambda: len(again.blocks) >= 10)
+
+    seen = {x.sequence: x for x in b.blocks + again.blocks}
+    assert sorted(seen) == list(range(len(seen)))
+    assert all(seen[x.sequence] == x for x in a.blocks[: len(seen)] if x.sequence in seen)
+
+
+def test_seed_makes_the_same_output_again(emulator):
+    """For experiments; without a seed two runs have nothing in common."""
+    outputs = []
+    for seed in (5, 5, None, None):
+        a, _ = emulator.module("a"), emulator.module("b")
+        emulator.start(seed=seed)
+        until(lambda a=a: len(a.blocks) >= 5)
+        outputs.append([x.payload.reveal() for x in a.blocks[:5]])
+        emulator.stop()
+
+    assert outputs[0] == outputs[1]
+    assert not set(outputs[2]) & set(outputs[3])
+
+
+def test_rate_changes_while_running(emulator):
+    """From the next slot on; at rate 0 time still passes, in empty blocks."""
+    a, _ = emulator.module("a"), emulator.module("b")
+    emulator.start()
+    until(lambda: len(a.blocks) >= 3)
+
+    for low, high in ((200, 210), (0, 0)):
+        emulator.write(low, high)
+        emulator.process.signal(signal.SIGHUP)
+        until(lambda low=low, high=high: low <= len(a.blocks[-1].payload) <= high)
+    slot = a.blocks[-1].slot
+    until(lambda: a.blocks[-1].slot > slot + 3)
+
+    assert len(a.blocks[-1].payload) == 0
+
+
+def test_journal_says_what_was_made_and_not_the_bytes(emulator):
+    """Enough to account for every byte."""
+    a, _ = emulator.module("a"), emulator.module("b")
+    emulator.start()
+    until(lambda: len(a.blocks) >= 5)
+
+    path = emulator.directory / "qcs" / "journal.jsonl"
+    events = [e for e in journal.read(path) if e["event"] == "block"][:5]
+    assert [(e["sequence"], e["slot"], e["offset"], e["n_bytes"]) for e in events] == [
+        (x.sequence, x.slot, x.offset, len(x.payload)) for x in a.blocks[:5]
+    ]
+    assert not [x for x in a.blocks if x.payload.reveal().hex() in path.read_text()]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"low": -1}, r"qcs\[0\].low"), ({"low": 50, "high": 40}, r"qcs\[0\].high"), ({"slot_s": 0}, "slot_s")],
+)
+def test_malformed_configuration_is_one_line(emulator, change, said):
+    """Exit status 2, and the member is named."""
+    path = emulator.write(**change)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "testbed.qc_emulator", str(path)], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search(said, done.stderr)
