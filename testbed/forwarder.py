@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,9 @@ async def _serve(route: Route, networks: dict[str, int]) -> asyncio.Server:
             far_reader, far_writer = await asyncio.open_connection(sock=outgoing)
         except OSError:
             outgoing.close()
-            writer.transport.abort()  # a reset: the nearest thing to the refusal that we met
+            # A reset: the nearest thing to the refusal that we met.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
             return
         try:
             await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
