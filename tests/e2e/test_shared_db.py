@@ -1,0 +1,83 @@
+"""A PostgreSQL of the user's, outside of the emulated network, in place of the private one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from testbed.cluster import find_binaries
+from tests.e2e.running import Machine, finished, until
+from tests.service.stack import free_port
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server on the machine's own loopback, as a user might have it: with a password, without TLS."""
+    directory = tmp_path_factory.mktemp("user-postgres")
+    for folder in (directory, directory.parent, directory.parent.parent):
+        folder.chmod(0o755)
+    data, port = directory / "data", free_port()
+    data.mkdir()
+    shutil.chown(data, "postgres", "postgres")
+    (directory / "password").write_text("sesame")
+    user = {"user": "postgres", "group": "postgres", "cwd": data}
+    binaries = find_binaries()
+    command = [binaries / "initdb", "-D", data, "--auth=scram-sha-256", "--no-sync", f"--pwfile={directory}/password"]
+    subprocess.run(command, check=True, capture_output=True, **user)
+    settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={data}", "dynamic_shared_memory_type=mmap"]
+    arguments = ["-D", data, "-p", str(port), *(word for setting in settings for word in ("-c", setting))]
+    process = subprocess.Popen([binaries / "postgres", *arguments], stderr=subprocess.DEVNULL, **user)
+    url = f"postgresql://postgres:sesame@127.0.0.1:{port}/postgres"
+
+    def up() -> bool:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    assert until(up)
+    yield url
+    process.terminate()
+    process.wait(20)
+
+
+def schemas(url: str) -> set[str]:
+    """Schemas that are there."""
+    with psycopg.connect(url) as connection:
+        return {name for (name,) in connection.execute("SELECT nspname FROM pg_namespace").fetchall()}
+
+
+def test_keys_are_exchanged_by_way_of_a_server_of_the_users(server, tmp_path):
+    """Over the emulated network to `db` and out from there; the schema of the run is gone afterwards."""
+    machine, before = Machine(), schemas(server)
+    run = tmp_path / "run"
+
+    done = finished("--shared-db", server, "--duration", 8, "--apps", 6, "--seed", 3, "--no-cli", "--run-dir", run)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["pairs"]["compared"] == summary["pairs"]["identical"] > 0
+    assert summary["keys"]["single_hop"] > 0
+    assert summary["keys"]["multi_hop"] > 0
+    assert schemas(server) == before
+    assert not machine.left_behind(run)
+    leaks = [p for p in Path(run).rglob("*") if p.is_file() and b"sesame" in p.read_bytes()]
+    assert not leaks
+    assert "sesame" not in done.stdout + done.stderr
+
+
+def test_wrong_password_is_one_line_without_it(server):
+    """Names server and reason, and does not repeat the password."""
+    done = finished("--shared-db", server.replace("sesame", "hunter2"), "--duration", 1, "--no-cli")
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "password authentication failed" in done.stderr
+    assert "hunter2" not in done.stderr
