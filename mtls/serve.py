@@ -48,6 +48,7 @@ def new_app(name: str) -> Flask:
     """A Flask application whose every error, the framework's too, is the JSON body of GS QKD 014, clause 6.5."""
     app = Flask(name, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # it would answer callers of any role
     app.json.sort_keys = False  # type: ignore[attr-defined]  # documents keep the order of the standard's tables
 
     @app.errorhandler(Problem)

@@ -1,0 +1,78 @@
+"""Every endpoint of every server names the roles that it serves; this table is the whole of it."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from flask import Flask
+
+from controller import api
+from mtls.identity import Role
+from node import agent_http, kme_http
+from sae import sae_http
+
+NODE, SAE, CONTROLLER, OPERATOR = Role.NODE, Role.SAE, Role.CONTROLLER, Role.OPERATOR
+NOBODY: Any = Mock()  # what routes are made of is not called here
+
+EXPECTED = {
+    "kme": {
+        "GET /api/v1/keys/<slave>/status": {SAE},
+        "GET /api/v1/keys/<slave>/enc_keys": {SAE},
+        "POST /api/v1/keys/<slave>/enc_keys": {SAE},
+        "GET /api/v1/keys/<master>/dec_keys": {SAE},
+        "POST /api/v1/keys/<master>/dec_keys": {SAE},
+        "POST /qkd/v1/key_sessions": {SAE},
+        "DELETE /qkd/v1/key_sessions": {SAE},
+        "DELETE /qkd/v1/key_sessions/<ksid>": {SAE},
+    },
+    "agent": {
+        "PUT /qkd/v1/key_sessions/<ksid>": {CONTROLLER},
+        "DELETE /qkd/v1/key_sessions/<ksid>": {CONTROLLER},
+        "POST /qkd/v1/relay/<request_id>": {NODE},
+        "POST /qkd/v1/relay/<request_id>/keys": {NODE},
+        "GET /qkd/v1/status": {OPERATOR, CONTROLLER},
+    },
+    "controller": {
+        "PUT /qkd/v1/nodes/<name>": {NODE},
+        "POST /qkd/v1/nodes/<name>/qc_status": {NODE},
+        "POST /qkd/v1/applications": {NODE},
+        "DELETE /qkd/v1/applications": {NODE},
+        "DELETE /qkd/v1/key_sessions/<ksid>": {NODE, OPERATOR},
+        "GET /qkd/v1/status": {OPERATOR},
+        "GET /qkd/v1/links": {OPERATOR},
+        "GET /qkd/v1/key_sessions": {OPERATOR},
+        "GET /qkd/v1/refusals": {OPERATOR},
+    },
+    "sae": {
+        "POST /sae/v1/connections": {SAE},
+        "DELETE /sae/v1/connections": {SAE},
+        "POST /sae/v1/keys": {SAE},
+        "POST /sae/v1/messages": {SAE},
+        "POST /sae/v1/sessions": {OPERATOR},
+        "GET /sae/v1/sessions": {OPERATOR},
+        "DELETE /sae/v1/sessions/<ksid>": {OPERATOR},
+    },
+}
+APPS = {
+    "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY),
+    "agent": lambda: agent_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
+    "controller": lambda: api.make_app(NOBODY, NOBODY, NOBODY),
+    "sae": lambda: sae_http.make_app(NOBODY),
+}
+
+
+def roles(app: Flask) -> dict[str, set[Role]]:
+    """Method and path of every endpoint, and the roles that its view names."""
+    return {
+        f"{method} {rule.rule}": set(getattr(app.view_functions[rule.endpoint], "allowed_roles", ()))
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD"}
+    }
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_endpoints_serve_the_roles_in_the_table_and_no_others(name):
+    """A new endpoint shows up here before anybody can call it."""
+    assert roles(APPS[name]()) == EXPECTED[name]
