@@ -1,0 +1,462 @@
+"""The real controller over real mutual TLS; agents are played by the test."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtls.authority import Authority
+from mtls.call import Caller, Reply
+from mtls.identity import Identity, Role
+from mtls.serve import Problem, Server, allow, json_body, new_app
+from telemetry import journal
+from testbed.processes import Process, ProcessFailed
+from tests.service.stack import free_port
+
+CONTROLLER = Identity(Role.CONTROLLER, "ctl")
+# A triangle with a tail: a-b, b-c, a-c, c-d.
+LINKS = {
+    "a": {"ab": "b", "ac": "c"},
+    "b": {"ab": "a", "bc": "c"},
+    "c": {"bc": "b", "ac": "a", "cd": "d"},
+    "d": {"cd": "c"},
+}
+
+
+class Agent:
+    """A node's agent: remembers what the controller told it."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.told: list[tuple[str, str, Any]] = []
+        self.broken = False
+        self.delay_s = 0.0
+        app = new_app(name)
+
+        @app.put("/qkd/v1/key_sessions/<ksid>")
+        @allow(Role.CONTROLLER)
+        def put(ksid: str) -> tuple[str, int]:
+            time.sleep(self.delay_s)
+            if self.broken:
+                raise Problem(500, "out of order")
+            self.told.append(("PUT", ksid, json_body()))
+            return "", 204
+
+        @app.delete("/qkd/v1/key_sessions/<ksid>")
+        @allow(Role.CONTROLLER)
+        def delete(ksid: str) -> tuple[str, int]:
+            self.told.append(("DELETE", ksid, None))
+            return "", 204
+
+        self.server = Server(app, "127.0.0.1", 0, world.credentials(Role.NODE, name), threads=2)
+        self.server.start()
+
+
+class World:
+    """The controller's process, its agents, and clients of all roles."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.authority = Authority(directory / "pki")
+        self.port = free_port()
+        self.callers: dict[tuple[Role, str], Caller] = {}
+        self.agents: dict[str, Agent] = {}
+        self.process: Process | None = None
+
+    def credentials(self, role: Role, name: str):
+        """That party's."""
+        return self.authority.issue(Identity(role, name), addresses=["127.0.0.1"])
+
+    def write(self, **options: Any) -> Path:
+        """The controller's configuration."""
+        document = {
+            "name": "ctl", "host": "127.0.0.1", "port": self.port, "directory": str(self.directory / "ctl"),
+            "credentials": self.credentials(Role.CONTROLLER, "ctl").to_config(), "openflow": None,
+        }  # fmt: skip
+        path = self.directory / "controller.json"
+        path.write_text(json.dumps(document | options))
+        return path
+
+    def start(self, **options: Any) -> Process:
+        """Start the controller."""
+        command = [sys.executable, "-P", "-m", "controller", str(self.write(**options))]
+        self.process = Process("controller", command, self.directory / "controller.log")
+        return self.process
+
+    def start_agents(self) -> None:
+        """Start an agent a node and register them."""
+        for name in LINKS:
+            self.agents[name] = Agent(self, name)
+            assert self.register(name).status == 204
+
+    def register(self, name: str, caller: str | None = None) -> Reply:
+        """A node's registration."""
+        links = [{"qc": qc, "peer": peer} for qc, peer in LINKS[name].items()]
+        body = {"agent_url": f"https://127.0.0.1:{self.agents[name].server.port}", "links": links}
+        return self.call(Role.NODE, caller or name, "PUT", f"/qkd/v1/nodes/{name}", body)
+
+    def call(self, role: Role, name: str, method: str, path: str, body: Any = None) -> Reply:
+        """One call as that party."""
+        if (role, name) not in self.callers:
+            self.callers[role, name] = Caller(self.credentials(role, name))
+        return self.callers[role, name].request(
+            method, f"https://127.0.0.1:{self.port}{path}", to=CONTROLLER, body=body, timeout_s=15
+        )
+
+    def new_app(self, node: str, pair: tuple[str, str], side: str, change: Any = None) -> Reply:
+        """One side's registration of a session."""
+        document = {"node": node, "master_sae": pair[0], "slave_sae": pair[1], "side": side, "qos": {}}
+        document |= change or {}
+        return self.call(Role.NODE, node, "POST", "/qkd/v1/applications", document)
+
+    def open(self, master: str, slave: str) -> dict[str, Any]:
+        """A session between applications at two nodes, opened."""
+        pair = new_pair()
+        assert self.new_app(slave, pair, "slave").status == 202
+        reply = self.new_app(master, pair, "master")
+        assert reply.status == 200, reply
+        return {"pair": pair, **reply.body}
+
+    def operator(self, what: str) -> Any:
+        """What the operator sees there."""
+        reply = self.call(Role.OPERATOR, "op", "GET", f"/qkd/v1/{what}")
+        assert reply.ok, reply
+        return reply.body
+
+    def stop(self) -> None:
+        """End everything."""
+        for caller in self.callers.values():
+            caller.close()
+        if self.process is not None:
+            self.process.stop()
+        for agent in self.agents.values():
+            agent.server.stop()
+
+
+def new_pair() -> tuple[str, str]:
+    """Two new SAEs."""
+    return str(uuid.uuid4()), str(uuid.uuid4())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A controller that knows four nodes."""
+    made = World(tmp_path_factory.mktemp("ctl"))
+    try:
+        made.start(half_open_timeout_s=1.0).wait_ready(20)
+        made.start_agents()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[World]:
+    """A world in which nothing is started yet."""
+    made = World(tmp_path)
+    yield made
+    made.stop()
+
+
+def eventually(what, timeout_s: float = 5.0) -> bool:
+    """Whether `what` comes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return bool(what())
+
+
+@pytest.mark.parametrize("sides", [("slave", "master"), ("master", "slave")])
+def test_second_side_opens_the_session_and_all_agents_of_the_path_are_told(world, sides):
+    """In either order: 202 for the first, 200 with KSID and path for the second, the same words to all nodes."""
+    pair, at = new_pair(), {"master": "a", "slave": "d"}
+    first = world.new_app(at[sides[0]], pair, sides[0])
+    assert (first.status, first.body) == (202, {"status": "waiting"})
+
+    second = world.new_app(at[sides[1]], pair, sides[1])
+
+    assert second.status == 200
+    assert second.body["path"] == ["a", "c", "d"]
+    assert second.body["qcs"] == ["ac", "cd"]
+    told = [world.agents[n].told[-1] for n in ("a", "c", "d")]
+    assert told[0][:2] == ("PUT", second.body["ksid"])
+    assert told[0][2] == {
+        "ksid": second.body["ksid"], "master_sae": pair[0], "slave_sae": pair[1], "path": ["a", "c", "d"],
+        "qcs": ["ac", "cd"], "mode": "basic", "qos": {"key_size_bits": 128, "interval_s": 5.0},
+    }  # fmt: skip
+    assert told[0] == told[1] == told[2]
+
+
+def test_agents_are_told_in_parallel(world):
+    """Three slow agents take as long as one."""
+    for agent in world.agents.values():
+        agent.delay_s = 0.5
+    try:
+        timings = world.open("a", "d")["timings_ms"]
+    finally:
+        for agent in world.agents.values():
+            agent.delay_s = 0.0
+
+    assert 500 <= timings["agents_informed"] < 1500
+
+
+def test_repeated_first_side_still_waits(world):
+    """An answer that was lost does no harm."""
+    pair = new_pair()
+
+    assert [world.new_app("b", pair, "slave").status for _ in range(2)] == [202, 202]
+    assert world.new_app("a", pair, "master").status == 200
+
+
+def test_open_session_of_a_pair_is_not_opened_again(world):
+    """409 with the KSID that there is; the other direction is another session."""
+    session = world.open("a", "b")
+    master, slave = session["pair"]
+
+    again = world.new_app("a", (master, slave), "master")
+    assert (again.status, again.detail("ksid")) == (409, session["ksid"])
+    assert world.new_app("a", (slave, master), "slave").status == 202
+
+
+def test_saes_at_one_node_need_no_session(world):
+    """400."""
+    pair = new_pair()
+    world.new_app("a", pair, "slave")
+
+    assert world.new_app("a", pair, "master").status == 400
+
+
+def test_agent_that_fails_refuses_the_session_everywhere(world):
+    """503 names the node; who took the session over is told to drop it, and the pair may try again."""
+    world.agents["c"].broken = True
+    pair = new_pair()
+    world.new_app("d", pair, "slave")
+    try:
+        refused = world.new_app("a", pair, "master")
+    finally:
+        world.agents["c"].broken = False
+
+    assert (refused.status, refused.detail("cause"), refused.detail("node")) == (503, "agent_unreachable", "c")
+    assert [world.agents[n].told[-1][0] for n in "ad"] == ["DELETE", "DELETE"]
+    assert world.operator("refusals")["refusals"][-1]["cause"] == "agent_unreachable"
+    assert world.new_app("d", pair, "slave").status == 202
+
+
+def test_half_open_session_is_dropped_after_its_time(world):
+    """The second side then is a first one, which waits."""
+    pair = new_pair()
+    world.new_app("d", pair, "slave")
+    time.sleep(1.1)
+
+    assert world.new_app("a", pair, "master").status == 202
+
+
+def test_withdrawn_registration_is_forgotten(world):
+    """By the node that made it; another one cannot."""
+    pair = new_pair()
+    path = f"/qkd/v1/applications?master_sae={pair[0]}&slave_sae={pair[1]}"
+    world.new_app("d", pair, "slave")
+
+    assert world.call(Role.NODE, "b", "DELETE", path).status == 204
+    assert world.call(Role.NODE, "d", "DELETE", path).status == 204
+    assert world.new_app("a", pair, "master").status == 202
+
+
+def test_session_ends_by_one_of_its_ends_or_the_operator(world):
+    """Not by a node between; all agents of the path are told."""
+    for role, name in ((Role.NODE, "a"), (Role.NODE, "d"), (Role.OPERATOR, "op")):
+        path = f"/qkd/v1/key_sessions/{world.open('a', 'd')['ksid']}"
+
+        assert world.call(Role.NODE, "c", "DELETE", path).status == 404
+        assert world.call(role, name, "DELETE", path).status == 204
+        assert [world.agents[n].told[-1][0] for n in "acd"] == ["DELETE"] * 3
+        assert world.call(role, name, "DELETE", path).status == 404
+
+
+def test_no_path_is_refused_with_its_cause(world):
+    """A node whose QCs nobody confirms is an island."""
+    LINKS["island"] = {"x": "nowhere"}
+    try:
+        world.agents["island"] = Agent(world, "island")
+        world.register("island")
+    finally:
+        del LINKS["island"]
+    pair = new_pair()
+    world.new_app("island", pair, "slave")
+
+    refused = world.new_app("a", pair, "master")
+
+    assert (refused.status, refused.detail("cause")) == (503, "no_path")
+
+
+def test_restarted_node_is_told_of_its_sessions_again(world):
+    """When it registers, and only of those that run over it."""
+    ksid = world.open("a", "d")["ksid"]
+    before = len(world.agents["c"].told)
+
+    world.register("c")
+
+    assert eventually(lambda: ("PUT", ksid) in [t[:2] for t in world.agents["c"].told[before:]])
+
+
+def test_status_of_an_unknown_node_is_404(world):
+    """So that it registers with a controller that was restarted."""
+    world.agents.setdefault("stranger", world.agents["a"])
+
+    reply = world.call(Role.NODE, "stranger", "POST", "/qkd/v1/nodes/stranger/qc_status", {"slot": 1, "qcs": []})
+
+    assert reply.status == 404
+
+
+def test_operator_sees_links_with_rates_and_stock(world):
+    """Generated is what either end saw, not the sum; requests add up, those of nodes that are not ends too."""
+    for slot in (1, 2):
+        for node, requested in (("a", 16), ("b", 0), ("d", 32)):
+            status = {"qc": "ab", "generated_bytes": 40, "requested_bytes": requested, "stored_bytes": 40 * slot}
+            path = f"/qkd/v1/nodes/{node}/qc_status"
+            assert world.call(Role.NODE, node, "POST", path, {"slot": slot, "qcs": [status]}).status == 204
+
+    link = next(q for q in world.operator("links")["links"] if q["qc"] == "ab")
+
+    assert link == {
+        "qc": "ab", "ends": ["a", "b"], "generated_per_slot": 40.0, "requested_per_slot": 48.0, "stored_bytes": 80
+    }
+
+
+def test_operator_sees_nodes_and_parameters(world):
+    """And the sessions with their states."""
+    session = world.open("b", "c")
+    status = world.operator("status")
+
+    assert set("abcd") <= set(status["nodes"])
+    assert status["parameters"] == {"mode": "basic", "admission": "none", "path_policy": "shortest"}
+    found = next(s for s in world.operator("key_sessions")["key_sessions"] if s["ksid"] == session["ksid"])
+    assert (found["state"], found["path"], found["mode"]) == ("open", ["b", "c"], "basic")
+
+
+def test_node_speaks_for_itself_only(world):
+    """401 for another name than its certificate's."""
+    assert world.register("a", caller="b").status == 401
+    assert world.call(Role.NODE, "b", "POST", "/qkd/v1/nodes/a/qc_status", {"slot": 1, "qcs": []}).status == 401
+    assert world.call(Role.NODE, "b", "POST", "/qkd/v1/applications",
+                      {"node": "a", "master_sae": ALICE, "slave_sae": BOB, "side": "master"}).status == 401  # fmt: skip
+
+
+ALICE, BOB = new_pair()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"master_sae": "alice"}, "master_sae"),
+        ({"slave_sae": 7}, "slave_sae"),
+        ({"slave_sae": ALICE}, "slave_sae"),
+        ({"side": "both"}, "side"),
+        ({"qos": {"key_size_bits": 7}}, "qos.key_size_bits"),
+        ({"qos": {"colour": 1}}, "qos.colour"),
+    ],
+)
+def test_malformed_application_is_refused_by_name(world, change, field):
+    """400 with the field, and nothing is registered."""
+    reply = world.new_app("a", (ALICE, BOB), "master", change)
+
+    assert (reply.status, reply.detail("field")) == (400, field)
+
+
+def test_journal_has_the_times_of_an_initialisation(world):
+    """t2: each side's registration; t3: path chosen and agents informed."""
+    session = world.open("a", "d")
+
+    events = journal.read(world.directory / "ctl" / "journal.jsonl")
+    mine = [e for e in events if e.get("master_sae") == session["pair"][0]]
+    assert [e["event"] for e in mine] == ["application_registered"] * 2 + ["ksid_assigned"]
+    assert 0 < mine[2]["path_chosen"] <= mine[2]["agents_informed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_controller_at_once(alone, number):
+    """Also with its OpenFlow part, whose threads would not end by themselves."""
+    switch = {"name": "s1", "dpid": 1, "ports": [], "hosts": []}
+    process = alone.start(openflow={"host": "127.0.0.1", "port": free_port(), "fabric": {"switches": [switch]}})
+    process.wait_ready(20)
+    started = time.monotonic()
+
+    process.signal(number)
+
+    assert eventually(lambda: not process.alive())
+    assert process.status == 0
+    assert time.monotonic() - started < 3
+
+
+def test_port_in_use_is_one_line(alone):
+    """REST and OpenFlow alike: address and port, exit status 2."""
+    switch = {"name": "s1", "dpid": 1, "ports": [], "hosts": []}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        openflow = {"host": "127.0.0.1", "port": port, "fabric": {"switches": [switch]}}
+        for options in ({"port": port}, {"openflow": openflow}):
+            alone.directory.joinpath("controller.log").unlink(missing_ok=True)
+            process = alone.start(**options)
+            with pytest.raises(ProcessFailed, match=f"cannot listen on 127.0.0.1:{port}"):
+                process.wait_ready(20)
+            assert process.status == 2
+            assert len(process.log.read_text().splitlines()) == 1
+            process.stop()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"mode": "magic"}, "mode"), ({"colour": 1}, "colour"), ({"openflow": 3}, "openflow")]
+)
+def test_malformed_configuration_is_one_line(alone, change, said):
+    """Names the member; exit status 2."""
+    process = alone.start(**change)
+
+    with pytest.raises(ProcessFailed, match=said):
+        process.wait_ready(20)
+    assert process.status == 2
+
+
+def test_switch_that_goes_away_is_noticed(alone):
+    """A connection that ends is not counted as a switch any more."""
+    port = free_port()
+    switch = {"name": "s1", "dpid": 1, "ports": [], "hosts": []}
+    alone.start(openflow={"host": "127.0.0.1", "port": port, "fabric": {"switches": [switch]}}).wait_ready(20)
+    talk = threading.Thread(target=_be_switch, args=(port, 1.5))
+    talk.start()
+
+    assert eventually(lambda: alone.operator("status")["switches"] == ["s1"])
+    talk.join()
+    assert eventually(lambda: alone.operator("status")["switches"] == [])
+
+
+def _be_switch(port: int, seconds: float) -> None:
+    """Just enough OpenFlow 1.3 to be a switch without ports: hello, features, port description, echo."""
+    deadline = time.monotonic() + seconds
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.settimeout(0.1)
+        connection.sendall(struct.pack(">BBHI", 4, 0, 8, 1))
+        data = b""
+        while time.monotonic() < deadline:
+            try:
+                data += connection.recv(4096)
+            except TimeoutError:
+                continue
+            while len(data) >= 8 and len(data) >= (length := struct.unpack_from(">H", data, 2)[0]):
+                _, kind, _, xid = struct.unpack_from(">BBHI", data)
+                if kind == 5:  # features request
+                    connection.sendall(struct.pack(">BBHIQIBBHII", 4, 6, 32, xid, 1, 0, 1, 0, 0, 0, 0))
+                elif kind == 18:  # multipart request: port description
+                    connection.sendall(struct.pack(">BBHIHHI", 4, 19, 16, xid, 13, 0, 0))
+                elif kind == 2:  # echo
+                    connection.sendall(struct.pack(">BBHI", 4, 3, 8, xid))
+                data = data[length:]
