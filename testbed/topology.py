@@ -35,7 +35,7 @@ def load(name_or_path: str, shipped: Path) -> Topology:
     parse = _PARSERS.get(path.suffix.lower())
     try:
         if parse is None or not path.is_file():  # nor do we wait for ever on a pipe called x.yaml
-            hint = choice(path.stem, list(networks), "shipped")
+            hint = choice(name_or_path, networks, "shipped")
             raise TopologyError(name_or_path, f"no such topology; {hint}; or a file that ends in {', '.join(_PARSERS)}")
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise TopologyError(name_or_path, f"expected at most {_MAX_FILE_BYTES} bytes (1 MiB)")

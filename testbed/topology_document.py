@@ -11,7 +11,7 @@ from dataclasses import replace
 import networkx as nx
 
 from testbed.topology_description import MAX_DELAY_MS, Link, Node, Qc, Sae, Topology, checked_rate
-from testbed.topology_field import REQUIRED, Field, check_distinct, free_name
+from testbed.topology_field import Field, check_distinct, free_name
 
 # One-way delay of a kilometre of fibre, ms: light in glass travels at about two thirds of c.
 _MS_PER_KM = 0.005
@@ -19,41 +19,15 @@ _MS_PER_KM = 0.005
 _MAX_BANDWIDTH_MBIT = 1000.0
 # A node's name becomes that of its Mininet host; these two hosts are the controller's and the shared database's.
 RESERVED_NODE_NAMES = ("ctl", "db")
-# Two node names, the hyphen between them and a number fit.
-_LINK_NAME_LENGTH = 80
+_LINK_NAME_LENGTH = 80  # two node names, the hyphen between them and a number fit
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-
-# The members of each part of a document with their defaults; None where the code below finds one.
-_NETWORK_MEMBERS = {
-    "name": REQUIRED,
-    "nodes": REQUIRED,
-    "links": REQUIRED,
-    "saes": REQUIRED,
-    "description": "",
-    "controller": None,
-    "database": None,
-}
-_NODE_MEMBERS = {"name": REQUIRED, "title": None, "position": None}
-_LINK_MEMBERS = {
-    "a": REQUIRED,
-    "b": REQUIRED,
-    "name": None,
-    "length_km": None,
-    "delay_ms": None,
-    "jitter_ms": 0,
-    "loss_percent": 0,
-    "bandwidth_mbit": None,
-    "qcs": [{}],
-}
-_QC_MEMBERS = {"low_bytes_per_slot": 33, "high_bytes_per_slot": 47}
-_SAE_MEMBERS = {"name": REQUIRED, "node": REQUIRED, "id": None}
 
 _Members = dict[str, Field]
 
 
 def build(document: Field) -> Topology:
     """The topology that a document describes. Raises TopologyError."""
-    network = document.members(_NETWORK_MEMBERS)
+    network = document.members("name", "nodes", "links", "saes", description="", controller=None, database=None)
     nodes = _nodes(network["nodes"])
     known = [node.name for node in nodes]
 
@@ -72,7 +46,7 @@ def build(document: Field) -> Topology:
 
 
 def _nodes(field: Field) -> tuple[Node, ...]:
-    items = [item.members(_NODE_MEMBERS) for item in field.items()]
+    items = [item.members("name", title=None, position=None) for item in field.items()]
     if len(items) < 2:
         raise field.error(f"expected at least two nodes, got {len(items)}")
     nodes = tuple(_node(item, turn=index / len(items)) for index, item in enumerate(items))
@@ -96,7 +70,11 @@ def _node(members: _Members, *, turn: float) -> Node:
 
 
 def _links(field: Field, known: Collection[str]) -> tuple[Link, ...]:
-    items = [item.members(_LINK_MEMBERS) for item in field.items()]
+    settings = {"length_km": None, "delay_ms": None, "jitter_ms": 0, "loss_percent": 0, "bandwidth_mbit": None}
+    items = [item.members("a", "b", name=None, **settings, qcs=[{}]) for item in field.items()]
+    for index, item in enumerate(items):
+        if not {"length_km", "delay_ms"} & set(item):
+            raise field.items()[index].error("expected length_km or delay_ms, got neither")
     ends = [_ends(item, known) for item in items]
     names = _link_names(items, ends)
     links = tuple(_link(*link) for link in zip(names, ends, items, strict=True))
@@ -139,12 +117,10 @@ def _link(name: str, ends: tuple[str, str], members: _Members) -> Link:
 
     length_km = number("length_km", MAX_DELAY_MS / _MS_PER_KM)
     delay_ms = number("delay_ms", MAX_DELAY_MS)
-    if delay_ms is None and length_km is None:
-        raise members["a"].error("expected length_km or delay_ms beside it, got neither")
     bandwidth_mbit = number("bandwidth_mbit", _MAX_BANDWIDTH_MBIT)
     if bandwidth_mbit == 0:
         raise members["bandwidth_mbit"].expected("a number above 0 (leave it out for no limit)")
-    qcs = [item.members(_QC_MEMBERS) for item in members["qcs"].items()]
+    qcs = [item.members(low_bytes_per_slot=33, high_bytes_per_slot=47) for item in members["qcs"].items()]
     if not qcs:
         raise members["qcs"].error("expected at least one QC, got none; leave qcs out for one with the usual rate")
     return Link(
@@ -163,7 +139,7 @@ def _link(name: str, ends: tuple[str, str], members: _Members) -> Link:
 
 
 def _saes(field: Field, known: Collection[str]) -> tuple[Sae, ...]:
-    items = [item.members(_SAE_MEMBERS) for item in field.items()]
+    items = [item.members("name", "node", id=None) for item in field.items()]
     saes = tuple(Sae(item["name"].name(), item["node"].one_of(known), _identity(item)) for item in items)
     check_distinct(item["name"] for item in items)
     check_distinct(replace(i["id"], value=str(sae.id)) for i, sae in zip(items, saes, strict=True) if sae.id)

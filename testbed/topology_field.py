@@ -7,12 +7,10 @@ keep control characters.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-
-# In place of a default, for a member that has none and must be there.
-REQUIRED = object()
 
 NAME_LENGTH = 31
 # Names of nodes become host names, and a DNS label may not end in a hyphen.
@@ -40,36 +38,30 @@ class Field:
     def expected(self, what: str) -> TopologyError:
         return self.error(f"expected {what}, got {_shown(self.value)}")
 
-    def members(self, allowed: Mapping[str, object]) -> dict[str, Field]:
-        """The members of a mapping by name: those that the file gives and those that have a default.
-
-        `allowed` holds every possible member's default, which may be REQUIRED, or None for "no such member then".
-        """
+    def members(self, *required: str, **optional: object) -> dict[str, Field]:
+        """The members of a mapping by name: those that the file gives and those with a default other than None."""
+        allowed = [*required, *optional]
         if not isinstance(self.value, dict):
             raise self.expected(f"a mapping with the members {', '.join(allowed)}")
         for name in self.value:
             if name not in allowed:
                 raise self.error(f"unknown member {_shown(name)}; {choice(name, allowed, 'allowed')}")
-        found = {name: default for name, default in allowed.items() if default is not None} | self.value
-        for name, value in found.items():
-            if value is REQUIRED:
+        for name in required:
+            if name not in self.value:
                 raise self._inner(f".{name}", None).error("missing, and it is required")
+        found = {name: default for name, default in optional.items() if default is not None} | self.value
         return {name: self._inner(f".{name}", value) for name, value in found.items()}
 
     def items(self) -> list[Field]:
-        """The items of a list."""
         if not isinstance(self.value, list):
             raise self.expected("a list")
         return [self._inner(f"[{index}]", item) for index, item in enumerate(self.value)]
 
     def text(self) -> str:
-        """Text for people, on one line whatever its line breaks in the file."""
+        """Text for people, made one line."""
         if not isinstance(self.value, str):
             raise self.expected("text (in quotes, if it looks like something else)")
-        text = " ".join(self.value.split())
-        if not text.isprintable():
-            raise self.expected("text without control characters")
-        return text
+        return one_line(self.value)
 
     def name(self, longest: int = NAME_LENGTH) -> str:
         if not isinstance(self.value, str) or len(self.value) > longest or not _NAME.fullmatch(self.value):
@@ -83,15 +75,14 @@ class Field:
             raise self.error(f"unknown node {_shown(self.value)}; {choice(self.value, names, 'nodes')}")
         return self.value
 
-    def number(self, maximum: float) -> float:
-        """A number from 0 to the maximum."""
+    def number(self, maximum: float, minimum: float = 0) -> float:
         # bool is a subclass of int in Python, but `true` is no number in anyone's file. NaN fails the comparison.
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not 0 <= self.value <= maximum:
-            raise self.expected(f"a plain number from 0 to {maximum:.0f}")
-        return float(self.value) + 0.0  # the sum makes 0.0 of -0.0
+        number = None if isinstance(self.value, bool) or not isinstance(self.value, int | float) else self.value
+        if number is None or not minimum <= number <= maximum:
+            raise self.expected(f"a plain number from {minimum:.0f} to {maximum:.0f}")
+        return float(number) + 0.0  # the sum makes 0.0 of -0.0
 
     def whole(self, maximum: int) -> int:
-        """A whole number from 0 to the maximum."""
         if isinstance(self.value, bool) or not isinstance(self.value, int) or not 0 <= self.value <= maximum:
             raise self.expected(f"a whole number from 0 to {maximum}")
         return self.value
@@ -111,19 +102,15 @@ def check_distinct(fields: Iterable[Field]) -> None:
 
 def free_name(base: str, taken: Collection[str]) -> str:
     """`base`, or the first of `base-2`, `base-3`, ... that is free."""
-    name, number = base, 1
-    while name in taken:
-        number += 1
-        name = f"{base}-{number}"
-    return name
+    names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def choice(wrong: object, allowed: Collection[str], label: str) -> str:
     """What might have been meant, and what there is to choose from."""
     close = difflib.get_close_matches(wrong[:80], allowed, n=1) if isinstance(wrong, str) else []
     hint = f"did you mean {close[0]!r}? " if close else ""
-    more = f" and {len(allowed) - 20} more" if len(allowed) > 20 else ""
-    return f"{hint}{label}: {', '.join(list(allowed)[:20])}{more}"
+    return f"{hint}{label}: {', '.join(list(allowed)[:20])}{', ...' if len(allowed) > 20 else ''}"
 
 
 def one_line(text: str) -> str:

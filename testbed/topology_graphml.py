@@ -16,10 +16,8 @@ from xml.etree import ElementTree
 from testbed.topology_document import RESERVED_NODE_NAMES
 from testbed.topology_field import NAME_LENGTH, Field, TopologyError, free_name, one_line
 
-_NAMESPACE = "http://graphml.graphdrawing.org/xmlns"
-_TAGS = {"": _NAMESPACE}
-# Length of an edge with an end whose coordinates are unknown, km.
-_DEFAULT_LENGTH_KM = 50.0
+_TAGS = {"": "http://graphml.graphdrawing.org/xmlns"}
+_DEFAULT_LENGTH_KM = 50.0  # of an edge with an end whose coordinates are unknown
 _EARTH_RADIUS_KM = 6371.0088  # mean radius R1 of the WGS 84 ellipsoid
 # Four characters stay free for the "sae-" before a node's name, four for a number behind it.
 _SLUG_LENGTH = NAME_LENGTH - 8
@@ -67,10 +65,9 @@ def _graph(text: str, source: str) -> tuple[ElementTree.Element, dict[str | None
         root = ElementTree.fromstring(text)  # noqa: S314 - no DOCTYPE, no entities
     except ElementTree.ParseError as error:
         raise TopologyError(source, f"not XML: {error}") from error
-    graphs = list(root.iter(f"{{{_NAMESPACE}}}graph"))
+    graphs = root.findall(".//graph", _TAGS)
     if len(graphs) != 1:
-        expected = f"expected one <graph> of the namespace {_NAMESPACE}"
-        raise TopologyError(source, f"not GraphML: {expected}, got {len(graphs)}")
+        raise TopologyError(source, f"expected one <graph> of the namespace {_TAGS['']}, got {len(graphs)}")
     return graphs[0], {key.get("id"): key.get("attr.name", "") for key in root.findall("key", _TAGS)}
 
 
@@ -81,12 +78,10 @@ def _data(element: ElementTree.Element, attributes: Mapping[str | None, str]) ->
 
 def _degrees(data: Mapping[str, str], member: str, limit: int, node: Field) -> float:
     try:
-        degrees = float(data[member])
+        value: object = float(data[member])
     except ValueError:
-        degrees = math.nan
-    if not -limit <= degrees <= limit:
-        raise Field(node.source, f"{node.path}.{member}", data[member]).expected(f"degrees from -{limit} to {limit}")
-    return degrees
+        value = data[member]
+    return Field(node.source, f"{node.path}.{member}", value).number(limit, -limit)
 
 
 def _length_km(one: _Place, other: _Place) -> float:

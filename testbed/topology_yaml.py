@@ -14,14 +14,12 @@ def parse(text: str, source: str) -> object:
     try:
         # A subclass of SafeLoader, so that no tag in the file can make an object of any other kind.
         return yaml.load(text, _Loader)  # noqa: S506
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = "" if mark is None else f"line {mark.line + 1}"
-        raise TopologyError(source, line, f"not YAML: {error.problem or error.context}") from error
     except Exception as error:
         # Not all that PyYAML raises is a YAMLError: `!!int ""` ends as an IndexError, `2001-99-99` as a ValueError,
         # and a thousand brackets as a RecursionError.
-        raise TopologyError(source, f"not YAML: {type(error).__name__}: {str(error)[:120]}") from error
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or f"{type(error).__name__}: {str(error)[:120]}"
+        raise TopologyError(source, f"line {mark.line + 1}" if mark else "", f"not YAML: {problem}") from error
 
 
 class _Loader(yaml.SafeLoader):
