@@ -116,7 +116,14 @@ class QkdCLI(CLI):
             output(f"not opened: {reply.message}\n")
 
     def _close(self, ksid: str) -> None:
-        reply = self._emulation.control_room.controller("DELETE", f"/qkd/v1/key_sessions/{ksid}")
+        room = self._emulation.control_room
+        sessions = room.controller("GET", "/qkd/v1/key_sessions").body["key_sessions"]
+        master = next((self._emulation.plan.sae(s["master_sae"]) for s in sessions if s["ksid"] == ksid.lower()), None)
+        if master is None:
+            output(f"no key session {ksid!r}: 'qkd sessions' lists them\n")
+            return
+        # By its master, which then asks for no more keys; behind its back it would take the end for an error.
+        reply = room.sae(master, "DELETE", f"/sae/v1/sessions/{ksid.lower()}").result()
         output("closed\n" if reply.ok else f"not closed: {reply.message}\n")
 
     def _find(self, name: str) -> SaePlan | None:
