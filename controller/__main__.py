@@ -16,7 +16,7 @@ from controller import config
 from controller.agents import Agents
 from controller.api import make_app
 from controller.graph import Graph
-from controller.key_sessions import KeySessions, Parameters
+from controller.key_sessions import KeySessions
 from mtls.call import Caller
 from mtls.serve import Server
 from telemetry.journal import Journal
@@ -44,9 +44,8 @@ def main(path: Path) -> int:
         graph = Graph()
         agents = Agents(Caller(options.credentials, connections=32))
         sessions = KeySessions(
-            graph, agents, Parameters(options.mode, options.admission, options.path_policy), journal,
-            half_open_timeout_s=options.half_open_timeout_s,
-        )  # fmt: skip
+            graph, agents, options.parameters, journal, half_open_timeout_s=options.half_open_timeout_s
+        )
         app = make_app(graph, sessions, switches)
         server = Server(app, options.host, options.port, options.credentials, threads=32)
         _bind(server, options.host, options.port)

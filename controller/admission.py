@@ -1,10 +1,12 @@
 """Whether a key session may start on a path: policies as a table. PURE.
 
-A policy sees the path's QCs as measured, and the declared QoS. It answers None to admit, or what was short where.
+A policy sees the path's QCs as measured, what open sessions have declared there, and what the new one needs. It
+answers None to admit, or what was short where.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,13 +15,17 @@ from etsi.gs004 import QoS
 
 @dataclass(frozen=True, slots=True)
 class QcView:
-    """A QC as measured over the last slots: bytes generated and requested in `slots` slots, bytes stored now."""
+    """A QC as measured over the last `slots` slots of 1 s, in bytes, and its stock now.
+
+    `reserved_per_slot`: what open sessions have declared to need of it, in bytes a slot.
+    """
 
     qc: str
     generated_bytes: int
     requested_bytes: int
     stored_bytes: int
     slots: int
+    reserved_per_slot: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +37,67 @@ class Refused:
     available_bytes: int
 
 
-# What a mode takes of a key's size on the first link of a path and on every other; a node declares the same.
-MODES: Mapping[str, tuple[int, int]] = {"basic": (2, 1)}
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A session's declared QoS, and what a key of it costs on each QC of the path, in units of its size."""
 
-AdmissionPolicy = Callable[[Sequence[QcView], QoS], Refused | None]
+    qos: QoS
+    cost: Sequence[float]
+
+    def per_slot(self, hop: int) -> float:
+        """Bytes a slot of 1 s that the session needs of the QC of that hop."""
+        return self.qos.key_size_bits / 8 * self.cost[hop] / self.qos.interval_s
 
 
-def admit_all(path: Sequence[QcView], qos: QoS) -> Refused | None:
+AdmissionPolicy = Callable[[Sequence[QcView], Demand], Refused | None]
+
+
+def admit_all(path: Sequence[QcView], demand: Demand) -> Refused | None:
     """No admission control: what the network cannot carry shows later, as key errors of running sessions."""
-    del path, qos
+    del path, demand
     return None
 
 
-ADMISSION_POLICIES: Mapping[str, AdmissionPolicy] = {"none": admit_all}
+def equation_1(path: Sequence[QcView], demand: Demand) -> Refused | None:
+    """The paper's Equation 1: over the last TTL slots, generated minus requested on the tightest QC covers one key."""
+    needed = demand.qos.key_size_bits // 8
+    tightest = min(path, key=lambda view: (view.generated_bytes - view.requested_bytes, view.qc))
+    available = tightest.generated_bytes - tightest.requested_bytes
+    return None if available >= needed else Refused(tightest.qc, needed, max(0, available))
+
+
+def reserve(path: Sequence[QcView], demand: Demand) -> Refused | None:
+    """Declared against measured: the mean rate of each QC covers what all sessions over it say that they need.
+
+    Both numbers of a refusal are over the slots measured, so that they are whole bytes.
+    """
+    short = []
+    for hop, view in enumerate(path):
+        slots = max(1, view.slots)
+        needed = math.ceil(demand.per_slot(hop) * slots)
+        available = math.floor(view.generated_bytes - view.reserved_per_slot * slots)
+        if available < needed:
+            short.append(Refused(view.qc, needed, max(0, available)))
+    return min(short, key=lambda r: (r.available_bytes - r.needed_bytes, r.qc)) if short else None
+
+
+ADMISSION_POLICIES: Mapping[str, AdmissionPolicy] = {"none": admit_all, "eq1": equation_1, "reserve": reserve}
+
+
+def _basic(hops: int, keys_ahead: int) -> list[float]:
+    del keys_ahead
+    return [1.0] if hops == 1 else [2.0] + [1.0] * (hops - 1)
+
+
+def _qkp(hops: int, keys_ahead: int) -> list[float]:
+    shared = 1.0 / keys_ahead
+    return [1.0] if hops == 1 else [1.0 + shared] + [shared] * (hops - 1)
+
+
+def _otp(hops: int, keys_ahead: int) -> list[float]:
+    del keys_ahead
+    return [1.0] * hops
+
+
+# What a key costs on each link of a path, in units of its size; nodes declare the same to the byte.
+MODES: Mapping[str, Callable[[int, int], list[float]]] = {"basic": _basic, "qkp": _qkp, "otp": _otp}

@@ -8,8 +8,9 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from controller.graph import WINDOW_SLOTS, Graph, Report, UnknownNode
+from controller.graph import Graph, Report, UnknownNode
 from controller.key_sessions import KeySessions, SessionError
+from controller.parameters import rate
 from etsi.checks import integer, mapping, sequence, text, uuid_text
 from etsi.errors import Malformed
 from etsi.gs004 import qos
@@ -40,9 +41,13 @@ def make_app(graph: Graph, sessions: KeySessions, switches: Callable[[], list[st
 
 
 def _add_agent_routes(app: Flask, graph: Graph, sessions: KeySessions) -> None:
+    def wanted(node: str) -> dict[str, Any]:
+        """What the node should be set to, with every answer: who missed a change hears of it a slot later."""
+        return {"parameters": sessions.parameters.for_nodes(), "rates": graph.rates_at(node)}
+
     @app.put("/qkd/v1/nodes/<name>")
     @allow(Role.NODE)
-    def register(name: str) -> tuple[str, int]:
+    def register(name: str) -> dict[str, Any]:
         _is_self(name)
         body = json_body()
         given = sequence(body.get("links"), "links", longest=_MAX_QCS)
@@ -53,18 +58,18 @@ def _add_agent_routes(app: Flask, graph: Graph, sessions: KeySessions) -> None:
             {text(e.get("qc"), f"links[{i}].qc"): text(e.get("peer"), f"links[{i}].peer") for i, e in enumerate(links)},
         )
         sessions.remind(name)
-        return "", 204
+        return wanted(name)
 
     @app.post("/qkd/v1/nodes/<name>/qc_status")
     @allow(Role.NODE)
-    def qc_status(name: str) -> tuple[str, int]:
+    def qc_status(name: str) -> dict[str, Any]:
         _is_self(name)
         body = json_body()
         slot = integer(body.get("slot"), "slot", low=0, high=1 << 62)
         entries = sequence(body.get("qcs"), "qcs", longest=_MAX_QCS)
         graph.report(name, slot, [_report(mapping(e, f"qcs[{i}]"), f"qcs[{i}]") for i, e in enumerate(entries)])
         sessions.expire()
-        return "", 204
+        return wanted(name)
 
 
 def _add_session_routes(app: Flask, sessions: KeySessions) -> None:
@@ -124,12 +129,29 @@ def _add_operator_routes(
             "parameters": sessions.parameters.to_json(),
         }
 
+    @app.get("/qkd/v1/parameters")
+    @allow(Role.OPERATOR)
+    def parameters() -> dict[str, Any]:
+        return sessions.parameters.to_json()
+
+    @app.patch("/qkd/v1/parameters")
+    @allow(Role.OPERATOR)
+    def set_parameters() -> dict[str, Any]:
+        return sessions.set_parameters(json_body()).to_json()
+
+    @app.put("/qkd/v1/qcs/<path:qc>/rate")
+    @allow(Role.OPERATOR)
+    def set_rate(qc: str) -> tuple[str, int]:
+        if not sessions.set_rate(qc, *rate(json_body())):
+            raise Problem(404, "no QC of this name", qc=qc)
+        return "", 204
+
     @app.get("/qkd/v1/links")
     @allow(Role.OPERATOR)
     def links() -> dict[str, Any]:
         qcs = graph.qcs()
         found = []
-        for view, ends in zip(graph.views(list(qcs)), qcs.values(), strict=True):
+        for view, ends in zip(sessions.views(list(qcs)), qcs.values(), strict=True):
             slots = max(1, view.slots)
             found.append(
                 {
@@ -137,10 +159,11 @@ def _add_operator_routes(
                     "ends": list(ends),
                     "generated_per_slot": round(view.generated_bytes / slots, 1),
                     "requested_per_slot": round(view.requested_bytes / slots, 1),
+                    "reserved_per_slot": round(view.reserved_per_slot, 1),
                     "stored_bytes": view.stored_bytes,
                 }
             )
-        return {"window_slots": WINDOW_SLOTS, "links": found}
+        return {"window_slots": sessions.parameters.ttl_slots, "links": found}
 
     @app.get("/qkd/v1/key_sessions")
     @allow(Role.OPERATOR)

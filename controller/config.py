@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.admission import ADMISSION_POLICIES, MODES
 from controller.forwarding import Fabric, parse_fabric
-from controller.paths import PATH_POLICIES
+from controller.parameters import Parameters, changed
 from etsi.checks import integer, mapping, number, text
 from etsi.errors import Malformed
 from mtls.credentials import Credentials
@@ -34,14 +33,12 @@ class ControllerConfig:
     directory: Path  # its journal; nobody else's
     credentials: Credentials
     openflow: OpenFlowConfig | None  # None: somebody else forwards the classical traffic
-    mode: str = "basic"
-    admission: str = "none"
-    path_policy: str = "shortest"
+    parameters: Parameters = field(default_factory=Parameters)  # at the start
     half_open_timeout_s: float = 30.0  # a session that only one side has registered is dropped after this
 
 
 _REQUIRED = ("name", "host", "port", "directory", "credentials", "openflow")
-_OPTIONAL = ("mode", "admission", "path_policy", "half_open_timeout_s")
+_OPTIONAL = ("parameters", "half_open_timeout_s")
 
 
 def load(path: Path) -> ControllerConfig:
@@ -69,9 +66,7 @@ def parse(document: Any) -> ControllerConfig:
         directory=Path(text(given["directory"], "directory", longest=4096)),
         credentials=Credentials.from_config(given["credentials"], "credentials"),
         openflow=_openflow(given["openflow"]),
-        mode=_choice(given.get("mode", "basic"), "mode", MODES),
-        admission=_choice(given.get("admission", "none"), "admission", ADMISSION_POLICIES),
-        path_policy=_choice(given.get("path_policy", "shortest"), "path_policy", PATH_POLICIES),
+        parameters=changed(Parameters(), mapping(given.get("parameters", {}), "parameters")),
         half_open_timeout_s=number(given.get("half_open_timeout_s", 30.0), "half_open_timeout_s", low=0.1, high=3600),
     )
 
@@ -85,9 +80,3 @@ def _openflow(value: Any) -> OpenFlowConfig | None:
         integer(given.get("port"), "openflow.port", low=1, high=65535),
         parse_fabric(given.get("fabric"), "openflow.fabric"),
     )
-
-
-def _choice(value: Any, field: str, allowed: Any) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise Malformed(field, f"one of {', '.join(allowed)}")
-    return value

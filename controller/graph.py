@@ -15,7 +15,8 @@ import networkx as nx
 
 from controller.admission import QcView
 
-WINDOW_SLOTS = 15
+# What is kept of each QC: no TTL that makes sense for key material is longer.
+_KEPT_SLOTS = 3600
 
 
 class UnknownNode(LookupError):
@@ -46,7 +47,7 @@ class _Window:
     """One reporter's (slot, generated, requested) of the last slots, and the stock it has now."""
 
     entries: collections.deque[tuple[int, int, int]] = field(
-        default_factory=lambda: collections.deque(maxlen=WINDOW_SLOTS)
+        default_factory=lambda: collections.deque(maxlen=_KEPT_SLOTS)
     )
     stored_bytes: int = 0
 
@@ -59,6 +60,7 @@ class Graph:
         self.lock = threading.RLock()
         self._nodes: dict[str, Node] = {}
         self._windows: dict[str, dict[str, _Window]] = {}
+        self._rates: dict[str, tuple[int, int]] = {}
 
     def register(self, name: str, agent_url: str, links: dict[str, str]) -> None:
         """Add a node, or take over what it says now."""
@@ -108,21 +110,34 @@ class Graph:
                 graph.add_edge(a, b, key=qc)
             return graph
 
-    def views(self, qcs: Sequence[str]) -> list[QcView]:
-        """How each of `qcs` fared over the last slots."""
+    def views(self, qcs: Sequence[str], slots: int) -> list[QcView]:
+        """How each of `qcs` fared over the last `slots` slots."""
         with self.lock:
             ends = self.qcs()
-            return [self._view(qc, ends.get(qc, ())) for qc in qcs]
+            return [self._view(qc, ends.get(qc, ()), slots) for qc in qcs]
 
-    def _view(self, qc: str, ends: Sequence[str]) -> QcView:
+    def set_rate(self, qc: str, low: int, high: int) -> bool:
+        """Want a rate of a QC, in bytes a slot; False if there is no such QC."""
+        with self.lock:
+            if qc not in self.qcs():
+                return False
+            self._rates[qc] = low, high
+            return True
+
+    def rates_at(self, node: str) -> dict[str, list[int]]:
+        """The rates wanted of that node's QCs."""
+        with self.lock:
+            return {qc: list(self._rates[qc]) for qc in self._nodes[node].links if qc in self._rates}
+
+    def _view(self, qc: str, ends: Sequence[str], slots: int) -> QcView:
         windows = self._windows.get(qc, {})
         newest = max((w.entries[-1][0] for w in windows.values() if w.entries), default=0)
         recent = {
-            name: [e for e in w.entries if e[0] > newest - WINDOW_SLOTS] for name, w in windows.items()
+            name: [e for e in w.entries if e[0] > newest - slots] for name, w in windows.items()
         }
         # Both ends saw the same blocks; one that started later, or lost some, saw fewer.
         generated = max((sum(g for _, g, _ in recent[name]) for name in ends if name in recent), default=0)
         requested = sum(r for entries in recent.values() for _, _, r in entries)
         stored = min((windows[name].stored_bytes for name in ends if name in windows), default=0)
-        slots = {slot for entries in recent.values() for slot, _, _ in entries}
-        return QcView(qc, generated, requested, stored, len(slots))
+        seen = {slot for entries in recent.values() for slot, _, _ in entries}
+        return QcView(qc, generated, requested, stored, len(seen))

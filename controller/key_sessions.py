@@ -13,13 +13,14 @@ import collections
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from controller.admission import ADMISSION_POLICIES, Refused
+from controller.admission import ADMISSION_POLICIES, MODES, Demand, QcView, Refused
 from controller.agents import AgentFailed, Agents
 from controller.graph import Graph, UnknownNode
+from controller.parameters import Parameters, changed
 from controller.paths import PATH_POLICIES, Path
 from etsi.gs004 import QoS
 from telemetry.journal import Journal
@@ -69,19 +70,6 @@ class KeySession:
             "mode": self.mode, "path": path, "qcs": [] if self.path is None else list(self.path.qcs),
             "qos": self.qos.to_json(), "opened_at": self.opened_at,
         }  # fmt: skip
-
-
-@dataclass(slots=True)
-class Parameters:
-    """What may be set while the network runs."""
-
-    mode: str
-    admission: str
-    path_policy: str
-
-    def to_json(self) -> dict[str, str]:
-        """The document that operators get."""
-        return {"mode": self.mode, "admission": self.admission, "path_policy": self.path_policy}
 
 
 class KeySessions:
@@ -157,6 +145,25 @@ class KeySessions:
         for session in late:
             self._journal.event("application_expired", master_sae=session.pair[0], slave_sae=session.pair[1])
 
+    def set_parameters(self, document: Mapping[str, Any]) -> Parameters:
+        """Change what `document` names; Malformed. Running sessions go on under the new parameters."""
+        with self._graph.lock:
+            self.parameters = changed(self.parameters, document)
+        self._journal.event("parameters", **self.parameters.to_json())
+        return self.parameters
+
+    def set_rate(self, qc: str, low: int, high: int) -> bool:
+        """Have a QC make low to high bytes a slot; False if there is no such QC."""
+        known = self._graph.set_rate(qc, low, high)
+        if known:
+            self._journal.event("rate", qc=qc, low=low, high=high)
+        return known
+
+    def views(self, qcs: Sequence[str]) -> list[QcView]:
+        """How each of `qcs` fared over the last TTL slots, and what is reserved there."""
+        views = self._graph.views(qcs, self.parameters.ttl_slots)
+        return [replace(view, reserved_per_slot=self._reserved_per_slot(view.qc)) for view in views]
+
     def remind(self, node: str) -> None:
         """Tell a node that registered (again) of the open sessions over it."""
         url = self._graph.node(node).agent_url
@@ -210,7 +217,8 @@ class KeySessions:
             if path is None:
                 ends = f"{session.nodes['master']} and {session.nodes['slave']}"
                 raise SessionError(503, f"there is no path of QCs between {ends}", cause="no_path")
-            short = ADMISSION_POLICIES[parameters.admission](self._graph.views(path.qcs), session.qos)
+            demand = self._demand(session.qos, path)
+            short = ADMISSION_POLICIES[parameters.admission](self.views(path.qcs), demand)
             if isinstance(short, Refused):
                 raise SessionError(
                     503,
@@ -220,6 +228,17 @@ class KeySessions:
                     available_bytes=short.available_bytes,
                 )  # fmt: skip
             session.path, session.mode = path, parameters.mode
+
+    def _demand(self, qos: QoS, path: Path) -> Demand:
+        return Demand(qos, MODES[self.parameters.mode](len(path.qcs), self.parameters.keys_ahead))
+
+    def _reserved_per_slot(self, qc: str) -> float:
+        """What the sessions that hold a path have declared to need of that QC, in bytes a slot."""
+        return sum(
+            self._demand(s.qos, s.path).per_slot(s.path.qcs.index(qc))
+            for s in self.all()
+            if s.path is not None and qc in s.path.qcs
+        )
 
     def _refuse(self, session: KeySession, error: SessionError) -> None:
         facts = {"master_sae": session.pair[0], "slave_sae": session.pair[1], "message": str(error), **error.facts}

@@ -15,6 +15,7 @@ from node import agent_http, config, kme_http
 from node.agent import Agent
 from node.key_stream import KeyStore
 from node.kme import Kme, Requested
+from node.parameters import Current, Parameters, parse
 from node.quantum_module import QuantumModule
 from node.relay import Relay
 from node.sessions import Sessions
@@ -36,6 +37,8 @@ def main(path: Path) -> int:
     options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = Journal(options.directory / "journal.jsonl", f"node:{options.name}")
     store = KeyStore(options.directory / "local.db", options.directory / "node.key", ttl_slots=options.ttl_slots)
+    parameters = Current(parse(store.parameters(), Parameters(options.mode, options.ttl_slots, options.keys_ahead)))
+    store.ttl_slots = parameters().ttl_slots
     sessions = Sessions(store)
     shared = SharedDatabase(options.shared_db_url, options.shared_db_schema, options.name)
     caller = Caller(options.credentials)
@@ -43,12 +46,14 @@ def main(path: Path) -> int:
     relay = Relay(options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, journal=journal)
     kme = Kme(
         options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=sessions,
-        relay=relay, requested=requested,
+        relay=relay, requested=requested, parameters=parameters,
     )  # fmt: skip
     agent = Agent(
-        options, caller=caller, store=store, shared=shared, sessions=sessions, requested=requested, journal=journal
-    )
+        options, caller=caller, store=store, shared=shared, sessions=sessions, requested=requested, journal=journal,
+        parameters=parameters, kme=kme,
+    )  # fmt: skip
     blocks = QuantumModule(options.directory / "blocks.sock", [n.qc for n in options.qcs], store, agent.on_slot)
+    agent.set_rate = blocks.set_rate
     servers = [
         Server(kme_http.make_app(kme, agent, journal), options.host, options.kme_port, options.credentials),
         Server(

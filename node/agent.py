@@ -11,19 +11,24 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from etsi.checks import integer, mapping, sequence
+from etsi.errors import Malformed
 from etsi.gs004 import QoS
 from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 from mtls.serve import Problem
+from node.blocks import MAX_PAYLOAD_BYTES
 from node.config import NodeConfig
 from node.key_stream import Held, KeyStore
-from node.kme import Requested, Unauthorized
+from node.kme import Kme, Requested, Unauthorized
+from node.parameters import Current, parse
 from node.sessions import Session, Sessions
 from node.shared_db import DatabaseUnreachable, SharedDatabase
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
+_MAX_RATE = MAX_PAYLOAD_BYTES
 # Opening a session informs all agents of the path and waits for them; a refusal comes sooner.
 _OPEN_TIMEOUT_S = 15.0
 
@@ -41,6 +46,8 @@ class Agent:
         sessions: Sessions,
         requested: Requested,
         journal: Journal,
+        parameters: Current,
+        kme: Kme,
     ) -> None:
         self._config = config
         self._caller = caller
@@ -49,6 +56,11 @@ class Agent:
         self._sessions = sessions
         self._requested = requested
         self._journal = journal
+        self._parameters = parameters
+        self._kme = kme
+        # Where rates for QCs go: to the QKD devices, by way of the quantum module.
+        self.set_rate: Callable[[str, int, int], None] = lambda *_: None
+        self._rates: dict[str, tuple[int, int]] = {}
         self._controller = Identity(Role.CONTROLLER, config.controller_name)
         self._wake = threading.Event()
         self._stopping = False
@@ -73,8 +85,9 @@ class Agent:
         self._thread.join(timeout=5)
 
     def on_slot(self, qc: str, slot: int) -> None:
-        """A QC began a slot: there is something to report."""
-        del qc, slot
+        """A QC began a slot: there is something to report, and pooled keys grew older."""
+        del qc
+        self._kme.on_slot(slot)
         self._wake.set()
 
     def open_key_session(self, master: str, slave: str, side: str, wanted: QoS) -> tuple[dict[str, Any], int]:
@@ -110,6 +123,7 @@ class Agent:
 
     def remove_session(self, ksid: str) -> None:
         """The controller removed a session."""
+        self._kme.end_session(ksid)
         if self._sessions.remove(ksid) is not None:
             self._journal.event("session_removed", ksid=ksid)
 
@@ -130,7 +144,7 @@ class Agent:
         """Whether `step` worked. What is away now may be back later; a bug must not end the thread in silence."""
         try:
             step(*arguments)
-        except (DatabaseUnreachable, Problem) as error:
+        except (DatabaseUnreachable, Problem, Malformed) as error:
             _log.info("%s: %s", step.__name__, error)
             return False
         except Exception as error:
@@ -154,6 +168,7 @@ class Agent:
         if not reply.ok:
             raise _passed_on(reply)
         self._journal.event("registered")
+        self._obey(reply.body)
 
     def _report_status(self, held: Sequence[Held]) -> None:
         requested = self._requested.drain()
@@ -174,6 +189,27 @@ class Agent:
         reply = self._call("POST", f"/qkd/v1/nodes/{self._config.name}/qc_status", {"slot": slot, "qcs": entries})
         if reply.status == 404:  # the controller was restarted and does not know us any more
             self._at_controller = False
+        elif reply.ok:
+            self._obey(reply.body)
+
+    def _obey(self, answer: Any) -> None:
+        """Take over what the controller wants: parameters, and rates of this node's QCs.
+
+        It says so with every answer, so a node that was away needs no catching up.
+        """
+        given = mapping(answer, "answer")
+        wanted = parse(mapping(given.get("parameters", {}), "parameters"), self._parameters())
+        if wanted != self._parameters():
+            self._store.put_parameters(wanted.to_json())
+            self._store.ttl_slots = wanted.ttl_slots
+            self._parameters.value = wanted
+            self._journal.event("parameters", **wanted.to_json())
+        for qc, rate in mapping(given.get("rates", {}), "rates").items():
+            low, high = (integer(r, f"rates.{qc}", low=0, high=_MAX_RATE) for r in sequence(rate, "rates", longest=2))
+            if self._rates.get(qc) != (low, high):
+                self._rates[qc] = low, high
+                self.set_rate(qc, low, high)
+                self._journal.event("rate", qc=qc, low=low, high=high)
 
     def _call(self, method: str, path: str, body: Any = None, *, timeout_s: float = 5.0) -> Reply:
         try:

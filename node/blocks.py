@@ -18,7 +18,10 @@ _MAGIC = b"QB"
 _VERSION = 1
 # A QC of 8 Mbit/s in slots of a second: far above today's devices, and a bound on what a peer can make us buffer.
 MAX_PAYLOAD_BYTES = 1 << 20
-ACK = struct.Struct(">Q")
+# What a node writes back: a letter and a number. "A": the block of that sequence number is on disk. "R": make blocks of
+# low to high bytes from now on, low in the upper half of the number.
+_ANSWER = struct.Struct(">cQ")
+ANSWER_BYTES = _ANSWER.size
 
 
 class BadFrame(ValueError):
@@ -42,6 +45,27 @@ class Block:
             _MAGIC, _VERSION, len(name), self.sequence, self.slot, self.offset, len(self.payload)
         )
         return header + name + self.payload.reveal()
+
+
+def acknowledge(sequence: int) -> bytes:
+    """The answer that says that a block is on disk."""
+    return _ANSWER.pack(b"A", sequence)
+
+
+def ask_rate(low: int, high: int) -> bytes:
+    """The answer that asks for another rate, in bytes a slot."""
+    return _ANSWER.pack(b"R", low << 32 | high)
+
+
+def read_answer(data: bytes) -> int | tuple[int, int]:
+    """The sequence number of an acknowledgement, or the (low, high) of a wanted rate. BadFrame for anything else."""
+    kind, number = _ANSWER.unpack(data)
+    if kind == b"A":
+        return int(number)
+    low, high = number >> 32, number & 0xFFFFFFFF
+    if kind != b"R" or not low <= high <= MAX_PAYLOAD_BYTES:
+        raise BadFrame("expected an acknowledgement or a rate")
+    return low, high
 
 
 def receive(connection: socket.socket) -> Block | None:

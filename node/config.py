@@ -12,6 +12,8 @@ from etsi.checks import integer, mapping, sequence, text, uuid_text
 from etsi.errors import Malformed
 from etsi.gs014 import Limits
 from mtls.credentials import Credentials
+from node.parameters import Parameters
+from node.parameters import parse as parse_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,9 @@ class NodeConfig:
     nodes: Mapping[str, str]  # name -> agent URL of every node of the network
     saes: Mapping[str, str]  # SAE ID -> node, of the whole network
     qcs: tuple[Neighbour, ...]
+    mode: str = "basic"  # these three until the controller says otherwise
     ttl_slots: int = 15  # a byte older than this is never used
+    keys_ahead: int = 4  # keys made at once in modes that make keys ahead
     limits: Limits = field(default_factory=Limits)
 
 
@@ -47,6 +51,7 @@ _REQUIRED = (
     "name", "host", "kme_port", "agent_port", "directory", "credentials", "controller_url", "controller_name",
     "shared_db_url", "shared_db_schema", "nodes", "saes", "qcs",
 )  # fmt: skip
+_OPTIONAL = ("mode", "ttl_slots", "keys_ahead")
 
 
 def load(path: Path) -> NodeConfig:
@@ -65,9 +70,10 @@ def parse(document: Any) -> NodeConfig:
         if member not in given:
             raise Malformed(member, "to be given")
     for member in given:
-        if member not in (*_REQUIRED, "ttl_slots"):
-            raise Malformed(member, f"one of {', '.join((*_REQUIRED, 'ttl_slots'))}")
+        if member not in _REQUIRED + _OPTIONAL:
+            raise Malformed(member, f"one of {', '.join(_REQUIRED + _OPTIONAL)}")
     qcs = [mapping(entry, f"qcs[{i}]") for i, entry in enumerate(sequence(given["qcs"], "qcs", longest=256))]
+    parameters = parse_parameters({m: given[m] for m in _OPTIONAL if m in given}, Parameters())
     return NodeConfig(
         name=text(given["name"], "name"),
         host=text(given["host"], "host"),
@@ -85,5 +91,7 @@ def parse(document: Any) -> NodeConfig:
             Neighbour(text(q.get("qc"), f"qcs[{i}].qc"), text(q.get("peer"), f"qcs[{i}].peer"))
             for i, q in enumerate(qcs)
         ),
-        ttl_slots=integer(given.get("ttl_slots", 15), "ttl_slots", low=1, high=86_400),
+        mode=parameters.mode,
+        ttl_slots=parameters.ttl_slots,
+        keys_ahead=parameters.keys_ahead,
     )

@@ -37,10 +37,16 @@ CREATE TABLE IF NOT EXISTS fragment (
     qc TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL,
     PRIMARY KEY (qc, start)
 ) WITHOUT ROWID;
+-- What left the streams, for ever: the record that an audit replays. `slot` and `ttl` are those of the moment.
+CREATE TABLE IF NOT EXISTS taken (
+    qc TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, slot INTEGER NOT NULL, ttl INTEGER NOT NULL,
+    request TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS relayed (
     key_id TEXT PRIMARY KEY, ksid TEXT NOT NULL, master_sae TEXT NOT NULL, slave_sae TEXT NOT NULL,
     qc TEXT NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS parameters (id INTEGER PRIMARY KEY CHECK (id = 1), document TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS key_session (ksid TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -123,10 +129,13 @@ class KeyStore:
                 self._insert(block.qc, block.offset + at, block.slot, payload[at : at + _FRAGMENT_BYTES])
         return True
 
-    def take(self, wanted: Sequence[Range]) -> list[Secret]:
-        """The bytes of all `wanted` ranges, gone from here for good; or Missing, and nothing is gone."""
+    def take(self, wanted: Sequence[Range], request: str = "") -> list[Secret]:
+        """The bytes of all `wanted` ranges, gone from here for good; or Missing, and nothing is gone.
+
+        `request` is the allocation that they are taken for, and is kept for the audit.
+        """
         with self._transaction():
-            return [self._take(r) for r in wanted]
+            return [self._take(r, request) for r in wanted]
 
     def expire(self, qc: str) -> int:
         """Erase all bytes and relayed keys of `qc` older than the TTL; the number of bytes erased."""
@@ -135,7 +144,9 @@ class KeyStore:
             if row is None:
                 return 0
             oldest = oldest_live_slot(row[0], self.ttl_slots)
-            self._db.execute("DELETE FROM relayed WHERE qc = ? AND slot < ?", (qc, oldest))
+            # A key handed out by its first node in the last moment of the TTL is still there for the slave to fetch.
+            grace = oldest_promised_slot(row[0], self.ttl_slots) - oldest
+            self._db.execute("DELETE FROM relayed WHERE qc = ? AND slot < ?", (qc, oldest - 1 - grace))
             (n_bytes,) = self._db.execute(
                 "SELECT coalesce(sum(end - start), 0) FROM fragment WHERE qc = ? AND slot < ?", (qc, oldest)
             ).fetchone()
@@ -171,13 +182,22 @@ class KeyStore:
     def put_relayed(self, keys: Sequence[RelayedKey], qc: str) -> None:
         """Keep relayed keys durably until they are fetched or the TTL, counted in slots of `qc`, has passed."""
         with self._transaction():
-            slot = self._db.execute("SELECT coalesce(max(slot), 0) FROM stream WHERE qc = ?", (qc,)).fetchone()[0]
             for key in keys:
-                self._db.execute(
-                    "INSERT INTO relayed VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (key.key_id, key.ksid, key.master_sae, key.slave_sae, qc, slot,
-                     self._sealed(key.key.reveal(), key.key_id)),
-                )  # fmt: skip
+                self._keep(key, qc)
+
+    def keep_ahead(self, keys: Sequence[tuple[Range, str, str, str]], master_sae: str, slave_sae: str) -> None:
+        """Take (range, request, key ID, KSID) out of the streams and have them wait as relayed keys do.
+
+        What is not held any more is left out: it will be missing when it is asked for.
+        """
+        with self._transaction():
+            for where, request, key_id, ksid in keys:
+                self._db.execute("SAVEPOINT one")
+                try:
+                    self._keep(RelayedKey(key_id, ksid, master_sae, slave_sae, self._take(where, request)), where.qc)
+                except Missing:
+                    self._db.execute("ROLLBACK TO one")
+                self._db.execute("RELEASE one")
 
     def relayed_owners(self, key_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
         """(master SAE, slave SAE) of those of `key_ids` that wait here."""
@@ -201,6 +221,16 @@ class KeyStore:
                     return None
                 taken.append(RelayedKey(key_id, row[0], row[1], row[2], Secret(self._opened(row[3], key_id))))
         return taken
+
+    def put_parameters(self, document: dict[str, Any]) -> None:
+        """Keep what the controller set, so that it survives a restart."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO parameters VALUES (1, ?)", (json.dumps(document),))
+
+    def parameters(self) -> dict[str, Any]:
+        """What the controller set; empty before it did."""
+        rows = self._query("SELECT document FROM parameters")
+        return dict(json.loads(rows[0][0])) if rows else {}
 
     def put_session(self, ksid: str, document: dict[str, Any]) -> None:
         """Keep what the controller said of a key session, so that it survives a restart."""
@@ -233,7 +263,7 @@ class KeyStore:
         with self._lock:
             return self._db.execute(sql, values).fetchall()
 
-    def _take(self, wanted: Range) -> Secret:
+    def _take(self, wanted: Range, request: str) -> Secret:
         # The last condition: expiry runs once a slot, but what is too old is too old at once.
         rows = self._db.execute(
             "DELETE FROM fragment WHERE qc = :qc AND start < :end AND end > :start"
@@ -253,7 +283,17 @@ class KeyStore:
         if len(data) != len(wanted):
             raise Missing(wanted)
         self._db.execute("UPDATE stream SET used = used + ? WHERE qc = ?", (len(wanted), wanted.qc))
+        self._db.execute(
+            "INSERT INTO taken SELECT qc, ?, ?, slot, ?, ? FROM stream WHERE qc = ?",
+            (wanted.start, wanted.end, self.ttl_slots, request, wanted.qc),
+        )
         return Secret(data)
+
+    def _keep(self, key: RelayedKey, qc: str) -> None:
+        self._db.execute(
+            "INSERT INTO relayed SELECT ?, ?, ?, ?, ?, coalesce(max(slot), 0), ? FROM stream WHERE qc = ?",
+            (key.key_id, key.ksid, key.master_sae, key.slave_sae, qc, self._sealed(key.key.reveal(), key.key_id), qc),
+        )
 
     def _insert(self, qc: str, start: int, slot: int, plain: bytes) -> None:
         end = start + len(plain)

@@ -2,6 +2,7 @@
 
 Single hop (the paper's Figure 5): the master's KME allocates a range, the slave's KME fetches the range's position
 from the shared database; neither sends the other a word. Several hops: see relay.py; the key waits at the slave's node.
+In modes that make keys ahead, those not needed yet wait in the pool here and in the local database there.
 """
 
 from __future__ import annotations
@@ -9,20 +10,32 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from etsi.errors import Malformed
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits, Status
-from etsi.secret import Secret
 from node.failures import DatabaseAway, MaterialExpired, NoSession, ShortOfMaterial
 from node.key_stream import KeyStore, Missing
-from node.modes import MODES
+from node.modes import Mode
+from node.parameters import Parameters
+from node.pool import Keys, Pool
 from node.ranges import Shortage
 from node.relay import Relay, cut
 from node.sessions import Session, Sessions
 from node.shared_db import DatabaseUnreachable, Foreign, KeyOwner, NotFound, SharedDatabase
 
-Keys = list[tuple[str, Secret]]
+# Longer than a fetch from the shared database takes before it gives up.
+_FETCH_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Keys for the master, and where they came from: "pool", "refill" (made ahead with others) or "direct"."""
+
+    keys: Keys
+    source: str
 
 
 class Unauthorized(Exception):
@@ -62,6 +75,7 @@ class Kme:
         sessions: Sessions,
         relay: Relay,
         requested: Requested,
+        parameters: Callable[[], Parameters],
     ) -> None:
         self.name = name
         self.limits = limits
@@ -71,6 +85,14 @@ class Kme:
         self._shared = shared
         self._sessions = sessions
         self._relay = relay
+        self._parameters = parameters
+        self._pool = Pool()
+        self._fetches = _Fetches()
+
+    @property
+    def mode(self) -> str:
+        """Name of the mode in which keys are made now."""
+        return self._parameters().mode
 
     def check_local(self, sae: str) -> None:
         """Unauthorized unless `sae` belongs to this node: an SAE talks only to the KME of its own site (clause 4)."""
@@ -89,13 +111,13 @@ class Kme:
     def status(self, master: str, slave: str) -> Status:
         """What `master` can get for `slave` now, over the whole path (clause 6.1)."""
         session = self.session(master, slave)
-        costs = MODES[session.mode].cost_per_link(session.hops)
         try:
             available = self._shared.available(session.qcs)
         except DatabaseUnreachable as error:
             raise DatabaseAway(str(error)) from None
-        key_bytes = self.limits.key_size // 8
-        stored = min(available.get(qc, 0) // (cost * key_bytes) for qc, cost in zip(session.qcs, costs, strict=True))
+        parameters, key_bytes = self._parameters(), self.limits.key_size // 8
+        stored = parameters.strategy.makeable([available.get(qc, 0) for qc in session.qcs], key_bytes)
+        stored += self._pool.count(session.ksid, key_bytes, self._slot(session), parameters.ttl_slots)
         return Status(
             source_KME_ID=self.name,
             target_KME_ID=self._saes[slave],
@@ -110,11 +132,47 @@ class Kme:
             max_SAE_ID_count=0,
         )
 
-    def get_keys(self, session: Session, request: KeyRequest) -> Keys:
+    def get_keys(self, session: Session, request: KeyRequest) -> Delivery:
         """New keys for the session's master; the slave can fetch them when this returns. KeyFailure if not."""
-        key_ids = [str(uuid.uuid4()) for _ in range(request.number)]
-        n_bytes = request.number * request.key_bytes
-        needs = MODES[session.mode].needs(session.qcs, n_bytes)
+        parameters = self._parameters()
+        if not parameters.strategy.ahead:
+            return Delivery(self._make(session, parameters.strategy, request.number, request.key_bytes), "direct")
+        with self._pool.refill_lock(session.ksid):
+            slot = self._slot(session)
+            waiting = self._pool.count(session.ksid, request.key_bytes, slot, parameters.ttl_slots)
+            missing = request.number - waiting
+            if missing > 0:
+                new = self._make_ahead(session, parameters, missing, request.key_bytes)
+                self._pool.put(session.ksid, request.key_bytes, new, self._slot(session))
+            keys = self._pool.take(session.ksid, request.key_bytes, request.number)
+        return Delivery(keys, "pool" if missing <= 0 else "refill")
+
+    def on_slot(self, slot: int) -> None:
+        """A slot began: pooled keys grew older."""
+        self._pool.expire(slot, self._parameters().ttl_slots)
+
+    def end_session(self, ksid: str) -> None:
+        """A session ended: its pooled keys are erased."""
+        self._pool.drop(ksid)
+
+    def _slot(self, session: Session) -> int:
+        """The session's clock at this node: slots of the first QC of its path."""
+        return self._store.slot(session.qcs[0])
+
+    def _make_ahead(self, session: Session, parameters: Parameters, missing: int, key_bytes: int) -> Keys:
+        number = parameters.strategy.number_at_once(missing, parameters.keys_ahead)
+        try:
+            return self._make(session, parameters.strategy, number, key_bytes)
+        except ShortOfMaterial:
+            if number == missing:
+                raise
+            # Not enough to look ahead, but perhaps enough for now.
+            return self._make(session, parameters.strategy, missing, key_bytes)
+
+    def _make(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
+        """`number` new keys, which the slave can fetch when this returns; KeyFailure if not."""
+        key_ids = [str(uuid.uuid4()) for _ in range(number)]
+        needs = mode.needs(session.qcs, key_bytes, number)
         self._requested.add(needs)
         allocation = str(uuid.uuid4())
         owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
@@ -123,7 +181,7 @@ class Kme:
                 allocation,
                 needs,
                 key_ids=key_ids if session.hops == 1 else (),
-                key_bytes=request.key_bytes,
+                key_bytes=key_bytes,
                 owner=owner,
             )
         except DatabaseUnreachable as error:
@@ -132,14 +190,15 @@ class Kme:
             text = f"QC {found.qc} lacks {found.short_bytes} bytes of key material"
             raise ShortOfMaterial(text, qc=found.qc, short_bytes=found.short_bytes)
         if session.hops > 1:
-            return list(
-                zip(key_ids, self._relay.originate(session, allocation, key_ids, request.key_bytes, found), strict=True)
+            made = self._relay.originate(
+                session, mode, found, request=allocation, key_ids=key_ids, key_bytes=key_bytes
             )
+            return list(zip(key_ids, made, strict=True))
         try:
-            (whole,) = self._store.take(found)
+            (whole,) = self._store.take(found, allocation)
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
-        return list(zip(key_ids, cut(whole, request.key_bytes), strict=True))
+        return list(zip(key_ids, cut(whole, key_bytes), strict=True))
 
     def get_keys_by_id(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         """The keys of `key_ids` for their slave, once, all or none (clause 5.4).
@@ -147,18 +206,34 @@ class Kme:
         Unauthorized if one of them is another SAE's; Malformed with the standard's message if one is not (any more)
         here or not `master`'s.
         """
+        try:
+            return self._fetch(slave, master, key_ids)
+        except NotFound:
+            # Another fetch may have brought them along, marked as delivered, and not put them into our database yet.
+            self._fetches.wait_for_those_under_way()
+        try:
+            return self._fetch(slave, master, key_ids)
+        except NotFound:
+            raise Malformed(
+                "key_IDs", "keys that wait here for the caller", clause="5.4", message=KEYS_NOT_FOUND
+            ) from None
+
+    def _fetch(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         owners = self._store.relayed_owners(key_ids)
         if any(owner_slave != slave for _, owner_slave in owners.values()):
             raise Unauthorized("a key asked for belongs to another SAE")
         here = [k for k in key_ids if k in owners]
         if any(owners[k][0] != master for k in here):
-            raise _not_found()
+            raise NotFound
         elsewhere = [k for k in key_ids if k not in owners]
-        keys = dict(self._single_hop(slave, master, elsewhere)) if elsewhere else {}
+        keys = {}
+        if elsewhere:
+            with self._fetches.one():
+                keys = dict(self._single_hop(slave, master, elsewhere))
         if here:
             relayed = self._store.take_relayed(here)
             if relayed is None:
-                raise _not_found()
+                raise NotFound
             keys |= {r.key_id: r.key for r in relayed}
         return [(k, keys[k]) for k in key_ids]
 
@@ -167,16 +242,42 @@ class Kme:
             instructions = self._shared.deliver(master, slave, key_ids)
         except Foreign:
             raise Unauthorized("a key asked for belongs to another SAE") from None
-        except NotFound:
-            raise _not_found() from None
         except DatabaseUnreachable as error:
             raise DatabaseAway(str(error)) from None
+        asked = [i for i in instructions if not i.ahead]
         try:
-            secrets = self._store.take([i.where for i in instructions])
+            secrets = self._store.take([i.where for i in asked], asked[0].request)
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
-        return [(i.key_id, secret) for i, secret in zip(instructions, secrets, strict=True)]
+        ahead = [i for i in instructions if i.ahead]
+        if ahead:
+            self._store.keep_ahead([(i.where, i.request, i.key_id, i.ksid) for i in ahead], master, slave)
+        return [(i.key_id, secret) for i, secret in zip(asked, secrets, strict=True)]
 
 
-def _not_found() -> Malformed:
-    return Malformed("key_IDs", "keys that wait here for the caller", clause="5.4", message=KEYS_NOT_FOUND)
+
+class _Fetches:
+    """Fetches from the shared database that are under way."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running: set[object] = set()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """A fetch, as long as the block lasts."""
+        token = object()
+        with self._changed:
+            self._running.add(token)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running.discard(token)
+                self._changed.notify_all()
+
+    def wait_for_those_under_way(self) -> None:
+        """Return when all fetches that run now have ended."""
+        with self._changed:
+            running = set(self._running)
+            self._changed.wait_for(lambda: not running & self._running, timeout=_FETCH_S)

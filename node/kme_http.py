@@ -51,13 +51,14 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
         facts: dict[str, Any] = {"master_sae": master, "slave_sae": slave}
         try:
             session = kme.session(master, _sae_id(slave, "slave_SAE_ID"))
-            facts |= {"ksid": session.ksid, "hops": session.hops, "mode": session.mode}
-            keys = kme.get_keys(session, wanted)
+            facts |= {"ksid": session.ksid, "hops": session.hops, "mode": kme.mode}
+            delivery = kme.get_keys(session, wanted)
         except KeyFailure as failure:
             journal.event("key_failed", request="enc_keys", **facts, **failure.details())
             raise
-        answer = jsonify(gs014.key_container(keys))
-        _delivered(journal, "enc_keys", arrived, [k for k, _ in keys], facts | {"size_bits": wanted.size})
+        facts |= {"size_bits": wanted.size, "source": delivery.source}
+        answer = jsonify(gs014.key_container(delivery.keys))
+        _delivered(journal, "enc_keys", arrived, [k for k, _ in delivery.keys], facts)
         return answer
 
     @app.route("/api/v1/keys/<master>/dec_keys", methods=["GET", "POST"])

@@ -1,7 +1,7 @@
 """PURE: how a key reaches the last node of a path, as a declared cost on each link.
 
-A mode says in units of the key's own size what it takes from each QC of the path; admission, the load model and the
-allocation all read that one declaration, so that none of them asks which mode it is.
+A mode says what a batch of keys takes from each QC of the path; admission, the load model and the allocation all read
+that one declaration, so that none of them asks which mode it is.
 """
 
 from __future__ import annotations
@@ -9,32 +9,66 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+OTP, AES_CCM = "otp", "aes-ccm"
+_SMALL_AES_KEY_BYTES, _LARGE_AES_KEY_BYTES = 16, 32
+
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """`first_link` and `other_links`: units of key size a key costs there on a path of two or more links."""
+    """`cipher`: what seals the new keys under the shared one on their way to the last node.
+
+    None: there is no shared key, the new keys themselves travel hop by hop. `ahead`: keys are made several at once,
+    and those not needed yet wait in the pools of both nodes.
+    """
 
     name: str
-    first_link: int
-    other_links: int
+    cipher: str | None
+    ahead: bool
 
-    def cost_per_link(self, hops: int) -> tuple[int, ...]:
-        """Units of key size that one key takes from each QC of a path of `hops` links.
+    def shared_bytes(self, key_bytes: int, number: int) -> int:
+        """Bytes that travel hop by hop, and that every link but the first gives, for `number` keys of `key_bytes`."""
+        if self.cipher == AES_CCM:
+            # As strong as the keys that it carries: AES-128 for keys of up to 128 bits, AES-256 for longer ones.
+            return _SMALL_AES_KEY_BYTES if key_bytes <= _SMALL_AES_KEY_BYTES else _LARGE_AES_KEY_BYTES
+        return key_bytes * number
 
-        Over one link every mode is the same: the key is the range itself.
+    def needs(self, qcs: Sequence[str], key_bytes: int, number: int) -> list[tuple[str, int]]:
+        """What `number` keys of `key_bytes`, made at once, take from each QC of the path, as (QC, bytes).
+
+        Over one link every mode is the same: the keys are the range itself.
         """
-        if hops < 1:
+        if not qcs:
             raise ValueError("a path has at least one link")
-        return (1,) if hops == 1 else (self.first_link,) + (self.other_links,) * (hops - 1)
+        new = key_bytes * number
+        if len(qcs) == 1:
+            return [(qcs[0], new)]
+        shared = self.shared_bytes(key_bytes, number)
+        first = shared if self.cipher is None else shared + new
+        return [(qcs[0], first), *((qc, shared) for qc in qcs[1:])]
 
-    def needs(self, qcs: Sequence[str], n_bytes: int) -> list[tuple[str, int]]:
-        """What `n_bytes` of key take from each QC of the path, as (QC, bytes)."""
-        costs = self.cost_per_link(len(qcs))
-        return [(qc, cost * n_bytes) for qc, cost in zip(qcs, costs, strict=True)]
+    def number_at_once(self, missing: int, keys_ahead: int) -> int:
+        """How many keys to make where `missing` are needed."""
+        return max(missing, keys_ahead) if self.ahead else missing
+
+    def makeable(self, available: Sequence[int], key_bytes: int) -> int:
+        """How many keys of `key_bytes` a path can give whose QCs have `available` bytes."""
+        if len(available) == 1:
+            return available[0] // key_bytes
+        others = min(available[1:])
+        if self.cipher == AES_CCM:
+            shared = self.shared_bytes(key_bytes, 1)
+            return max(0, available[0] - shared) // key_bytes if others >= shared else 0
+        units = 1 if self.cipher is None else 2
+        return min(available[0] // (units * key_bytes), others // key_bytes)
 
 
 # The paper's BASIC: a shared key from the first link is relayed under OTP hop by hop; the new key, from the first
-# link too, goes to the last node under the shared one (OTP). Two units on the first link, one on every other.
-BASIC = Mode("basic", first_link=2, other_links=1)
+# link too, goes to the last node under the shared one (OTP). Two keys' worth on the first link, one on every other.
+BASIC = Mode("basic", cipher=OTP, ahead=False)
+# The paper's QKP: one shared key carries several new ones at once under AES-CCM. Not perfectly secret, but cheap: on
+# all links but the first only the shared key is paid for.
+QKP = Mode("qkp", cipher=AES_CCM, ahead=True)
+# What trusted-relay networks in the field do: the first node draws the key and relays it under OTP; one unit a link.
+RELAYED = Mode("otp", cipher=None, ahead=False)
 
-MODES = {mode.name: mode for mode in (BASIC,)}
+MODES = {mode.name: mode for mode in (BASIC, QKP, RELAYED)}

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from node.blocks import ACK, BadFrame, receive
+from node.blocks import BadFrame, acknowledge, ask_rate, receive
 from node.key_stream import KeyStore
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,11 @@ class QuantumModule:
         self._store = store
         self._on_slot = on_slot
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._rates: dict[str, tuple[int, int]] = {}
+
+    def set_rate(self, qc: str, low: int, high: int) -> None:
+        """Ask the QC to make low to high bytes a slot from its next block on."""
+        self._rates[qc] = low, high
 
     def start(self) -> None:
         """Bind the socket and accept in a thread."""
@@ -56,6 +61,7 @@ class QuantumModule:
             threading.Thread(target=self._serve, args=(connection,), name="qc-blocks", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        asked: tuple[int, int] | None = None
         with connection, contextlib.suppress(OSError):
             try:
                 while (block := receive(connection)) is not None:
@@ -65,6 +71,10 @@ class QuantumModule:
                         self._store.expire(block.qc)
                         self._on_slot(block.qc, block.slot)
                     block.payload.wipe()
-                    connection.sendall(ACK.pack(block.sequence))
+                    wanted = self._rates.get(block.qc)
+                    if wanted is not None and wanted != asked:
+                        connection.sendall(ask_rate(*wanted))
+                        asked = wanted
+                    connection.sendall(acknowledge(block.sequence))
             except BadFrame as error:
                 _log.warning("blocks refused: %s", error)

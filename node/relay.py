@@ -1,17 +1,21 @@
-"""Trusted relay in BASIC mode (the paper's Figure 6): a shared key hop by hop under OTP, the new key under that one.
+"""Trusted relay (the paper's Figure 6): a secret hop by hop under OTP, and in most modes new keys under that secret.
 
-On the path n0, n1, ..., nk the ranges are allocated on all links at once. On the first link twice the key's length:
-the first half is the shared key S, the second half the new key K. n1 holds S too, and sends it on under the pad of
-the next link; each node does so until nk has S. Then n0 sends K under S to nk directly. Every node erases what the
-ranges name on its side before it sends anything, so that a failure half way costs material and never repeats it.
+On the path n0, n1, ..., nk the ranges are allocated on all links at once. In BASIC and QKP the first link's range is
+the shared key S and, behind it, the new keys K. n1 holds S too, and sends it on under the pad of the next link; each
+node does so until nk has S. Then n0 sends K under S to nk directly. In OTP mode K is drawn by n0 and takes the way of
+S, under a pad on the first link too, and there is no second message. Every node erases what the ranges name on its
+side before it sends anything, so that a failure half way costs material and never repeats it.
 """
 
 from __future__ import annotations
 
 import base64
+import json
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from etsi.checks import integer, mapping, sequence, text, uuid_text
@@ -21,7 +25,8 @@ from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 from node.failures import MaterialExpired, NoSession, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
-from node.pads import otp
+from node.modes import AES_CCM, OTP, Mode
+from node.pads import CCM_TAG_BYTES, ccm_open, ccm_seal, otp
 from node.ranges import Range
 from node.sessions import Session, Sessions
 from telemetry.journal import Journal
@@ -55,41 +60,70 @@ class Relay:
         self._lock = threading.Lock()
 
     def originate(
-        self, session: Session, request: str, key_ids: Sequence[str], key_bytes: int, ranges: Sequence[Range]
+        self,
+        session: Session,
+        mode: Mode,
+        ranges: Sequence[Range],
+        *,
+        request: str,
+        key_ids: Sequence[str],
+        key_bytes: int,
     ) -> list[Secret]:
         """As first node: make `key_ids` of `key_bytes` each at the last node too; the keys, once it has confirmed."""
-        n_bytes = key_bytes * len(key_ids)
-        shared, new = self._take(ranges[0].split(n_bytes))
-        body = {"ksid": session.ksid, "ranges": [_range_json(r) for r in ranges], "sealed": None}
-        self._send(session, 1, f"/qkd/v1/relay/{request}", body)
         keys = [{"key_ID": key_id, "bytes": key_bytes} for key_id in key_ids]
-        body = {"ksid": session.ksid, "keys": keys, "sealed": _encode(otp(new, shared))}
-        self._send(session, session.hops, f"/qkd/v1/relay/{request}/keys", body)
+        first = {"ksid": session.ksid, "ranges": [_range_json(r) for r in ranges]}
+        if mode.cipher is None:
+            (pad,) = self._take(ranges[:1], request)
+            new = Secret(os.urandom(len(pad)))
+            self._send(session, 1, f"/qkd/v1/relay/{request}", first | {"sealed": _encode(otp(new, pad)), "keys": keys})
+            pad.wipe()
+            return cut(new, key_bytes)
+        shared, new = self._take(ranges[0].split(mode.shared_bytes(key_bytes, len(key_ids))), request)
+        self._send(session, 1, f"/qkd/v1/relay/{request}", first | {"sealed": None, "keys": None})
+        if mode.cipher == AES_CCM:
+            sealed = ccm_seal(new, shared, request, _header(request, session.ksid, keys))
+        else:
+            sealed = otp(new, shared)
         shared.wipe()
+        body = {"ksid": session.ksid, "keys": keys, "cipher": mode.cipher, "sealed": _encode(sealed)}
+        self._send(session, session.hops, f"/qkd/v1/relay/{request}/keys", body)
         return cut(new, key_bytes)
 
     def forward(self, sender: str, request: str, document: Mapping[str, Any]) -> None:
-        """As a later node: take over the shared key and pass it on, or keep it if this is the last node."""
+        """As a later node: take over what is relayed and pass it on, or keep it if this is the last node."""
         session = self._session(document)
         at = session.path.index(self._name)
         if at == 0 or session.path[at - 1] != sender:
             raise Malformed("ksid", f"a session whose path leads from {sender} to this node")
         ranges = _ranges(document, session)
         n_bytes = len(ranges[1])
+        keys = None if document.get("keys") is None else _keys(document)
+        if keys is not None and keys.n_bytes != n_bytes:
+            raise Malformed("keys.bytes", f"{n_bytes} bytes in all, as on the links")
+        sealed = None if document.get("sealed") is None else _decode(document["sealed"], n_bytes)
+        incoming = ranges[at - 1]
+        if sealed is None and at > 1:
+            raise Malformed("sealed", "to be given behind the first hop")
+        if sealed is not None and len(incoming) != n_bytes:
+            raise Malformed("ranges", "a pad as long as what it seals")
         outgoing = ranges[at : at + 1]  # empty at the last node
-        taken = self._take([ranges[at - 1], *outgoing])
-        if at == 1:
-            shared = Secret(taken[0].reveal()[:n_bytes])  # the second half is the new key: not this node's to keep
-        else:
-            shared = otp(_decode(document.get("sealed"), n_bytes), taken[0])
+        taken = self._take([incoming, *outgoing], request)
+        # Behind S the first link's range holds the new keys, which are not this node's to keep.
+        relayed = Secret(taken[0].reveal()[:n_bytes]) if sealed is None else otp(sealed, taken[0])
         taken[0].wipe()
         if not outgoing:
-            self._keep_shared(request, shared)
+            if keys is None:
+                self._keep_shared(request, relayed)
+            else:
+                self._keep_keys(session, keys, relayed)
             self._journal.event("relay_received", ksid=session.ksid, request=request)
             return
-        body = {"ksid": session.ksid, "ranges": document["ranges"], "sealed": _encode(otp(shared, taken[1]))}
+        body = {
+            "ksid": session.ksid, "ranges": document["ranges"], "keys": document.get("keys"),
+            "sealed": _encode(otp(relayed, taken[1])),
+        }  # fmt: skip
         taken[1].wipe()
-        shared.wipe()
+        relayed.wipe()
         self._send(session, at + 1, f"/qkd/v1/relay/{request}", body)
         self._journal.event("relay_forwarded", ksid=session.ksid, request=request, to=session.path[at + 1])
 
@@ -98,26 +132,26 @@ class Relay:
         session = self._session(document)
         if session.path[-1] != self._name or session.path[0] != sender:
             raise Malformed("ksid", f"a session from {sender} that ends at this node")
-        entries = [mapping(e, "keys") for e in sequence(document.get("keys"), "keys", longest=4096)]
-        if not entries:
-            raise Malformed("keys", "at least one entry")
-        sizes = [integer(e.get("bytes"), "keys.bytes", low=1, high=_MAX_KEY_BYTES) for e in entries]
-        if len(set(sizes)) != 1:
-            raise Malformed("keys.bytes", "the same size for all keys of a request")
-        key_ids = [uuid_text(e.get("key_ID"), "keys.key_ID") for e in entries]
-        sealed = _decode(document.get("sealed"), sum(sizes))
+        keys = _keys(document)
+        cipher = document.get("cipher")
+        if cipher not in (OTP, AES_CCM):
+            raise Malformed("cipher", f"{OTP} or {AES_CCM}")
+        sealed = _decode(document.get("sealed"), keys.n_bytes + (CCM_TAG_BYTES if cipher == AES_CCM else 0))
         with self._lock:
             shared, _ = self._shared.pop(request, (None, 0.0))
-        if shared is None or len(shared) != len(sealed):
-            raise Malformed("request", "a relayed shared key of the same length to be waiting here")
-        keys = cut(otp(sealed, shared), sizes[0])
-        shared.wipe()
-        relayed = [
-            RelayedKey(key_id, session.ksid, session.master_sae, session.slave_sae, key)
-            for key_id, key in zip(key_ids, keys, strict=True)
-        ]
-        self._store.put_relayed(relayed, session.qcs[-1])
-        self._journal.event("keys_relayed", ksid=session.ksid, request=request, key_ids=key_ids)
+        if shared is None or (cipher == OTP and len(shared) != len(sealed)):
+            raise Malformed("request", "a relayed shared key that fits to be waiting here")
+        try:
+            if cipher == AES_CCM:
+                new = ccm_open(sealed, shared, request, _header(request, session.ksid, document["keys"]))
+            else:
+                new = otp(sealed, shared)
+        except ValueError:
+            raise Malformed("sealed", "what the relayed shared key opens") from None
+        finally:
+            shared.wipe()
+        self._keep_keys(session, keys, new)
+        self._journal.event("keys_relayed", ksid=session.ksid, request=request, key_ids=keys.key_ids)
 
     def _session(self, document: Mapping[str, Any]) -> Session:
         ksid = uuid_text(document.get("ksid"), "ksid")
@@ -126,11 +160,18 @@ class Relay:
             raise NoSession("no key session of this KSID runs over this node", ksid=ksid, node=self._name)
         return session
 
-    def _take(self, ranges: Sequence[Range]) -> list[Secret]:
+    def _take(self, ranges: Sequence[Range], request: str) -> list[Secret]:
         try:
-            return self._store.take(ranges)
+            return self._store.take(ranges, request)
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self._name) from None
+
+    def _keep_keys(self, session: Session, keys: _Keys, whole: Secret) -> None:
+        relayed = [
+            RelayedKey(key_id, session.ksid, session.master_sae, session.slave_sae, key)
+            for key_id, key in zip(keys.key_ids, cut(whole, keys.key_bytes), strict=True)
+        ]
+        self._store.put_relayed(relayed, session.qcs[-1])
 
     def _keep_shared(self, request: str, shared: Secret) -> None:
         now = time.monotonic()
@@ -152,6 +193,36 @@ class Relay:
             raise RelayBroken(f"node {node} cannot be reached: {error.reason}", hop=node) from None
         if not reply.ok:
             raise _failure_from(reply, node)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Keys announced in a message: their IDs, and the size of each in bytes."""
+
+    key_ids: list[str]
+    key_bytes: int
+
+    @property
+    def n_bytes(self) -> int:
+        return self.key_bytes * len(self.key_ids)
+
+
+def _keys(document: Mapping[str, Any]) -> _Keys:
+    entries = [mapping(e, "keys") for e in sequence(document.get("keys"), "keys", longest=4096)]
+    if not entries:
+        raise Malformed("keys", "at least one entry")
+    sizes = [integer(e.get("bytes"), "keys.bytes", low=1, high=_MAX_KEY_BYTES) for e in entries]
+    if len(set(sizes)) != 1:
+        raise Malformed("keys.bytes", "the same size for all keys of a request")
+    key_ids = [uuid_text(e.get("key_ID"), "keys.key_ID") for e in entries]
+    if len(set(key_ids)) != len(key_ids):
+        raise Malformed("keys.key_ID", "a different one for each key")
+    return _Keys(key_ids, sizes[0])
+
+
+def _header(request: str, ksid: str, keys: Any) -> bytes:
+    """What AES-CCM authenticates beside the keys themselves: which keys, of which session, in which request."""
+    return json.dumps({"request": request, "ksid": ksid, "keys": keys}, sort_keys=True).encode()
 
 
 def cut(whole: Secret, key_bytes: int) -> list[Secret]:
@@ -185,8 +256,8 @@ def _ranges(document: Mapping[str, Any], session: Session) -> list[Range]:
         limit = start + 2 * _MAX_KEY_BYTES
         found.append(Range(session.qcs[i], start, integer(given.get("end"), f"ranges[{i}].end", low=start, high=limit)))
     n_bytes = len(found[1])
-    if [len(r) for r in found] != [2 * n_bytes] + [n_bytes] * (session.hops - 1) or not n_bytes:
-        raise Malformed("ranges", "twice the key's length on the first link and the key's length on every other")
+    if not n_bytes or len(found[0]) < n_bytes or any(len(r) != n_bytes for r in found[1:]):
+        raise Malformed("ranges", "the same length on all links but the first, and no less there")
     return found
 
 

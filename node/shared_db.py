@@ -21,9 +21,10 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from node.key_stream import Held
 from node.ranges import Range, Shortage
 
-# Both bound how long a request waits for a database that is away; GS QKD 014 clients give up after seconds.
+# They bound how long a request waits for a database that is away; GS QKD 014 clients give up after seconds.
 _CONNECT_TIMEOUT_S = 3
 _STATEMENT_TIMEOUT_MS = 3000
+_WAIT_S = 2.0
 
 
 class DatabaseUnreachable(Exception):
@@ -50,11 +51,13 @@ class KeyOwner:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """Where a single-hop key lies in its QC's stream."""
+    """Where a single-hop key lies in its QC's stream. `ahead`: it was not asked for, but made with one that was."""
 
     key_id: str
+    request: str
     ksid: str
     where: Range
+    ahead: bool
 
 
 def install_schema(url: str, schema: str, role: str | None) -> None:
@@ -95,7 +98,7 @@ class SharedDatabase:
             "prepare_threshold": None,
         }
         self._pool = ConnectionPool(
-            url, kwargs=options, min_size=2, max_size=connections, timeout=_CONNECT_TIMEOUT_S, open=False,
+            url, kwargs=options, min_size=2, max_size=connections, timeout=_WAIT_S, open=False,
             reconnect_timeout=2,
         )  # fmt: skip
 
@@ -141,7 +144,7 @@ class SharedDatabase:
         return [Range(qc, start, end) for qc, start, end, _ in rows]
 
     def deliver(self, master_sae: str, slave_sae: str, key_ids: Sequence[str]) -> list[Instruction]:
-        """The instructions of all `key_ids`, marked delivered; Foreign or NotFound, and none is marked."""
+        """The instructions of all `key_ids` and of keys made with them; Foreign or NotFound, and none is delivered."""
         rows = self._call(
             "SELECT * FROM qkd_deliver(%s, %s, %s, %s, %s::uuid[])",
             (uuid.uuid4(), self._node, master_sae, slave_sae, list(key_ids)),
@@ -150,7 +153,10 @@ class SharedDatabase:
             raise Foreign
         if rows[0][0] == "missing":
             raise NotFound
-        return [Instruction(str(k), str(s), Range(qc, start, end)) for _, k, s, qc, start, end in rows]
+        return [
+            Instruction(str(key), str(request), str(ksid), Range(qc, start, end), verdict == "ahead")
+            for verdict, key, request, ksid, qc, start, end in rows
+        ]
 
     def available(self, qcs: Sequence[str]) -> dict[str, int]:
         """Bytes that could be allocated now on each of `qcs`; a QC that nobody registered is left out."""

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS allocation (
 -- How a slave's KME finds a single-hop key: starting and ending position in the QC's stream.
 CREATE TABLE IF NOT EXISTS key_instruction (
     key_id     uuid PRIMARY KEY,
+    request    uuid NOT NULL,
     ksid       uuid NOT NULL,
     master_sae uuid NOT NULL,
     slave_sae  uuid NOT NULL,
@@ -37,6 +38,7 @@ CREATE TABLE IF NOT EXISTS key_instruction (
     delivery   uuid,
     delivered  timestamptz
 );
+CREATE INDEX IF NOT EXISTS key_instruction_request ON key_instruction (request);
 
 -- A node announces a QC; the second announcement must name the same two ends.
 CREATE OR REPLACE FUNCTION qkd_register_qc(p_name text, p_node text, p_peer text) RETURNS void
@@ -103,8 +105,8 @@ BEGIN
 
     IF cardinality(p_key_ids) > 0 THEN
         SELECT a.start_at INTO first_start FROM allocation a WHERE a.request = p_request AND a.position = 1;
-        INSERT INTO key_instruction (key_id, ksid, master_sae, slave_sae, slave_node, qc, start_at, end_at)
-            SELECT k.key_id, p_ksid, p_master, p_slave, p_slave_node, p_qcs[1],
+        INSERT INTO key_instruction (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, start_at, end_at)
+            SELECT k.key_id, p_request, p_ksid, p_master, p_slave, p_slave_node, p_qcs[1],
                    first_start + (k.i - 1) * p_key_bytes, first_start + k.i * p_key_bytes
             FROM unnest(p_key_ids) WITH ORDINALITY AS k (key_id, i);
     END IF;
@@ -113,30 +115,35 @@ BEGIN
 END $$;
 
 -- Hand the instructions of all p_key_ids to the slave's KME and mark them delivered, all or nothing, once. One row a
--- key, or a single row whose verdict says why not: 'foreign' (another SAE's key) goes before 'missing'. p_delivery names
--- this delivery: repeated because its answer was lost, it gets the same answer again.
+-- key, or a single row whose verdict says why not: 'foreign' (another SAE's key) goes before 'missing'. Keys that were
+-- made together go together: those not asked for yet come along ('ahead'), so that the next one needs no round trip.
+-- p_delivery names this delivery: repeated because its answer was lost, it gets the same answer again.
 CREATE OR REPLACE FUNCTION qkd_deliver(
     p_delivery uuid, p_node text, p_master uuid, p_slave uuid, p_key_ids uuid[]
 )
-RETURNS TABLE (verdict text, key_id uuid, ksid uuid, qc_name text, start_at bigint, end_at bigint)
+RETURNS TABLE (verdict text, key_id uuid, request uuid, ksid uuid, qc_name text, start_at bigint, end_at bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM 1 FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) ORDER BY k.key_id FOR UPDATE;
+    PERFORM 1 FROM key_instruction k
+        WHERE k.request IN (SELECT own.request FROM key_instruction own WHERE own.key_id = ANY (p_key_ids))
+        ORDER BY k.key_id FOR UPDATE;
     PERFORM 1 FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) AND k.slave_sae <> p_slave;
     IF FOUND THEN
-        RETURN QUERY SELECT 'foreign', NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint;
+        RETURN QUERY SELECT 'foreign', NULL::uuid, NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint;
         RETURN;
     END IF;
     IF (SELECT count(*) FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) AND (k.delivery IS NULL OR k.delivery = p_delivery)
             AND k.master_sae = p_master AND k.slave_node = p_node) <> cardinality(p_key_ids) THEN
-        RETURN QUERY SELECT 'missing', NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint;
+        RETURN QUERY SELECT 'missing', NULL::uuid, NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint;
         RETURN;
     END IF;
     UPDATE key_instruction k SET delivery = p_delivery, delivered = clock_timestamp()
-        WHERE k.key_id = ANY (p_key_ids);
-    RETURN QUERY SELECT 'ok', k.key_id, k.ksid, k.qc, k.start_at, k.end_at
-        FROM key_instruction k WHERE k.key_id = ANY (p_key_ids);
+        WHERE k.delivery IS NULL AND k.master_sae = p_master AND k.slave_sae = p_slave
+            AND k.request IN (SELECT own.request FROM key_instruction own WHERE own.key_id = ANY (p_key_ids));
+    RETURN QUERY SELECT CASE WHEN k.key_id = ANY (p_key_ids) THEN 'ok' ELSE 'ahead' END,
+            k.key_id, k.request, k.ksid, k.qc, k.start_at, k.end_at
+        FROM key_instruction k WHERE k.delivery = p_delivery;
 END $$;
 
 -- Bytes that could be allocated now on each of p_qcs.

@@ -46,7 +46,9 @@ def _main(given: argparse.Namespace) -> int:
     plan = make_plan(topology)
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
     options = Options(
-        mode=given.mode,
+        parameters={
+            "mode": given.mode, "ttl_slots": given.ttl, "keys_ahead": given.keys_ahead, "admission": given.admission,
+        },
         apps=_apps(given, len(topology.saes)),
         duration_s=given.duration,
         seed=seed,
@@ -88,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--topology", default="poliqi", metavar="NAME|FILE", help="network: a name in topologies/, or a YAML or GraphML file (default: poliqi)")  # fmt: skip  # noqa: E501
     add("--mode", choices=sorted(MODES), default="basic", help="how keys reach nodes several hops away (default: basic)")  # fmt: skip  # noqa: E501
+    add("--admission", choices=("none", "eq1", "reserve"), default="none", help="whether to refuse sessions that the network cannot carry: eq1 as measured, reserve as declared (default: none)")  # fmt: skip  # noqa: E501
+    add("--ttl", type=_ttl, default=15, metavar="SLOTS", help="slots of 1 s after which key material is erased (default: 15)")  # fmt: skip  # noqa: E501
+    add("--keys-ahead", type=_ahead, default=4, metavar="N", help="keys made at once in mode qkp (default: 4)")
     add("--apps", type=_whole, metavar="N", help=f"key sessions to open (default: {_DEFAULT_APPS} with --duration, else 0)")  # fmt: skip  # noqa: E501
     add("--duration", type=_seconds, metavar="S", help="end after S seconds of exchanging keys")
     add("--seed", type=_whole, metavar="N", help="same workload and same QC output each time (not for secrets)")
@@ -121,6 +126,14 @@ def _seconds(text: str) -> float:
 
 def _milliseconds(text: str) -> float:
     return _number(text, "milliseconds", 0, 60_000)
+
+
+def _ttl(text: str) -> int:
+    return int(_number(text, "a number of slots", 1, 86_400))
+
+
+def _ahead(text: str) -> int:
+    return int(_number(text, "a number of keys", 1, 64))
 
 
 def _rate(text: str) -> tuple[int, int]:

@@ -91,8 +91,9 @@ def main() -> int:
 def _measure(plan: Plan, directory: RunDirectory, outside: int) -> int:
     delay_ms = plan.topology.links[0].delay_ms
     emulation = Emulation(
-        plan, directory, outside=outside, mode="basic", seed=None, user_database=None, say=lambda _: None
-    )
+        plan, directory, outside=outside, parameters={"mode": "basic"}, seed=None, user_database=None,
+        say=lambda _: None,
+    )  # fmt: skip
     try:
         emulation.start()
         results = []

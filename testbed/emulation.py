@@ -12,7 +12,7 @@ import platform
 import secrets
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +58,7 @@ class Emulation:
         run: RunDirectory,
         *,
         outside: int,
-        mode: str,
+        parameters: Mapping[str, Any],
         seed: int | None,
         user_database: UserDatabase | None,
         say: Callable[[str], None],
@@ -69,7 +69,7 @@ class Emulation:
         self.shaper = ""
         self.datapath = ""
         self.processes = Processes(run.make("logs"))
-        self._mode = mode
+        self._parameters = parameters
         self._seed = seed
         self._outside = outside
         self._user_database = user_database
@@ -162,7 +162,7 @@ class Emulation:
             waiting.append(self.processes.start("delay-line", command))
         self._say("starting controller and shared database")
         document = self.plan.controller_config(
-            self.run.make("controller"), self._credentials[CONTROLLER], mode=self._mode
+            self.run.make("controller"), self._credentials[CONTROLLER], self._parameters
         )
         config = self.run.write("config/controller.json", document)
         waiting.append(self.processes.component("controller", "controller", config, prefix=self.network.enter("ctl")))

@@ -120,7 +120,9 @@ class Plan:
             switches.append({"name": switch, "dpid": self.dpid(switch), "ports": ports, "hosts": hosts})
         return {"switches": switches}
 
-    def controller_config(self, directory: Path, credentials: Credentials, *, mode: str) -> dict[str, Any]:
+    def controller_config(
+        self, directory: Path, credentials: Credentials, parameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """The controller's configuration file."""
         return {
             "name": CONTROLLER.name,
@@ -129,7 +131,7 @@ class Plan:
             "directory": str(directory),
             "credentials": credentials.to_config(),
             "openflow": {"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
-            "mode": mode,
+            "parameters": dict(parameters),
         }
 
     def node_config(

@@ -4,7 +4,8 @@ Each slot every QC makes a block of a random number of random bytes and hands th
 at both its ends, over their Unix sockets: what a real QKD link would have agreed upon, out of band of the network.
 A block is kept until the module has it on disk, so a node that restarts misses nothing that is still fresh.
 
-SIGHUP reads the configuration again: rates may differ then, from the next slot on. The journal says what was made
+A node may ask for another rate of a QC, as an SDN agent sets a QKD device. SIGHUP reads the configuration again, with
+the rates in it. Both count from the next slot on. The journal says what was made
 (sequence, slot, offset, length), never the bytes.
 """
 
@@ -27,7 +28,7 @@ from typing import Any
 from etsi.checks import integer, mapping, number, sequence, text
 from etsi.errors import Malformed
 from etsi.secret import Secret
-from node.blocks import ACK, MAX_PAYLOAD_BYTES, Block
+from node.blocks import ANSWER_BYTES, MAX_PAYLOAD_BYTES, BadFrame, Block, read_answer
 from telemetry.journal import Journal
 
 # Blocks kept for an end that is away. More than any TTL in use, so that what is lost here would be expired there.
@@ -77,9 +78,10 @@ def load(path: Path) -> EmulatorConfig:
 class End:
     """Delivers blocks to the quantum module in folder `node`, in order, each until it is acknowledged."""
 
-    def __init__(self, node: Path, on_lost: Callable[[Block], None]) -> None:
+    def __init__(self, node: Path, on_lost: Callable[[Block], None], on_rate: Callable[[int, int], None]) -> None:
         self._node = node
         self._on_lost = on_lost
+        self._on_rate = on_rate
         self._waiting: collections.deque[Block] = collections.deque()
         self._some = threading.Condition()
         threading.Thread(target=self._run, name=f"end-{node.name}", daemon=True).start()
@@ -98,7 +100,7 @@ class End:
                 with self._connect() as connection:
                     while True:
                         self._deliver(connection, self._next())
-            except OSError:
+            except (OSError, BadFrame):
                 time.sleep(_RECONNECT_S)  # the node is not up yet, or went down
 
     def _connect(self) -> socket.socket:
@@ -124,15 +126,22 @@ class End:
 
     def _deliver(self, connection: socket.socket, block: Block) -> None:
         connection.sendall(block.encode())
-        answer = b""
-        while len(answer) < ACK.size:
-            chunk = connection.recv(ACK.size - len(answer))
-            if not chunk:
-                raise ConnectionResetError
-            answer += chunk
+        while isinstance(answer := read_answer(self._receive(connection)), tuple):
+            self._on_rate(*answer)
         with self._some:
             if self._waiting and self._waiting[0] is block:
                 self._waiting.popleft()
+
+
+    @staticmethod
+    def _receive(connection: socket.socket) -> bytes:
+        data = b""
+        while len(data) < ANSWER_BYTES:
+            chunk = connection.recv(ANSWER_BYTES - len(data))
+            if not chunk:
+                raise ConnectionResetError
+            data += chunk
+        return data
 
 
 class Qc:
@@ -144,7 +153,13 @@ class Qc:
         self._random = random.SystemRandom() if seed is None else random.Random(f"{seed}/{config.qc}")  # noqa: S311
         self._sequence = 0
         self._offset = 0
-        self._ends = [End(folder, self._lost) for folder in config.ends]
+        self._ends = [End(folder, self._lost, self.set_rate) for folder in config.ends]
+
+    def set_rate(self, low: int, high: int) -> None:
+        """Make low to high bytes a slot from the next one on. Either end may ask; both usually do."""
+        if (low, high) != (self.config.low, self.config.high):
+            self.config = QcConfig(self.config.qc, low, high, self.config.ends)
+            self._journal.event("rate", qc=self.config.qc, low=low, high=high)
 
     def make(self, slot: int) -> None:
         """Make the block of `slot` and hand it to both ends. It is empty at rate 0: time passes all the same."""
@@ -171,9 +186,8 @@ def _reread(path: Path, qcs: dict[str, Qc], journal: Journal) -> None:
         return
     for config in new.qcs:
         qc = qcs.get(config.qc)
-        if qc is not None and (qc.config.low, qc.config.high) != (config.low, config.high):
-            qc.config = QcConfig(config.qc, config.low, config.high, qc.config.ends)
-            journal.event("rate", qc=config.qc, low=config.low, high=config.high)
+        if qc is not None:
+            qc.set_rate(config.low, config.high)
 
 
 def main(path: Path) -> int:

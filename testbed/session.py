@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ _PROGRESS_S = 5.0
 class Options:
     """What the user asked of a run, beyond the network itself."""
 
-    mode: str
+    parameters: Mapping[str, Any]  # of the controller, at the start
     apps: int
     duration_s: float | None
     seed: int
@@ -54,8 +55,8 @@ def run(
 
     print(f"{plan.topology.name}: {plan.topology.description or 'a QKD network'}; run directory {directory.path}")
     emulation = Emulation(
-        plan, directory, outside=outside, mode=options.mode, seed=options.seed if options.seeded_qcs else None,
-        user_database=user_database, say=say,
+        plan, directory, outside=outside, parameters=options.parameters,
+        seed=options.seed if options.seeded_qcs else None, user_database=user_database, say=say,
     )  # fmt: skip
     facts: dict[str, Any] = {}
     died: list[str] = []
@@ -77,7 +78,7 @@ def run(
                 ]
                 summary: dict[str, Any] = {
                     "topology": plan.topology.name,
-                    "mode": options.mode,
+                    "parameters": dict(options.parameters),
                     **measure.summarise(measure.read_run(directory.path)),
                     "links": links,
                     **facts,

@@ -97,7 +97,7 @@ class World:
         """Start an agent a node and register them."""
         for name in LINKS:
             self.agents[name] = Agent(self, name)
-            assert self.register(name).status == 204
+            assert self.register(name).ok
 
     def register(self, name: str, caller: str | None = None) -> Reply:
         """A node's registration."""
@@ -324,13 +324,14 @@ def test_operator_sees_links_with_rates_and_stock(world):
         for node, requested in (("a", 16), ("b", 0), ("d", 32)):
             status = {"qc": "ab", "generated_bytes": 40, "requested_bytes": requested, "stored_bytes": 40 * slot}
             path = f"/qkd/v1/nodes/{node}/qc_status"
-            assert world.call(Role.NODE, node, "POST", path, {"slot": slot, "qcs": [status]}).status == 204
+            assert world.call(Role.NODE, node, "POST", path, {"slot": slot, "qcs": [status]}).ok
 
     link = next(q for q in world.operator("links")["links"] if q["qc"] == "ab")
 
     assert link == {
-        "qc": "ab", "ends": ["a", "b"], "generated_per_slot": 40.0, "requested_per_slot": 48.0, "stored_bytes": 80
-    }
+        "qc": "ab", "ends": ["a", "b"], "generated_per_slot": 40.0, "requested_per_slot": 48.0, "stored_bytes": 80,
+        "reserved_per_slot": link["reserved_per_slot"],
+    }  # fmt: skip
 
 
 def test_operator_sees_nodes_and_parameters(world):
@@ -339,7 +340,9 @@ def test_operator_sees_nodes_and_parameters(world):
     status = world.operator("status")
 
     assert set("abcd") <= set(status["nodes"])
-    assert status["parameters"] == {"mode": "basic", "admission": "none", "path_policy": "shortest"}
+    assert status["parameters"] == {
+        "mode": "basic", "ttl_slots": 15, "keys_ahead": 4, "admission": "none", "path_policy": "shortest"
+    }  # fmt: skip
     found = next(s for s in world.operator("key_sessions")["key_sessions"] if s["ksid"] == session["ksid"])
     assert (found["state"], found["path"], found["mode"]) == ("open", ["b", "c"], "basic")
 
@@ -383,6 +386,121 @@ def test_journal_has_the_times_of_an_initialisation(world):
     assert 0 < mine[2]["path_chosen"] <= mine[2]["agents_informed"]
 
 
+def report(world: World, slot: int, generated: dict[str, int], requested: int = 0) -> None:
+    """All nodes report a slot: what each QC made, and requests of `requested` bytes to each at its first end."""
+    for node, links in LINKS.items():
+        qcs = [
+            {"qc": qc, "generated_bytes": generated[qc], "stored_bytes": 0,
+             "requested_bytes": requested if node == min(node, peer) else 0}
+            for qc, peer in links.items()
+        ]  # fmt: skip
+        reply = world.call(Role.NODE, node, "POST", f"/qkd/v1/nodes/{node}/qc_status", {"slot": slot, "qcs": qcs})
+        assert reply.ok, reply
+
+
+@pytest.fixture
+def admitting(alone) -> World:
+    """A controller of its own, whose QCs have made 40 bytes a slot for 5 slots, but `cd` only 4."""
+    alone.start().wait_ready(20)
+    alone.start_agents()
+    for slot in range(1, 6):
+        report(alone, slot, {"ab": 40, "bc": 40, "ac": 40, "cd": 4}, requested=1)
+    return alone
+
+
+def set_parameters(world: World, **parameters: Any) -> Reply:
+    """The operator changes parameters."""
+    return world.call(Role.OPERATOR, "op", "PATCH", "/qkd/v1/parameters", parameters)
+
+
+def refusal(world: World, master: str, slave: str, **qos: Any) -> Reply:
+    """The answer to the second side of a new session."""
+    pair = new_pair()
+    world.new_app(slave, pair, "slave")
+    return world.new_app(master, pair, "master", {"qos": qos})
+
+
+def test_equation_1_refuses_what_measured_rates_do_not_cover(admitting):
+    """20 generated minus 5 requested on cd is less than a key of 128 bits; other paths and smaller keys are fine."""
+    set_parameters(admitting, admission="eq1")
+
+    refused = refusal(admitting, "a", "d")
+
+    assert (refused.status, refused.detail("cause"), refused.detail("qc")) == (503, "refused", "cd")
+    assert (refused.detail("needed_bytes"), refused.detail("available_bytes")) == (16, 15)
+    assert "cd" in refused.message
+    assert admitting.operator("refusals")["refusals"][-1]["qc"] == "cd"
+    assert refusal(admitting, "a", "d", key_size_bits=120).status == 200
+    assert refusal(admitting, "a", "c").status == 200
+
+
+def test_reserve_refuses_what_declared_rates_exceed_and_ends_give_back(admitting):
+    """128 bits every 0.5 s are 32 bytes a slot of 40 on a link: one such session fits, two do not."""
+    set_parameters(admitting, admission="reserve")
+    fast = {"key_size_bits": 128, "interval_s": 0.5}
+
+    first = refusal(admitting, "a", "c", **fast)
+    second = refusal(admitting, "c", "a", **fast)
+
+    assert first.status == 200
+    assert (second.status, second.detail("qc")) == (503, "ac")
+    assert (second.detail("needed_bytes"), second.detail("available_bytes")) == (160, 40)
+    link = next(q for q in admitting.operator("links")["links"] if q["qc"] == "ac")
+    assert link["reserved_per_slot"] == 32.0
+    admitting.call(Role.OPERATOR, "op", "DELETE", f"/qkd/v1/key_sessions/{first.body['ksid']}")
+    assert refusal(admitting, "c", "a", **fast).status == 200
+
+
+def test_reserve_counts_the_cost_of_the_mode(admitting):
+    """Over two links BASIC takes two units of the first one, OTP one."""
+    set_parameters(admitting, admission="reserve")
+    qos = {"key_size_bits": 24, "interval_s": 1}
+
+    assert refusal(admitting, "a", "d", **qos).status == 200
+    set_parameters(admitting, mode="qkp")
+    assert refusal(admitting, "a", "d", key_size_bits=128, interval_s=5).status == 200
+
+
+def test_parameters_change_at_run_time_and_reach_the_nodes(world):
+    """With the answer to their next report; sessions go on, and the journal has the change."""
+    session = world.open("b", "c")
+    try:
+        assert set_parameters(world, mode="otp", ttl_slots=20).body["mode"] == "otp"
+        reply = world.call(Role.NODE, "a", "POST", "/qkd/v1/nodes/a/qc_status", {"slot": 9, "qcs": []})
+    finally:
+        set_parameters(world, mode="basic", ttl_slots=15)
+
+    assert reply.body["parameters"] == {"mode": "otp", "ttl_slots": 20, "keys_ahead": 4}
+    assert session["ksid"] in [s["ksid"] for s in world.operator("key_sessions")["key_sessions"]]
+    events = journal.read(world.directory / "ctl" / "journal.jsonl")
+    assert [e["mode"] for e in events if e["event"] == "parameters"][-2:] == ["otp", "basic"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"mode": "magic"}, "mode"), ({"ttl_slots": 0}, "ttl_slots"), ({"keys_ahead": "4"}, "keys_ahead"),
+     ({"admission": "maybe"}, "admission"), ({"path_policy": "longest"}, "path_policy"), ({"colour": 1}, "colour")],
+)  # fmt: skip
+def test_wrong_parameter_is_refused_by_name_and_changes_nothing(world, change, field):
+    """Not even the right ones beside it."""
+    before = world.operator("parameters")
+
+    reply = set_parameters(world, ttl_slots=99) if not change else set_parameters(world, **({"keys_ahead": 7} | change))
+
+    assert (reply.status, reply.detail("field")) == (400, field)
+    assert world.operator("parameters") == before
+
+
+def test_rate_of_a_qc_reaches_the_nodes_at_its_ends(world):
+    """And no other; an unknown QC is 404."""
+    assert world.call(Role.OPERATOR, "op", "PUT", "/qkd/v1/qcs/ab/rate", {"low": 1, "high": 2}).status == 204
+    rates = {n: world.register(n).body["rates"] for n in "abcd"}
+
+    assert rates == {"a": {"ab": [1, 2]}, "b": {"ab": [1, 2]}, "c": {}, "d": {}}
+    assert world.call(Role.OPERATOR, "op", "PUT", "/qkd/v1/qcs/xy/rate", {"low": 1, "high": 2}).status == 404
+    assert world.call(Role.OPERATOR, "op", "PUT", "/qkd/v1/qcs/ab/rate", {"low": 2, "high": 1}).status == 400
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_the_controller_at_once(alone, number):
     """Also with its OpenFlow part, whose threads would not end by themselves."""
@@ -415,7 +533,8 @@ def test_port_in_use_is_one_line(alone):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"mode": "magic"}, "mode"), ({"colour": 1}, "colour"), ({"openflow": 3}, "openflow")]
+    ("change", "said"),
+    [({"parameters": {"mode": "x"}}, "mode"), ({"colour": 1}, "colour"), ({"openflow": 3}, "openflow")],
 )
 def test_malformed_configuration_is_one_line(alone, change, said):
     """Names the member; exit status 2."""

@@ -74,14 +74,15 @@ def ids(reply: Reply) -> list[str]:
     return [k["key_ID"] for k in reply.body["keys"]]
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """Three nodes in a row with QCs fast enough for any test."""
+@pytest.fixture(scope="module", params=["basic", "qkp", "otp"])
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """Three nodes in a row with QCs fast enough for any test, in each mode: the promises are the same in all."""
     stack = Network(tmp_path_factory.mktemp("net"))
     stack.callers = {}
+    stack.mode = request.param
     try:
         stack.start_postgres()
-        stack.start_nodes(LINKS, HOME)
+        stack.start_nodes(LINKS, HOME, mode=request.param)
         stack.start_qcs(LINKS, low=4000, high=4000, slot_s=0.5)
         stack.open(ALICE, BOB)
         stack.open(ALICE, CAROL)
@@ -196,7 +197,7 @@ def test_dead_relay_is_named_and_serves_again_after_its_restart(network):
     """kill -9 of the node in the middle: an error that names the hop; after the restart keys flow, without help."""
     network.nodes["b"].kill()
 
-    failed = network.enc_keys(ALICE, CAROL)
+    failed = network.enc_keys(ALICE, CAROL, number=5)
 
     assert (failed.status, failed.detail("cause"), failed.detail("hop")) == (503, "relay_broken", "b")
     network.start_node("b").wait_ready()
@@ -208,7 +209,7 @@ def test_database_restart_fails_requests_and_heals(network):
     """While PostgreSQL is away requests fail with its cause; afterwards they work, without help."""
     network.postgres.kill()
 
-    failed = network.enc_keys(ALICE, BOB)
+    failed = network.enc_keys(ALICE, BOB, number=5)
 
     assert (failed.status, failed.detail("cause")) == (503, "database_unreachable")
     network.start_postgres()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from node.blocks import ACK, Block, receive
+from node.blocks import Block, acknowledge, ask_rate, receive
 from telemetry import journal
 from testbed.processes import Process
 
@@ -30,6 +30,7 @@ class Module:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.blocks: list[Block] = []
+        self.wanted_rate: tuple[int, int] | None = None
         self._connections: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         fd = os.open(folder, os.O_PATH)
@@ -52,7 +53,9 @@ class Module:
         try:
             while block := receive(connection):
                 self.blocks.append(block)
-                connection.sendall(ACK.pack(block.sequence))
+                if self.wanted_rate is not None:
+                    connection.sendall(ask_rate(*self.wanted_rate))
+                connection.sendall(acknowledge(block.sequence))
         except OSError:
             pass
         finally:
@@ -180,6 +183,16 @@ def test_rate_changes_while_running(emulator):
     until(lambda: a.blocks[-1].slot > slot + 3)
 
     assert len(a.blocks[-1].payload) == 0
+
+
+@pytest.mark.parametrize("end", ["a", "b"])
+def test_node_at_either_end_sets_the_rate(emulator, end):
+    """As an SDN agent sets a QKD device; the other end gets blocks of the new length, too."""
+    modules = {"a": emulator.module("a"), "b": emulator.module("b")}
+    emulator.start()
+    modules[end].wanted_rate = 300, 310
+
+    assert until(lambda: all(m.blocks and 300 <= len(m.blocks[-1].payload) <= 310 for m in modules.values()))
 
 
 def test_journal_says_what_was_made_and_not_the_bytes(emulator):

@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etsi.secret import Secret
-from node.modes import BASIC
 from node.pads import otp
 from node.ranges import Shortage, Stream, allocate, oldest_live_slot, oldest_promised_slot
 
@@ -44,13 +43,6 @@ def test_a_refusal_names_the_tightest_qc_and_its_lack(streams, needs):
         assert result.short_bytes == max(lacks.values()) == lacks[result.qc] > 0
     else:
         assert all(n <= streams[qc].available for qc, n in needs)
-
-
-def test_basic_costs_two_units_on_the_first_link_and_one_on_every_other():
-    """The paper's cost of BASIC; over one link the key is the range itself."""
-    assert BASIC.cost_per_link(1) == (1,)
-    assert BASIC.cost_per_link(3) == (2, 1, 1)
-    assert BASIC.needs(["x", "y"], 16) == [("x", 32), ("y", 16)]
 
 
 def test_ttl_counts_slots_from_the_one_a_byte_was_made_in():

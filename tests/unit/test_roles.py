@@ -44,6 +44,9 @@ EXPECTED = {
         "GET /qkd/v1/links": {OPERATOR},
         "GET /qkd/v1/key_sessions": {OPERATOR},
         "GET /qkd/v1/refusals": {OPERATOR},
+        "GET /qkd/v1/parameters": {OPERATOR},
+        "PATCH /qkd/v1/parameters": {OPERATOR},
+        "PUT /qkd/v1/qcs/<path:qc>/rate": {OPERATOR},
     },
     "sae": {
         "POST /sae/v1/connections": {SAE},

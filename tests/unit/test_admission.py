@@ -1,0 +1,62 @@
+"""Whether a key session may start."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import node.modes
+from controller.admission import ADMISSION_POLICIES, MODES, Demand, QcView
+from etsi.gs004 import QoS
+
+views = st.lists(
+    st.builds(
+        QcView, st.sampled_from(["q1", "q2", "q3"]), st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 1000),
+        st.integers(0, 15), st.floats(0, 100),
+    ),
+    min_size=1, max_size=4, unique_by=lambda v: v.qc,
+)  # fmt: skip
+sizes = st.sampled_from([64, 128, 256, 512])
+
+
+@given(views, sizes)
+def test_equation_1_admits_when_the_tightest_qc_covers_one_key(path, size):
+    """And a refusal names that QC, the key's bytes and what there is."""
+    refused = ADMISSION_POLICIES["eq1"](path, Demand(QoS(size), [1.0] * len(path)))
+    left = {v.qc: v.generated_bytes - v.requested_bytes for v in path}
+
+    if refused is None:
+        assert min(left.values()) >= size // 8
+    else:
+        assert left[refused.qc] == min(left.values()) < refused.needed_bytes == size // 8
+        assert refused.available_bytes == max(0, left[refused.qc])
+
+
+@given(views, sizes, st.floats(0.5, 60))
+def test_reserve_admits_when_every_qc_carries_all_that_is_declared(path, size, interval_s):
+    """And a refusal names one that does not."""
+    demand = Demand(QoS(size, interval_s), [2.0] + [1.0] * (len(path) - 1))
+    refused = ADMISSION_POLICIES["reserve"](path, demand)
+
+    if refused is None:
+        for hop, view in enumerate(path):
+            slots = max(1, view.slots)
+            assert (demand.per_slot(hop) + view.reserved_per_slot) * slots <= view.generated_bytes + 1e-6
+    else:
+        assert refused.needed_bytes > refused.available_bytes
+        assert refused.qc in {v.qc for v in path}
+
+
+@given(st.sampled_from(sorted(MODES)), st.integers(1, 8), st.integers(1, 16))
+def test_cost_is_what_nodes_take(mode, hops, keys_ahead):
+    """The controller's cost of a key is the nodes' for a batch of 128-bit keys, divided by its number."""
+    strategy = node.modes.MODES[mode]
+    number = strategy.number_at_once(1, keys_ahead)
+    taken = [n_bytes / number / 16 for _, n_bytes in strategy.needs([str(i) for i in range(hops)], 16, number)]
+
+    assert all(abs(a - b) < 1e-9 for a, b in zip(taken, MODES[mode](hops, keys_ahead), strict=True))
+
+
+def test_controller_and_nodes_know_the_same_modes():
+    """By the same names."""
+    assert set(MODES) == set(node.modes.MODES)

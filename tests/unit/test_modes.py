@@ -1,0 +1,58 @@
+"""What keys cost on each link, by mode."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.modes import MODES
+
+QCS = [f"q{i}" for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "hops", "number", "needs"),
+    [
+        # The paper: two keys' worth on the first link, one on every other.
+        ("basic", 3, 1, [32, 16, 16]),
+        ("basic", 2, 3, [96, 48]),
+        # One AES key a link, and the new keys from the first one.
+        ("qkp", 3, 4, [16 + 64, 16, 16]),
+        ("qkp", 2, 1, [32, 16]),
+        # One unit a link and nothing more.
+        ("otp", 3, 1, [16, 16, 16]),
+        # Over one link the keys are the range itself.
+        ("basic", 1, 2, [32]),
+        ("qkp", 1, 4, [64]),
+        ("otp", 1, 1, [16]),
+    ],
+)
+def test_cost_of_128_bit_keys(mode, hops, number, needs):
+    """In bytes of each QC of the path."""
+    assert MODES[mode].needs(QCS[:hops], 16, number) == list(zip(QCS, needs, strict=False))
+
+
+def test_longer_keys_travel_under_a_longer_aes_key():
+    """A shared key of 128 bits must not carry keys that promise more."""
+    assert [MODES["qkp"].shared_bytes(n, 4) for n in (8, 16, 17, 32, 1024)] == [16, 16, 32, 32, 32]
+
+
+@given(st.sampled_from(sorted(MODES)), st.integers(1, 8), st.integers(1, 200), st.data())
+def test_makeable_is_what_the_needs_allow_and_not_one_more(mode, hops, key_bytes, data):
+    """The number of keys that status may promise can really be made at once."""
+    available = data.draw(st.lists(st.integers(0, 4000), min_size=hops, max_size=hops))
+    number = MODES[mode].makeable(available, key_bytes)
+
+    def fits(n: int) -> bool:
+        needs = MODES[mode].needs(QCS[:hops], key_bytes, n)
+        return all(need <= have for (_, need), have in zip(needs, available, strict=True))
+
+    assert number == 0 or fits(number)
+    assert not fits(number + 1)
+
+
+def test_only_modes_that_look_ahead_make_more_than_is_missing():
+    """And never fewer."""
+    assert [MODES[m].number_at_once(1, 4) for m in ("basic", "otp", "qkp")] == [1, 1, 4]
+    assert MODES["qkp"].number_at_once(7, 4) == 7
