@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test bench setup lint unit pictures lock clean
+.PHONY: demo test bench audit setup lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -13,6 +13,10 @@ test: setup ## linter, type checker and the whole test suite (needs root)
 
 bench: setup ## delivery times beside the floor that the network sets, for links of 0, 5 and 20 ms
 	$(PYTHON) -P -m testbed.bench
+
+RUN ?= runs/latest
+audit: setup ## replay a run's records against the rules of key material: make audit RUN=DIR
+	@$(PYTHON) -P -m testbed.audit $(RUN)
 
 unit: setup ## only the pure tests, in seconds, without root
 	$(PYTHON) -m pytest tests/unit

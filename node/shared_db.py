@@ -83,6 +83,15 @@ def install_schema(url: str, schema: str, role: str | None) -> None:
             connection.execute(psycopg.sql.SQL(grant).format(schema=name, role=psycopg.sql.Identifier(role)))
 
 
+def read_allocations(url: str, schema: str) -> list[tuple[str, int, int, str]]:
+    """Every allocation ever made, as (QC, start, end, request), for its owner to audit."""
+    query = psycopg.sql.SQL("SELECT qc, start_at, end_at, request::text FROM {}.allocation").format(
+        psycopg.sql.Identifier(schema)
+    )
+    with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
+        return connection.execute(query).fetchall()
+
+
 class SharedDatabase:
     """A pool of connections to the shared database as node `node`."""
 

@@ -18,6 +18,9 @@ qkd sessions          key sessions with their path
 qkd saes              applications, their nodes and their UUIDs
 qkd open A B          application A opens a key session with B (names or UUIDs)
 qkd close KSID        end a key session
+qkd set               what can be set, and how it is set now
+qkd set NAME VALUE    mode basic|qkp|otp, ttl_slots N, keys_ahead N, admission none|eq1|reserve, path_policy shortest
+qkd set rate QC LOW-HIGH   bytes a slot that a QC makes (QC: a name from 'qkd links', or all)
 """
 
 
@@ -52,16 +55,17 @@ class QkdCLI(CLI):
 
     def do_qkd(self, line: str) -> None:
         """QKD commands; `qkd` alone lists them."""
-        commands: dict[str, tuple[Callable[..., None], int]] = {
-            "status": (self._status, 0), "links": (self._links, 0), "sessions": (self._sessions, 0),
-            "saes": (self._saes, 0), "open": (self._open, 2), "close": (self._close, 1),
+        commands: dict[tuple[str, int], Callable[..., None]] = {
+            ("status", 0): self._status, ("links", 0): self._links, ("sessions", 0): self._sessions,
+            ("saes", 0): self._saes, ("open", 2): self._open, ("close", 1): self._close,
+            ("set", 0): self._show, ("set", 2): self._set, ("set", 3): self._set_rate,
         }  # fmt: skip
         word, *arguments = line.split() or ["help"]
-        if word not in commands or len(arguments) != commands[word][1]:
+        if (word, len(arguments)) not in commands:
             output(_HELP)
             return
         try:
-            commands[word][0](*arguments)
+            commands[word, len(arguments)](*arguments)
         except Unreachable as error:
             output(f"no answer: {error}\n")
 
@@ -125,6 +129,26 @@ class QkdCLI(CLI):
         # By its master, which then asks for no more keys; behind its back it would take the end for an error.
         reply = room.sae(master, "DELETE", f"/sae/v1/sessions/{ksid.lower()}").result()
         output("closed\n" if reply.ok else f"not closed: {reply.message}\n")
+
+    def _show(self) -> None:
+        reply = self._emulation.control_room.controller("GET", "/qkd/v1/parameters")
+        output(table(("parameter", "value"), sorted(reply.body.items())))
+
+    def _set(self, name: str, value: str) -> None:
+        wanted = {name: int(value) if value.isascii() and value.isdigit() else value}
+        reply = self._emulation.control_room.controller("PATCH", "/qkd/v1/parameters", wanted)
+        output(f"{name} is {reply.body[name]} now\n" if reply.ok else f"not set: {reply.message}\n")
+
+    def _set_rate(self, what: str, qc: str, rate: str) -> None:
+        low, dash, high = rate.partition("-")
+        if what != "rate" or not dash or not (low.isdigit() and high.isdigit()):
+            output(_HELP)
+            return
+        names = [q.name for link in self._emulation.plan.topology.links for q in link.qcs]
+        for name in names if qc == "all" else [qc]:
+            body = {"low": int(low), "high": int(high)}
+            reply = self._emulation.control_room.controller("PUT", f"/qkd/v1/qcs/{name}/rate", body)
+            output(f"{name} makes {rate} bytes a slot from now on\n" if reply.ok else f"{name}: {reply.message}\n")
 
     def _find(self, name: str) -> SaePlan | None:
         sae = self._emulation.plan.sae(name)

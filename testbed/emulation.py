@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import platform
 import secrets
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+
 from mtls.authority import Authority
 from mtls.call import Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
+from node.shared_db import read_allocations
+from testbed.audit import RECORDS
 from testbed.cluster import Cluster, ClusterError, node_url
 from testbed.control_room import ControlRoom
 from testbed.errors import UserError
+from testbed.namespaces import call_in_network
 from testbed.network import Network
 from testbed.open_vswitch import OpenVSwitch
 from testbed.plan import CONTROLLER, DATABASE, DATABASE_PORT, OPENFLOW_PORT, OPERATOR, Plan, SaePlan
@@ -75,6 +82,7 @@ class Emulation:
         self._user_database = user_database
         self._say = say
         self._network: Network | None = None
+        self._cluster: Cluster | None = None
         self._control_room: ControlRoom | None = None
         self._credentials: dict[Identity, Credentials] = {}
 
@@ -110,6 +118,9 @@ class Emulation:
         """Take everything down, whatever of it is up."""
         if self._control_room is not None:
             self._control_room.close()
+        self.processes.stop("qcs", "sae", "node")
+        if self.links:  # the network was up
+            self._collect_records()
         self.processes.stop()
         if self._network is not None:
             self._network.stop()
@@ -139,6 +150,28 @@ class Emulation:
             "open_vswitch": switch.splitlines()[0].rpartition(" ")[2] if switch else "unknown",
             "postgresql": "the user's" if database else Cluster.version(),
         }
+
+    def _collect_records(self) -> None:
+        """Write down what an audit needs, now that nothing changes any more."""
+        nodes = {}
+        try:
+            for node in self.plan.nodes:
+                path = self.run.path / "nodes" / node / "local.db"
+                command = [sys.executable, "-P", "-m", "node.account", str(path)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                nodes[node] = json.loads(done.stdout)
+            if self._user_database is not None:
+                url = self._user_database.url
+                # That server lives in the machine's own network.
+                allocations = call_in_network(self._outside, lambda: read_allocations(url, self._schema))
+            else:
+                assert self._cluster is not None  # noqa: S101 - the network was up
+                with self._cluster.admin_url() as url:
+                    allocations = read_allocations(url, self._schema)
+        except (subprocess.CalledProcessError, psycopg.Error, OSError) as error:
+            self._say(f"no audit: the run's records cannot be read ({type(error).__name__})")
+            return
+        self.run.write(RECORDS, {"nodes": nodes, "allocations": allocations})
 
     def _start_network(self) -> None:
         self._say("starting Open vSwitch")
@@ -198,6 +231,7 @@ class Emulation:
         )
         cluster.wait_ready(process.alive, process.log)
         cluster.create(self._schema)
+        self._cluster = cluster
 
     @property
     def _schema(self) -> str:

@@ -137,14 +137,22 @@ class Processes:
         """Those that ended though nobody stopped them."""
         return [p for p in self._started if p.wanted and not p.alive()]
 
-    def stop(self) -> None:
-        """Stop all, the last ones started first; neighbours of one kind (`node-a`, `node-b`) end at the same time."""
-        for process in self._started:
+    def stop(self, *kinds: str) -> None:
+        """Stop all (of `kinds`, if given), the last ones started first.
+
+        Neighbours of one kind (`node-a`, `node-b`) end at the same time.
+        """
+        chosen = [p for p in self._started if not kinds or _kind(p) in kinds]
+        for process in chosen:
             process.wanted = False
-        for _, kind in itertools.groupby(reversed(self._started), key=lambda p: p.name.partition("-")[0]):
+        for _, kind in itertools.groupby(reversed(chosen), key=_kind):
             together = list(kind)
             for process in together:
                 process.ask_to_stop()
             for process in together:
                 process.stop()
-        self._started.clear()
+        self._started = [p for p in self._started if p not in chosen]
+
+
+def _kind(process: Process) -> str:
+    return process.name.partition("-")[0]

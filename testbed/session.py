@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtls.call import Reply, Unreachable
-from testbed import measure
+from testbed import audit, measure
 from testbed.cli import QkdCLI, link_table, table
 from testbed.emulation import Emulation
 from testbed.errors import UserError
@@ -84,11 +84,20 @@ def run(
                     **facts,
                     "seed": options.seed,
                     "died": died,
+                    "audit": _audit(directory.path),
                 }
                 _write(directory.path / "summary.json", summary)
                 print("\n" + _for_people(summary, directory.path), flush=True)
     pairs = summary["pairs"]
-    return 0 if pairs["compared"] == pairs["identical"] and not died else 1
+    sound = pairs["compared"] == pairs["identical"] and summary["audit"]["verdict"] != "violated"
+    return 0 if sound and not died else 1
+
+
+def _audit(path: Path) -> dict[str, Any]:
+    try:
+        return audit.load(path).to_json()
+    except ValueError as error:
+        return {"verdict": "not possible", "findings": [str(error)]}
 
 
 def _work(emulation: Emulation, options: Options, say: Any) -> None:
@@ -144,9 +153,20 @@ def _for_people(summary: dict[str, Any], path: Path) -> str:
             table(("keys over", "delivered", "p50 ms", "p95 ms", "max ms"), rows),
             f"Key errors    {errors}",
             f"Key pairs     {pairs['compared']} compared, {pairs['identical']} identical",
+            f"Audit         {_verdict(summary['audit'])}",
             f"Links         shaped by {summary['shaper']}, Open vSwitch datapath {summary['datapath']}",
             f"Seed          {summary['seed']}",
             *(f"DIED          {line}" for line in summary["died"]),
             f"Summary       {path / 'summary.json'}",
         ]
     )
+
+
+def _verdict(found: Mapping[str, Any]) -> str:
+    if found["verdict"] == "clean":
+        checked = found["checked"]
+        return (
+            f"clean: {checked['bytes_generated']} bytes made, {checked['allocations']} allocations,"
+            f" {checked['ranges_taken']} ranges taken"
+        )
+    return f"{found['verdict'].upper()}: {'; '.join(found['findings'][:3])}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 
 import pytest
@@ -31,6 +32,11 @@ def test_run_of_a_given_length_ends_with_a_summary_and_status_0(tmp_path):
     assert summary["datapath"] in ("kernel", "user")
     assert summary["seed"] == 3
     assert summary["versions"]["python"]
+    assert summary["audit"]["verdict"] == "clean"
+    assert summary["audit"]["checked"]["ranges_taken"] > 0
+    command = ["make", "-s", "audit", f"RUN={run}"]
+    audited = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (audited.returncode, audited.stdout.splitlines()[-1]) == (0, "verdict: clean"), audited.stderr
     assert "6 requested, 6 admitted" in done.stdout
     assert (ROOT / "runs" / "latest").resolve() == run
     assert not machine.left_behind(run)

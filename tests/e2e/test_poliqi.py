@@ -189,8 +189,43 @@ def test_cli_knows_qkd_commands(poliqi):
     poliqi.wait_for(f"no key session '{ksid}'")
     poliqi.cli("qkd open library nobody")
     poliqi.wait_for("no application 'nobody'")
+    poliqi.cli("qkd set mode magic")
+    poliqi.wait_for("not set: mode: expected one of basic, qkp, otp")
+    poliqi.cli("qkd set keys_ahead 3")
+    poliqi.wait_for("keys_ahead is 3 now")
+    poliqi.cli("qkd set")
+    poliqi.wait_for(r"keys_ahead +3\n")
     poliqi.cli("qkd nonsense")
     poliqi.wait_for("qkd sessions +key sessions with their path")
+
+
+def test_mode_changes_while_sessions_run(poliqi):
+    """From BASIC to QKP to OTP: the sessions that run get keys in each, and nobody notices but the journals."""
+    def modes() -> list[str]:
+        events = [e for p in (poliqi.directory / "nodes").rglob("journal.jsonl") for e in journal.read(p)]
+        return [e["mode"] for e in sorted(events, key=lambda e: e["time"]) if e.get("request") == "enc_keys"]
+
+    try:
+        for mode in ("qkp", "otp"):
+            poliqi.cli(f"qkd set mode {mode}")
+            assert until(lambda mode=mode: mode in modes()[-3:])
+    finally:
+        poliqi.cli("qkd set mode basic")
+    assert until(lambda: modes()[-1] == "basic")
+    master, slave, _ = open_session(poliqi, "military", "finance")
+    key = get_key(poliqi, "military", master, slave)
+    assert get_key_with_id(poliqi, "finance", slave, master, key["key_ID"])["body"] == {"keys": [key]}
+
+
+def test_rate_of_a_qc_changes_while_it_runs(poliqi):
+    """By way of controller and agents, as the QKD device would be set; at both ends alike."""
+    poliqi.cli("qkd set rate telecom-finance/1 900-901")
+
+    def lengths() -> list[int]:
+        events = journal.read(poliqi.directory / "qcs" / "journal.jsonl")
+        return [e["n_bytes"] for e in events if e["event"] == "block" and e["qc"] == "telecom-finance/1"]
+
+    assert until(lambda: lengths()[-1] in (900, 901))
 
 
 def test_nothing_secret_is_readable_by_others(poliqi):

@@ -1,0 +1,41 @@
+"""`python -m node.account LOCAL.DB`: what a node's streams came to, as JSON for an audit. Never a key byte.
+
+Reads the local database of a node that is down; it needs no key, because only what is sealed there is secret.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def account(path: Path) -> dict[str, Any]:
+    """`streams`: head, bytes generated, used, expired and stored of each QC. `taken`: every range that was used.
+
+    A taken range says [QC, start, end, newest slot and TTL at that moment, request].
+    """
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        streams = database.execute(
+            "SELECT s.qc, s.head, s.generated, s.used, s.expired, coalesce(sum(f.end - f.start), 0)"
+            " FROM stream s LEFT JOIN fragment f USING (qc) GROUP BY s.qc ORDER BY s.qc"
+        ).fetchall()
+        taken = database.execute("SELECT qc, start, end, slot, ttl, request FROM taken ORDER BY rowid").fetchall()
+    finally:
+        database.close()
+    names = ("qc", "head", "generated", "used", "expired", "stored")
+    return {"streams": [dict(zip(names, row, strict=True)) for row in streams], "taken": taken}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python -m node.account LOCAL.DB", file=sys.stderr)
+        sys.exit(2)
+    try:
+        json.dump(account(Path(sys.argv[1])), sys.stdout)
+    except sqlite3.Error as error:
+        print(f"account: {sys.argv[1]}: {error}", file=sys.stderr)
+        sys.exit(2)

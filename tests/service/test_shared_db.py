@@ -1,0 +1,328 @@
+"""The shared database is what decides: a real PostgreSQL, asked by real nodes' clients, one after another and at once."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import psycopg
+import pytest
+
+from mtls.authority import Authority
+from mtls.identity import Identity, Role
+from node.key_stream import Held
+from node.ranges import Range, Shortage, Stream, allocate
+from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
+from testbed.cluster import node_url
+from tests.service.stack import LOOPBACK, Stack
+
+ALICE, BOB, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 4))
+KSID = str(uuid.UUID(int=9))
+OWNER = KeyOwner(KSID, ALICE, BOB, "b")
+KEY_BYTES = 32
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A network of which only the shared database runs."""
+    stack = Stack(tmp_path_factory.mktemp("shared-db"))
+    try:
+        stack.start_postgres()
+        yield stack
+    finally:
+        stack.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Three nodes and the QCs between them; the QCs' names are this test's own."""
+
+    nodes: dict[str, SharedDatabase]
+    qcs: dict[str, tuple[str, str]]
+
+    def fill(self, n_bytes: int) -> None:
+        """All ends say that they hold the first `n_bytes` of their QCs."""
+        for name, node in self.nodes.items():
+            node.report([held(qc, n_bytes) for qc, ends in self.qcs.items() if name in ends])
+
+
+@pytest.fixture
+def ring(stack: Stack) -> Iterator[Ring]:
+    """Nodes a, b, c, each pair joined by a QC that both have announced."""
+    prefix = uuid.uuid4().hex[:8]
+    qcs = {f"{prefix}-{a}-{b}/1": (a, b) for a, b in (("a", "b"), ("b", "c"), ("a", "c"))}
+    nodes = {}
+    for name in "abc":
+        url = node_url(stack.issue(Role.NODE, name), stack.database, LOOPBACK, stack.database_port)
+        nodes[name] = SharedDatabase(url, stack.schema, name)
+        nodes[name].open()
+    try:
+        for qc, (a, b) in qcs.items():
+            nodes[b].register_qc(qc, a)
+            nodes[a].register_qc(qc, b)
+        yield Ring(nodes, qcs)
+    finally:
+        for node in nodes.values():
+            node.close()
+
+
+def held(qc: str, head: int, floor: int = 0) -> Held:
+    """What a node's store would say; the database looks at head and floor only."""
+    return Held(qc=qc, head=head, floor=floor, slot=0, stored=0, generated=0, used=0, expired=0)
+
+
+def request() -> str:
+    """The ID of a new request."""
+    return str(uuid.uuid4())
+
+
+def at_once(calls: list[Callable[[], object]], threads: int = 12) -> list[object]:
+    """What the calls return, made by that many threads; an exception of any of them is raised."""
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+def reported(stream: Stream, *, by_a: bool, head: int, floor: int) -> Stream:
+    """The stream after a report: greatest wins."""
+    if by_a:
+        return replace(stream, head_a=max(stream.head_a, head), floor_a=max(stream.floor_a, floor))
+    return replace(stream, head_b=max(stream.head_b, head), floor_b=max(stream.floor_b, floor))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_decides_as_the_rule_says(ring, seed):
+    """Whatever is reported and asked, from whichever end: the same ranges, the same shortage as node/ranges.py."""
+    rng = random.Random(seed)
+    streams = dict.fromkeys(ring.qcs, Stream())
+    given: dict[str, tuple[list[tuple[str, int]], list[Range]]] = {}
+    refused = 0
+    for _ in range(300):
+        name, node = rng.choice(list(ring.nodes.items()))
+        dice = rng.random()
+        if dice < 0.4:
+            own = [qc for qc, ends in ring.qcs.items() if name in ends]
+            reports = []
+            for qc in rng.sample(own, rng.randint(1, len(own))):
+                stream, by_a = streams[qc], name == ring.qcs[qc][0]
+                # Around what was said last, also below: a report that was overtaken.
+                head = max(0, (stream.head_a if by_a else stream.head_b) + rng.randint(-40, 120))
+                floor = rng.randint(0, head) if rng.random() < 0.1 else max(0, head - rng.randint(100, 400))
+                reports.append(held(qc, head, floor))
+                streams[qc] = reported(stream, by_a=by_a, head=head, floor=floor)
+            node.report(reports)
+        elif dice < 0.45 and given:
+            again, (needs, ranges) = rng.choice(list(given.items()))
+            assert node.allocate(again, needs) == ranges
+        else:
+            needs = [(qc, rng.randint(1, 60)) for qc in rng.sample(list(ring.qcs), rng.randint(1, 3))]
+            if rng.random() < 0.2:  # exactly what is there, or a byte too much
+                needs = [(qc, max(1, streams[qc].available + rng.randint(0, 1))) for qc, _ in needs]
+            expected, new = allocate(streams, needs), request()
+            found = node.allocate(new, needs)
+            if isinstance(expected, Shortage):
+                assert found == expected
+                refused += 1
+            else:
+                streams, ranges = expected
+                assert found == ranges
+                given[new] = needs, ranges
+        assert node.available(list(ring.qcs)) == {qc: stream.available for qc, stream in streams.items()}
+    assert len(given) > 30
+    assert refused > 30
+
+
+def test_a_crowd_on_crossing_paths_gets_ranges_of_its_own(ring, stack):
+    """All nodes ask at once for the QCs in every order while heads grow: no byte twice, none lost, no deadlock."""
+    rng = random.Random(1)
+    ring.fill(2000)
+    orders = [order for n in (1, 2, 3) for order in itertools.permutations(ring.qcs, n)]
+
+    def ask(name: str, qcs: tuple[str, ...], n_bytes: int) -> Callable[[], object]:
+        return lambda: ring.nodes[name].allocate(request(), [(qc, n_bytes + i) for i, qc in enumerate(qcs)])
+
+    def report(name: str, head: int, *, turned: bool) -> Callable[[], object]:
+        own = [held(qc, head) for qc, ends in ring.qcs.items() if name in ends]
+        return lambda: ring.nodes[name].report(own[::-1] if turned else own)
+
+    calls = [ask(rng.choice("abc"), order, rng.randint(1, 30)) for order in orders * 40]
+    calls += [report(name, 2000 + 10 * i, turned=i % 2 == 0) for i in range(100) for name in "abc"]
+    rng.shuffle(calls)
+    answers = at_once(calls, threads=24)
+
+    ranges = sorted((r for a in answers if isinstance(a, list) for r in a), key=lambda r: (r.qc, r.start))
+    assert any(isinstance(a, Shortage) for a in answers)
+    for qc in ring.qcs:
+        mine = [r for r in ranges if r.qc == qc]
+        # Nothing expired here, so they must also leave no hole: bytes of a refused request would be lost for ever.
+        assert [r.start for r in mine] == [0, *(r.end for r in mine[:-1])]
+        assert mine[-1].end <= 2990
+        assert ring.nodes["a"].available([qc]) == {qc: 2990 - mine[-1].end}
+    # The client would hide a deadlock by trying again; the server tells.
+    assert "deadlock" not in stack.postgres.log.read_text()
+
+
+def test_a_request_repeated_by_a_crowd_is_served_once(ring):
+    """Its answer was lost and it comes again, even at the same moment: one allocation, the same ranges for all."""
+    ring.fill(1000)
+    path, again = list(ring.qcs)[:2], request()
+    needs = [(path[1], 100), (path[0], 50)]
+
+    answers = at_once([lambda: ring.nodes["b"].allocate(again, needs)] * 40)
+
+    assert answers == [[Range(path[1], 0, 100), Range(path[0], 0, 50)]] * 40
+    assert ring.nodes["a"].available(path) == {path[0]: 950, path[1]: 900}
+
+
+def test_allocations_survive_a_crash_of_the_database(ring, stack):
+    """What was given before the server was killed is not given again, and a repeated request gets its old answer."""
+    ring.fill(1000)
+    qc, before = next(iter(ring.qcs)), request()
+    given = ring.nodes["a"].allocate(before, [(qc, 100)])
+
+    stack.postgres.kill()
+    stack.start_postgres()
+
+    assert ring.nodes["b"].allocate(before, [(qc, 100)]) == given
+    assert ring.nodes["b"].allocate(request(), [(qc, 100)]) == [Range(qc, 100, 200)]
+
+
+def test_a_qc_between_other_nodes_is_refused(ring):
+    """Two nodes that disagree about a QC's ends must not share a stream."""
+    qc = next(iter(ring.qcs))
+
+    with pytest.raises(psycopg.errors.RaiseException, match="registered between other nodes"):
+        ring.nodes["a"].register_qc(qc, "c")
+
+
+def make_keys(ring: Ring, number: int, owner: KeyOwner = OWNER) -> tuple[list[str], str, str]:
+    """(key IDs, request, QC) of as many keys on the QC a-b, all of one request."""
+    qc, key_ids, made = next(iter(ring.qcs)), [str(uuid.uuid4()) for _ in range(number)], request()
+    needs = [(qc, KEY_BYTES * number)]
+    answer = ring.nodes["a"].allocate(made, needs, key_ids=key_ids, key_bytes=KEY_BYTES, owner=owner)
+    assert answer == [Range(qc, KEY_BYTES * 0, KEY_BYTES * number)]
+    return key_ids, made, qc
+
+
+def fetch(ring: Ring, key_ids: list[str], *, node: str = "b", master: str = ALICE, slave: str = BOB):
+    """What the slave's KME gets: instructions, or the refusal."""
+    try:
+        return ring.nodes[node].deliver(master, slave, key_ids)
+    except (Foreign, NotFound) as refusal:
+        return type(refusal)
+
+
+def test_an_instruction_is_delivered_once_whoever_races(ring):
+    """Of many that fetch the same keys at the same moment one gets them; the others are told that there are none."""
+    ring.fill(1000)
+    key_ids, made, qc = make_keys(ring, 3)
+
+    # Also one by one and in other orders: keys of one request go together.
+    asked = [key_ids, key_ids[::-1], key_ids[:1], key_ids[1:2], key_ids[2:]] * 8
+    answers = at_once([lambda ids=ids: fetch(ring, ids) for ids in asked])
+
+    (ids, got), *more = [(ids, a) for ids, a in zip(asked, answers, strict=True) if a is not NotFound]
+    assert more == []
+    assert {(i.key_id, i.where.start, i.ahead) for i in got} == {
+        (key_id, KEY_BYTES * n, key_id not in ids) for n, key_id in enumerate(key_ids)
+    }
+    assert {(i.request, i.ksid, i.where.qc, len(i.where)) for i in got} == {(made, KSID, qc, KEY_BYTES)}
+
+
+def test_a_refused_fetch_delivers_nothing(ring):
+    """Another SAE's key is Foreign even beside an unknown one; else what cannot be had all together is NotFound."""
+    ring.fill(1000)
+    key_ids, _, _ = make_keys(ring, 2)
+    unknown = str(uuid.uuid4())
+
+    assert fetch(ring, key_ids, slave=MALLORY) is Foreign
+    assert fetch(ring, [unknown, key_ids[0]], slave=MALLORY) is Foreign
+    assert fetch(ring, [unknown, key_ids[0]]) is NotFound
+    assert fetch(ring, [key_ids[0], key_ids[0]]) is NotFound
+    assert fetch(ring, key_ids, master=MALLORY) is NotFound
+    assert fetch(ring, key_ids, node="c") is NotFound
+
+    assert {i.key_id for i in fetch(ring, key_ids)} == set(key_ids)
+    assert fetch(ring, key_ids, slave=MALLORY) is Foreign
+    assert fetch(ring, key_ids) is NotFound
+
+
+def test_a_repeated_delivery_gets_the_same_answer(ring, stack):
+    """Its answer was lost on the way and the same node asks again under the same ID; under another it gets nothing."""
+    ring.fill(1000)
+    key_ids, _, _ = make_keys(ring, 2)
+    call = "SELECT verdict, key_id FROM qkd_deliver(%s, 'b', %s, %s, %s::uuid[])"
+
+    with as_node(stack) as connection:
+        this, other = uuid.uuid4(), uuid.uuid4()
+        first, again, late = (
+            connection.execute(call, (delivery, ALICE, BOB, key_ids[:1])).fetchall() for delivery in (this, this, other)
+        )
+    assert sorted(first) == sorted(again) == sorted([("ok", uuid.UUID(key_ids[0])), ("ahead", uuid.UUID(key_ids[1]))])
+    assert late == [("missing", None)]
+
+
+def as_node(stack: Stack, **changes: str) -> psycopg.Connection:
+    """A bare connection with the certificate of node a, but for `changes`."""
+    url = node_url(stack.issue(Role.NODE, "a"), stack.database, LOOPBACK, stack.database_port)
+    options = {"options": f"-c search_path={stack.schema}", "connect_timeout": 5, "autocommit": True}
+    return psycopg.connect(url, **(options | changes))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *(f"SELECT * FROM {table}" for table in ("qc", "allocation", "key_instruction")),
+        *(f"DELETE FROM {table}" for table in ("qc", "allocation", "key_instruction")),
+        "UPDATE qc SET tail = 0",
+        "UPDATE key_instruction SET delivered = NULL",
+        "INSERT INTO qc (name, node_a, node_b) VALUES ('x', 'a', 'b')",
+        "TRUNCATE allocation",
+        "DROP FUNCTION qkd_report",
+        "CREATE TABLE mine ()",
+        "CREATE TABLE public.mine ()",
+        "CREATE SCHEMA mine",
+        "CREATE ROLE mine",
+        "SET ROLE postgres",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+    ],
+)
+def test_a_node_may_call_the_functions_and_nothing_else(stack, statement):
+    """Tables are out of a node's reach: it cannot read others' instructions, nor give a byte out again."""
+    with as_node(stack) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement)
+
+
+def test_a_node_cannot_put_tables_of_its_own_in_the_functions_way(ring, stack):
+    """The functions run with the owner's rights: a temporary `qc` that they would use instead is a way to take them."""
+    qc = next(iter(ring.qcs))
+    with as_node(stack) as connection:
+        try:
+            connection.execute("CREATE TEMPORARY TABLE qc (name text, node_a text, node_b text, head_a bigint,"
+                               " head_b bigint, floor_a bigint, floor_b bigint, tail bigint)")  # fmt: skip
+        except psycopg.errors.InsufficientPrivilege:
+            return
+        assert connection.execute("SELECT * FROM qkd_available(%s)", ([qc],)).fetchall() == [(qc, 0)]
+
+
+def test_without_a_nodes_certificate_there_is_no_way_in(stack, tmp_path):
+    """No certificate, an SAE's, the controller's, another network's, no TLS, or another user: PostgreSQL refuses."""
+    sae, controller = stack.issue(Role.SAE, ALICE), stack.issue(Role.CONTROLLER, "ctl")
+    stranger = Authority(tmp_path / "elsewhere").issue(Identity(Role.NODE, "a"))
+    refused = [
+        # A path that does not exist counts as none; without it libpq would look in the home directory.
+        ("client certificate", {"sslcert": str(tmp_path / "none"), "sslkey": str(tmp_path / "none")}),
+        ("authentication failed", {"sslcert": str(sae.certificate), "sslkey": str(sae.key)}),
+        ("authentication failed", {"sslcert": str(controller.certificate), "sslkey": str(controller.key)}),
+        ("unknown ca|certificate", {"sslcert": str(stranger.certificate), "sslkey": str(stranger.key)}),
+        ("no encryption", {"sslmode": "disable"}),
+        ("no pg_hba.conf entry", {"user": "postgres"}),
+        ("no pg_hba.conf entry", {"dbname": "postgres"}),
+    ]
+    for words, changes in refused:
+        with pytest.raises(psycopg.OperationalError, match=words):
+            as_node(stack, **changes).close()
+    as_node(stack).close()

@@ -1,0 +1,91 @@
+"""The audit finds what must never happen, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from testbed.audit import audit
+
+BLOCKS = [(0, 1, 0, 10), (1, 2, 10, 0), (2, 3, 10, 10), (3, 20, 20, 10)]  # sequence, slot, offset, bytes
+EVENTS = [
+    *(
+        {"event": "block", "qc": "q", "sequence": sequence, "slot": slot, "offset": offset, "n_bytes": n_bytes}
+        for sequence, slot, offset, n_bytes in BLOCKS
+    ),
+    {"event": "key", "key_id": "k", "side": "master", "fingerprint": "x"},
+    {"event": "key", "key_id": "k", "side": "slave", "fingerprint": "x"},
+]  # fmt: skip
+RECORDS = {
+    "allocations": [["q", 0, 4, "r1"], ["q", 10, 16, "r2"]],
+    "nodes": {
+        "a": {
+            "streams": [{"qc": "q", "head": 30, "generated": 30, "used": 10, "expired": 10, "stored": 10}],
+            "taken": [["q", 0, 4, 15, 15, "r1"], ["q", 10, 12, 17, 15, "r2"], ["q", 12, 16, 17, 15, "r2"]],
+        },
+        "b": {
+            "streams": [{"qc": "q", "head": 20, "generated": 20, "used": 4, "expired": 0, "stored": 16}],
+            "taken": [["q", 0, 4, 3, 15, "r1"]],
+        },
+    },
+}
+
+
+def test_sound_records_are_clean():
+    """Also while one end has taken less, or seen fewer blocks, than the other."""
+    verdict = audit(EVENTS, RECORDS)
+
+    assert list(verdict.findings) == []
+    assert verdict.counted == {"allocations": 2, "ranges_taken": 4, "bytes_generated": 30, "pairs": 1}
+
+
+def changed(**parts):
+    """The records with something in them that must not be."""
+    records = copy.deepcopy(RECORDS)
+    for name, value in parts.items():
+        if name == "allocation":
+            records["allocations"].append(value)
+        elif name == "take":
+            records["nodes"]["a"]["taken"].append(value)
+            records["nodes"]["a"]["streams"][0]["used"] += value[2] - value[1]
+            records["nodes"]["a"]["streams"][0]["stored"] -= value[2] - value[1]
+        else:
+            records["nodes"]["a"]["streams"][0][name] = value
+    return records
+
+
+@pytest.mark.parametrize(
+    ("records", "found"),
+    [
+        (changed(allocation=["q", 3, 5, "r3"]), "bytes from 3 were allocated to r1 and to r3"),
+        (changed(allocation=["q", 28, 31, "r3"]), "up to 31 were allocated that it never made"),
+        (changed(allocation=["p", 0, 1, "r3"]), "QC p: bytes up to 1 were allocated"),
+        (changed(take=["q", 0, 2, 5, 15, "r1"]), "bytes from 0 were taken twice"),
+        (changed(take=["q", 4, 6, 5, 15, "r1"]), "were taken for r1, which was not given them"),
+        (changed(take=["q", 20, 22, 5, 15, "r9"]), "were taken for r9, which was not given them"),
+        (changed(allocation=["q", 5, 7, "r3"], take=["q", 5, 7, 16, 15, "r3"]), "used in slot 16, older than 15 slots"),
+        (changed(expired=11), "30 bytes came, but used, expired and stored are not as many"),
+        (changed(used=9, stored=11), "9 bytes are counted as used, 10 were taken"),
+        (changed(generated=29, expired=9), "29 bytes came of 30 that were made"),
+    ],
+)
+def test_violation_is_named(records, found):
+    """Where, and which bytes."""
+    findings = audit(EVENTS, records).findings
+
+    assert any(found in finding for finding in findings), findings
+
+
+def test_pair_with_different_keys_is_a_violation():
+    """The worst of all."""
+    events = [*EVENTS[:-1], EVENTS[-1] | {"fingerprint": "y"}]
+
+    assert list(audit(events, RECORDS).findings) == ["1 of 1 key pairs differ"]
+
+
+def test_block_that_was_lost_on_its_way_is_no_violation():
+    """The QC says that it gave it up; this end never had it."""
+    events = [*EVENTS, {"event": "block_lost", "qc": "q", "sequence": 1}]
+
+    assert list(audit(events, changed(generated=29, expired=9)).findings) == []
