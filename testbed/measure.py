@@ -43,6 +43,7 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
             "single_hop": sum(len(e["key_ids"]) for e in single),
             "multi_hop": sum(len(e["key_ids"]) for e in multi),
             "errors": dict(sorted(errors.items())),
+            "errors_where": _where(events),
         },
         "delivery_ms": {
             "single_hop": quantiles(float(e["duration_ms"]) for e in single),
@@ -51,6 +52,18 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
         "initialisation_ms": _initialisation(events),
         "pairs": compare_pairs(events),
     }
+
+
+def _where(events: Iterable[Event]) -> dict[str, int]:
+    """Key errors by cause and place: the QC that was short, the node at which a relay broke."""
+    found: collections.Counter[str] = collections.Counter()
+    for event in events:
+        if event["event"] == "key_error" and event["side"] == "master":
+            facts = event.get("facts") or {}
+            place = facts.get("qc") or facts.get("hop")
+            if place is not None:
+                found[f"{event['cause']} {place}"] += 1
+    return dict(sorted(found.items()))
 
 
 def compare_pairs(events: Iterable[Event]) -> dict[str, int]:

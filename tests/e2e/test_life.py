@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -41,6 +42,18 @@ def test_run_of_a_given_length_ends_with_a_summary_and_status_0(tmp_path):
     assert (ROOT / "runs" / "latest").resolve() == run
     assert not machine.left_behind(run)
     assert not list(run.rglob("*.key")) + list(run.rglob("local.db*"))
+
+
+def test_sessions_that_the_network_cannot_carry_are_refused(tmp_path):
+    """Two bytes a second carry no session of 3.2: the error that reaches the user names the QC and what it lacks."""
+    run = tmp_path / "run"
+
+    done = finished("--topology", "pair", "--qc-rate", "2-2", "--admission", "reserve", "--apps", 2, "--duration", 2,
+                    "--no-cli", "--run-dir", run)  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((run / "summary.json").read_text())["sessions"]["refused"] == 2
+    assert re.search(r"QC alice-bob/1 cannot carry the session: it needs \d+ bytes, \d+ are available", done.stdout)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
