@@ -11,7 +11,7 @@ test: setup ## linter, type checker and the whole test suite (needs root)
 	@echo "== mypy ==" && $(PYTHON) -m mypy
 	@echo "== pytest ==" && $(PYTHON) -m pytest
 
-bench: setup ## delivery times beside the floor that the network sets, for links of 0, 5 and 20 ms
+bench: setup ## delivery times in every mode beside the floor that the network sets, for links of 0, 5 and 20 ms
 	$(PYTHON) -P -m testbed.bench
 
 RUN ?= runs/latest

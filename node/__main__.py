@@ -57,7 +57,7 @@ def main(path: Path) -> int:
     servers = [
         Server(kme_http.make_app(kme, agent, journal), options.host, options.kme_port, options.credentials),
         Server(
-            agent_http.make_app(agent, relay, sessions, store, journal),
+            agent_http.make_app(agent, kme, relay, sessions, store, journal=journal),
             options.host,
             options.agent_port,
             options.credentials,

@@ -198,6 +198,8 @@ class Kme:
             (whole,) = self._store.take(found, allocation)
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
+        if mode.ahead and number > 1:
+            self._relay.announce(session, allocation, key_ids)
         return list(zip(key_ids, cut(whole, key_bytes), strict=True))
 
     def get_keys_by_id(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
@@ -217,6 +219,19 @@ class Kme:
             raise Malformed(
                 "key_IDs", "keys that wait here for the caller", clause="5.4", message=KEYS_NOT_FOUND
             ) from None
+
+    def bring_ahead(self, session: Session, key_ids: Sequence[str]) -> None:
+        """As the slave's node of a single hop: have keys wait here that the other end made ahead. KeyFailure if not."""
+        with self._fetches.one():
+            try:
+                found = self._shared.deliver(session.master_sae, session.slave_sae, key_ids)
+            except (NotFound, Foreign):
+                return  # the slave was faster
+            except DatabaseUnreachable as error:
+                raise DatabaseAway(str(error)) from None
+            self._store.keep_ahead(
+                [(i.where, i.request, i.key_id, i.ksid) for i in found], session.master_sae, session.slave_sae
+            )
 
     def _fetch(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         owners = self._store.relayed_owners(key_ids)

@@ -54,7 +54,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
             facts |= {"ksid": session.ksid, "hops": session.hops, "mode": kme.mode}
             delivery = kme.get_keys(session, wanted)
         except KeyFailure as failure:
-            journal.event("key_failed", request="enc_keys", **facts, **failure.details())
+            journal.event("key_failed", request="enc_keys", **(facts | failure.details()))
             raise
         facts |= {"size_bits": wanted.size, "source": delivery.source}
         answer = jsonify(gs014.key_container(delivery.keys))

@@ -129,6 +129,14 @@ class Emulation:
         """The certificate and key that this run issued to `identity`."""
         return self._credentials[identity]
 
+    def connect_database(self, node: str) -> psycopg.Connection[Any]:
+        """A connection to the private cluster as `node` makes it, with a scratch table `bare`, for benchmarks."""
+        assert self._cluster is not None  # noqa: S101 - benchmarks use no other
+        with self._cluster.admin_url() as url, psycopg.connect(url, autocommit=True) as admin:
+            admin.execute("CREATE TABLE IF NOT EXISTS bare (id uuid PRIMARY KEY, start_at bigint, end_at bigint)")
+            admin.execute("GRANT INSERT ON bare TO qkd_node; GRANT USAGE ON SCHEMA public TO qkd_node")
+        return psycopg.connect(self._database_url(node), autocommit=True)
+
     def open_session(self, master: SaePlan, slave: SaePlan) -> Future[Reply]:
         """Have application `master` open a key session with `slave`."""
         return self.control_room.sae(master, "POST", "/sae/v1/sessions", {"peer": slave.id})

@@ -4,6 +4,7 @@ The nodes' stores are real files; the shared database is the rule of node/ranges
 """
 
 import itertools
+import random
 import shutil
 import tempfile
 from bisect import bisect_right
@@ -12,7 +13,16 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from etsi.secret import Secret
 from node.blocks import Block
@@ -25,7 +35,15 @@ NODES = st.sampled_from("abc")
 EITHER = st.sampled_from((0, 1))
 # Mostly small, so that ranges span blocks; some larger than the fragments in which the store seals what it holds.
 SIZES = st.one_of(st.integers(1, 40), st.integers(0, 3), st.integers(1000, 2600))
-NEEDS = st.one_of(st.integers(1, 30), st.integers(500, 1500))
+# Of what is there, in percent: keys small and large, all of it, and more than there is.
+SHARES = st.one_of(st.integers(1, 60), st.sampled_from((100, 101)))
+AT_ONCE = st.lists(st.booleans(), min_size=3, max_size=3)
+
+# What becomes of a slot's two blocks at their four ends; most slots are good ones, or no key would ever be made.
+FATES = st.one_of(
+    st.just(["reported"] * 4),
+    st.lists(st.sampled_from(("reported", "reported", "arrives", "late", "lost")), min_size=4, max_size=4),
+)
 
 NEVER_CAME, HELD, USED, EXPIRED = b"-HUX"
 
@@ -77,23 +95,26 @@ class KeyMaterial(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
-        self.lives = itertools.count()
+        self.directories: dict[str, Path] = {}
+        self.crashes = itertools.count(1)
         self.stores: dict[str, KeyStore] = {}
         self.outputs = {qc: Output() for qc in ENDS}
         self.ends = {(node, qc): End() for qc, nodes in ENDS.items() for node in nodes}
         self.streams = {qc: Stream() for qc in ENDS}
-        self.random_bytes = itertools.cycle(bytes(i * i % 251 for i in range(1, 252)))
+        self.random = random.Random(1)
 
-    @initialize(ttl_slots=st.integers(1, 6))
-    def begin(self, ttl_slots: int) -> None:
-        """All nodes start empty."""
+    @initialize(ttl_slots=st.integers(1, 6), sizes=st.tuples(SIZES, SIZES))
+    def begin(self, ttl_slots: int, sizes: tuple[int, int]) -> None:
+        """All nodes start empty and see a good slot."""
         self.ttl_slots = ttl_slots
         for node in "abc":
             self.open(node, self.directory / node)
+        self.slot_passes(list(sizes), 1, ["reported"] * 4)
 
     def open(self, node: str, directory: Path) -> None:
         """Start the node on what lies in `directory`."""
         directory.mkdir(exist_ok=True)
+        self.directories[node] = directory
         self.stores[node] = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=self.ttl_slots)
         # No power fails here; the fsyncs would take most of the test's time.
         self.stores[node]._db.execute("PRAGMA synchronous = OFF")
@@ -106,16 +127,24 @@ class KeyMaterial(RuleBasedStateMachine):
 
     # What QCs do
 
-    @rule(qc=QCS, size=SIZES, slots_later=st.sampled_from((1, 1, 1, 2)), smooth=st.booleans())
-    def qc_makes_a_block(self, qc: str, size: int, slots_later: int, smooth: bool) -> None:
-        """It is on its way to both ends, and on a smooth day it arrives and is reported at once."""
-        payload = bytes(itertools.islice(self.random_bytes, size))
-        block = self.outputs[qc].make(qc, payload, slots_later)
-        for node in ENDS[qc]:
-            self.ends[node, qc].waiting.append(block)
-            if smooth:
-                while self.ends[node, qc].waiting:
-                    self.deliver(node, qc)
+    @rule(slots=st.lists(st.tuples(SIZES, SIZES, FATES), min_size=1, max_size=3), pause=st.sampled_from((1, 1, 1, 2)))
+    def slots_pass(self, slots: list[tuple[int, int, list[str]]], pause: int) -> None:
+        """Some slots, with or without one left out between."""
+        for *sizes, fates in slots:
+            self.slot_passes(sizes, pause, fates)
+
+    def slot_passes(self, sizes: list[int], slots_later: int, fates: list[str]) -> None:
+        """Each QC makes a block, which fares differently on its way to either end."""
+        made = zip(ENDS, sizes, strict=True)
+        blocks = [self.outputs[qc].make(qc, self.random.randbytes(n), slots_later) for qc, n in made]
+        ends = [(node, block) for block in blocks for node in ENDS[block.qc]]
+        for (node, block), fate in zip(ends, fates, strict=True):
+            waiting = self.ends[node, block.qc].waiting
+            if fate != "lost":
+                waiting.append(block)
+            while fate in ("arrives", "reported") and waiting:
+                self.deliver(node, block.qc)
+            if fate == "reported":
                 self.report_arrives(self.report_leaves(node))
 
     @rule(qc=QCS, which=EITHER, acknowledged=st.booleans())
@@ -124,11 +153,6 @@ class KeyMaterial(RuleBasedStateMachine):
         node = ENDS[qc][which]
         if self.ends[node, qc].waiting:
             self.deliver(node, qc, acknowledged=acknowledged)
-
-    @rule(qc=QCS, which=EITHER)
-    def block_is_lost(self, qc: str, which: int) -> None:
-        """The oldest one on its way to one of the ends never arrives there."""
-        self.ends[ENDS[qc][which], qc].waiting[:1] = []
 
     def deliver(self, node: str, qc: str, *, acknowledged: bool = True) -> None:
         """The oldest block on its way reaches the store."""
@@ -161,18 +185,25 @@ class KeyMaterial(RuleBasedStateMachine):
                 after = replace(stream, head_b=max(stream.head_b, h.head), floor_b=max(stream.floor_b, h.floor))
             self.streams[h.qc] = after
 
-    @rule(target=allocations, qc=QCS, n_bytes=NEEDS)
-    def key_on_one_qc(self, qc: str, n_bytes: int):
+    @precondition(lambda self: any(stream.available for stream in self.streams.values()))
+    @rule(target=allocations, qc=QCS, share=SHARES, at_once=AT_ONCE)
+    def key_on_one_qc(self, qc: str, share: int, at_once: list[bool]):
         """Either end may ask: the shared database answers both alike."""
-        return self.allocate([(qc, n_bytes)])
+        return self.allocate([(qc, self.part(share, qc))], at_once)
 
-    @rule(target=allocations, n_bytes=NEEDS, extra=st.integers(0, 30))
-    def key_along_the_path(self, n_bytes: int, extra: int):
+    @precondition(lambda self: all(stream.available for stream in self.streams.values()))
+    @rule(target=allocations, share=SHARES, extra=st.integers(0, 30), at_once=AT_ONCE)
+    def key_along_the_path(self, share: int, extra: int, at_once: list[bool]):
         """From a to c, on both QCs or on none."""
-        return self.allocate([("a-b/1", n_bytes + extra), ("b-c/1", n_bytes)])
+        n_bytes = self.part(share, *ENDS)
+        return self.allocate([("a-b/1", n_bytes + extra), ("b-c/1", n_bytes)], at_once)
 
-    def allocate(self, needs: list[tuple[str, int]]):
-        """What each node on the way is to take; nothing if a QC is short."""
+    def part(self, share: int, *qcs: str) -> int:
+        """So many percent of what is there, and a byte at least."""
+        return -(-min(self.streams[qc].available for qc in qcs) * share // 100) or 1
+
+    def allocate(self, needs: list[tuple[str, int]], at_once: list[bool]):
+        """What each node on the way is to take, which some do at once; nothing if a QC is short."""
         before = self.streams
         result = allocate(before, needs)
         if isinstance(result, Shortage):
@@ -187,7 +218,11 @@ class KeyMaterial(RuleBasedStateMachine):
                 assert len(promised) == len(r)
                 assert set(promised) <= {HELD, EXPIRED}
         nodes = sorted({node for r in ranges for node in ENDS[r.qc]})
-        return multiple(*((node, [r for r in ranges if node in ENDS[r.qc]]) for node in nodes))
+        allocations = [(node, [r for r in ranges if node in ENDS[r.qc]]) for node in nodes]
+        for allocation, now in zip(allocations, at_once, strict=False):
+            if now:
+                self.check_take(*allocation)
+        return multiple(*allocations)
 
     @rule(allocation=allocations)
     def take(self, allocation: tuple[str, list[Range]]) -> None:
@@ -236,21 +271,17 @@ class KeyMaterial(RuleBasedStateMachine):
         end.state[:first_live] = end.state[:first_live].replace(bytes([HELD]), bytes([EXPIRED]))
         assert self.stores[node].expire(qc) == n_bytes
 
-    @rule(node=NODES)
-    def restart(self, node: str) -> None:
-        """A node is stopped in an orderly way and starts again."""
+    @rule(node=NODES, killed=st.booleans())
+    def restart(self, node: str, killed: bool) -> None:
+        """A node stops and starts again; one that is killed goes on with the files as they lay, nothing tidied up."""
+        directory = self.directories[node]
+        if killed:
+            left_behind = self.directory / f"{node}{next(self.crashes)}"
+            # Without local.db-shm, which SQLite's users share in memory.
+            shutil.copytree(directory, left_behind, ignore=shutil.ignore_patterns("*-shm"))
+            directory = left_behind
         self.stores.pop(node).close()
-        self.open(node, max(self.directory.glob(f"{node}*"), key=lambda path: int(path.name[2:] or 0)))
-
-    @rule(node=NODES)
-    def crash(self, node: str) -> None:
-        """A node is killed: it goes on with the files as they lay at that moment, nothing tidied up."""
-        directory = max(self.directory.glob(f"{node}*"), key=lambda path: int(path.name[2:] or 0))
-        left_behind = self.directory / f"{node}-{next(self.lives) + 1}"
-        # Without local.db-shm, which SQLite's users share in memory.
-        shutil.copytree(directory, left_behind, ignore=shutil.ignore_patterns("*-shm"))
-        self.stores.pop(node).close()
-        self.open(node, left_behind)
+        self.open(node, directory)
 
     # What must hold at any time
 
@@ -279,5 +310,5 @@ class KeyMaterial(RuleBasedStateMachine):
 
 TestKeyMaterial = KeyMaterial.TestCase
 TestKeyMaterial.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -32,6 +32,7 @@ EXPECTED = {
         "DELETE /qkd/v1/key_sessions/<ksid>": {CONTROLLER},
         "POST /qkd/v1/relay/<request_id>": {NODE},
         "POST /qkd/v1/relay/<request_id>/keys": {NODE},
+        "POST /qkd/v1/relay/<request_id>/ahead": {NODE},
         "GET /qkd/v1/status": {OPERATOR, CONTROLLER},
     },
     "controller": {
@@ -60,7 +61,7 @@ EXPECTED = {
 }
 APPS = {
     "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY),
-    "agent": lambda: agent_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY),
+    "agent": lambda: agent_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, journal=NOBODY),
     "controller": lambda: api.make_app(NOBODY, NOBODY, NOBODY),
     "sae": lambda: sae_http.make_app(NOBODY),
 }

@@ -1,0 +1,44 @@
+"""`python -m testbed.bare CONFIG.json`: a handler that answers a constant, on the same server as everything else.
+
+What it costs to ask it is what any answer costs here; benchmarks put it beside the cost of a key.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from mtls.credentials import Credentials
+from mtls.identity import Role
+from mtls.serve import Server, allow, json_body, new_app
+
+
+def main(path: Path) -> int:
+    """Serve until SIGTERM."""
+    options: dict[str, Any] = json.loads(path.read_text())
+    app = new_app("bare")
+
+    @app.post("/")
+    @allow(Role.SAE)
+    def constant() -> dict[str, Any]:
+        # As long as one key: the same request, parsed alike, and an answer of the same length.
+        json_body()
+        return {"keys": [{"key_ID": "00000000-0000-0000-0000-000000000000", "key": "AAAAAAAAAAAAAAAAAAAAAA=="}]}
+
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    credentials = Credentials.from_config(options["credentials"], "credentials")
+    server = Server(app, options["host"], options["port"], credentials)
+    server.start()
+    print("ready", flush=True)
+    stop.wait()
+    server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
