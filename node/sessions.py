@@ -43,8 +43,8 @@ def parse(document: Mapping[str, Any]) -> Session:
     """A session as the controller describes it; Malformed names the wrong member."""
     path = tuple(text(n, "path") for n in sequence(document.get("path"), "path", longest=_MAX_HOPS + 1))
     qcs = tuple(text(q, "qcs") for q in sequence(document.get("qcs"), "qcs", longest=_MAX_HOPS))
-    if len(qcs) < 1 or len(path) != len(qcs) + 1 or len(set(path)) != len(path):
-        raise Malformed("path", "distinct nodes, one more than qcs")
+    if len(qcs) < 1 or len(path) != len(qcs) + 1 or len(set(path)) != len(path) or len(set(qcs)) != len(qcs):
+        raise Malformed("path", "distinct nodes, one more than the distinct qcs")
     mode = text(document.get("mode"), "mode")
     if mode not in MODES:
         raise Malformed("mode", f"one of {', '.join(MODES)}")

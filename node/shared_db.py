@@ -70,7 +70,9 @@ def install_schema(url: str, schema: str, role: str | None) -> None:
     with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
         connection.execute("SET client_min_messages = warning")
         connection.execute(psycopg.sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
-        connection.execute(psycopg.sql.SQL("SET search_path = {}").format(name))
+        # Temporary tables last: by default they come first, and a caller's own would shadow ours in functions that run
+        # with the owner's rights.
+        connection.execute(psycopg.sql.SQL("SET search_path = {}, pg_temp").format(name))
         connection.execute(sql)
         if role is None:
             return

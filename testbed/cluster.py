@@ -118,9 +118,15 @@ class Cluster:
 
     def create(self, schema: str) -> None:
         """Database, role and `schema` for the nodes."""
+        names = {"database": psycopg.sql.Identifier(DATABASE), "role": psycopg.sql.Identifier(NODE_ROLE)}
         with self._admin("postgres") as admin:
-            admin.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(DATABASE)))
-            admin.execute(psycopg.sql.SQL("CREATE ROLE {} LOGIN").format(psycopg.sql.Identifier(NODE_ROLE)))
+            for statement in (
+                "CREATE DATABASE {database}",
+                "CREATE ROLE {role} LOGIN",
+                "REVOKE ALL ON DATABASE {database} FROM PUBLIC",  # temporary tables among them
+                "GRANT CONNECT ON DATABASE {database} TO {role}",
+            ):
+                admin.execute(psycopg.sql.SQL(statement).format(**names))
         with self.admin_url(DATABASE) as url:
             install_schema(url, schema, NODE_ROLE)
 
