@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from mtls.authority import Authority
 from mtls.call import Caller
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from testbed.cluster import Cluster, node_url
+from testbed.cluster import Cluster, ClusterError, node_url
 from testbed.processes import Process, Processes
 
 LOOPBACK = "127.0.0.1"
@@ -55,8 +56,17 @@ class Stack:
         first = not self.cluster.directory.exists()
         if first:
             self.cluster.initialise(listen=LOOPBACK, port=self.database_port)
-        process = self.processes.start("postgres", self.cluster.command(), says_ready=False, stop_signal=2)
-        self.cluster.wait_ready(process.alive, process.log)
+        deadline = time.monotonic() + 20
+        while True:
+            process = self.processes.start("postgres", self.cluster.command(), says_ready=False, stop_signal=2)
+            try:
+                self.cluster.wait_ready(process.alive, process.log)
+                break
+            except ClusterError:
+                # After kill -9 its children live on for a moment, and a new server refuses to start beside them.
+                if first or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
         if first:
             self.cluster.create(self.schema)
         self.postgres = process
