@@ -106,6 +106,8 @@ class KeySessions:
                 self._by_pair[pair] = session
             if session.state != WAITING:
                 raise SessionError(409, "a key session of this pair is open already", cause="exists", ksid=session.ksid)
+            if session.nodes.get(side, node) != node:
+                raise SessionError(409, "another node has registered this SAE", cause="foreign")
             if any(other == node for s, other in session.nodes.items() if s != side):
                 raise SessionError(400, "both SAEs are at the same node, which needs no QKD", cause="same_node")
             if side == "master":
@@ -193,6 +195,10 @@ class KeySessions:
             raise failure from None
         except SessionError as error:
             self._refuse(session, error)
+            raise
+        except BaseException:
+            # A bug of ours must not leave the pair blocked for ever.
+            self._refuse(session, SessionError(500, "internal error", cause="internal"))
             raise
         informed = self._now()
         with self._lock:

@@ -112,7 +112,7 @@ def _decode(url: str, raw: bytes) -> Any:
         return None
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Unreachable(url, "the answer is not JSON") from None
 
 

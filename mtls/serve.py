@@ -51,6 +51,12 @@ def new_app(name: str) -> Flask:
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # it would answer callers of any role
     app.json.sort_keys = False  # type: ignore[attr-defined]  # documents keep the order of the standard's tables
 
+    @app.before_request
+    def refuse_head() -> None:
+        # Flask answers HEAD where there is GET, by doing all that GET does: a key would be used up and not shown.
+        if request.method == "HEAD":
+            raise Problem(405, "HEAD is not offered")
+
     @app.errorhandler(Problem)
     def on_problem(problem: Problem) -> Response:
         return error_body(problem.status, problem.message, problem.details)

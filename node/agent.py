@@ -86,8 +86,7 @@ class Agent:
 
     def on_slot(self, qc: str, slot: int) -> None:
         """A QC began a slot: there is something to report, and pooled keys grew older."""
-        del qc
-        self._kme.on_slot(slot)
+        self._kme.on_slot(qc, slot)
         self._wake.set()
 
     def open_key_session(self, master: str, slave: str, side: str, wanted: QoS) -> tuple[dict[str, Any], int]:
@@ -113,11 +112,19 @@ class Agent:
         if sae not in (session.master_sae, session.slave_sae):
             raise Unauthorized("a key session is closed by one of its SAEs")
         reply = self._call("DELETE", f"/qkd/v1/key_sessions/{ksid}")
-        if not reply.ok and reply.status != 404:
+        if reply.status == 404:  # the controller has lost it: then it is over here, too
+            self.remove_session(ksid)
+        elif not reply.ok:
             raise _passed_on(reply)
 
     def put_session(self, session: Session) -> None:
-        """The controller configured a session over this node."""
+        """The controller configured a session over this node. Malformed if it does not lead from SAE to SAE.
+
+        A node could register SAEs that are not its own: keys for them would end up with it.
+        """
+        saes = self._config.saes
+        if saes.get(session.master_sae) != session.path[0] or saes.get(session.slave_sae) != session.path[-1]:
+            raise Malformed("path", "to lead from the master's node to the slave's")
         self._sessions.put(session)
         self._journal.event("session_configured", ksid=session.ksid, path=list(session.path), mode=session.mode)
 

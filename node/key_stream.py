@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS taken (
     qc TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, slot INTEGER NOT NULL, ttl INTEGER NOT NULL,
     request TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS taken_end ON taken (qc, end);
 CREATE TABLE IF NOT EXISTS relayed (
     key_id TEXT PRIMARY KEY, ksid TEXT NOT NULL, master_sae TEXT NOT NULL, slave_sae TEXT NOT NULL,
     qc TEXT NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL
@@ -153,9 +154,9 @@ class KeyStore:
             if n_bytes:
                 self._db.execute("DELETE FROM fragment WHERE qc = ? AND slot < ?", (qc, oldest))
                 self._db.execute("UPDATE stream SET expired = expired + ? WHERE qc = ?", (n_bytes, qc))
-        if n_bytes:
-            with self._lock:
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # Once a slot, also what was used since: until then its sealed bytes stand in the write-ahead log.
+        with self._lock:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return int(n_bytes)
 
     def held(self) -> list[Held]:
@@ -163,15 +164,18 @@ class KeyStore:
 
         The floor lies behind the last gap and behind everything that is expired or will be soon.
         """
+        # Nor is anything promised before the last byte that was taken here: if the shared database forgot an allocation
+        # (a fail-over that lost commits), the other end, which still holds those bytes, must not be given them again.
         rows = self._query(
             "SELECT s.qc, s.head, s.gap, s.slot, s.generated, s.used, s.expired, coalesce(sum(f.end - f.start), 0),"
-            " min(CASE WHEN f.slot >= s.slot - ? THEN f.start END)"
+            " min(CASE WHEN f.slot >= s.slot - ? THEN f.start END),"
+            " (SELECT coalesce(max(t.end), 0) FROM taken t WHERE t.qc = s.qc)"
             " FROM stream s LEFT JOIN fragment f USING (qc) GROUP BY s.qc ORDER BY s.qc",
             (-oldest_promised_slot(0, self.ttl_slots),),
         )
         return [
-            Held(qc, head, max(gap, head if first is None else first), slot, stored, generated, used, expired)
-            for qc, head, gap, slot, generated, used, expired, stored, first in rows
+            Held(qc, head, max(gap, taken, head if first is None else first), slot, stored, generated, used, expired)
+            for qc, head, gap, slot, generated, used, expired, stored, first, taken in rows
         ]
 
     def slot(self, qc: str) -> int:
@@ -185,11 +189,12 @@ class KeyStore:
             for key in keys:
                 self._keep(key, qc)
 
-    def keep_ahead(self, keys: Sequence[tuple[Range, str, str, str]], master_sae: str, slave_sae: str) -> None:
+    def keep_ahead(self, keys: Sequence[tuple[Range, str, str, str]], master_sae: str, slave_sae: str) -> set[str]:
         """Take (range, request, key ID, KSID) out of the streams and have them wait as relayed keys do.
 
-        What is not held any more is left out: it will be missing when it is asked for.
+        What is not held any more is left out; the IDs of those keys.
         """
+        gone = set()
         with self._transaction():
             for where, request, key_id, ksid in keys:
                 self._db.execute("SAVEPOINT one")
@@ -197,7 +202,9 @@ class KeyStore:
                     self._keep(RelayedKey(key_id, ksid, master_sae, slave_sae, self._take(where, request)), where.qc)
                 except Missing:
                     self._db.execute("ROLLBACK TO one")
+                    gone.add(key_id)
                 self._db.execute("RELEASE one")
+        return gone
 
     def relayed_owners(self, key_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
         """(master SAE, slave SAE) of those of `key_ids` that wait here."""
@@ -309,13 +316,16 @@ class KeyStore:
 
 
 def _node_key(path: Path) -> bytes:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
+    if path.exists():
         return path.read_bytes()
     key = AESGCM.generate_key(256)
+    # Renamed when it is whole: a crash in between must not leave an empty key, with which no start would work.
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(key)
         file.flush()
         os.fsync(file.fileno())
+    temporary.rename(path)
     return key

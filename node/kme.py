@@ -28,6 +28,7 @@ from node.shared_db import DatabaseUnreachable, Foreign, KeyOwner, NotFound, Sha
 
 # Longer than a fetch from the shared database takes before it gives up.
 _FETCH_S = 10.0
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class Kme:
             raise DatabaseAway(str(error)) from None
         parameters, key_bytes = self._parameters(), self.limits.key_size // 8
         stored = parameters.strategy.makeable([available.get(qc, 0) for qc in session.qcs], key_bytes)
-        stored += self._pool.count(session.ksid, key_bytes, self._slot(session), parameters.ttl_slots)
+        stored += self._pool.count((session.ksid, key_bytes), self._slot(session), parameters.ttl_slots)
         return Status(
             source_KME_ID=self.name,
             target_KME_ID=self._saes[slave],
@@ -138,18 +139,22 @@ class Kme:
         if not parameters.strategy.ahead:
             return Delivery(self._make(session, parameters.strategy, request.number, request.key_bytes), "direct")
         with self._pool.refill_lock(session.ksid):
-            slot = self._slot(session)
-            waiting = self._pool.count(session.ksid, request.key_bytes, slot, parameters.ttl_slots)
-            missing = request.number - waiting
-            if missing > 0:
-                new = self._make_ahead(session, parameters, missing, request.key_bytes)
-                self._pool.put(session.ksid, request.key_bytes, new, self._slot(session))
-            keys = self._pool.take(session.ksid, request.key_bytes, request.number)
-        return Delivery(keys, "pool" if missing <= 0 else "refill")
+            source = "pool"
+            # What was counted may expire before it is taken; that it does so again and again would be a bug.
+            for _ in range(_TRIES):
+                place, slot = (session.ksid, request.key_bytes), self._slot(session)
+                keys = self._pool.take(place, request.number, slot, parameters.ttl_slots)
+                if keys is not None:
+                    return Delivery(keys, source)
+                missing = request.number - self._pool.count(place, slot, parameters.ttl_slots)
+                new = self._make_ahead(session, parameters, max(1, missing), request.key_bytes)
+                self._pool.put(place, new, session.qcs[0], self._slot(session))
+                source = "refill"
+        raise MaterialExpired("keys made ahead expire faster than they are made", qc=session.qcs[0], node=self.name)
 
-    def on_slot(self, slot: int) -> None:
-        """A slot began: pooled keys grew older."""
-        self._pool.expire(slot, self._parameters().ttl_slots)
+    def on_slot(self, qc: str, slot: int) -> None:
+        """A QC began a slot: pooled keys of sessions that begin with it grew older."""
+        self._pool.expire(qc, slot, self._parameters().ttl_slots)
 
     def end_session(self, ksid: str) -> None:
         """A session ended: its pooled keys are erased."""
@@ -224,51 +229,39 @@ class Kme:
         """As the slave's node of a single hop: have keys wait here that the other end made ahead. KeyFailure if not."""
         with self._fetches.one():
             try:
-                found = self._shared.deliver(session.master_sae, session.slave_sae, key_ids)
-            except (NotFound, Foreign):
+                self._bring(session.slave_sae, session.master_sae, key_ids)
+            except (NotFound, Unauthorized):
                 return  # the slave was faster
-            except DatabaseUnreachable as error:
-                raise DatabaseAway(str(error)) from None
-            self._store.keep_ahead(
-                [(i.where, i.request, i.key_id, i.ksid) for i in found], session.master_sae, session.slave_sae
-            )
 
     def _fetch(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         owners = self._store.relayed_owners(key_ids)
         if any(owner_slave != slave for _, owner_slave in owners.values()):
             raise Unauthorized("a key asked for belongs to another SAE")
-        here = [k for k in key_ids if k in owners]
-        if any(owners[k][0] != master for k in here):
+        if any(owner_master != master for owner_master, _ in owners.values()):
             raise NotFound
         elsewhere = [k for k in key_ids if k not in owners]
-        keys = {}
         if elsewhere:
             with self._fetches.one():
-                keys = dict(self._single_hop(slave, master, elsewhere))
-        if here:
-            relayed = self._store.take_relayed(here)
-            if relayed is None:
-                raise NotFound
-            keys |= {r.key_id: r.key for r in relayed}
-        return [(k, keys[k]) for k in key_ids]
+                self._bring(slave, master, elsewhere)
+        relayed = self._store.take_relayed(key_ids)
+        if relayed is None:
+            raise NotFound
+        return [(r.key_id, r.key) for r in relayed]
 
-    def _single_hop(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
+    def _bring(self, slave: str, master: str, key_ids: Sequence[str]) -> None:
+        """Have single-hop keys wait here, with all that were made with them; MaterialExpired if one is gone."""
         try:
-            instructions = self._shared.deliver(master, slave, key_ids)
+            found = self._shared.deliver(master, slave, key_ids)
         except Foreign:
             raise Unauthorized("a key asked for belongs to another SAE") from None
         except DatabaseUnreachable as error:
             raise DatabaseAway(str(error)) from None
-        asked = [i for i in instructions if not i.ahead]
-        try:
-            secrets = self._store.take([i.where for i in asked], asked[0].request)
-        except Missing as missing:
-            raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
-        ahead = [i for i in instructions if i.ahead]
-        if ahead:
-            self._store.keep_ahead([(i.where, i.request, i.key_id, i.ksid) for i in ahead], master, slave)
-        return [(i.key_id, secret) for i, secret in zip(asked, secrets, strict=True)]
-
+        # All of them first: if one is gone, the others must not be lost with it.
+        gone = self._store.keep_ahead([(i.where, i.request, i.key_id, i.ksid) for i in found], master, slave)
+        lost = [i for i in found if i.key_id in gone and not i.ahead]
+        if lost:
+            text = f"QC {lost[0].where.qc}: the bytes of a key are not held here (any more)"
+            raise MaterialExpired(text, qc=lost[0].where.qc, node=self.name)
 
 
 class _Fetches:

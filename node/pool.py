@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from etsi.secret import Secret
 
 Keys = list[tuple[str, Secret]]
+Place = tuple[str, int]  # KSID, bytes of a key
 
 
 class Pool:
@@ -20,7 +21,8 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._keys: dict[tuple[str, int], deque[tuple[str, Secret, int]]] = {}
+        self._keys: dict[Place, deque[tuple[str, Secret, int]]] = {}
+        self._clocks: dict[Place, str] = {}
         self._refills: dict[str, threading.Lock] = {}
 
     def refill_lock(self, ksid: str) -> threading.Lock:
@@ -28,38 +30,42 @@ class Pool:
         with self._lock:
             return self._refills.setdefault(ksid, threading.Lock())
 
-    def put(self, ksid: str, key_bytes: int, keys: Sequence[tuple[str, Secret]], slot: int) -> None:
-        """Have `keys` wait."""
+    def put(self, place: Place, keys: Sequence[tuple[str, Secret]], qc: str, slot: int) -> None:
+        """Have `keys` wait; they are as old as `qc` has begun slots since `slot`."""
         with self._lock:
-            self._keys.setdefault((ksid, key_bytes), deque()).extend((key_id, key, slot) for key_id, key in keys)
+            self._clocks[place] = qc
+            self._keys.setdefault(place, deque()).extend((key_id, key, slot) for key_id, key in keys)
 
-    def count(self, ksid: str, key_bytes: int, slot: int, ttl_slots: int) -> int:
-        """How many keys of that size wait that are not older than `ttl_slots` in `slot`; older ones are erased."""
+    def count(self, place: Place, slot: int, ttl_slots: int) -> int:
+        """How many keys wait that are not older than `ttl_slots` in `slot`; older ones are erased."""
         with self._lock:
-            return len(self._fresh(ksid, key_bytes, slot, ttl_slots))
+            return len(self._fresh(place, slot, ttl_slots))
 
-    def take(self, ksid: str, key_bytes: int, number: int) -> Keys:
-        """The `number` oldest keys; the caller has counted them under the refill lock."""
+    def take(self, place: Place, number: int, slot: int, ttl_slots: int) -> Keys | None:
+        """The `number` oldest keys that are not too old; None, and none is taken, if there are fewer."""
         with self._lock:
-            waiting = self._keys[ksid, key_bytes]
+            waiting = self._fresh(place, slot, ttl_slots)
+            if len(waiting) < number:
+                return None
             return [waiting.popleft()[:2] for _ in range(number)]
 
     def drop(self, ksid: str) -> None:
         """Erase all keys of a session that ended."""
         with self._lock:
             for place in [p for p in self._keys if p[0] == ksid]:
+                self._clocks.pop(place)
                 for _, key, _ in self._keys.pop(place):
                     key.wipe()
             self._refills.pop(ksid, None)
 
-    def expire(self, slot: int, ttl_slots: int) -> None:
-        """Erase all keys older than `ttl_slots` in `slot`."""
+    def expire(self, qc: str, slot: int, ttl_slots: int) -> None:
+        """Erase what is older than `ttl_slots` now that `qc` has begun `slot`."""
         with self._lock:
-            for ksid, key_bytes in list(self._keys):
-                self._fresh(ksid, key_bytes, slot, ttl_slots)
+            for place in [p for p, clock in self._clocks.items() if clock == qc]:
+                self._fresh(place, slot, ttl_slots)
 
-    def _fresh(self, ksid: str, key_bytes: int, slot: int, ttl_slots: int) -> deque[tuple[str, Secret, int]]:
-        waiting = self._keys.get((ksid, key_bytes), deque())
+    def _fresh(self, place: Place, slot: int, ttl_slots: int) -> deque[tuple[str, Secret, int]]:
+        waiting = self._keys.get(place, deque())
         while waiting and slot - waiting[0][2] > ttl_slots:
             waiting.popleft()[1].wipe()
         return waiting

@@ -36,6 +36,7 @@ from telemetry.journal import Journal
 _SHARED_KEY_LIFE_S = 30.0
 _TIMEOUT_PER_HOP_S = 3.0
 _MAX_KEY_BYTES = 1 << 20
+_MAX_UNDER_WAY = 12
 
 
 class Relay:
@@ -59,6 +60,9 @@ class Relay:
         self._journal = journal
         self._shared: dict[str, tuple[Secret, float]] = {}
         self._lock = threading.Lock()
+        # Each takes one of the server's threads until the next node answers. Some must be left, or two nodes that relay
+        # to each other could wait for each other.
+        self._under_way = threading.BoundedSemaphore(_MAX_UNDER_WAY)
         self._announcements = ThreadPoolExecutor(4, thread_name_prefix="announce")
 
     def originate(
@@ -133,6 +137,28 @@ class Relay:
         if sealed is not None and len(incoming) != n_bytes:
             raise Malformed("ranges", "a pad as long as what it seals")
         outgoing = ranges[at : at + 1]  # empty at the last node
+        if not outgoing:
+            self._pass_on(session, request, document, ranges=ranges, keys=keys, sealed=sealed)
+        elif not self._under_way.acquire(blocking=False):
+            raise RelayBroken("too many keys are being relayed here at once: try again", hop=self._name)
+        else:
+            try:
+                self._pass_on(session, request, document, ranges=ranges, keys=keys, sealed=sealed)
+            finally:
+                self._under_way.release()
+
+    def _pass_on(
+        self,
+        session: Session,
+        request: str,
+        document: Mapping[str, Any],
+        *,
+        ranges: Sequence[Range],
+        keys: _Keys | None,
+        sealed: Secret | None,
+    ) -> None:
+        at, n_bytes = session.path.index(self._name), len(ranges[1])
+        incoming, outgoing = ranges[at - 1], ranges[at : at + 1]
         taken = self._take([incoming, *outgoing], request)
         # Behind S the first link's range holds the new keys, which are not this node's to keep.
         relayed = Secret(taken[0].reveal()[:n_bytes]) if sealed is None else otp(sealed, taken[0])

@@ -68,7 +68,11 @@ class Sessions:
         self._by_ksid = {s.ksid: s for s in (parse(document) for document in store.sessions())}
 
     def put(self, session: Session) -> None:
-        """Add a session or replace the one of the same KSID."""
+        """Add a session in place of any other of the same pair, whose end this node has missed."""
+        pair = session.master_sae, session.slave_sae
+        for old in self.all():
+            if (old.master_sae, old.slave_sae) == pair and old.ksid != session.ksid:
+                self.remove(old.ksid)
         self._store.put_session(session.ksid, session.to_json())
         with self._lock:
             self._by_ksid[session.ksid] = session

@@ -25,6 +25,7 @@ from node.ranges import Range, Shortage
 _CONNECT_TIMEOUT_S = 3
 _STATEMENT_TIMEOUT_MS = 3000
 _WAIT_S = 2.0
+_READ_TIMEOUT_MS = 30_000
 
 
 class DatabaseUnreachable(Exception):
@@ -90,7 +91,10 @@ def read_allocations(url: str, schema: str) -> list[tuple[str, int, int, str]]:
     query = psycopg.sql.SQL("SELECT qc, start_at, end_at, request::text FROM {}.allocation").format(
         psycopg.sql.Identifier(schema)
     )
-    with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
+    with psycopg.connect(
+        url, connect_timeout=_CONNECT_TIMEOUT_S, tcp_user_timeout=_READ_TIMEOUT_MS,
+        options=f"-c statement_timeout={_READ_TIMEOUT_MS}",
+    ) as connection:  # fmt: skip
         return connection.execute(query).fetchall()
 
 

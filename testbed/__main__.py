@@ -69,9 +69,9 @@ def _main(given: argparse.Namespace) -> int:
             crash_log=directory.path / "crash.log",
         )
     finally:
-        directory.erase_secrets()
         if database is not None:
             database.drop()
+        directory.erase_secrets()
 
 
 def _apps(given: argparse.Namespace, saes: int) -> int:

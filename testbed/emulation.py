@@ -176,10 +176,9 @@ class Emulation:
                 assert self._cluster is not None  # noqa: S101 - the network was up
                 with self._cluster.admin_url() as url:
                     allocations = read_allocations(url, self._schema)
+            self.run.write(RECORDS, {"nodes": nodes, "allocations": allocations})
         except (subprocess.CalledProcessError, psycopg.Error, OSError) as error:
-            self._say(f"no audit: the run's records cannot be read ({type(error).__name__})")
-            return
-        self.run.write(RECORDS, {"nodes": nodes, "allocations": allocations})
+            self._say(f"no audit: the run's records cannot be kept ({type(error).__name__})")
 
     def _start_network(self) -> None:
         self._say("starting Open vSwitch")

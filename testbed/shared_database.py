@@ -7,6 +7,7 @@ same, and the forwarder there carries the connection out, so that both kinds are
 from __future__ import annotations
 
 import socket
+import sys
 from dataclasses import dataclass
 
 import psycopg
@@ -35,10 +36,15 @@ class UserDatabase:
 
     def drop(self) -> None:
         """Remove the schema."""
-        with psycopg.connect(self.url, connect_timeout=_TIMEOUT_S) as connection:
-            connection.execute(
-                psycopg.sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psycopg.sql.Identifier(self.schema))
-            )
+        statement = psycopg.sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psycopg.sql.Identifier(self.schema))
+        options = f"-c statement_timeout={_TIMEOUT_S}s -c lock_timeout={_TIMEOUT_S}s"
+        try:
+            with psycopg.connect(
+                self.url, connect_timeout=_TIMEOUT_S, options=options, tcp_user_timeout=_TIMEOUT_S * 1000
+            ) as connection:
+                connection.execute(statement)
+        except psycopg.Error as error:
+            print(f"run.py: schema {self.schema} is left in your database: {_one_line(error)}", file=sys.stderr)
 
 
 def open_user_database(url: str, schema: str) -> UserDatabase:

@@ -228,6 +228,15 @@ def test_open_session_of_a_pair_is_not_opened_again(world):
     assert world.new_app("a", (slave, master), "slave").status == 202
 
 
+def test_node_cannot_take_over_an_sae_that_another_has_registered(world):
+    """409; the session still leads to the node that was first."""
+    pair = new_pair()
+    world.new_app("d", pair, "slave")
+
+    assert world.new_app("b", pair, "slave").status == 409
+    assert world.new_app("a", pair, "master").body["path"][-1] == "d"
+
+
 def test_saes_at_one_node_need_no_session(world):
     """400."""
     pair = new_pair()

@@ -63,11 +63,6 @@ class Network(Stack):
         url = f"{self.kme(HOME[slave])}/api/v1/keys/{master}/dec_keys"
         return self.call((Role.SAE, slave), "POST", url, HOME[slave], body)
 
-    def stock(self, node: str, qc: str) -> int:
-        """Bytes of `qc` that the node's local database holds."""
-        reply = self.call((Role.OPERATOR, "op"), "GET", f"{self.agent(node)}/qkd/v1/status", node)
-        return next((q["stored_bytes"] for q in reply.body["qcs"] if q["qc"] == qc), 0)
-
 
 def ids(reply: Reply) -> list[str]:
     """Key IDs of a key container."""
@@ -156,6 +151,41 @@ def test_other_sae_does_not_get_the_key(network, slave):
 def test_sae_is_served_at_its_own_node_only(network):
     """An SAE of another datacenter gets 401."""
     assert network.enc_keys(ALICE, BOB, at="b").status == 401
+
+
+def test_session_that_does_not_lead_from_sae_to_sae_is_refused(network):
+    """A node that registered somebody else's SAE would get its keys."""
+    session = {"ksid": str(uuid.uuid4()), "master_sae": ALICE, "slave_sae": CAROL, "path": ["a", "b"],
+               "qcs": ["a-b/1"], "mode": "basic", "qos": {}}  # fmt: skip
+    url = f"{network.agent('a')}/qkd/v1/key_sessions/{session['ksid']}"
+
+    assert network.call((Role.CONTROLLER, "ctl"), "PUT", url, "a", session).status == 400
+
+
+def test_new_session_of_a_pair_takes_the_place_of_the_old_one(network):
+    """A node that missed the end of the old one does not go on with it."""
+    old, new = network.open(ALICE, BOB), network.open(ALICE, BOB)
+    status = network.call((Role.OPERATOR, "op"), "GET", f"{network.agent('a')}/qkd/v1/status", "a")
+
+    found = {s["ksid"] for s in status.body["sessions"]}
+    assert new["ksid"] in found
+    assert old["ksid"] not in found
+
+
+def test_head_request_uses_up_no_key(network):
+    """405: it could not show the key that it took."""
+    caller = network.callers.setdefault((Role.SAE, ALICE), network.caller(Role.SAE, ALICE))
+    url = f"{network.kme('a')}/api/v1/keys/{BOB}/enc_keys"
+
+    assert caller.request("HEAD", url, to=Identity(Role.NODE, "a")).status == 405
+
+
+def test_failed_fetch_of_two_keys_leaves_the_good_one(network):
+    """One of them is unknown: the other one can still be fetched alone."""
+    good = ids(network.enc_keys(ALICE, BOB))
+
+    assert network.dec_keys(BOB, ALICE, [*good, str(uuid.uuid4())]).status == 400
+    assert network.dec_keys(BOB, ALICE, good).ok
 
 
 def test_both_ends_ask_at_once_and_no_byte_serves_twice(network):
