@@ -1,8 +1,8 @@
 """A node's local database: the QCs' streams and relayed keys, encrypted at rest, erased when used or expired.
 
 Every byte leaves this store once: `take` reads and deletes in one durable transaction, before anybody sees the bytes.
-That holds whatever the shared database says, so that even a fail-over that forgot an allocation cannot make a bit
-serve twice. Rows are sealed with AES-GCM under the node's key; `secure_delete` overwrites what is deleted, and the
+That holds whatever the shared database says. Were that to forget an allocation, the floor that this end reports next
+lies behind what was taken here, so that the other end is not given the same bytes. Rows are sealed with AES-GCM under the node's key; `secure_delete` overwrites what is deleted, and the
 write-ahead log is cut after each expiry. SQLite's file system keeps no promise on flash; the encryption is for that.
 """
 
