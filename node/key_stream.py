@@ -2,8 +2,10 @@
 
 Every byte leaves this store once: `take` reads and deletes in one durable transaction, before anybody sees the bytes.
 That holds whatever the shared database says. Were that to forget an allocation, the floor that this end reports next
-lies behind what was taken here, so that the other end is not given the same bytes. Rows are sealed with AES-GCM under the node's key; `secure_delete` overwrites what is deleted, and the
-write-ahead log is cut after each expiry. SQLite's file system keeps no promise on flash; the encryption is for that.
+lies behind what was taken here, so that the other end is not given the same bytes.
+
+Rows are sealed with AES-GCM under the node's key; `secure_delete` overwrites what is deleted, and the write-ahead log
+is cut once a slot. SQLite's file system keeps no promise on flash; the encryption is for that.
 """
 
 from __future__ import annotations
