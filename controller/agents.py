@@ -43,6 +43,12 @@ class Agents:
         for call in calls:
             call.result()
 
+    def tell(self, node: str, url: str, ksid: str, document: Mapping[str, Any]) -> None:
+        """Tell one node of a session; AgentFailed."""
+        reason = self._call("PUT", node, url, ksid, document)
+        if reason:
+            raise AgentFailed(node, reason)
+
     def remind(self, node: str, url: str, ksid: str, document: Mapping[str, Any]) -> None:
         """Tell one node, which started anew, of a session; does not wait."""
         self._pool.submit(self._call, "PUT", node, url, ksid, document)

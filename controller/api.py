@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, Response, request
 
 from controller.graph import Graph, Report, UnknownNode
-from controller.key_sessions import KeySessions, SessionError
+from controller.key_sessions import KeySessions, Pair, SessionError
 from controller.parameters import rate
 from etsi.checks import integer, mapping, sequence, text, uuid_text
 from etsi.errors import Malformed
@@ -79,9 +79,7 @@ def _add_session_routes(app: Flask, sessions: KeySessions) -> None:
         body = json_body()
         node = text(body.get("node"), "node")
         _is_self(node)
-        pair = uuid_text(body.get("master_sae"), "master_sae"), uuid_text(body.get("slave_sae"), "slave_sae")
-        if pair[0] == pair[1]:
-            raise Malformed("slave_sae", "another SAE than master_sae")
+        pair = _pair(body)
         side = body.get("side")
         if side not in _SIDES:
             raise Malformed("side", "master or slave")
@@ -94,6 +92,16 @@ def _add_session_routes(app: Flask, sessions: KeySessions) -> None:
             "qcs": list(session.path.qcs),
             "timings_ms": timings_ms,
         }, 200
+
+    @app.post("/qkd/v1/implicit_sessions")
+    @allow(Role.NODE)
+    def open_implicit() -> dict[str, Any]:
+        body = json_body()
+        node = text(body.get("node"), "node")
+        _is_self(node)
+        wanted = qos(mapping(body.get("qos", {}), "qos"))
+        session = sessions.open_implicit(node, _pair(body), text(body.get("slave_node"), "slave_node"), wanted)
+        return {"ksid": session.ksid}
 
     @app.delete("/qkd/v1/applications")
     @allow(Role.NODE)
@@ -180,6 +188,14 @@ def _is_self(node: str) -> None:
     """A node speaks for itself only."""
     if caller().name != node:
         raise Problem(401, f"node {caller().name} cannot speak for node {node}")
+
+
+def _pair(body: Mapping[str, Any]) -> Pair:
+    """Master and slave SAE."""
+    pair = uuid_text(body.get("master_sae"), "master_sae"), uuid_text(body.get("slave_sae"), "slave_sae")
+    if pair[0] == pair[1]:
+        raise Malformed("slave_sae", "another SAE than master_sae")
+    return pair
 
 
 def _report(given: Any, field: str) -> Report:

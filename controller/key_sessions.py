@@ -2,9 +2,12 @@
 
     (nothing) --first side--> waiting --second side--> configuring --agents informed--> open --closed--> (nothing)
                               waiting --withdrawn, or too late--> (nothing)
+    (nothing) --a master's first request for keys--> configuring, for both sides at once: an implicit session
                                                        configuring --refused, no path, agent silent--> (nothing)
 
-Path and admission are decided one session at a time, under the graph's lock; agents are informed outside of it.
+An implicit session serves applications that know GS QKD 014 and no sessions. It gives way to one that both sides
+register. Path and admission are decided one session at a time, under the graph's lock; agents are informed outside of
+it.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from etsi.gs004 import QoS
 from telemetry.journal import Journal
 
 Pair = tuple[str, str]  # master SAE, slave SAE
+Place = tuple[Pair, bool]  # whether implicit
 
 WAITING, CONFIGURING, OPEN = "waiting", "configuring", "open"
 _KEPT_REFUSALS = 100
@@ -42,17 +46,26 @@ class SessionError(Exception):
 
 @dataclass(slots=True)
 class KeySession:
-    """A key session; `nodes` holds the node of each side ("master", "slave") that has registered."""
+    """A key session; `nodes` holds the node of each side ("master", "slave") that has registered.
+
+    `implicit`: nobody registered it, a request for keys called for it.
+    """
 
     ksid: str
     pair: Pair
     qos: QoS
     since: float
     nodes: dict[str, str] = field(default_factory=dict)
+    implicit: bool = False
     state: str = WAITING
     mode: str = ""
     path: Path | None = None
     opened_at: float | None = None  # wall clock
+
+    @property
+    def place(self) -> Place:
+        """Where the book of sessions has it."""
+        return self.pair, self.implicit
 
     def to_agents(self) -> dict[str, Any]:
         """The document that agents get."""
@@ -60,6 +73,7 @@ class KeySession:
         return {
             "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "path": list(self.path.nodes),
             "qcs": list(self.path.qcs), "mode": self.mode, "qos": self.qos.to_json(),
+            "implicit": self.implicit,
         }  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +82,7 @@ class KeySession:
         return {
             "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "state": self.state,
             "mode": self.mode, "path": path, "qcs": [] if self.path is None else list(self.path.qcs),
-            "qos": self.qos.to_json(), "opened_at": self.opened_at,
+            "qos": self.qos.to_json(), "opened_at": self.opened_at, "implicit": self.implicit,
         }  # fmt: skip
 
 
@@ -91,8 +105,8 @@ class KeySessions:
         self._journal = journal
         self._half_open_timeout_s = half_open_timeout_s
         self._now = now
-        self._lock = threading.Lock()
-        self._by_pair: dict[Pair, KeySession] = {}
+        self._lock = threading.Condition()
+        self._book: dict[Place, KeySession] = {}
         self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_REFUSALS)
 
     def register(self, node: str, pair: Pair, side: str, qos: QoS) -> tuple[KeySession, dict[str, float] | None]:
@@ -100,10 +114,10 @@ class KeySessions:
         arrived = self._now()
         self.expire()
         with self._lock:
-            session = self._by_pair.get(pair)
+            session = self._book.get((pair, False))
             if session is None:
                 session = KeySession(str(uuid.uuid4()), pair, qos, arrived)
-                self._by_pair[pair] = session
+                self._book[session.place] = session
             if session.state != WAITING:
                 raise SessionError(409, "a key session of this pair is open already", cause="exists", ksid=session.ksid)
             if session.nodes.get(side, node) != node:
@@ -117,33 +131,72 @@ class KeySessions:
             if complete:
                 session.state = CONFIGURING
         self._journal.event("application_registered", master_sae=pair[0], slave_sae=pair[1], side=side, node=node)
+        if complete:
+            self._give_way(pair)
         return session, self._open(session) if complete else None
+
+    def open_implicit(self, node: str, pair: Pair, slave_node: str, qos: QoS) -> KeySession:
+        """A session for keys that the master at `node` asked for, or the open one of this pair; SessionError."""
+        nodes = {"master": node, "slave": slave_node}
+        if node == slave_node:
+            raise SessionError(400, "both SAEs are at the same node, which needs no QKD", cause="same_node")
+        with self._lock:
+            known = [s for s in (self._book.get((pair, False)), self._book.get((pair, True))) if s is not None]
+            found = next((s for s in known if s.state == OPEN), None)
+            if found is None and any(s.state == CONFIGURING for s in known):
+                raise SessionError(503, "a key session of this pair is being opened: try again", cause="opening")
+            if found is None:
+                session = KeySession(str(uuid.uuid4()), pair, qos, self._now(), nodes, implicit=True, state=CONFIGURING)
+                self._book[session.place] = session
+        if found is None:
+            self._open(session)
+            return session
+        if found.nodes != nodes:
+            raise SessionError(503, "another node has registered one of these SAEs", cause="foreign")
+        try:  # the node has lost it, or it would not ask
+            self._agents.tell(node, self._graph.node(node).agent_url, found.ksid, found.to_agents())
+        except AgentFailed as error:
+            raise SessionError(503, str(error), cause="agent_unreachable", node=error.node) from None
+        return found
+
+    def _give_way(self, pair: Pair) -> None:
+        """End the implicit session of a pair that has registered one."""
+        place = pair, True
+        with self._lock:
+            # While its agents are being told, wait: they keep the session of a pair that they heard of last.
+            self._lock.wait_for(lambda: place not in self._book or self._book[place].state == OPEN)
+            implicit = self._book.pop(place, None)
+        if implicit is not None:
+            self._end(implicit, by="registration")
 
     def withdraw(self, node: str, pair: Pair) -> None:
         """Take back a registration that still waits."""
         with self._lock:
-            session = self._by_pair.get(pair)
+            session = self._book.get((pair, False))
             if session is not None and session.state == WAITING and node in session.nodes.values():
-                del self._by_pair[pair]
+                del self._book[session.place]
 
     def close(self, ksid: str, *, node: str | None) -> bool:
         """End a session, on behalf of one of its ends or (None) the operator; False if there is no such session."""
         with self._lock:
-            session = next((s for s in self._by_pair.values() if s.ksid == ksid and s.state == OPEN), None)
+            session = next((s for s in self._book.values() if s.ksid == ksid and s.state == OPEN), None)
             if session is None or (node is not None and node not in session.nodes.values()):
                 return False
-            del self._by_pair[session.pair]
-        self._agents.remove(self._urls(session), ksid)
-        self._journal.event("ksid_released", ksid=ksid, by=node or "operator")
+            del self._book[session.place]
+        self._end(session, by=node or "operator")
         return True
+
+    def _end(self, session: KeySession, *, by: str) -> None:
+        self._agents.remove(self._urls(session), session.ksid)
+        self._journal.event("ksid_released", ksid=session.ksid, by=by)
 
     def expire(self) -> None:
         """Drop sessions that only one side registered, too long ago."""
         oldest = self._now() - self._half_open_timeout_s
         with self._lock:
-            late = [s for s in self._by_pair.values() if s.state == WAITING and s.since < oldest]
+            late = [s for s in self._book.values() if s.state == WAITING and s.since < oldest]
             for session in late:
-                del self._by_pair[session.pair]
+                del self._book[session.place]
         for session in late:
             self._journal.event("application_expired", master_sae=session.pair[0], slave_sae=session.pair[1])
 
@@ -176,7 +229,7 @@ class KeySessions:
     def all(self) -> list[KeySession]:
         """All sessions, the oldest first."""
         with self._lock:
-            return sorted(self._by_pair.values(), key=lambda s: s.since)
+            return sorted(self._book.values(), key=lambda s: s.since)
 
     def refusals(self) -> list[dict[str, Any]]:
         """The last refusals, the oldest first."""
@@ -204,13 +257,15 @@ class KeySessions:
         with self._lock:
             session.state = OPEN
             session.opened_at = time.time()
+            self._lock.notify_all()
         timings_ms = {
             "path_chosen": round((chosen - started) * 1000, 3),
             "agents_informed": round((informed - started) * 1000, 3),
         }
         self._journal.event(
             "ksid_assigned", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
-            path=list(session.path.nodes if session.path else ()), mode=session.mode, **timings_ms,
+            path=list(session.path.nodes if session.path else ()), mode=session.mode, implicit=session.implicit,
+            **timings_ms,
         )  # fmt: skip
         return timings_ms
 
@@ -249,7 +304,8 @@ class KeySessions:
     def _refuse(self, session: KeySession, error: SessionError) -> None:
         facts = {"master_sae": session.pair[0], "slave_sae": session.pair[1], "message": str(error), **error.facts}
         with self._lock:
-            self._by_pair.pop(session.pair, None)
+            self._book.pop(session.place, None)
+            self._lock.notify_all()
             self._refusals.append({"time": time.time(), **facts})
         self._journal.event("application_refused", **facts)
 

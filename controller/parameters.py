@@ -13,16 +13,22 @@ from etsi.errors import Malformed
 
 MAX_TTL_SLOTS = 86_400
 MAX_KEYS_AHEAD = 64
+MAX_IDLE_S = 86_400
 MAX_RATE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Mode, TTL (slots) and keys made at once are for the nodes; the two policies are for the controller."""
+    """The two policies are for the controller, all else is for the nodes.
+
+    Those are the mode, the TTL in slots, the keys made at once, and the seconds after which a session that was opened
+    without a word, by a first request for keys, ends if nobody asks for more.
+    """
 
     mode: str = "basic"
     ttl_slots: int = 15
     keys_ahead: int = 4
+    implicit_idle_s: int = 60
     admission: str = "none"
     path_policy: str = "shortest"
 
@@ -32,7 +38,10 @@ class Parameters:
 
     def for_nodes(self) -> dict[str, Any]:
         """The document that agents get."""
-        return {"mode": self.mode, "ttl_slots": self.ttl_slots, "keys_ahead": self.keys_ahead}
+        return {
+            "mode": self.mode, "ttl_slots": self.ttl_slots, "keys_ahead": self.keys_ahead,
+            "implicit_idle_s": self.implicit_idle_s,
+        }  # fmt: skip
 
 
 def changed(parameters: Parameters, document: Mapping[str, Any]) -> Parameters:
@@ -41,6 +50,7 @@ def changed(parameters: Parameters, document: Mapping[str, Any]) -> Parameters:
         "mode": lambda v: _choice(v, "mode", MODES),
         "ttl_slots": lambda v: integer(v, "ttl_slots", low=1, high=MAX_TTL_SLOTS),
         "keys_ahead": lambda v: integer(v, "keys_ahead", low=1, high=MAX_KEYS_AHEAD),
+        "implicit_idle_s": lambda v: integer(v, "implicit_idle_s", low=1, high=MAX_IDLE_S),
         "admission": lambda v: _choice(v, "admission", ADMISSION_POLICIES),
         "path_policy": lambda v: _choice(v, "path_policy", PATH_POLICIES),
     }

@@ -17,6 +17,10 @@ EXTENSION_UNSUPPORTED = "not all extension_mandatory parameters are supported"
 KEYS_NOT_FOUND = "one or more keys specified are not found on KME"
 
 
+# How many extensions, or further slaves, a request may name: it bounds what reading it costs.
+MAX_EXTENSIONS = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a KME serves; the same numbers as in its Status."""
@@ -26,6 +30,33 @@ class Limits:
     max_key_size: int = 8192
     max_key_per_request: int = 64
     max_key_count: int = 100_000
+
+    def to_json(self) -> dict[str, int]:
+        """The document that `limits` reads."""
+        return asdict(self)
+
+
+# The largest answer, in bits of key: in base64 it still fits into a body of ours.
+_MAX_ANSWER_BITS = 1 << 22
+_MAX_KEYS = 1024
+_MAX_COUNT = 1 << 40
+
+
+def limits(document: Mapping[str, Any], where: str = "limits") -> Limits:
+    """Limits out of a configuration; members left out take their defaults. Malformed names the wrong member."""
+    given = Limits().to_json() | dict(document)
+    for member in document:
+        if member not in Limits.__dataclass_fields__:
+            raise Malformed(f"{where}.{member}", f"one of {', '.join(Limits.__dataclass_fields__)}")
+    least = integer(given["min_key_size"], f"{where}.min_key_size", low=8, high=_MAX_ANSWER_BITS)
+    most = integer(given["max_key_size"], f"{where}.max_key_size", low=least, high=_MAX_ANSWER_BITS)
+    size = integer(given["key_size"], f"{where}.key_size", low=least, high=most)
+    if size % 8:
+        raise Malformed(f"{where}.key_size", "a multiple of 8")
+    keys = min(_MAX_KEYS, _MAX_ANSWER_BITS // most)
+    number = integer(given["max_key_per_request"], f"{where}.max_key_per_request", low=1, high=keys)
+    count = integer(given["max_key_count"], f"{where}.max_key_count", low=1, high=_MAX_COUNT)
+    return Limits(size, least, most, number, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +100,11 @@ def key_request(document: Mapping[str, Any], limits: Limits) -> KeyRequest:
     integer(size, "size", low=limits.min_key_size, high=limits.max_key_size)
     if size % 8:
         raise Malformed("size", "a multiple of 8", clause="6.2", message=SIZE_NOT_OCTETS)
-    slaves = sequence(document.get("additional_slave_SAE_IDs", []), "additional_slave_SAE_IDs", longest=64)
+    slaves = sequence(document.get("additional_slave_SAE_IDs", []), "additional_slave_SAE_IDs", longest=MAX_EXTENSIONS)
     if slaves:
         raise Malformed("additional_slave_SAE_IDs", "no entry, for max_SAE_ID_count is 0", clause="6.2")
     for name in ("extension_mandatory", "extension_optional"):
-        for i, extension in enumerate(sequence(document.get(name, []), name, longest=64)):
+        for i, extension in enumerate(sequence(document.get(name, []), name, longest=MAX_EXTENSIONS)):
             if mapping(extension, f"{name}[{i}]") and name == "extension_mandatory":
                 raise Malformed(name, "no parameter: none is supported", clause="6.2", message=EXTENSION_UNSUPPORTED)
     return KeyRequest(number, size)

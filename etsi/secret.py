@@ -24,8 +24,7 @@ class Secret:
 
     def wipe(self) -> None:
         """Overwrite the bytes with zeros. The secret has length 0 afterwards."""
-        for i in range(len(self._data)):
-            self._data[i] = 0
+        self._data[:] = bytes(len(self._data))  # of the same length, so it is written in place
         self._data.clear()
 
     def __len__(self) -> int:

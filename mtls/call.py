@@ -46,13 +46,19 @@ class Reply:
         found = self.body.get("message") if isinstance(self.body, dict) else None
         return found if isinstance(found, str) else f"HTTP status {self.status}"
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """The facts in the error body's details; empty if there are none."""
+        details = self.body.get("details") if isinstance(self.body, dict) else None
+        facts: dict[str, Any] = {}
+        for entry in details if isinstance(details, list) else []:
+            if isinstance(entry, dict):
+                facts |= entry
+        return facts
+
     def detail(self, name: str) -> Any:
         """The value of `name` in the error body's details, or None."""
-        details = self.body.get("details") if isinstance(self.body, dict) else None
-        for entry in details if isinstance(details, list) else []:
-            if isinstance(entry, dict) and name in entry:
-                return entry[name]
-        return None
+        return self.details.get(name)
 
 
 class Caller:

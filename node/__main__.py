@@ -13,9 +13,11 @@ from mtls.call import Caller
 from mtls.serve import Server
 from node import agent_http, config, kme_http
 from node.agent import Agent
+from node.controller_client import ControllerClient
+from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
 from node.kme import Kme, Requested
-from node.parameters import Current, Parameters, parse
+from node.parameters import Current, parse
 from node.quantum_module import QuantumModule
 from node.relay import Relay
 from node.sessions import Sessions
@@ -36,28 +38,33 @@ def main(path: Path) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = Journal(options.directory / "journal.jsonl", f"node:{options.name}")
-    store = KeyStore(options.directory / "local.db", options.directory / "node.key", ttl_slots=options.ttl_slots)
-    parameters = Current(parse(store.parameters(), Parameters(options.mode, options.ttl_slots, options.keys_ahead)))
+    store = KeyStore(
+        options.directory / "local.db", options.directory / "node.key", ttl_slots=options.parameters.ttl_slots
+    )
+    parameters = Current(parse(store.parameters(), options.parameters))
     store.ttl_slots = parameters().ttl_slots
     sessions = Sessions(store)
     shared = SharedDatabase(options.shared_db_url, options.shared_db_schema, options.name)
     caller = Caller(options.credentials)
     requested = Requested()
+    controller = ControllerClient(
+        options.name, caller, url=options.controller_url, name=options.controller_name
+    )
+    implicit = ImplicitSessions(options.name, sessions, controller)
     relay = Relay(options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, journal=journal)
     kme = Kme(
-        options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=sessions,
+        options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=implicit,
         relay=relay, requested=requested, parameters=parameters,
     )  # fmt: skip
+    blocks = QuantumModule(options.directory / "blocks.sock", [n.qc for n in options.qcs], store)
     agent = Agent(
-        options, caller=caller, store=store, shared=shared, sessions=sessions, requested=requested, journal=journal,
-        parameters=parameters, kme=kme,
+        options, controller=controller, store=store, shared=shared, sessions=sessions, implicit=implicit,
+        requested=requested, journal=journal, parameters=parameters, kme=kme, set_rate=blocks.set_rate,
     )  # fmt: skip
-    blocks = QuantumModule(options.directory / "blocks.sock", [n.qc for n in options.qcs], store, agent.on_slot)
-    agent.set_rate = blocks.set_rate
     servers = [
         Server(kme_http.make_app(kme, agent, journal), options.host, options.kme_port, options.credentials),
         Server(
-            agent_http.make_app(agent, kme, relay, sessions, store, journal=journal),
+            agent_http.make_app(agent, relay, sessions, store, journal=journal),
             options.host,
             options.agent_port,
             options.credentials,
@@ -73,7 +80,7 @@ def main(path: Path) -> int:
         print(f"node {options.name}: cannot listen on {options.host}: {error}", file=sys.stderr)
         return 2
     shared.open()
-    blocks.start()
+    blocks.start(agent.on_slot)
     agent.start()
     journal.event("started", kme_port=servers[0].port, agent_port=servers[1].port)
     print("ready", flush=True)

@@ -1,7 +1,7 @@
 """The SDN agent: registers this node, reports its QCs once a slot, passes applications on to the controller.
 
-A thread of its own does the reporting. It wakes when a slot begins, says to the shared database what this end now
-holds, then to the controller how its QCs fare. Both may be away for a while: the node serves on with what is agreed.
+Two threads do the reporting and wake when a slot begins: one says to the shared database what this end now holds, the
+other to the controller how its QCs fare. Either may be away for a while: the node serves on with what is agreed.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from typing import Any
 from etsi.checks import integer, mapping, sequence
 from etsi.errors import Malformed
 from etsi.gs004 import QoS
-from mtls.call import Caller, Reply, Unreachable
-from mtls.identity import Identity, Role
 from mtls.serve import Problem
 from node.blocks import MAX_PAYLOAD_BYTES
 from node.config import NodeConfig
+from node.controller_client import ControllerClient
+from node.failures import KeyFailure
+from node.implicit import ImplicitSessions
 from node.key_stream import Held, KeyStore
 from node.kme import Kme, Requested, Unauthorized
 from node.parameters import Current, parse
 from node.sessions import Session, Sessions
-from node.shared_db import DatabaseUnreachable, SharedDatabase
+from node.shared_db import SharedDatabase
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
 _MAX_RATE = MAX_PAYLOAD_BYTES
-# Opening a session informs all agents of the path and waits for them; a refusal comes sooner.
-_OPEN_TIMEOUT_S = 15.0
 
 
 class Agent:
@@ -40,34 +39,35 @@ class Agent:
         self,
         config: NodeConfig,
         *,
-        caller: Caller,
+        controller: ControllerClient,
         store: KeyStore,
         shared: SharedDatabase,
         sessions: Sessions,
+        implicit: ImplicitSessions,
         requested: Requested,
         journal: Journal,
         parameters: Current,
         kme: Kme,
+        set_rate: Callable[[str, int, int], None],
     ) -> None:
         self._config = config
-        self._caller = caller
+        self._controller = controller
         self._store = store
         self._shared = shared
         self._sessions = sessions
+        self._implicit = implicit
         self._requested = requested
         self._journal = journal
         self._parameters = parameters
         self._kme = kme
-        # Where rates for QCs go: to the QKD devices, by way of the quantum module.
-        self.set_rate: Callable[[str, int, int], None] = lambda *_: None
+        self._set_rate = set_rate  # of the QKD devices, by way of the quantum module
         self._rates: dict[str, tuple[int, int]] = {}
-        self._controller = Identity(Role.CONTROLLER, config.controller_name)
-        self._wake = threading.Event()
-        self._stopping = False
         self._in_database = False
         self._at_controller = False
         self._reported: dict[str, Held] = {}
-        self._thread = threading.Thread(target=self._run, name="agent", daemon=True)
+        # Apart, so that one that does not answer holds up only itself: without the controller running sessions still
+        # get keys, and the other way round.
+        self._workers = [_Worker(self._serve_database), _Worker(self._serve_controller)]
 
     @property
     def registered(self) -> bool:
@@ -75,34 +75,30 @@ class Agent:
         return self._in_database and self._at_controller
 
     def start(self) -> None:
-        """Register and report in a thread, again and again until it works."""
-        self._thread.start()
+        """Register and report in threads, again and again until it works."""
+        for worker in self._workers:
+            worker.start()
 
     def stop(self) -> None:
-        """End the thread."""
-        self._stopping = True
-        self._wake.set()
-        self._thread.join(timeout=5)
+        """End the threads."""
+        for worker in self._workers:
+            worker.stop()
 
     def on_slot(self, qc: str, slot: int) -> None:
         """A QC began a slot: there is something to report, and pooled keys grew older."""
         self._kme.on_slot(qc, slot)
-        self._wake.set()
+        for worker in self._workers:
+            worker.wake()
 
     def open_key_session(self, master: str, slave: str, side: str, wanted: QoS) -> tuple[dict[str, Any], int]:
         """The paper's new_app: 202 and waiting for the first of a pair, 200 and the KSID for the second; or Problem."""
-        body = {
-            "node": self._config.name, "master_sae": master, "slave_sae": slave, "side": side, "qos": wanted.to_json(),
-        }  # fmt: skip
         self._journal.event("new_app", master_sae=master, slave_sae=slave, side=side)
-        reply = self._call("POST", "/qkd/v1/applications", body, timeout_s=_OPEN_TIMEOUT_S)
-        if not reply.ok:
-            raise _passed_on(reply)
+        reply = self._controller.register_side(master, slave, side, wanted)
         return dict(reply.body), reply.status
 
     def withdraw(self, master: str, slave: str) -> None:
         """Take back the slave's registration of a session that never came to be."""
-        self._call("DELETE", f"/qkd/v1/applications?master_sae={master}&slave_sae={slave}")
+        self._controller.withdraw(master, slave)
 
     def close_key_session(self, ksid: str, sae: str) -> None:
         """End a session of `sae`; Problem 404 if there is none."""
@@ -111,11 +107,8 @@ class Agent:
             raise Problem(404, "no key session of this KSID", ksid=ksid)
         if sae not in (session.master_sae, session.slave_sae):
             raise Unauthorized("a key session is closed by one of its SAEs")
-        reply = self._call("DELETE", f"/qkd/v1/key_sessions/{ksid}")
-        if reply.status == 404:  # the controller has lost it: then it is over here, too
+        if not self._controller.close(ksid):  # the controller has lost it: then it is over here, too
             self.remove_session(ksid)
-        elif not reply.ok:
-            raise _passed_on(reply)
 
     def put_session(self, session: Session) -> None:
         """The controller configured a session over this node. Malformed if it does not lead from SAE to SAE.
@@ -134,24 +127,25 @@ class Agent:
         if self._sessions.remove(ksid) is not None:
             self._journal.event("session_removed", ksid=ksid)
 
-    def _run(self) -> None:
-        # The two are independent: without the controller running sessions still get keys, and the other way round.
-        while not self._stopping:
-            held = self._store.held()
-            self._in_database = self._in_database or self._quietly(self._register_qcs)
-            if self._in_database:
-                self._quietly(self._report_held, held)
-            self._at_controller = self._at_controller or self._quietly(self._register)
-            if self._at_controller:
-                self._quietly(self._report_status, held)
-            self._wake.wait(_RETRY_S)
-            self._wake.clear()
+    def _serve_database(self) -> None:
+        held = self._store.held()
+        self._in_database = self._in_database or self._quietly(self._register_qcs)
+        if self._in_database:
+            self._quietly(self._report_held, held)
+            self._quietly(self._kme.collect)
+
+    def _serve_controller(self) -> None:
+        held = self._store.held()
+        self._at_controller = self._at_controller or self._quietly(self._register)
+        if self._at_controller:
+            self._quietly(self._report_status, held)
+        self._quietly(self._end_idle)
 
     def _quietly(self, step: Callable[..., None], *arguments: object) -> bool:
         """Whether `step` worked. What is away now may be back later; a bug must not end the thread in silence."""
         try:
             step(*arguments)
-        except (DatabaseUnreachable, Problem, Malformed) as error:
+        except (KeyFailure, Problem, Malformed) as error:
             _log.info("%s: %s", step.__name__, error)
             return False
         except Exception as error:
@@ -159,6 +153,11 @@ class Agent:
             self._journal.event("agent_error", step=step.__name__, error=type(error).__name__)
             return False
         return True
+
+    def _end_idle(self) -> None:
+        for session in self._implicit.end_idle(self._parameters().implicit_idle_s):
+            self._kme.end_session(session.ksid)
+            self._journal.event("session_idle", ksid=session.ksid)
 
     def _register_qcs(self) -> None:
         for neighbour in self._config.qcs:
@@ -170,10 +169,7 @@ class Agent:
 
     def _register(self) -> None:
         links = [{"qc": n.qc, "peer": n.peer} for n in self._config.qcs]
-        body = {"agent_url": self._config.nodes[self._config.name], "links": links}
-        reply = self._call("PUT", f"/qkd/v1/nodes/{self._config.name}", body)
-        if not reply.ok:
-            raise _passed_on(reply)
+        reply = self._controller.register_node(self._config.nodes[self._config.name], links)
         self._journal.event("registered")
         self._obey(reply.body)
 
@@ -193,7 +189,7 @@ class Agent:
         ]
         self._reported = {h.qc: h for h in held}
         slot = max((h.slot for h in held), default=0)
-        reply = self._call("POST", f"/qkd/v1/nodes/{self._config.name}/qc_status", {"slot": slot, "qcs": entries})
+        reply = self._controller.report(slot, entries)
         if reply.status == 404:  # the controller was restarted and does not know us any more
             self._at_controller = False
         elif reply.ok:
@@ -215,25 +211,32 @@ class Agent:
             low, high = (integer(r, f"rates.{qc}", low=0, high=_MAX_RATE) for r in sequence(rate, "rates", longest=2))
             if self._rates.get(qc) != (low, high):
                 self._rates[qc] = low, high
-                self.set_rate(qc, low, high)
+                self._set_rate(qc, low, high)
                 self._journal.event("rate", qc=qc, low=low, high=high)
 
-    def _call(self, method: str, path: str, body: Any = None, *, timeout_s: float = 5.0) -> Reply:
-        try:
-            return self._caller.request(
-                method, self._config.controller_url + path, to=self._controller, body=body, timeout_s=timeout_s
-            )
-        except Unreachable as error:
-            text = f"the controller cannot be reached: {error.reason}"
-            raise Problem(503, text, cause="controller_unreachable") from None
 
+class _Worker:
+    """Takes a step in a thread of its own whenever it is woken, and once a second at least."""
 
-def _passed_on(reply: Reply) -> Problem:
-    """The controller's refusal, for the SAE to read: the same status and the same facts."""
-    facts: dict[str, Any] = {}
-    details = reply.body.get("details") if isinstance(reply.body, dict) else None
-    for entry in details if isinstance(details, list) else []:
-        if isinstance(entry, dict):
-            facts |= {str(k): v for k, v in entry.items() if k not in ("status", "message")}
-    status = reply.status if reply.status in (400, 409, 503) else 503
-    return Problem(status, reply.message, **facts)
+    def __init__(self, step: Callable[[], None]) -> None:
+        self._step = step
+        self._woken = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"agent{step.__name__}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._woken.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._step()
+            self._woken.wait(_RETRY_S)
+            self._woken.clear()

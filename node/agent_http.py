@@ -13,13 +13,12 @@ from mtls.serve import allow, caller, error_body, json_body, new_app
 from node.agent import Agent
 from node.failures import KeyFailure
 from node.key_stream import KeyStore
-from node.kme import Kme
 from node.relay import Relay
 from node.sessions import Sessions, parse
 from telemetry.journal import Journal
 
 
-def make_app(agent: Agent, kme: Kme, relay: Relay, sessions: Sessions, store: KeyStore, *, journal: Journal) -> Flask:
+def make_app(agent: Agent, relay: Relay, sessions: Sessions, store: KeyStore, *, journal: Journal) -> Flask:
     """The application on the agent's port."""
     app = new_app("agent")
 
@@ -53,13 +52,6 @@ def make_app(agent: Agent, kme: Kme, relay: Relay, sessions: Sessions, store: Ke
     @allow(Role.NODE)
     def accept_keys(request_id: str) -> tuple[str, int]:
         relay.accept_keys(caller().name, uuid_text(request_id, "request"), json_body())
-        return "", 204
-
-    @app.post("/qkd/v1/relay/<request_id>/ahead")
-    @allow(Role.NODE)
-    def made_ahead(request_id: str) -> tuple[str, int]:
-        uuid_text(request_id, "request")
-        kme.bring_ahead(*relay.announced(caller().name, json_body()))
         return "", 204
 
     @app.get("/qkd/v1/status")

@@ -11,6 +11,7 @@ from typing import Any
 from etsi.checks import integer, mapping, sequence, text, uuid_text
 from etsi.errors import Malformed
 from etsi.gs014 import Limits
+from etsi.gs014 import limits as parse_limits
 from mtls.credentials import Credentials
 from node.parameters import Parameters
 from node.parameters import parse as parse_parameters
@@ -41,9 +42,7 @@ class NodeConfig:
     nodes: Mapping[str, str]  # name -> agent URL of every node of the network
     saes: Mapping[str, str]  # SAE ID -> node, of the whole network
     qcs: tuple[Neighbour, ...]
-    mode: str = "basic"  # these three until the controller says otherwise
-    ttl_slots: int = 15  # a byte older than this is never used
-    keys_ahead: int = 4  # keys made at once in modes that make keys ahead
+    parameters: Parameters = field(default_factory=Parameters)  # until the controller says otherwise
     limits: Limits = field(default_factory=Limits)
 
 
@@ -51,7 +50,8 @@ _REQUIRED = (
     "name", "host", "kme_port", "agent_port", "directory", "credentials", "controller_url", "controller_name",
     "shared_db_url", "shared_db_schema", "nodes", "saes", "qcs",
 )  # fmt: skip
-_OPTIONAL = ("mode", "ttl_slots", "keys_ahead")
+_PARAMETERS = ("mode", "ttl_slots", "keys_ahead", "implicit_idle_s")
+_OPTIONAL = (*_PARAMETERS, "limits")
 
 
 def load(path: Path) -> NodeConfig:
@@ -73,7 +73,7 @@ def parse(document: Any) -> NodeConfig:
         if member not in _REQUIRED + _OPTIONAL:
             raise Malformed(member, f"one of {', '.join(_REQUIRED + _OPTIONAL)}")
     qcs = [mapping(entry, f"qcs[{i}]") for i, entry in enumerate(sequence(given["qcs"], "qcs", longest=256))]
-    parameters = parse_parameters({m: given[m] for m in _OPTIONAL if m in given}, Parameters())
+    parameters = parse_parameters({m: given[m] for m in _PARAMETERS if m in given}, Parameters())
     return NodeConfig(
         name=text(given["name"], "name"),
         host=text(given["host"], "host"),
@@ -91,7 +91,6 @@ def parse(document: Any) -> NodeConfig:
             Neighbour(text(q.get("qc"), f"qcs[{i}].qc"), text(q.get("peer"), f"qcs[{i}].peer"))
             for i, q in enumerate(qcs)
         ),
-        mode=parameters.mode,
-        ttl_slots=parameters.ttl_slots,
-        keys_ahead=parameters.keys_ahead,
+        parameters=parameters,
+        limits=parse_limits(mapping(given.get("limits", {}), "limits")),
     )

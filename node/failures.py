@@ -27,6 +27,15 @@ class NoSession(KeyFailure):
     status = 400
 
 
+class SessionRefused(KeyFailure):
+    """No key session is open for this pair, and the controller opens none: `cause` says why."""
+
+    def __init__(self, message: str, *, status: int = 503, cause: str, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.status = status
+        self.cause = cause
+
+
 class ShortOfMaterial(KeyFailure):
     """A QC on the path has too few bytes now; nothing was consumed, a later try may succeed."""
 
@@ -39,8 +48,8 @@ class RelayBroken(KeyFailure):
     cause = "relay_broken"
 
 
-class DatabaseAway(KeyFailure):
-    """The shared database did not answer; nothing was delivered."""
+class DatabaseUnreachable(KeyFailure):
+    """The shared database did not answer in time; nothing was delivered."""
 
     cause = "database_unreachable"
 

@@ -24,16 +24,19 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from etsi.secret import Secret
 from node.blocks import Block
-from node.ranges import Range, oldest_live_slot, oldest_promised_slot
+from node.ranges import Instruction, Range, oldest_live_slot, oldest_promised_slot
 
 # A fragment is rewritten when part of it is taken, so it should be small; each has 28 bytes of overhead.
 _FRAGMENT_BYTES = 1024
 _NONCE_BYTES = 12
+_BEYOND = 1 << 62  # no stream is as long
+# Pages that a slot's commits wrote, from which on the next slot's are expected to be as many.
+_BUSY_PAGES = 100
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stream (
     qc TEXT PRIMARY KEY, head INTEGER NOT NULL, gap INTEGER NOT NULL, slot INTEGER NOT NULL,
-    generated INTEGER NOT NULL, used INTEGER NOT NULL, expired INTEGER NOT NULL
+    generated INTEGER NOT NULL, used INTEGER NOT NULL, expired INTEGER NOT NULL, last_used INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fragment (
     qc TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL,
@@ -44,7 +47,6 @@ CREATE TABLE IF NOT EXISTS taken (
     qc TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, slot INTEGER NOT NULL, ttl INTEGER NOT NULL,
     request TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS taken_end ON taken (qc, end);
 CREATE TABLE IF NOT EXISTS relayed (
     key_id TEXT PRIMARY KEY, ksid TEXT NOT NULL, master_sae TEXT NOT NULL, slave_sae TEXT NOT NULL,
     qc TEXT NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL
@@ -123,8 +125,9 @@ class KeyStore:
             end = block.offset + len(block.payload)
             gap = block.offset if block.offset > head else None
             self._db.execute(
-                "INSERT INTO stream VALUES (:qc, :head, coalesce(:gap, 0), :slot, :n, 0, 0) ON CONFLICT (qc) DO UPDATE"
-                " SET head = :head, gap = coalesce(:gap, gap), slot = :slot, generated = generated + :n",
+                "INSERT INTO stream VALUES (:qc, :head, coalesce(:gap, 0), :slot, :n, 0, 0, 0)"
+                " ON CONFLICT (qc) DO UPDATE SET head = :head, gap = coalesce(:gap, gap), slot = :slot,"
+                " generated = generated + :n",
                 {"qc": block.qc, "head": end, "gap": gap, "slot": block.slot, "n": len(block.payload)},
             )
             payload = block.payload.reveal()
@@ -132,13 +135,14 @@ class KeyStore:
                 self._insert(block.qc, block.offset + at, block.slot, payload[at : at + _FRAGMENT_BYTES])
         return True
 
-    def take(self, wanted: Sequence[Range], request: str = "") -> list[Secret]:
+    def take(self, wanted: Sequence[Range], request: str = "", *, spare_slots: int = 0) -> list[Secret]:
         """The bytes of all `wanted` ranges, gone from here for good; or Missing, and nothing is gone.
 
-        `request` is the allocation that they are taken for, and is kept for the audit.
+        `request` is the allocation that they are taken for, and is kept for the audit. Bytes with less than
+        `spare_slots` to live are missing, too.
         """
         with self._transaction():
-            return [self._take(r, request) for r in wanted]
+            return [self._take(r, request, spare_slots) for r in wanted]
 
     def expire(self, qc: str) -> int:
         """Erase all bytes and relayed keys of `qc` older than the TTL; the number of bytes erased."""
@@ -150,16 +154,17 @@ class KeyStore:
             # A key handed out by its first node in the last moment of the TTL is still there for the slave to fetch.
             grace = oldest_promised_slot(row[0], self.ttl_slots) - oldest
             self._db.execute("DELETE FROM relayed WHERE qc = ? AND slot < ?", (qc, oldest - 1 - grace))
-            (n_bytes,) = self._db.execute(
-                "SELECT coalesce(sum(end - start), 0) FROM fragment WHERE qc = ? AND slot < ?", (qc, oldest)
-            ).fetchone()
+            # Later bytes are younger, so what is too old is at the beginning.
+            gone = self._db.execute(
+                "DELETE FROM fragment WHERE qc = :qc AND start < coalesce((SELECT start FROM fragment"
+                " WHERE qc = :qc AND slot >= :oldest ORDER BY start LIMIT 1), :all) RETURNING end - start",
+                {"qc": qc, "oldest": oldest, "all": _BEYOND},
+            ).fetchall()
+            n_bytes = sum(int(n) for (n,) in gone)
             if n_bytes:
-                self._db.execute("DELETE FROM fragment WHERE qc = ? AND slot < ?", (qc, oldest))
                 self._db.execute("UPDATE stream SET expired = expired + ? WHERE qc = ?", (n_bytes, qc))
-        # Once a slot, also what was used since: until then its sealed bytes stand in the write-ahead log.
-        with self._lock:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return int(n_bytes)
+        self._empty_log()
+        return n_bytes
 
     def held(self) -> list[Held]:
         """What this end holds of every QC it knows, in the order of their names.
@@ -169,16 +174,19 @@ class KeyStore:
         # Nor is anything promised before the last byte that was taken here: if the shared database forgot an allocation
         # (a fail-over that lost commits), the other end, which still holds those bytes, must not be given them again.
         rows = self._query(
-            "SELECT s.qc, s.head, s.gap, s.slot, s.generated, s.used, s.expired, coalesce(sum(f.end - f.start), 0),"
-            " min(CASE WHEN f.slot >= s.slot - ? THEN f.start END),"
-            " (SELECT coalesce(max(t.end), 0) FROM taken t WHERE t.qc = s.qc)"
-            " FROM stream s LEFT JOIN fragment f USING (qc) GROUP BY s.qc ORDER BY s.qc",
+            "SELECT s.qc, s.head, s.gap, s.slot, s.generated, s.used, s.expired,"
+            " s.last_used, (SELECT f.start FROM fragment f WHERE f.qc = s.qc AND f.slot >= s.slot - ?"
+            "  ORDER BY f.start LIMIT 1)"
+            " FROM stream s ORDER BY s.qc",
             (-oldest_promised_slot(0, self.ttl_slots),),
         )
         return [
-            Held(qc, head, max(gap, taken, head if first is None else first), slot, stored, generated, used, expired)
-            for qc, head, gap, slot, generated, used, expired, stored, first, taken in rows
-        ]
+            Held(
+                qc, head, max(gap, last_used, head if first is None else first), slot,
+                stored=generated - used - expired, generated=generated, used=used, expired=expired,
+            )
+            for qc, head, gap, slot, generated, used, expired, last_used, first in rows
+        ]  # fmt: skip
 
     def slot(self, qc: str) -> int:
         """The newest slot that `qc` has begun; 0 before its first block."""
@@ -191,20 +199,21 @@ class KeyStore:
             for key in keys:
                 self._keep(key, qc)
 
-    def keep_ahead(self, keys: Sequence[tuple[Range, str, str, str]], master_sae: str, slave_sae: str) -> set[str]:
-        """Take (range, request, key ID, KSID) out of the streams and have them wait as relayed keys do.
+    def keep_found(self, keys: Sequence[Instruction]) -> set[str]:
+        """Take keys out of the streams and have them wait as relayed keys do.
 
         What is not held any more is left out; the IDs of those keys.
         """
         gone = set()
         with self._transaction():
-            for where, request, key_id, ksid in keys:
+            for key in keys:
                 self._db.execute("SAVEPOINT one")
                 try:
-                    self._keep(RelayedKey(key_id, ksid, master_sae, slave_sae, self._take(where, request)), where.qc)
+                    taken = self._take(key.where, key.request)
+                    self._keep(RelayedKey(key.key_id, key.ksid, key.master_sae, key.slave_sae, taken), key.where.qc)
                 except Missing:
                     self._db.execute("ROLLBACK TO one")
-                    gone.add(key_id)
+                    gone.add(key.key_id)
                 self._db.execute("RELEASE one")
         return gone
 
@@ -255,6 +264,16 @@ class KeyStore:
         """All key sessions kept."""
         return [json.loads(document) for (document,) in self._query("SELECT document FROM key_session")]
 
+    def _empty_log(self) -> None:
+        """Once a slot: until then the sealed bytes of what was used since stand in the write-ahead log.
+
+        Where much was written, the next slot will overwrite it: a commit into a file that need not grow takes half the
+        time. Else it is cut.
+        """
+        with self._lock:
+            _, pages, _ = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._db.execute(f"PRAGMA wal_checkpoint({'RESTART' if pages > _BUSY_PAGES else 'TRUNCATE'})")
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._lock:
@@ -272,12 +291,14 @@ class KeyStore:
         with self._lock:
             return self._db.execute(sql, values).fetchall()
 
-    def _take(self, wanted: Range, request: str) -> Secret:
-        # The last condition: expiry runs once a slot, but what is too old is too old at once.
+    def _take(self, wanted: Range, request: str, spare_slots: int = 0) -> Secret:
+        # From the fragment in which the range starts, so that only its own rows are read. The last condition: expiry
+        # runs once a slot, but what is too old is too old at once.
         rows = self._db.execute(
-            "DELETE FROM fragment WHERE qc = :qc AND start < :end AND end > :start"
+            "DELETE FROM fragment WHERE qc = :qc AND start < :end AND end > :start AND start >="
+            " (SELECT coalesce(max(start), 0) FROM fragment WHERE qc = :qc AND start <= :start)"
             " AND slot > (SELECT slot FROM stream WHERE qc = :qc) - :ttl RETURNING start, end, slot, sealed",
-            {"qc": wanted.qc, "start": wanted.start, "end": wanted.end, "ttl": self.ttl_slots},
+            {"qc": wanted.qc, "start": wanted.start, "end": wanted.end, "ttl": self.ttl_slots - spare_slots},
         ).fetchall()
         data = bytearray()
         for start, end, slot, sealed in sorted(rows):
@@ -291,7 +312,10 @@ class KeyStore:
                 self._insert(wanted.qc, wanted.end, slot, plain[wanted.end - start :])
         if len(data) != len(wanted):
             raise Missing(wanted)
-        self._db.execute("UPDATE stream SET used = used + ? WHERE qc = ?", (len(wanted), wanted.qc))
+        self._db.execute(
+            "UPDATE stream SET used = used + ?, last_used = max(last_used, ?) WHERE qc = ?",
+            (len(wanted), wanted.end, wanted.qc),
+        )
         self._db.execute(
             "INSERT INTO taken SELECT qc, ?, ?, slot, ?, ? FROM stream WHERE qc = ?",
             (wanted.start, wanted.end, self.ttl_slots, request, wanted.qc),

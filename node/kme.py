@@ -1,7 +1,8 @@
 """Use cases of GS QKD 014: status, keys for a master SAE, the same keys for its slave. No HTTP here.
 
 Single hop (the paper's Figure 5): the master's KME allocates a range, the slave's KME fetches the range's position
-from the shared database; neither sends the other a word. Several hops: see relay.py; the key waits at the slave's node.
+from the shared database; neither sends the other a word. What the slave has not asked for within a slot, its KME
+fetches all the same, before the bytes are too old. Several hops: see relay.py; the key waits at the slave's node.
 In modes that make keys ahead, those not needed yet wait in the pool here and in the local database there.
 """
 
@@ -15,16 +16,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from etsi.errors import Malformed
+from etsi.gs004 import QoS
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits, Status
-from node.failures import DatabaseAway, MaterialExpired, NoSession, ShortOfMaterial
+from node.failures import MaterialExpired, ShortOfMaterial
+from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore, Missing
 from node.modes import Mode
 from node.parameters import Parameters
 from node.pool import Keys, Pool
-from node.ranges import Shortage
+from node.ranges import Instruction, Shortage, spare_slots
 from node.relay import Relay, cut
-from node.sessions import Session, Sessions
-from node.shared_db import DatabaseUnreachable, Foreign, KeyOwner, NotFound, SharedDatabase
+from node.sessions import Session
+from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
+from node.together import Together
 
 # Longer than a fetch from the shared database takes before it gives up.
 _FETCH_S = 10.0
@@ -73,7 +77,7 @@ class Kme:
         limits: Limits,
         store: KeyStore,
         shared: SharedDatabase,
-        sessions: Sessions,
+        sessions: ImplicitSessions,
         relay: Relay,
         requested: Requested,
         parameters: Callable[[], Parameters],
@@ -88,6 +92,7 @@ class Kme:
         self._relay = relay
         self._parameters = parameters
         self._pool = Pool()
+        self._together = Together(limits.max_key_per_request)
         self._fetches = _Fetches()
 
     @property
@@ -100,24 +105,23 @@ class Kme:
         if self._saes.get(sae) != self.name:
             raise Unauthorized(f"SAE {sae} is not registered at KME {self.name}")
 
-    def session(self, master: str, slave: str) -> Session:
-        """The open session of the pair; Malformed for an unknown slave, NoSession if none is open."""
-        if slave not in self._saes or slave == master:
+    def session(self, master: str, slave: str, size: int) -> Session:
+        """The key session of the pair, opened for keys of `size` bits if there is none; Malformed, SessionRefused."""
+        home = self._saes.get(slave)
+        if home is None or slave == master:
             raise Malformed("slave_SAE_ID", "the ID of another SAE of this network", clause="5.2")
-        session = self._sessions.of_pair(master, slave)
-        if session is None:
-            raise NoSession("no key session is open between these SAEs", master_sae=master, slave_sae=slave)
-        return session
+        if home == self.name:
+            raise Malformed("slave_SAE_ID", "an SAE at another node: SAEs of one site need no QKD", clause="4")
+        return self._sessions.session(master, slave, home, QoS(key_size_bits=size))
 
     def status(self, master: str, slave: str) -> Status:
         """What `master` can get for `slave` now, over the whole path (clause 6.1)."""
-        session = self.session(master, slave)
-        try:
-            available = self._shared.available(session.qcs)
-        except DatabaseUnreachable as error:
-            raise DatabaseAway(str(error)) from None
+        session = self.session(master, slave, self.limits.key_size)
+        available = self._shared.available(session.qcs)
         parameters, key_bytes = self._parameters(), self.limits.key_size // 8
-        stored = parameters.strategy.makeable([available.get(qc, 0) for qc in session.qcs], key_bytes)
+        stored = parameters.strategy.makeable(
+            [available.get(qc, 0) for qc in session.qcs], key_bytes, parameters.keys_ahead
+        )
         stored += self._pool.count((session.ksid, key_bytes), self._slot(session), parameters.ttl_slots)
         return Status(
             source_KME_ID=self.name,
@@ -137,7 +141,11 @@ class Kme:
         """New keys for the session's master; the slave can fetch them when this returns. KeyFailure if not."""
         parameters = self._parameters()
         if not parameters.strategy.ahead:
-            return Delivery(self._make(session, parameters.strategy, request.number, request.key_bytes), "direct")
+            kind = session.ksid, request.key_bytes, parameters.mode
+            made = self._together.make(
+                kind, request.number, lambda number: self._make(session, parameters.strategy, number, request.key_bytes)
+            )
+            return Delivery(made, "direct")
         with self._pool.refill_lock(session.ksid):
             source = "pool"
             # What was counted may expire before it is taken; that it does so again and again would be a bug.
@@ -181,16 +189,9 @@ class Kme:
         self._requested.add(needs)
         allocation = str(uuid.uuid4())
         owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
-        try:
-            found = self._shared.allocate(
-                allocation,
-                needs,
-                key_ids=key_ids if session.hops == 1 else (),
-                key_bytes=key_bytes,
-                owner=owner,
-            )
-        except DatabaseUnreachable as error:
-            raise DatabaseAway(str(error)) from None
+        found = self._shared.allocate(
+            allocation, needs, key_ids=key_ids if session.hops == 1 else (), key_bytes=key_bytes, owner=owner
+        )
         if isinstance(found, Shortage):
             text = f"QC {found.qc} lacks {found.short_bytes} bytes of key material"
             raise ShortOfMaterial(text, qc=found.qc, short_bytes=found.short_bytes)
@@ -200,11 +201,9 @@ class Kme:
             )
             return list(zip(key_ids, made, strict=True))
         try:
-            (whole,) = self._store.take(found, allocation)
+            (whole,) = self._store.take(found, allocation, spare_slots=spare_slots(self._parameters().ttl_slots))
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
-        if mode.ahead and number > 1:
-            self._relay.announce(session, allocation, key_ids)
         return list(zip(key_ids, cut(whole, key_bytes), strict=True))
 
     def get_keys_by_id(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
@@ -213,6 +212,8 @@ class Kme:
         Unauthorized if one of them is another SAE's; Malformed with the standard's message if one is not (any more)
         here or not `master`'s.
         """
+        if master not in self._saes:
+            raise Malformed("master_SAE_ID", "the ID of an SAE of this network", clause="5.4")
         try:
             return self._fetch(slave, master, key_ids)
         except NotFound:
@@ -225,13 +226,12 @@ class Kme:
                 "key_IDs", "keys that wait here for the caller", clause="5.4", message=KEYS_NOT_FOUND
             ) from None
 
-    def bring_ahead(self, session: Session, key_ids: Sequence[str]) -> None:
-        """As the slave's node of a single hop: have keys wait here that the other end made ahead. KeyFailure if not."""
+    def collect(self) -> None:
+        """Have single-hop keys wait here that the slaves have not asked for yet, while their bytes live; KeyFailure."""
         with self._fetches.one():
-            try:
-                self._bring(session.slave_sae, session.master_sae, key_ids)
-            except (NotFound, Unauthorized):
-                return  # the slave was faster
+            found = self._shared.collect()
+            if found:
+                self._store.keep_found(found)
 
     def _fetch(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         owners = self._store.relayed_owners(key_ids)
@@ -254,11 +254,9 @@ class Kme:
             found = self._shared.deliver(master, slave, key_ids)
         except Foreign:
             raise Unauthorized("a key asked for belongs to another SAE") from None
-        except DatabaseUnreachable as error:
-            raise DatabaseAway(str(error)) from None
         # All of them first: if one is gone, the others must not be lost with it.
-        gone = self._store.keep_ahead([(i.where, i.request, i.key_id, i.ksid) for i in found], master, slave)
-        lost = [i for i in found if i.key_id in gone and not i.ahead]
+        gone = self._store.keep_found(found)
+        lost: list[Instruction] = [i for i in found if i.key_id in gone and i.asked]
         if lost:
             text = f"QC {lost[0].where.qc}: the bytes of a key are not held here (any more)"
             raise MaterialExpired(text, qc=lost[0].where.qc, node=self.name)

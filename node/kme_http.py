@@ -12,6 +12,7 @@ from etsi import gs014
 from etsi.checks import mapping, uuid_text
 from etsi.errors import Malformed
 from etsi.gs004 import qos
+from etsi.gs014_openapi import describe
 from mtls.identity import Role
 from mtls.serve import allow, caller, error_body, json_body, new_app
 from node.agent import Agent
@@ -34,12 +35,17 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
     def on_failure(error: KeyFailure) -> Response:
         return error_body(error.status, str(error), error.details())
 
-    @app.get("/api/v1/keys/<slave>/status")
+    @app.get("/api/v1/openapi.json")
+    @allow(Role.SAE)
+    def openapi() -> dict[str, Any]:
+        return describe(kme.limits)
+
+    @app.get("/api/v1/keys/<path:slave>/status")
     @allow(Role.SAE)
     def status(slave: str) -> Response:
-        return jsonify(kme.status(_local_sae(kme), _sae_id(slave, "slave_SAE_ID")).to_json())
+        return jsonify(kme.status(_local_sae(kme), slave).to_json())
 
-    @app.route("/api/v1/keys/<slave>/enc_keys", methods=["GET", "POST"])
+    @app.route("/api/v1/keys/<path:slave>/enc_keys", methods=["GET", "POST"])
     @allow(Role.SAE)
     def enc_keys(slave: str) -> Response:
         arrived = time.monotonic()
@@ -50,7 +56,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
             wanted = gs014.key_request(json_body(empty={}), kme.limits)
         facts: dict[str, Any] = {"master_sae": master, "slave_sae": slave}
         try:
-            session = kme.session(master, _sae_id(slave, "slave_SAE_ID"))
+            session = kme.session(master, slave, wanted.size)
             facts |= {"ksid": session.ksid, "hops": session.hops, "mode": kme.mode}
             delivery = kme.get_keys(session, wanted)
         except KeyFailure as failure:
@@ -61,7 +67,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
         _delivered(journal, "enc_keys", arrived, [k for k, _ in delivery.keys], facts)
         return answer
 
-    @app.route("/api/v1/keys/<master>/dec_keys", methods=["GET", "POST"])
+    @app.route("/api/v1/keys/<path:master>/dec_keys", methods=["GET", "POST"])
     @allow(Role.SAE)
     def dec_keys(master: str) -> Response:
         arrived = time.monotonic()
@@ -72,7 +78,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
             key_ids = gs014.key_ids(json_body(), most=kme.limits.max_key_per_request)
         facts = {"master_sae": master, "slave_sae": slave}
         try:
-            keys = kme.get_keys_by_id(slave, _sae_id(master, "master_SAE_ID"), key_ids)
+            keys = kme.get_keys_by_id(slave, master, key_ids)
         except KeyFailure as failure:
             journal.event("key_failed", request="dec_keys", key_ids=key_ids, **facts, **failure.details())
             raise
@@ -127,10 +133,3 @@ def _delivered(
     """The paper's delivery time: from the arrival of the request at the node until its answer is ready."""
     duration_ms = round((time.monotonic() - arrived) * 1000, 3)
     journal.event("key_delivered", request=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
-
-
-def _sae_id(value: str, field: str) -> str:
-    try:
-        return uuid_text(value, field)
-    except Malformed:
-        raise Malformed(field, "the ID of an SAE of this network", clause="5.2") from None

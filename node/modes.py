@@ -50,16 +50,19 @@ class Mode:
         """How many keys to make where `missing` are needed."""
         return max(missing, keys_ahead) if self.ahead else missing
 
-    def makeable(self, available: Sequence[int], key_bytes: int) -> int:
-        """How many keys of `key_bytes` a path can give whose QCs have `available` bytes."""
+    def makeable(self, available: Sequence[int], key_bytes: int, keys_ahead: int) -> int:
+        """How many keys of `key_bytes`, asked for one by one, a path can give whose QCs have `available` bytes."""
         if len(available) == 1:
             return available[0] // key_bytes
-        others = min(available[1:])
+        first, others = available[0], min(available[1:])
         if self.cipher == AES_CCM:
+            # Whole batches, and with what is left keys that are made alone.
             shared = self.shared_bytes(key_bytes, 1)
-            return max(0, available[0] - shared) // key_bytes if others >= shared else 0
+            batches = min(first // (shared + keys_ahead * key_bytes), others // shared)
+            first, others = first - batches * (shared + keys_ahead * key_bytes), others - batches * shared
+            return batches * keys_ahead + min(first // (shared + key_bytes), others // shared)
         units = 1 if self.cipher is None else 2
-        return min(available[0] // (units * key_bytes), others // key_bytes)
+        return min(first // (units * key_bytes), others // key_bytes)
 
 
 # The paper's BASIC: a shared key from the first link is relayed under OTP hop by hop; the new key, from the first

@@ -12,15 +12,20 @@ from node.modes import MODES, Mode
 
 MAX_TTL_SLOTS = 86_400
 MAX_KEYS_AHEAD = 64
+MAX_IDLE_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """`mode` by its name; TTL in slots; keys made at once in modes that make keys ahead."""
+    """`mode` by its name; TTL in slots; keys made at once in modes that make keys ahead; life of unused sessions.
+
+    The last one counts for sessions that a request for keys opened, in seconds since the last request.
+    """
 
     mode: str = "basic"
     ttl_slots: int = 15
     keys_ahead: int = 4
+    implicit_idle_s: int = 60
 
     @property
     def strategy(self) -> Mode:
@@ -52,4 +57,7 @@ def parse(document: Mapping[str, Any], default: Parameters) -> Parameters:
         mode,
         integer(document.get("ttl_slots", default.ttl_slots), "ttl_slots", low=1, high=MAX_TTL_SLOTS),
         integer(document.get("keys_ahead", default.keys_ahead), "keys_ahead", low=1, high=MAX_KEYS_AHEAD),
+        integer(
+            document.get("implicit_idle_s", default.implicit_idle_s), "implicit_idle_s", low=1, high=MAX_IDLE_S
+        ),
     )

@@ -21,13 +21,13 @@ _log = logging.getLogger(__name__)
 
 
 class QuantumModule:
-    """Listens on the Unix socket `path` for blocks of `qcs`, stores them, and calls `on_slot(qc, slot)` after each."""
+    """Listens on the Unix socket `path` for blocks of `qcs` and stores them."""
 
-    def __init__(self, path: Path, qcs: Collection[str], store: KeyStore, on_slot: Callable[[str, int], None]) -> None:
+    def __init__(self, path: Path, qcs: Collection[str], store: KeyStore) -> None:
         self._path = path
         self._qcs = frozenset(qcs)
         self._store = store
-        self._on_slot = on_slot
+        self._on_slot: Callable[[str, int], None] = lambda *_: None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._rates: dict[str, tuple[int, int]] = {}
 
@@ -35,8 +35,9 @@ class QuantumModule:
         """Ask the QC to make low to high bytes a slot from its next block on."""
         self._rates[qc] = low, high
 
-    def start(self) -> None:
-        """Bind the socket and accept in a thread."""
+    def start(self, on_slot: Callable[[str, int], None]) -> None:
+        """Bind the socket and accept in a thread; `on_slot(qc, slot)` is called after each block."""
+        self._on_slot = on_slot
         self._path.unlink(missing_ok=True)
         # By way of the folder's descriptor: a socket's path may be 107 bytes long, a node's directory longer.
         folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)

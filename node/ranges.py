@@ -34,6 +34,19 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class Instruction:
+    """Where a single-hop key lies in its QC's stream, and whose it is. `asked`: not only made with one asked for."""
+
+    key_id: str
+    request: str
+    ksid: str
+    master_sae: str
+    slave_sae: str
+    where: Range
+    asked: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """One QC in the shared database: what each end holds, [floor, head), and the next free byte."""
 
@@ -93,6 +106,15 @@ def oldest_promised_slot(newest_slot: int, ttl_slots: int) -> int:
     take time to arrive, and the slave needs time to fetch what its master was given. A slot of life is the least.
     """
     return min(newest_slot, oldest_live_slot(newest_slot, ttl_slots) + max(1, ttl_slots // 5))
+
+
+def spare_slots(ttl_slots: int) -> int:
+    """Slots that bytes must still have to live when their first user takes them, so that the other end is in time.
+
+    What was promised in good time has them; what the shared database gives out after it was away for a while, by
+    reports of long ago, may not.
+    """
+    return min(1, ttl_slots // 10)
 
 
 def oldest_live_slot(newest_slot: int, ttl_slots: int) -> int:

@@ -15,7 +15,6 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from etsi.errors import Malformed
 from etsi.secret import Secret
 from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
-from node.failures import KeyFailure, MaterialExpired, NoSession, RelayBroken
+from node.failures import MaterialExpired, NoSession, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
 from node.modes import AES_CCM, OTP, Mode
 from node.pads import CCM_TAG_BYTES, ccm_open, ccm_seal, otp
@@ -63,7 +62,6 @@ class Relay:
         # Each takes one of the server's threads until the next node answers. Some must be left, or two nodes that relay
         # to each other could wait for each other.
         self._under_way = threading.BoundedSemaphore(_MAX_UNDER_WAY)
-        self._announcements = ThreadPoolExecutor(4, thread_name_prefix="announce")
 
     def originate(
         self,
@@ -94,30 +92,6 @@ class Relay:
         body = {"ksid": session.ksid, "keys": keys, "cipher": mode.cipher, "sealed": _encode(sealed)}
         self._send(session, session.hops, f"/qkd/v1/relay/{request}/keys", body)
         return cut(new, key_bytes)
-
-    def announce(self, session: Session, request: str, key_ids: Sequence[str]) -> None:
-        """As first node of a single hop: have the other end fetch keys that were made ahead, while their bytes live.
-
-        Nobody waits for it. If it gets lost, the slave's first request brings them along.
-        """
-        body = {"ksid": session.ksid, "key_IDs": list(key_ids)}
-        self._announcements.submit(self._announce, session, request, body)
-
-    def _announce(self, session: Session, request: str, body: dict[str, Any]) -> None:
-        try:
-            self._send(session, 1, f"/qkd/v1/relay/{request}/ahead", body)
-        except KeyFailure as failure:
-            self._journal.event("announcement_lost", ksid=session.ksid, request=request, **failure.details())
-
-    def announced(self, sender: str, document: Mapping[str, Any]) -> tuple[Session, list[str]]:
-        """As the other end: the session and the key IDs of such an announcement; Malformed, NoSession."""
-        session = self._session(document)
-        if session.hops != 1 or session.path[0] != sender or session.path[-1] != self._name:
-            raise Malformed("ksid", f"a session of one hop from {sender} to this node")
-        key_ids = [uuid_text(k, "key_IDs") for k in sequence(document.get("key_IDs"), "key_IDs", longest=4096)]
-        if not key_ids:
-            raise Malformed("key_IDs", "at least one")
-        return session, key_ids
 
     def forward(self, sender: str, request: str, document: Mapping[str, Any]) -> None:
         """As a later node: take over what is relayed and pass it on, or keep it if this is the last node."""

@@ -19,7 +19,10 @@ _MAX_HOPS = 64
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A key session: keys for `master_sae` at path[0] and `slave_sae` at path[-1]; qcs[i] joins path[i], path[i+1]."""
+    """A key session: keys for `master_sae` at path[0] and `slave_sae` at path[-1]; qcs[i] joins path[i], path[i+1].
+
+    `implicit`: a first request for keys opened it, and it ends when nobody asks for more.
+    """
 
     ksid: str
     master_sae: str
@@ -28,6 +31,12 @@ class Session:
     qcs: tuple[str, ...]
     mode: str
     qos: QoS
+    implicit: bool = False
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Master and slave SAE."""
+        return self.master_sae, self.slave_sae
 
     @property
     def hops(self) -> int:
@@ -48,6 +57,9 @@ def parse(document: Mapping[str, Any]) -> Session:
     mode = text(document.get("mode"), "mode")
     if mode not in MODES:
         raise Malformed("mode", f"one of {', '.join(MODES)}")
+    implicit = document.get("implicit", False)
+    if not isinstance(implicit, bool):
+        raise Malformed("implicit", "true or false")
     return Session(
         uuid_text(document.get("ksid"), "ksid"),
         uuid_text(document.get("master_sae"), "master_sae"),
@@ -56,6 +68,7 @@ def parse(document: Mapping[str, Any]) -> Session:
         qcs,
         mode,
         qos(mapping(document.get("qos", {}), "qos")),
+        implicit,
     )
 
 
@@ -66,22 +79,25 @@ class Sessions:
         self._store = store
         self._lock = threading.Lock()
         self._by_ksid = {s.ksid: s for s in (parse(document) for document in store.sessions())}
+        self._by_pair = {s.pair: s for s in self._by_ksid.values()}
 
     def put(self, session: Session) -> None:
         """Add a session in place of any other of the same pair, whose end this node has missed."""
-        pair = session.master_sae, session.slave_sae
-        for old in self.all():
-            if (old.master_sae, old.slave_sae) == pair and old.ksid != session.ksid:
-                self.remove(old.ksid)
         self._store.put_session(session.ksid, session.to_json())
         with self._lock:
-            self._by_ksid[session.ksid] = session
+            old = self._by_pair.get(session.pair)
+            self._by_ksid[session.ksid] = self._by_pair[session.pair] = session
+        if old is not None and old.ksid != session.ksid:
+            self.remove(old.ksid)
 
     def remove(self, ksid: str) -> Session | None:
         """Forget a session; the session, if there was one."""
         self._store.remove_session(ksid)
         with self._lock:
-            return self._by_ksid.pop(ksid, None)
+            session = self._by_ksid.pop(ksid, None)
+            if session is not None and self._by_pair.get(session.pair) is session:
+                del self._by_pair[session.pair]
+            return session
 
     def get(self, ksid: str) -> Session | None:
         """The session of that KSID."""
@@ -91,10 +107,7 @@ class Sessions:
     def of_pair(self, master_sae: str, slave_sae: str) -> Session | None:
         """The session in which `master_sae` makes keys for `slave_sae`."""
         with self._lock:
-            for session in self._by_ksid.values():
-                if (session.master_sae, session.slave_sae) == (master_sae, slave_sae):
-                    return session
-        return None
+            return self._by_pair.get((master_sae, slave_sae))
 
     def all(self) -> list[Session]:
         """All sessions, by KSID."""

@@ -39,6 +39,8 @@ CREATE TABLE IF NOT EXISTS key_instruction (
     delivered  timestamptz
 );
 CREATE INDEX IF NOT EXISTS key_instruction_request ON key_instruction (request);
+CREATE INDEX IF NOT EXISTS key_instruction_waiting ON key_instruction (slave_node) WHERE delivery IS NULL;
+CREATE INDEX IF NOT EXISTS key_instruction_delivery ON key_instruction (delivery) WHERE delivery IS NOT NULL;
 
 -- A node announces a QC; the second announcement must name the same two ends.
 CREATE OR REPLACE FUNCTION qkd_register_qc(p_name text, p_node text, p_peer text) RETURNS void
@@ -74,11 +76,33 @@ CREATE OR REPLACE FUNCTION qkd_allocate(
 ) RETURNS TABLE (qc_name text, start_at bigint, end_at bigint, short_bytes bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
-DECLARE
-    first_start bigint;
 BEGIN
     -- In the order of names everywhere, so that two requests never wait for each other.
     PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
+
+    RETURN QUERY
+        WITH need AS (
+            SELECT n.name, n.need, n.position, greatest(q.tail, q.floor_a, q.floor_b) AS first_free,
+                   n.need <= least(q.head_a, q.head_b) - greatest(q.tail, q.floor_a, q.floor_b) AS there
+            FROM unnest(p_qcs, p_needs) WITH ORDINALITY AS n (name, need, position) LEFT JOIN qc q ON q.name = n.name
+        ), made AS (
+            INSERT INTO allocation (request, position, qc, start_at, end_at, node)
+                SELECT p_request, need.position, need.name, first_free, first_free + need.need, p_node FROM need
+                WHERE NOT EXISTS (SELECT 1 FROM need WHERE there IS NOT TRUE)
+            ON CONFLICT DO NOTHING
+            RETURNING allocation.position, allocation.qc, allocation.start_at, allocation.end_at
+        ), moved AS (
+            UPDATE qc SET tail = made.end_at FROM made WHERE qc.name = made.qc
+        ), found_by AS (
+            INSERT INTO key_instruction (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, start_at, end_at)
+                SELECT k.key_id, p_request, p_ksid, p_master, p_slave, p_slave_node, made.qc,
+                       made.start_at + (k.i - 1) * p_key_bytes, made.start_at + k.i * p_key_bytes
+                FROM made, unnest(p_key_ids) WITH ORDINALITY AS k (key_id, i) WHERE made.position = 1
+        )
+        SELECT made.qc, made.start_at, made.end_at, 0::bigint FROM made ORDER BY made.position;
+    IF FOUND THEN
+        RETURN;
+    END IF;
 
     -- A repeated request gets what it got: its first answer was lost on the way.
     RETURN QUERY SELECT a.qc, a.start_at, a.end_at, 0::bigint FROM allocation a
@@ -93,25 +117,6 @@ BEGIN
         FROM unnest(p_qcs, p_needs) AS n (name, need) LEFT JOIN qc ON qc.name = n.name
         WHERE n.need > greatest(0, coalesce(least(head_a, head_b) - greatest(tail, floor_a, floor_b), 0))
         ORDER BY short DESC, n.name LIMIT 1;
-    IF FOUND THEN
-        RETURN;
-    END IF;
-
-    INSERT INTO allocation (request, position, qc, start_at, end_at, node)
-        SELECT p_request, n.position, n.name, greatest(tail, floor_a, floor_b),
-               greatest(tail, floor_a, floor_b) + n.need, p_node
-        FROM unnest(p_qcs, p_needs) WITH ORDINALITY AS n (name, need, position) JOIN qc ON qc.name = n.name;
-    UPDATE qc SET tail = a.end_at FROM allocation a WHERE a.request = p_request AND qc.name = a.qc;
-
-    IF cardinality(p_key_ids) > 0 THEN
-        SELECT a.start_at INTO first_start FROM allocation a WHERE a.request = p_request AND a.position = 1;
-        INSERT INTO key_instruction (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, start_at, end_at)
-            SELECT k.key_id, p_request, p_ksid, p_master, p_slave, p_slave_node, p_qcs[1],
-                   first_start + (k.i - 1) * p_key_bytes, first_start + k.i * p_key_bytes
-            FROM unnest(p_key_ids) WITH ORDINALITY AS k (key_id, i);
-    END IF;
-    RETURN QUERY SELECT a.qc, a.start_at, a.end_at, 0::bigint FROM allocation a
-        WHERE a.request = p_request ORDER BY a.position;
 END $$;
 
 -- Hand the instructions of all p_key_ids to the slave's KME and mark them delivered, all or nothing, once. One row a
@@ -146,10 +151,27 @@ BEGIN
         FROM key_instruction k WHERE k.delivery = p_delivery;
 END $$;
 
+-- Hand the slave's KME the instructions that nobody has asked for yet, before their bytes are too old.
+CREATE OR REPLACE FUNCTION qkd_collect(p_delivery uuid, p_node text, p_most integer)
+RETURNS TABLE (
+    key_id uuid, request uuid, ksid uuid, master_sae uuid, slave_sae uuid, qc_name text, start_at bigint, end_at bigint
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_column
+BEGIN
+    -- Rows that a delivery holds are looked after.
+    UPDATE key_instruction k SET delivery = p_delivery, delivered = clock_timestamp()
+        WHERE k.key_id IN (
+            SELECT w.key_id FROM key_instruction w WHERE w.slave_node = p_node AND w.delivery IS NULL
+            ORDER BY w.key_id LIMIT p_most FOR UPDATE SKIP LOCKED);
+    RETURN QUERY SELECT k.key_id, k.request, k.ksid, k.master_sae, k.slave_sae, k.qc, k.start_at, k.end_at
+        FROM key_instruction k WHERE k.delivery = p_delivery;
+END $$;
+
 -- Bytes that could be allocated now on each of p_qcs.
 CREATE OR REPLACE FUNCTION qkd_available(p_qcs text[]) RETURNS TABLE (qc_name text, n_bytes bigint)
 LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT name, greatest(0, least(head_a, head_b) - greatest(tail, floor_a, floor_b)) FROM qc WHERE name = ANY (p_qcs);
 $$;
 
-REVOKE ALL ON FUNCTION qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver FROM PUBLIC;
+REVOKE ALL ON FUNCTION qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver, qkd_collect FROM PUBLIC;

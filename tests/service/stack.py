@@ -77,6 +77,16 @@ class Stack:
         path.write_text(json.dumps(document))
         return path
 
+    def start_controller(self, **parameters: object) -> Process:
+        """Start the SDN controller, which leaves forwarding to others; the nodes look for it at `controller_port`."""
+        document = {
+            "name": "ctl", "host": LOOPBACK, "port": self.controller_port, "directory": str(self.directory / "ctl"),
+            "credentials": self.issue(Role.CONTROLLER, "ctl").to_config(), "openflow": None, "parameters": parameters,
+        }  # fmt: skip
+        process = self.processes.component("controller", "controller", self.write("ctl", document))
+        process.wait_ready()
+        return process
+
     def start_nodes(
         self, links: Sequence[tuple[str, str, str]], saes: dict[str, str], **options: object
     ) -> None:

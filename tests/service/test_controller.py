@@ -193,6 +193,7 @@ def test_second_side_opens_the_session_and_all_agents_of_the_path_are_told(world
     assert told[0][2] == {
         "ksid": second.body["ksid"], "master_sae": pair[0], "slave_sae": pair[1], "path": ["a", "c", "d"],
         "qcs": ["ac", "cd"], "mode": "basic", "qos": {"key_size_bits": 128, "interval_s": 5.0},
+        "implicit": False,
     }  # fmt: skip
     assert told[0] == told[1] == told[2]
 
@@ -350,7 +351,8 @@ def test_operator_sees_nodes_and_parameters(world):
 
     assert set("abcd") <= set(status["nodes"])
     assert status["parameters"] == {
-        "mode": "basic", "ttl_slots": 15, "keys_ahead": 4, "admission": "none", "path_policy": "shortest"
+        "mode": "basic", "ttl_slots": 15, "keys_ahead": 4, "implicit_idle_s": 60, "admission": "none",
+        "path_policy": "shortest",
     }  # fmt: skip
     found = next(s for s in world.operator("key_sessions")["key_sessions"] if s["ksid"] == session["ksid"])
     assert (found["state"], found["path"], found["mode"]) == ("open", ["b", "c"], "basic")
@@ -470,6 +472,77 @@ def test_reserve_counts_the_cost_of_the_mode(admitting):
     assert refusal(admitting, "a", "d", key_size_bits=128, interval_s=5).status == 200
 
 
+def implicit(world: World, node: str, pair: tuple[str, str], slave_node: str, caller: str | None = None) -> Reply:
+    """A node asks for a session because its SAE asked for keys."""
+    body = {"node": node, "master_sae": pair[0], "slave_sae": pair[1], "slave_node": slave_node, "qos": {}}
+    return world.call(Role.NODE, caller or node, "POST", "/qkd/v1/implicit_sessions", body)
+
+
+def test_request_for_keys_opens_an_implicit_session_for_both_sides(world):
+    """Nobody registers; all agents of the path are told, and that it is implicit."""
+    opened = implicit(world, "a", new_pair(), "d")
+
+    assert opened.status == 200
+    told = [world.agents[n].told[-1] for n in ("a", "c", "d")]
+    assert told[0][:2] == ("PUT", opened.body["ksid"])
+    assert told[0][2]["implicit"] is True
+    assert told[0] == told[1] == told[2]
+
+
+def test_node_that_lost_its_implicit_session_is_told_of_it_again(world):
+    """The same KSID, and nobody else hears of it twice."""
+    pair = new_pair()
+    first = implicit(world, "a", pair, "b")
+    told = len(world.agents["b"].told)
+
+    again = implicit(world, "a", pair, "b")
+
+    assert again.body == first.body
+    assert world.agents["a"].told[-1][:2] == ("PUT", first.body["ksid"])
+    assert len(world.agents["b"].told) == told
+
+
+def test_implicit_session_gives_way_to_one_that_both_sides_register(world):
+    """The old KSID is removed before the agents hear of the new one."""
+    pair = new_pair()
+    old = implicit(world, "a", pair, "b").body["ksid"]
+    world.new_app("b", pair, "slave")
+
+    new = world.new_app("a", pair, "master").body["ksid"]
+
+    assert [entry[:2] for entry in world.agents["a"].told[-2:]] == [("DELETE", old), ("PUT", new)]
+    assert implicit(world, "a", pair, "b").body["ksid"] == new
+
+
+def test_implicit_session_beside_a_registration_that_waits(world):
+    """A slave that runs our software and a master that does not: the master gets its keys."""
+    pair = new_pair()
+    assert world.new_app("b", pair, "slave").status == 202
+
+    assert implicit(world, "a", pair, "b").status == 200
+
+
+@pytest.mark.parametrize(
+    ("slave_node", "caller", "status", "cause"),
+    [("a", "a", 400, "same_node"), ("b", "c", 401, None), ("nowhere", "a", 503, "no_path")],
+)
+def test_implicit_session_that_cannot_be_is_refused(world, slave_node, caller, status, cause):
+    """SAEs of one site, a node that speaks for another, a node that there is not."""
+    refused = implicit(world, "a", new_pair(), slave_node, caller)
+
+    assert (refused.status, refused.detail("cause")) == (status, cause)
+
+
+def test_implicit_session_passes_admission(admitting):
+    """It is refused like any other where the network cannot carry it."""
+    set_parameters(admitting, admission="eq1")
+
+    refused = implicit(admitting, "a", new_pair(), "d")
+
+    assert (refused.status, refused.detail("cause"), refused.detail("qc")) == (503, "refused", "cd")
+    assert implicit(admitting, "a", new_pair(), "c").status == 200
+
+
 def test_parameters_change_at_run_time_and_reach_the_nodes(world):
     """With the answer to their next report; sessions go on, and the journal has the change."""
     session = world.open("b", "c")
@@ -479,7 +552,9 @@ def test_parameters_change_at_run_time_and_reach_the_nodes(world):
     finally:
         set_parameters(world, mode="basic", ttl_slots=15)
 
-    assert reply.body["parameters"] == {"mode": "otp", "ttl_slots": 20, "keys_ahead": 4}
+    assert reply.body["parameters"] == {
+        "mode": "otp", "ttl_slots": 20, "keys_ahead": 4, "implicit_idle_s": 60,
+    }  # fmt: skip
     assert session["ksid"] in [s["ksid"] for s in world.operator("key_sessions")["key_sessions"]]
     events = journal.read(world.directory / "ctl" / "journal.jsonl")
     assert [e["mode"] for e in events if e["event"] == "parameters"][-2:] == ["otp", "basic"]
@@ -488,7 +563,8 @@ def test_parameters_change_at_run_time_and_reach_the_nodes(world):
 @pytest.mark.parametrize(
     ("change", "field"),
     [({"mode": "magic"}, "mode"), ({"ttl_slots": 0}, "ttl_slots"), ({"keys_ahead": "4"}, "keys_ahead"),
-     ({"admission": "maybe"}, "admission"), ({"path_policy": "longest"}, "path_policy"), ({"colour": 1}, "colour")],
+     ({"implicit_idle_s": 0}, "implicit_idle_s"), ({"admission": "maybe"}, "admission"),
+     ({"path_policy": "longest"}, "path_policy"), ({"colour": 1}, "colour")],
 )  # fmt: skip
 def test_wrong_parameter_is_refused_by_name_and_changes_nothing(world, change, field):
     """Not even the right ones beside it."""

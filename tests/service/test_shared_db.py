@@ -228,8 +228,8 @@ def test_an_instruction_is_delivered_once_whoever_races(ring):
 
     (ids, got), *more = [(ids, a) for ids, a in zip(asked, answers, strict=True) if a is not NotFound]
     assert more == []
-    assert {(i.key_id, i.where.start, i.ahead) for i in got} == {
-        (key_id, KEY_BYTES * n, key_id not in ids) for n, key_id in enumerate(key_ids)
+    assert {(i.key_id, i.where.start, i.asked) for i in got} == {
+        (key_id, KEY_BYTES * n, key_id in ids) for n, key_id in enumerate(key_ids)
     }
     assert {(i.request, i.ksid, i.where.qc, len(i.where)) for i in got} == {(made, KSID, qc, KEY_BYTES)}
 

@@ -7,7 +7,7 @@ import pytest
 from etsi.secret import Secret
 from node.blocks import Block
 from node.key_stream import KeyStore, Missing, RelayedKey
-from node.ranges import Range
+from node.ranges import Instruction, Range
 
 QC = "a-b/1"
 
@@ -152,12 +152,13 @@ def test_relayed_keys_expire(store):
     assert store.relayed_owners(["k1"]) == {}
 
 
-def test_keys_made_ahead_leave_the_stream_and_wait(store):
+def test_keys_that_were_found_leave_the_stream_and_wait(store):
     """Those that are still held; one that expired meanwhile is left out and harms no other."""
     store.store(block(1, 0, b"abcd"))
     made = [("k1", 0, 2), ("k2", 2, 9), ("k3", 2, 4)]
-    store.keep_ahead([(Range(QC, start, end), "r", key_id, "s") for key_id, start, end in made], "m", "v")
+    found = [Instruction(key_id, "r", "s", "m", "v", Range(QC, start, end), False) for key_id, start, end in made]
 
+    assert store.keep_found(found) == {"k2"}
     assert set(store.relayed_owners(["k1", "k2", "k3"])) == {"k1", "k3"}
     assert [k.key.reveal() for k in store.take_relayed(["k1", "k3"])] == [b"ab", b"cd"]
     assert store.held()[0].stored == 0

@@ -18,11 +18,12 @@ NOBODY: Any = Mock()  # what routes are made of is not called here
 
 EXPECTED = {
     "kme": {
-        "GET /api/v1/keys/<slave>/status": {SAE},
-        "GET /api/v1/keys/<slave>/enc_keys": {SAE},
-        "POST /api/v1/keys/<slave>/enc_keys": {SAE},
-        "GET /api/v1/keys/<master>/dec_keys": {SAE},
-        "POST /api/v1/keys/<master>/dec_keys": {SAE},
+        "GET /api/v1/openapi.json": {SAE},
+        "GET /api/v1/keys/<path:slave>/status": {SAE},
+        "GET /api/v1/keys/<path:slave>/enc_keys": {SAE},
+        "POST /api/v1/keys/<path:slave>/enc_keys": {SAE},
+        "GET /api/v1/keys/<path:master>/dec_keys": {SAE},
+        "POST /api/v1/keys/<path:master>/dec_keys": {SAE},
         "POST /qkd/v1/key_sessions": {SAE},
         "DELETE /qkd/v1/key_sessions": {SAE},
         "DELETE /qkd/v1/key_sessions/<ksid>": {SAE},
@@ -32,7 +33,6 @@ EXPECTED = {
         "DELETE /qkd/v1/key_sessions/<ksid>": {CONTROLLER},
         "POST /qkd/v1/relay/<request_id>": {NODE},
         "POST /qkd/v1/relay/<request_id>/keys": {NODE},
-        "POST /qkd/v1/relay/<request_id>/ahead": {NODE},
         "GET /qkd/v1/status": {OPERATOR, CONTROLLER},
     },
     "controller": {
@@ -40,6 +40,7 @@ EXPECTED = {
         "POST /qkd/v1/nodes/<name>/qc_status": {NODE},
         "POST /qkd/v1/applications": {NODE},
         "DELETE /qkd/v1/applications": {NODE},
+        "POST /qkd/v1/implicit_sessions": {NODE},
         "DELETE /qkd/v1/key_sessions/<ksid>": {NODE, OPERATOR},
         "GET /qkd/v1/status": {OPERATOR},
         "GET /qkd/v1/links": {OPERATOR},
@@ -61,7 +62,7 @@ EXPECTED = {
 }
 APPS = {
     "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY),
-    "agent": lambda: agent_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, journal=NOBODY),
+    "agent": lambda: agent_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY, journal=NOBODY),
     "controller": lambda: api.make_app(NOBODY, NOBODY, NOBODY),
     "sae": lambda: sae_http.make_app(NOBODY),
 }
