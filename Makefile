@@ -11,7 +11,8 @@ test: setup ## linter, type checker and the whole test suite (needs root)
 	@echo "== mypy ==" && $(PYTHON) -m mypy
 	@echo "== pytest ==" && $(PYTHON) -m pytest
 
-bench: setup ## delivery times in every mode beside the floor that the network sets, for links of 0, 5 and 20 ms
+bench: setup ## keys a second of one KME pair; delivery times in every mode beside the floor that the network sets
+	$(PYTHON) -P -m testbed.bench_014
 	$(PYTHON) -P -m testbed.bench
 
 RUN ?= runs/latest

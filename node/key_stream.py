@@ -26,8 +26,11 @@ from etsi.secret import Secret
 from node.blocks import Block
 from node.ranges import Instruction, Range, oldest_live_slot, oldest_promised_slot
 
-# A fragment is rewritten when part of it is taken, so it should be small; each has 28 bytes of overhead.
+# A fragment is rewritten when part of it is taken, so it should be small; but thousands of them in a block take long to
+# seal and to write.
 _FRAGMENT_BYTES = 1024
+_LARGE_FRAGMENT_BYTES = 4096
+_MANY_FRAGMENTS = 256
 _NONCE_BYTES = 12
 _BEYOND = 1 << 62  # no stream is as long
 # Pages that a slot's commits wrote, from which on the next slot's are expected to be as many.
@@ -131,8 +134,9 @@ class KeyStore:
                 {"qc": block.qc, "head": end, "gap": gap, "slot": block.slot, "n": len(block.payload)},
             )
             payload = block.payload.reveal()
-            for at in range(0, len(payload), _FRAGMENT_BYTES):
-                self._insert(block.qc, block.offset + at, block.slot, payload[at : at + _FRAGMENT_BYTES])
+            step = min(_LARGE_FRAGMENT_BYTES, max(_FRAGMENT_BYTES, len(payload) // _MANY_FRAGMENTS))
+            for at in range(0, len(payload), step):
+                self._insert(block.qc, block.offset + at, block.slot, payload[at : at + step])
         return True
 
     def take(self, wanted: Sequence[Range], request: str = "", *, spare_slots: int = 0) -> list[Secret]:
@@ -198,6 +202,11 @@ class KeyStore:
         with self._transaction():
             for key in keys:
                 self._keep(key, qc)
+
+    def take_found(self, keys: Sequence[Instruction]) -> dict[str, Secret]:
+        """Single-hop keys by their IDs, gone from here for good; or Missing, and nothing is gone."""
+        with self._transaction():
+            return {key.key_id: self._take(key.where, key.request) for key in keys}
 
     def keep_found(self, keys: Sequence[Instruction]) -> set[str]:
         """Take keys out of the streams and have them wait as relayed keys do.

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from etsi.errors import Malformed
 from etsi.gs004 import QoS
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits, Status
+from etsi.secret import Secret
 from node.failures import MaterialExpired, ShortOfMaterial
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore, Missing
@@ -242,21 +243,36 @@ class Kme:
         elsewhere = [k for k in key_ids if k not in owners]
         if elsewhere:
             with self._fetches.one():
-                self._bring(slave, master, elsewhere)
+                found = self._bring(slave, master, elsewhere)
+                if not owners and all(i.asked for i in found):
+                    keys = self._take_at_once(found)
+                    if keys is not None:
+                        return [(key_id, keys[key_id]) for key_id in key_ids]
+                self._keep(found)
         relayed = self._store.take_relayed(key_ids)
         if relayed is None:
             raise NotFound
         return [(r.key_id, r.key) for r in relayed]
 
-    def _bring(self, slave: str, master: str, key_ids: Sequence[str]) -> None:
-        """Have single-hop keys wait here, with all that were made with them; MaterialExpired if one is gone."""
+    def _bring(self, slave: str, master: str, key_ids: Sequence[str]) -> list[Instruction]:
+        """Where single-hop keys lie, with all that were made with them."""
         try:
-            found = self._shared.deliver(master, slave, key_ids)
+            return self._shared.deliver(master, slave, key_ids)
         except Foreign:
             raise Unauthorized("a key asked for belongs to another SAE") from None
+
+    def _take_at_once(self, found: Sequence[Instruction]) -> dict[str, Secret] | None:
+        """Single-hop keys straight out of the streams; None, and nothing is gone, if one of them is not held."""
+        try:
+            return self._store.take_found(found)
+        except Missing:
+            return None
+
+    def _keep(self, found: Sequence[Instruction]) -> None:
+        """Have single-hop keys wait here; MaterialExpired if one that was asked for is gone."""
         # All of them first: if one is gone, the others must not be lost with it.
         gone = self._store.keep_found(found)
-        lost: list[Instruction] = [i for i in found if i.key_id in gone and i.asked]
+        lost = [i for i in found if i.key_id in gone and i.asked]
         if lost:
             text = f"QC {lost[0].where.qc}: the bytes of a key are not held here (any more)"
             raise MaterialExpired(text, qc=lost[0].where.qc, node=self.name)

@@ -1,5 +1,6 @@
 -- Schema of the shared database and the statements that decide in it; each function is one round trip.
--- Nodes may only call these functions. The rule of allocation is that of node/ranges.py.
+-- Nodes may only call these functions, which are in PL/pgSQL for its plans: those of SQL functions are made at each call.
+-- The rule of allocation is that of node/ranges.py.
 
 CREATE TABLE IF NOT EXISTS qc (
     name    text PRIMARY KEY,
@@ -56,7 +57,8 @@ END $$;
 
 -- What one end holds of its QCs, once a slot. Heads and floors only grow, so that reports may overtake one another.
 CREATE OR REPLACE FUNCTION qkd_report(p_node text, p_qcs text[], p_heads bigint[], p_floors bigint[]) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
     WITH report AS (SELECT * FROM unnest(p_qcs, p_heads, p_floors) AS r (name, head, floor)),
     locked AS (SELECT qc.name FROM qc JOIN report USING (name) ORDER BY qc.name FOR UPDATE OF qc)
     UPDATE qc SET
@@ -65,7 +67,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
         head_b  = CASE WHEN node_b = p_node THEN greatest(head_b, r.head) ELSE head_b END,
         floor_b = CASE WHEN node_b = p_node THEN greatest(floor_b, r.floor) ELSE floor_b END
     FROM report r JOIN locked USING (name) WHERE qc.name = r.name;
-$$;
+END $$;
 
 -- Ranges of p_needs[i] bytes on each QC p_qcs[i], all or nothing. Either one row a QC, or one row with short_bytes > 0
 -- for the QC that lacked most. With p_key_ids the range on the first QC becomes that many keys of p_key_bytes each,
@@ -170,8 +172,9 @@ END $$;
 
 -- Bytes that could be allocated now on each of p_qcs.
 CREATE OR REPLACE FUNCTION qkd_available(p_qcs text[]) RETURNS TABLE (qc_name text, n_bytes bigint)
-LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    SELECT name, greatest(0, least(head_a, head_b) - greatest(tail, floor_a, floor_b)) FROM qc WHERE name = ANY (p_qcs);
-$$;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN QUERY SELECT name, greatest(0, least(head_a, head_b) - greatest(tail, floor_a, floor_b)) FROM qc WHERE name = ANY (p_qcs);
+END $$;
 
 REVOKE ALL ON FUNCTION qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver, qkd_collect FROM PUBLIC;

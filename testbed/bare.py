@@ -16,6 +16,8 @@ from mtls.credentials import Credentials
 from mtls.identity import Role
 from mtls.serve import Server, allow, json_body, new_app
 
+_KEY_ID = "00000000-0000-4000-8000-000000000000"
+
 
 def main(path: Path) -> int:
     """Serve until SIGTERM."""
@@ -25,9 +27,10 @@ def main(path: Path) -> int:
     @app.post("/")
     @allow(Role.SAE)
     def constant() -> dict[str, Any]:
-        # As long as one key: the same request, parsed alike, and an answer of the same length.
-        json_body()
-        return {"keys": [{"key_ID": "00000000-0000-0000-0000-000000000000", "key": "AAAAAAAAAAAAAAAAAAAAAA=="}]}
+        # The same request as for keys, parsed alike, and an answer of the same length.
+        body = json_body()
+        key = "A" * (4 * (body.get("size", 128) // 24)) + "AA=="
+        return {"keys": [{"key_ID": _KEY_ID, "key": key}] * body.get("number", 1)}
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -1,0 +1,141 @@
+"""A small QKD network of real processes on loopback, without Mininet: for tests and for benchmarks of a single KME."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mtls.authority import Authority
+from mtls.call import Caller
+from mtls.credentials import Credentials
+from mtls.identity import Identity, Role
+from testbed.cluster import Cluster, ClusterError, node_url
+from testbed.processes import Process, Processes
+
+LOOPBACK = "127.0.0.1"
+Links = Sequence[tuple[str, str, str]]  # QC, node, node
+
+
+def free_port() -> int:
+    """A TCP port that is free now."""
+    with socket.socket() as s:
+        s.bind((LOOPBACK, 0))
+        return int(s.getsockname()[1])
+
+
+class Stack:
+    """Builds and runs the network's processes in `directory`; `stop` ends them all."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.processes = Processes(directory)
+        self.authority = Authority(directory / "pki")
+        self.database = Identity(Role.DATABASE, "db")
+        self.cluster = Cluster(directory / "db", self.issue(Role.DATABASE, "db"))
+        self.database_port = free_port()
+        self.schema = f"qkd_{uuid.uuid4().hex[:8]}"
+        self.postgres: Process | None = None
+        self.ports: dict[str, tuple[int, int]] = {}
+        self.nodes: dict[str, Process] = {}
+        self.controller_port = free_port()
+
+    def issue(self, role: Role, name: str) -> Credentials:
+        """That party's credentials, valid on loopback."""
+        return self.authority.issue(Identity(role, name), addresses=[LOOPBACK])
+
+    def caller(self, role: Role, name: str) -> Caller:
+        """A client that calls as that party."""
+        return Caller(self.issue(role, name))
+
+    def start_postgres(self) -> None:
+        """Start the shared database; made at the first call."""
+        first = not self.cluster.directory.exists()
+        if first:
+            self.cluster.initialise(listen=LOOPBACK, port=self.database_port)
+        deadline = time.monotonic() + 20
+        while True:
+            process = self.processes.start("postgres", self.cluster.command(), says_ready=False, stop_signal=2)
+            try:
+                self.cluster.wait_ready(process.alive, process.log)
+                break
+            except ClusterError:
+                # After kill -9 its children live on for a moment, and a new server refuses to start beside them.
+                if first or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        if first:
+            self.cluster.create(self.schema)
+        self.postgres = process
+
+    def write(self, name: str, document: dict[str, Any]) -> Path:
+        """A configuration file."""
+        path = self.directory / f"{name}.json"
+        path.write_text(json.dumps(document))
+        return path
+
+    def start_controller(self, **parameters: object) -> Process:
+        """Start the SDN controller, which leaves forwarding to others; the nodes look for it at `controller_port`."""
+        document = {
+            "name": "ctl", "host": LOOPBACK, "port": self.controller_port, "directory": str(self.directory / "ctl"),
+            "credentials": self.issue(Role.CONTROLLER, "ctl").to_config(), "openflow": None, "parameters": parameters,
+        }  # fmt: skip
+        process = self.processes.component("controller", "controller", self.write("ctl", document))
+        process.wait_ready()
+        return process
+
+    def start_nodes(
+        self, links: Links, saes: dict[str, str], **options: object
+    ) -> None:
+        """Start the nodes at the ends of `links` (QC, node, node); `saes` says where each SAE lives."""
+        for name in sorted({n for _, a, b in links for n in (a, b)}):
+            self.ports.setdefault(name, (free_port(), free_port()))
+        agents = {n: f"https://{LOOPBACK}:{agent}" for n, (_, agent) in self.ports.items()}
+        for name, (kme, agent) in self.ports.items():
+            credentials = self.issue(Role.NODE, name)
+            document = {
+                "name": name, "host": LOOPBACK, "kme_port": kme, "agent_port": agent,
+                "directory": str(self.directory / name), "credentials": credentials.to_config(),
+                "controller_url": f"https://{LOOPBACK}:{self.controller_port}", "controller_name": "ctl",
+                "shared_db_url": node_url(credentials, self.database, LOOPBACK, self.database_port),
+                "shared_db_schema": self.schema, "nodes": agents, "saes": saes,
+                "qcs": [{"qc": qc, "peer": b if name == a else a} for qc, a, b in links if name in (a, b)],
+            }  # fmt: skip
+            self.write(name, document | options)
+            self.start_node(name)
+        for process in self.nodes.values():
+            process.wait_ready()
+
+    def start_node(self, name: str) -> Process:
+        """Start (again) the node of that name."""
+        self.nodes[name] = self.processes.component(f"node-{name}", "node", self.directory / f"{name}.json")
+        return self.nodes[name]
+
+    def start_qcs(
+        self, links: Links, *, low: int = 33, high: int = 47, **options: object
+    ) -> Process:
+        """Start the QC emulators of `links`."""
+        qcs = [
+            {"qc": qc, "low": low, "high": high, "ends": [str(self.directory / a), str(self.directory / b)]}
+            for qc, a, b in links
+        ]
+        config = self.write("qcs", {"directory": str(self.directory / "qcs"), "qcs": qcs} | options)
+        process = self.processes.component("qcs", "testbed.qc_emulator", config)
+        process.wait_ready()
+        return process
+
+    def kme(self, node: str) -> str:
+        """URL of that node's KME."""
+        return f"https://{LOOPBACK}:{self.ports[node][0]}"
+
+    def agent(self, node: str) -> str:
+        """URL of that node's agent."""
+        return f"https://{LOOPBACK}:{self.ports[node][1]}"
+
+    def stop(self) -> None:
+        """End all processes."""
+        self.processes.stop()
