@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtls.serve import Server
+from mtls.server import Server
 from sae import config
 from sae.application import Application
 from sae.sae_http import THREADS, make_app
@@ -47,7 +47,7 @@ def main(path: Path) -> int:
         try:
             server.start()
         except OSError as error:
-            return _give_up(f"{sae.name}: cannot listen on {options.host}:{sae.port}: {error.strerror or error}")
+            return _give_up(f"{sae.name}: {error.strerror}")
         applications.append(application)
     journal.event("started", saes=[a.name for a in applications])
     print("ready", flush=True)

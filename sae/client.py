@@ -106,9 +106,7 @@ def failure(reply: Reply, *, otherwise: str | None = None) -> Failed:
     Its cause is the body's detail `cause`, else `otherwise`, else the status. The body is another party's: what goes
     on from here to the journal and to our own callers is plain, short, and overwrites nothing of ours.
     """
-    details = reply.body.get("details") if isinstance(reply.body, dict) else None
-    entries = [e for e in details if isinstance(e, dict)] if isinstance(details, list) else []
-    given = {str(k): v for e in entries[:_MOST_FACTS] for k, v in list(e.items())[:_MOST_FACTS] if _is_plain(v)}
+    given = {k: v for k, v in list(reply.details.items())[:_MOST_FACTS] if _is_plain(v)}
     cause = given.pop("cause", None)
     return Failed(
         reply.status if 400 <= reply.status < 600 else 502,
