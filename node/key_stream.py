@@ -1,6 +1,9 @@
 """A node's local database: the QCs' streams and relayed keys, encrypted at rest, erased when used or expired.
 
-Every byte leaves this store once: `take` reads and deletes in one durable transaction, before anybody sees the bytes.
+Every byte leaves this store once: `take` reads and deletes in one transaction, before anybody sees the bytes. Whatever
+kills the process, the machine's kernel has what was committed. Should the machine itself fail, it may forget the last
+commits; so a mark, forced to disk ahead of them, says up to where bytes may be out, and after a restart of the machine
+what lies before it counts as gone.
 That holds whatever the shared database says. Were that to forget an allocation, the floor that this end reports next
 lies behind what was taken here, so that the other end is not given the same bytes.
 
@@ -33,14 +36,19 @@ _LARGE_FRAGMENT_BYTES = 4096
 _MANY_FRAGMENTS = 256
 _NONCE_BYTES = 12
 _BEYOND = 1 << 62  # no stream is as long
+# How far the mark of what may be out goes ahead: a disk's wait for so many bytes in place of one for each key.
+_LENT_BYTES = 4096
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # another one after each start of the machine
 # Pages that a slot's commits wrote, from which on the next slot's are expected to be as many.
 _BUSY_PAGES = 100
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stream (
     qc TEXT PRIMARY KEY, head INTEGER NOT NULL, gap INTEGER NOT NULL, slot INTEGER NOT NULL,
-    generated INTEGER NOT NULL, used INTEGER NOT NULL, expired INTEGER NOT NULL, last_used INTEGER NOT NULL
+    generated INTEGER NOT NULL, used INTEGER NOT NULL, expired INTEGER NOT NULL, last_used INTEGER NOT NULL,
+    lent INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS machine (id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS fragment (
     qc TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL,
     PRIMARY KEY (qc, start)
@@ -108,6 +116,9 @@ class KeyStore:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
+        self._forced = True  # whether a commit waits for the disk
+        self._give_up_lent()
+        self._lent = dict(self._db.execute("SELECT qc, lent FROM stream").fetchall())
 
     def close(self) -> None:
         """Close the database."""
@@ -128,7 +139,7 @@ class KeyStore:
             end = block.offset + len(block.payload)
             gap = block.offset if block.offset > head else None
             self._db.execute(
-                "INSERT INTO stream VALUES (:qc, :head, coalesce(:gap, 0), :slot, :n, 0, 0, 0)"
+                "INSERT INTO stream VALUES (:qc, :head, coalesce(:gap, 0), :slot, :n, 0, 0, 0, 0)"
                 " ON CONFLICT (qc) DO UPDATE SET head = :head, gap = coalesce(:gap, gap), slot = :slot,"
                 " generated = generated + :n",
                 {"qc": block.qc, "head": end, "gap": gap, "slot": block.slot, "n": len(block.payload)},
@@ -145,7 +156,7 @@ class KeyStore:
         `request` is the allocation that they are taken for, and is kept for the audit. Bytes with less than
         `spare_slots` to live are missing, too.
         """
-        with self._transaction():
+        with self._taking(wanted):
             return [self._take(r, request, spare_slots) for r in wanted]
 
     def expire(self, qc: str) -> int:
@@ -205,7 +216,7 @@ class KeyStore:
 
     def take_found(self, keys: Sequence[Instruction]) -> dict[str, Secret]:
         """Single-hop keys by their IDs, gone from here for good; or Missing, and nothing is gone."""
-        with self._transaction():
+        with self._taking([key.where for key in keys]):
             return {key.key_id: self._take(key.where, key.request) for key in keys}
 
     def keep_found(self, keys: Sequence[Instruction]) -> set[str]:
@@ -283,9 +294,37 @@ class KeyStore:
             _, pages, _ = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._db.execute(f"PRAGMA wal_checkpoint({'RESTART' if pages > _BUSY_PAGES else 'TRUNCATE'})")
 
+    def _give_up_lent(self) -> None:
+        """If the machine was started anew since, erase what may have been used without its disk knowing."""
+        boot = _BOOT_ID.read_text().strip()
+        with self._transaction():
+            row = self._db.execute("SELECT boot FROM machine").fetchone()
+            self._db.execute("INSERT OR REPLACE INTO machine VALUES (1, ?)", (boot,))
+            if row is None or row[0] == boot:
+                return
+            for qc, lent in self._db.execute("SELECT qc, lent FROM stream").fetchall():
+                gone = self._db.execute(
+                    "DELETE FROM fragment WHERE qc = ? AND start < ? RETURNING end - start", (qc, lent)
+                ).fetchall()
+                self._db.execute("UPDATE stream SET expired = expired + ? WHERE qc = ?", (sum(n for (n,) in gone), qc))
+
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _taking(self, wanted: Sequence[Range]) -> Iterator[None]:
+        """A transaction that takes these ranges: forced to disk only if one goes beyond the mark of what may be out."""
+        beyond = {r.qc: r.end + _LENT_BYTES for r in wanted if r.end > self._lent.get(r.qc, 0)}
+        with self._transaction(forced=bool(beyond)):
+            yield
+            for qc, lent in beyond.items():
+                self._db.execute("UPDATE stream SET lent = max(lent, ?) WHERE qc = ?", (lent, qc))
+        for qc, lent in beyond.items():
+            self._lent[qc] = max(lent, self._lent.get(qc, 0))
+
+    @contextmanager
+    def _transaction(self, *, forced: bool = True) -> Iterator[None]:
         with self._lock:
+            if forced != self._forced:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if forced else 'NORMAL'}")
+                self._forced = forced
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

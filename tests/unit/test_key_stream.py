@@ -1,5 +1,6 @@
 """The local database: a byte leaves once, expired bytes never, and nothing readable lies on disk."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,40 @@ def test_a_byte_leaves_once_across_a_restart(store, path):
         again.take([Range(QC, 0, 1)])
 
     assert bytes_of(again, 2, 4) == b"cd"
+    again.close()
+
+
+def test_a_byte_leaves_once_though_the_machine_forgets_the_last_commits(store, path, monkeypatch):
+    """A power failure brings back what the disk had; what may have been used since is erased before anybody asks."""
+    store.store(block(1, 0, bytes(1000) * 12))
+    bytes_of(store, 0, 32)
+    on_disk = path.parent / "before"
+    shutil.copytree(path.parent, on_disk, ignore=shutil.ignore_patterns("before", "*-shm"))
+    bytes_of(store, 32, 64)
+    boot = path.parent / "boot_id"
+    boot.write_text("another\n")
+    monkeypatch.setattr("node.key_stream._BOOT_ID", boot)
+
+    again = KeyStore(on_disk / path.name, on_disk / "local.key", ttl_slots=3)
+
+    with pytest.raises(Missing):
+        again.take([Range(QC, 32, 64)])
+    (held,) = again.held()
+    assert held.floor >= 64
+    assert held.generated == held.used + held.expired + held.stored
+    assert len(bytes_of(again, held.floor, held.head)) == held.head - held.floor > 0
+    again.close()
+
+
+def test_bytes_survive_a_crash_of_the_node_alone(store, path):
+    """The machine runs on and forgets nothing, so nothing is given up."""
+    store.store(block(1, 0, b"abcdefgh"))
+    bytes_of(store, 0, 2)
+    bytes_of(store, 2, 4)
+
+    again = KeyStore(path, path.with_suffix(".key"), ttl_slots=3)
+
+    assert bytes_of(again, 4, 8) == b"efgh"
     again.close()
 
 
