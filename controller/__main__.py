@@ -18,7 +18,7 @@ from controller.api import make_app
 from controller.graph import Graph
 from controller.key_sessions import KeySessions
 from mtls.call import Caller
-from mtls.serve import Server
+from mtls.server import Server
 from telemetry.journal import Journal
 
 _BIND_S = 5.0
@@ -48,7 +48,7 @@ def main(path: Path) -> int:
         )
         app = make_app(graph, sessions, switches)
         server = Server(app, options.host, options.port, options.credentials, threads=32)
-        _bind(server, options.host, options.port)
+        server.start()
     except OSError as error:
         print(f"controller: {error.strerror}", file=sys.stderr)
         return 2
@@ -63,13 +63,6 @@ def main(path: Path) -> int:
     agents.close()
     journal.event("stopped")
     return 0
-
-
-def _bind(server: Server, host: str, port: int) -> None:
-    try:
-        server.start()
-    except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
 def _start_openflow(

@@ -7,7 +7,10 @@ one exception is a kept-alive connection that the server closed before it saw a 
 from __future__ import annotations
 
 import json
+import math
+import ssl
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +64,33 @@ class Reply:
         return self.details.get(name)
 
 
+class _Socket(ssl.SSLSocket):
+    """The seconds of `settimeout` are for all that is read until its next call, not for each read anew.
+
+    urllib3 calls it once for each answer, so that a server which drips its answer gains nothing by that.
+    """
+
+    _deadline = math.inf
+
+    def settimeout(self, value: float | None) -> None:
+        self._deadline = math.inf if value is None else time.monotonic() + value
+        super().settimeout(value)
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        if self._deadline != math.inf:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the deadline has passed")
+            super().settimeout(left)
+        return super().recv_into(buffer, nbytes, flags)
+
+
 class Caller:
     """Calls as the owner of `credentials`. Thread-safe; one pool of connections a party called."""
 
     def __init__(self, credentials: Credentials, *, connections: int = 16) -> None:
         self._context = credentials.client_context()
+        self._context.sslsocket_class = _Socket
         self._connections = connections
         self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
@@ -79,7 +104,10 @@ class Caller:
         body: Any = None,
         timeout_s: float = 5.0,
     ) -> Reply:
-        """One request to `url`, which must be answered by `to`, within `timeout_s` seconds for each step of it."""
+        """One request to `url`, which must be answered by `to`, all of it within `timeout_s` seconds.
+
+        Unreachable says "no answer within N s" if the last byte of the answer has not come by then.
+        """
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
         try:
@@ -88,11 +116,12 @@ class Caller:
                 retries=False, redirect=False, preload_content=False,
             )  # fmt: skip
             raw = answer.read(_MAX_REPLY_BYTES + 1)
+            if len(raw) > _MAX_REPLY_BYTES:
+                answer.close()
+                raise Unreachable(url, "the answer is too long")
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(url, _why(error)) from error
-        if len(raw) > _MAX_REPLY_BYTES:
-            raise Unreachable(url, "the answer is too long")
+            raise Unreachable(url, _why(error, timeout_s)) from error
         return Reply(answer.status, _decode(url, raw))
 
     def close(self) -> None:
@@ -122,11 +151,13 @@ def _decode(url: str, raw: bytes) -> Any:
         raise Unreachable(url, "the answer is not JSON") from None
 
 
-def _why(error: BaseException) -> str:
+def _why(error: BaseException, timeout_s: float) -> str:
     """The innermost cause in a few words: urllib3 wraps errors in errors, with addresses of objects in the text."""
     while True:
         inner = getattr(error, "reason", None)
         inner = inner if isinstance(inner, BaseException) else error.__cause__
         if not isinstance(inner, BaseException):
+            if isinstance(error, TimeoutError):
+                return f"no answer within {timeout_s:g} s"
             return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
         error = inner

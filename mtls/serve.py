@@ -1,36 +1,29 @@
-"""A Flask application behind mutual TLS: the caller's identity from its certificate, roles checked, errors as JSON.
-
-cheroot shakes hands in the thread that accepts, so that one silent client holds up everybody. Here a new
-connection waits in the selector until its first byte has come, and the worker that reads the request shakes hands.
-"""
+"""A Flask application behind mutual TLS: the caller's identity from its certificate, roles checked, errors as JSON."""
 
 from __future__ import annotations
 
 import functools
 import json
 import logging
-import ssl
-import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from cheroot import server as cheroot_server
-from cheroot import wsgi
-from cheroot.ssl.builtin import BuiltinSSLAdapter
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from etsi.errors import Malformed
-from mtls.credentials import Credentials
-from mtls.identity import Identity, NotIdentified, Role, identity_from_uris
+from mtls.identity import Identity, Role
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # Largest body of any interface is an 014 request with a few hundred key IDs; 1 MiB leaves room and bounds memory.
 MAX_BODY_BYTES = 1 << 20
-_IDENTITY = "qkd.identity"
+# Where the server puts who calls and when the request came (monotonic seconds); names of headers begin with HTTP_.
+IDENTITY = "qkd.identity"
+ARRIVED = "qkd.arrived"
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +41,7 @@ def new_app(name: str) -> Flask:
     """A Flask application whose every error, the framework's too, is the JSON body of GS QKD 014, clause 6.5."""
     app = Flask(name, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.merge_slashes = False  # it would redirect, and no standard of ours knows redirections
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # it would answer callers of any role
     app.json.sort_keys = False  # type: ignore[attr-defined]  # documents keep the order of the standard's tables
 
@@ -84,17 +78,27 @@ def new_app(name: str) -> Flask:
 
 
 def error_body(status: int, message: str, details: dict[str, Any]) -> Response:
+    """An answer with the standard's error document."""
+    headers = {"WWW-Authenticate": "TLS-client-certificate"} if status == 401 else {}  # RFC 9110 asks for one
+    return Response(error_document(message, details), status, headers, content_type="application/json")
+
+
+def error_document(message: str, details: dict[str, Any]) -> bytes:
     """The standard's error document; `details` is an array of objects, one a fact."""
     body: dict[str, Any] = {"message": message}
     if details:
         body["details"] = [{key: value} for key, value in details.items()]
-    headers = {"WWW-Authenticate": "TLS-client-certificate"} if status == 401 else {}  # RFC 9110 asks for one
-    return Response(json.dumps(body), status, headers, content_type="application/json")
+    return json.dumps(body).encode()
+
+
+def arrived() -> float:
+    """When the request came: monotonic seconds."""
+    return float(request.environ.get(ARRIVED) or time.monotonic())
 
 
 def caller() -> Identity:
     """Who calls, from the certificate and nothing else. Problem 401 where the certificate does not say."""
-    found = request.environ.get(_IDENTITY)
+    found = request.environ.get(IDENTITY)
     if not isinstance(found, Identity):
         raise Problem(401, "the client certificate names no party of this network")
     return found
@@ -135,81 +139,3 @@ def json_body(*, empty: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def _no_constant(_: str) -> NoReturn:
     raise ValueError("NaN and Infinity are not JSON")
-
-
-class _LazyTls(BuiltinSSLAdapter):
-    """Wraps without shaking hands; `_Connection` does that in the worker."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        # The parent's __init__ would load certificates a second time, only to describe them in CGI variables.
-        self._context = context
-
-    def wrap(self, sock: Any) -> tuple[ssl.SSLSocket, dict[str, Any]]:
-        return self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False), {}
-
-
-class _Connection(cheroot_server.HTTPConnection):
-    shaken = False
-
-    def communicate(self) -> bool:
-        if not self.shaken and not self._shake_hands():
-            return False
-        return bool(super().communicate())
-
-    def _shake_hands(self) -> bool:
-        try:
-            self.socket.do_handshake()
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; ValueError: closed meanwhile
-            _log.info("handshake with %s failed: %s", self.remote_addr, type(error).__name__)
-            return False
-        self.ssl_env = {"wsgi.url_scheme": "https", "HTTPS": "on"}
-        names = self.socket.getpeercert().get("subjectAltName", ())
-        try:
-            self.ssl_env[_IDENTITY] = identity_from_uris(value for kind, value in names if kind == "URI")
-        except NotIdentified as error:
-            _log.info("certificate from %s: %s", self.remote_addr, error)
-        self.shaken = True
-        return True
-
-
-class _Server(wsgi.Server):
-    ConnectionClass = _Connection
-    _connections: Any  # cheroot's selector loop
-
-    def process_conn(self, conn: Any) -> None:
-        if getattr(conn, "seen", False):
-            super().process_conn(conn)
-        else:
-            conn.seen = True
-            self._connections.put(conn)
-
-    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:  # noqa: ARG002 - see on_bug
-        _log.log(level, "%s", msg)
-
-
-class Server:
-    """`app` served on host:port over mutual TLS by `threads` workers, from `start` until `stop`."""
-
-    def __init__(
-        self, app: Flask, host: str, port: int, credentials: Credentials, *, threads: int = 16, timeout_s: int = 10
-    ) -> None:
-        self._server = _Server((host, port), app, numthreads=threads, request_queue_size=256, timeout=timeout_s)
-        self._server.ssl_adapter = _LazyTls(credentials.server_context())
-        self._server.max_request_header_size = 64 << 10
-        self._server.max_request_body_size = MAX_BODY_BYTES
-        self._thread = threading.Thread(target=self._server.serve, name=f"https-{port}", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port bound, which differs from the one asked for if that was 0."""
-        return int(self._server.bind_addr[1])
-
-    def start(self) -> None:
-        """Bind and serve in a thread. OSError if the address cannot be bound."""
-        self._server.prepare()
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the workers and close the socket."""
-        self._server.stop()
-        self._thread.join(timeout=5)

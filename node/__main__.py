@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from mtls.call import Caller
-from mtls.serve import Server
+from mtls.server import Server
 from node import agent_http, config, kme_http
 from node.agent import Agent
 from node.controller_client import ControllerClient
@@ -77,7 +77,7 @@ def main(path: Path) -> int:
         for server in servers:
             server.start()
     except OSError as error:
-        print(f"node {options.name}: cannot listen on {options.host}: {error}", file=sys.stderr)
+        print(f"node {options.name}: {error.strerror}", file=sys.stderr)
         return 2
     shared.open()
     blocks.start(agent.on_slot)

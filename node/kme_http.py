@@ -14,7 +14,7 @@ from etsi.errors import Malformed
 from etsi.gs004 import qos
 from etsi.gs014_openapi import describe
 from mtls.identity import Role
-from mtls.serve import allow, caller, error_body, json_body, new_app
+from mtls.serve import allow, arrived, caller, error_body, json_body, new_app
 from node.agent import Agent
 from node.failures import KeyFailure
 from node.kme import Kme, Unauthorized
@@ -48,7 +48,6 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
     @app.route("/api/v1/keys/<path:slave>/enc_keys", methods=["GET", "POST"])
     @allow(Role.SAE)
     def enc_keys(slave: str) -> Response:
-        arrived = time.monotonic()
         master = _local_sae(kme)
         if request.method == "GET":
             wanted = gs014.key_request_from_query(list(request.args.items(multi=True)), kme.limits)
@@ -64,13 +63,12 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
             raise
         facts |= {"size_bits": wanted.size, "source": delivery.source}
         answer = jsonify(gs014.key_container(delivery.keys))
-        _delivered(journal, "enc_keys", arrived, [k for k, _ in delivery.keys], facts)
+        _delivered(journal, "enc_keys", [k for k, _ in delivery.keys], facts)
         return answer
 
     @app.route("/api/v1/keys/<path:master>/dec_keys", methods=["GET", "POST"])
     @allow(Role.SAE)
     def dec_keys(master: str) -> Response:
-        arrived = time.monotonic()
         slave = _local_sae(kme)
         if request.method == "GET":
             key_ids = gs014.key_ids_from_query(list(request.args.items(multi=True)))
@@ -83,7 +81,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
             journal.event("key_failed", request="dec_keys", key_ids=key_ids, **facts, **failure.details())
             raise
         answer = jsonify(gs014.key_container(keys))
-        _delivered(journal, "dec_keys", arrived, key_ids, facts)
+        _delivered(journal, "dec_keys", key_ids, facts)
         return answer
 
     add_session_routes(app, kme, agent)
@@ -127,9 +125,7 @@ def _local_sae(kme: Kme) -> str:
     return sae
 
 
-def _delivered(
-    journal: Journal, kind: str, arrived: float, key_ids: Sequence[str], facts: dict[str, Any]
-) -> None:
+def _delivered(journal: Journal, kind: str, key_ids: Sequence[str], facts: dict[str, Any]) -> None:
     """The paper's delivery time: from the arrival of the request at the node until its answer is ready."""
-    duration_ms = round((time.monotonic() - arrived) * 1000, 3)
+    duration_ms = round((time.monotonic() - arrived()) * 1000, 3)
     journal.event("key_delivered", request=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)

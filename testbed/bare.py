@@ -14,7 +14,8 @@ from typing import Any
 
 from mtls.credentials import Credentials
 from mtls.identity import Role
-from mtls.serve import Server, allow, json_body, new_app
+from mtls.serve import allow, json_body, new_app
+from mtls.server import Server
 
 _KEY_ID = "00000000-0000-4000-8000-000000000000"
 

@@ -10,7 +10,7 @@ import pytest
 from mtls.authority import Authority
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from mtls.serve import Server
+from mtls.server import Server
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ import pytest
 from mtls.authority import Authority
 from mtls.call import Caller, Reply
 from mtls.identity import Identity, Role
-from mtls.serve import Problem, Server, allow, json_body, new_app
+from mtls.serve import Problem, allow, json_body, new_app
+from mtls.server import Server
 from telemetry import journal
 from testbed.processes import Process, ProcessFailed
 from tests.service.stack import free_port

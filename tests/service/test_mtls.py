@@ -1,25 +1,33 @@
-"""Mutual TLS between real sockets: who gets in, who does not, and that one bad client holds up nobody."""
+"""Mutual TLS between real sockets: who gets in, who does not, and what is said to those who speak it badly."""
 
 import datetime
+import errno
 import http.client
+import json
+import logging
 import socket
 import ssl
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from flask import Flask, request
 
 from mtls.authority import Authority
-from mtls.call import Caller, Unreachable
+from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from mtls.serve import allow, caller, json_body, new_app
+from mtls.serve import MAX_BODY_BYTES, allow, caller, json_body, new_app
+from mtls.server import Server
 
 ALICE = Identity(Role.NODE, "alice")
 
 
 @pytest.fixture
 def app():
-    """Says who called; `/echo` gives the body back; `/bug` fails in a way that nobody foresaw."""
+    """Says who called; `/echo` gives the body back, `/path/` the path; `/bug` fails in a way that nobody foresaw."""
     app = new_app("test")
 
     @app.get("/who")
@@ -31,6 +39,11 @@ def app():
     @allow(Role.SAE)
     def echo():
         return json_body()
+
+    @app.get("/path/<path:path>")
+    @allow(Role.SAE)
+    def path(path):
+        return {"path": path, "query": request.query_string.decode()}
 
     @app.get("/bug")
     @allow(Role.SAE)
@@ -119,16 +132,6 @@ def test_plain_http_is_refused_and_the_server_stays_up(url, issue):
     assert _answers(url, issue("sae", "s1").client_context())
 
 
-def test_silent_clients_hold_up_nobody(url, issue):
-    """More silent connections than the server has workers, and a request is still answered."""
-    host, port = url.removeprefix("https://").split(":")
-    silent = [socket.create_connection((host, int(port))) for _ in range(50)]
-
-    assert _answers(url, issue("sae", "s1").client_context())
-    for connection in silent:
-        connection.close()
-
-
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/who", 405)])
 def test_framework_errors_have_the_error_body(url, issue, method, path, status):
     """Unknown path and wrong method are answered in the standard's error format."""
@@ -170,3 +173,278 @@ def test_unreachable_says_why(issue):
 
     with pytest.raises(Unreachable, match="refused"):
         Caller(issue("sae", "s1")).request("GET", f"https://127.0.0.1:{port}/who", to=ALICE)
+
+
+def _dial(url: str, credentials: Credentials) -> ssl.SSLSocket:
+    """A TLS connection to say on what no HTTP library would."""
+    host, port = url.removeprefix("https://").split(":")
+    raw = socket.create_connection((host, int(port)), timeout=10)
+    return credentials.client_context().wrap_socket(raw, server_hostname=ALICE.dns)
+
+
+def _answer(connection: ssl.SSLSocket, method: str = "GET") -> tuple[http.client.HTTPResponse, bytes]:
+    """The next answer on that connection, and its body."""
+    answer = http.client.HTTPResponse(connection, method=method)
+    answer.begin()
+    return answer, answer.read()
+
+
+def _exchange(url: str, credentials: Credentials, data: bytes) -> tuple[http.client.HTTPResponse, bytes]:
+    with _dial(url, credentials) as connection:
+        connection.sendall(data)
+        return _answer(connection)
+
+
+@pytest.mark.parametrize(
+    ("status", "request_"),
+    [
+        (400, b"hello\r\n\r\n"),
+        (400, b"\x16\x03\x01\x00\xff\r\n\r\n"),
+        (400, b"GET /who HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n"),
+        (400, b"GET /who HTTP/1.1\r\nHost: x\r\nspace before : x\r\n\r\n"),
+        (400, b"GET /who HTTP/1.1\r\n\r\n"),
+        (400, b"GET who HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (400, b"GET /who#part HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (400, b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (400, b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (400, b"GET http://[::1/who HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (404, b"GET /%zz%ff%00% HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (400, b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"),
+        (400, b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (400, b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        (431, b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (431, b"GET /who HTTP/1.1\r\nHost: x\r\nlong: " + b"a" * 20_000 + b"\r\n\r\n"),
+        (505, b"GET /who HTTP/2.0\r\nHost: x\r\n\r\n"),
+    ],
+)
+def test_what_is_no_http_has_the_error_body_too(url, issue, status, request_):
+    """Errors below the application are JSON with a message, and say nothing of what the server is made of."""
+    answer, body = _exchange(url, issue("sae", "s1"), request_)
+
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == "application/json"
+    assert isinstance(json.loads(body)["message"], str)
+    assert answer.headers["Server"] == "qkd"
+
+
+def test_nonsense_inside_a_body_is_a_400_at_once(url, issue):
+    """A body in chunks that breaks off in nonsense is refused without waiting for its deadline."""
+    with _dial(url, issue("sae", "s1")) as connection:
+        connection.settimeout(5)  # seconds; the body's deadline is 10
+        connection.sendall(
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b"2\r\n{}\r\nnonsense\r\n")
+        answer, body = _answer(connection)
+
+    assert (answer.status, json.loads(body)) == (400, {"message": "malformed body"})
+
+
+LONG = MAX_BODY_BYTES + 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % LONG,
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % LONG + b"x" * LONG,
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n" % LONG,
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % LONG + b"x" * LONG,
+    ],
+    ids=["announced", "sent", "asked for", "in chunks without end"],
+)
+def test_body_that_is_too_long_is_a_413(url, issue, request_):
+    """The limit holds for what is announced and for what comes, and the client gets to read the answer."""
+    answer, body = _exchange(url, issue("sae", "s1"), request_)
+
+    assert answer.status == 413
+    assert json.loads(body)["details"] == [{"max_bytes": MAX_BODY_BYTES}]
+    assert answer.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 7\r\n\r\n" + b'{"a":1}',
+        b"Transfer-Encoding: chunked\r\n\r\n" + b'3\r\n{"a\r\n4\r\n":1}\r\n0\r\n\r\n',
+        b"Content-Encoding: gzip\r\nContent-Length: 7\r\n\r\n" + b'{"a":1}',
+    ],
+    ids=["whole", "in chunks", "not what it says"],
+)
+def test_body_comes_as_it_was_sent(url, issue, body):
+    """Chunks are put together, and no content encoding is undone, which could make much of little."""
+    answer, echo = _exchange(url, issue("sae", "s1"), b"POST /echo HTTP/1.1\r\nHost: x\r\n" + body)
+
+    assert (answer.status, json.loads(echo)) == (200, {"a": 1})
+
+
+def test_client_that_asks_first_is_told_to_go_on(url, issue):
+    """Expect: 100-continue is answered before the body is there."""
+    with _dial(url, issue("sae", "s1")) as connection:
+        connection.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"{}")
+        answer, body = _answer(connection)
+
+    assert (answer.status, json.loads(body)) == (200, {})
+
+
+def test_head_is_answered_without_a_body(url, issue):
+    """The connection goes on with the next answer where the body would be."""
+    with _dial(url, issue("sae", "s1")) as connection:
+        connection.sendall(b"HEAD /who HTTP/1.1\r\nHost: x\r\n\r\nGET /who HTTP/1.1\r\nHost: x\r\n\r\n")
+        stream = connection.makefile("rb")
+        assert stream.readline().startswith(b"HTTP/1.1 405 ")
+        while stream.readline().strip():
+            pass
+        assert stream.readline().startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"/path/a%2Fb%20%C3%A9?x=%2f", "a/b é", "x=%2f"),
+        (b"//path/x", "x", ""),
+        (b"https://elsewhere:1/path/x?y", "x", "y"),
+        (b"/path/%zz%?%", "%zz%", "%"),
+    ],
+)
+def test_path_is_decoded_and_the_query_is_not(url, issue, target, path, query):
+    """As WSGI wants it; a whole URL as target counts by its path."""
+    _, body = _exchange(url, issue("sae", "s1"), b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert json.loads(body) == {"path": path, "query": query}
+
+
+@pytest.mark.parametrize("name", [b"qkd.identity", b"Qkd-Identity", b"QKD_IDENTITY"])
+def test_no_header_makes_a_caller_somebody_else(url, issue, name):
+    """Who calls is in the certificate only."""
+    header = b"GET /who HTTP/1.1\r\nHost: x\r\n" + name + b": urn:qkd:sae:s1\r\n\r\n"
+    answer, _ = _exchange(url, issue("controller", "ctl"), header)
+
+    assert answer.status == 401
+
+
+def test_refused_clients_and_those_that_leave_are_no_news(url, issue, caplog, capfd):
+    """Nothing that a client does to its own connection shows among the warnings or on stderr."""
+    good = issue("sae", "s1")
+    host, port = url.removeprefix("https://").split(":")
+    for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b""):
+        with socket.create_connection((host, int(port))) as plain:
+            plain.sendall(data)
+    for data in (b"", b"GET /wh", b"GET /who HTTP/1.1\r\nHost: x\r\n\r\n", b"POST /echo HTTP/1.1\r\nHost: x\r\n"
+                 b"Content-Length: 5\r\n\r\n{", b"\xff\x00\r\n\r\n"):  # fmt: skip
+        with _dial(url, good) as connection:
+            connection.sendall(data)
+    _answers(url, ssl.create_default_context(cafile=str(good.ca)))
+
+    assert _answers(url, _context(good))
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert capfd.readouterr().err == ""
+
+
+def test_client_that_leaves_while_a_worker_computes_harms_nothing(issue, caplog, capfd):
+    """Its answer is thrown away in silence, and the worker takes the next request."""
+    begun, go_on = threading.Event(), threading.Event()
+    app = _slow_app(begun, go_on)
+    server = Server(app, "127.0.0.1", 0, issue("node", "alice"), threads=1)
+    server.start()
+    url = f"https://127.0.0.1:{server.port}"
+    with _dial(url, issue("sae", "s1")) as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert begun.wait(10)
+    go_on.set()
+
+    assert Caller(issue("sae", "s1")).request("GET", f"{url}/slow", to=ALICE).ok
+    server.stop()
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert capfd.readouterr().err == ""
+
+
+def _slow_app(begun: threading.Event, go_on: threading.Event) -> Flask:
+    app = new_app("slow")
+
+    @app.get("/slow")
+    @allow(Role.SAE)
+    def slow():
+        begun.set()
+        go_on.wait(20)
+        return {"slow": True}
+
+    return app
+
+
+def test_stop_lets_a_running_request_end(issue):
+    """A request that a worker has is answered; then nobody listens any more."""
+    begun, go_on = threading.Event(), threading.Event()
+    server = Server(_slow_app(begun, go_on), "127.0.0.1", 0, issue("node", "alice"))
+    server.start()
+    url = f"https://127.0.0.1:{server.port}/slow"
+    caller_ = Caller(issue("sae", "s1"))
+    with ThreadPoolExecutor() as pool:
+        reply = pool.submit(caller_.request, "GET", url, to=ALICE)
+        assert begun.wait(10)
+        stopped = pool.submit(server.stop)
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", server.port)).close()
+            except OSError:  # refused, or reset in the very moment
+                break
+        go_on.set()
+        assert reply.result(10).ok
+        stopped.result(10)
+
+
+def test_stop_does_not_wait_for_a_stuck_worker(issue):
+    """A request that does not end is cut off, and its client sees the end of the connection."""
+    begun, go_on = threading.Event(), threading.Event()
+    server = Server(_slow_app(begun, go_on), "127.0.0.1", 0, issue("node", "alice"))
+    server.start()
+    with _dial(f"https://127.0.0.1:{server.port}", issue("sae", "s1")) as connection:
+        connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert begun.wait(10)
+        server.stop()
+        with suppress(OSError):
+            assert connection.recv(1) == b""
+    assert not go_on.is_set()
+    go_on.set()
+
+
+def test_stop_needs_no_start_and_may_come_twice(app, issue):
+    """Whoever cleans up need not know how far the start came."""
+    server = Server(app, "127.0.0.1", 0, issue("node", "alice"))
+    server.stop()
+    server = Server(app, "127.0.0.1", 0, issue("node", "alice"))
+    server.start()
+    server.stop()
+    server.stop()
+
+    assert f"https-{server.port}" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_address_in_use_is_said_in_words(app, issue):
+    """The error names the address and the reason."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use") as error:
+            Server(app, "127.0.0.1", port, issue("node", "alice")).start()
+
+    assert error.value.errno == errno.EADDRINUSE
+    assert error.value.strerror == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+@pytest.mark.parametrize(
+    ("body", "details"),
+    [
+        ({"message": "no", "details": [{"a": 1}, {"b": 2, "c": 3}]}, {"a": 1, "b": 2, "c": 3}),
+        ({"message": "no", "details": [{"a": 1}, "b", None]}, {"a": 1}),
+        ({"message": "no"}, {}),
+        ({"details": {"a": 1}}, {}),
+        ([], {}),
+        (None, {}),
+    ],
+)
+def test_details_are_the_facts_of_an_error_body(body, details):
+    """The standard's list of objects as one; what is malformed tells nothing."""
+    assert Reply(400, body).details == details

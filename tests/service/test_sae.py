@@ -22,7 +22,8 @@ from flask import request
 from mtls.authority import Authority
 from mtls.call import Caller
 from mtls.identity import Identity, Role
-from mtls.serve import Problem, Server, allow, caller, json_body, new_app
+from mtls.serve import Problem, allow, caller, json_body, new_app
+from mtls.server import Server
 from telemetry import journal
 
 LOOPBACK = "127.0.0.1"

@@ -1,0 +1,444 @@
+"""The HTTPS server: an event loop waits for clients, threads run the application, and neither waits for the other.
+
+A thread per connection is a thread that a slow client holds: some twenty clients that send a byte a second would shut
+everybody out. Here one event loop shakes hands, reads requests until they are whole and writes the answers; a worker
+thread has a request only for as long as the application computes. Whatever waits for a client has a deadline that no
+dripping extends, and when connections run short, the one that has waited longest makes room for the newcomer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import resource
+import socket
+import ssl
+import threading
+import time
+import traceback
+from asyncio import sslproto
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, cast
+from wsgiref.types import WSGIApplication
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+
+from mtls.credentials import Credentials
+from mtls.identity import identity_from_uris
+from mtls.serve import ARRIVED, IDENTITY, MAX_BODY_BYTES, Problem, error_body
+from mtls.wsgi import Answer, base_environ, call, request_environ
+
+_BACKLOG = 1024  # connections that the kernel has accepted and we have not
+_MAX_CONNECTIONS = 8000
+_MAX_FILES = 65536
+_LINGER_S = 2.0  # after a refusal what the client still sends is thrown away for so long, lest it miss the answer
+_FAREWELL_S = 3.0  # a stop lets running requests end for so long
+_BREATH_S = 0.01  # without a file to spare, newcomers wait for so long
+_PIECE_BYTES = 64 << 10
+_OURS = frozenset({"connection", "content-length", "keep-alive", "server", "transfer-encoding"})
+_log = logging.getLogger(__name__)
+
+# asyncio gives every TLS connection a buffer of 256 KiB: thousands of idle ones would take gigabytes.
+sslproto.SSLProtocol.max_size = 16 << 10  # bytes: a TLS record
+
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """Seconds that a client may take for the handshake, from its last answer to the end of the next request's header,
+    and for sending a body or taking an answer; and how many connections may be open."""
+
+    handshake_s: float
+    idle_s: float
+    transfer_s: float
+    connections: int
+
+
+class Server:
+    """`app` served on host:port over mutual TLS by `threads` workers, from `start` until `stop`.
+
+    A body must have come, and an answer must have been taken, within `timeout_s` seconds; a TLS handshake must be over
+    within `handshake_s` seconds, and the next request's header must have come within `idle_s` seconds. At most
+    `connections` are open at a time: unless said otherwise, half the files that the process may have open, or 8000.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        host: str,
+        port: int,
+        credentials: Credentials,
+        *,
+        threads: int = 16,
+        timeout_s: float = 10.0,
+        handshake_s: float = 5.0,
+        idle_s: float = 75.0,
+        connections: int | None = None,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._app = app
+        self._tls = credentials.server_context()
+        self._workers = ThreadPoolExecutor(threads, thread_name_prefix=f"worker-{port}")
+        files = _open_files()
+        self._limits = _Limits(handshake_s, idle_s, timeout_s, connections or min(_MAX_CONNECTIONS, files // 2))
+        self._door: _Door | None = None
+
+    @property
+    def port(self) -> int:
+        """The port bound, which differs from the one asked for if that was 0."""
+        return self._port
+
+    def start(self) -> None:
+        """Bind and serve in a thread. OSError "cannot listen on HOST:PORT: REASON" if the address cannot be bound."""
+        listener = _listen(self._host, self._port)
+        self._port = int(listener.getsockname()[1])
+        self._door = _Door(self._app, listener, self._tls, self._workers, self._limits)
+        self._door.thread.start()
+
+    def stop(self) -> None:
+        """Accept nothing more, let running requests end for up to 3 seconds, close everything."""
+        if self._door is not None:
+            self._door.stop()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+
+class _Door:
+    """What happens in the event loop: accept, shake hands, read, hand over to a worker, write, close."""
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        listener: socket.socket,
+        tls: ssl.SSLContext,
+        workers: ThreadPoolExecutor,
+        limits: _Limits,
+    ) -> None:
+        host, port = listener.getsockname()[:2]
+        self.limits = limits
+        self.loop = asyncio.new_event_loop()
+        self.http = web.Server(self._answer, loop=self.loop)
+        self.thread = threading.Thread(target=self._run, name=f"https-{port}", daemon=True)
+        self._app = app
+        self._listener = listener
+        self._tls = tls
+        self._workers = workers
+        self._base = base_environ(host, port)
+        self._stopping = asyncio.Event()
+        self._open: set[_Connection] = set()
+        # Those whose client has the next move, the longest waiting first; the others' requests are with the workers.
+        self._waiting: dict[_Connection, None] = {}
+        self._running: set[asyncio.Future[Answer]] = set()
+
+    def stop(self) -> None:
+        """From another thread: end the loop, and wait until it has ended."""
+        with suppress(RuntimeError):  # the loop is closed: this is the second call
+            self.loop.call_soon_threadsafe(self._stopping.set)
+        self.thread.join(timeout=_FAREWELL_S + 5)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self.loop.set_exception_handler(_on_loop_error)
+        self.loop.add_reader(self._listener, self._accept)
+        await self._stopping.wait()
+        self.loop.remove_reader(self._listener)
+        self._listener.close()
+        self.http.pre_shutdown()
+        if self._running:
+            await asyncio.wait(self._running, timeout=_FAREWELL_S)
+        await self.http.shutdown(timeout=0.2)  # in which the last answers are written
+        await self._close_all()
+
+    async def _close_all(self) -> None:
+        admissions = [connection.admission for connection in self._open if connection.admission]
+        for connection in list(self._open):
+            connection.drop()
+        await asyncio.gather(*admissions, return_exceptions=True)
+        await asyncio.sleep(0.01)  # asyncio closes the sockets in the loop's next turns
+
+    def _accept(self) -> None:
+        """A client is at the door. One a turn: a flood of connections must not keep the loop from everything else."""
+        try:
+            sock, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # others in this process or machine have the files
+                self._make_room()
+                self.loop.remove_reader(self._listener)
+                self.loop.call_later(_BREATH_S, self._accept_again)
+            return
+        sock.setblocking(False)
+        while len(self._open) >= self.limits.connections and self._make_room():
+            pass
+        connection = _Connection(self, sock)
+        self._open.add(connection)
+        self._wait(connection)
+        connection.admission = self.loop.create_task(self._admit(connection, sock))
+
+    def _accept_again(self) -> None:
+        if not self._stopping.is_set():
+            self.loop.add_reader(self._listener, self._accept)
+
+    async def _admit(self, connection: _Connection, sock: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=self.limits.handshake_s,
+                ssl_shutdown_timeout=_LINGER_S,
+            )
+        except OSError as error:  # TLS errors and timeouts are OSErrors too
+            _log.info("handshake failed: %s", type(error).__name__)
+            self.forget(connection)
+        connection.admission = None
+
+    def _wait(self, connection: _Connection) -> None:
+        """From now on the client has the next move."""
+        if connection in self._open:
+            self._waiting.pop(connection, None)
+            self._waiting[connection] = None
+
+    @contextmanager
+    def _at_work(self, connection: _Connection) -> Iterator[None]:
+        """Meanwhile the connection does not wait for its client, and is not closed to make room."""
+        self._waiting.pop(connection, None)
+        try:
+            yield
+        finally:
+            self._wait(connection)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has waited for its client longest. False if none waits."""
+        longest = next(iter(self._waiting), None)
+        if longest is None:
+            return False
+        longest.drop()
+        self.forget(longest)
+        return True
+
+    def forget(self, connection: _Connection) -> None:
+        """The connection is closed, or as good as closed."""
+        self._open.discard(connection)
+        self._waiting.pop(connection, None)
+
+    def environ(self, transport: asyncio.BaseTransport) -> dict[str, Any]:
+        """What the WSGI environments of all requests on that connection have in common."""
+        peer = transport.get_extra_info("peername") or ("", 0)
+        environ = self._base | {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])}
+        names = transport.get_extra_info("peercert").get("subjectAltName", ())
+        try:
+            environ[IDENTITY] = identity_from_uris(value for kind, value in names if kind == "URI")
+        except ValueError as error:
+            _log.info("certificate from %s: %s", peer[0], error)
+        return environ
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast(_Connection, request.protocol)
+        self._wait(connection)  # a request has begun: it is no longer among those idle longest
+        environ = connection.environ | {ARRIVED: time.monotonic()}
+        try:
+            _check_version(request)
+            environ |= request_environ(request, await self._body(request))
+        except Problem as problem:
+            return _refusal(problem)
+        with self._at_work(connection):
+            status, headers, body = await self._work(environ)
+        response = _response(status, headers, b"" if request.method == "HEAD" else body)
+        if "Upgrade" in request.headers:  # answered as if it were not there; what follows may be no HTTP
+            response.force_close()
+        return response
+
+    async def _work(self, environ: dict[str, Any]) -> Answer:
+        """The application's answer, from a worker."""
+        answer = self.loop.run_in_executor(self._workers, call, self._app, environ)
+        self._running.add(answer)
+        try:
+            return await answer
+        finally:
+            self._running.discard(answer)
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """The whole body. Problem 408, 413 or 400 if it does not come in time, is too long or is no HTTP."""
+        content = request.content
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            raise _too_long()
+        if content.is_eof():  # it came together with the header, as most do
+            return await content.read()
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            async with asyncio.timeout(self.limits.transfer_s):
+                return await _read(request)
+        except TimeoutError:
+            seconds = self.limits.transfer_s
+            raise Problem(408, f"the request was not complete after {seconds:g} s", timeout_s=seconds) from None
+        except web.RequestPayloadError:
+            raise Problem(400, "malformed body") from None
+
+
+class _Connection(web.RequestHandler):
+    """One client's connection: HTTP as aiohttp reads it, with our error bodies and our silence."""
+
+    def __init__(self, door: _Door, sock: socket.socket) -> None:
+        super().__init__(
+            door.http,
+            loop=door.loop,
+            keepalive_timeout=door.limits.idle_s,
+            lingering_time=_LINGER_S,
+            access_log=None,  # type: ignore[arg-type]  # means: none
+            auto_decompress=False,
+        )
+        self.environ: dict[str, Any] = {}
+        self.admission: asyncio.Task[None] | None = None
+        self._door = door
+        self._sock = sock
+        self._wire: asyncio.Transport | None = None
+
+    def drop(self) -> None:
+        """Close at once, whatever is under way."""
+        if self._wire is not None and not self._wire.is_closing():
+            self._wire.abort()
+        else:  # in the middle of the first handshake or of the last: that fails, and asyncio cleans up
+            with suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The handshake is over: see who it is, once for all requests."""
+        self._wire = cast(asyncio.Transport, transport)
+        self.environ = self._door.environ(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Closed by either side."""
+        super().connection_lost(exc)
+        self._door.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse. aiohttp tells of nonsense inside a body only with the next request, which would never come."""
+        super().data_received(data)
+        request = self._current_request
+        broken = self._messages and isinstance(getattr(self._messages[-1][0], "exc", None), HttpProcessingError)
+        if broken and request is not None and not request.content.is_eof():
+            request.content.set_exception(web.RequestPayloadError())
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Write the answer, and wait until the client has taken all but what the buffers hold."""
+        try:
+            async with asyncio.timeout(self._door.limits.transfer_s):
+                return await super().finish_response(request, resp, start_time)
+        except TimeoutError:
+            self.drop()
+            return resp, True
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes the request
+    ) -> web.StreamResponse:
+        """The error body for what the application never saw: requests that are no HTTP, and bugs in this module."""
+        if isinstance(exc, LineTooLong):
+            return _refusal(Problem(431, "the request line or a header field is too long"))
+        if status < 500:
+            return _refusal(Problem(status, "malformed HTTP request"))
+        _report("request failed", exc)
+        return _refusal(Problem(status, "internal error"))
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """The type and the place only, as anywhere."""
+        _report(str(args[0]), kw.get("exc_info"))
+
+
+def _check_version(request: web.BaseRequest) -> None:
+    if request._version not in (HttpVersion10, HttpVersion11):
+        request._version = HttpVersion11  # the answer would bear it; `version` would keep what it was at first sight
+        raise Problem(505, "expected HTTP/1.1")
+
+
+class _Response(web.Response):
+    """Written in pieces: asyncio's TLS takes any length in one go and does not say that the client takes none of it."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write all but the headers, which `prepare` has written."""
+        body = self.body
+        if not isinstance(body, bytes) or len(body) <= _PIECE_BYTES:
+            await super().write_eof(data)
+            return
+        for start in range(0, len(body), _PIECE_BYTES):
+            await self.write(memoryview(body)[start : start + _PIECE_BYTES])
+        await web.StreamResponse.write_eof(self)
+
+
+async def _read(request: web.BaseRequest) -> bytes:
+    body = bytearray()
+    while part := await request.content.readany():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_long()
+    return bytes(body)
+
+
+def _too_long() -> Problem:
+    return Problem(413, f"a body has at most {MAX_BODY_BYTES} bytes", max_bytes=MAX_BODY_BYTES)
+
+
+def _response(status: str, headers: Iterable[tuple[str, str]], body: bytes) -> web.Response:
+    code, _, reason = status.partition(" ")
+    kept = [(name, value) for name, value in headers if name.lower() not in _OURS]
+    kept.append(("Server", "qkd"))  # or aiohttp names itself and its version
+    return _Response(status=int(code), reason=reason, headers=kept, body=body)
+
+
+def _refusal(problem: Problem) -> web.Response:
+    """The error body, after which the connection is closed."""
+    answer = error_body(problem.status, problem.message, problem.details)
+    response = _response(answer.status, list(answer.headers.items()), answer.get_data())
+    response.force_close()
+    return response
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _open_files() -> int:
+    """Files that this process may have open, after raising the limit as far as that is ours to do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def _on_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    _report(context["message"], context.get("exception"))
+
+
+def _report(what: str, error: object) -> None:
+    """Log the type and the place of an error, whose text may quote data; lost connections are nothing to speak of."""
+    if isinstance(error, OSError | web.RequestPayloadError | HttpProcessingError):
+        _log.info("%s: %s", what, type(error).__name__)
+    else:
+        where = "".join(traceback.format_tb(getattr(error, "__traceback__", None)))
+        _log.error("%s: unexpected %s\n%s", what, type(error).__name__, where)
