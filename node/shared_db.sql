@@ -43,10 +43,19 @@ CREATE INDEX IF NOT EXISTS key_instruction_request ON key_instruction (request);
 CREATE INDEX IF NOT EXISTS key_instruction_waiting ON key_instruction (slave_node) WHERE delivery IS NULL;
 CREATE INDEX IF NOT EXISTS key_instruction_delivery ON key_instruction (delivery) WHERE delivery IS NOT NULL;
 
+-- A node speaks for itself only. Where all nodes share a role, in a database of the user's, they have to trust one another.
+CREATE OR REPLACE FUNCTION qkd_check_speaker(p_node text) RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF session_user LIKE 'node-%' AND session_user <> 'node-' || p_node THEN
+        RAISE insufficient_privilege USING MESSAGE = format('%s cannot speak for node %s', session_user, p_node);
+    END IF;
+END $$;
+
 -- A node announces a QC; the second announcement must name the same two ends.
 CREATE OR REPLACE FUNCTION qkd_register_qc(p_name text, p_node text, p_peer text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
+    PERFORM qkd_check_speaker(p_node);
     INSERT INTO qc (name, node_a, node_b) VALUES (p_name, least(p_node, p_peer), greatest(p_node, p_peer))
     ON CONFLICT (name) DO NOTHING;
     PERFORM 1 FROM qc WHERE name = p_name AND node_a = least(p_node, p_peer) AND node_b = greatest(p_node, p_peer);
@@ -59,6 +68,7 @@ END $$;
 CREATE OR REPLACE FUNCTION qkd_report(p_node text, p_qcs text[], p_heads bigint[], p_floors bigint[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
+    PERFORM qkd_check_speaker(p_node);
     WITH report AS (SELECT * FROM unnest(p_qcs, p_heads, p_floors) AS r (name, head, floor)),
     locked AS (SELECT qc.name FROM qc JOIN report USING (name) ORDER BY qc.name FOR UPDATE OF qc)
     UPDATE qc SET
@@ -79,6 +89,7 @@ CREATE OR REPLACE FUNCTION qkd_allocate(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 BEGIN
+    PERFORM qkd_check_speaker(p_node);
     -- In the order of names everywhere, so that two requests never wait for each other.
     PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
 
@@ -132,6 +143,7 @@ RETURNS TABLE (verdict text, key_id uuid, request uuid, ksid uuid, qc_name text,
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 BEGIN
+    PERFORM qkd_check_speaker(p_node);
     PERFORM 1 FROM key_instruction k
         WHERE k.request IN (SELECT own.request FROM key_instruction own WHERE own.key_id = ANY (p_key_ids))
         ORDER BY k.key_id FOR UPDATE;
@@ -161,6 +173,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 BEGIN
+    PERFORM qkd_check_speaker(p_node);
     -- Rows that a delivery holds are looked after.
     UPDATE key_instruction k SET delivery = p_delivery, delivered = clock_timestamp()
         WHERE k.key_id IN (
@@ -177,4 +190,4 @@ BEGIN
     RETURN QUERY SELECT name, greatest(0, least(head_a, head_b) - greatest(tail, floor_a, floor_b)) FROM qc WHERE name = ANY (p_qcs);
 END $$;
 
-REVOKE ALL ON FUNCTION qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver, qkd_collect FROM PUBLIC;
+REVOKE ALL ON FUNCTION qkd_check_speaker, qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver, qkd_collect FROM PUBLIC;

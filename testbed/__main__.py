@@ -10,8 +10,10 @@ from pathlib import Path
 
 from node.modes import MODES
 from testbed.errors import UserError
+from testbed.expose import ANY_PORT
 from testbed.isolation import run_isolated
-from testbed.plan import make_plan
+from testbed.load import possible_pairs
+from testbed.plan import Plan, make_plan
 from testbed.run_directory import open_run_directory
 from testbed.session import Options, run
 from testbed.shared_database import open_user_database
@@ -49,11 +51,12 @@ def _main(given: argparse.Namespace) -> int:
         parameters={
             "mode": given.mode, "ttl_slots": given.ttl, "keys_ahead": given.keys_ahead, "admission": given.admission,
         },
-        apps=_apps(given, len(topology.saes)),
+        apps=_apps(given, plan),
         duration_s=given.duration,
         seed=seed,
         seeded_qcs=given.seed is not None,
         cli=not given.no_cli and given.duration is None,
+        expose=given.expose,
     )
     if given.no_cli and given.duration is None:
         raise UserError("--no-cli needs --duration: otherwise nothing would ever end the run")
@@ -74,11 +77,13 @@ def _main(given: argparse.Namespace) -> int:
         directory.erase_secrets()
 
 
-def _apps(given: argparse.Namespace, saes: int) -> int:
+def _apps(given: argparse.Namespace, plan: Plan) -> int:
     """Key sessions to open: as asked, else a handful for a run of a given length, none for a session at the CLI."""
     if given.apps is not None:
         return int(given.apps)
-    return 0 if given.duration is None else min(_DEFAULT_APPS, saes)
+    if given.duration is None:
+        return 0
+    return min(_DEFAULT_APPS, len(plan.applications), len(possible_pairs(plan.saes)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--qc-rate", type=_rate, metavar="LOW-HIGH", help="key material that every QC makes, in bytes a second")
     add("--run-dir", type=Path, metavar="DIR", help="where logs and results go (default: a new folder in runs/)")
     add("--shared-db", metavar="URL", help="use this PostgreSQL in place of a private one")
+    add("--expose", nargs="?", const=ANY_PORT, type=_port, metavar="PORT", help="publish controller, KMEs and agents on 127.0.0.1, at ports from PORT on (default: whatever is free); see docs/client.md")  # fmt: skip  # noqa: E501
     add("--no-cli", action="store_true", help="do not offer the command line (with --duration)")
     return parser
 
@@ -130,6 +136,10 @@ def _milliseconds(text: str) -> float:
 
 def _ttl(text: str) -> int:
     return int(_number(text, "a number of slots", 1, 86_400))
+
+
+def _port(text: str) -> int:
+    return int(_number(text, "a port", 1, 65535))
 
 
 def _ahead(text: str) -> int:

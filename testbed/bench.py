@@ -220,7 +220,7 @@ class _Client:
         return answer.body
 
     def _sae(self, node: str) -> SaePlan:
-        return next(s for s in self._plan.saes if s.node == node)
+        return next(s for s in self._plan.applications if s.node == node)
 
     def _rtt_ms(self, source: str, target: str) -> float:
         if (source, target) not in self._rtts:

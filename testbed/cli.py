@@ -10,12 +10,15 @@ from mininet.log import output
 
 from mtls.call import Reply, Unreachable
 from testbed.emulation import Emulation
+from testbed.expose import FILE, LOOPBACK
+from testbed.parties import describe
 from testbed.plan import SaePlan
 
 _HELP = """qkd status            nodes, switches, controller, processes
 qkd links             fibres with their delay, QCs with rate and stock of key material
 qkd sessions          key sessions with their path
-qkd saes              applications, their nodes and their UUIDs
+qkd saes              applications, their nodes and their UUIDs, and which run outside the testbed
+qkd cert NAME         where certificate and key of an application, a node or the operator lie, and the URLs to call
 qkd open A B          application A opens a key session with B (names or UUIDs)
 qkd close KSID        end a key session
 qkd set               what can be set, and how it is set now
@@ -57,7 +60,7 @@ class QkdCLI(CLI):
         """QKD commands; `qkd` alone lists them."""
         commands: dict[tuple[str, int], Callable[..., None]] = {
             ("status", 0): self._status, ("links", 0): self._links, ("sessions", 0): self._sessions,
-            ("saes", 0): self._saes, ("open", 2): self._open, ("close", 1): self._close,
+            ("saes", 0): self._saes, ("cert", 1): self._cert, ("open", 2): self._open, ("close", 1): self._close,
             ("set", 0): self._show, ("set", 2): self._set, ("set", 3): self._set_rate,
         }  # fmt: skip
         word, *arguments = line.split() or ["help"]
@@ -82,6 +85,8 @@ class QkdCLI(CLI):
         output(f"switches        {len(status['switches'])} of {len(plan.switches)} connected\n")
         output(f"nodes           {len(status['nodes'])} of {len(plan.nodes)} registered\n")
         output(f"parameters      {', '.join(f'{k} {v}' for k, v in status['parameters'].items())}\n")
+        if self._emulation.exposed is not None:
+            output(f"exposed         on {LOOPBACK}; URLs and certificates: {self._emulation.run.path / FILE}\n")
         dead = [p.name for p in self._emulation.dead()]
         output(f"processes       {'all alive' if not dead else 'DEAD: ' + ', '.join(dead)}\n")
 
@@ -106,12 +111,24 @@ class QkdCLI(CLI):
         output(table(("KSID", "master", "slave", "state", "mode", "path"), rows) if rows else "no key sessions\n")
 
     def _saes(self) -> None:
-        rows = [(s.name, s.node, s.id) for s in self._emulation.plan.saes]
-        output(table(("application", "node", "SAE ID"), rows))
+        rows = [
+            (s.name, s.node, s.id, "outside" if s.external else "testbed") for s in self._emulation.plan.saes
+        ]
+        output(table(("application", "node", "SAE ID", "runs in"), rows))
+
+    def _cert(self, name: str) -> None:
+        emulation = self._emulation
+        found = describe(emulation.plan, name, emulation.credentials, emulation.exposed)
+        output(found or f"no application or node {name!r}, nor 'operator': 'qkd saes' lists the applications\n")
 
     def _open(self, master: str, slave: str) -> None:
         found = [self._find(master), self._find(slave)]
         if found[0] is None or found[1] is None:
+            return
+        outside = [sae.name for sae in found if sae is not None and sae.external]
+        if outside:
+            who = outside[0]
+            output(f"{who} runs outside the testbed: its own client asks its KME for keys, see 'qkd cert {who}'\n")
             return
         reply: Reply = self._emulation.open_session(found[0], found[1]).result()
         if reply.ok:
@@ -122,12 +139,16 @@ class QkdCLI(CLI):
     def _close(self, ksid: str) -> None:
         room = self._emulation.control_room
         sessions = room.controller("GET", "/qkd/v1/key_sessions").body["key_sessions"]
-        master = next((self._emulation.plan.sae(s["master_sae"]) for s in sessions if s["ksid"] == ksid.lower()), None)
-        if master is None:
+        session = next((s for s in sessions if s["ksid"] == ksid.lower()), None)
+        if session is None:
             output(f"no key session {ksid!r}: 'qkd sessions' lists them\n")
             return
-        # By its master, which then asks for no more keys; behind its back it would take the end for an error.
-        reply = room.sae(master, "DELETE", f"/sae/v1/sessions/{ksid.lower()}").result()
+        master = self._emulation.plan.sae(session["master_sae"])
+        if master is None or master.external or session["implicit"]:
+            reply = room.controller("DELETE", f"/qkd/v1/key_sessions/{ksid.lower()}")
+        else:
+            # By its master, which then asks for no more keys; behind its back it would take the end for an error.
+            reply = room.sae(master, "DELETE", f"/sae/v1/sessions/{ksid.lower()}").result()
         output("closed\n" if reply.ok else f"not closed: {reply.message}\n")
 
     def _show(self) -> None:

@@ -2,7 +2,8 @@
 
 The server runs as user postgres and sees its directory at a fixed place, by a bind mount in a mount namespace of its
 own: the run directory may then lie under a private home that postgres could not enter. Root administers it through a
-Unix socket, nodes come over TCP with TLS and are let in by their certificates alone (`OU=node`); there is no password.
+Unix socket, nodes come over TCP with TLS and are let in by their certificates alone (`OU=node`), each under a name of
+its own, so that none can speak for another; there is no password.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -23,7 +24,7 @@ from mtls.identity import Identity
 from node.shared_db import install_schema
 
 DATABASE = "qkd"
-NODE_ROLE = "qkd_node"
+NODES_ROLE = "qkd_node"  # what all nodes may do
 _INSIDE = "/var/lib/postgresql"
 _VERSIONS = Path("/usr/lib/postgresql")
 _OLDEST = 14
@@ -47,8 +48,8 @@ shared_buffers = 32MB
 log_min_error_statement = panic
 log_line_prefix = '%m [%p] '
 """
-_HBA = f"local all postgres peer map=admin\nhostssl {DATABASE} {NODE_ROLE} all cert clientname=DN map=nodes\n"
-_IDENT = f'admin root postgres\nadmin postgres postgres\nnodes "/^CN=[a-z0-9-]+,OU=node$" {NODE_ROLE}\n'
+_HBA = f"local all postgres peer map=admin\nhostssl {DATABASE} +{NODES_ROLE} all cert clientname=DN map=nodes\n"
+_IDENT = 'admin root postgres\nadmin postgres postgres\nnodes "/^CN=([a-z0-9-]+),OU=node$" node-\\1\n'
 
 
 class ClusterError(Exception):
@@ -117,18 +118,26 @@ class Cluster:
             time.sleep(0.02)
 
     def create(self, schema: str) -> None:
-        """Database, role and `schema` for the nodes."""
-        names = {"database": psycopg.sql.Identifier(DATABASE), "role": psycopg.sql.Identifier(NODE_ROLE)}
+        """Database and `schema` for the nodes."""
+        names = {"database": psycopg.sql.Identifier(DATABASE), "role": psycopg.sql.Identifier(NODES_ROLE)}
         with self._admin("postgres") as admin:
             for statement in (
                 "CREATE DATABASE {database}",
-                "CREATE ROLE {role} LOGIN",
+                "CREATE ROLE {role}",
                 "REVOKE ALL ON DATABASE {database} FROM PUBLIC",  # temporary tables among them
                 "GRANT CONNECT ON DATABASE {database} TO {role}",
             ):
                 admin.execute(psycopg.sql.SQL(statement).format(**names))
         with self.admin_url(DATABASE) as url:
-            install_schema(url, schema, NODE_ROLE)
+            install_schema(url, schema, NODES_ROLE)
+
+    def admit(self, nodes: Iterable[str]) -> None:
+        """Let these nodes in."""
+        with self._admin("postgres") as admin:
+            known = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
+            for role in sorted({_role(node) for node in nodes} - known):
+                names = {"role": psycopg.sql.Identifier(role), "nodes": psycopg.sql.Identifier(NODES_ROLE)}
+                admin.execute(psycopg.sql.SQL("CREATE ROLE {role} LOGIN IN ROLE {nodes}").format(**names))
 
     @contextlib.contextmanager
     def admin_url(self, database: str = DATABASE) -> Iterator[str]:
@@ -161,20 +170,25 @@ class Cluster:
         shutil.chown(path, "postgres", "postgres")
 
 
-def node_url(credentials: Credentials, server: Identity, address: str, port: int) -> str:
-    """The URL with which the node that owns `credentials` reaches the cluster `server` at address:port."""
+def node_url(node: str, credentials: Credentials, server: Identity, address: str, port: int) -> str:
+    """The URL with which `node`, the owner of `credentials`, reaches the cluster `server` at address:port."""
     facts = {
         "host": server.dns,
         "hostaddr": address,
         "port": str(port),
         "dbname": DATABASE,
-        "user": NODE_ROLE,
+        "user": _role(node),
         "sslmode": "verify-full",
         "sslcert": str(credentials.certificate),
         "sslkey": str(credentials.key),
         "sslrootcert": str(credentials.ca),
     }
     return psycopg.conninfo.make_conninfo("", **facts)
+
+
+def _role(node: str) -> str:
+    """A node's name in PostgreSQL; the functions of the schema compare it with the node that is spoken for."""
+    return f"node-{node}"
 
 
 def _last_line(text: str) -> str:

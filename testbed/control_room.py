@@ -46,8 +46,10 @@ class ControlRoom:
         return self._submit(method, self._plan.url(node, AGENT_PORT) + path, Identity(Role.NODE, node), body).result()
 
     def sae(self, sae: SaePlan, method: str, path: str, body: Any = None) -> Future[Reply]:
-        """A call of an application, under way."""
-        return self._submit(method, self._plan.url(sae.node, sae.port) + path, Identity(Role.SAE, sae.id), body)
+        """A call of an application, under way; of one that the testbed runs, for others take no calls."""
+        if sae.port is None:
+            raise ValueError(f"{sae.name} runs outside the testbed")
+        return self._submit(method, self._plan.url(sae.node, sae.port) + path, sae.identity, body)
 
     def _submit(self, method: str, url: str, to: Identity, body: Any) -> Future[Reply]:
         return self._pool.submit(self._caller.request, method, url, to=to, body=body, timeout_s=_TIMEOUT_S)

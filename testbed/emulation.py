@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -26,10 +27,12 @@ from mtls.call import Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.shared_db import read_allocations
+from testbed import expose
 from testbed.audit import RECORDS
 from testbed.cluster import Cluster, ClusterError, node_url
 from testbed.control_room import ControlRoom
 from testbed.errors import UserError
+from testbed.expose import FILE, LOOPBACK
 from testbed.namespaces import call_in_network
 from testbed.network import Network
 from testbed.open_vswitch import OpenVSwitch
@@ -43,8 +46,6 @@ from testbed.shared_database import UserDatabase
 _REGISTRATION_S = 60.0
 # Material to begin with, so that the first keys of many applications at once do not fail for want of it.
 _FIRST_SLOTS = 3
-# The machine's own, where tests and people find it.
-_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,11 @@ class MeasuredLink:
 
 
 class Emulation:
-    """The network of `plan` in run directory `run`; `outside` is the machine's own network namespace."""
+    """The network of `plan` in run directory `run`; `outside` is the machine's own network namespace.
+
+    `expose` is the first port of that one at which servers can be reached, ANY_PORT for whatever is free, None for no
+    port at all.
+    """
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class Emulation:
         seed: int | None,
         user_database: UserDatabase | None,
         say: Callable[[str], None],
+        expose: int | None = None,
     ) -> None:
         self.plan = plan
         self.run = run
@@ -81,6 +87,8 @@ class Emulation:
         self._outside = outside
         self._user_database = user_database
         self._say = say
+        self._expose = expose
+        self.exposed: Mapping[str, Any] | None = None  # what expose.json says
         self._network: Network | None = None
         self._cluster: Cluster | None = None
         self._control_room: ControlRoom | None = None
@@ -103,19 +111,24 @@ class Emulation:
         try:
             self._say("issuing certificates")
             authority = Authority(self.run.make("pki"))
-            for identity, host in self.plan.identities():
+            for identity, host, name in self.plan.identities():
+                # Files are named as people know the party, so that a page can print them: an SAE by no random UUID.
                 self._credentials[identity] = authority.issue(
-                    identity, addresses=[self.plan.hosts[host].ip, _LOOPBACK]
+                    identity, addresses=[self.plan.hosts[host].ip, LOOPBACK], stem=f"{identity.role}-{name}"
                 )
             self._start_network()
             self._start_services()
             self._measure_links()
             self._start_nodes()
+            if self._expose is not None:
+                self._start_exposure(self._expose, authority.ca_key)
         except (ProcessFailed, ClusterError) as error:
             raise UserError(str(error)) from None
 
     def stop(self) -> None:
         """Take everything down, whatever of it is up."""
+        (self.run.path / FILE).unlink(missing_ok=True)
+        self.processes.stop("exposure")
         if self._control_room is not None:
             self._control_room.close()
         self.processes.stop("qcs", "sae", "node")
@@ -214,19 +227,36 @@ class Emulation:
         self._control_room = ControlRoom(self.plan, self._credentials[OPERATOR], self.network.pid("ctl"))
 
     def _routes(self) -> list[dict[str, Any]]:
-        def inside(host: str) -> str:
-            return f"/proc/{self.network.pid(host)}/ns/net"
-
         routes: list[dict[str, Any]] = [
-            {"listen": ["/proc/1/ns/net", _LOOPBACK, OPENFLOW_PORT],
-             "connect": [inside("ctl"), _LOOPBACK, OPENFLOW_PORT]},
+            {"listen": ["/proc/1/ns/net", LOOPBACK, OPENFLOW_PORT],
+             "connect": [self._inside("ctl"), LOOPBACK, OPENFLOW_PORT]},
         ]  # fmt: skip
         if self._user_database is not None:
             routes.append(
-                {"listen": [inside("db"), self.plan.hosts["db"].ip, DATABASE_PORT],
-                 "connect": [f"/proc/1/fd/{self._outside}", self._user_database.address, self._user_database.port]}
+                {"listen": [self._inside("db"), self.plan.hosts["db"].ip, DATABASE_PORT],
+                 "connect": [self._outside_file, self._user_database.address, self._user_database.port]}
             )  # fmt: skip
         return routes
+
+    def _inside(self, host: str) -> str:
+        """The file of a host's network namespace."""
+        return f"/proc/{self.network.pid(host)}/ns/net"
+
+    @property
+    def _outside_file(self) -> str:
+        """The file of the machine's own network namespace, as this process (the run's first) holds it open."""
+        return f"/proc/1/fd/{self._outside}"
+
+    def _start_exposure(self, first: int, ca_key: Path) -> None:
+        """Publish the servers, by a forwarder of their own: strangers' connections are not to slow down OpenFlow."""
+        report = self.run.path / "config" / "exposed-ports.json"
+        routes = expose.routes(self.plan, first, outside=self._outside_file, inside=self._inside)
+        config = self.run.write("config/exposure.json", {"routes": routes, "report": str(report)})
+        self.processes.component("exposure", "testbed.forwarder", config).wait_ready()
+        ports = json.loads(report.read_text())["ports"]
+        self.exposed = expose.document(self.plan, ports, self._credentials, ca_key=ca_key)
+        path = self.run.write(FILE, self.exposed)
+        self._say(f"exposed on {LOOPBACK}, controller at port {ports[0]}; all URLs are in {path}")
 
     def _start_database(self) -> None:
         if self._user_database is not None:
@@ -238,6 +268,7 @@ class Emulation:
         )
         cluster.wait_ready(process.alive, process.log)
         cluster.create(self._schema)
+        cluster.admit(self.plan.nodes)
         self._cluster = cluster
 
     @property
@@ -248,7 +279,7 @@ class Emulation:
         ip = self.plan.hosts["db"].ip
         if self._user_database is not None:
             return self._user_database.node_url(ip)
-        return node_url(self._credentials[Identity(Role.NODE, node)], DATABASE, ip, DATABASE_PORT)
+        return node_url(node, self._credentials[Identity(Role.NODE, node)], DATABASE, ip, DATABASE_PORT)
 
     def _measure_links(self) -> None:
         self._say("measuring the links")
@@ -270,7 +301,7 @@ class Emulation:
             )
 
     def _start_nodes(self) -> None:
-        self._say(f"starting {len(self.plan.nodes)} nodes and {len(self.plan.saes)} applications")
+        self._say(f"starting {len(self.plan.nodes)} nodes and {len(self.plan.applications)} applications")
         audit_secret = secrets.token_hex(32)
         nodes = self.run.make("nodes")
         waiting = []
@@ -283,8 +314,8 @@ class Emulation:
             waiting.append(
                 self.processes.component(f"node-{node}", "node", config, prefix=self.network.enter(node))
             )
-        for node in sorted({s.node for s in self.plan.saes}):
-            credentials = {s.id: self._credentials[Identity(Role.SAE, s.id)] for s in self.plan.saes if s.node == node}
+        for node in sorted({s.node for s in self.plan.applications}):
+            credentials = {s.id: self._credentials[s.identity] for s in self.plan.applications if s.node == node}
             document = self.plan.sae_config(
                 node, self.run.make(f"saes/{node}"), credentials, audit_secret=audit_secret
             )

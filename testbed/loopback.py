@@ -94,6 +94,7 @@ class Stack:
         """Start the nodes at the ends of `links` (QC, node, node); `saes` says where each SAE lives."""
         for name in sorted({n for _, a, b in links for n in (a, b)}):
             self.ports.setdefault(name, (free_port(), free_port()))
+        self.cluster.admit(self.ports)
         agents = {n: f"https://{LOOPBACK}:{agent}" for n, (_, agent) in self.ports.items()}
         for name, (kme, agent) in self.ports.items():
             credentials = self.issue(Role.NODE, name)
@@ -101,7 +102,7 @@ class Stack:
                 "name": name, "host": LOOPBACK, "kme_port": kme, "agent_port": agent,
                 "directory": str(self.directory / name), "credentials": credentials.to_config(),
                 "controller_url": f"https://{LOOPBACK}:{self.controller_port}", "controller_name": "ctl",
-                "shared_db_url": node_url(credentials, self.database, LOOPBACK, self.database_port),
+                "shared_db_url": node_url(name, credentials, self.database, LOOPBACK, self.database_port),
                 "shared_db_schema": self.schema, "nodes": agents, "saes": saes,
                 "qcs": [{"qc": qc, "peer": b if name == a else a} for qc, a, b in links if name in (a, b)],
             }  # fmt: skip

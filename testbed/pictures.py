@@ -15,7 +15,7 @@ _WIDTH, _HEIGHT, _MARGIN = 860, 560, 110
 _BOX_WIDTH, _LINE = 150, 16
 _STYLE = (
     "text{font-family:sans-serif;font-size:13px;text-anchor:middle;fill:#111}"
-    ".title{font-weight:bold;font-size:15px}.sae{font-size:12px;fill:#444}"
+    ".title{font-weight:bold;font-size:15px}.sae{font-size:12px;fill:#444}.external{font-style:italic}"
     ".fibre{stroke:#888;stroke-width:7}.qc{stroke:#111;stroke-width:1.5;stroke-dasharray:6 4}"
     ".node{fill:#fff;stroke:#111;stroke-width:1.5}.label{fill:#fff;opacity:.9}"
 )
@@ -39,11 +39,11 @@ def draw(topology: Topology) -> str:
         parts += _label((x1 + x2) // 2, (y1 + y2) // 2, _describe(link))
     for node in topology.nodes:
         services = [
-            name
+            ("sae", name)
             for name, where in (("controller", topology.controller_at), ("shared database", topology.database_at))
             if where == node.name
         ]
-        saes = [s.name for s in topology.saes if s.node == node.name]
+        saes = [("sae external" if s.external else "sae", s.name) for s in topology.saes if s.node == node.name]
         parts += _box(*at[node.name], node.title, services + saes)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -65,15 +65,16 @@ def _label(x: int, y: int, lines: list[str]) -> list[str]:
     return [box, *(f'<text x="{x}" y="{y + 3 + _LINE * i}">{escape(line)}</text>' for i, line in enumerate(lines))]
 
 
-def _box(x: int, y: int, title: str, lines: list[str]) -> list[str]:
+def _box(x: int, y: int, title: str, lines: list[tuple[str, str]]) -> list[str]:
+    """A datacenter; `lines` are what it has, each with its class. Italics stand for software that is not ours."""
     height = _LINE * (len(lines) + 1) + 16
     top = y - height // 2
     left = x - _BOX_WIDTH // 2
     parts = [f'<rect class="node" x="{left}" y="{top}" width="{_BOX_WIDTH}" height="{height}" rx="6"/>']
     parts.append(f'<text class="title" x="{x}" y="{top + 20}">{escape(title)}</text>')
     parts += [
-        f'<text class="sae" x="{x}" y="{top + 22 + _LINE * (i + 1)}">{escape(line)}</text>'
-        for i, line in enumerate(lines)
+        f'<text class="{kind}" x="{x}" y="{top + 22 + _LINE * (i + 1)}">{escape(line)}</text>'
+        for i, (kind, line) in enumerate(lines)
     ]
     return parts
 

@@ -56,12 +56,25 @@ class LinkPlan:
 
 @dataclass(frozen=True, slots=True)
 class SaePlan:
-    """An application, the UUID it has in this run, and the TCP port it listens on at its datacenter's host."""
+    """An application, the UUID it has in this run, and the TCP port it listens on at its datacenter's host.
+
+    An external one has no port: it is somebody else's software, of which the network knows no more than the name.
+    """
 
     name: str
     node: str
     id: str
-    port: int
+    port: int | None
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is in its certificate."""
+        return Identity(Role.SAE, self.id)
+
+    @property
+    def external(self) -> bool:
+        """Whether it runs outside the testbed."""
+        return self.port is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +96,24 @@ class Plan:
         """Names of the datacenters, in the topology's order."""
         return [node.name for node in self.topology.nodes]
 
+    @property
+    def applications(self) -> list[SaePlan]:
+        """The SAEs that the testbed runs itself."""
+        return [sae for sae in self.saes if not sae.external]
+
     def dpid(self, switch: str) -> int:
         """The OpenFlow datapath ID of a switch: its number."""
         return int(switch.removeprefix("s"))
 
-    def identities(self) -> Iterator[tuple[Identity, str]]:
-        """Every party that needs a certificate, with the host whose address it serves on."""
-        yield CONTROLLER, "ctl"
-        yield DATABASE, "db"
-        yield OPERATOR, "ctl"
+    def identities(self) -> Iterator[tuple[Identity, str, str]]:
+        """Every party that needs a certificate, with the host whose address it serves on and the name people know."""
+        yield CONTROLLER, "ctl", CONTROLLER.name
+        yield DATABASE, "db", DATABASE.name
+        yield OPERATOR, "ctl", OPERATOR.name
         for node in self.nodes:
-            yield Identity(Role.NODE, node), node
+            yield Identity(Role.NODE, node), node, node
         for sae in self.saes:
-            yield Identity(Role.SAE, sae.id), sae.node
+            yield sae.identity, sae.node, sae.name
 
     def sae(self, name_or_id: str) -> SaePlan | None:
         """The application of that name or UUID."""
@@ -164,6 +182,7 @@ class Plan:
         self, node: str, directory: Path, credentials: Mapping[str, Credentials], *, audit_secret: str
     ) -> dict[str, Any]:
         """Configuration of the process that runs a datacenter's applications; `credentials` by SAE ID."""
+        ours = [(s, self.url(s.node, s.port)) for s in self.saes if s.port is not None]
         return {
             "name": node,
             "host": self.hosts[node].ip,
@@ -173,10 +192,10 @@ class Plan:
             "kme_name": node,
             "saes": [
                 {"id": s.id, "name": s.name, "port": s.port, "credentials": credentials[s.id].to_config()}
-                for s in self.saes
+                for s, _ in ours
                 if s.node == node
             ],
-            "peers": {s.id: {"name": s.name, "url": self.url(s.node, s.port)} for s in self.saes},
+            "peers": {s.id: {"name": s.name, "url": url} for s, url in ours},
         }
 
     def qc_config(self, directory: Path, nodes_directory: Path, *, seed: int | None) -> dict[str, Any]:
@@ -240,5 +259,5 @@ def _host(name: str, net: int, index: int, switch: str, port: str) -> HostPlan:
 def _saes(saes: tuple[Sae, ...]) -> Iterator[SaePlan]:
     ports: dict[str, Iterator[int]] = {}
     for sae in saes:
-        port = next(ports.setdefault(sae.node, itertools.count(FIRST_SAE_PORT)))
+        port = None if sae.external else next(ports.setdefault(sae.node, itertools.count(FIRST_SAE_PORT)))
         yield SaePlan(sae.name, sae.node, str(sae.id or uuid.uuid4()), port)

@@ -19,8 +19,8 @@ from pathlib import Path
 from testbed.errors import UserError
 
 _MARKER = "run.json"
-# What may hold key material, private keys or passwords, relative to a run directory.
-_SECRET = ("pki", "db", "config", "nodes/*/local.db*", "nodes/*/node.key", "nodes/*/blocks.sock", "ovs")
+# What may hold key material, private keys or passwords, or says where they are, relative to a run directory.
+_SECRET = ("expose.json", "pki", "db", "config", "nodes/*/local.db*", "nodes/*/node.key", "nodes/*/blocks.sock", "ovs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,16 @@ class RunDirectory:
         return folder
 
     def write(self, name: str, document: object) -> Path:
-        """A private JSON file in it."""
+        """A private JSON file in it; who reads it meanwhile finds all of it or what was there before."""
         path = self.path / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}")
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            temporary.unlink()
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w") as file:
             json.dump(document, file, indent=1)
+        temporary.replace(path)
         return path
 
     def erase_secrets(self) -> None:

@@ -16,6 +16,7 @@ from testbed import audit, measure
 from testbed.cli import QkdCLI, link_table, table
 from testbed.emulation import Emulation
 from testbed.errors import UserError
+from testbed.expose import check_ports
 from testbed.isolation import undisturbed
 from testbed.load import draw_pairs
 from testbed.plan import Plan
@@ -35,6 +36,7 @@ class Options:
     seed: int
     seeded_qcs: bool
     cli: bool
+    expose: int | None  # the first port, see testbed.expose
 
     def check(self, plan: Plan) -> None:
         """UserError if `plan` cannot satisfy these options."""
@@ -42,6 +44,8 @@ class Options:
             draw_pairs(plan.saes, self.apps, self.seed)
         except ValueError as error:
             raise UserError(f"--apps {self.apps}: {error}") from None
+        if self.expose is not None:
+            check_ports(plan, self.expose)
 
 
 def run(
@@ -57,6 +61,7 @@ def run(
     emulation = Emulation(
         plan, directory, outside=outside, parameters=options.parameters,
         seed=options.seed if options.seeded_qcs else None, user_database=user_database, say=say,
+        expose=options.expose,
     )  # fmt: skip
     facts: dict[str, Any] = {}
     died: list[str] = []

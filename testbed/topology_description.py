@@ -55,11 +55,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Sae:
-    """A secure application and the node that it sits at; `id` is None unless the file fixes its UUID."""
+    """A secure application and the node that it sits at; `id` is None unless the file fixes its UUID.
+
+    An `external` one is somebody else's software, which this network only knows and certifies.
+    """
 
     name: str
     node: str
     id: uuid.UUID | None = None
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,13 +139,30 @@ def _link(name: str, ends: tuple[str, str], members: _Members) -> Link:
 
 
 def _saes(field: Field, known: Collection[str]) -> tuple[Sae, ...]:
-    items = [item.members("name", "node", id=None) for item in field.items()]
-    saes = tuple(Sae(item["name"].name(), item["node"].one_of(known), _identity(item)) for item in items)
-    check_distinct(item["name"] for item in items)
+    items = [_sae_members(item) for item in field.items()]
+    saes = tuple(_sae(item, known) for item in items)
+    # A name made of a UUID is longer than any that a file may give, so the two kinds cannot meet.
+    check_distinct(item["name"] for item in items if "name" in item)
     check_distinct(replace(i["id"], value=str(sae.id)) for i, sae in zip(items, saes, strict=True) if sae.id)
     if len({sae.node for sae in saes}) < 2:
         raise field.error("expected SAEs at two nodes or more, so that some pair can share keys")
     return saes
+
+
+def _sae_members(field: Field) -> _Members:
+    """The members of an SAE. One of somebody else's needs no name of ours if it has an ID."""
+    members = field.members("node", name=None, id=None, external=False)
+    if not members["external"].truth():
+        return field.members("name", "node", id=None, external=False)
+    if not {"name", "id"} & set(members):
+        raise field.error("expected a name or an id, got neither")
+    return members
+
+
+def _sae(members: _Members, known: Collection[str]) -> Sae:
+    identity = _identity(members)
+    name = members["name"].name() if "name" in members else str(identity)
+    return Sae(name, members["node"].one_of(known), identity, members["external"].truth())
 
 
 def _identity(members: _Members) -> uuid.UUID | None:

@@ -87,6 +87,11 @@ class Field:
             raise self.expected(f"a whole number from 0 to {maximum}")
         return self.value
 
+    def truth(self) -> bool:
+        if not isinstance(self.value, bool):
+            raise self.expected("true or false")
+        return self.value
+
     def _inner(self, step: str, value: object) -> Field:
         return Field(self.source, f"{self.path}{step}".removeprefix("."), value)
 

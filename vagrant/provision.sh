@@ -18,6 +18,7 @@ ethtool                  # checksum offload off where switches run in user space
 tcpdump                  # captures
 util-linux               # setpriv, unshare
 procps                   # ps, for people looking around
+curl                     # a client of others, for docs/client.md
 python3-venv             # the isolated environment
 ca-certificates          # pip over TLS
 "

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from cryptography import x509
+
 from mtls.call import Caller
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
@@ -19,9 +21,17 @@ def identity(text: str) -> Identity:
 
 
 def credentials(pki: Path, who: Identity) -> Credentials:
-    """Those that the run issued."""
-    stem = pki / f"{who.role}-{who.name}"
+    """Those that the run issued: an SAE's files are named as people call it, while its certificate says the ID."""
+    stems = [pki / f"{who.role}-{who.name}", *(path.with_suffix("") for path in pki.glob(f"{who.role}-*.pem"))]
+    stem = next(s for s in stems if s.with_suffix(".pem").exists() and states(s.with_suffix(".pem"), who))
     return Credentials(stem.with_suffix(".pem"), stem.with_suffix(".key"), pki / "ca.pem")
+
+
+def states(certificate: Path, who: Identity) -> bool:
+    """Whether it is a certificate for `who`."""
+    names = x509.load_pem_x509_certificate(certificate.read_bytes()).extensions
+    alternatives = names.get_extension_for_class(x509.SubjectAlternativeName).value
+    return who.uri in alternatives.get_values_for_type(x509.UniformResourceIdentifier)
 
 
 run, *rest = sys.argv[1:]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.running import Running
+from tests.e2e.running import Running, free_ports
 
 # The seed makes the QCs' output known to the tests, which look for it where it must not be.
 SEED = 7
@@ -17,6 +17,17 @@ def poliqi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """PoliQI, up, with ten key sessions and QCs of ten times the usual rate, so that no test waits for material."""
     directory = tmp_path_factory.mktemp("e2e") / "poliqi"
     running = Running(directory, "--apps", 10, "--seed", SEED, "--qc-rate", "330-470")
+    try:
+        running.wait_up()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """PoliQI started as docs/client.md says, but for the ports, which are other ones (`expose.json` has them)."""
+    running = Running(tmp_path_factory.mktemp("e2e") / "exposed", "--expose", free_ports(11))
     try:
         running.wait_up()
         yield running

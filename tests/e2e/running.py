@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -35,6 +37,19 @@ def until(what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
     while not (found := what()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
+
+
+def free_ports(number: int) -> int:
+    """The first of `number` consecutive ports of 127.0.0.1 that are all free now."""
+    for first in range(20_000, 30_000, number):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + number):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise AssertionError("no ports are free")
 
 
 class Running:
@@ -134,15 +149,34 @@ class Machine:
         """Command lines of processes that have to do with a run directory."""
         found = []
         for path in Path("/proc").glob("[0-9]*"):
-            try:
-                line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                folder = (path / "cwd").readlink()
-                environment = (path / "environ").read_bytes()
-            except OSError:
-                continue
-            if str(directory) in f"{line} {folder}" or str(directory).encode() in environment:
+            line = Machine._about(path, directory)
+            if line is not None:
                 found.append(line)
         return found
+
+    @staticmethod
+    def _about(process: Path, directory: Path) -> str | None:
+        """The command line of a process in /proc that has to do with a run directory, None of another one."""
+        try:
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            folder = (process / "cwd").readlink()
+            environment = (process / "environ").read_bytes()
+        except OSError:
+            return None
+        return line if str(directory) in f"{line} {folder}" or str(directory).encode() in environment else None
+
+    @classmethod
+    def listening(cls, directory: Path) -> list[tuple[str, int]]:
+        """Addresses and ports of the machine at which processes listen that have to do with a run directory."""
+        command = ["ss", "-H", "-l", "-t", "-n", "-p"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = []
+        for line in shown.splitlines():
+            for pid in re.findall(r"pid=(\d+)", line):
+                if cls._about(Path("/proc", pid), directory) is not None:
+                    address, _, port = line.split()[3].rpartition(":")
+                    found.append((address, int(port)))
+        return sorted(found)
 
     def left_behind(self, directory: Path) -> dict[str, Any]:
         """What is there now and was not before; empty if all is clean."""

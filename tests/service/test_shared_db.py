@@ -53,11 +53,12 @@ class Ring:
 @pytest.fixture
 def ring(stack: Stack) -> Iterator[Ring]:
     """Nodes a, b, c, each pair joined by a QC that both have announced."""
+    stack.cluster.admit("abc")
     prefix = uuid.uuid4().hex[:8]
     qcs = {f"{prefix}-{a}-{b}/1": (a, b) for a, b in (("a", "b"), ("b", "c"), ("a", "c"))}
     nodes = {}
     for name in "abc":
-        url = node_url(stack.issue(Role.NODE, name), stack.database, LOOPBACK, stack.database_port)
+        url = node_url(name, stack.issue(Role.NODE, name), stack.database, LOOPBACK, stack.database_port)
         nodes[name] = SharedDatabase(url, stack.schema, name)
         nodes[name].open()
     try:
@@ -258,7 +259,7 @@ def test_a_repeated_delivery_gets_the_same_answer(ring, stack):
     key_ids, _, _ = make_keys(ring, 2)
     call = "SELECT verdict, key_id FROM qkd_deliver(%s, 'b', %s, %s, %s::uuid[])"
 
-    with as_node(stack) as connection:
+    with as_node(stack, "b") as connection:
         this, other = uuid.uuid4(), uuid.uuid4()
         first, again, late = (
             connection.execute(call, (delivery, ALICE, BOB, key_ids[:1])).fetchall() for delivery in (this, this, other)
@@ -267,9 +268,10 @@ def test_a_repeated_delivery_gets_the_same_answer(ring, stack):
     assert late == [("missing", None)]
 
 
-def as_node(stack: Stack, **changes: str) -> psycopg.Connection:
-    """A bare connection with the certificate of node a, but for `changes`."""
-    url = node_url(stack.issue(Role.NODE, "a"), stack.database, LOOPBACK, stack.database_port)
+def as_node(stack: Stack, name: str = "a", **changes: str) -> psycopg.Connection:
+    """A bare connection with the certificate of that node, but for `changes`."""
+    stack.cluster.admit("ab")
+    url = node_url(name, stack.issue(Role.NODE, name), stack.database, LOOPBACK, stack.database_port)
     options = {"options": f"-c search_path={stack.schema}", "connect_timeout": 5, "autocommit": True}
     return psycopg.connect(url, **(options | changes))
 
@@ -301,6 +303,22 @@ def test_a_node_may_call_the_functions_and_nothing_else(stack, statement):
         connection.execute(statement)
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("qkd_register_qc", "'x', 'b', 'a'"),
+        ("qkd_report", "'b', '{}', '{}', '{}'"),
+        ("qkd_allocate", "gen_random_uuid(), 'b', '{}', '{}', '{}', 1, NULL, NULL, NULL, NULL"),
+        ("qkd_deliver", "gen_random_uuid(), 'b', gen_random_uuid(), gen_random_uuid(), '{}'"),
+        ("qkd_collect", "gen_random_uuid(), 'b', 1"),
+    ],
+)
+def test_a_node_speaks_for_itself_only(stack, function, arguments):
+    """With the certificate of a it cannot report, allocate or fetch as b."""
+    with as_node(stack) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege, match="cannot speak for"):
+        connection.execute(f"SELECT {function}({arguments})")
+
+
 def test_a_node_cannot_put_tables_of_its_own_in_the_functions_way(ring, stack):
     """The functions run with the owner's rights: a temporary `qc` that they would use instead is a way to take them."""
     qc = next(iter(ring.qcs))
@@ -325,6 +343,7 @@ def test_without_a_nodes_certificate_there_is_no_way_in(stack, tmp_path):
         ("unknown ca|certificate", {"sslcert": str(stranger.certificate), "sslkey": str(stranger.key)}),
         ("no encryption", {"sslmode": "disable"}),
         ("no pg_hba.conf entry", {"user": "postgres"}),
+        ("authentication failed", {"user": "node-b"}),
         ("no pg_hba.conf entry", {"dbname": "postgres"}),
     ]
     for words, changes in refused:

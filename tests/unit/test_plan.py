@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from mtls.credentials import Credentials
 from node import config as node_config
 from testbed import plan
-from testbed.topology import load
+from testbed.load import possible_pairs
+from testbed.topology import Sae, load
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
+UUID = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 
 
 @pytest.fixture(params=["pair", "poliqi", "nsfnet"])
@@ -26,7 +29,8 @@ def test_addresses_are_distinct(planned):
     hosts = list(planned.hosts.values())
     ports = [h.port for h in hosts] + [p for link in planned.links for p in (link.port_a, link.port_b)]
 
-    for values in ([h.ip for h in hosts], [h.mac for h in hosts], ports, [(s.node, s.port) for s in planned.saes]):
+    servers = [(s.node, s.port) for s in planned.applications]
+    for values in ([h.ip for h in hosts], [h.mac for h in hosts], ports, servers):
         assert len(values) == len(set(values))
 
 
@@ -52,11 +56,12 @@ def test_fabric_says_each_cable_from_both_sides(planned):
 
 
 def test_saes_get_random_uuids(planned):
-    """Version 4, different in each run."""
+    """Version 4, different in each run, but for those that the file fixes."""
     again = plan.make_plan(planned.topology)
 
+    fixed = {str(s.id) for s in planned.topology.saes if s.id}
     assert {uuid.UUID(s.id).version for s in planned.saes} == {4}
-    assert not {s.id for s in planned.saes} & {s.id for s in again.saes}
+    assert {s.id for s in planned.saes} & {s.id for s in again.saes} == fixed
 
 
 def test_node_accepts_its_configuration(planned, tmp_path):
@@ -82,3 +87,51 @@ def test_sae_is_found_by_name_and_by_id(planned):
 
     assert planned.sae(sae.name) == planned.sae(sae.id) == planned.sae(sae.id.upper()) == sae
     assert planned.sae("nobody") is None
+
+
+@pytest.fixture
+def with_stranger():
+    """PoliQI, where alice, bob and carol are external."""
+    return plan.make_plan(load("poliqi", TOPOLOGIES))
+
+
+def test_external_sae_is_known_to_every_node(with_stranger):
+    """Under the ID that the file fixes, at the node that the file says."""
+    alice = with_stranger.sae("alice")
+    assert alice.external
+    for node in with_stranger.nodes:
+        config = with_stranger.node_config(node, Path(), Credentials(*[Path()] * 3), database_url="x", schema="qkd")
+        assert config["saes"][alice.id] == "government"
+
+
+def test_external_sae_gets_a_certificate(with_stranger):
+    """Like every party, under the name that people know."""
+    alice = with_stranger.sae("alice")
+
+    assert (alice.identity, "government", "alice") in list(with_stranger.identities())
+
+
+def test_our_applications_do_not_run_an_external_sae(with_stranger):
+    """Neither is it one of theirs, nor a peer that they could reach; and it has no port."""
+    credentials = {s.id: Credentials(*[Path()] * 3) for s in with_stranger.applications}
+    config = with_stranger.sae_config("government", Path(), credentials, audit_secret="")
+
+    names = {s["name"] for s in config["saes"]} | {p["name"] for p in config["peers"].values()}
+    assert len(config["saes"]) == 3
+    assert not names & {"alice", "bob", "carol"}
+    assert with_stranger.sae("alice").port is None
+
+
+def test_no_workload_has_an_external_sae(with_stranger):
+    """Nobody answers for it, so no key session is drawn with one."""
+    assert not [pair for pair in possible_pairs(with_stranger.saes) if pair[0].external or pair[1].external]
+    assert len(with_stranger.applications) == 15
+
+
+def test_external_sae_needs_no_name_but_its_id():
+    """Then people call it by its ID."""
+    network = load("poliqi", TOPOLOGIES)
+    topology = replace(network, saes=(*network.saes, Sae(UUID, "finance", uuid.UUID(UUID), external=True)))
+
+    found = plan.make_plan(topology).sae(UUID.upper())
+    assert (found.name, found.id, found.external) == (UUID, UUID, True)

@@ -35,7 +35,7 @@ def test_poliqi_is_a_ring_of_five_datacenters_with_fifteen_applications():
     names = [node.name for node in poliqi.nodes]
     assert names == ["government", "military", "telecom", "finance", "university"]
     assert [(link.a, link.b) for link in poliqi.links] == list(zip(names, names[1:] + names[:1], strict=True))
-    assert sorted(sae.node for sae in poliqi.saes) == sorted(names * 3)
+    assert sorted(sae.node for sae in poliqi.saes if not sae.external) == sorted(names * 3)
     assert (poliqi.controller_at, poliqi.database_at) == ("telecom", "telecom")
     assert all(4 <= link.length_km <= 25 and link.qcs == (Qc(f"{link.name}/1", 33, 47),) for link in poliqi.links)
 
@@ -48,6 +48,16 @@ def test_nsfnet_has_its_fourteen_nodes_and_twenty_one_links():
     assert (len(nsfnet.nodes), len(nsfnet.links), min(degrees), max(degrees)) == (14, 21, 2, 4)
     assert not nx.has_bridges(nx.Graph(nsfnet.graph()))
     assert {sae.node for sae in nsfnet.saes} == {node.name for node in nsfnet.nodes}
+
+
+def test_poliqi_has_three_external_saes():
+    """Those of docs/client.md, with IDs that never change: bob is one hop from alice, carol two."""
+    found = {sae.name: sae for sae in shipped("poliqi").saes if sae.external}
+
+    assert {name: sae.node for name, sae in found.items()} == {
+        "alice": "government", "bob": "military", "carol": "telecom",
+    }  # fmt: skip
+    assert {sae.id.version for sae in found.values()} == {4}
 
 
 def test_pair_is_two_nodes_on_one_fibre():

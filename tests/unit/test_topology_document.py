@@ -108,6 +108,19 @@ def test_what_a_file_says_arrives():
     assert parsed(sae(id=UUID.upper())).saes[1].id == uuid.UUID(UUID)
 
 
+def test_an_sae_may_be_somebody_elses():
+    """External, if the file says so, and then it may have an ID in place of a name, which is its name."""
+    assert [s.external for s in parsed(sae(external=True)).saes] == [False, True]
+
+    nameless = parsed(lambda d: d["saes"].append({"node": "west", "id": UUID.upper(), "external": True})).saes[2]
+    assert (nameless.name, nameless.id) == (UUID, uuid.UUID(UUID))
+
+
+def test_external_saes_alone_are_enough():
+    """Two of them at two nodes can share keys, so they make a network."""
+    assert all(s.external for s in parsed(lambda d: [s.update(external=True) for s in d["saes"]]).saes)
+
+
 def test_a_delay_alone_is_enough():
     """A link may leave its length open."""
     first = parsed(lambda d: d["links"].append({"a": "north", "b": "east", "delay_ms": 2})).links[3]
@@ -151,6 +164,13 @@ CASES: list[tuple[Change, str]] = [
     (sae(name="mail"), "saes[1].name: duplicate 'mail', already used by saes[0].name"),
     (lambda d: [x.update(name="f") for x in d["links"]], "links[1].name: duplicate 'f', already used by links[0].name"),
     (lambda d: [x.update(id=y) for x, y in zip(d["saes"], (UUID, UUID.upper()), strict=True)], "saes[1].id: dup"),
+    (sae(external="yes"), "saes[1].external: expected true or false, got 'yes'"),
+    (sae(external=1), "saes[1].external: expected true or false, got 1"),
+    (lambda d: d["saes"][1].pop("name"), "saes[1].name: missing, and it is required"),
+    (lambda d: d["saes"].append({"node": "west", "id": UUID}), "saes[2].name: missing, and it is required"),
+    (lambda d: d["saes"].append({"node": "west", "external": True}), "saes[2]: expected a name or an id, got neither"),
+    (lambda d: d["saes"].append({"name": "mail", "node": "west", "external": True}), "saes[2].name: duplicate 'mail'"),
+    (lambda d: d["saes"].extend({"node": n, "id": UUID, "external": True} for n in ("east", "west")), "saes[3].id: du"),
     (sae(id="{3fa85f64}"), "saes[1].id: expected a UUID"),
     (link(delay_ms=-1), "links[2].delay_ms: expected a plain number from 0 to 60000, got -1"),
     (link(delay_ms=math.nan), "links[2].delay_ms: expected a plain number from 0 to 60000, got nan"),
