@@ -105,10 +105,11 @@ class QkdCLI(CLI):
         sessions = self._emulation.control_room.controller("GET", "/qkd/v1/key_sessions").body["key_sessions"]
         rows = [
             (s["ksid"], self._name(s["master_sae"]), self._name(s["slave_sae"]), s["state"], s["mode"],
-             " - ".join(s["path"] or ()))
+             "implicit" if s["implicit"] else "registered", " - ".join(s["path"] or ()))
             for s in sessions
         ]  # fmt: skip
-        output(table(("KSID", "master", "slave", "state", "mode", "path"), rows) if rows else "no key sessions\n")
+        header = ("KSID", "master", "slave", "state", "mode", "opened", "path")
+        output(table(header, rows) if rows else "no key sessions\n")
 
     def _saes(self) -> None:
         rows = [

@@ -176,6 +176,7 @@ class Plan:
             "nodes": {n: self.url(n, AGENT_PORT) for n in self.nodes},
             "saes": {s.id: s.node for s in self.saes},
             "qcs": qcs,
+            "limits": self.topology.limits.to_json(),
         }
 
     def sae_config(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
+from etsi.gs014 import Limits
 from testbed.topology_field import Field
 
 # A minute, one way. Beyond it the connection set-up of every component times out, and netem's 32 bit field is near.
@@ -70,7 +71,8 @@ class Sae:
 class Topology:
     """A connected network with SAEs at two nodes at least; all parts are in the file's order.
 
-    `controller_at` and `database_at` name the nodes that those two hosts hang at.
+    `controller_at` and `database_at` name the nodes that those two hosts hang at. `limits` are those of all KMEs: sizes
+    of keys in bits, keys a request.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Topology:
     saes: tuple[Sae, ...]
     controller_at: str
     database_at: str
+    limits: Limits = field(default_factory=Limits)
 
     def with_overrides(self, *, delay_ms: float | None = None, qc_rate: tuple[int, int] | None = None) -> Topology:
         """The same network with another delay on every link, another rate on every QC, or both.

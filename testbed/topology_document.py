@@ -10,8 +10,10 @@ from dataclasses import replace
 
 import networkx as nx
 
+from etsi.errors import Malformed
+from etsi.gs014 import Limits, limits
 from testbed.topology_description import MAX_DELAY_MS, Link, Node, Qc, Sae, Topology, checked_rate
-from testbed.topology_field import Field, check_distinct, free_name
+from testbed.topology_field import Field, TopologyError, check_distinct, free_name
 
 # One-way delay of a kilometre of fibre, ms: light in glass travels at about two thirds of c.
 _MS_PER_KM = 0.005
@@ -27,7 +29,9 @@ _Members = dict[str, Field]
 
 def build(document: Field) -> Topology:
     """The topology that a document describes. Raises TopologyError."""
-    network = document.members("name", "nodes", "links", "saes", description="", controller=None, database=None)
+    network = document.members(
+        "name", "nodes", "links", "saes", description="", controller=None, database=None, limits={}
+    )
     nodes = _nodes(network["nodes"])
     known = [node.name for node in nodes]
 
@@ -42,7 +46,16 @@ def build(document: Field) -> Topology:
         saes=_saes(network["saes"], known),
         controller_at=host_at("controller"),
         database_at=host_at("database"),
+        limits=_limits(network["limits"]),
     )
+
+
+def _limits(field: Field) -> Limits:
+    given = field.members(**dict.fromkeys(Limits().to_json()))
+    try:
+        return limits({name: member.value for name, member in given.items()}, field.path)
+    except Malformed as error:
+        raise TopologyError(field.source, str(error)) from None
 
 
 def _nodes(field: Field) -> tuple[Node, ...]:

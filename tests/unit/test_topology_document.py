@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etsi.gs014 import Limits
 from testbed.topology_description import Qc, Topology
 from testbed.topology_document import build
 from testbed.topology_field import Field, TopologyError
@@ -72,7 +73,9 @@ def network(**members: object) -> Change:
     return lambda document: document.update(members)
 
 
-@pytest.mark.parametrize("change", [network(x=1), node(x=1), link(x=1), link(qcs=[{"x": 1}]), sae(x=1)])
+@pytest.mark.parametrize(
+    "change", [network(x=1), network(limits={"x": 1}), node(x=1), link(x=1), link(qcs=[{"x": 1}]), sae(x=1)]
+)
 def test_the_readme_explains_every_member(change):
     """Whatever a file may contain is explained in topologies/README.md."""
     _, _, allowed = refusal(change).partition("allowed: ")
@@ -106,6 +109,12 @@ def test_what_a_file_says_arrives():
 
     assert parsed(node(title="W", position=[1, 0])).nodes[2].position == (1, 0)
     assert parsed(sae(id=UUID.upper())).saes[1].id == uuid.UUID(UUID)
+
+
+def test_limits_of_the_kmes_can_be_set():
+    """Those that the file leaves out keep their defaults."""
+    assert parsed().limits == Limits()
+    assert parsed(network(limits={"max_key_per_request": 128})).limits == Limits(max_key_per_request=128)
 
 
 def test_an_sae_may_be_somebody_elses():
@@ -171,6 +180,10 @@ CASES: list[tuple[Change, str]] = [
     (lambda d: d["saes"].append({"node": "west", "external": True}), "saes[2]: expected a name or an id, got neither"),
     (lambda d: d["saes"].append({"name": "mail", "node": "west", "external": True}), "saes[2].name: duplicate 'mail'"),
     (lambda d: d["saes"].extend({"node": n, "id": UUID, "external": True} for n in ("east", "west")), "saes[3].id: du"),
+    (network(limits=3), "limits: expected a mapping"),
+    (network(limits={"max_size": 1}), "limits: unknown member 'max_size'; did you mean 'max_key_size'?"),
+    (network(limits={"key_size": 100}), "limits.key_size: expected a multiple of 8"),
+    (network(limits={"max_key_size": 32}), "limits.max_key_size: expected an integer from 64"),
     (sae(id="{3fa85f64}"), "saes[1].id: expected a UUID"),
     (link(delay_ms=-1), "links[2].delay_ms: expected a plain number from 0 to 60000, got -1"),
     (link(delay_ms=math.nan), "links[2].delay_ms: expected a plain number from 0 to 60000, got nan"),
