@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from testbed.cluster import find_binaries
+from testbed.loopback import free_port
 from tests.e2e.running import Machine, finished, until
-from tests.service.stack import free_port
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from mtls.identity import Identity, Role
 from mtls.serve import Problem, allow, json_body, new_app
 from mtls.server import Server
 from telemetry import journal
+from testbed.loopback import free_port
 from testbed.processes import Process, ProcessFailed
-from tests.service.stack import free_port
 
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")
 # A triangle with a tail: a-b, b-c, a-c, c-d.

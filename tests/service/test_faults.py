@@ -27,7 +27,7 @@ from mtls.identity import Identity, Role
 from node.shared_db import read_allocations
 from telemetry import journal
 from testbed.audit import audit
-from tests.service.stack import LOOPBACK, Stack, free_port
+from testbed.loopback import LOOPBACK, Stack, free_port
 
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]
 HOME = {str(uuid.UUID(int=i)): node for i, node in enumerate("abcd", start=1)}

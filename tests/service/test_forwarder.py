@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from testbed.forwarder import connections_per_route
+from testbed.loopback import free_port
 from testbed.namespaces import call_in_network, network_of
 from testbed.processes import Process
-from tests.service.stack import free_port
 
 
 class EchoServer:

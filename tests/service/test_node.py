@@ -15,7 +15,7 @@ import pytest
 
 from mtls.call import Reply
 from mtls.identity import Identity, Role
-from tests.service.stack import Stack
+from testbed.loopback import Stack
 
 ALICE, BOB, CAROL, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 5))
 HOME = {ALICE: "a", BOB: "b", CAROL: "c", MALLORY: "b"}

@@ -18,7 +18,7 @@ from node.key_stream import Held
 from node.ranges import Range, Shortage, Stream, allocate
 from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
 from testbed.cluster import node_url
-from tests.service.stack import LOOPBACK, Stack
+from testbed.loopback import LOOPBACK, Stack
 
 ALICE, BOB, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 4))
 KSID = str(uuid.UUID(int=9))
