@@ -181,7 +181,7 @@ def test_cli_knows_qkd_commands(poliqi):
     poliqi.cli("qkd open library mobile-core")
     poliqi.wait_for(r"open: KSID [0-9a-f-]{36}, path university - finance - telecom")
     poliqi.cli("qkd sessions")
-    text = poliqi.wait_for(r"library +mobile-core +open +basic +university - finance - telecom")
+    text = poliqi.wait_for(r"library +mobile-core +open +basic +registered +university - finance - telecom")
     ksid = re.search(r"^([0-9a-f-]{36}) +library +mobile-core", text, re.M)[1]
     poliqi.cli(f"qkd close {ksid}")
     poliqi.wait_for(r"\bclosed\n")
