@@ -43,9 +43,21 @@ _PIECE_BYTES = 64 << 10
 _OURS = frozenset({"connection", "content-length", "keep-alive", "server", "transfer-encoding"})
 _log = logging.getLogger(__name__)
 
-# asyncio gives every TLS connection a buffer of 256 KiB: thousands of idle ones would take gigabytes.
-sslproto.SSLProtocol.max_size = 16 << 10  # bytes: a TLS record
 
+class _Tls(sslproto.SSLProtocol):
+    """asyncio's own, with two flaws mended."""
+
+    # It gives every connection a buffer of 256 KiB: thousands of idle ones would take gigabytes.
+    max_size = 16 << 10  # bytes: a TLS record
+
+    def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
+        # It drops the alert that says why a handshake failed, and the client is left to guess.
+        if handshake_exc is not None:
+            self._process_outgoing()  # type: ignore[attr-defined]
+        super()._on_handshake_complete(handshake_exc)
+
+
+sslproto.SSLProtocol = _Tls  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)

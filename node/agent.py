@@ -22,7 +22,7 @@ from node.failures import KeyFailure
 from node.implicit import ImplicitSessions
 from node.key_stream import Held, KeyStore
 from node.kme import Kme, Requested, Unauthorized
-from node.parameters import Current, parse
+from node.parameters import Current, Parameters, parse
 from node.sessions import Session, Sessions
 from node.shared_db import SharedDatabase
 from telemetry.journal import Journal
@@ -73,6 +73,11 @@ class Agent:
     def registered(self) -> bool:
         """Whether the shared database and the controller know this node."""
         return self._in_database and self._at_controller
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters that this node follows now."""
+        return self._parameters()
 
     def start(self) -> None:
         """Register and report in threads, again and again until it works."""

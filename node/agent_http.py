@@ -62,6 +62,9 @@ def make_app(agent: Agent, relay: Relay, sessions: Sessions, store: KeyStore, *,
              "used_bytes": h.used, "expired_bytes": h.expired}
             for h in store.held()
         ]  # fmt: skip
-        return {"registered": agent.registered, "qcs": held, "sessions": [s.to_json() for s in sessions.all()]}
+        return {
+            "registered": agent.registered, "parameters": agent.parameters.to_json(), "qcs": held,
+            "sessions": [s.to_json() for s in sessions.all()],
+        }  # fmt: skip
 
     return app

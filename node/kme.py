@@ -26,6 +26,7 @@ from node.modes import Mode
 from node.parameters import Parameters
 from node.pool import Keys, Pool
 from node.ranges import Instruction, Shortage, spare_slots
+from node.recent import RecentIds
 from node.relay import Relay, cut
 from node.sessions import Session
 from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
@@ -95,6 +96,7 @@ class Kme:
         self._pool = Pool()
         self._together = Together(limits.max_key_per_request)
         self._fetches = _Fetches()
+        self._relayed_from_here = RecentIds()
 
     @property
     def mode(self) -> str:
@@ -121,9 +123,10 @@ class Kme:
         available = self._shared.available(session.qcs)
         parameters, key_bytes = self._parameters(), self.limits.key_size // 8
         stored = parameters.strategy.makeable(
-            [available.get(qc, 0) for qc in session.qcs], key_bytes, parameters.keys_ahead
+            [available.get(qc, 0) for qc in session.qcs], key_bytes, self._keys_ahead(parameters)
         )
-        stored += self._pool.count((session.ksid, key_bytes), self._slot(session), parameters.ttl_slots)
+        if parameters.strategy.ahead:  # what another mode left in the pool is not given out in this one
+            stored += self._pool.count((session.ksid, key_bytes), self._slot(session), parameters.ttl_slots)
         return Status(
             source_KME_ID=self.name,
             target_KME_ID=self._saes[slave],
@@ -173,8 +176,13 @@ class Kme:
         """The session's clock at this node: slots of the first QC of its path."""
         return self._store.slot(session.qcs[0])
 
+    def _keys_ahead(self, parameters: Parameters) -> int:
+        """Never more at once than fit into a message to the last node."""
+        return min(parameters.keys_ahead, self.limits.max_key_per_request)
+
     def _make_ahead(self, session: Session, parameters: Parameters, missing: int, key_bytes: int) -> Keys:
-        number = parameters.strategy.number_at_once(missing, parameters.keys_ahead)
+        number = parameters.strategy.number_at_once(missing, self._keys_ahead(parameters))
+        number = max(missing, min(number, self.limits.max_key_per_request))
         try:
             return self._make(session, parameters.strategy, number, key_bytes)
         except ShortOfMaterial:
@@ -197,6 +205,7 @@ class Kme:
             text = f"QC {found.qc} lacks {found.short_bytes} bytes of key material"
             raise ShortOfMaterial(text, qc=found.qc, short_bytes=found.short_bytes)
         if session.hops > 1:
+            self._relayed_from_here.add(key_ids)
             made = self._relay.originate(
                 session, mode, found, request=allocation, key_ids=key_ids, key_bytes=key_bytes
             )
@@ -236,7 +245,8 @@ class Kme:
 
     def _fetch(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         owners = self._store.relayed_owners(key_ids)
-        if any(owner_slave != slave for _, owner_slave in owners.values()):
+        foreign = any(owner_slave != slave for _, owner_slave in owners.values())
+        if foreign or self._relayed_from_here.any_of(key_ids):
             raise Unauthorized("a key asked for belongs to another SAE")
         if any(owner_master != master for owner_master, _ in owners.values()):
             raise NotFound

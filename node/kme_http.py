@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
+from werkzeug.routing import BaseConverter
 
 from etsi import gs014
 from etsi.checks import mapping, uuid_text
@@ -23,9 +24,17 @@ from telemetry.journal import Journal
 _SIDES = ("master", "slave")
 
 
+class _SaeId(BaseConverter):
+    """An SAE ID in a path is opaque (clause 4): once decoded it may hold anything, slashes and line breaks, too."""
+
+    regex = r"[\s\S]+?"
+    part_isolating = False
+
+
 def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
     """The KME's application. Every key and every failure lands in `journal` with its delivery time."""
     app = new_app("kme")
+    app.url_map.converters["sae_id"] = _SaeId
 
     @app.errorhandler(Unauthorized)
     def on_unauthorized(error: Unauthorized) -> Response:
@@ -40,12 +49,12 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
     def openapi() -> dict[str, Any]:
         return describe(kme.limits)
 
-    @app.get("/api/v1/keys/<path:slave>/status")
+    @app.get("/api/v1/keys/<sae_id:slave>/status")
     @allow(Role.SAE)
     def status(slave: str) -> Response:
         return jsonify(kme.status(_local_sae(kme), slave).to_json())
 
-    @app.route("/api/v1/keys/<path:slave>/enc_keys", methods=["GET", "POST"])
+    @app.route("/api/v1/keys/<sae_id:slave>/enc_keys", methods=["GET", "POST"])
     @allow(Role.SAE)
     def enc_keys(slave: str) -> Response:
         master = _local_sae(kme)
@@ -66,7 +75,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
         _delivered(journal, "enc_keys", [k for k, _ in delivery.keys], facts)
         return answer
 
-    @app.route("/api/v1/keys/<path:master>/dec_keys", methods=["GET", "POST"])
+    @app.route("/api/v1/keys/<sae_id:master>/dec_keys", methods=["GET", "POST"])
     @allow(Role.SAE)
     def dec_keys(master: str) -> Response:
         slave = _local_sae(kme)

@@ -47,8 +47,11 @@ class Mode:
         return [(qcs[0], first), *((qc, shared) for qc in qcs[1:])]
 
     def number_at_once(self, missing: int, keys_ahead: int) -> int:
-        """How many keys to make where `missing` are needed."""
-        return max(missing, keys_ahead) if self.ahead else missing
+        """How many keys to make where `missing` are needed: whole batches of `keys_ahead` in modes that look ahead.
+
+        What a request for several keys leaves over is in the pool, so that it costs no more than `makeable` counted.
+        """
+        return -(-missing // keys_ahead) * keys_ahead if self.ahead else missing
 
     def makeable(self, available: Sequence[int], key_bytes: int, keys_ahead: int) -> int:
         """How many keys of `key_bytes`, asked for one by one, a path can give whose QCs have `available` bytes."""

@@ -52,7 +52,8 @@ def test_sessions_that_the_network_cannot_carry_are_refused(tmp_path):
                     "--no-cli", "--run-dir", run)  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((run / "summary.json").read_text())["sessions"]["refused"] == 2
+    sessions = json.loads((run / "summary.json").read_text())["sessions"]
+    assert sessions["refused"] == 2, done.stdout
     assert re.search(r"QC alice-bob/1 cannot carry the session: it needs \d+ bytes, \d+ are available", done.stdout)
 
 
@@ -99,7 +100,7 @@ def test_kill_9_leaves_no_process_and_the_next_start_erases_its_keys(tmp_path):
 
 def test_process_that_dies_is_reported_and_the_status_is_not_0(tmp_path):
     """A node killed in the middle of a run: named at once, named in the summary, exit status 1."""
-    run = Running(tmp_path / "run", "--topology", "pair", "--duration", 15)
+    run = Running(tmp_path / "run", "--topology", "pair", "--duration", 8)
     try:
         run.wait_for("opening")
         victim = next(line for line in Machine.processes(run.directory) if "-m node " in line)

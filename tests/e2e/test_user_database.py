@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,15 @@ from tests.e2e.running import Machine, finished, until
 
 
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """The URL of a server on the machine's own loopback, as a user might have it: with a password, without TLS."""
-    directory = tmp_path_factory.mktemp("user-postgres")
-    for folder in (directory, directory.parent, directory.parent.parent):
-        folder.chmod(0o755)
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own folders are closed to other users
+        yield from serve(Path(directory))
+
+
+def serve(directory: Path) -> Iterator[str]:
+    """The same, with its files in `directory`."""
+    directory.chmod(0o755)
     data, port = directory / "data", free_port()
     data.mkdir()
     shutil.chown(data, "postgres", "postgres")

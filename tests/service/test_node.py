@@ -78,7 +78,7 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     try:
         stack.start_postgres()
         stack.start_nodes(LINKS, HOME, mode=request.param)
-        stack.start_qcs(LINKS, low=4000, high=4000, slot_s=0.5)
+        stack.start_qcs(LINKS, low=2000, high=2000, slot_s=0.25)
         stack.open(ALICE, BOB)
         stack.open(ALICE, CAROL)
         assert until(lambda: stack.enc_keys(ALICE, CAROL).ok)
@@ -102,7 +102,7 @@ def test_slave_gets_the_bytes_that_the_master_got(network, slave):
 def test_key_over_one_hop_outlives_its_bytes(network):
     """The slave's node looks after keys that nobody asked for yet: they wait there for a TTL of their own."""
     first, second = network.enc_keys(ALICE, BOB, size=1024), network.enc_keys(ALICE, BOB, size=1024)
-    time.sleep(0.5 * 16)  # the TTL itself is what is tested
+    time.sleep(0.25 * 16)  # the TTL itself is what is tested
 
     fetched = [network.dec_keys(BOB, ALICE, ids(given)) for given in (second, first)]
 

@@ -54,7 +54,30 @@ def test_makeable_is_what_one_gets_who_asks_one_by_one(mode, hops, key_bytes, ke
     assert MODES[mode].makeable(available, key_bytes, keys_ahead) == made
 
 
+@given(
+    st.integers(1, 64), st.integers(1, 9), st.lists(st.integers(0, 4000), min_size=2, max_size=4),
+    st.lists(st.integers(1, 12)),
+)  # fmt: skip
+def test_what_is_counted_can_also_be_had_by_requests_for_several_keys(key_bytes, keys_ahead, available, requests):
+    """Whatever requests add up to the count: all are served, and none makes it drop by more than was taken."""
+    mode, left, pool = MODES["qkp"], list(available), 0
+    for wanted in requests:
+        counted = mode.makeable(left, key_bytes, keys_ahead) + pool
+        if wanted > counted:
+            continue
+        missing = max(0, wanted - pool)
+        for number in (mode.number_at_once(missing, keys_ahead), missing) if missing else ():
+            needs = mode.needs(QCS[: len(left)], key_bytes, number)
+            after = [a - need for a, (_, need) in zip(left, needs, strict=True)]
+            if min(after) >= 0:
+                left, pool = after, pool + number
+                break
+        assert pool >= wanted
+        pool -= wanted
+        assert mode.makeable(left, key_bytes, keys_ahead) + pool >= counted - wanted
+
+
 def test_only_modes_that_look_ahead_make_more_than_is_missing():
-    """And never fewer."""
+    """Whole batches, and never fewer."""
     assert [MODES[m].number_at_once(1, 4) for m in ("basic", "otp", "qkp")] == [1, 1, 4]
-    assert MODES["qkp"].number_at_once(7, 4) == 7
+    assert [MODES["qkp"].number_at_once(missing, 4) for missing in (4, 7, 9)] == [4, 8, 12]

@@ -19,11 +19,11 @@ NOBODY: Any = Mock()  # what routes are made of is not called here
 EXPECTED = {
     "kme": {
         "GET /api/v1/openapi.json": {SAE},
-        "GET /api/v1/keys/<path:slave>/status": {SAE},
-        "GET /api/v1/keys/<path:slave>/enc_keys": {SAE},
-        "POST /api/v1/keys/<path:slave>/enc_keys": {SAE},
-        "GET /api/v1/keys/<path:master>/dec_keys": {SAE},
-        "POST /api/v1/keys/<path:master>/dec_keys": {SAE},
+        "GET /api/v1/keys/<sae_id:slave>/status": {SAE},
+        "GET /api/v1/keys/<sae_id:slave>/enc_keys": {SAE},
+        "POST /api/v1/keys/<sae_id:slave>/enc_keys": {SAE},
+        "GET /api/v1/keys/<sae_id:master>/dec_keys": {SAE},
+        "POST /api/v1/keys/<sae_id:master>/dec_keys": {SAE},
         "POST /qkd/v1/key_sessions": {SAE},
         "DELETE /qkd/v1/key_sessions": {SAE},
         "DELETE /qkd/v1/key_sessions/<ksid>": {SAE},

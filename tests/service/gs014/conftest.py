@@ -1,0 +1,149 @@
+"""Three real KMEs in a row, real QCs, the real controller: a - b - c. Nobody opens a key session."""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mtls.call import Caller
+from mtls.identity import Identity, Role
+from testbed.loopback import LOOPBACK, Stack
+
+from .client import Sae
+
+HOMES = {"alice": "a", "adam": "a", "bob": "b", "mallory": "b", "carol": "c", "carl": "c"}
+LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]
+BYTES_PER_SLOT = 40_000
+
+
+def wait_until(what: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Return when `what` is true; a failure if it never is."""
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.05)
+
+
+class Kmes:
+    """The network, its SAEs by name, and its operator."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.ids = {name: str(uuid.uuid4()) for name in HOMES}
+        stack.start_postgres()
+        stack.start_controller()
+        stack.start_nodes(LINKS, {self.ids[name]: node for name, node in HOMES.items()})
+        self.qcs = stack.start_qcs(LINKS, low=BYTES_PER_SLOT, high=BYTES_PER_SLOT, slot_s=0.5)
+        self.operator = Caller(stack.issue(Role.OPERATOR, "operator"))
+        self.saes = {name: self.sae(self.ids[name], node) for name, node in HOMES.items()}
+
+    def sae(self, sae_id: str, node: str) -> Sae:
+        """An SAE of that ID, with a certificate of this network, as a client of that node's KME."""
+        return Sae(sae_id, self.stack.kme(node), self.stack.issue(Role.SAE, sae_id))
+
+    def set(self, **parameters: object) -> None:
+        """Change parameters that are for the nodes, and wait until they follow."""
+        self.set_policy(**parameters)
+        wait_until(lambda: all(self.node(n)["parameters"].items() >= parameters.items() for n in "abc"))
+
+    def set_rate(self, bytes_per_slot: int) -> None:
+        """Have every QC make so much."""
+        for qc, _, _ in LINKS:
+            self.controller("PUT", f"qcs/{qc}/rate", {"low": bytes_per_slot, "high": bytes_per_slot})
+
+    def set_policy(self, **parameters: object) -> None:
+        """Change parameters."""
+        self.controller("PATCH", "parameters", parameters)
+
+    def link(self, qc: str) -> dict:
+        """What the controller measured of that QC over the last slots."""
+        return next(link for link in self.controller("GET", "links")["links"] if link["qc"] == qc)
+
+    def controller(self, method: str, what: str, body: object = None) -> dict:
+        """What the controller answers its operator."""
+        url = f"https://{LOOPBACK}:{self.stack.controller_port}/qkd/v1/{what}"
+        reply = self.operator.request(method, url, to=Identity(Role.CONTROLLER, "ctl"), body=body)
+        assert reply.ok, reply
+        return reply.body
+
+    def node(self, name: str) -> dict:
+        """What the agent of that node tells operators."""
+        url = f"{self.stack.agent(name)}/qkd/v1/status"
+        return self.operator.request("GET", url, to=Identity(Role.NODE, name)).body
+
+
+@pytest.fixture(scope="package")
+def kmes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kmes]:
+    """The running network."""
+    stack = Stack(tmp_path_factory.mktemp("gs014"))
+    try:
+        found = Kmes(stack)
+        wait_until(lambda: found.saes["alice"].get(found.ids["carol"]).status == 200)
+        yield found
+    finally:
+        stack.stop()
+
+
+@pytest.fixture
+def alice(kmes: Kmes) -> Sae:
+    """At node a."""
+    return kmes.saes["alice"]
+
+
+@pytest.fixture
+def adam(kmes: Kmes) -> Sae:
+    """At node a, too."""
+    return kmes.saes["adam"]
+
+
+@pytest.fixture
+def bob(kmes: Kmes) -> Sae:
+    """At node b: one hop from alice."""
+    return kmes.saes["bob"]
+
+
+@pytest.fixture
+def mallory(kmes: Kmes) -> Sae:
+    """At node b, too."""
+    return kmes.saes["mallory"]
+
+
+@pytest.fixture
+def carol(kmes: Kmes) -> Sae:
+    """At node c: two hops from alice."""
+    return kmes.saes["carol"]
+
+
+@pytest.fixture
+def stranger(kmes: Kmes) -> Sae:
+    """Has a certificate of this network, and is known to no KME; it calls that of node a."""
+    return kmes.sae(str(uuid.uuid4()), "a")
+
+
+@pytest.fixture(params=["bob", "carol"], ids=["one hop", "two hops"])
+def slave(request: pytest.FixtureRequest, kmes: Kmes) -> Sae:
+    """A slave of alice's, over one hop and over a trusted relay."""
+    return kmes.saes[request.param]
+
+
+@pytest.fixture
+def still(kmes: Kmes, alice: Sae, bob: Sae, carol: Sae) -> Iterator[None]:
+    """No new key material comes while the test runs: what is counted changes by what is asked for alone."""
+    wait_until(lambda: alice.stored(carol.id) >= 100)
+    kmes.qcs.signal(signal.SIGSTOP)
+    try:
+        seen: list[tuple[int, int]] = [(-1, -1)]
+
+        def settled() -> bool:
+            time.sleep(0.2)
+            seen.append((alice.stored(bob.id), alice.stored(carol.id)))
+            return seen[-1] == seen[-2]
+
+        wait_until(settled)
+        yield
+    finally:
+        kmes.qcs.signal(signal.SIGCONT)

@@ -1,0 +1,60 @@
+"""GS QKD 014 has no sessions: the first request of a pair opens one without a word, and idleness ends it."""
+
+from __future__ import annotations
+
+from .conftest import wait_until
+
+
+def sessions(kmes, master, slave):
+    """The sessions of that pair at the master's node."""
+    return [s for s in kmes.node("a")["sessions"] if (s["master_sae"], s["slave_sae"]) == (master.id, slave.id)]
+
+
+def test_first_status_of_a_pair_opens_a_session_and_has_all_members_true(kmes, adam, bob):
+    """Nobody announced this pair; what the status counts can be had."""
+    status = adam.status(bob.id)
+
+    assert status["stored_key_count"] > 0
+    assert [s["implicit"] for s in sessions(kmes, adam, bob)] == [True]
+    assert adam.get(bob.id).status == 200
+
+
+def test_first_enc_keys_of_a_pair_gives_keys(kmes, adam, slave):
+    """It waits for its session."""
+    given = adam.get(slave.id, number=2)
+
+    assert slave.fetch(adam.id, *given.ids).keys == given.keys
+
+
+def test_idle_session_ends_and_the_next_request_opens_another(kmes, adam, carol):
+    """After implicit_idle_s without a request; keys that were made still can be fetched."""
+    given = adam.get(carol.id)
+    (first,) = sessions(kmes, adam, carol)
+    kmes.set(implicit_idle_s=1)
+    try:
+        wait_until(lambda: sessions(kmes, adam, carol) == [])
+    finally:
+        kmes.set(implicit_idle_s=60)
+
+    assert carol.fetch(adam.id, *given.ids).keys == given.keys
+    assert adam.get(carol.id).status == 200
+    (second,) = sessions(kmes, adam, carol)
+    assert second["ksid"] != first["ksid"]
+
+
+def test_pair_that_is_not_admitted_gets_503_with_the_reason_and_others_go_on(kmes, bob, mallory, carol):
+    """Equation 1 decides on these sessions, too: what was asked of a QC lately leaves nothing for another one."""
+    for _ in range(20):
+        bob.post(carol.id, {"number": 64, "size": 8192})
+    wait_until(lambda: (link := kmes.link("b-c/1"))["requested_per_slot"] > link["generated_per_slot"])
+    kmes.set_policy(admission="eq1")
+    try:
+        refused = [mallory.get(carol.id), mallory.call("GET", f"/api/v1/keys/{carol.id}/status")]
+    finally:
+        kmes.set_policy(admission="none")
+
+    assert [answer.status for answer in refused] == [503, 503]
+    assert all("QC b-c/1 cannot carry the session" in answer.message for answer in refused)
+    assert all({"cause": "refused"} in answer.body["details"] for answer in refused)
+    wait_until(lambda: bob.get(carol.id).status == 200)
+    assert mallory.get(carol.id).status == 200
