@@ -259,7 +259,7 @@ def test_database_restart_fails_requests_and_heals(network):
 
 def test_journal_holds_delivery_times_and_no_key(network):
     """Each delivery is an event with its duration; the key's bytes are nowhere in the journal."""
-    given = network.enc_keys(ALICE, CAROL)
+    given = until(lambda: (reply := network.enc_keys(ALICE, CAROL)).ok and reply)
     key = given.body["keys"][0]["key"]
 
     text = (network.directory / "a" / "journal.jsonl").read_text()
