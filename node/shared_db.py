@@ -12,10 +12,11 @@ import importlib.resources
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
+import psycopg.errors
 import psycopg.sql
+from psycopg.pq import ConnStatus, ExecStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from node.failures import DatabaseUnreachable
@@ -28,6 +29,19 @@ _STATEMENT_TIMEOUT_MS = 3000
 _WAIT_S = 2.0
 _READ_TIMEOUT_MS = 30_000
 _COLLECTED_AT_ONCE = 1000
+
+# Prepared on every connection, and called by libpq itself: psycopg's own way costs as much again as the server takes.
+_STATEMENTS = {
+    "register_qc": "SELECT qkd_register_qc($1, $2, $3)",
+    "report": "SELECT qkd_report($1, $2, $3, $4)",
+    "allocate": "SELECT * FROM qkd_allocate($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    "deliver": "SELECT * FROM qkd_deliver($1, $2, $3, $4, $5)",
+    "collect": "SELECT * FROM qkd_collect($1, $2, $3)",
+    "available": "SELECT * FROM qkd_available($1)",
+}
+
+_Value = str | int | Sequence[str] | Sequence[int] | None
+_Row = tuple[str, ...]  # NULL is the empty string
 
 
 class Foreign(Exception):
@@ -95,12 +109,9 @@ class SharedDatabase:
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "options": f"-c search_path={schema} -c statement_timeout={_STATEMENT_TIMEOUT_MS}",
             "tcp_user_timeout": _STATEMENT_TIMEOUT_MS,
-            # Prepared at its first use, a statement costs a second round trip once a connection, and a sixth less of
-            # the server's and our own time ever after.
-            "prepare_threshold": 0,
         }
         self._pool = ConnectionPool(
-            url, kwargs=options, min_size=2, max_size=connections, timeout=_WAIT_S, open=False,
+            url, kwargs=options, configure=_prepare, min_size=2, max_size=connections, timeout=_WAIT_S, open=False,
             reconnect_timeout=2,
         )  # fmt: skip
 
@@ -114,14 +125,11 @@ class SharedDatabase:
 
     def register_qc(self, qc: str, peer: str) -> None:
         """Announce a QC between this node and `peer`."""
-        self._call("SELECT qkd_register_qc(%s, %s, %s)", (qc, self._node, peer))
+        self._call("register_qc", qc, self._node, peer)
 
     def report(self, held: Sequence[Held]) -> None:
         """Say what this end holds; from then on it can be allocated as far as the other end holds it too."""
-        self._call(
-            "SELECT qkd_report(%s, %s, %s, %s)",
-            (self._node, [h.qc for h in held], [h.head for h in held], [h.floor for h in held]),
-        )
+        self._call("report", self._node, [h.qc for h in held], [h.head for h in held], [h.floor for h in held])
 
     def allocate(
         self,
@@ -133,61 +141,79 @@ class SharedDatabase:
         owner: KeyOwner | None = None,
     ) -> list[Range] | Shortage:
         """Ranges for all of `needs` (QC, bytes), in that order, or the shortage. With `key_ids`, single-hop keys."""
+        whose = (owner.ksid, owner.master_sae, owner.slave_sae, owner.slave_node) if owner else (None,) * 4
         rows = self._call(
-            "SELECT * FROM qkd_allocate(%s, %s, %s, %s, %s::uuid[], %s, %s, %s, %s, %s)",
-            (
-                uuid.UUID(request), self._node, [qc for qc, _ in needs], [n for _, n in needs],
-                list(key_ids), key_bytes,
-                owner and owner.ksid, owner and owner.master_sae, owner and owner.slave_sae, owner and owner.slave_node,
-            ),
-        )  # fmt: skip
-        if rows[0][3]:
-            return Shortage(rows[0][0], rows[0][3])
-        return [Range(qc, start, end) for qc, start, end, _ in rows]
+            "allocate", request, self._node, [qc for qc, _ in needs], [n for _, n in needs], key_ids, key_bytes, *whose
+        )
+        qc, _, _, short = rows[0]
+        if int(short):
+            return Shortage(qc, int(short))
+        return [Range(qc, int(start), int(end)) for qc, start, end, _ in rows]
 
     def deliver(self, master_sae: str, slave_sae: str, key_ids: Sequence[str]) -> list[Instruction]:
         """The instructions of all `key_ids` and of keys made with them; Foreign or NotFound, and none is delivered."""
-        rows = self._call(
-            "SELECT * FROM qkd_deliver(%s, %s, %s, %s, %s::uuid[])",
-            (uuid.uuid4(), self._node, master_sae, slave_sae, list(key_ids)),
-        )
+        rows = self._call("deliver", str(uuid.uuid4()), self._node, master_sae, slave_sae, key_ids)
         if rows[0][0] == "foreign":
             raise Foreign
         if rows[0][0] == "missing":
             raise NotFound
         return [
             Instruction(
-                str(key), str(request), str(ksid), master_sae, slave_sae, Range(qc, start, end), asked=verdict == "ok"
+                key, request, ksid, master_sae, slave_sae, Range(qc, int(start), int(end)), asked=verdict == "ok"
             )
             for verdict, key, request, ksid, qc, start, end in rows
         ]
 
     def collect(self) -> list[Instruction]:
         """Instructions for this node that nobody has asked for yet; they count as delivered."""
-        rows = self._call("SELECT * FROM qkd_collect(%s, %s, %s)", (uuid.uuid4(), self._node, _COLLECTED_AT_ONCE))
+        rows = self._call("collect", str(uuid.uuid4()), self._node, _COLLECTED_AT_ONCE)
         return [
-            Instruction(str(key), str(request), str(ksid), str(master), str(slave), Range(qc, start, end), asked=False)
+            Instruction(key, request, ksid, master, slave, Range(qc, int(start), int(end)), asked=False)
             for key, request, ksid, master, slave, qc, start, end in rows
         ]
 
     def available(self, qcs: Sequence[str]) -> dict[str, int]:
         """Bytes that could be allocated now on each of `qcs`; a QC that nobody registered is left out."""
-        return dict(self._call("SELECT * FROM qkd_available(%s)", (list(qcs),)))
+        return {qc: int(n_bytes) for qc, n_bytes in self._call("available", list(qcs))}
 
-    def _call(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
+    def _call(self, statement: str, *values: _Value) -> list[_Row]:
+        encoded = [_encoded(value) for value in values]
         try:
             try:
-                return self._once(sql, values)
+                return self._once(statement, encoded)
             except psycopg.OperationalError:
                 self._pool.check()  # a restart broke all of them, not only this one
-                return self._once(sql, values)
+                return self._once(statement, encoded)
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise DatabaseUnreachable(f"the shared database does not answer ({type(error).__name__})") from error
 
-    def _once(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
+    def _once(self, statement: str, values: Sequence[bytes | None]) -> list[_Row]:
         # Not as a context: that would end a transaction, where there is none.
         connection = self._pool.getconn()
         try:
-            return connection.execute(sql, values).fetchall()
+            result = connection.pgconn.exec_prepared(statement.encode(), values)  # type: ignore[arg-type]  # NULLs, too
+            if connection.pgconn.status != ConnStatus.OK:
+                raise psycopg.OperationalError("the connection is lost")
+            if result.status != ExecStatus.TUPLES_OK:
+                raise psycopg.errors.error_from_result(result)
+            columns = range(result.nfields)
+            return [tuple((result.get_value(i, c) or b"").decode() for c in columns) for i in range(result.ntuples)]
         finally:
             self._pool.putconn(connection)
+
+
+def _prepare(connection: psycopg.Connection[object]) -> None:
+    for name, sql in _STATEMENTS.items():
+        result = connection.pgconn.prepare(name.encode(), sql.encode())
+        if result.status != ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(result)
+
+
+def _encoded(value: _Value) -> bytes | None:
+    """A value as PostgreSQL reads it."""
+    if value is None:
+        return None
+    if isinstance(value, str | int):
+        return str(value).encode()
+    quoted = (str(v).replace("\\", r"\\").replace('"', r"\"") for v in value)
+    return ("{" + ",".join(f'"{v}"' for v in quoted) + "}").encode()

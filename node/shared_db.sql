@@ -88,48 +88,53 @@ CREATE OR REPLACE FUNCTION qkd_allocate(
 ) RETURNS TABLE (qc_name text, start_at bigint, end_at bigint, short_bytes bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
+DECLARE
+    starts  bigint[];
+    free    bigint;
+    head    bigint;
+    lacking bigint;
 BEGIN
     PERFORM qkd_check_speaker(p_node);
-    -- In the order of names everywhere, so that two requests never wait for each other.
-    PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
+    IF cardinality(p_qcs) > 1 THEN  -- in the order of names everywhere, so that two requests never wait for each other
+        PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
+    END IF;
 
-    RETURN QUERY
-        WITH need AS (
-            SELECT n.name, n.need, n.position, greatest(q.tail, q.floor_a, q.floor_b) AS first_free,
-                   n.need <= least(q.head_a, q.head_b) - greatest(q.tail, q.floor_a, q.floor_b) AS there
-            FROM unnest(p_qcs, p_needs) WITH ORDINALITY AS n (name, need, position) LEFT JOIN qc q ON q.name = n.name
-        ), made AS (
-            INSERT INTO allocation (request, position, qc, start_at, end_at, node)
-                SELECT p_request, need.position, need.name, first_free, first_free + need.need, p_node FROM need
-                WHERE NOT EXISTS (SELECT 1 FROM need WHERE there IS NOT TRUE)
-            ON CONFLICT DO NOTHING
-            RETURNING allocation.position, allocation.qc, allocation.start_at, allocation.end_at
-        ), moved AS (
-            UPDATE qc SET tail = made.end_at FROM made WHERE qc.name = made.qc
-        ), found_by AS (
-            INSERT INTO key_instruction (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, start_at, end_at)
-                SELECT k.key_id, p_request, p_ksid, p_master, p_slave, p_slave_node, made.qc,
-                       made.start_at + (k.i - 1) * p_key_bytes, made.start_at + k.i * p_key_bytes
-                FROM made, unnest(p_key_ids) WITH ORDINALITY AS k (key_id, i) WHERE made.position = 1
-        )
-        SELECT made.qc, made.start_at, made.end_at, 0::bigint FROM made ORDER BY made.position;
-    IF FOUND THEN
+    short_bytes := 0;
+    FOR i IN 1..cardinality(p_qcs) LOOP
+        SELECT greatest(tail, floor_a, floor_b), least(head_a, head_b) INTO free, head
+            FROM qc WHERE name = p_qcs[i] FOR UPDATE;
+        starts[i] := free;
+        lacking := p_needs[i] - greatest(0, coalesce(head - free, 0));
+        IF lacking > short_bytes OR lacking = short_bytes AND p_qcs[i] < qc_name THEN
+            qc_name := p_qcs[i];
+            short_bytes := lacking;
+        END IF;
+    END LOOP;
+
+    -- A repeated request gets what it got: its first answer was lost on the way. By then there may be too little.
+    IF EXISTS (SELECT 1 FROM allocation WHERE request = p_request) THEN
+        RETURN QUERY SELECT a.qc, a.start_at, a.end_at, 0::bigint FROM allocation a
+            WHERE a.request = p_request ORDER BY a.position;
+        RETURN;
+    END IF;
+    IF short_bytes > 0 THEN
+        RETURN NEXT;
         RETURN;
     END IF;
 
-    -- A repeated request gets what it got: its first answer was lost on the way.
-    RETURN QUERY SELECT a.qc, a.start_at, a.end_at, 0::bigint FROM allocation a
-        WHERE a.request = p_request ORDER BY a.position;
-    IF FOUND THEN
-        RETURN;
-    END IF;
-
-    RETURN QUERY
-        SELECT n.name, NULL::bigint, NULL::bigint,
-               n.need - greatest(0, coalesce(least(head_a, head_b) - greatest(tail, floor_a, floor_b), 0)) AS short
-        FROM unnest(p_qcs, p_needs) AS n (name, need) LEFT JOIN qc ON qc.name = n.name
-        WHERE n.need > greatest(0, coalesce(least(head_a, head_b) - greatest(tail, floor_a, floor_b), 0))
-        ORDER BY short DESC, n.name LIMIT 1;
+    FOR i IN 1..cardinality(p_qcs) LOOP
+        qc_name := p_qcs[i];
+        start_at := starts[i];
+        end_at := starts[i] + p_needs[i];
+        INSERT INTO allocation (request, position, qc, start_at, end_at, node)
+            VALUES (p_request, i, qc_name, start_at, end_at, p_node);
+        UPDATE qc SET tail = starts[i] + p_needs[i] WHERE name = p_qcs[i];
+        RETURN NEXT;
+    END LOOP;
+    INSERT INTO key_instruction (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, start_at, end_at)
+        SELECT k.key_id, p_request, p_ksid, p_master, p_slave, p_slave_node, p_qcs[1],
+               starts[1] + (k.i - 1) * p_key_bytes, starts[1] + k.i * p_key_bytes
+        FROM unnest(p_key_ids) WITH ORDINALITY AS k (key_id, i);
 END $$;
 
 -- Hand the instructions of all p_key_ids to the slave's KME and mark them delivered, all or nothing, once. One row a
