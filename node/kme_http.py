@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 
 from etsi import gs014
@@ -52,7 +53,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
     @app.get("/api/v1/keys/<sae_id:slave>/status")
     @allow(Role.SAE)
     def status(slave: str) -> Response:
-        return jsonify(kme.status(_local_sae(kme), slave).to_json())
+        return _json(kme.status(_local_sae(kme), slave).to_json())
 
     @app.route("/api/v1/keys/<sae_id:slave>/enc_keys", methods=["GET", "POST"])
     @allow(Role.SAE)
@@ -71,7 +72,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
             journal.event("key_failed", request="enc_keys", **(facts | failure.details()))
             raise
         facts |= {"size_bits": wanted.size, "source": delivery.source}
-        answer = jsonify(gs014.key_container(delivery.keys))
+        answer = _json(gs014.key_container(delivery.keys))
         _delivered(journal, "enc_keys", [k for k, _ in delivery.keys], facts)
         return answer
 
@@ -89,7 +90,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
         except KeyFailure as failure:
             journal.event("key_failed", request="dec_keys", key_ids=key_ids, **facts, **failure.details())
             raise
-        answer = jsonify(gs014.key_container(keys))
+        answer = _json(gs014.key_container(keys))
         _delivered(journal, "dec_keys", key_ids, facts)
         return answer
 
@@ -132,6 +133,11 @@ def _local_sae(kme: Kme) -> str:
     sae = caller().name
     kme.check_local(sae)
     return sae
+
+
+def _json(document: dict[str, Any]) -> Response:
+    """Flask's own way looks for types that our documents do not have, and takes twice the time."""
+    return Response(json.dumps(document, separators=(",", ":")), content_type="application/json")
 
 
 def _delivered(journal: Journal, kind: str, key_ids: Sequence[str], facts: dict[str, Any]) -> None:

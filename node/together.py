@@ -19,7 +19,8 @@ Keys = list[tuple[str, Secret]]
 class _Caller:
     def __init__(self, number: int) -> None:
         self.number = number
-        self.turn = threading.Event()  # set when `keys` or `failure` is there, or when this caller is to make keys
+        # Of one who waits: set when `keys` or `failure` is there, or when this caller is to make keys.
+        self.turn: threading.Event | None = None
         self.keys: Keys | None = None
         self.failure: Exception | None = None
 
@@ -40,8 +41,9 @@ class Together:
             if queue is None:
                 self._queues[kind] = deque()
             else:
+                me.turn = threading.Event()
                 queue.append(me)
-        if queue is not None:
+        if me.turn is not None:
             me.turn.wait()
         if me.keys is None and me.failure is None:
             self._lead(kind, me, make)
@@ -65,7 +67,7 @@ class Together:
         finally:
             self._hand_over(kind)
             for caller in group[1:]:
-                caller.turn.set()
+                _wake(caller)
 
     def _followers(self, kind: Hashable, number: int) -> list[_Caller]:
         """Those whose keys can be made along with the leader's `number`, in the order in which they came."""
@@ -80,6 +82,11 @@ class Together:
     def _hand_over(self, kind: Hashable) -> None:
         with self._lock:
             if self._queues[kind]:
-                self._queues[kind].popleft().turn.set()
+                _wake(self._queues[kind].popleft())
             else:
                 del self._queues[kind]
+
+
+def _wake(caller: _Caller) -> None:
+    if caller.turn is not None:
+        caller.turn.set()

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
 
 class Journal:
     """An append-only file of events. Thread-safe; each line is written by one system call.
@@ -31,7 +33,7 @@ class Journal:
         for key, value in facts.items():
             _refuse_secrets(value, key)
         line = {"time": round(time.time(), 6), "mono": round(time.monotonic(), 6), "who": self._who, "event": name}
-        data = (json.dumps(line | facts, separators=(",", ":"), allow_nan=False) + "\n").encode()
+        data = (_ENCODER.encode(line | facts) + "\n").encode()
         with self._lock:
             os.write(self._fd, data)
 

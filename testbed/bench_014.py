@@ -7,6 +7,7 @@ KME alternate, so that a busy moment hits both.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import subprocess
 import sys
@@ -30,6 +31,7 @@ _LINKS = [("a-b/1", "a", "b")]
 _MASTER, _SLAVE = str(uuid.uuid4()), str(uuid.uuid4())
 # Keys in a request, and bytes a slot that the QC makes: more than is used, but to store them costs the nodes time, too.
 _BYTES_PER_SLOT = {1: 60_000, 64: 1_000_000}
+_MODES = ("basic", "qkp")  # one key at a time, and keys made ahead
 _CLIENTS = (1, 4, 16)
 _SIZE_BITS = 256
 _ROUNDS = 5
@@ -68,13 +70,15 @@ def _measure(directory: RunDirectory) -> int:
         _wait_for_keys(credentials, keys)
         print(f"014 load: keys of {_SIZE_BITS} bits over one hop, {_ROUNDS} rounds of {_ROUND_S:g} s each, medians")
         rows = []
-        for number, rate in _BYTES_PER_SLOT.items():
-            _set_rate(stack, rate)
-            rows += [_row(credentials, keys, bare, number=number, clients=clients) for clients in _CLIENTS]
+        for mode, (number, rate) in itertools.product(_MODES, _BYTES_PER_SLOT.items()):
+            _tell_controller(stack, "PATCH", "parameters", {"mode": mode})
+            _tell_controller(stack, "PUT", f"qcs/{_LINKS[0][0]}/rate", {"low": rate, "high": rate})
+            time.sleep(_SETTLE_S)
+            rows += [(mode, *_row(credentials, keys, bare, number=number, clients=n)) for n in _CLIENTS]
     finally:
         with undisturbed():
             stack.stop()
-    header = ("number", "clients", "keys/s", "requests/s", "bare requests/s", "ratio", "lowest", "highest")
+    header = ("mode", "number", "clients", "keys/s", "requests/s", "bare requests/s", "ratio", "lowest", "highest")
     print(table(header, rows), end="", flush=True)
     return 0
 
@@ -91,13 +95,13 @@ def _start(stack: Stack) -> str:
     return f"https://{LOOPBACK}:{port}/"
 
 
-def _set_rate(stack: Stack, bytes_per_slot: int) -> None:
+def _tell_controller(stack: Stack, method: str, what: str, body: dict[str, object]) -> None:
     operator = stack.caller(Role.OPERATOR, "operator")
-    url = f"https://{LOOPBACK}:{stack.controller_port}/qkd/v1/qcs/{_LINKS[0][0]}/rate"
-    body = {"low": bytes_per_slot, "high": bytes_per_slot}
-    operator.request("PUT", url, to=Identity(Role.CONTROLLER, "ctl"), body=body)
+    url = f"https://{LOOPBACK}:{stack.controller_port}/qkd/v1/{what}"
+    reply = operator.request(method, url, to=Identity(Role.CONTROLLER, "ctl"), body=body)
     operator.close()
-    time.sleep(_SETTLE_S)
+    if not reply.ok:
+        raise UserError(reply.message)
 
 
 def _wait_for_keys(credentials: Credentials, url: str) -> None:
