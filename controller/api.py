@@ -16,6 +16,7 @@ from etsi.errors import Malformed
 from etsi.gs004 import qos
 from mtls.identity import Role
 from mtls.serve import Problem, allow, caller, error_body, json_body, new_app
+from telemetry.metrics import CONTENT_TYPE
 
 _MAX_QCS = 4096
 _MAX_BYTES = 1 << 50
@@ -136,6 +137,11 @@ def _add_operator_routes(
             "key_sessions": len(sessions.all()),
             "parameters": sessions.parameters.to_json(),
         }
+
+    @app.get("/metrics")
+    @allow(Role.OPERATOR)
+    def figures() -> Response:
+        return Response(sessions.metrics.page(), content_type=CONTENT_TYPE)
 
     @app.get("/qkd/v1/parameters")
     @allow(Role.OPERATOR)

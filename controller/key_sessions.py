@@ -27,6 +27,7 @@ from controller.parameters import Parameters, changed
 from controller.paths import PATH_POLICIES, Path
 from etsi.gs004 import QoS
 from telemetry.journal import Journal
+from telemetry.metrics import ControllerMetrics
 
 Pair = tuple[str, str]  # master SAE, slave SAE
 Place = tuple[Pair, bool]  # whether implicit
@@ -105,6 +106,7 @@ class KeySessions:
         self._journal = journal
         self._half_open_timeout_s = half_open_timeout_s
         self._now = now
+        self.metrics = ControllerMetrics(self.states, lambda: len(graph.nodes()))
         self._lock = threading.Condition()
         self._book: dict[Place, KeySession] = {}
         self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_REFUSALS)
@@ -231,6 +233,10 @@ class KeySessions:
         with self._lock:
             return sorted(self._book.values(), key=lambda s: s.since)
 
+    def states(self) -> dict[str, int]:
+        """How many sessions are in each state."""
+        return dict(collections.Counter(session.state for session in self.all()))
+
     def refusals(self) -> list[dict[str, Any]]:
         """The last refusals, the oldest first."""
         with self._lock:
@@ -258,6 +264,7 @@ class KeySessions:
             session.state = OPEN
             session.opened_at = time.time()
             self._lock.notify_all()
+        self.metrics.admitted(informed - started)
         timings_ms = {
             "path_chosen": round((chosen - started) * 1000, 3),
             "agents_informed": round((informed - started) * 1000, 3),
@@ -308,6 +315,7 @@ class KeySessions:
             self._lock.notify_all()
             self._refusals.append({"time": time.time(), **facts})
         self._journal.event("application_refused", **facts)
+        self.metrics.refused(str(error.facts.get("cause", "unknown")))
 
     def _urls(self, session: KeySession) -> dict[str, str]:
         urls = {}

@@ -23,6 +23,7 @@ from node.relay import Relay
 from node.sessions import Sessions
 from node.shared_db import SharedDatabase
 from telemetry.journal import Journal
+from telemetry.metrics import NodeMetrics
 
 _LAST_CALL_S = 1.5
 
@@ -61,10 +62,13 @@ def main(path: Path) -> int:
         options, controller=controller, store=store, shared=shared, sessions=sessions, implicit=implicit,
         requested=requested, journal=journal, parameters=parameters, kme=kme, set_rate=blocks.set_rate,
     )  # fmt: skip
+    metrics = NodeMetrics(
+        lambda: [(h.qc, h.stored, h.generated, h.used, h.expired) for h in store.held()], kme.pooled
+    )
     servers = [
-        Server(kme_http.make_app(kme, agent, journal), options.host, options.kme_port, options.credentials),
+        Server(kme_http.make_app(kme, agent, journal, metrics), options.host, options.kme_port, options.credentials),
         Server(
-            agent_http.make_app(agent, relay, sessions, store, journal=journal),
+            agent_http.make_app(agent, relay, sessions, store, journal=journal, metrics=metrics),
             options.host,
             options.agent_port,
             options.credentials,

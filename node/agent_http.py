@@ -16,15 +16,19 @@ from node.key_stream import KeyStore
 from node.relay import Relay
 from node.sessions import Sessions, parse
 from telemetry.journal import Journal
+from telemetry.metrics import CONTENT_TYPE, NodeMetrics
 
 
-def make_app(agent: Agent, relay: Relay, sessions: Sessions, store: KeyStore, *, journal: Journal) -> Flask:
+def make_app(
+    agent: Agent, relay: Relay, sessions: Sessions, store: KeyStore, *, journal: Journal, metrics: NodeMetrics
+) -> Flask:
     """The application on the agent's port."""
     app = new_app("agent")
 
     @app.errorhandler(KeyFailure)
     def on_failure(error: KeyFailure) -> Response:
         journal.event("relay_failed", **error.details())
+        metrics.relay_failed(error.cause)
         return error_body(error.status, str(error), error.details())
 
     @app.put("/qkd/v1/key_sessions/<ksid>")
@@ -53,6 +57,11 @@ def make_app(agent: Agent, relay: Relay, sessions: Sessions, store: KeyStore, *,
     def accept_keys(request_id: str) -> tuple[str, int]:
         relay.accept_keys(caller().name, uuid_text(request_id, "request"), json_body())
         return "", 204
+
+    @app.get("/metrics")
+    @allow(Role.OPERATOR)
+    def figures() -> Response:
+        return Response(metrics.page(), content_type=CONTENT_TYPE)
 
     @app.get("/qkd/v1/status")
     @allow(Role.OPERATOR, Role.CONTROLLER)

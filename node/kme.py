@@ -164,6 +164,10 @@ class Kme:
                 source = "refill"
         raise MaterialExpired("keys made ahead expire faster than they are made", qc=session.qcs[0], node=self.name)
 
+    def pooled(self) -> dict[str, int]:
+        """How many keys made ahead wait here, by the first QC of their path."""
+        return self._pool.levels()
+
     def on_slot(self, qc: str, slot: int) -> None:
         """A QC began a slot: pooled keys of sessions that begin with it grew older."""
         self._pool.expire(qc, slot, self._parameters().ttl_slots)

@@ -21,6 +21,7 @@ from node.agent import Agent
 from node.failures import KeyFailure
 from node.kme import Kme, Unauthorized
 from telemetry.journal import Journal
+from telemetry.metrics import NodeMetrics
 
 _SIDES = ("master", "slave")
 
@@ -32,8 +33,8 @@ class _SaeId(BaseConverter):
     part_isolating = False
 
 
-def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
-    """The KME's application. Every key and every failure lands in `journal` with its delivery time."""
+def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> Flask:
+    """The KME's application. Every key and every failure lands in `journal` and `metrics` with its delivery time."""
     app = new_app("kme")
     app.url_map.converters["sae_id"] = _SaeId
 
@@ -70,10 +71,12 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
             delivery = kme.get_keys(session, wanted)
         except KeyFailure as failure:
             journal.event("key_failed", request="enc_keys", **(facts | failure.details()))
+            metrics.failed("enc_keys", failure.cause)
             raise
         facts |= {"size_bits": wanted.size, "source": delivery.source}
         answer = _json(gs014.key_container(delivery.keys))
-        _delivered(journal, "enc_keys", [k for k, _ in delivery.keys], facts)
+        duration_s = _delivered(journal, "enc_keys", [k for k, _ in delivery.keys], facts)
+        metrics.delivered("enc_keys", len(delivery.keys), duration_s, mode=facts["mode"], hops=session.hops)
         return answer
 
     @app.route("/api/v1/keys/<sae_id:master>/dec_keys", methods=["GET", "POST"])
@@ -89,9 +92,11 @@ def make_app(kme: Kme, agent: Agent, journal: Journal) -> Flask:
             keys = kme.get_keys_by_id(slave, master, key_ids)
         except KeyFailure as failure:
             journal.event("key_failed", request="dec_keys", key_ids=key_ids, **facts, **failure.details())
+            metrics.failed("dec_keys", failure.cause)
             raise
         answer = _json(gs014.key_container(keys))
-        _delivered(journal, "dec_keys", key_ids, facts)
+        duration_s = _delivered(journal, "dec_keys", key_ids, facts)
+        metrics.delivered("dec_keys", len(keys), duration_s)
         return answer
 
     add_session_routes(app, kme, agent)
@@ -140,7 +145,10 @@ def _json(document: dict[str, Any]) -> Response:
     return Response(json.dumps(document, separators=(",", ":")), content_type="application/json")
 
 
-def _delivered(journal: Journal, kind: str, key_ids: Sequence[str], facts: dict[str, Any]) -> None:
-    """The paper's delivery time: from the arrival of the request at the node until its answer is ready."""
-    duration_ms = round((time.monotonic() - arrived()) * 1000, 3)
-    journal.event("key_delivered", request=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
+def _delivered(journal: Journal, kind: str, key_ids: Sequence[str], facts: dict[str, Any]) -> float:
+    """The paper's delivery time in seconds: from the arrival of the request until its answer is ready."""
+    duration_s = time.monotonic() - arrived()
+    journal.event(
+        "key_delivered", request=kind, key_ids=list(key_ids), duration_ms=round(duration_s * 1000, 3), **facts
+    )
+    return duration_s

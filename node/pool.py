@@ -49,6 +49,15 @@ class Pool:
                 return None
             return [waiting.popleft()[:2] for _ in range(number)]
 
+    def levels(self) -> dict[str, int]:
+        """How many keys wait, by the QC that is their clock."""
+        with self._lock:
+            found: dict[str, int] = {}
+            for place, keys in self._keys.items():
+                qc = self._clocks[place]
+                found[qc] = found.get(qc, 0) + len(keys)
+            return found
+
     def drop(self, ksid: str) -> None:
         """Erase all keys of a session that ended."""
         with self._lock:

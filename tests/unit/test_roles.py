@@ -34,6 +34,7 @@ EXPECTED = {
         "POST /qkd/v1/relay/<request_id>": {NODE},
         "POST /qkd/v1/relay/<request_id>/keys": {NODE},
         "GET /qkd/v1/status": {OPERATOR, CONTROLLER},
+        "GET /metrics": {OPERATOR},
     },
     "controller": {
         "PUT /qkd/v1/nodes/<name>": {NODE},
@@ -43,6 +44,7 @@ EXPECTED = {
         "POST /qkd/v1/implicit_sessions": {NODE},
         "DELETE /qkd/v1/key_sessions/<ksid>": {NODE, OPERATOR},
         "GET /qkd/v1/status": {OPERATOR},
+        "GET /metrics": {OPERATOR},
         "GET /qkd/v1/links": {OPERATOR},
         "GET /qkd/v1/key_sessions": {OPERATOR},
         "GET /qkd/v1/refusals": {OPERATOR},
@@ -61,8 +63,8 @@ EXPECTED = {
     },
 }
 APPS = {
-    "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY),
-    "agent": lambda: agent_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY, journal=NOBODY),
+    "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY),
+    "agent": lambda: agent_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY, journal=NOBODY, metrics=NOBODY),
     "controller": lambda: api.make_app(NOBODY, NOBODY, NOBODY),
     "sae": lambda: sae_http.make_app(NOBODY),
 }
