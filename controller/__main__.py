@@ -17,6 +17,7 @@ from controller.agents import Agents
 from controller.api import make_app
 from controller.graph import Graph
 from controller.key_sessions import KeySessions
+from controller.store import Store
 from mtls.call import Caller
 from mtls.server import Server
 from telemetry.journal import Journal
@@ -43,8 +44,9 @@ def main(path: Path) -> int:
         switches, watched = _start_openflow(options.openflow)
         graph = Graph()
         agents = Agents(Caller(options.credentials, connections=32))
+        store = Store(options.directory / "controller.db")
         sessions = KeySessions(
-            graph, agents, options.parameters, journal, half_open_timeout_s=options.half_open_timeout_s
+            graph, agents, options.parameters, journal, store, half_open_timeout_s=options.half_open_timeout_s
         )
         app = make_app(graph, sessions, switches)
         server = Server(app, options.host, options.port, options.credentials, threads=32)

@@ -53,6 +53,10 @@ class Agents:
         """Tell one node, which started anew, of a session; does not wait."""
         self._pool.submit(self._call, "PUT", node, url, ksid, document)
 
+    def recall(self, node: str, url: str, ksid: str) -> None:
+        """Have one node forget a session that it may have heard of; does not wait."""
+        self._pool.submit(self._call, "DELETE", node, url, ksid, None)
+
     def close(self) -> None:
         """Drop what is not under way yet."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -121,8 +121,13 @@ class Graph:
         with self.lock:
             if qc not in self.qcs():
                 return False
-            self._rates[qc] = low, high
+            self.want_rate(qc, low, high)
             return True
+
+    def want_rate(self, qc: str, low: int, high: int) -> None:
+        """Want a rate of a QC that may not be known yet."""
+        with self.lock:
+            self._rates[qc] = low, high
 
     def rates_at(self, node: str) -> dict[str, list[int]]:
         """The rates wanted of that node's QCs."""

@@ -5,6 +5,9 @@
     (nothing) --a master's first request for keys--> configuring, for both sides at once: an implicit session
                                                        configuring --refused, no path, agent silent--> (nothing)
 
+What is configured and what is open is kept in a store: a controller that is killed goes on with the open sessions, and
+has the agents forget those that it was about to open or to end.
+
 An implicit session serves applications that know GS QKD 014 and no sessions. It gives way to one that both sides
 register. Path and admission are decided one session at a time, under the graph's lock; agents are informed outside of
 it.
@@ -25,14 +28,17 @@ from controller.agents import AgentFailed, Agents
 from controller.graph import Graph, UnknownNode
 from controller.parameters import Parameters, changed
 from controller.paths import PATH_POLICIES, Path
+from controller.store import Store
 from etsi.gs004 import QoS
+from etsi.gs004 import qos as qos_of
 from telemetry.journal import Journal
 from telemetry.metrics import ControllerMetrics
 
 Pair = tuple[str, str]  # master SAE, slave SAE
 Place = tuple[Pair, bool]  # whether implicit
 
-WAITING, CONFIGURING, OPEN = "waiting", "configuring", "open"
+WAITING, CONFIGURING, OPEN, ENDING = "waiting", "configuring", "open", "ending"
+_PARAMETERS, _RATES = "parameters", "rates"
 _KEPT_REFUSALS = 100
 
 
@@ -62,6 +68,16 @@ class KeySession:
     mode: str = ""
     path: Path | None = None
     opened_at: float | None = None  # wall clock
+
+    @classmethod
+    def stored(cls, document: Mapping[str, Any], since: float) -> KeySession:
+        """A session out of the store."""
+        path = Path(tuple(document["path"]), tuple(document["qcs"]))
+        return cls(
+            document["ksid"], (document["master_sae"], document["slave_sae"]), qos_of(document["qos"]), since,
+            nodes={"master": path.nodes[0], "slave": path.nodes[-1]}, implicit=document["implicit"],
+            state=document["state"], mode=document["mode"], path=path, opened_at=document["opened_at"],
+        )  # fmt: skip
 
     @property
     def place(self) -> Place:
@@ -96,20 +112,25 @@ class KeySessions:
         agents: Agents,
         parameters: Parameters,
         journal: Journal,
+        store: Store,
         *,
         half_open_timeout_s: float,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.parameters = parameters
+        # What was changed while the network ran counts for more than what it was started with.
+        self.parameters = changed(parameters, store.setting(_PARAMETERS))
         self._graph = graph
         self._agents = agents
         self._journal = journal
+        self._store = store
         self._half_open_timeout_s = half_open_timeout_s
         self._now = now
         self.metrics = ControllerMetrics(self.states, lambda: len(graph.nodes()))
         self._lock = threading.Condition()
         self._book: dict[Place, KeySession] = {}
         self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_REFUSALS)
+        self._unsettled: dict[str, set[str]] = {}  # KSIDs that are not open, and the nodes that may think otherwise
+        self._recall()
 
     def register(self, node: str, pair: Pair, side: str, qos: QoS) -> tuple[KeySession, dict[str, float] | None]:
         """One side's registration: the session, and how long its steps took in ms once it is open; SessionError."""
@@ -189,7 +210,9 @@ class KeySessions:
         return True
 
     def _end(self, session: KeySession, *, by: str) -> None:
+        self._store.put_session(session.ksid, session.to_json() | {"state": ENDING})
         self._agents.remove(self._urls(session), session.ksid)
+        self._store.remove_session(session.ksid)
         self._journal.event("ksid_released", ksid=session.ksid, by=by)
 
     def expire(self) -> None:
@@ -206,6 +229,7 @@ class KeySessions:
         """Change what `document` names; Malformed. Running sessions go on under the new parameters."""
         with self._graph.lock:
             self.parameters = changed(self.parameters, document)
+            self._store.put_setting(_PARAMETERS, self.parameters.to_json())
         self._journal.event("parameters", **self.parameters.to_json())
         return self.parameters
 
@@ -213,6 +237,7 @@ class KeySessions:
         """Have a QC make low to high bytes a slot; False if there is no such QC."""
         known = self._graph.set_rate(qc, low, high)
         if known:
+            self._store.put_setting(_RATES, self._store.setting(_RATES) | {qc: [low, high]})
             self._journal.event("rate", qc=qc, low=low, high=high)
         return known
 
@@ -224,9 +249,22 @@ class KeySessions:
     def remind(self, node: str) -> None:
         """Tell a node that registered (again) of the open sessions over it."""
         url = self._graph.node(node).agent_url
+        for ksid in self._to_recall(node):
+            self._agents.recall(node, url, ksid)
         for session in self.all():
             if session.state == OPEN and session.path is not None and node in session.path.nodes:
                 self._agents.remind(node, url, session.ksid, session.to_agents())
+
+    def _to_recall(self, node: str) -> list[str]:
+        """Sessions that the node is to forget; those that all nodes of their path were told of are settled."""
+        with self._lock:
+            found = [ksid for ksid, nodes in self._unsettled.items() if node in nodes]
+            for ksid in found:
+                self._unsettled[ksid].discard(node)
+                if not self._unsettled[ksid]:
+                    del self._unsettled[ksid]
+                    self._store.remove_session(ksid)
+        return found
 
     def all(self) -> list[KeySession]:
         """All sessions, the oldest first."""
@@ -242,11 +280,23 @@ class KeySessions:
         with self._lock:
             return list(self._refusals)
 
+    def _recall(self) -> None:
+        """Take up what the store has."""
+        for qc, (low, high) in self._store.setting(_RATES).items():
+            self._graph.want_rate(qc, low, high)
+        for document in self._store.sessions():
+            if document["state"] == OPEN:
+                session = KeySession.stored(document, self._now())
+                self._book[session.place] = session
+            else:
+                self._unsettled[document["ksid"]] = set(document["path"])
+
     def _open(self, session: KeySession) -> dict[str, float]:
         started = self._now()
         try:
             self._choose(session)
             chosen = self._now()
+            self._store.put_session(session.ksid, session.to_json())
             self._agents.configure(self._urls(session), session.ksid, session.to_agents())
         except AgentFailed as error:
             failure = SessionError(503, str(error), cause="agent_unreachable", node=error.node)
@@ -263,6 +313,7 @@ class KeySessions:
         with self._lock:
             session.state = OPEN
             session.opened_at = time.time()
+            self._store.put_session(session.ksid, session.to_json())
             self._lock.notify_all()
         self.metrics.admitted(informed - started)
         timings_ms = {
@@ -281,6 +332,9 @@ class KeySessions:
         parameters = self.parameters
         with self._graph.lock:
             graph = self._graph.topology()
+            unknown = sorted(set(session.nodes.values()) - set(graph))
+            if unknown:
+                raise SessionError(503, f"node {unknown[0]} is not known to the controller (yet)", cause="unknown_node")
             path = PATH_POLICIES[parameters.path_policy](graph, session.nodes["master"], session.nodes["slave"])
             if path is None:
                 ends = f"{session.nodes['master']} and {session.nodes['slave']}"
@@ -312,6 +366,7 @@ class KeySessions:
         facts = {"master_sae": session.pair[0], "slave_sae": session.pair[1], "message": str(error), **error.facts}
         with self._lock:
             self._book.pop(session.place, None)
+            self._store.remove_session(session.ksid)
             self._lock.notify_all()
             self._refusals.append({"time": time.time(), **facts})
         self._journal.event("application_refused", **facts)

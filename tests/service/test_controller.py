@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from mtls.authority import Authority
-from mtls.call import Caller, Reply
+from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 from mtls.serve import Problem, allow, json_body, new_app
 from mtls.server import Server
@@ -320,6 +320,80 @@ def test_restarted_node_is_told_of_its_sessions_again(world):
     assert eventually(lambda: ("PUT", ksid) in [t[:2] for t in world.agents["c"].told[before:]])
 
 
+def restarted(world: World) -> None:
+    """kill -9 of the controller, and its restart; no node has registered yet."""
+    assert world.process is not None
+    world.process.kill()
+    world.start().wait_ready()
+
+
+def open_sessions(world: World) -> dict[str, Any]:
+    """Those that both sides have registered, by KSID."""
+    return {s["ksid"]: s for s in world.operator("key_sessions")["key_sessions"] if s["state"] == "open"}
+
+
+def test_killed_controller_goes_on_with_what_was_open_and_set(world):
+    """Sessions with path and mode, parameters, rates; an end is as final as before."""
+    closed, kept = world.open("a", "c")["ksid"], world.open("a", "d")
+    world.call(Role.OPERATOR, "op", "DELETE", f"/qkd/v1/key_sessions/{closed}")
+    set_parameters(world, ttl_slots=20)
+    world.call(Role.OPERATOR, "op", "PUT", "/qkd/v1/qcs/ab/rate", {"low": 7, "high": 8})
+    before = open_sessions(world)
+    try:
+        restarted(world)
+
+        assert open_sessions(world) == before
+        assert before[kept["ksid"]]["path"] == kept["path"]
+        assert closed not in before
+        assert world.operator("parameters")["ttl_slots"] == 20
+        assert world.register("a").body["rates"]["ab"] == [7, 8]
+    finally:
+        set_parameters(world, ttl_slots=15)
+        for name in LINKS:
+            world.register(name)
+
+
+def test_killed_controller_opens_no_session_over_nodes_that_it_does_not_know_yet(world):
+    """A clear error, and no path that leads around them; once they have registered it goes on."""
+    restarted(world)
+    try:
+        refused = implicit(world, "a", new_pair(), "d")
+
+        assert (refused.status, refused.detail("cause")) == (503, "unknown_node")
+        assert "node a is not known" in refused.message
+    finally:
+        for name in LINKS:
+            world.register(name)
+    assert implicit(world, "a", new_pair(), "d").ok
+
+
+def test_session_that_was_being_opened_when_the_controller_was_killed_is_forgotten_by_all(world):
+    """Nobody was given its KSID: agents that heard of it are told that it is over."""
+    pair = new_pair()
+    world.agents["b"].delay_s = 3.0
+    before = len(world.agents["c"].told)
+    try:
+        opening = threading.Thread(target=ask_in_vain, args=(world, pair))
+        opening.start()
+        assert eventually(lambda: len(world.agents["c"].told) > before)
+        (_, ksid, _) = world.agents["c"].told[before]
+        restarted(world)
+        opening.join()
+    finally:
+        world.agents["b"].delay_s = 0.0
+        for name in LINKS:
+            world.register(name)
+
+    assert ksid not in {s["ksid"] for s in world.operator("key_sessions")["key_sessions"]}
+    assert eventually(lambda: ("DELETE", ksid) in [t[:2] for t in world.agents["c"].told[before:]])
+
+
+def ask_in_vain(world: World, pair: tuple[str, str]) -> None:
+    """A request for a session, which gets no answer."""
+    with pytest.raises(Unreachable):
+        implicit(world, "b", pair, "c")
+
+
 def test_status_of_an_unknown_node_is_404(world):
     """So that it registers with a controller that was restarted."""
     world.agents.setdefault("stranger", world.agents["a"])
@@ -525,7 +599,7 @@ def test_implicit_session_beside_a_registration_that_waits(world):
 
 @pytest.mark.parametrize(
     ("slave_node", "caller", "status", "cause"),
-    [("a", "a", 400, "same_node"), ("b", "c", 401, None), ("nowhere", "a", 503, "no_path")],
+    [("a", "a", 400, "same_node"), ("b", "c", 401, None), ("nowhere", "a", 503, "unknown_node")],
 )
 def test_implicit_session_that_cannot_be_is_refused(world, slave_node, caller, status, cause):
     """SAEs of one site, a node that speaks for another, a node that there is not."""

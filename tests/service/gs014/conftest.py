@@ -35,11 +35,19 @@ class Kmes:
         self.stack = stack
         self.ids = {name: str(uuid.uuid4()) for name in HOMES}
         stack.start_postgres()
-        stack.start_controller()
+        self.start_controller()
         stack.start_nodes(LINKS, {self.ids[name]: node for name, node in HOMES.items()})
         self.qcs = stack.start_qcs(LINKS, low=BYTES_PER_SLOT, high=BYTES_PER_SLOT, slot_s=0.5)
         self.operator = Caller(stack.issue(Role.OPERATOR, "operator"))
         self.saes = {name: self.sae(self.ids[name], node) for name, node in HOMES.items()}
+
+    def start_controller(self) -> None:
+        """Start the controller (again)."""
+        self.ctl = self.stack.start_controller()
+
+    def kill_controller(self) -> None:
+        """kill -9."""
+        self.ctl.kill()
 
     def sae(self, sae_id: str, node: str) -> Sae:
         """An SAE of that ID, with a certificate of this network, as a client of that node's KME."""

@@ -42,6 +42,25 @@ def test_idle_session_ends_and_the_next_request_opens_another(kmes, adam, carol)
     assert second["ksid"] != first["ksid"]
 
 
+def test_while_the_controller_is_away_running_pairs_get_keys_and_new_ones_a_clear_503(kmes, alice, adam, bob, carol):
+    """kill -9, and a restart: the sessions are the same, and new ones open again without help."""
+    assert alice.get(carol.id).status == 200
+    (before,) = sessions(kmes, alice, carol)
+    kmes.kill_controller()
+    try:
+        assert alice.get(carol.id).status == 200
+        refused = bob.get(adam.id)
+        assert refused.status == 503
+        assert {"cause": "controller_unreachable"} in refused.body["details"]
+    finally:
+        kmes.start_controller()
+
+    wait_until(lambda: bob.get(adam.id).status == 200)
+    assert alice.get(carol.id).status == 200
+    assert before["ksid"] in {s["ksid"] for s in kmes.controller("GET", "key_sessions")["key_sessions"]}
+    assert sessions(kmes, alice, carol) == [before]
+
+
 def test_pair_that_is_not_admitted_gets_503_with_the_reason_and_others_go_on(kmes, bob, mallory, carol):
     """Equation 1 decides on these sessions, too: what was asked of a QC lately leaves nothing for another one."""
     for _ in range(20):
