@@ -14,11 +14,11 @@ from pathlib import Path
 
 from controller import config
 from controller.agents import Agents
-from controller.api import make_app
+from controller.api import known_agents, make_app
+from controller.follower import Followers
 from controller.graph import Graph
 from controller.key_sessions import KeySessions
 from controller.store import Store
-from mtls.call import Caller
 from mtls.server import Server
 from telemetry.journal import Journal
 
@@ -43,17 +43,20 @@ def main(path: Path) -> int:
     try:
         switches, watched = _start_openflow(options.openflow)
         graph = Graph()
-        agents = Agents(Caller(options.credentials, connections=32))
+        agents = Agents(options.credentials)
         store = Store(options.directory / "controller.db")
         sessions = KeySessions(
             graph, agents, options.parameters, journal, store, half_open_timeout_s=options.half_open_timeout_s
         )
-        app = make_app(graph, sessions, switches)
+        followers = Followers(graph, agents, sessions, journal)
+        app = make_app(graph, sessions, followers, agents, store, switches=switches)
         server = Server(app, options.host, options.port, options.credentials, threads=32)
         server.start()
     except OSError as error:
         print(f"controller: {error.strerror}", file=sys.stderr)
         return 2
+    for agent in known_agents(dict(options.agents), store):
+        followers.follow(agent)
     journal.event("started", port=server.port)
     print("ready", flush=True)
     while not stop.wait(_WATCH_S):
@@ -62,6 +65,7 @@ def main(path: Path) -> int:
             # The framework only logs such a death; a controller without switches must not look alive.
             print(f"controller: the OpenFlow part died ({', '.join(dead)})", file=sys.stderr)
             return 1
+    followers.stop()
     agents.close()
     journal.event("stopped")
     return 0

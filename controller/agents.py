@@ -1,73 +1,173 @@
-"""The controller's word to the agents: a key session configured or removed on all nodes of its path, in parallel."""
+"""The controller's word to the agents, in RESTCONF (RFC 8040): read a node, configure it, many nodes in parallel."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-from mtls.call import Caller, Unreachable
+from etsi import gs015, gs015_testbed
+from mtls.call import Caller, Reply, Unreachable
+from mtls.credentials import Credentials
+from mtls.events import Listener
 from mtls.identity import Identity, Role
 
 # Longer than any round trip of an emulated network, shorter than an application waits for its session.
 _TIMEOUT_S = 8.0
+_DATA = "/restconf/data"
+_STREAMS = f"{_DATA}/ietf-restconf-monitoring:restconf-state/streams"
+_OPERATIONS = "/restconf/operations"
+_STANDARD = "NETCONF"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent: the node's name in its certificate, and the URL to call."""
+
+    name: str
+    url: str
+
+    @property
+    def identity(self) -> Identity:
+        """Who must answer."""
+        return Identity(Role.NODE, self.name)
 
 
 class AgentFailed(Exception):
-    """An agent did not take over a session."""
+    """An agent did not do what was asked of it."""
 
     def __init__(self, node: str, reason: str) -> None:
         super().__init__(f"the agent of node {node} did not take over the session: {reason}")
         self.node = node
+        self.reason = reason
 
 
 class Agents:
     """Calls the agents. Thread-safe."""
 
-    def __init__(self, caller: Caller, *, threads: int = 32) -> None:
-        self._caller = caller
+    def __init__(self, credentials: Credentials, *, threads: int = 32) -> None:
+        self._credentials = credentials
+        self._caller = Caller(credentials, connections=threads)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="agents")
+        # Apart from the calls, for which the steps wait.
+        self._steps = ThreadPoolExecutor(threads, thread_name_prefix="steps")
 
-    def configure(self, urls: Mapping[str, str], ksid: str, document: Mapping[str, Any]) -> None:
-        """Tell all nodes (name -> agent URL) of a session; AgentFailed, and then none of them keeps it."""
-        calls = {node: self._pool.submit(self._call, "PUT", node, url, ksid, document) for node, url in urls.items()}
-        failed = {node: reason for node, call in calls.items() if (reason := call.result())}
+    def listen(self, agent: Agent) -> tuple[Listener, bool]:
+        """Listen to the agent's notifications; whether it offers the stream with our additions. Unreachable."""
+        reply = self._get(agent, _STREAMS)
+        streams = {}
+        try:
+            for stream in reply["ietf-restconf-monitoring:streams"]["stream"]:
+                for access in stream["access"]:
+                    if access["encoding"] == "json":
+                        streams[stream["name"]] = urlsplit(access["location"]).path
+        except (KeyError, TypeError, ValueError):
+            raise Unreachable(agent.url, "the answer names no event streams") from None
+        name = next((n for n in (gs015_testbed.STREAM, _STANDARD, *streams) if n in streams), None)
+        if name is None:
+            raise Unreachable(agent.url, "it offers no event stream in JSON")
+        # The path of the location only: the agent may not know the address by which it is reached.
+        listener = Listener(self._credentials, agent.url + streams[name], agent.identity, timeout_s=_TIMEOUT_S)
+        return listener, name == gs015_testbed.STREAM
+
+    def node(self, agent: Agent) -> dict[str, Any]:
+        """The whole node, configuration and state; Unreachable, Refusal."""
+        return gs015.read_node(self._get(agent, f"{_DATA}/{gs015.NODE}"))
+
+    def additions(self, agent: Agent) -> dict[str, Any]:
+        """What our module says of the node; Unreachable, Refusal."""
+        return gs015_testbed.read_extra(self._get(agent, f"{_DATA}/{gs015_testbed.NODE}"))
+
+    def set_additions(self, agent: Agent, document: Mapping[str, Any]) -> None:
+        """Merge into the data of our module; AgentFailed."""
+        self._done(agent, "PATCH", f"{_DATA}/{gs015_testbed.NODE}", {gs015_testbed.NODE: document})
+
+    def enable(self, agent: Agent, link_id: str, *, enabled: bool) -> None:
+        """Have a link's QC generate, or stop; AgentFailed."""
+        document = {f"{gs015.MODULE}:qkd_link": [{"qkdl_id": link_id, "qkdl_enable": enabled}]}
+        self._done(agent, "PATCH", f"{_DATA}/{gs015.NODE}/qkd_links/qkd_link={link_id}", document)
+
+    def configure(self, documents: Mapping[Agent, Mapping[str, Any]]) -> None:
+        """Merge into the configuration of each node, of all at once; AgentFailed if one did not take it over."""
+        calls = {a: self._pool.submit(self._try, a, "PATCH", gs015.NODE, {gs015.NODE: d}) for a, d in documents.items()}
+        failed = {agent.name: reason for agent, call in calls.items() if (reason := call.result())}
         if failed:
-            self.remove(urls, ksid)
             node = min(failed)
             raise AgentFailed(node, failed[node])
 
-    def remove(self, urls: Mapping[str, str], ksid: str) -> None:
-        """Tell all nodes that a session is over, as far as they can be reached."""
-        calls = [self._pool.submit(self._call, "DELETE", node, url, ksid, None) for node, url in urls.items()]
-        for call in calls:
-            call.result()
+    def remove(self, resources: Mapping[Agent, Sequence[str]]) -> set[str]:
+        """Delete resources below qkd_node, at all nodes at once; the names of nodes that did not say that it is done.
 
-    def tell(self, node: str, url: str, ksid: str, document: Mapping[str, Any]) -> None:
-        """Tell one node of a session; AgentFailed."""
-        reason = self._call("PUT", node, url, ksid, document)
-        if reason:
-            raise AgentFailed(node, reason)
+        What is not there counts as deleted.
+        """
+        calls = {agent: self._pool.submit(self._delete, agent, paths) for agent, paths in resources.items()}
+        return {agent.name for agent, call in calls.items() if not call.result()}
 
-    def remind(self, node: str, url: str, ksid: str, document: Mapping[str, Any]) -> None:
-        """Tell one node, which started anew, of a session; does not wait."""
-        self._pool.submit(self._call, "PUT", node, url, ksid, document)
+    def answer(self, agent: Agent, document: Mapping[str, Any]) -> None:
+        """Say how a registration fares, as far as the agent can be reached; does not wait."""
+        path = f"{_OPERATIONS}/{gs015_testbed.APPLICATION_ANSWER}"
+        self._pool.submit(self._call, agent, "POST", path, {f"{gs015_testbed.MODULE}:input": document})
 
-    def recall(self, node: str, url: str, ksid: str) -> None:
-        """Have one node forget a session that it may have heard of; does not wait."""
-        self._pool.submit(self._call, "DELETE", node, url, ksid, None)
+    def later(self, step: Any, *arguments: Any) -> Future[Any]:
+        """Have `step` done by one of the threads."""
+        return self._steps.submit(step, *arguments)
 
     def close(self) -> None:
         """Drop what is not under way yet."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._steps, self._pool):
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _call(self, method: str, node: str, url: str, ksid: str, document: Mapping[str, Any] | None) -> str:
+    def _get(self, agent: Agent, path: str) -> Any:
+        reply = self._caller.request("GET", agent.url + path, to=agent.identity, timeout_s=_TIMEOUT_S)
+        if not reply.ok:
+            raise Unreachable(agent.url, _reason(reply))
+        return reply.body
+
+    def _call(self, agent: Agent, method: str, path: str, document: Any) -> str:
         """Why the agent did not do it; empty if it did."""
         try:
             reply = self._caller.request(
-                method, f"{url}/qkd/v1/key_sessions/{ksid}", to=Identity(Role.NODE, node), body=document,
-                timeout_s=_TIMEOUT_S,
-            )  # fmt: skip
+                method, agent.url + path, to=agent.identity, body=document, timeout_s=_TIMEOUT_S
+            )
         except Unreachable as error:
             return error.reason
-        return "" if reply.ok else reply.message
+        return "" if reply.ok or (method == "DELETE" and reply.status == 404) else _reason(reply)
+
+    def _try(self, agent: Agent, method: str, resource: str, document: Any) -> str:
+        return self._call(agent, method, f"{_DATA}/{resource}", document)
+
+    def _done(self, agent: Agent, method: str, path: str, document: Any) -> None:
+        reason = self._call(agent, method, path, document)
+        if reason:
+            raise AgentFailed(agent.name, reason)
+
+    def _delete(self, agent: Agent, paths: Sequence[str]) -> bool:
+        failed = [path for path in paths if self._try(agent, "DELETE", f"{gs015.NODE}/{path}", None)]
+        return not failed
+
+
+def _reason(reply: Reply) -> str:
+    """What an error answer of RFC 8040 says."""
+    try:
+        error = reply.body["ietf-restconf:errors"]["error"][0]
+        return str(error.get("error-message") or error["error-tag"])
+    except (KeyError, TypeError, IndexError, AttributeError):
+        return reply.message
+
+
+def refusal(
+    server: str, client: str, *, implicit: bool, status: int, message: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The input of application_answer that says why there is no association. PURE."""
+    return {
+        "server_app_id": server, "client_app_id": [client], "implicit": implicit, "state": "refused", "status": status,
+        "message": message, "fact": [{"name": k, "value": json.dumps(v)} for k, v in facts.items()],
+    }  # fmt: skip
+
+
+def waiting(server: str, client: str, *, implicit: bool) -> dict[str, Any]:
+    """The input of application_answer that says that the other side is awaited. PURE."""
+    return {"server_app_id": server, "client_app_id": [client], "implicit": implicit, "state": "waiting"}

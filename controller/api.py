@@ -1,29 +1,41 @@
-"""Routes for agents and operators. Decisions are in key_sessions.py and below."""
+"""The northbound interface: what people and tools read and change, as controller/api_openapi.py describes it.
+
+Decisions are in key_sessions.py and below; nodes are read and configured by follower.py and agents.py.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 
-from controller.graph import Graph, Report, UnknownNode
-from controller.key_sessions import KeySessions, Pair, SessionError
+from controller.agents import Agent, AgentFailed, Agents
+from controller.api_openapi import describe
+from controller.follower import Followers
+from controller.graph import Graph
+from controller.key_sessions import KeySessions, SessionError
 from controller.parameters import rate
-from etsi.checks import integer, mapping, sequence, text, uuid_text
+from controller.store import Store
+from etsi.checks import text, uuid_text
 from etsi.errors import Malformed
-from etsi.gs004 import qos
 from mtls.identity import Role
-from mtls.serve import Problem, allow, caller, error_body, json_body, new_app
+from mtls.serve import Problem, allow, error_body, json_body, new_app
 from telemetry.metrics import CONTENT_TYPE
 
-_MAX_QCS = 4096
-_MAX_BYTES = 1 << 50
-_SIDES = ("master", "slave")
+_AGENTS = "agents"
 
 
-def make_app(graph: Graph, sessions: KeySessions, switches: Callable[[], list[str]]) -> Flask:
+def make_app(
+    graph: Graph,
+    sessions: KeySessions,
+    followers: Followers,
+    agents: Agents,
+    store: Store,
+    *,
+    switches: Callable[[], list[str]],
+) -> Flask:
     """The application; `switches` names those that are connected."""
     app = new_app("controller")
 
@@ -31,108 +43,25 @@ def make_app(graph: Graph, sessions: KeySessions, switches: Callable[[], list[st
     def on_session_error(error: SessionError) -> Response:
         return error_body(error.status, str(error), error.facts)
 
-    @app.errorhandler(UnknownNode)
-    def on_unknown_node(error: UnknownNode) -> Response:
-        return error_body(404, f"node {error} is not registered", {})
+    @app.get("/qkd/v1/openapi.json")
+    @allow(Role.OPERATOR)
+    def openapi() -> dict[str, Any]:
+        return describe()
 
-    _add_agent_routes(app, graph, sessions)
-    _add_session_routes(app, sessions)
-    _add_operator_routes(app, graph, sessions, switches)
+    _add_views(app, graph, sessions, switches)
+    _add_settings(app, graph, sessions, agents)
+    _add_agents(app, graph, followers, store)
     return app
 
 
-def _add_agent_routes(app: Flask, graph: Graph, sessions: KeySessions) -> None:
-    def wanted(node: str) -> dict[str, Any]:
-        """What the node should be set to, with every answer: who missed a change hears of it a slot later."""
-        return {"parameters": sessions.parameters.for_nodes(), "rates": graph.rates_at(node)}
-
-    @app.put("/qkd/v1/nodes/<name>")
-    @allow(Role.NODE)
-    def register(name: str) -> dict[str, Any]:
-        _is_self(name)
-        body = json_body()
-        given = sequence(body.get("links"), "links", longest=_MAX_QCS)
-        links = [mapping(e, f"links[{i}]") for i, e in enumerate(given)]
-        graph.register(
-            name,
-            text(body.get("agent_url"), "agent_url", longest=2048),
-            {text(e.get("qc"), f"links[{i}].qc"): text(e.get("peer"), f"links[{i}].peer") for i, e in enumerate(links)},
-        )
-        sessions.remind(name)
-        return wanted(name)
-
-    @app.post("/qkd/v1/nodes/<name>/qc_status")
-    @allow(Role.NODE)
-    def qc_status(name: str) -> dict[str, Any]:
-        _is_self(name)
-        body = json_body()
-        slot = integer(body.get("slot"), "slot", low=0, high=1 << 62)
-        entries = sequence(body.get("qcs"), "qcs", longest=_MAX_QCS)
-        graph.report(name, slot, [_report(mapping(e, f"qcs[{i}]"), f"qcs[{i}]") for i, e in enumerate(entries)])
-        sessions.expire()
-        return wanted(name)
-
-
-def _add_session_routes(app: Flask, sessions: KeySessions) -> None:
-    @app.post("/qkd/v1/applications")
-    @allow(Role.NODE)
-    def new_app_() -> tuple[dict[str, Any], int]:
-        body = json_body()
-        node = text(body.get("node"), "node")
-        _is_self(node)
-        pair = _pair(body)
-        side = body.get("side")
-        if side not in _SIDES:
-            raise Malformed("side", "master or slave")
-        session, timings_ms = sessions.register(node, pair, side, qos(mapping(body.get("qos", {}), "qos")))
-        if timings_ms is None or session.path is None:
-            return {"status": "waiting"}, 202
-        return {
-            "ksid": session.ksid,
-            "path": list(session.path.nodes),
-            "qcs": list(session.path.qcs),
-            "timings_ms": timings_ms,
-        }, 200
-
-    @app.post("/qkd/v1/implicit_sessions")
-    @allow(Role.NODE)
-    def open_implicit() -> dict[str, Any]:
-        body = json_body()
-        node = text(body.get("node"), "node")
-        _is_self(node)
-        wanted = qos(mapping(body.get("qos", {}), "qos"))
-        session = sessions.open_implicit(node, _pair(body), text(body.get("slave_node"), "slave_node"), wanted)
-        return {"ksid": session.ksid}
-
-    @app.delete("/qkd/v1/applications")
-    @allow(Role.NODE)
-    def withdraw() -> tuple[str, int]:
-        pair = (
-            uuid_text(request.args.get("master_sae"), "master_sae"),
-            uuid_text(request.args.get("slave_sae"), "slave_sae"),
-        )
-        sessions.withdraw(caller().name, pair)
-        return "", 204
-
-    @app.delete("/qkd/v1/key_sessions/<ksid>")
-    @allow(Role.NODE, Role.OPERATOR)
-    def close(ksid: str) -> tuple[str, int]:
-        who = caller()
-        node = who.name if who.role == Role.NODE else None
-        if not sessions.close(uuid_text(ksid, "ksid"), node=node):
-            raise Problem(404, "no open key session of this KSID", ksid=ksid)
-        return "", 204
-
-
-def _add_operator_routes(
-    app: Flask, graph: Graph, sessions: KeySessions, switches: Callable[[], list[str]]
-) -> None:
+def _add_views(app: Flask, graph: Graph, sessions: KeySessions, switches: Callable[[], list[str]]) -> None:
     @app.get("/qkd/v1/status")
     @allow(Role.OPERATOR)
     def status() -> dict[str, Any]:
+        reachable = graph.reachable(graph.nodes())
         return {
             "version": importlib.metadata.version("qkd-testbed"),
-            "nodes": {name: {"slot": slot} for name, slot in graph.nodes().items()},
+            "nodes": {name: {"slot": node.slot} for name, node in reachable.items()},
             "switches": switches(),
             "key_sessions": len(sessions.all()),
             "parameters": sessions.parameters.to_json(),
@@ -143,34 +72,37 @@ def _add_operator_routes(
     def figures() -> Response:
         return Response(sessions.metrics.page(), content_type=CONTENT_TYPE)
 
-    @app.get("/qkd/v1/parameters")
+    @app.get("/qkd/v1/topology")
     @allow(Role.OPERATOR)
-    def parameters() -> dict[str, Any]:
-        return sessions.parameters.to_json()
-
-    @app.patch("/qkd/v1/parameters")
-    @allow(Role.OPERATOR)
-    def set_parameters() -> dict[str, Any]:
-        return sessions.set_parameters(json_body()).to_json()
-
-    @app.put("/qkd/v1/qcs/<path:qc>/rate")
-    @allow(Role.OPERATOR)
-    def set_rate(qc: str) -> tuple[str, int]:
-        if not sessions.set_rate(qc, *rate(json_body())):
-            raise Problem(404, "no QC of this name", qc=qc)
-        return "", 204
+    def topology() -> dict[str, Any]:
+        nodes = [
+            {
+                "name": name, "qkdn_id": node.qkdn_id, "status": "OPERATING" if node.reachable else "FAILURE",
+                "agent_url": node.agent.url, "slot": node.slot, "links": sorted(node.links),
+            }
+            for name, node in graph.nodes().items()
+        ]  # fmt: skip
+        links = [
+            {"qc": qc, "qkdl_id": link.link_id, "ends": list(link.ends), "status": link.status, "enabled": link.enabled}
+            for qc, link in graph.links().items()
+        ]
+        return {"nodes": nodes, "links": links}
 
     @app.get("/qkd/v1/links")
     @allow(Role.OPERATOR)
     def links() -> dict[str, Any]:
-        qcs = graph.qcs()
         found = []
-        for view, ends in zip(sessions.views(list(qcs)), qcs.values(), strict=True):
+        joined = graph.links()
+        for view, link in zip(sessions.views(list(joined)), joined.values(), strict=True):
             slots = max(1, view.slots)
             found.append(
                 {
                     "qc": view.qc,
-                    "ends": list(ends),
+                    "qkdl_id": link.link_id,
+                    "ends": list(link.ends),
+                    "status": link.status,
+                    "enabled": link.enabled,
+                    "qber_percent": None if link.end_a.qber_percent is None else float(link.end_a.qber_percent),
                     "generated_per_slot": round(view.generated_bytes / slots, 1),
                     "requested_per_slot": round(view.requested_bytes / slots, 1),
                     "reserved_per_slot": round(view.reserved_per_slot, 1),
@@ -190,25 +122,82 @@ def _add_operator_routes(
         return {"refusals": sessions.refusals()}
 
 
-def _is_self(node: str) -> None:
-    """A node speaks for itself only."""
-    if caller().name != node:
-        raise Problem(401, f"node {caller().name} cannot speak for node {node}")
+def _add_settings(app: Flask, graph: Graph, sessions: KeySessions, agents: Agents) -> None:
+    @app.delete("/qkd/v1/key_sessions/<ksid>")
+    @allow(Role.OPERATOR)
+    def close(ksid: str) -> tuple[str, int]:
+        if not sessions.close(uuid_text(ksid, "ksid"), node=None):
+            raise Problem(404, "no open key session of this KSID", ksid=ksid)
+        return "", 204
+
+    @app.get("/qkd/v1/parameters")
+    @allow(Role.OPERATOR)
+    def parameters() -> dict[str, Any]:
+        return sessions.parameters.to_json()
+
+    @app.patch("/qkd/v1/parameters")
+    @allow(Role.OPERATOR)
+    def set_parameters() -> dict[str, Any]:
+        return sessions.set_parameters(json_body()).to_json()
+
+    @app.put("/qkd/v1/qcs/<path:qc>/rate")
+    @allow(Role.OPERATOR)
+    def set_rate(qc: str) -> tuple[str, int]:
+        if not sessions.set_rate(qc, *rate(json_body())):
+            raise Problem(404, "no QC of this name", qc=qc)
+        return "", 204
+
+    @app.put("/qkd/v1/qcs/<path:qc>/generation")
+    @allow(Role.OPERATOR)
+    def set_generation(qc: str) -> tuple[str, int]:
+        body = json_body()
+        enabled = body.get("enabled")
+        if not isinstance(enabled, bool) or len(body) != 1:
+            raise Malformed("enabled", "true or false, and nothing else")
+        link = graph.links().get(qc)
+        if link is None:
+            raise Problem(404, "no QC of this name", qc=qc)
+        ends = graph.nodes()
+        try:
+            for name in link.ends:
+                agents.enable(ends[name].agent, link.link_id, enabled=enabled)
+        except AgentFailed as error:
+            text_ = f"the agent of node {error.node} did not take it over: {error.reason}"
+            raise Problem(503, text_, cause="agent_unreachable", node=error.node) from None
+        graph.set_enabled(link.link_id, enabled=enabled)  # at once; the agents' notifications follow
+        return "", 204
 
 
-def _pair(body: Mapping[str, Any]) -> Pair:
-    """Master and slave SAE."""
-    pair = uuid_text(body.get("master_sae"), "master_sae"), uuid_text(body.get("slave_sae"), "slave_sae")
-    if pair[0] == pair[1]:
-        raise Malformed("slave_sae", "another SAE than master_sae")
-    return pair
+def _add_agents(app: Flask, graph: Graph, followers: Followers, store: Store) -> None:
+    @app.get("/qkd/v1/agents")
+    @allow(Role.OPERATOR)
+    def agents() -> dict[str, Any]:
+        reachable = graph.reachable(graph.nodes())
+        found = followers.agents()
+        return {"agents": [{"name": n, "url": a.url, "reachable": n in reachable} for n, a in found.items()]}
+
+    @app.put("/qkd/v1/agents/<name>")
+    @allow(Role.OPERATOR)
+    def follow(name: str) -> tuple[str, int]:
+        body = json_body()
+        url = text(body.get("url"), "url", longest=2048)
+        if not url.startswith("https://") or len(body) != 1:
+            raise Malformed("url", "the agent's URL, beginning with https://, and nothing else")
+        agent = Agent(text(name, "name"), url.rstrip("/"))
+        store.put_setting(_AGENTS, store.setting(_AGENTS) | {name: agent.url})
+        followers.follow(agent)
+        return "", 204
+
+    @app.delete("/qkd/v1/agents/<name>")
+    @allow(Role.OPERATOR)
+    def forget(name: str) -> tuple[str, int]:
+        if not followers.forget(name):
+            raise Problem(404, "no agent of this name", name=name)
+        store.put_setting(_AGENTS, store.setting(_AGENTS) | {name: None})
+        return "", 204
 
 
-def _report(given: Any, field: str) -> Report:
-    return Report(
-        text(given.get("qc"), f"{field}.qc"),
-        *(
-            integer(given.get(m), f"{field}.{m}", low=0, high=_MAX_BYTES)
-            for m in ("generated_bytes", "requested_bytes", "stored_bytes")
-        ),
-    )
+def known_agents(configured: dict[str, str], store: Store) -> list[Agent]:
+    """The agents to follow at the start: those of the configuration, as changed while the controller ran."""
+    known: dict[str, str | None] = {**configured, **store.setting(_AGENTS)}
+    return [Agent(name, url.rstrip("/")) for name, url in known.items() if url is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,16 +30,17 @@ class ControllerConfig:
 
     name: str  # of this controller, as in its certificate
     host: str  # address to listen on
-    port: int  # for agents and operators
+    port: int  # for operators
     directory: Path  # its journal; nobody else's
     credentials: Credentials
     openflow: OpenFlowConfig | None  # None: somebody else forwards the classical traffic
     parameters: Parameters = field(default_factory=Parameters)  # at the start
+    agents: Mapping[str, str] = field(default_factory=dict)  # node -> URL; others can be added while it runs
     half_open_timeout_s: float = 30.0  # a session that only one side has registered is dropped after this
 
 
 _REQUIRED = ("name", "host", "port", "directory", "credentials", "openflow")
-_OPTIONAL = ("parameters", "half_open_timeout_s")
+_OPTIONAL = ("parameters", "agents", "half_open_timeout_s")
 
 
 def load(path: Path) -> ControllerConfig:
@@ -67,6 +69,10 @@ def parse(document: Any) -> ControllerConfig:
         credentials=Credentials.from_config(given["credentials"], "credentials"),
         openflow=_openflow(given["openflow"]),
         parameters=changed(Parameters(), mapping(given.get("parameters", {}), "parameters")),
+        agents={
+            text(k, "agents"): text(v, f"agents.{k}", longest=2048)
+            for k, v in mapping(given.get("agents", {}), "agents").items()
+        },
         half_open_timeout_s=number(given.get("half_open_timeout_s", 30.0), "half_open_timeout_s", low=0.1, high=3600),
     )
 

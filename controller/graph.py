@@ -1,45 +1,92 @@
-"""The QKD network as the agents report it: nodes, QCs, and how the QCs fared in the last slots. Thread-safe.
+"""The QKD network as the agents show it: nodes, QCs, and how the QCs fared in the last slots. Thread-safe.
 
-A QC is part of the graph once the nodes at both its ends have announced it. Both ends report what it generated, and
-any node may report requests to it, because a multi-hop key asks all QCs of its path from its first node.
+A QC is part of the graph once the nodes at both its ends have the physical link that it feeds. Both ends report what it
+generated, and any node may report requests to it, because a multi-hop key asks all QCs of its path from its first node.
 """
 
 from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import networkx as nx
 
 from controller.admission import QcView
+from controller.agents import Agent
+from etsi import gs015
 
 # What is kept of each QC: no TTL that makes sense for key material is longer.
 _KEPT_SLOTS = 3600
 
 
-class UnknownNode(LookupError):
-    """A node that has not registered (with this controller, since it started)."""
+@dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """A physical link as the node at one end shows it; `qc` is the name there, if it has one."""
+
+    remote: str  # qkdn_id
+    qc: str | None
+    enabled: bool
+    status: str
+    skr: int  # bit/s
+    eskr: int
+    expected_consumption: int
+    qber_percent: str | None
 
 
 @dataclass(slots=True)
 class Node:
-    """A registered node: its agent's URL, the QCs that it announced with the node at the other end, its last slot."""
+    """A node: its agent, its qkdn_id, its physical links by ID, its last slot, and whether the agent can be reached.
 
-    agent_url: str
-    links: dict[str, str]
+    `extended`: it has our module, too.
+    """
+
+    agent: Agent
+    qkdn_id: str
+    links: dict[str, LinkEnd]
+    extended: bool
+    reachable: bool = True
     slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A QC between two nodes (names in alphabetical order), and the ID of the physical link that it feeds."""
+
+    qc: str
+    link_id: str
+    a: str
+    b: str
+    end_a: LinkEnd
+    end_b: LinkEnd
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The nodes."""
+        return self.a, self.b
+
+    @property
+    def enabled(self) -> bool:
+        """Whether key generation is wanted at both ends."""
+        return self.end_a.enabled and self.end_b.enabled
+
+    @property
+    def status(self) -> str:
+        """The worse of both ends': no key comes from a link that one end has no stock of."""
+        order = ("ACTIVE", "PASSIVE", "PENDING", "OFF")
+        return max(gs015.bare(self.end_a.status), gs015.bare(self.end_b.status), key=order.index)
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What one node says of one QC for one slot, in bytes."""
+    """What one node says of one QC for one slot, in bytes; `stored_bytes` is None if it is no QC of its own."""
 
     qc: str
     generated_bytes: int
     requested_bytes: int
-    stored_bytes: int
+    stored_bytes: int | None
 
 
 @dataclass(slots=True)
@@ -60,79 +107,101 @@ class Graph:
         self.lock = threading.RLock()
         self._nodes: dict[str, Node] = {}
         self._windows: dict[str, dict[str, _Window]] = {}
-        self._rates: dict[str, tuple[int, int]] = {}
+        self._links: dict[str, Link] = {}
 
-    def register(self, name: str, agent_url: str, links: dict[str, str]) -> None:
-        """Add a node, or take over what it says now."""
+    def put(self, agent: Agent, document: Mapping[str, Any], names: Mapping[int, str], *, extended: bool) -> None:
+        """Take over what a node shows; `names`: of QCs, by the number of their interface."""
+        found = {
+            link["qkdl_id"]: _end(link, names)
+            for link in document.get("qkd_links", {}).get("qkd_link", [])
+            if link.get("qkdl_type") == gs015.PHYS
+        }
         with self.lock:
-            self._nodes[name] = Node(agent_url, links)
+            old = self._nodes.get(agent.name)
+            slot = old.slot if old is not None else 0
+            self._nodes[agent.name] = Node(agent, document["qkdn_id"], found, extended, slot=slot)
+            self._links = {link.qc: link for link in self._joined()}
+
+    def set_enabled(self, link_id: str, *, enabled: bool) -> None:
+        """A link is wanted to generate at both ends, or to stop there."""
+        with self.lock:
+            for node in self._nodes.values():
+                if link_id in node.links:
+                    node.links[link_id] = replace(node.links[link_id], enabled=enabled)
+            self._links = {link.qc: link for link in self._joined()}
+
+    def lost(self, name: str) -> None:
+        """A node's agent cannot be reached for now."""
+        with self.lock:
+            if name in self._nodes:
+                self._nodes[name].reachable = False
+
+    def remove(self, name: str) -> None:
+        """A node is no longer part of the network."""
+        with self.lock:
+            self._nodes.pop(name, None)
+            self._links = {link.qc: link for link in self._joined()}
 
     def report(self, name: str, slot: int, reports: Iterable[Report]) -> None:
-        """Take in a node's status of a slot; UnknownNode."""
+        """Take in a node's figures of a slot."""
         with self.lock:
             node = self._nodes.get(name)
             if node is None:
-                raise UnknownNode(name)
+                return
             node.slot = slot
             for r in reports:
                 window = self._windows.setdefault(r.qc, {}).setdefault(name, _Window())
                 window.entries.append((slot, r.generated_bytes, r.requested_bytes))
-                window.stored_bytes = r.stored_bytes
+                if r.stored_bytes is not None:
+                    window.stored_bytes = r.stored_bytes
 
-    def node(self, name: str) -> Node:
-        """That node; UnknownNode."""
+    def nodes(self) -> dict[str, Node]:
+        """All nodes by name."""
         with self.lock:
-            if name not in self._nodes:
-                raise UnknownNode(name)
-            return self._nodes[name]
+            return dict(sorted(self._nodes.items()))
 
-    def nodes(self) -> dict[str, int]:
-        """All nodes with the slot of their last report."""
+    def reachable(self, names: Iterable[str]) -> dict[str, Node]:
+        """Those of `names` whose agents can be reached."""
         with self.lock:
-            return {name: node.slot for name, node in sorted(self._nodes.items())}
+            return {n: self._nodes[n] for n in names if n in self._nodes and self._nodes[n].reachable}
 
-    def qcs(self) -> dict[str, tuple[str, str]]:
-        """All QCs that both ends announced, with their ends."""
+    def name(self, qkdn_id: str) -> str | None:
+        """The name of the node of that ID."""
         with self.lock:
-            return {
-                qc: (min(name, peer), max(name, peer))
-                for name, node in sorted(self._nodes.items())
-                for qc, peer in sorted(node.links.items())
-                if peer in self._nodes and self._nodes[peer].links.get(qc) == name
-            }
+            return next((name for name, node in self._nodes.items() if node.qkdn_id == qkdn_id), None)
+
+    def links(self) -> dict[str, Link]:
+        """All QCs that both ends show, by name."""
+        with self.lock:
+            return dict(sorted(self._links.items()))
 
     def topology(self) -> nx.MultiGraph[str]:
-        """A new multigraph: nodes by name, edges keyed by QC."""
+        """A new multigraph of what can be used now: nodes by name, edges keyed by QC."""
         with self.lock:
             graph: nx.MultiGraph[str] = nx.MultiGraph()
-            graph.add_nodes_from(sorted(self._nodes))
-            for qc, (a, b) in self.qcs().items():
-                graph.add_edge(a, b, key=qc)
+            graph.add_nodes_from(sorted(n for n, node in self._nodes.items() if node.reachable))
+            for qc, link in sorted(self._links.items()):
+                if link.enabled and link.a in graph and link.b in graph:
+                    graph.add_edge(link.a, link.b, key=qc)
             return graph
 
     def views(self, qcs: Sequence[str], slots: int) -> list[QcView]:
         """How each of `qcs` fared over the last `slots` slots."""
         with self.lock:
-            ends = self.qcs()
-            return [self._view(qc, ends.get(qc, ()), slots) for qc in qcs]
+            return [self._view(qc, self._links[qc].ends if qc in self._links else (), slots) for qc in qcs]
 
-    def set_rate(self, qc: str, low: int, high: int) -> bool:
-        """Want a rate of a QC, in bytes a slot; False if there is no such QC."""
-        with self.lock:
-            if qc not in self.qcs():
-                return False
-            self.want_rate(qc, low, high)
-            return True
-
-    def want_rate(self, qc: str, low: int, high: int) -> None:
-        """Want a rate of a QC that may not be known yet."""
-        with self.lock:
-            self._rates[qc] = low, high
-
-    def rates_at(self, node: str) -> dict[str, list[int]]:
-        """The rates wanted of that node's QCs."""
-        with self.lock:
-            return {qc: list(self._rates[qc]) for qc in self._nodes[node].links if qc in self._rates}
+    def _joined(self) -> list[Link]:
+        ids = {node.qkdn_id: name for name, node in self._nodes.items()}
+        found = []
+        for name, node in self._nodes.items():
+            for key, end in node.links.items():
+                peer = ids.get(end.remote)
+                if peer is None or name >= peer:
+                    continue
+                other = self._nodes[peer].links.get(key)
+                if other is not None and other.remote == node.qkdn_id:
+                    found.append(Link(end.qc or other.qc or key, key, name, peer, end, other))
+        return found
 
     def _view(self, qc: str, ends: Sequence[str], slots: int) -> QcView:
         windows = self._windows.get(qc, {})
@@ -146,3 +215,18 @@ class Graph:
         stored = min((windows[name].stored_bytes for name in ends if name in windows), default=0)
         seen = {slot for entries in recent.values() for slot, _, _ in entries}
         return QcView(qc, generated, requested, stored, len(seen))
+
+
+def _end(link: Mapping[str, Any], names: Mapping[int, str]) -> LinkEnd:
+    performance = link.get("qkdl_performance", {})
+    qber = next((p.get("value") for p in performance.get("phys_perf", []) if p["perf_type"] == gs015.QBER), None)
+    return LinkEnd(
+        remote=link.get("qkdl_remote", {}).get("qkdn_id", ""),
+        qc=names.get(link.get("qkdl_local", {}).get("qkdi_id", 0)),
+        enabled=link.get("qkdl_enable", True),
+        status=link.get("qkdl_status", gs015.PENDING),
+        skr=performance.get("skr", 0),
+        eskr=performance.get("eskr", 0),
+        expected_consumption=performance.get("expected_consumption", 0),
+        qber_percent=qber,
+    )

@@ -1,31 +1,33 @@
-"""The life of a key session, from the registration of its first side until its end.
+"""The life of a key session, from the registration of its first side until its end (GS QKD 015, clause 5.2).
 
     (nothing) --first side--> waiting --second side--> configuring --agents informed--> open --closed--> (nothing)
                               waiting --withdrawn, or too late--> (nothing)
-    (nothing) --a master's first request for keys--> configuring, for both sides at once: an implicit session
                                                        configuring --refused, no path, agent silent--> (nothing)
 
 What is configured and what is open is kept in a store: a controller that is killed goes on with the open sessions, and
 has the agents forget those that it was about to open or to end.
 
-An implicit session serves applications that know GS QKD 014 and no sessions. It gives way to one that both sides
-register. Path and admission are decided one session at a time, under the graph's lock; agents are informed outside of
-it.
+An implicit session serves applications that know GS QKD 014 and no sessions: their nodes register both sides. It gives
+way to one that the applications register. Path and admission are decided one session at a time, under the graph's
+lock; agents are informed outside of it: first the nodes of the path and the slave's, all at once, and then the
+master's node gets the KSID, so that it never asks for keys that the others know nothing of.
 """
 
 from __future__ import annotations
 
 import collections
+import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from controller import configuration
 from controller.admission import ADMISSION_POLICIES, MODES, Demand, QcView, Refused
-from controller.agents import AgentFailed, Agents
-from controller.graph import Graph, UnknownNode
+from controller.agents import Agent, AgentFailed, Agents, refusal
+from controller.graph import Graph
 from controller.parameters import Parameters, changed
 from controller.paths import PATH_POLICIES, Path
 from controller.store import Store
@@ -38,6 +40,7 @@ Pair = tuple[str, str]  # master SAE, slave SAE
 Place = tuple[Pair, bool]  # whether implicit
 
 WAITING, CONFIGURING, OPEN, ENDING = "waiting", "configuring", "open", "ending"
+MASTER, SLAVE = "master", "slave"
 _PARAMETERS, _RATES = "parameters", "rates"
 _KEPT_REFUSALS = 100
 
@@ -67,7 +70,9 @@ class KeySession:
     state: str = WAITING
     mode: str = ""
     path: Path | None = None
+    route: configuration.Route | None = None
     opened_at: float | None = None  # wall clock
+    timings_ms: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def stored(cls, document: Mapping[str, Any], since: float) -> KeySession:
@@ -76,7 +81,9 @@ class KeySession:
         return cls(
             document["ksid"], (document["master_sae"], document["slave_sae"]), qos_of(document["qos"]), since,
             nodes={"master": path.nodes[0], "slave": path.nodes[-1]}, implicit=document["implicit"],
-            state=document["state"], mode=document["mode"], path=path, opened_at=document["opened_at"],
+            state=document["state"], mode=document["mode"], path=path,
+            route=configuration.Route(document["node_ids"], document["link_ids"]),
+            opened_at=document["opened_at"], timings_ms=document["timings_ms"],
         )  # fmt: skip
 
     @property
@@ -84,14 +91,30 @@ class KeySession:
         """Where the book of sessions has it."""
         return self.pair, self.implicit
 
-    def to_agents(self) -> dict[str, Any]:
-        """The document that agents get."""
-        assert self.path is not None  # noqa: S101 - it is configured after its path was chosen
-        return {
-            "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "path": list(self.path.nodes),
-            "qcs": list(self.path.qcs), "mode": self.mode, "qos": self.qos.to_json(),
-            "implicit": self.implicit,
-        }  # fmt: skip
+    @property
+    def complete(self) -> bool:
+        """Whether both sides have registered."""
+        return len(self.nodes) == 2
+
+    def to_nodes(self, bandwidth: int) -> dict[str, dict[str, Any]]:
+        """The configuration of each node of the path, by name, as members of qkd_node. `bandwidth` in bit/s."""
+        path, route = self._chosen()
+        rate = math.ceil(self.qos.max_bps)
+        parts = dict(zip(path.nodes, configuration.links(self.ksid, route, bandwidth), strict=True))
+        for node, at_master in ((path.nodes[0], True), (path.nodes[-1], False)):
+            app = configuration.application(self.ksid, self.pair, route, at_master=at_master, rate=rate)
+            parts[node] = configuration.merged(parts[node], app)
+        return parts
+
+    def at_nodes(self) -> dict[str, list[str]]:
+        """The resources of the session at each node of its path, by name."""
+        path, _ = self._chosen()
+        ends = path.nodes[0], path.nodes[-1]
+        return {n: configuration.resources(self.ksid, len(path.qcs), end=n in ends) for n in path.nodes}
+
+    def _chosen(self) -> tuple[Path, configuration.Route]:
+        assert self.path is not None and self.route is not None  # noqa: S101, PT018 - configured after the choice
+        return self.path, self.route
 
     def to_json(self) -> dict[str, Any]:
         """The document that operators get."""
@@ -100,7 +123,13 @@ class KeySession:
             "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "state": self.state,
             "mode": self.mode, "path": path, "qcs": [] if self.path is None else list(self.path.qcs),
             "qos": self.qos.to_json(), "opened_at": self.opened_at, "implicit": self.implicit,
+            "timings_ms": self.timings_ms,
         }  # fmt: skip
+
+    def to_store(self) -> dict[str, Any]:
+        """The document that `stored` reads."""
+        _, route = self._chosen()
+        return self.to_json() | {"node_ids": list(route.nodes), "link_ids": list(route.links)}
 
 
 class KeySessions:
@@ -125,62 +154,102 @@ class KeySessions:
         self._store = store
         self._half_open_timeout_s = half_open_timeout_s
         self._now = now
-        self.metrics = ControllerMetrics(self.states, lambda: len(graph.nodes()))
+        self.rates: dict[str, tuple[int, int]] = {}
+        self._on_settings: Callable[[], None] = lambda: None
+        self.metrics = ControllerMetrics(self.states, lambda: len(graph.reachable(graph.nodes())))
         self._lock = threading.Condition()
         self._book: dict[Place, KeySession] = {}
         self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_REFUSALS)
-        self._unsettled: dict[str, set[str]] = {}  # KSIDs that are not open, and the nodes that may think otherwise
+        # Sessions that are not open, by KSID, and what nodes may still have of them: resources by node.
+        self._unsettled: dict[str, dict[str, list[str]]] = {}
         self._recall()
 
-    def register(self, node: str, pair: Pair, side: str, qos: QoS) -> tuple[KeySession, dict[str, float] | None]:
-        """One side's registration: the session, and how long its steps took in ms once it is open; SessionError."""
-        arrived = self._now()
-        self.expire()
-        with self._lock:
-            session = self._book.get((pair, False))
-            if session is None:
-                session = KeySession(str(uuid.uuid4()), pair, qos, arrived)
-                self._book[session.place] = session
-            if session.state != WAITING:
-                raise SessionError(409, "a key session of this pair is open already", cause="exists", ksid=session.ksid)
-            if session.nodes.get(side, node) != node:
-                raise SessionError(409, "another node has registered this SAE", cause="foreign")
-            if any(other == node for s, other in session.nodes.items() if s != side):
-                raise SessionError(400, "both SAEs are at the same node, which needs no QKD", cause="same_node")
-            if side == "master":
-                session.qos = qos  # the one who asks for keys says of which size and how often
-            session.nodes[side] = node
-            complete = len(session.nodes) == 2
-            if complete:
-                session.state = CONFIGURING
-        self._journal.event("application_registered", master_sae=pair[0], slave_sae=pair[1], side=side, node=node)
-        if complete:
-            self._give_way(pair)
-        return session, self._open(session) if complete else None
+    def on_settings(self, step: Callable[[], None]) -> None:
+        """Call `step` when parameters or rates have changed."""
+        self._on_settings = step
 
-    def open_implicit(self, node: str, pair: Pair, slave_node: str, qos: QoS) -> KeySession:
-        """A session for keys that the master at `node` asked for, or the open one of this pair; SessionError."""
-        nodes = {"master": node, "slave": slave_node}
-        if node == slave_node:
-            raise SessionError(400, "both SAEs are at the same node, which needs no QKD", cause="same_node")
-        with self._lock:
-            known = [s for s in (self._book.get((pair, False)), self._book.get((pair, True))) if s is not None]
-            found = next((s for s in known if s.state == OPEN), None)
-            if found is None and any(s.state == CONFIGURING for s in known):
-                raise SessionError(503, "a key session of this pair is being opened: try again", cause="opening")
-            if found is None:
-                session = KeySession(str(uuid.uuid4()), pair, qos, self._now(), nodes, implicit=True, state=CONFIGURING)
-                self._book[session.place] = session
-        if found is None:
-            self._open(session)
+    def register(self, node: str, pair: Pair, side: str | None, qos: QoS, *, implicit: bool = False) -> KeySession:
+        """One side's registration: the session, open if this side was the second one; SessionError.
+
+        Without a `side` the first of the two is the master: it was the one that asked ("server").
+        """
+        self.expire()
+        try:
+            with self._lock:
+                session, opening = self._registered(node, pair, side, qos, implicit=implicit)
+        except SessionError as error:
+            self._answer({node}, pair, error, implicit=implicit)
+            raise
+        if opening is None:  # it is open, and this node has lost it
+            self._tell_again(node, session)
             return session
-        if found.nodes != nodes:
-            raise SessionError(503, "another node has registered one of these SAEs", cause="foreign")
-        try:  # the node has lost it, or it would not ask
-            self._agents.tell(node, self._graph.node(node).agent_url, found.ksid, found.to_agents())
+        master, slave = session.pair
+        self._journal.event("application_registered", master_sae=master, slave_sae=slave, node=node, implicit=implicit)
+        if opening:
+            if not implicit:
+                self._give_way(session.pair)
+            self._open(session)
+        return session
+
+    def _registered(
+        self, node: str, pair: Pair, side: str | None, qos: QoS, *, implicit: bool
+    ) -> tuple[KeySession, bool | None]:
+        """The session with that side in it, and whether it is to be opened now; None: it is open."""
+        place: Place = pair, implicit
+        if side is None:
+            place, side = self._guessed(node, pair), self._side_of(node, pair)
+        known = self._book.get(place)
+        if implicit and known is None and (pair, False) in self._book:
+            registered = self._book[pair, False]
+            if registered.state == OPEN:
+                known = registered
+        if known is not None and known.state == OPEN and implicit and node in known.nodes.values():
+            return known, None
+        session = known or KeySession(str(uuid.uuid4()), place[0], qos, self._now(), implicit=implicit)
+        if session.state == CONFIGURING and implicit:
+            raise SessionError(503, "a key session of this pair is being opened: try again", cause="opening")
+        if session.state != WAITING:
+            raise SessionError(409, "a key session of this pair is open already", cause="exists", ksid=session.ksid)
+        if session.nodes.get(side, node) != node:
+            raise SessionError(409, "another node has registered this SAE", cause="foreign")
+        if any(other == node for s, other in session.nodes.items() if s != side):
+            raise SessionError(400, "both SAEs are at the same node, which needs no QKD", cause="same_node")
+        if side == MASTER:
+            session.qos = qos  # the one who asks for keys says of which size and how often
+        session.nodes[side] = node
+        self._book[session.place] = session
+        if session.complete:
+            session.state = CONFIGURING
+        return session, session.complete
+
+    def _guessed(self, node: str, pair: Pair) -> Place:
+        """The place of a registration that does not say which side it is: each may name itself first."""
+        turned = pair[1], pair[0]
+        waits = self._book.get((turned, False))
+        if waits is not None and waits.state == WAITING and node not in waits.nodes.values():
+            return turned, False
+        return pair, False
+
+    def _side_of(self, node: str, pair: Pair) -> str:
+        known = self._book.get(self._guessed(node, pair))
+        if known is not None and any(s == MASTER and n != node for s, n in known.nodes.items()):
+            return SLAVE
+        return MASTER
+
+    def _tell_again(self, node: str, session: KeySession) -> None:
+        try:
+            self._configure(session, [node])
         except AgentFailed as error:
-            raise SessionError(503, str(error), cause="agent_unreachable", node=error.node) from None
-        return found
+            failure = SessionError(503, str(error), cause="agent_unreachable", node=error.node)
+            self._answer({node}, session.pair, failure, implicit=True)
+            raise failure from None
+
+    def _answer(self, names: Iterable[str], pair: Pair, error: SessionError, *, implicit: bool) -> None:
+        """Tell nodes whose applications wait why there is no session, as far as they can be told."""
+        for node in self._graph.reachable(names).values():
+            if node.extended:
+                document = refusal(*pair, implicit=implicit, status=error.status, message=str(error), facts=error.facts)
+                self._agents.answer(node.agent, document)
 
     def _give_way(self, pair: Pair) -> None:
         """End the implicit session of a pair that has registered one."""
@@ -200,20 +269,37 @@ class KeySessions:
                 del self._book[session.place]
 
     def close(self, ksid: str, *, node: str | None) -> bool:
-        """End a session, on behalf of one of its ends or (None) the operator; False if there is no such session."""
+        """End a session, on behalf of one of its ends or (None) the operator; False if there is no such session.
+
+        The nodes are told when this returns, except for one of the ends: its word is taken, and they are told soon.
+        """
         with self._lock:
             session = next((s for s in self._book.values() if s.ksid == ksid and s.state == OPEN), None)
             if session is None or (node is not None and node not in session.nodes.values()):
                 return False
             del self._book[session.place]
-        self._end(session, by=node or "operator")
+        if node is None:
+            self._end(session, by="operator")
+        else:
+            self._agents.later(lambda: self._end(session, by=node))
         return True
 
     def _end(self, session: KeySession, *, by: str) -> None:
-        self._store.put_session(session.ksid, session.to_json() | {"state": ENDING})
-        self._agents.remove(self._urls(session), session.ksid)
-        self._store.remove_session(session.ksid)
+        self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
+        self._withdraw_from_nodes(session)
         self._journal.event("ksid_released", ksid=session.ksid, by=by)
+
+    def _withdraw_from_nodes(self, session: KeySession) -> None:
+        """Have all nodes of its path forget a session; those that cannot be told are when they come again."""
+        resources = session.at_nodes()
+        agents = self._agents_of(resources)
+        done = set(agents) - self._agents.remove({agent: resources[name] for name, agent in agents.items()})
+        left = {name: paths for name, paths in resources.items() if name not in done}
+        with self._lock:
+            if left:
+                self._unsettled[session.ksid] = left
+        if not left:
+            self._store.remove_session(session.ksid)
 
     def expire(self) -> None:
         """Drop sessions that only one side registered, too long ago."""
@@ -231,40 +317,47 @@ class KeySessions:
             self.parameters = changed(self.parameters, document)
             self._store.put_setting(_PARAMETERS, self.parameters.to_json())
         self._journal.event("parameters", **self.parameters.to_json())
+        self._on_settings()
         return self.parameters
 
     def set_rate(self, qc: str, low: int, high: int) -> bool:
         """Have a QC make low to high bytes a slot; False if there is no such QC."""
-        known = self._graph.set_rate(qc, low, high)
-        if known:
-            self._store.put_setting(_RATES, self._store.setting(_RATES) | {qc: [low, high]})
-            self._journal.event("rate", qc=qc, low=low, high=high)
-        return known
+        if qc not in self._graph.links():
+            return False
+        with self._lock:
+            self.rates = self.rates | {qc: (low, high)}
+            self._store.put_setting(_RATES, self.rates)
+        self._journal.event("rate", qc=qc, low=low, high=high)
+        self._on_settings()
+        return True
 
     def views(self, qcs: Sequence[str]) -> list[QcView]:
         """How each of `qcs` fared over the last TTL slots, and what is reserved there."""
         views = self._graph.views(qcs, self.parameters.ttl_slots)
         return [replace(view, reserved_per_slot=self._reserved_per_slot(view.qc)) for view in views]
 
-    def remind(self, node: str) -> None:
-        """Tell a node that registered (again) of the open sessions over it."""
-        url = self._graph.node(node).agent_url
-        for ksid in self._to_recall(node):
-            self._agents.recall(node, url, ksid)
+    def settle(self, node: str, document: Mapping[str, Any]) -> None:
+        """A node came (again), configured as `document` (qkd_node) says: have it forget sessions that are no more.
+
+        Open sessions that it does not have it is told of. AgentFailed.
+        """
+        agents = self._agents_of([node])
+        with self._lock:
+            stale = {ksid: nodes[node] for ksid, nodes in self._unsettled.items() if node in nodes}
+        for ksid, paths in stale.items():
+            if self._agents.remove({agents[node]: paths}):
+                raise AgentFailed(node, "a session that is over could not be removed")
+            with self._lock:
+                left = self._unsettled.get(ksid, {})
+                left.pop(node, None)
+                if not left:
+                    self._unsettled.pop(ksid, None)
+                    self._store.remove_session(ksid)
         for session in self.all():
             if session.state == OPEN and session.path is not None and node in session.path.nodes:
-                self._agents.remind(node, url, session.ksid, session.to_agents())
-
-    def _to_recall(self, node: str) -> list[str]:
-        """Sessions that the node is to forget; those that all nodes of their path were told of are settled."""
-        with self._lock:
-            found = [ksid for ksid, nodes in self._unsettled.items() if node in nodes]
-            for ksid in found:
-                self._unsettled[ksid].discard(node)
-                if not self._unsettled[ksid]:
-                    del self._unsettled[ksid]
-                    self._store.remove_session(ksid)
-        return found
+                wanted = session.to_nodes(self._bandwidth(session))[node]
+                if not configuration.is_complete(document, wanted):
+                    self._agents.configure({agents[node]: wanted})
 
     def all(self) -> list[KeySession]:
         """All sessions, the oldest first."""
@@ -282,22 +375,24 @@ class KeySessions:
 
     def _recall(self) -> None:
         """Take up what the store has."""
-        for qc, (low, high) in self._store.setting(_RATES).items():
-            self._graph.want_rate(qc, low, high)
+        self.rates = {qc: (low, high) for qc, (low, high) in self._store.setting(_RATES).items()}
         for document in self._store.sessions():
-            if document["state"] == OPEN:
-                session = KeySession.stored(document, self._now())
+            session = KeySession.stored(document, self._now())
+            if session.state == OPEN:
                 self._book[session.place] = session
             else:
-                self._unsettled[document["ksid"]] = set(document["path"])
+                self._unsettled[session.ksid] = session.at_nodes()
 
-    def _open(self, session: KeySession) -> dict[str, float]:
+    def _open(self, session: KeySession) -> None:
         started = self._now()
         try:
-            self._choose(session)
+            path = self._choose(session)
             chosen = self._now()
-            self._store.put_session(session.ksid, session.to_json())
-            self._agents.configure(self._urls(session), session.ksid, session.to_agents())
+            self._store.put_session(session.ksid, session.to_store())
+            # The master's node is told of the path with the others, of the KSID alone when they know it.
+            self._configure(session, path.nodes, ksid_at_master=False)
+            informed = self._now()
+            self._configure(session, path.nodes[:1])
         except AgentFailed as error:
             failure = SessionError(503, str(error), cause="agent_unreachable", node=error.node)
             self._refuse(session, failure)
@@ -309,32 +404,51 @@ class KeySessions:
             # A bug of ours must not leave the pair blocked for ever.
             self._refuse(session, SessionError(500, "internal error", cause="internal"))
             raise
-        informed = self._now()
+        assigned = self._now()
+        session.timings_ms = {
+            "path_chosen": round((chosen - started) * 1000, 3),
+            "agents_informed": round((informed - started) * 1000, 3),
+            "ksid_assigned": round((assigned - started) * 1000, 3),
+        }
         with self._lock:
             session.state = OPEN
             session.opened_at = time.time()
-            self._store.put_session(session.ksid, session.to_json())
+            self._store.put_session(session.ksid, session.to_store())
             self._lock.notify_all()
-        self.metrics.admitted(informed - started)
-        timings_ms = {
-            "path_chosen": round((chosen - started) * 1000, 3),
-            "agents_informed": round((informed - started) * 1000, 3),
-        }
+        self.metrics.admitted(assigned - started)
         self._journal.event(
             "ksid_assigned", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
-            path=list(session.path.nodes if session.path else ()), mode=session.mode, implicit=session.implicit,
-            **timings_ms,
+            path=list(path.nodes), mode=session.mode, implicit=session.implicit, **session.timings_ms,
         )  # fmt: skip
-        return timings_ms
 
-    def _choose(self, session: KeySession) -> None:
+    def _configure(self, session: KeySession, names: Iterable[str], *, ksid_at_master: bool = True) -> None:
+        """Tell nodes of the path, all at once, what they are to have of the session; AgentFailed."""
+        documents = session.to_nodes(self._bandwidth(session))
+        agents = self._agents_of(names)
+        missing = sorted(set(names) - set(agents))
+        if missing:
+            raise AgentFailed(missing[0], "it cannot be reached")
+        if not ksid_at_master:
+            master = session.nodes[MASTER]
+            documents[master] = configuration.without_application(documents[master], session.ksid)
+        self._agents.configure({agent: documents[name] for name, agent in agents.items() if documents[name]})
+
+    def _bandwidth(self, session: KeySession) -> int:
+        """What the session needs of the links on its path, bit/s."""
+        if session.path is None:
+            return 0
+        demand = self._demand(session.qos, session.path)
+        return math.ceil(8 * max(demand.per_slot(hop) for hop in range(len(session.path.qcs))))
+
+    def _choose(self, session: KeySession) -> Path:
         """Path and admission, for one session at a time."""
         parameters = self.parameters
         with self._graph.lock:
             graph = self._graph.topology()
             unknown = sorted(set(session.nodes.values()) - set(graph))
             if unknown:
-                raise SessionError(503, f"node {unknown[0]} is not known to the controller (yet)", cause="unknown_node")
+                text = f"the controller does not reach node {unknown[0]} (yet)"
+                raise SessionError(503, text, cause="unknown_node", node=unknown[0])
             path = PATH_POLICIES[parameters.path_policy](graph, session.nodes["master"], session.nodes["slave"])
             if path is None:
                 ends = f"{session.nodes['master']} and {session.nodes['slave']}"
@@ -349,7 +463,12 @@ class KeySessions:
                     cause="refused", qc=short.qc, needed_bytes=short.needed_bytes,
                     available_bytes=short.available_bytes,
                 )  # fmt: skip
+            nodes, links = self._graph.nodes(), self._graph.links()
+            session.route = configuration.Route(
+                [nodes[n].qkdn_id for n in path.nodes], [links[qc].link_id for qc in path.qcs]
+            )
             session.path, session.mode = path, parameters.mode
+            return path
 
     def _demand(self, qos: QoS, path: Path) -> Demand:
         return Demand(qos, MODES[self.parameters.mode](len(path.qcs), self.parameters.keys_ahead))
@@ -364,19 +483,16 @@ class KeySessions:
 
     def _refuse(self, session: KeySession, error: SessionError) -> None:
         facts = {"master_sae": session.pair[0], "slave_sae": session.pair[1], "message": str(error), **error.facts}
+        if session.path is not None:
+            self._withdraw_from_nodes(session)
         with self._lock:
             self._book.pop(session.place, None)
-            self._store.remove_session(session.ksid)
             self._lock.notify_all()
             self._refusals.append({"time": time.time(), **facts})
+        self._answer(set(session.nodes.values()), session.pair, error, implicit=session.implicit)
         self._journal.event("application_refused", **facts)
         self.metrics.refused(str(error.facts.get("cause", "unknown")))
 
-    def _urls(self, session: KeySession) -> dict[str, str]:
-        urls = {}
-        for name in session.path.nodes if session.path else ():
-            try:
-                urls[name] = self._graph.node(name).agent_url
-            except UnknownNode:  # it has not come back since the controller started
-                continue
-        return urls
+    def _agents_of(self, names: Iterable[str]) -> dict[str, Agent]:
+        """The agents of those nodes that can be reached now."""
+        return {name: node.agent for name, node in self._graph.reachable(names).items()}

@@ -48,7 +48,8 @@ def new_app(name: str) -> Flask:
     @app.before_request
     def refuse_head() -> None:
         # Flask answers HEAD where there is GET, by doing all that GET does: a key would be used up and not shown.
-        if request.method == "HEAD":
+        view = app.view_functions.get(request.endpoint or "")
+        if request.method == "HEAD" and not getattr(view, "head_is_harmless", False):
             raise Problem(405, "HEAD is not offered")
 
     @app.errorhandler(Problem)

@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from asyncio import sslproto
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from mtls.credentials import Credentials
+from mtls.events import BEAT_S, FEED, Feed
 from mtls.identity import identity_from_uris
 from mtls.serve import ARRIVED, IDENTITY, MAX_BODY_BYTES, Problem, error_body
 from mtls.wsgi import Answer, base_environ, call, request_environ
@@ -263,6 +264,8 @@ class _Door:
             return _refusal(problem)
         with self._at_work(connection):
             status, headers, body = await self._work(environ)
+            if FEED in environ:
+                return await self._stream(request, _response(status, headers, b""), environ[FEED])
         response = _response(status, headers, b"" if request.method == "HEAD" else body)
         if "Upgrade" in request.headers:  # answered as if it were not there; what follows may be no HTTP
             response.force_close()
@@ -276,6 +279,39 @@ class _Door:
             return await answer
         finally:
             self._running.discard(answer)
+
+    async def _stream(self, request: web.BaseRequest, head: web.Response, feed: Feed) -> web.StreamResponse:
+        """Send what is published in `feed` until the client goes, does not keep up, or the server stops."""
+        response = web.StreamResponse(status=head.status, reason=head.reason, headers=head.headers)
+        response.force_close()
+        news = asyncio.Event()
+        feed.on_news(lambda: self._tell(news))
+        try:
+            await response.prepare(request)
+            while not feed.closed and not self._stopping.is_set():
+                try:
+                    async with asyncio.timeout(BEAT_S):
+                        await news.wait()
+                except TimeoutError:
+                    await self._in_time(response.write(b":\n\n"))
+                    continue
+                news.clear()
+                data = feed.take()
+                if data:
+                    await self._in_time(response.write(data))
+        except (OSError, TimeoutError):  # the client is gone, or takes nothing
+            response.force_close()
+        finally:
+            feed.close()
+        return response
+
+    async def _in_time(self, writing: Awaitable[None]) -> None:
+        async with asyncio.timeout(self.limits.transfer_s):
+            await writing
+
+    def _tell(self, news: asyncio.Event) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(news.set)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """The whole body. Problem 408, 413 or 400 if it does not come in time, is too long or is no HTTP."""

@@ -41,6 +41,7 @@ def request_environ(request: web.BaseRequest, body: bytes) -> dict[str, Any]:
     return _headers(request.raw_headers) | {
         "REQUEST_METHOD": request.method,
         "PATH_INFO": path,
+        "REQUEST_URI": request.raw_path,  # still encoded: a slash in a value is not one between segments
         "QUERY_STRING": query,
         "SERVER_PROTOCOL": f"HTTP/{request.version.major}.{request.version.minor}",
         "CONTENT_LENGTH": str(len(body)),

@@ -9,19 +9,24 @@ import sys
 import threading
 from pathlib import Path
 
+from etsi import gs015_testbed
 from mtls.call import Caller
 from mtls.server import Server
-from node import agent_http, config, kme_http
-from node.agent import Agent
-from node.controller_client import ControllerClient
+from node import agent_http, config, kme_http, restconf_http
+from node.agent import Agent, Parts
+from node.datastore import Datastore
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
 from node.kme import Kme, Requested
 from node.parameters import Current, parse
+from node.performance import Performance
 from node.quantum_module import QuantumModule
+from node.registrations import Registrations
 from node.relay import Relay
+from node.routes import Routes
 from node.sessions import Sessions
 from node.shared_db import SharedDatabase
+from node.streams import Streams
 from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 
@@ -42,33 +47,40 @@ def main(path: Path) -> int:
     store = KeyStore(
         options.directory / "local.db", options.directory / "node.key", ttl_slots=options.parameters.ttl_slots
     )
-    parameters = Current(parse(store.parameters(), options.parameters))
+    datastore = Datastore(options, store)
+    parameters = Current(parse(datastore.tree[gs015_testbed.NODE]["parameters"], options.parameters))
     store.ttl_slots = parameters().ttl_slots
-    sessions = Sessions(store)
+    sessions = Sessions(options, datastore, store)
     shared = SharedDatabase(options.shared_db_url, options.shared_db_schema, options.name)
     caller = Caller(options.credentials)
-    requested = Requested()
-    controller = ControllerClient(
-        options.name, caller, url=options.controller_url, name=options.controller_name
-    )
-    implicit = ImplicitSessions(options.name, sessions, controller)
-    relay = Relay(options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, journal=journal)
+    requested, streams = Requested(), Streams()
+    performance = Performance(store.held)
+    routes = Routes(options, datastore, caller)
+    registrations = Registrations(options.name, sessions, streams)
+    implicit = ImplicitSessions(options.name, sessions, registrations, nodes=options.nodes, caller=caller)
+    relay = Relay(
+        options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, routes=routes,
+        performance=performance, journal=journal,
+    )  # fmt: skip
     kme = Kme(
         options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=implicit,
-        relay=relay, requested=requested, parameters=parameters,
+        routes=routes, relay=relay, performance=performance, requested=requested, parameters=parameters,
     )  # fmt: skip
     blocks = QuantumModule(options.directory / "blocks.sock", [n.qc for n in options.qcs], store)
     agent = Agent(
-        options, controller=controller, store=store, shared=shared, sessions=sessions, implicit=implicit,
-        requested=requested, journal=journal, parameters=parameters, kme=kme, set_rate=blocks.set_rate,
+        Parts(
+            options, datastore, store, shared, sessions, implicit, registrations, routes, streams, performance,
+            requested, parameters, kme, blocks, journal,
+        )
     )  # fmt: skip
+    restconf = restconf_http.make_blueprint(datastore, agent.live, streams, registrations)
     metrics = NodeMetrics(
         lambda: [(h.qc, h.stored, h.generated, h.used, h.expired) for h in store.held()], kme.pooled
     )
     servers = [
         Server(kme_http.make_app(kme, agent, journal, metrics), options.host, options.kme_port, options.credentials),
         Server(
-            agent_http.make_app(agent, relay, sessions, store, journal=journal, metrics=metrics),
+            agent_http.make_app(agent, restconf, relay, routes, store, journal=journal, metrics=metrics),
             options.host,
             options.agent_port,
             options.credentials,
@@ -84,7 +96,7 @@ def main(path: Path) -> int:
         print(f"node {options.name}: {error.strerror}", file=sys.stderr)
         return 2
     shared.open()
-    blocks.start(agent.on_slot)
+    blocks.start(agent.on_block)
     agent.start()
     journal.event("started", kme_port=servers[0].port, agent_port=servers[1].port)
     print("ready", flush=True)

@@ -1,7 +1,7 @@
-"""The SDN agent: registers this node, reports its QCs once a slot, passes applications on to the controller.
+"""The SDN agent (GS QKD 015): carries out what controllers configure, and tells those who listen how the node fares.
 
-Two threads do the reporting and wake when a slot begins: one says to the shared database what this end now holds, the
-other to the controller how its QCs fare. Either may be away for a while: the node serves on with what is agreed.
+Two threads wake when a slot begins: one says to the shared database what this end now holds, the other to the
+listeners what has changed. Either side may be away for a while: the node serves on with what is agreed.
 """
 
 from __future__ import annotations
@@ -9,78 +9,86 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from etsi.checks import integer, mapping, sequence
+from etsi import gs015, gs015_testbed
 from etsi.errors import Malformed
 from etsi.gs004 import QoS
+from etsi.restconf import Tree
 from mtls.serve import Problem
-from node.blocks import MAX_PAYLOAD_BYTES
 from node.config import NodeConfig
-from node.controller_client import ControllerClient
-from node.failures import KeyFailure
+from node.datastore import Datastore
+from node.failures import KeyFailure, NoSession, RelayBroken
 from node.implicit import ImplicitSessions
 from node.key_stream import Held, KeyStore
 from node.kme import Kme, Requested, Unauthorized
+from node.model import apps, link_states, live, qcs_in_use
 from node.parameters import Current, Parameters, parse
-from node.sessions import Session, Sessions
+from node.performance import Performance, Watch
+from node.quantum_module import QuantumModule
+from node.registrations import Registrations
+from node.routes import Routes
+from node.sessions import Sessions
 from node.shared_db import SharedDatabase
+from node.streams import Streams
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
-_MAX_RATE = MAX_PAYLOAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the agent works with."""
+
+    config: NodeConfig
+    datastore: Datastore
+    store: KeyStore
+    shared: SharedDatabase
+    sessions: Sessions
+    implicit: ImplicitSessions
+    registrations: Registrations
+    routes: Routes
+    streams: Streams
+    performance: Performance
+    requested: Requested
+    parameters: Current
+    kme: Kme
+    blocks: QuantumModule
+    journal: Journal
 
 
 class Agent:
-    """The SDN agent of the node described by `config`."""
+    """The SDN agent made of `parts`."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        *,
-        controller: ControllerClient,
-        store: KeyStore,
-        shared: SharedDatabase,
-        sessions: Sessions,
-        implicit: ImplicitSessions,
-        requested: Requested,
-        journal: Journal,
-        parameters: Current,
-        kme: Kme,
-        set_rate: Callable[[str, int, int], None],
-    ) -> None:
-        self._config = config
-        self._controller = controller
-        self._store = store
-        self._shared = shared
-        self._sessions = sessions
-        self._implicit = implicit
-        self._requested = requested
-        self._journal = journal
-        self._parameters = parameters
-        self._kme = kme
-        self._set_rate = set_rate  # of the QKD devices, by way of the quantum module
-        self._rates: dict[str, tuple[int, int]] = {}
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._in_database = False
-        self._at_controller = False
         self._reported: dict[str, Held] = {}
+        self._watch = Watch()
+        self._untold: set[str] = set()  # KSIDs of sessions that ended here and that no controller has heard of
+        self._lock = threading.Lock()
         # Apart, so that one that does not answer holds up only itself: without the controller running sessions still
         # get keys, and the other way round.
-        self._workers = [_Worker(self._serve_database), _Worker(self._serve_controller)]
+        self._workers = [_Worker(self._serve_database), _Worker(self._serve_listeners)]
+        parts.datastore.on_change(self._carry_out)
+        for app in apps(parts.datastore.tree):
+            parts.performance.app_made(app["app_id"])
+        self._set_qcs({}, parts.datastore.tree)
 
     @property
     def registered(self) -> bool:
-        """Whether the shared database and the controller know this node."""
-        return self._in_database and self._at_controller
+        """Whether the shared database knows this node, and a controller listens to it."""
+        return self._in_database and self._parts.streams.controlled is not None
 
     @property
     def parameters(self) -> Parameters:
         """The parameters that this node follows now."""
-        return self._parameters()
+        return self._parts.parameters()
 
     def start(self) -> None:
-        """Register and report in threads, again and again until it works."""
+        """Report in threads, again and again until it works."""
         for worker in self._workers:
             worker.start()
 
@@ -89,61 +97,130 @@ class Agent:
         for worker in self._workers:
             worker.stop()
 
-    def on_slot(self, qc: str, slot: int) -> None:
+    def on_block(self, qc: str, slot: int, n_bytes: int, qber_percent: float | None) -> None:
         """A QC began a slot: there is something to report, and pooled keys grew older."""
-        self._kme.on_slot(qc, slot)
+        self._parts.performance.block(qc, n_bytes, qber_percent)
+        self._parts.kme.on_slot(qc, slot)
         for worker in self._workers:
             worker.wake()
 
+    def live(self) -> dict[str, Any]:
+        """Configuration and state of this node."""
+        return live(self._parts.datastore.tree, self._parts.config, self._parts.performance.state())
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The key sessions that end here."""
+        sessions = self._parts.sessions
+        return [
+            {"ksid": s.ksid, "master_sae": s.master_sae, "slave_sae": s.slave_sae, "master_node": s.master_node,
+             "slave_node": s.slave_node, "implicit": sessions.is_implicit(s.ksid)}
+            for s in sessions.all()
+        ]  # fmt: skip
+
     def open_key_session(self, master: str, slave: str, side: str, wanted: QoS) -> tuple[dict[str, Any], int]:
         """The paper's new_app: 202 and waiting for the first of a pair, 200 and the KSID for the second; or Problem."""
-        self._journal.event("new_app", master_sae=master, slave_sae=slave, side=side)
-        reply = self._controller.register_side(master, slave, side, wanted)
-        return dict(reply.body), reply.status
+        self._parts.journal.event("new_app", master_sae=master, slave_sae=slave, side=side)
+        found = self._parts.registrations.ask(master, slave, side, wanted)
+        if found is None:
+            return {"status": "waiting"}, 202
+        answer: dict[str, Any] = {"ksid": found.ksid}
+        if side == "master":
+            try:
+                route = self._parts.routes.of(found)
+            except (NoSession, RelayBroken) as failure:  # the session is open all the same; the first key tries again
+                _log.info("route of %s: %s", found.ksid, failure)
+            else:
+                answer |= {"path": list(route.path), "qcs": list(route.qcs)}
+        return answer, 200
+
+    def register_slave(self, node: str, master: str, slave: str, wanted: QoS) -> None:
+        """The node of a master asks to register the slave's side of a session that keys are asked for in; Malformed."""
+        saes = self._parts.config.saes
+        if saes.get(master) != node:
+            raise Malformed("master_sae", "an SAE of the calling node")
+        if saes.get(slave) != self._parts.config.name:
+            raise Malformed("slave_sae", "an SAE of this node")
+        self._parts.registrations.announce(master, slave, wanted)
 
     def withdraw(self, master: str, slave: str) -> None:
         """Take back the slave's registration of a session that never came to be."""
-        self._controller.withdraw(master, slave)
+        self._parts.registrations.withdraw(master, slave)
 
     def close_key_session(self, ksid: str, sae: str) -> None:
         """End a session of `sae`; Problem 404 if there is none."""
-        session = self._sessions.get(ksid)
+        session = self._parts.sessions.get(ksid)
         if session is None:
             raise Problem(404, "no key session of this KSID", ksid=ksid)
-        if sae not in (session.master_sae, session.slave_sae):
+        if sae not in session.pair:
             raise Unauthorized("a key session is closed by one of its SAEs")
-        if not self._controller.close(ksid):  # the controller has lost it: then it is over here, too
-            self.remove_session(ksid)
+        self._parts.sessions.remove(ksid)
+        self._tell_end(ksid)
 
-    def put_session(self, session: Session) -> None:
-        """The controller configured a session over this node. Malformed if it does not lead from SAE to SAE.
+    def _tell_end(self, *ksids: str) -> None:
+        """Tell the controller of sessions that ended here, as soon as one listens."""
+        with self._lock:
+            self._untold |= set(ksids)
+            if self._parts.streams.controlled is None:
+                return
+            told, self._untold = self._untold, set()
+        for ksid in sorted(told):
+            self._parts.registrations.ended(ksid)
 
-        A node could register SAEs that are not its own: keys for them would end up with it.
-        """
-        saes = self._config.saes
-        if saes.get(session.master_sae) != session.path[0] or saes.get(session.slave_sae) != session.path[-1]:
-            raise Malformed("path", "to lead from the master's node to the slave's")
-        self._sessions.put(session)
-        self._journal.event("session_configured", ksid=session.ksid, path=list(session.path), mode=session.mode)
+    def _carry_out(self, old: Tree, new: Tree) -> None:
+        """The configuration has changed."""
+        parts = self._parts
+        wanted = parse(new[gs015_testbed.NODE]["parameters"], parts.config.parameters)
+        if wanted != parts.parameters():
+            parts.store.ttl_slots = wanted.ttl_slots
+            parts.parameters.value = wanted
+            parts.journal.event("parameters", **wanted.to_json())
+        self._set_qcs(old, new)
+        before, after = ({a["app_id"]: a for a in apps(tree)} for tree in (old, new))
+        for ksid in before.keys() - after.keys():
+            parts.performance.app_gone(ksid)
+            parts.kme.end_session(ksid)
+            if before[ksid].get("app_type") != gs015.INTERNAL:
+                parts.journal.event("session_removed", ksid=ksid)
+        for ksid, app in after.items():
+            if before.get(ksid) == app:
+                continue
+            parts.performance.app_made(ksid)
+            found = parts.sessions.get(ksid)
+            if found is None:
+                continue
+            if ksid not in before:
+                parts.journal.event("session_configured", ksid=ksid, master_sae=found.master_sae,
+                                    slave_sae=found.slave_sae)  # fmt: skip
+            with self._lock:
+                self._untold.discard(ksid)  # it came back
+            if ksid not in before and parts.registrations.asked_implicitly(found.pair):
+                parts.sessions.mark_implicit(ksid)
+            parts.registrations.on_association(found)
 
-    def remove_session(self, ksid: str) -> None:
-        """The controller removed a session."""
-        self._kme.end_session(ksid)
-        if self._sessions.remove(ksid) is not None:
-            self._journal.event("session_removed", ksid=ksid)
+    def _set_qcs(self, old: Tree, new: Tree) -> None:
+        own = [n.qc for n in self._parts.config.qcs]
+        in_use = qcs_in_use(new, own)
+        for qc in own:
+            self._parts.blocks.set_enabled(qc, qc in in_use and in_use[qc]["qkdl_enable"])
+        before, after = (
+            {qc["name"]: qc.get("rate") for qc in tree.get(gs015_testbed.NODE, {}).get("qcs", {}).get("qc", [])}
+            for tree in (old, new)
+        )
+        for qc, rate in after.items():
+            if rate is not None and rate != before.get(qc):
+                self._parts.blocks.set_rate(qc, rate["low"], rate["high"])
+                self._parts.journal.event("rate", qc=qc, low=rate["low"], high=rate["high"])
 
     def _serve_database(self) -> None:
-        held = self._store.held()
+        held = self._parts.store.held()
         self._in_database = self._in_database or self._quietly(self._register_qcs)
         if self._in_database:
             self._quietly(self._report_held, held)
-            self._quietly(self._kme.collect)
+            self._quietly(self._parts.kme.collect)
 
-    def _serve_controller(self) -> None:
-        held = self._store.held()
-        self._at_controller = self._at_controller or self._quietly(self._register)
-        if self._at_controller:
-            self._quietly(self._report_status, held)
+    def _serve_listeners(self) -> None:
+        self._quietly(self._report_slot)
+        self._quietly(self._report_changes)
         self._quietly(self._end_idle)
 
     def _quietly(self, step: Callable[..., None], *arguments: object) -> bool:
@@ -155,69 +232,78 @@ class Agent:
             return False
         except Exception as error:
             _log.error("%s failed: %s", step.__name__, type(error).__name__)
-            self._journal.event("agent_error", step=step.__name__, error=type(error).__name__)
+            self._parts.journal.event("agent_error", step=step.__name__, error=type(error).__name__)
             return False
         return True
 
     def _end_idle(self) -> None:
-        for session in self._implicit.end_idle(self._parameters().implicit_idle_s):
-            self._kme.end_session(session.ksid)
-            self._journal.event("session_idle", ksid=session.ksid)
+        ended = self._parts.implicit.end_idle(self._parts.parameters().implicit_idle_s)
+        for session in ended:
+            self._parts.journal.event("session_idle", ksid=session.ksid)
+        self._tell_end(*(session.ksid for session in ended))
 
     def _register_qcs(self) -> None:
-        for neighbour in self._config.qcs:
-            self._shared.register_qc(neighbour.qc, neighbour.peer)
+        for neighbour in self._parts.config.qcs:
+            self._parts.shared.register_qc(neighbour.qc, neighbour.peer)
 
     def _report_held(self, held: Sequence[Held]) -> None:
         if held:
-            self._shared.report(held)
+            self._parts.shared.report(held)
 
-    def _register(self) -> None:
-        links = [{"qc": n.qc, "peer": n.peer} for n in self._config.qcs]
-        reply = self._controller.register_node(self._config.nodes[self._config.name], links)
-        self._journal.event("registered")
-        self._obey(reply.body)
-
-    def _report_status(self, held: Sequence[Held]) -> None:
-        requested = self._requested.drain()
+    def _report_slot(self) -> None:
+        """What admission control counts: made, asked for, in stock, since the last report."""
+        if self._parts.streams.controlled is None:
+            return  # what was asked for waits for somebody who wants to know
+        held = self._parts.store.held()
+        requested = self._parts.requested.drain()
         entries = [
-            {
-                "qc": h.qc,
-                "generated_bytes": h.generated - (self._reported[h.qc].generated if h.qc in self._reported else 0),
-                "requested_bytes": requested.pop(h.qc, 0),
-                "stored_bytes": h.stored,
-            }
+            _figures(
+                h.qc,
+                h.generated - (self._reported[h.qc].generated if h.qc in self._reported else 0),
+                requested.pop(h.qc, 0),
+                h.stored,
+            )
             for h in held
         ]
-        entries += [
-            {"qc": qc, "generated_bytes": 0, "requested_bytes": n, "stored_bytes": 0} for qc, n in requested.items()
-        ]
+        entries += [_figures(qc, 0, n, None) for qc, n in requested.items()]
         self._reported = {h.qc: h for h in held}
         slot = max((h.slot for h in held), default=0)
-        reply = self._controller.report(slot, entries)
-        if reply.status == 404:  # the controller was restarted and does not know us any more
-            self._at_controller = False
-        elif reply.ok:
-            self._obey(reply.body)
+        self._parts.streams.notify_own("slot_report", {"slot": str(slot), "qc": entries})
 
-    def _obey(self, answer: Any) -> None:
-        """Take over what the controller wants: parameters, and rates of this node's QCs.
+    def _report_changes(self) -> None:
+        """The standard's notifications of links and interfaces."""
+        tree, config, streams = self._parts.datastore.tree, self._parts.config, self._parts.streams
+        state = self._parts.performance.state()
+        physical = {link["qkdl_id"]: qc for qc, link in qcs_in_use(tree, [n.qc for n in config.qcs]).items()}
+        found = {k: v for k, v in link_states(tree, config, state).items() if k in physical}
+        for kind, key in self._watch.changes(found):
+            link, qc = found[key], physical[key]
+            performance = link["qkdl_performance"]
+            if kind == "status":
+                status = link["qkdl_status"]
+                silent = qc in state.qcs and not state.qcs[qc].alive
+                if silent:
+                    interface = [n.qc for n in config.qcs].index(qc) + 1
+                    reason = "no block has come for some slots"
+                    streams.notify("sdqkdn_interface_down", {"qkd_interface": {"qkdi_id": interface, "reason": reason}})
+                    streams.notify("sdqkdn_link_down", {"qkd_link": {"qkdl_id": key, "reason": reason}})
+                severity = gs015.MINOR if status in (gs015.ACTIVE, gs015.PENDING) else gs015.MAJOR
+                text = f"the link is {gs015.bare(status)}"
+                entry = {"qkdl_id": key, "qkdl_status": status, "message": text, "severity": severity}
+                streams.notify("alarm" if severity == gs015.MAJOR else "event", {"link": entry})
+                self._parts.journal.event("link_status", qc=qc, status=gs015.bare(status))
+            elif kind == "performance":
+                streams.notify(
+                    "sdqkdn_link_perf_update", {"qkd_link": {"qkdl_id": key, "performance": dict(performance)}}
+                )
+            else:
+                common = {m: performance[m] for m in ("expected_consumption", "skr", "eskr")}
+                streams.notify("sdqkdn_link_overloaded", {"qkd_link": {"qkdl_id": key, "performance": common}})
 
-        It says so with every answer, so a node that was away needs no catching up.
-        """
-        given = mapping(answer, "answer")
-        wanted = parse(mapping(given.get("parameters", {}), "parameters"), self._parameters())
-        if wanted != self._parameters():
-            self._store.put_parameters(wanted.to_json())
-            self._store.ttl_slots = wanted.ttl_slots
-            self._parameters.value = wanted
-            self._journal.event("parameters", **wanted.to_json())
-        for qc, rate in mapping(given.get("rates", {}), "rates").items():
-            low, high = (integer(r, f"rates.{qc}", low=0, high=_MAX_RATE) for r in sequence(rate, "rates", longest=2))
-            if self._rates.get(qc) != (low, high):
-                self._rates[qc] = low, high
-                self._set_rate(qc, low, high)
-                self._journal.event("rate", qc=qc, low=low, high=high)
+
+def _figures(qc: str, generated: int, requested: int, stored: int | None) -> dict[str, str]:
+    figures = {"name": qc, "generated": str(max(0, generated)), "requested": str(requested)}
+    return figures if stored is None else figures | {"stored": str(stored)}
 
 
 class _Worker:

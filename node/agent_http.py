@@ -1,29 +1,37 @@
-"""Routes for the controller (key sessions) and for other nodes (relay). Decisions are in agent.py and relay.py."""
+"""The agent's port: RESTCONF for controllers (restconf_http.py), relay and registration for other nodes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, Response
+from flask import Blueprint, Flask, Response, request
 
-from etsi.checks import uuid_text
-from etsi.errors import Malformed
+from etsi.checks import integer, mapping, uuid_text
+from etsi.gs004 import qos
 from mtls.identity import Role
 from mtls.serve import allow, caller, error_body, json_body, new_app
 from node.agent import Agent
 from node.failures import KeyFailure
 from node.key_stream import KeyStore
 from node.relay import Relay
-from node.sessions import Sessions, parse
+from node.routes import MAX_HOPS, Routes
 from telemetry.journal import Journal
 from telemetry.metrics import CONTENT_TYPE, NodeMetrics
 
 
 def make_app(
-    agent: Agent, relay: Relay, sessions: Sessions, store: KeyStore, *, journal: Journal, metrics: NodeMetrics
+    agent: Agent,
+    restconf: Blueprint,
+    relay: Relay,
+    routes: Routes,
+    store: KeyStore,
+    *,
+    journal: Journal,
+    metrics: NodeMetrics,
 ) -> Flask:
     """The application on the agent's port."""
     app = new_app("agent")
+    app.register_blueprint(restconf)
 
     @app.errorhandler(KeyFailure)
     def on_failure(error: KeyFailure) -> Response:
@@ -31,20 +39,21 @@ def make_app(
         metrics.relay_failed(error.cause)
         return error_body(error.status, str(error), error.details())
 
-    @app.put("/qkd/v1/key_sessions/<ksid>")
-    @allow(Role.CONTROLLER)
-    def put_session(ksid: str) -> tuple[str, int]:
-        session = parse(json_body())
-        if session.ksid != uuid_text(ksid, "ksid"):
-            raise Malformed("ksid", "the same in body and URL")
-        agent.put_session(session)
+    @app.post("/qkd/v1/applications")
+    @allow(Role.NODE)
+    def register_slave() -> tuple[str, int]:
+        body = json_body()
+        master, slave = (uuid_text(body.get(m), m) for m in ("master_sae", "slave_sae"))
+        agent.register_slave(caller().name, master, slave, qos(mapping(body.get("qos", {}), "qos")))
         return "", 204
 
-    @app.delete("/qkd/v1/key_sessions/<ksid>")
-    @allow(Role.CONTROLLER)
-    def remove_session(ksid: str) -> tuple[str, int]:
-        agent.remove_session(uuid_text(ksid, "ksid"))
-        return "", 204
+    @app.get("/qkd/v1/virtual_links/<link_id>/route")
+    @allow(Role.NODE)
+    def route(link_id: str) -> dict[str, Any]:
+        text = request.args.get("hops", "")
+        budget = integer(int(text) if text.isascii() and text.isdigit() else None, "hops", low=0, high=MAX_HOPS)
+        path, qcs = routes.onward(uuid_text(link_id, "link"), caller().name, budget)
+        return {"path": path, "qcs": qcs}
 
     @app.post("/qkd/v1/relay/<request_id>")
     @allow(Role.NODE)
@@ -73,7 +82,7 @@ def make_app(
         ]  # fmt: skip
         return {
             "registered": agent.registered, "parameters": agent.parameters.to_json(), "qcs": held,
-            "sessions": [s.to_json() for s in sessions.all()],
+            "sessions": agent.sessions(),
         }  # fmt: skip
 
     return app

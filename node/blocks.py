@@ -1,8 +1,9 @@
 """The node's input port for key material: frames in which a QC hands over its output, and their acknowledgement.
 
 A frame is a fixed header (magic, version, length of the QC's name, sequence number, slot, stream offset, payload
-length; big-endian), the name, and the payload. The node answers each frame with its sequence number once the block is
-on disk, so that the sender can repeat what a crash swallowed. A block may be empty: it says that the slot has begun.
+length, error rate; big-endian), the name, and the payload. The node answers each frame with its sequence number once
+the block is on disk, so that the sender can repeat what a crash swallowed. A block may be empty: it says that the slot
+has begun.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from dataclasses import dataclass
 
 from etsi.secret import Secret
 
-_HEADER = struct.Struct(">2sBBQQQI")
+_HEADER = struct.Struct(">2sBBQQQII")
 _MAGIC = b"QB"
-_VERSION = 1
+_VERSION = 2
 # A QC of 8 Mbit/s in slots of a second: far above today's devices, and a bound on what a peer can make us buffer.
 MAX_PAYLOAD_BYTES = 1 << 20
 # What a node writes back: a letter and a number. "A": the block of that sequence number is on disk. "R": make blocks of
-# low to high bytes from now on, low in the upper half of the number.
+# low to high bytes from now on, low in the upper half of the number. "G": generate (1) or do not (0).
 _ANSWER = struct.Struct(">cQ")
 ANSWER_BYTES = _ANSWER.size
+_NOT_MEASURED = 0xFFFFFFFF
 
 
 class BadFrame(ValueError):
@@ -30,20 +32,25 @@ class BadFrame(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What a QC made in one slot: `payload` stands at `offset` bytes of its stream. `sequence` counts blocks from 0."""
+    """What a QC made in one slot: `payload` stands at `offset` bytes of its stream. `sequence` counts blocks from 0.
+
+    `qber` is the quantum bit error rate in thousandths of a percent, None if it was not measured.
+    """
 
     qc: str
     sequence: int
     slot: int
     offset: int
     payload: Secret
+    qber: int | None = None
 
     def encode(self) -> bytes:
         """The frame."""
         name = self.qc.encode()
         header = _HEADER.pack(
-            _MAGIC, _VERSION, len(name), self.sequence, self.slot, self.offset, len(self.payload)
-        )
+            _MAGIC, _VERSION, len(name), self.sequence, self.slot, self.offset, len(self.payload),
+            _NOT_MEASURED if self.qber is None else self.qber,
+        )  # fmt: skip
         return header + name + self.payload.reveal()
 
 
@@ -57,11 +64,18 @@ def ask_rate(low: int, high: int) -> bytes:
     return _ANSWER.pack(b"R", low << 32 | high)
 
 
-def read_answer(data: bytes) -> int | tuple[int, int]:
-    """The sequence number of an acknowledgement, or the (low, high) of a wanted rate. BadFrame for anything else."""
+def ask_generation(enabled: bool) -> bytes:
+    """The answer that asks to generate, or to stop."""
+    return _ANSWER.pack(b"G", enabled)
+
+
+def read_answer(data: bytes) -> int | tuple[int, int] | bool:
+    """An acknowledgement's sequence number, the (low, high) of a wanted rate, or whether to generate. BadFrame."""
     kind, number = _ANSWER.unpack(data)
     if kind == b"A":
         return int(number)
+    if kind == b"G" and number in (0, 1):
+        return bool(number)
     low, high = number >> 32, number & 0xFFFFFFFF
     if kind != b"R" or not low <= high <= MAX_PAYLOAD_BYTES:
         raise BadFrame("expected an acknowledgement or a rate")
@@ -73,9 +87,9 @@ def receive(connection: socket.socket) -> Block | None:
     header = _receive_exactly(connection, _HEADER.size)
     if header is None:
         return None
-    magic, version, name_length, sequence, slot, offset, length = _HEADER.unpack(header)
+    magic, version, name_length, sequence, slot, offset, length, qber = _HEADER.unpack(header)
     if magic != _MAGIC or version != _VERSION:
-        raise BadFrame("expected a block frame of version 1")
+        raise BadFrame("expected a block frame of version 2")
     if length > MAX_PAYLOAD_BYTES or offset >> 62 or slot >> 62 or sequence >> 62:
         raise BadFrame("a number in the frame is out of range")
     rest = _receive_exactly(connection, name_length + length)
@@ -85,7 +99,7 @@ def receive(connection: socket.socket) -> Block | None:
         name = rest[:name_length].decode()
     except UnicodeDecodeError:
         raise BadFrame("the QC's name is not UTF-8") from None
-    return Block(name, sequence, slot, offset, Secret(rest[name_length:]))
+    return Block(name, sequence, slot, offset, Secret(rest[name_length:]), None if qber == _NOT_MEASURED else qber)
 
 
 def _receive_exactly(connection: socket.socket, n_bytes: int) -> bytes | None:

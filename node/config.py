@@ -19,10 +19,11 @@ from node.parameters import parse as parse_parameters
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A QC of this node and the node at its other end."""
+    """A QC of this node, the node at its other end, and the number of the interface there."""
 
     qc: str
     peer: str
+    remote_interface: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,6 @@ class NodeConfig:
     agent_port: int  # for the controller and other nodes
     directory: Path  # local database, key, socket, journal; nobody else's
     credentials: Credentials
-    controller_url: str
-    controller_name: str  # as in its certificate
     shared_db_url: str  # may hold a password: the file is private
     shared_db_schema: str
     nodes: Mapping[str, str]  # name -> agent URL of every node of the network
@@ -47,7 +46,7 @@ class NodeConfig:
 
 
 _REQUIRED = (
-    "name", "host", "kme_port", "agent_port", "directory", "credentials", "controller_url", "controller_name",
+    "name", "host", "kme_port", "agent_port", "directory", "credentials",
     "shared_db_url", "shared_db_schema", "nodes", "saes", "qcs",
 )  # fmt: skip
 _PARAMETERS = ("mode", "ttl_slots", "keys_ahead", "implicit_idle_s")
@@ -81,14 +80,16 @@ def parse(document: Any) -> NodeConfig:
         agent_port=integer(given["agent_port"], "agent_port", low=0, high=65535),
         directory=Path(text(given["directory"], "directory", longest=4096)),
         credentials=Credentials.from_config(given["credentials"], "credentials"),
-        controller_url=text(given["controller_url"], "controller_url"),
-        controller_name=text(given["controller_name"], "controller_name"),
         shared_db_url=text(given["shared_db_url"], "shared_db_url", longest=4096),
         shared_db_schema=text(given["shared_db_schema"], "shared_db_schema"),
         nodes={text(k, "nodes"): text(v, f"nodes.{k}") for k, v in mapping(given["nodes"], "nodes").items()},
         saes={uuid_text(k, "saes"): text(v, f"saes.{k}") for k, v in mapping(given["saes"], "saes").items()},
         qcs=tuple(
-            Neighbour(text(q.get("qc"), f"qcs[{i}].qc"), text(q.get("peer"), f"qcs[{i}].peer"))
+            Neighbour(
+                text(q.get("qc"), f"qcs[{i}].qc"),
+                text(q.get("peer"), f"qcs[{i}].peer"),
+                integer(q.get("remote_interface", 1), f"qcs[{i}].remote_interface", low=1, high=1 << 16),
+            )
             for i, q in enumerate(qcs)
         ),
         parameters=parameters,

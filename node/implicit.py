@@ -1,26 +1,28 @@
 """Key sessions that nobody opened: GS QKD 014 has none, so a first request for keys opens one, and idleness ends it.
 
 The first request of a pair waits until the controller has admitted and configured the session; those that come
-meanwhile wait for the same one.
+meanwhile wait for the same one. The slave's node is asked to register its side, too: to the controller it is an
+association like any other.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from etsi.gs004 import QoS
+from mtls.call import Caller, Unreachable
+from mtls.identity import Identity, Role
 from mtls.serve import Problem
-from node.controller_client import ControllerClient
 from node.failures import NoSession, SessionRefused
-from node.sessions import Session, Sessions
+from node.registrations import Registrations
+from node.sessions import Association, Sessions
 
-_log = logging.getLogger(__name__)
 # Each takes one of the server's threads until the controller has answered; the others serve sessions that are open.
 _MAX_WAITING = 16
+_TIMEOUT_S = 5.0
 
 
 class ImplicitSessions:
@@ -33,74 +35,91 @@ class ImplicitSessions:
         self,
         node: str,
         sessions: Sessions,
-        controller: ControllerClient,
+        registrations: Registrations,
         *,
+        nodes: Mapping[str, str],
+        caller: Caller,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node = node
         self._sessions = sessions
-        self._controller = controller
+        self._registrations = registrations
+        self._nodes = nodes
+        self._caller = caller
         self._now = now
         self._lock = threading.Lock()
         self._used: dict[str, float] = {}  # KSID -> last request
-        self._ended: set[str] = set()  # KSIDs that the controller has yet to hear of
         self._opening: dict[tuple[str, str], threading.Lock] = {}
         self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
 
-    def session(self, master: str, slave: str, slave_node: str, wanted: QoS) -> Session:
+    def session(self, master: str, slave: str, slave_node: str, wanted: QoS) -> Association:
         """The open session of the pair, in use from now on; SessionRefused if there is none and none is admitted."""
         found = self._in_use(master, slave)
         if found is None:
             with self._turn(master, slave):
                 found = self._in_use(master, slave)
                 if found is None:
-                    self._controller.open_implicit(master, slave, slave_node, wanted)
+                    self._open(master, slave, slave_node, wanted)
                     found = self._in_use(master, slave)
         if found is None:
             raise NoSession("the key session ended as soon as it was open", master_sae=master, slave_sae=slave)
         return found
 
-    def end_idle(self, idle_s: float) -> list[Session]:
-        """End implicit sessions that nobody has used for `idle_s` seconds; those that ended now."""
-        ended = []
-        for session in self._sessions.all():
-            if session.implicit and session.path[0] == self._node and self._end_if_idle(session, idle_s):
-                ended.append(session)
-        self._tell_controller()
-        return ended
+    def ksid(self, master: str, slave: str) -> str | None:
+        """The KSID of the pair's session, if there is one."""
+        found = self._sessions.of_pair(master, slave)
+        return None if found is None else found.ksid
 
-    def _in_use(self, master: str, slave: str) -> Session | None:
+    def end_idle(self, idle_s: float) -> list[Association]:
+        """End implicit sessions that nobody has used for `idle_s` seconds; those that ended now."""
+        return [
+            session
+            for session in self._sessions.all()
+            if self._sessions.is_implicit(session.ksid)
+            and session.master_node == self._node
+            and self._end_if_idle(session, idle_s)
+        ]
+
+    def _open(self, master: str, slave: str, slave_node: str, wanted: QoS) -> None:
+        body = {"master_sae": master, "slave_sae": slave, "qos": wanted.to_json()}
+        try:
+            url = f"{self._nodes[slave_node]}/qkd/v1/applications"
+            to = Identity(Role.NODE, slave_node)
+            reply = self._caller.request("POST", url, to=to, body=body, timeout_s=_TIMEOUT_S)
+        except Unreachable as error:
+            text = f"no key session: node {slave_node} cannot be reached: {error.reason}"
+            raise SessionRefused(text, cause="agent_unreachable", node=slave_node) from None
+        if not reply.ok:
+            cause = str(reply.detail("cause") or "refused")
+            raise SessionRefused(f"no key session: {reply.message}", cause=cause, node=slave_node)
+        try:
+            found = self._registrations.ask(master, slave, "master", wanted, implicit=True)
+        except Problem as problem:
+            facts = {"cause": "refused", **problem.details}
+            # GS QKD 014 knows 400 and 503; a conflict with another session may be over at the next try.
+            status = 400 if problem.status == 400 else 503
+            raise SessionRefused(f"no key session: {problem.message}", status=status, **facts) from None
+        if found is not None and self._sessions.of_pair(master, slave) == found:
+            with self._lock:
+                self._used[found.ksid] = self._now()
+
+    def _in_use(self, master: str, slave: str) -> Association | None:
         with self._lock:
             found = self._sessions.of_pair(master, slave)
-            if found is not None and found.implicit:
+            if found is not None and self._sessions.is_implicit(found.ksid):
                 self._used[found.ksid] = self._now()
             return found
 
-    def _end_if_idle(self, session: Session, idle_s: float) -> bool:
+    def _end_if_idle(self, session: Association, idle_s: float) -> bool:
         with self._lock:
             # A session kept from before a restart counts as used when this node first sees it.
             idle = self._now() - self._used.setdefault(session.ksid, self._now())
-            if idle < idle_s or self._sessions.remove(session.ksid) is None:
+            if idle < idle_s:
                 return False
             del self._used[session.ksid]
-            self._ended.add(session.ksid)
-            return True
-
-    def _tell_controller(self) -> None:
-        with self._lock:
             known = {s.ksid for s in self._sessions.all()}
             self._used = {ksid: at for ksid, at in self._used.items() if ksid in known}
-            # A session that came back meanwhile, because a new request found it still open there, lives on.
-            self._ended -= known
-            ended = sorted(self._ended)
-        for ksid in ended:
-            try:
-                self._controller.close(ksid)
-            except Problem as problem:
-                _log.info("end of session %s: %s", ksid, problem)
-                return  # another time
-            with self._lock:
-                self._ended.discard(ksid)
+        return self._sessions.remove(session.ksid) is not None
 
     @contextmanager
     def _turn(self, master: str, slave: str) -> Iterator[None]:

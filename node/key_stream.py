@@ -17,7 +17,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +62,10 @@ CREATE TABLE IF NOT EXISTS relayed (
     key_id TEXT PRIMARY KEY, ksid TEXT NOT NULL, master_sae TEXT NOT NULL, slave_sae TEXT NOT NULL,
     qc TEXT NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS parameters (id INTEGER PRIMARY KEY CHECK (id = 1), document TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS key_session (ksid TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
+-- What controllers configured.
+CREATE TABLE IF NOT EXISTS document (
+    kind TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
 """
 
 
@@ -260,29 +262,22 @@ class KeyStore:
                 taken.append(RelayedKey(key_id, row[0], row[1], row[2], Secret(self._opened(row[3], key_id))))
         return taken
 
-    def put_parameters(self, document: dict[str, Any]) -> None:
-        """Keep what the controller set, so that it survives a restart."""
+    def put_documents(self, documents: Mapping[tuple[str, str], Any]) -> None:
+        """Keep what was configured, by kind and ID, so that it survives a restart; None: forget it."""
+        if not documents:
+            return
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO parameters VALUES (1, ?)", (json.dumps(document),))
+            for (kind, name), document in documents.items():
+                if document is None:
+                    self._db.execute("DELETE FROM document WHERE kind = ? AND id = ?", (kind, name))
+                else:
+                    row = kind, name, json.dumps(document)
+                    self._db.execute("INSERT OR REPLACE INTO document VALUES (?, ?, ?)", row)
 
-    def parameters(self) -> dict[str, Any]:
-        """What the controller set; empty before it did."""
-        rows = self._query("SELECT document FROM parameters")
-        return dict(json.loads(rows[0][0])) if rows else {}
-
-    def put_session(self, ksid: str, document: dict[str, Any]) -> None:
-        """Keep what the controller said of a key session, so that it survives a restart."""
-        with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO key_session VALUES (?, ?)", (ksid, json.dumps(document)))
-
-    def remove_session(self, ksid: str) -> None:
-        """Forget a key session."""
-        with self._transaction():
-            self._db.execute("DELETE FROM key_session WHERE ksid = ?", (ksid,))
-
-    def sessions(self) -> list[dict[str, Any]]:
-        """All key sessions kept."""
-        return [json.loads(document) for (document,) in self._query("SELECT document FROM key_session")]
+    def documents(self) -> dict[tuple[str, str], Any]:
+        """All that was kept, by kind and ID."""
+        rows = self._query("SELECT kind, id, document FROM document ORDER BY kind, id")
+        return {(kind, name): json.loads(document) for kind, name, document in rows}
 
     def _empty_log(self) -> None:
         """Once a slot: until then the sealed bytes of what was used since stand in the write-ahead log.

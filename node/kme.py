@@ -19,15 +19,17 @@ from etsi.errors import Malformed
 from etsi.gs004 import QoS
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits, Status
 from etsi.secret import Secret
-from node.failures import MaterialExpired, ShortOfMaterial
+from node.failures import MaterialExpired, RelayBroken, ShortOfMaterial
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore, Missing
 from node.modes import Mode
 from node.parameters import Parameters
+from node.performance import Performance
 from node.pool import Keys, Pool
 from node.ranges import Instruction, Shortage, spare_slots
 from node.recent import RecentIds
 from node.relay import Relay, cut
+from node.routes import Routes
 from node.sessions import Session
 from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
 from node.together import Together
@@ -80,7 +82,9 @@ class Kme:
         store: KeyStore,
         shared: SharedDatabase,
         sessions: ImplicitSessions,
+        routes: Routes,
         relay: Relay,
+        performance: Performance,
         requested: Requested,
         parameters: Callable[[], Parameters],
     ) -> None:
@@ -91,7 +95,9 @@ class Kme:
         self._store = store
         self._shared = shared
         self._sessions = sessions
+        self._routes = routes
         self._relay = relay
+        self._performance = performance
         self._parameters = parameters
         self._pool = Pool()
         self._together = Together(limits.max_key_per_request)
@@ -109,13 +115,16 @@ class Kme:
             raise Unauthorized(f"SAE {sae} is not registered at KME {self.name}")
 
     def session(self, master: str, slave: str, size: int) -> Session:
-        """The key session of the pair, opened for keys of `size` bits if there is none; Malformed, SessionRefused."""
+        """The key session of the pair with its route, opened for keys of `size` bits if there is none.
+
+        Malformed, SessionRefused, RelayBroken.
+        """
         home = self._saes.get(slave)
         if home is None or slave == master:
             raise Malformed("slave_SAE_ID", "the ID of another SAE of this network", clause="5.2")
         if home == self.name:
             raise Malformed("slave_SAE_ID", "an SAE at another node: SAEs of one site need no QKD", clause="4")
-        return self._sessions.session(master, slave, home, QoS(key_size_bits=size))
+        return self._routes.of(self._sessions.session(master, slave, home, QoS(key_size_bits=size)))
 
     def status(self, master: str, slave: str) -> Status:
         """What `master` can get for `slave` now, over the whole path (clause 6.1)."""
@@ -143,6 +152,15 @@ class Kme:
 
     def get_keys(self, session: Session, request: KeyRequest) -> Delivery:
         """New keys for the session's master; the slave can fetch them when this returns. KeyFailure if not."""
+        try:
+            delivery = self._deliver(session, request)
+        except RelayBroken:
+            self._routes.forget(session.ksid)  # it may have changed further on
+            raise
+        self._performance.consumed(session.ksid, request.size * request.number)
+        return delivery
+
+    def _deliver(self, session: Session, request: KeyRequest) -> Delivery:
         parameters = self._parameters()
         if not parameters.strategy.ahead:
             kind = session.ksid, request.key_bytes, parameters.mode
@@ -228,6 +246,13 @@ class Kme:
         """
         if master not in self._saes:
             raise Malformed("master_SAE_ID", "the ID of an SAE of this network", clause="5.4")
+        keys = self._fetch_patiently(slave, master, key_ids)
+        ksid = self._sessions.ksid(master, slave)
+        if ksid is not None:
+            self._performance.consumed(ksid, sum(8 * len(key) for _, key in keys))
+        return keys
+
+    def _fetch_patiently(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         try:
             return self._fetch(slave, master, key_ids)
         except NotFound:

@@ -14,10 +14,12 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from node.blocks import BadFrame, acknowledge, ask_rate, receive
+from node.blocks import BadFrame, acknowledge, ask_generation, ask_rate, receive
 from node.key_stream import KeyStore
 
 _log = logging.getLogger(__name__)
+# QC, slot, bytes, quantum bit error rate in percent.
+OnBlock = Callable[[str, int, int, float | None], None]
 
 
 class QuantumModule:
@@ -27,17 +29,22 @@ class QuantumModule:
         self._path = path
         self._qcs = frozenset(qcs)
         self._store = store
-        self._on_slot: Callable[[str, int], None] = lambda *_: None
+        self._on_block: OnBlock = lambda *_: None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._rates: dict[str, tuple[int, int]] = {}
+        self._enabled: dict[str, bool] = {}
+
+    def set_enabled(self, qc: str, enabled: bool) -> None:
+        """Ask the QC to generate, or to stop, from its next block on."""
+        self._enabled[qc] = enabled
 
     def set_rate(self, qc: str, low: int, high: int) -> None:
         """Ask the QC to make low to high bytes a slot from its next block on."""
         self._rates[qc] = low, high
 
-    def start(self, on_slot: Callable[[str, int], None]) -> None:
-        """Bind the socket and accept in a thread; `on_slot(qc, slot)` is called after each block."""
-        self._on_slot = on_slot
+    def start(self, on_block: OnBlock) -> None:
+        """Bind the socket and accept in a thread; `on_block` is called after each block."""
+        self._on_block = on_block
         self._path.unlink(missing_ok=True)
         # By way of the folder's descriptor: a socket's path may be 107 bytes long, a node's directory longer.
         folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
@@ -63,6 +70,7 @@ class QuantumModule:
 
     def _serve(self, connection: socket.socket) -> None:
         asked: tuple[int, int] | None = None
+        enabled: bool | None = None
         with connection, contextlib.suppress(OSError):
             try:
                 while (block := receive(connection)) is not None:
@@ -70,12 +78,17 @@ class QuantumModule:
                         raise BadFrame(f"this node has no QC {block.qc!r}")
                     if self._store.store(block):
                         self._store.expire(block.qc)
-                        self._on_slot(block.qc, block.slot)
+                        qber = None if block.qber is None else block.qber / 1000
+                        self._on_block(block.qc, block.slot, len(block.payload), qber)
                     block.payload.wipe()
                     wanted = self._rates.get(block.qc)
                     if wanted is not None and wanted != asked:
                         connection.sendall(ask_rate(*wanted))
                         asked = wanted
+                    generate = self._enabled.get(block.qc)
+                    if generate is not None and generate != enabled:
+                        connection.sendall(ask_generation(generate))
+                        enabled = generate
                     connection.sendall(acknowledge(block.sequence))
             except BadFrame as error:
                 _log.warning("blocks refused: %s", error)

@@ -3,8 +3,9 @@
 On the path n0, n1, ..., nk the ranges are allocated on all links at once. In BASIC and QKP the first link's range is
 the shared key S and, behind it, the new keys K. n1 holds S too, and sends it on under the pad of the next link; each
 node does so until nk has S. Then n0 sends K under S to nk directly. In OTP mode K is drawn by n0 and takes the way of
-S, under a pad on the first link too, and there is no second message. Every node erases what the ranges name on its
-side before it sends anything, so that a failure half way costs material and never repeats it.
+S, under a pad on the first link too, and there is no second message. A message bears the ranges of the links from the
+one it comes over on: what a node needs, and what it passes on. Every node erases what the ranges name on its side
+before it sends anything, so that a failure half way costs material and never repeats it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from node.failures import MaterialExpired, NoSession, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
 from node.modes import AES_CCM, OTP, Mode
 from node.pads import CCM_TAG_BYTES, ccm_open, ccm_seal, otp
+from node.performance import Performance
 from node.ranges import Range
-from node.sessions import Session, Sessions
+from node.routes import MAX_HOPS, Routes
+from node.sessions import Association, Session, Sessions
 from telemetry.journal import Journal
 
 # A shared key whose second message never comes is dropped after this time.
@@ -49,6 +52,8 @@ class Relay:
         caller: Caller,
         store: KeyStore,
         sessions: Sessions,
+        routes: Routes,
+        performance: Performance,
         journal: Journal,
     ) -> None:
         self._name = name
@@ -56,8 +61,10 @@ class Relay:
         self._caller = caller
         self._store = store
         self._sessions = sessions
+        self._routes = routes
+        self._performance = performance
         self._journal = journal
-        self._shared: dict[str, tuple[Secret, float]] = {}
+        self._shared: dict[str, _Waiting] = {}
         self._lock = threading.Lock()
         # Each takes one of the server's threads until the next node answers. Some must be left, or two nodes that relay
         # to each other could wait for each other.
@@ -75,88 +82,92 @@ class Relay:
     ) -> list[Secret]:
         """As first node: make `key_ids` of `key_bytes` each at the last node too; the keys, once it has confirmed."""
         keys = [{"key_ID": key_id, "bytes": key_bytes} for key_id in key_ids]
-        first = {"ksid": session.ksid, "ranges": [_range_json(r) for r in ranges]}
+        first: dict[str, Any] = {
+            "link": session.link, "ksid": session.ksid, "ranges": [_range_json(r) for r in ranges],
+        }  # fmt: skip
         if mode.cipher is None:
             (pad,) = self._take(ranges[:1], request)
             new = Secret(os.urandom(len(pad)))
-            self._send(session, 1, f"/qkd/v1/relay/{request}", first | {"sealed": _encode(otp(new, pad)), "keys": keys})
+            body = first | {"sealed": _encode(otp(new, pad)), "keys": keys}
+            self._send(session.path[1], f"/qkd/v1/relay/{request}", body, hops=session.hops)
             pad.wipe()
             return cut(new, key_bytes)
         shared, new = self._take(ranges[0].split(mode.shared_bytes(key_bytes, len(key_ids))), request)
-        self._send(session, 1, f"/qkd/v1/relay/{request}", first | {"sealed": None, "keys": None})
+        first |= {"sealed": None, "keys": None}
+        self._send(session.path[1], f"/qkd/v1/relay/{request}", first, hops=session.hops)
         if mode.cipher == AES_CCM:
             sealed = ccm_seal(new, shared, request, _header(request, session.ksid, keys))
         else:
             sealed = otp(new, shared)
         shared.wipe()
         body = {"ksid": session.ksid, "keys": keys, "cipher": mode.cipher, "sealed": _encode(sealed)}
-        self._send(session, session.hops, f"/qkd/v1/relay/{request}/keys", body)
+        self._send(session.path[-1], f"/qkd/v1/relay/{request}/keys", body, hops=1)
         return cut(new, key_bytes)
 
     def forward(self, sender: str, request: str, document: Mapping[str, Any]) -> None:
         """As a later node: take over what is relayed and pass it on, or keep it if this is the last node."""
-        session = self._session(document)
-        at = session.path.index(self._name)
-        if at == 0 or session.path[at - 1] != sender:
-            raise Malformed("ksid", f"a session whose path leads from {sender} to this node")
-        ranges = _ranges(document, session)
-        n_bytes = len(ranges[1])
+        link = uuid_text(document.get("link"), "link")
+        onward = self._routes.next_hop(link, sender)
+        ranges = _ranges(document)
+        if onward is None and len(ranges) > 1:
+            raise Malformed("ranges", "one range, because the link ends here")
+        if onward is not None and len(ranges) == 1:
+            raise Malformed("ranges", "a range for each link from here on")
+        for neighbour, where in zip((sender, onward), ranges, strict=False):
+            if neighbour is None or not self._routes.joins(where.qc, neighbour):
+                raise Malformed("ranges.qc", f"a QC between this node and {neighbour}")
+        n_bytes = len(ranges[-1])
         keys = None if document.get("keys") is None else _keys(document)
         if keys is not None and keys.n_bytes != n_bytes:
             raise Malformed("keys.bytes", f"{n_bytes} bytes in all, as on the links")
         sealed = None if document.get("sealed") is None else _decode(document["sealed"], n_bytes)
-        incoming = ranges[at - 1]
-        if sealed is None and at > 1:
-            raise Malformed("sealed", "to be given behind the first hop")
-        if sealed is not None and len(incoming) != n_bytes:
+        if sealed is not None and len(ranges[0]) != n_bytes:
             raise Malformed("ranges", "a pad as long as what it seals")
-        outgoing = ranges[at : at + 1]  # empty at the last node
-        if not outgoing:
-            self._pass_on(session, request, document, ranges=ranges, keys=keys, sealed=sealed)
+        if sealed is None and onward is None:
+            raise Malformed("sealed", "to be given behind the first hop")
+        message = _Message(request, link, uuid_text(document.get("ksid"), "ksid"), ranges, keys, sealed)
+        if onward is None:
+            self._receive(message)
         elif not self._under_way.acquire(blocking=False):
             raise RelayBroken("too many keys are being relayed here at once: try again", hop=self._name)
         else:
             try:
-                self._pass_on(session, request, document, ranges=ranges, keys=keys, sealed=sealed)
+                self._pass_on(message, document, to=onward)
             finally:
                 self._under_way.release()
 
-    def _pass_on(
-        self,
-        session: Session,
-        request: str,
-        document: Mapping[str, Any],
-        *,
-        ranges: Sequence[Range],
-        keys: _Keys | None,
-        sealed: Secret | None,
-    ) -> None:
-        at, n_bytes = session.path.index(self._name), len(ranges[1])
-        incoming, outgoing = ranges[at - 1], ranges[at : at + 1]
-        taken = self._take([incoming, *outgoing], request)
-        # Behind S the first link's range holds the new keys, which are not this node's to keep.
-        relayed = Secret(taken[0].reveal()[:n_bytes]) if sealed is None else otp(sealed, taken[0])
-        taken[0].wipe()
-        if not outgoing:
-            if keys is None:
-                self._keep_shared(request, relayed)
-            else:
-                self._keep_keys(session, keys, relayed)
-            self._journal.event("relay_received", ksid=session.ksid, request=request)
-            return
+    def _pass_on(self, message: _Message, document: Mapping[str, Any], *, to: str) -> None:
+        taken = self._take(message.ranges[:2], message.request)
+        self._performance.consumed(message.link, 8 * sum(len(r) for r in message.ranges[:2]))
+        relayed = message.opened(taken[0])
         body = {
-            "ksid": session.ksid, "ranges": document["ranges"], "keys": document.get("keys"),
+            "link": message.link, "ksid": message.ksid, "ranges": document["ranges"][1:], "keys": document.get("keys"),
             "sealed": _encode(otp(relayed, taken[1])),
         }  # fmt: skip
-        taken[1].wipe()
-        relayed.wipe()
-        self._send(session, at + 1, f"/qkd/v1/relay/{request}", body)
-        self._journal.event("relay_forwarded", ksid=session.ksid, request=request, to=session.path[at + 1])
+        for secret in (*taken, relayed):
+            secret.wipe()
+        self._send(to, f"/qkd/v1/relay/{message.request}", body, hops=len(message.ranges) - 1)
+        self._journal.event("relay_forwarded", ksid=message.ksid, request=message.request, to=to)
+
+    def _receive(self, message: _Message) -> None:
+        """As last node: keep what was relayed."""
+        session = self._ends_here(message.ksid, message.link)
+        (taken,) = self._take(message.ranges, message.request)
+        self._performance.consumed(message.link, 8 * len(message.ranges[0]))
+        relayed = message.opened(taken)
+        taken.wipe()
+        qc = message.ranges[0].qc
+        if message.keys is None:
+            self._keep_shared(message.request, _Waiting(relayed, time.monotonic(), session.ksid, qc))
+        else:
+            self._keep_keys(session, message.keys, relayed, qc)
+        self._journal.event("relay_received", ksid=message.ksid, request=message.request)
 
     def accept_keys(self, sender: str, request: str, document: Mapping[str, Any]) -> None:
         """As last node: the new keys under the shared key of `request`, kept for the slave SAE."""
-        session = self._session(document)
-        if session.path[-1] != self._name or session.path[0] != sender:
+        ksid = uuid_text(document.get("ksid"), "ksid")
+        session = self._ends_here(ksid, None)
+        if session.master_node != sender:
             raise Malformed("ksid", f"a session from {sender} that ends at this node")
         keys = _keys(document)
         cipher = document.get("cipher")
@@ -164,26 +175,27 @@ class Relay:
             raise Malformed("cipher", f"{OTP} or {AES_CCM}")
         sealed = _decode(document.get("sealed"), keys.n_bytes + (CCM_TAG_BYTES if cipher == AES_CCM else 0))
         with self._lock:
-            shared, _ = self._shared.pop(request, (None, 0.0))
-        if shared is None or (cipher == OTP and len(shared) != len(sealed)):
-            raise Malformed("request", "a relayed shared key that fits to be waiting here")
+            waiting = self._shared.get(request)
+            if waiting is None or waiting.ksid != ksid or (cipher == OTP and len(waiting.key) != len(sealed)):
+                raise Malformed("request", "a relayed shared key that fits to be waiting here")
+            del self._shared[request]
         try:
             if cipher == AES_CCM:
-                new = ccm_open(sealed, shared, request, _header(request, session.ksid, document["keys"]))
+                new = ccm_open(sealed, waiting.key, request, _header(request, session.ksid, document["keys"]))
             else:
-                new = otp(sealed, shared)
+                new = otp(sealed, waiting.key)
         except ValueError:
             raise Malformed("sealed", "what the relayed shared key opens") from None
         finally:
-            shared.wipe()
-        self._keep_keys(session, keys, new)
+            waiting.key.wipe()
+        self._keep_keys(session, keys, new, waiting.qc)
         self._journal.event("keys_relayed", ksid=session.ksid, request=request, key_ids=keys.key_ids)
 
-    def _session(self, document: Mapping[str, Any]) -> Session:
-        ksid = uuid_text(document.get("ksid"), "ksid")
+    def _ends_here(self, ksid: str, link: str | None) -> Association:
+        """The session of that KSID, whose slave is at this node and, if `link` is given, which goes over it."""
         session = self._sessions.get(ksid)
-        if session is None or self._name not in session.path:
-            raise NoSession("no key session of this KSID runs over this node", ksid=ksid, node=self._name)
+        if session is None or session.slave_node != self._name or (link is not None and link not in session.backing):
+            raise NoSession("no key session of this KSID ends at this node", ksid=ksid, node=self._name)
         return session
 
     def _take(self, ranges: Sequence[Range], request: str) -> list[Secret]:
@@ -192,23 +204,23 @@ class Relay:
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self._name) from None
 
-    def _keep_keys(self, session: Session, keys: _Keys, whole: Secret) -> None:
+    def _keep_keys(self, session: Association, keys: _Keys, whole: Secret, qc: str) -> None:
         relayed = [
             RelayedKey(key_id, session.ksid, session.master_sae, session.slave_sae, key)
             for key_id, key in zip(keys.key_ids, cut(whole, keys.key_bytes), strict=True)
         ]
-        self._store.put_relayed(relayed, session.qcs[-1])
+        self._store.put_relayed(relayed, qc)
 
-    def _keep_shared(self, request: str, shared: Secret) -> None:
-        now = time.monotonic()
+    def _keep_shared(self, request: str, waiting: _Waiting) -> None:
+        oldest = waiting.since - _SHARED_KEY_LIFE_S
         with self._lock:
-            for old in [r for r, (_, since) in self._shared.items() if now - since > _SHARED_KEY_LIFE_S]:
-                self._shared.pop(old)[0].wipe()
-            self._shared[request] = (shared, now)
+            for old in [r for r, known in self._shared.items() if known.since < oldest]:
+                self._shared.pop(old).key.wipe()
+            self._shared[request] = waiting
 
-    def _send(self, session: Session, to: int, path: str, body: dict[str, Any]) -> None:
-        node = session.path[to]
-        timeout_s = _TIMEOUT_PER_HOP_S * (session.hops - to + 1)  # outer calls outlast the inner ones
+    def _send(self, node: str, path: str, body: dict[str, Any], *, hops: int) -> None:
+        """To `node`, which passes it on over `hops` - 1 links more."""
+        timeout_s = _TIMEOUT_PER_HOP_S * hops  # outer calls outlast the inner ones
         try:
             if node not in self._nodes:
                 raise Unreachable(node, "no such node is configured")
@@ -219,6 +231,34 @@ class Relay:
             raise RelayBroken(f"node {node} cannot be reached: {error.reason}", hop=node) from None
         if not reply.ok:
             raise _failure_from(reply, node)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A shared key that waits for the keys under it, since when, of which session, over which QC it came."""
+
+    key: Secret
+    since: float
+    ksid: str
+    qc: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What comes over a link of a path: ranges from this link on, keys that travel themselves, what is sealed."""
+
+    request: str
+    link: str
+    ksid: str
+    ranges: Sequence[Range]
+    keys: _Keys | None
+    sealed: Secret | None
+
+    def opened(self, incoming: Secret) -> Secret:
+        """What is relayed, from the incoming link's range: the range itself over the first link, else under it."""
+        n_bytes = len(self.ranges[-1])
+        # Behind S the first link's range holds the new keys, which are not this node's to keep.
+        return Secret(incoming.reveal()[:n_bytes]) if self.sealed is None else otp(self.sealed, incoming)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,21 +309,18 @@ def _range_json(r: Range) -> dict[str, Any]:
     return {"qc": r.qc, "start": r.start, "end": r.end}
 
 
-def _ranges(document: Mapping[str, Any], session: Session) -> list[Range]:
-    entries = sequence(document.get("ranges"), "ranges", longest=session.hops)
-    if len(entries) != session.hops or session.hops < 2:
-        raise Malformed("ranges", "one a link of the session's path, which has several")
+def _ranges(document: Mapping[str, Any]) -> list[Range]:
+    entries = sequence(document.get("ranges"), "ranges", longest=MAX_HOPS)
     found = []
     for i, entry in enumerate(entries):
         given = mapping(entry, f"ranges[{i}]")
-        if text(given.get("qc"), f"ranges[{i}].qc") != session.qcs[i]:
-            raise Malformed(f"ranges[{i}].qc", session.qcs[i])
+        qc = text(given.get("qc"), f"ranges[{i}].qc")
         start = integer(given.get("start"), f"ranges[{i}].start", low=0, high=1 << 62)
         limit = start + 2 * _MAX_KEY_BYTES
-        found.append(Range(session.qcs[i], start, integer(given.get("end"), f"ranges[{i}].end", low=start, high=limit)))
-    n_bytes = len(found[1])
+        found.append(Range(qc, start, integer(given.get("end"), f"ranges[{i}].end", low=start, high=limit)))
+    n_bytes = len(found[-1]) if found else 0
     if not n_bytes or len(found[0]) < n_bytes or any(len(r) != n_bytes for r in found[1:]):
-        raise Malformed("ranges", "the same length on all links but the first, and no less there")
+        raise Malformed("ranges", "one at least, the same length on all links but the first, and no less there")
     return found
 
 

@@ -1,27 +1,42 @@
-"""The key sessions that run over this node, as the controller told them, kept across restarts."""
+"""The key sessions that end at this node, as the configured applications (GS QKD 015, qkd_app) say."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from etsi.checks import mapping, sequence, text, uuid_text
-from etsi.errors import Malformed
-from etsi.gs004 import QoS, qos
+from etsi import gs015
+from etsi.restconf import Tree
+from node.config import NodeConfig
+from node.datastore import Datastore
 from node.key_stream import KeyStore
-from node.modes import MODES
+from node.model import apps, sae_of
 
-# No path of a network that we emulate is longer; it bounds what a message may make us do.
-_MAX_HOPS = 64
+_IMPLICIT = "implicit"
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """Two SAEs that share keys, one of them at this node; `backing`: IDs of the links that feed it."""
+
+    ksid: str
+    master_sae: str
+    slave_sae: str
+    master_node: str
+    slave_node: str
+    backing: tuple[str, ...]
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Master and slave SAE."""
+        return self.master_sae, self.slave_sae
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A key session: keys for `master_sae` at path[0] and `slave_sae` at path[-1]; qcs[i] joins path[i], path[i+1].
+    """A key session and its route: from the master's node path[0] to path[-1]; qcs[i] joins path[i] and path[i+1].
 
-    `implicit`: a first request for keys opened it, and it ends when nobody asks for more.
+    `link` is the virtual link that it goes over, if there are several hops.
     """
 
     ksid: str
@@ -29,87 +44,80 @@ class Session:
     slave_sae: str
     path: tuple[str, ...]
     qcs: tuple[str, ...]
-    mode: str
-    qos: QoS
-    implicit: bool = False
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        """Master and slave SAE."""
-        return self.master_sae, self.slave_sae
+    link: str
 
     @property
     def hops(self) -> int:
         """Number of links on the path."""
         return len(self.qcs)
 
-    def to_json(self) -> dict[str, Any]:
-        """The document that `parse` reads."""
-        return asdict(self)
 
-
-def parse(document: Mapping[str, Any]) -> Session:
-    """A session as the controller describes it; Malformed names the wrong member."""
-    path = tuple(text(n, "path") for n in sequence(document.get("path"), "path", longest=_MAX_HOPS + 1))
-    qcs = tuple(text(q, "qcs") for q in sequence(document.get("qcs"), "qcs", longest=_MAX_HOPS))
-    if len(qcs) < 1 or len(path) != len(qcs) + 1 or len(set(path)) != len(path) or len(set(qcs)) != len(qcs):
-        raise Malformed("path", "distinct nodes, one more than the distinct qcs")
-    mode = text(document.get("mode"), "mode")
-    if mode not in MODES:
-        raise Malformed("mode", f"one of {', '.join(MODES)}")
-    implicit = document.get("implicit", False)
-    if not isinstance(implicit, bool):
-        raise Malformed("implicit", "true or false")
-    return Session(
-        uuid_text(document.get("ksid"), "ksid"),
-        uuid_text(document.get("master_sae"), "master_sae"),
-        uuid_text(document.get("slave_sae"), "slave_sae"),
-        path,
-        qcs,
-        mode,
-        qos(mapping(document.get("qos", {}), "qos")),
-        implicit,
+def association(app: dict[str, object], config: NodeConfig) -> Association | None:
+    """The association that an application stands for; None if it is no pair of SAEs of this network."""
+    clients = app.get("client_app_id", [])
+    if app.get("app_type", gs015.CLIENT) != gs015.CLIENT or not isinstance(clients, list) or len(clients) != 1:
+        return None
+    master, slave = sae_of(str(app.get("server_app_id", ""))), sae_of(str(clients[0]))
+    if master not in config.saes or slave not in config.saes or "remote_qkdn_id" not in app:
+        return None
+    backing = app.get("backing_qkdl_id", [])
+    assert isinstance(backing, list)  # noqa: S101 - as the model has it
+    return Association(
+        str(app["app_id"]), master, slave, config.saes[master], config.saes[slave], tuple(str(b) for b in backing)
     )
 
 
 class Sessions:
-    """All sessions over this node, by KSID and by pair of SAEs. Thread-safe."""
+    """All sessions that end here, by KSID and by pair of SAEs. Thread-safe."""
 
-    def __init__(self, store: KeyStore) -> None:
+    def __init__(self, config: NodeConfig, datastore: Datastore, store: KeyStore) -> None:
+        self._config = config
+        self._datastore = datastore
         self._store = store
         self._lock = threading.Lock()
-        self._by_ksid = {s.ksid: s for s in (parse(document) for document in store.sessions())}
-        self._by_pair = {s.pair: s for s in self._by_ksid.values()}
+        self._by_ksid: dict[str, Association] = {}
+        self._by_pair: dict[tuple[str, str], Association] = {}
+        self._implicit = {name for kind, name in store.documents() if kind == _IMPLICIT}
+        self._read(datastore.tree)
+        datastore.on_change(lambda _, new: self._read(new))
 
-    def put(self, session: Session) -> None:
-        """Add a session in place of any other of the same pair, whose end this node has missed."""
-        self._store.put_session(session.ksid, session.to_json())
-        with self._lock:
-            old = self._by_pair.get(session.pair)
-            self._by_ksid[session.ksid] = self._by_pair[session.pair] = session
-        if old is not None and old.ksid != session.ksid:
-            self.remove(old.ksid)
-
-    def remove(self, ksid: str) -> Session | None:
-        """Forget a session; the session, if there was one."""
-        self._store.remove_session(ksid)
-        with self._lock:
-            session = self._by_ksid.pop(ksid, None)
-            if session is not None and self._by_pair.get(session.pair) is session:
-                del self._by_pair[session.pair]
-            return session
-
-    def get(self, ksid: str) -> Session | None:
+    def get(self, ksid: str) -> Association | None:
         """The session of that KSID."""
         with self._lock:
             return self._by_ksid.get(ksid)
 
-    def of_pair(self, master_sae: str, slave_sae: str) -> Session | None:
+    def of_pair(self, master_sae: str, slave_sae: str) -> Association | None:
         """The session in which `master_sae` makes keys for `slave_sae`."""
         with self._lock:
             return self._by_pair.get((master_sae, slave_sae))
 
-    def all(self) -> list[Session]:
+    def all(self) -> list[Association]:
         """All sessions, by KSID."""
         with self._lock:
             return [self._by_ksid[ksid] for ksid in sorted(self._by_ksid)]
+
+    def is_implicit(self, ksid: str) -> bool:
+        """Whether a request for keys called for it, so that it ends when nobody asks for more."""
+        with self._lock:
+            return ksid in self._implicit
+
+    def mark_implicit(self, ksid: str) -> None:
+        """It was a request for keys that called for this session."""
+        self._store.put_documents({(_IMPLICIT, ksid): {}})
+        with self._lock:
+            self._implicit.add(ksid)
+
+    def remove(self, ksid: str) -> Association | None:
+        """End a session at this node; the session, if there was one."""
+        found = self.get(ksid)
+        self._datastore.drop_app(ksid)
+        return found
+
+    def _read(self, tree: Tree) -> None:
+        found = [a for app in apps(tree) if (a := association(app, self._config)) is not None]
+        with self._lock:
+            self._by_ksid = {a.ksid: a for a in found}
+            self._by_pair = {a.pair: a for a in found}
+            gone = self._implicit - set(self._by_ksid)
+            self._implicit -= gone
+        self._store.put_documents({(_IMPLICIT, ksid): None for ksid in gone})

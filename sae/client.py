@@ -37,7 +37,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open key session: its KSID and the nodes on its path, the master's first."""
+    """An open key session: its KSID and the nodes on its path, the master's first; empty if its node knows none yet."""
 
     ksid: str
     path: tuple[str, ...]
@@ -59,7 +59,7 @@ class KmeClient:
             return None
         try:
             answer = mapping(reply.body, "body")
-            path = sequence(answer.get("path"), "path", longest=_LONGEST_PATH)
+            path = sequence(answer.get("path", []), "path", longest=_LONGEST_PATH)
             return Opened(uuid_text(answer.get("ksid"), "ksid"), tuple(text(node, "path") for node in path))
         except Malformed as error:
             raise Failed(502, "bad_answer", f"the KME's answer is malformed: {error}") from None

@@ -142,7 +142,7 @@ class Master:
         session.ksid, session.path = opened.ksid, opened.path
         session.opened()
         self._record.event(
-            "session_open", ksid=session.ksid, path=list(session.path), hops=len(session.path) - 1,
+            "session_open", ksid=session.ksid, path=list(session.path), hops=max(0, len(session.path) - 1),
             ask_connection_ms=milliseconds(started, asked), open_ms=milliseconds(asked, known),
             total_ms=milliseconds(started, known), **pair,
         )  # fmt: skip

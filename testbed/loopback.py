@@ -28,6 +28,11 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+def _qcs_of(links: Links, node: str) -> list[tuple[str, str]]:
+    """The QCs of a node in the order of its interfaces, with the node at the other end."""
+    return [(qc, b if node == a else a) for qc, a, b in links if node in (a, b)]
+
+
 class Stack:
     """Builds and runs the network's processes in `directory`; `stop` ends them all."""
 
@@ -43,6 +48,7 @@ class Stack:
         self.ports: dict[str, tuple[int, int]] = {}
         self.nodes: dict[str, Process] = {}
         self.controller_port = free_port()
+        self.controller: Process | None = None
 
     def issue(self, role: Role, name: str) -> Credentials:
         """That party's credentials, valid on loopback."""
@@ -79,14 +85,23 @@ class Stack:
         return path
 
     def start_controller(self, **parameters: object) -> Process:
-        """Start the SDN controller, which leaves forwarding to others; the nodes look for it at `controller_port`."""
+        """Start the SDN controller at `controller_port`; it leaves forwarding to others, and follows all nodes."""
         document = {
             "name": "ctl", "host": LOOPBACK, "port": self.controller_port, "directory": str(self.directory / "ctl"),
             "credentials": self.issue(Role.CONTROLLER, "ctl").to_config(), "openflow": None, "parameters": parameters,
+            "agents": {node: self.agent(node) for node in self.ports},
         }  # fmt: skip
-        process = self.processes.component("controller", "controller", self.write("ctl", document))
-        process.wait_ready()
-        return process
+        self.controller = self.processes.component("controller", "controller", self.write("ctl", document))
+        self.controller.wait_ready()
+        return self.controller
+
+    def _follow_nodes(self) -> None:
+        """Tell a controller that was started before the nodes of their agents."""
+        operator = self.caller(Role.OPERATOR, "operator")
+        for node in self.ports:
+            url = f"https://{LOOPBACK}:{self.controller_port}/qkd/v1/agents/{node}"
+            operator.request("PUT", url, to=Identity(Role.CONTROLLER, "ctl"), body={"url": self.agent(node)})
+        operator.close()
 
     def start_nodes(
         self, links: Links, saes: dict[str, str], **options: object
@@ -101,15 +116,19 @@ class Stack:
             document = {
                 "name": name, "host": LOOPBACK, "kme_port": kme, "agent_port": agent,
                 "directory": str(self.directory / name), "credentials": credentials.to_config(),
-                "controller_url": f"https://{LOOPBACK}:{self.controller_port}", "controller_name": "ctl",
                 "shared_db_url": node_url(name, credentials, self.database, LOOPBACK, self.database_port),
                 "shared_db_schema": self.schema, "nodes": agents, "saes": saes,
-                "qcs": [{"qc": qc, "peer": b if name == a else a} for qc, a, b in links if name in (a, b)],
+                "qcs": [
+                    {"qc": qc, "peer": peer, "remote_interface": [q for q, _ in _qcs_of(links, peer)].index(qc) + 1}
+                    for qc, peer in _qcs_of(links, name)
+                ],
             }  # fmt: skip
             self.write(name, document | options)
             self.start_node(name)
         for process in self.nodes.values():
             process.wait_ready()
+        if self.controller is not None:
+            self._follow_nodes()
 
     def start_node(self, name: str) -> Process:
         """Start (again) the node of that name."""

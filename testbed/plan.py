@@ -148,6 +148,7 @@ class Plan:
             "port": CONTROLLER_PORT,
             "directory": str(directory),
             "credentials": credentials.to_config(),
+            "agents": {node: self.url(node, AGENT_PORT) for node in self.nodes},
             "openflow": {"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
             "parameters": dict(parameters),
         }
@@ -156,11 +157,10 @@ class Plan:
         self, node: str, directory: Path, credentials: Credentials, *, database_url: str, schema: str
     ) -> dict[str, Any]:
         """A node's configuration file."""
+        interfaces = {n: self._interfaces(n) for n in self.nodes}
         qcs = [
-            {"qc": qc.name, "peer": link.b if link.a == node else link.a}
-            for link in self.topology.links
-            if node in (link.a, link.b)
-            for qc in link.qcs
+            {"qc": qc, "peer": peer, "remote_interface": list(interfaces[peer]).index(qc) + 1}
+            for qc, peer in interfaces[node].items()
         ]
         return {
             "name": node,
@@ -169,14 +169,21 @@ class Plan:
             "agent_port": AGENT_PORT,
             "directory": str(directory),
             "credentials": credentials.to_config(),
-            "controller_url": self.url("ctl", CONTROLLER_PORT),
-            "controller_name": CONTROLLER.name,
             "shared_db_url": database_url,
             "shared_db_schema": schema,
             "nodes": {n: self.url(n, AGENT_PORT) for n in self.nodes},
             "saes": {s.id: s.node for s in self.saes},
             "qcs": qcs,
             "limits": self.topology.limits.to_json(),
+        }
+
+    def _interfaces(self, node: str) -> dict[str, str]:
+        """The QCs of a node in the order of its interfaces, with the node at the other end."""
+        return {
+            qc.name: link.b if link.a == node else link.a
+            for link in self.topology.links
+            if node in (link.a, link.b)
+            for qc in link.qcs
         }
 
     def sae_config(

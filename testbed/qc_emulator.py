@@ -4,9 +4,9 @@ Each slot every QC makes a block of a random number of random bytes and hands th
 at both its ends, over their Unix sockets: what a real QKD link would have agreed upon, out of band of the network.
 A block is kept until the module has it on disk, so a node that restarts misses nothing that is still fresh.
 
-A node may ask for another rate of a QC, as an SDN agent sets a QKD device. SIGHUP reads the configuration again, with
-the rates in it. Both count from the next slot on. The journal says what was made
-(sequence, slot, offset, length), never the bytes.
+A node may ask for another rate of a QC, or to stop it, as an SDN agent sets a QKD device. SIGHUP reads the
+configuration again, with the rates in it. Both count from the next slot on. The journal says what was made (sequence,
+slot, offset, length), never the bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,21 @@ from telemetry.journal import Journal
 # Blocks kept for an end that is away. More than any TTL in use, so that what is lost here would be expired there.
 _KEPT_BLOCKS = 128
 _RECONNECT_S = 0.2
+Wish = tuple[int, int] | bool  # a rate, or whether to generate
 
 
 @dataclass(frozen=True, slots=True)
 class QcConfig:
-    """A QC: bytes a slot, uniform in [low, high], and the folders of the two nodes with their `blocks.sock`."""
+    """A QC: bytes a slot, uniform in [low, high], and the folders of the two nodes with their `blocks.sock`.
+
+    `qber_percent` is the mean of the quantum bit error rates that it reports.
+    """
 
     qc: str
     low: int
     high: int
     ends: tuple[Path, ...]
+    qber_percent: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ def load(path: Path) -> EmulatorConfig:
         low = integer(qc.get("low"), f"qcs[{i}].low", low=0, high=MAX_PAYLOAD_BYTES)
         high = integer(qc.get("high"), f"qcs[{i}].high", low=low, high=MAX_PAYLOAD_BYTES)
         ends = tuple(Path(text(e, f"qcs[{i}].ends", longest=4096)) for e in sequence(qc.get("ends"), "ends", longest=2))
-        qcs.append(QcConfig(text(qc.get("qc"), f"qcs[{i}].qc"), low, high, ends))
+        qber = number(qc.get("qber_percent", 2.0), f"qcs[{i}].qber_percent", low=0, high=50)
+        qcs.append(QcConfig(text(qc.get("qc"), f"qcs[{i}].qc"), low, high, ends, qber))
     seed = given.get("seed")
     return EmulatorConfig(
         directory=Path(text(given.get("directory"), "directory", longest=4096)),
@@ -78,10 +84,11 @@ def load(path: Path) -> EmulatorConfig:
 class End:
     """Delivers blocks to the quantum module in folder `node`, in order, each until it is acknowledged."""
 
-    def __init__(self, node: Path, on_lost: Callable[[Block], None], on_rate: Callable[[int, int], None]) -> None:
+    def __init__(self, node: Path, on_lost: Callable[[Block], None], on_wish: Callable[[End, Wish], None]) -> None:
         self._node = node
         self._on_lost = on_lost
-        self._on_rate = on_rate
+        self._on_wish = on_wish
+        self.enabled = True  # whether the node there wants the QC to generate
         self._waiting: collections.deque[Block] = collections.deque()
         self._some = threading.Condition()
         threading.Thread(target=self._run, name=f"end-{node.name}", daemon=True).start()
@@ -126,8 +133,8 @@ class End:
 
     def _deliver(self, connection: socket.socket, block: Block) -> None:
         connection.sendall(block.encode())
-        while isinstance(answer := read_answer(self._receive(connection)), tuple):
-            self._on_rate(*answer)
+        while isinstance(answer := read_answer(self._receive(connection)), tuple | bool):
+            self._on_wish(self, answer)
         with self._some:
             if self._waiting and self._waiting[0] is block:
                 self._waiting.popleft()
@@ -153,23 +160,38 @@ class Qc:
         self._random = random.SystemRandom() if seed is None else random.Random(f"{seed}/{config.qc}")  # noqa: S311
         self._sequence = 0
         self._offset = 0
-        self._ends = [End(folder, self._lost, self.set_rate) for folder in config.ends]
+        self._ends = [End(folder, self._lost, self._wished) for folder in config.ends]
 
     def set_rate(self, low: int, high: int) -> None:
         """Make low to high bytes a slot from the next one on. Either end may ask; both usually do."""
         if (low, high) != (self.config.low, self.config.high):
-            self.config = QcConfig(self.config.qc, low, high, self.config.ends)
+            self.config = replace(self.config, low=low, high=high)
             self._journal.event("rate", qc=self.config.qc, low=low, high=high)
 
+    def _wished(self, end: End, wish: Wish) -> None:
+        if isinstance(wish, tuple):
+            self.set_rate(*wish)
+        elif wish != end.enabled:
+            end.enabled = wish
+            self._journal.event("generation", qc=self.config.qc, enabled=all(e.enabled for e in self._ends))
+
     def make(self, slot: int) -> None:
-        """Make the block of `slot` and hand it to both ends. It is empty at rate 0: time passes all the same."""
-        n_bytes = self._random.randint(self.config.low, self.config.high)
+        """Make the block of `slot` and hand it to both ends.
+
+        It is empty at rate 0, and where one end wants no more: time passes all the same.
+        """
+        generates = all(end.enabled for end in self._ends)
+        n_bytes = self._random.randint(self.config.low, self.config.high) if generates else 0
+        qber = None
+        if n_bytes:
+            # What error correction would have found; it varies from block to block.
+            qber = round(1000 * self.config.qber_percent * self._random.uniform(0.9, 1.1))
         data = self._random.randbytes(n_bytes)
         self._journal.event(
             "block", qc=self.config.qc, sequence=self._sequence, slot=slot, offset=self._offset, n_bytes=n_bytes
         )
         for end in self._ends:
-            end.put(Block(self.config.qc, self._sequence, slot, self._offset, Secret(data)))
+            end.put(Block(self.config.qc, self._sequence, slot, self._offset, Secret(data), qber))
         self._sequence += 1
         self._offset += n_bytes
 

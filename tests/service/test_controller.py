@@ -1,4 +1,4 @@
-"""The real controller over real mutual TLS; agents are played by the test."""
+"""The real controller over real mutual TLS; nodes are played by the test."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from etsi import gs015
+from etsi.gs004 import QoS
 from mtls.authority import Authority
-from mtls.call import Caller, Reply, Unreachable
+from mtls.call import Caller, Reply
 from mtls.identity import Identity, Role
-from mtls.serve import Problem, allow, json_body, new_app
-from mtls.server import Server
+from node.model import links, node_id
 from telemetry import journal
 from testbed.loopback import free_port
 from testbed.processes import Process, ProcessFailed
+from tests.service.played import Answer, PlayedNode
 
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")
+QOS = QoS()
 # A triangle with a tail: a-b, b-c, a-c, c-d.
 LINKS = {
     "a": {"ab": "b", "ac": "c"},
@@ -35,44 +39,17 @@ LINKS = {
 }
 
 
-class Agent:
-    """A node's agent: remembers what the controller told it."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.told: list[tuple[str, str, Any]] = []
-        self.broken = False
-        self.delay_s = 0.0
-        app = new_app(name)
-
-        @app.put("/qkd/v1/key_sessions/<ksid>")
-        @allow(Role.CONTROLLER)
-        def put(ksid: str) -> tuple[str, int]:
-            time.sleep(self.delay_s)
-            if self.broken:
-                raise Problem(500, "out of order")
-            self.told.append(("PUT", ksid, json_body()))
-            return "", 204
-
-        @app.delete("/qkd/v1/key_sessions/<ksid>")
-        @allow(Role.CONTROLLER)
-        def delete(ksid: str) -> tuple[str, int]:
-            self.told.append(("DELETE", ksid, None))
-            return "", 204
-
-        self.server = Server(app, "127.0.0.1", 0, world.credentials(Role.NODE, name), threads=2)
-        self.server.start()
-
-
 class World:
-    """The controller's process, its agents, and clients of all roles."""
+    """The controller's process, the nodes that it follows, and an operator."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.authority = Authority(directory / "pki")
         self.port = free_port()
-        self.callers: dict[tuple[Role, str], Caller] = {}
-        self.agents: dict[str, Agent] = {}
+        self.saes: dict[str, str] = {}
+        self.nodes: dict[str, PlayedNode] = {}
         self.process: Process | None = None
+        self.operators = Caller(self.credentials(Role.OPERATOR, "op"))
 
     def credentials(self, role: Role, name: str):
         """That party's."""
@@ -83,6 +60,7 @@ class World:
         document = {
             "name": "ctl", "host": "127.0.0.1", "port": self.port, "directory": str(self.directory / "ctl"),
             "credentials": self.credentials(Role.CONTROLLER, "ctl").to_config(), "openflow": None,
+            "agents": {name: node.url for name, node in self.nodes.items()},
         }  # fmt: skip
         path = self.directory / "controller.json"
         path.write_text(json.dumps(document | options))
@@ -94,59 +72,84 @@ class World:
         self.process = Process("controller", command, self.directory / "controller.log")
         return self.process
 
-    def start_agents(self) -> None:
-        """Start an agent a node and register them."""
-        for name in LINKS:
-            self.agents[name] = Agent(self, name)
-            assert self.register(name).ok
+    def play(self, name: str, qcs: dict[str, str], *, port: int = 0) -> PlayedNode:
+        """A node."""
+        credentials = self.credentials(Role.NODE, name)
+        self.nodes[name] = PlayedNode(self.directory / name, credentials, name, qcs, self.saes, port=port)
+        return self.nodes[name]
 
-    def register(self, name: str, caller: str | None = None) -> Reply:
-        """A node's registration."""
-        links = [{"qc": qc, "peer": peer} for qc, peer in LINKS[name].items()]
-        body = {"agent_url": f"https://127.0.0.1:{self.agents[name].server.port}", "links": links}
-        return self.call(Role.NODE, caller or name, "PUT", f"/qkd/v1/nodes/{name}", body)
+    def start_with_nodes(self, **options: Any) -> None:
+        """Start the nodes and a controller that follows them."""
+        for name, qcs in LINKS.items():
+            self.play(name, qcs)
+        self.start(**options).wait_ready(20)
+        self.wait_for_nodes()
 
-    def call(self, role: Role, name: str, method: str, path: str, body: Any = None) -> Reply:
-        """One call as that party."""
-        if (role, name) not in self.callers:
-            self.callers[role, name] = Caller(self.credentials(role, name))
-        return self.callers[role, name].request(
-            method, f"https://127.0.0.1:{self.port}{path}", to=CONTROLLER, body=body, timeout_s=15
-        )
+    def wait_for_nodes(self) -> None:
+        """Return when the controller follows all nodes."""
+        assert eventually(lambda: set(self.nodes) <= set(self.operator("status")["nodes"]), 15)
 
-    def new_app(self, node: str, pair: tuple[str, str], side: str, change: Any = None) -> Reply:
-        """One side's registration of a session."""
-        document = {"node": node, "master_sae": pair[0], "slave_sae": pair[1], "side": side, "qos": {}}
-        document |= change or {}
-        return self.call(Role.NODE, node, "POST", "/qkd/v1/applications", document)
-
-    def open(self, master: str, slave: str) -> dict[str, Any]:
-        """A session between applications at two nodes, opened."""
-        pair = new_pair()
-        assert self.new_app(slave, pair, "slave").status == 202
-        reply = self.new_app(master, pair, "master")
-        assert reply.status == 200, reply
-        return {"pair": pair, **reply.body}
+    def call(self, method: str, path: str, body: Any = None) -> Reply:
+        """One call of the operator."""
+        url = f"https://127.0.0.1:{self.port}/qkd/v1/{path}"
+        return self.operators.request(method, url, to=CONTROLLER, body=body, timeout_s=15)
 
     def operator(self, what: str) -> Any:
         """What the operator sees there."""
-        reply = self.call(Role.OPERATOR, "op", "GET", f"/qkd/v1/{what}")
+        reply = self.call("GET", what)
         assert reply.ok, reply
         return reply.body
 
+    def pair(self, master: str, slave: str) -> tuple[str, str]:
+        """Two new SAEs at those nodes."""
+        found = str(uuid.uuid4()), str(uuid.uuid4())
+        self.saes |= {found[0]: master, found[1]: slave}
+        return found
+
+    def request(self, master: str, slave: str, **qos: Any) -> tuple[tuple[str, str], Answer]:
+        """Both sides of a new session register, the slave first: the pair, and the answer to the master."""
+        pair = self.pair(master, slave)
+        assert self.nodes[slave].ask(pair, "slave").status == 202
+        return pair, self.nodes[master].ask(pair, "master", **qos)
+
+    def open(self, master: str, slave: str) -> dict[str, Any]:
+        """A session between applications at two nodes, opened, as the operator sees it."""
+        _, answer = self.request(master, slave)
+        assert answer.status == 200, answer
+        return self.session(answer.ksid)
+
+    def session(self, ksid: str | None) -> dict[str, Any]:
+        """That session as the operator sees it, once it is open."""
+        assert eventually(lambda: ksid in self.open_sessions())
+        return self.open_sessions()[ksid]
+
+    def open_sessions(self) -> dict[Any, dict[str, Any]]:
+        """All open ones by KSID."""
+        return {s["ksid"]: s for s in self.operator("key_sessions")["key_sessions"] if s["state"] == "open"}
+
+    def implicit(self, master: str, slave: str, pair: tuple[str, str] | None = None) -> Answer:
+        """The nodes of a pair ask for a session because the master asked for keys."""
+        pair = pair or self.pair(master, slave)
+        self.nodes[slave].registrations.announce(*pair, QOS)
+        return self.nodes[master].ask(pair, "master", implicit=True)
+
+    def set(self, **parameters: Any) -> Reply:
+        """The operator changes parameters."""
+        return self.call("PATCH", "parameters", parameters)
+
+    def restart(self) -> None:
+        """kill -9 of the controller, and its restart."""
+        assert self.process is not None
+        self.process.kill()
+        self.start().wait_ready(20)
+
     def stop(self) -> None:
         """End everything."""
-        for caller in self.callers.values():
-            caller.close()
+        self.operators.close()
         if self.process is not None:
             self.process.stop()
-        for agent in self.agents.values():
-            agent.server.stop()
-
-
-def new_pair() -> tuple[str, str]:
-    """Two new SAEs."""
-    return str(uuid.uuid4()), str(uuid.uuid4())
+        for node in self.nodes.values():
+            node.stop()
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +157,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A controller that knows four nodes."""
     made = World(tmp_path_factory.mktemp("ctl"))
     try:
-        made.start(half_open_timeout_s=1.0).wait_ready(20)
-        made.start_agents()
+        made.start_with_nodes(half_open_timeout_s=1.0)
         yield made
     finally:
         made.stop()
@@ -177,245 +179,323 @@ def eventually(what, timeout_s: float = 5.0) -> bool:
     return bool(what())
 
 
+def ids(*names: str) -> list[str]:
+    """The qkdn_id of each node."""
+    return [node_id(name) for name in names]
+
+
 @pytest.mark.parametrize("sides", [("slave", "master"), ("master", "slave")])
-def test_second_side_opens_the_session_and_all_agents_of_the_path_are_told(world, sides):
-    """In either order: 202 for the first, 200 with KSID and path for the second, the same words to all nodes."""
-    pair, at = new_pair(), {"master": "a", "slave": "d"}
-    first = world.new_app(at[sides[0]], pair, sides[0])
-    assert (first.status, first.body) == (202, {"status": "waiting"})
+def test_second_side_opens_the_session_and_both_ends_get_the_application(world, sides):
+    """In either order: the first is acknowledged without an ID, then both have a qkd_app of the same one (5.2)."""
+    at = {"master": "a", "slave": "d"}
+    pair = world.pair("a", "d")
+    assert world.nodes[at[sides[0]]].ask(pair, sides[0]).status == 202
 
-    second = world.new_app(at[sides[1]], pair, sides[1])
+    answer = world.nodes[at[sides[1]]].ask(pair, sides[1])
 
-    assert second.status == 200
-    assert second.body["path"] == ["a", "c", "d"]
-    assert second.body["qcs"] == ["ac", "cd"]
-    told = [world.agents[n].told[-1] for n in ("a", "c", "d")]
-    assert told[0][:2] == ("PUT", second.body["ksid"])
-    assert told[0][2] == {
-        "ksid": second.body["ksid"], "master_sae": pair[0], "slave_sae": pair[1], "path": ["a", "c", "d"],
-        "qcs": ["ac", "cd"], "mode": "basic", "qos": {"key_size_bits": 128, "interval_s": 5.0},
-        "implicit": False,
-    }  # fmt: skip
-    assert told[0] == told[1] == told[2]
+    assert answer.status == 200
+    session = world.session(answer.ksid)
+    assert (session["path"], session["qcs"]) == (["a", "c", "d"], ["ac", "cd"])
+    apps = [world.nodes[n].app(answer.ksid) for n in "ad"]
+    for app, (local, remote) in zip(apps, (ids("a", "d"), ids("d", "a")), strict=True):
+        assert (app["server_app_id"], app["client_app_id"]) == (pair[0], [pair[1]])
+        assert (app["local_qkdn_id"], app["remote_qkdn_id"]) == (local, remote)
+        assert app["app_qos"] == {"min_bandwidth": 26}
+    assert apps[0]["backing_qkdl_id"] == apps[1]["backing_qkdl_id"]
 
 
-def test_agents_are_told_in_parallel(world):
-    """Three slow agents take as long as one."""
-    for agent in world.agents.values():
-        agent.delay_s = 0.5
+def test_session_over_several_hops_is_a_virtual_link_on_every_node_of_its_path(world):
+    """With previous and next hop; its bandwidth is an INTERNAL application of the links below."""
+    session = world.open("a", "d")
+    (virtual,) = world.nodes["a"].app(session["ksid"])["backing_qkdl_id"]
+    physical = {e["qkdl_local"]["qkdi_id"]: e["qkdl_id"] for e in links(world.nodes["c"].datastore.tree)
+                if e["qkdl_type"] == gs015.PHYS}  # fmt: skip
+
+    hops = [(link.get("virt_prev_hop"), link.get("virt_next_hop"))
+            for link in (world.nodes[n].link(virtual) for n in "acd")]  # fmt: skip
+    internal = world.nodes["c"].app(virtual)
+
+    a, c, d = ids("a", "c", "d")
+    assert hops == [(None, [c]), (a, [d]), (c, None)]
+    assert internal["app_type"] == gs015.INTERNAL
+    assert internal["backing_qkdl_id"] == [physical[2], physical[3]]
+    # 128 bits every 5 s, twice that on the first link of BASIC.
+    assert internal["app_qos"]["max_bandwidth"] == world.nodes["c"].link(virtual)["virt_bandwidth"] == 52
+    assert internal["app_id"] in world.nodes["c"].link(physical[2])["qkdl_applications"]
+
+
+def test_session_over_one_hop_is_fed_by_the_physical_link(world):
+    """No virtual link, and nobody else is told."""
+    told = len(world.nodes["c"].told)
+    session = world.open("a", "b")
+
+    (backing,) = world.nodes["a"].app(session["ksid"])["backing_qkdl_id"]
+    assert world.nodes["a"].link(backing)["qkdl_type"] == gs015.PHYS
+    assert world.nodes["b"].app(session["ksid"])["backing_qkdl_id"] == [backing]
+    assert len(world.nodes["c"].told) == told
+
+
+def test_nodes_are_told_in_parallel(world):
+    """Three slow nodes take as long as one, and the master's hears of the KSID last."""
+    for node in world.nodes.values():
+        node.delay_s = 0.5
     try:
         timings = world.open("a", "d")["timings_ms"]
     finally:
-        for agent in world.agents.values():
-            agent.delay_s = 0.0
+        for node in world.nodes.values():
+            node.delay_s = 0.0
 
-    assert 500 <= timings["agents_informed"] < 1500
+    assert 500 <= timings["agents_informed"] < 1000 <= timings["ksid_assigned"] < 2000
 
 
 def test_repeated_first_side_still_waits(world):
     """An answer that was lost does no harm."""
-    pair = new_pair()
+    pair = world.pair("a", "b")
 
-    assert [world.new_app("b", pair, "slave").status for _ in range(2)] == [202, 202]
-    assert world.new_app("a", pair, "master").status == 200
+    assert [world.nodes["b"].ask(pair, "slave").status for _ in range(2)] == [202, 202]
+    assert world.nodes["a"].ask(pair, "master").status == 200
 
 
 def test_open_session_of_a_pair_is_not_opened_again(world):
     """409 with the KSID that there is; the other direction is another session."""
-    session = world.open("a", "b")
-    master, slave = session["pair"]
+    pair, answer = world.request("a", "b")
 
-    again = world.new_app("a", (master, slave), "master")
-    assert (again.status, again.detail("ksid")) == (409, session["ksid"])
-    assert world.new_app("a", (slave, master), "slave").status == 202
+    again = world.nodes["a"].ask(pair, "master")
+    assert (again.status, again.detail("cause"), again.detail("ksid")) == (409, "exists", answer.ksid)
+    assert world.nodes["a"].ask(pair[::-1], "slave").status == 202
 
 
 def test_node_cannot_take_over_an_sae_that_another_has_registered(world):
     """409; the session still leads to the node that was first."""
-    pair = new_pair()
-    world.new_app("d", pair, "slave")
+    pair = world.pair("a", "d")
+    world.nodes["d"].ask(pair, "slave")
 
-    assert world.new_app("b", pair, "slave").status == 409
-    assert world.new_app("a", pair, "master").body["path"][-1] == "d"
+    assert world.nodes["b"].ask(pair, "slave").status == 409
+    answer = world.nodes["a"].ask(pair, "master")
+    assert world.session(answer.ksid)["path"][-1] == "d"
+
+
+def test_node_refuses_an_application_that_is_not_its_own(world):
+    """A hostile node claims an SAE of d's: a, where the master is, does not take the session over."""
+    pair = world.pair("a", "d")
+    world.nodes["b"].ask(pair, "slave")
+
+    refused = world.nodes["a"].ask(pair, "master")
+
+    assert (refused.status, refused.detail("cause")) == (503, "agent_unreachable")
+    assert "SAE" in refused.message
 
 
 def test_saes_at_one_node_need_no_session(world):
     """400."""
-    pair = new_pair()
-    world.new_app("a", pair, "slave")
+    pair = world.pair("a", "a")
+    world.nodes["a"].ask(pair, "slave")
 
-    assert world.new_app("a", pair, "master").status == 400
+    assert world.nodes["a"].ask(pair, "master").status == 400
 
 
-def test_agent_that_fails_refuses_the_session_everywhere(world):
+def test_node_that_fails_refuses_the_session_everywhere(world):
     """503 names the node; who took the session over is told to drop it, and the pair may try again."""
-    world.agents["c"].broken = True
-    pair = new_pair()
-    world.new_app("d", pair, "slave")
+    world.nodes["c"].broken = True
+    pair = world.pair("a", "d")
+    world.nodes["d"].ask(pair, "slave")
     try:
-        refused = world.new_app("a", pair, "master")
+        refused = world.nodes["a"].ask(pair, "master")
     finally:
-        world.agents["c"].broken = False
+        world.nodes["c"].broken = False
 
     assert (refused.status, refused.detail("cause"), refused.detail("node")) == (503, "agent_unreachable", "c")
-    assert [world.agents[n].told[-1][0] for n in "ad"] == ["DELETE", "DELETE"]
+    assert [world.nodes[n].told[-1][:2] for n in "ad"] == [("-", "link")] * 2
     assert world.operator("refusals")["refusals"][-1]["cause"] == "agent_unreachable"
-    assert world.new_app("d", pair, "slave").status == 202
+    assert world.nodes["d"].ask(pair, "slave").status == 202
 
 
 def test_half_open_session_is_dropped_after_its_time(world):
     """The second side then is a first one, which waits."""
-    pair = new_pair()
-    world.new_app("d", pair, "slave")
+    pair = world.pair("a", "d")
+    world.nodes["d"].ask(pair, "slave")
     time.sleep(1.1)
 
-    assert world.new_app("a", pair, "master").status == 202
+    assert world.nodes["a"].ask(pair, "master").status == 202
 
 
 def test_withdrawn_registration_is_forgotten(world):
     """By the node that made it; another one cannot."""
-    pair = new_pair()
-    path = f"/qkd/v1/applications?master_sae={pair[0]}&slave_sae={pair[1]}"
-    world.new_app("d", pair, "slave")
+    pair = world.pair("a", "d")
+    world.nodes["d"].ask(pair, "slave")
+    world.nodes["b"].registrations.withdraw(*pair)
+    time.sleep(0.2)
+    assert world.nodes["a"].ask(pair, "master").status == 200
 
-    assert world.call(Role.NODE, "b", "DELETE", path).status == 204
-    assert world.call(Role.NODE, "d", "DELETE", path).status == 204
-    assert world.new_app("a", pair, "master").status == 202
+    pair = world.pair("a", "d")
+    world.nodes["d"].ask(pair, "slave")
+    world.nodes["d"].registrations.withdraw(*pair)
+    time.sleep(0.2)
+    assert world.nodes["a"].ask(pair, "master").status == 202
 
 
-def test_session_ends_by_one_of_its_ends_or_the_operator(world):
-    """Not by a node between; all agents of the path are told."""
-    for role, name in ((Role.NODE, "a"), (Role.NODE, "d"), (Role.OPERATOR, "op")):
-        path = f"/qkd/v1/key_sessions/{world.open('a', 'd')['ksid']}"
+@pytest.mark.parametrize("end", ["a", "d"])
+def test_session_ends_by_the_notification_of_one_of_its_ends(world, end):
+    """Not by a node between; all nodes of the path are told."""
+    session = world.open("a", "d")
+    ksid = session["ksid"]
+    world.nodes["c"].registrations.ended(ksid)
+    time.sleep(0.2)
+    assert ksid in world.open_sessions()
 
-        assert world.call(Role.NODE, "c", "DELETE", path).status == 404
-        assert world.call(role, name, "DELETE", path).status == 204
-        assert [world.agents[n].told[-1][0] for n in "acd"] == ["DELETE"] * 3
-        assert world.call(role, name, "DELETE", path).status == 404
+    world.nodes[end].registrations.ended(ksid)
+
+    assert eventually(lambda: ksid not in world.open_sessions())
+    assert eventually(lambda: all(world.nodes[n].told[-1][:2] == ("-", "link") for n in "acd"))
+    assert all(world.nodes[n].sessions.get(ksid) is None for n in "ad")
+
+
+def test_operator_ends_a_session(world):
+    """The nodes know when the answer comes; the second time there is none."""
+    ksid = world.open("a", "d")["ksid"]
+
+    assert world.call("DELETE", f"key_sessions/{ksid}").status == 204
+    assert all(world.nodes[n].sessions.get(ksid) is None for n in "ad")
+    assert world.call("DELETE", f"key_sessions/{ksid}").status == 404
 
 
 def test_no_path_is_refused_with_its_cause(world):
     """A node whose QCs nobody confirms is an island."""
-    LINKS["island"] = {"x": "nowhere"}
-    try:
-        world.agents["island"] = Agent(world, "island")
-        world.register("island")
-    finally:
-        del LINKS["island"]
-    pair = new_pair()
-    world.new_app("island", pair, "slave")
+    island = world.play("island", {"x": "nowhere"})
+    assert world.call("PUT", "agents/island", {"url": island.url}).status == 204
+    world.wait_for_nodes()
 
-    refused = world.new_app("a", pair, "master")
+    _, refused = world.request("a", "island")
 
     assert (refused.status, refused.detail("cause")) == (503, "no_path")
+    assert world.call("DELETE", "agents/island").status == 204
+    world.nodes.pop("island").stop()
+    assert "island" not in world.operator("status")["nodes"]
+    assert world.call("DELETE", "agents/island").status == 404
 
 
-def test_restarted_node_is_told_of_its_sessions_again(world):
-    """When it registers, and only of those that run over it."""
-    ksid = world.open("a", "d")["ksid"]
-    before = len(world.agents["c"].told)
-
-    world.register("c")
-
-    assert eventually(lambda: ("PUT", ksid) in [t[:2] for t in world.agents["c"].told[before:]])
-
-
-def restarted(world: World) -> None:
-    """kill -9 of the controller, and its restart; no node has registered yet."""
-    assert world.process is not None
-    world.process.kill()
-    world.start().wait_ready()
-
-
-def open_sessions(world: World) -> dict[str, Any]:
-    """Those that both sides have registered, by KSID."""
-    return {s["ksid"]: s for s in world.operator("key_sessions")["key_sessions"] if s["state"] == "open"}
+def test_no_new_session_takes_a_link_that_is_switched_off(world):
+    """qkdl_enable=false at one end is enough; the sessions that are open stay, and the link is found again."""
+    running = world.open("a", "c")
+    assert running["path"] == ["a", "c"]
+    assert world.call("PUT", "qcs/ac/generation", {"enabled": False}).status == 204
+    try:
+        (link,) = (e for e in world.operator("topology")["links"] if e["qc"] == "ac")
+        assert link["enabled"] is False
+        assert all(world.nodes[n].link(link["qkdl_id"])["qkdl_enable"] is False for n in "ac")
+        assert world.open("a", "c")["path"] == ["a", "b", "c"]
+        assert running["ksid"] in world.open_sessions()
+    finally:
+        assert world.call("PUT", "qcs/ac/generation", {"enabled": True}).status == 204
+    assert world.open("a", "c")["path"] == ["a", "c"]
+    assert world.call("PUT", "qcs/zz/generation", {"enabled": True}).status == 404
+    assert world.call("PUT", "qcs/ac/generation", {"enabled": 1}).detail("field") == "enabled"
 
 
-def test_killed_controller_goes_on_with_what_was_open_and_set(world):
+def test_restarted_node_is_told_of_its_sessions_again(alone):
+    """As far as it has lost them; and of those that ended meanwhile it is told that they are over."""
+    alone.start_with_nodes()
+    kept, ended = alone.open("a", "d")["ksid"], alone.open("a", "d")["ksid"]
+    old = alone.nodes["c"]
+    port = old.server.port
+    old.server.stop()
+    assert eventually(lambda: "c" not in alone.operator("status")["nodes"], 10)
+    assert alone.call("DELETE", f"key_sessions/{ended}").status == 204
+    (virtual,) = alone.nodes["a"].app(kept)["backing_qkdl_id"]
+    old.datastore.drop_app(virtual)
+    before = {e["qkdl_id"] for e in links(old.datastore.tree)}
+    old.store.close()
+
+    new = alone.play("c", LINKS["c"], port=port)
+
+    alone.wait_for_nodes()
+    after = {e["qkdl_id"] for e in links(new.datastore.tree)}
+    assert virtual in after
+    assert len(before - after) == 1
+
+
+def test_unreachable_node_is_avoided_and_named(alone):
+    """Paths lead around it; sessions that end there are refused with its name."""
+    alone.start_with_nodes()
+    alone.nodes.pop("c").stop()
+    assert eventually(lambda: "c" not in alone.operator("status")["nodes"], 10)
+    assert alone.open("a", "b")["path"] == ["a", "b"]
+
+    _, refused = alone.request("a", "d")
+
+    assert (refused.status, refused.detail("cause")) == (503, "no_path")
+    found = {n["name"]: n["status"] for n in alone.operator("topology")["nodes"]}
+    assert found == {"a": "OPERATING", "b": "OPERATING", "c": "FAILURE", "d": "OPERATING"}
+
+
+def test_killed_controller_goes_on_with_what_was_open_and_set(alone):
     """Sessions with path and mode, parameters, rates; an end is as final as before."""
-    closed, kept = world.open("a", "c")["ksid"], world.open("a", "d")
-    world.call(Role.OPERATOR, "op", "DELETE", f"/qkd/v1/key_sessions/{closed}")
-    set_parameters(world, ttl_slots=20)
-    world.call(Role.OPERATOR, "op", "PUT", "/qkd/v1/qcs/ab/rate", {"low": 7, "high": 8})
-    before = open_sessions(world)
-    try:
-        restarted(world)
+    alone.start_with_nodes()
+    closed, kept = alone.open("a", "c")["ksid"], alone.open("a", "d")
+    alone.call("DELETE", f"key_sessions/{closed}")
+    alone.set(ttl_slots=20)
+    alone.call("PUT", "qcs/ab/rate", {"low": 7, "high": 8})
+    before = alone.open_sessions()
 
-        assert open_sessions(world) == before
-        assert before[kept["ksid"]]["path"] == kept["path"]
-        assert closed not in before
-        assert world.operator("parameters")["ttl_slots"] == 20
-        assert world.register("a").body["rates"]["ab"] == [7, 8]
-    finally:
-        set_parameters(world, ttl_slots=15)
-        for name in LINKS:
-            world.register(name)
+    alone.restart()
+
+    assert alone.open_sessions() == before
+    assert before[kept["ksid"]]["path"] == kept["path"]
+    assert closed not in before
+    assert alone.operator("parameters")["ttl_slots"] == 20
+    alone.wait_for_nodes()
+    assert alone.open("a", "d")["path"] == ["a", "c", "d"]
 
 
-def test_killed_controller_opens_no_session_over_nodes_that_it_does_not_know_yet(world):
-    """A clear error, and no path that leads around them; once they have registered it goes on."""
-    restarted(world)
-    try:
-        refused = implicit(world, "a", new_pair(), "d")
+def test_without_a_controller_new_sessions_get_a_clear_error(alone):
+    """At once; and when it is back, its nodes are known and sessions open."""
+    alone.start_with_nodes()
+    assert alone.process is not None
+    alone.process.kill()
+    assert eventually(lambda: not any(node.followed for node in alone.nodes.values()), 10)
 
-        assert (refused.status, refused.detail("cause")) == (503, "unknown_node")
-        assert "node a is not known" in refused.message
-    finally:
-        for name in LINKS:
-            world.register(name)
-    assert implicit(world, "a", new_pair(), "d").ok
+    refused = alone.nodes["a"].ask(alone.pair("a", "d"), "master")
 
-
-def test_session_that_was_being_opened_when_the_controller_was_killed_is_forgotten_by_all(world):
-    """Nobody was given its KSID: agents that heard of it are told that it is over."""
-    pair = new_pair()
-    world.agents["b"].delay_s = 3.0
-    before = len(world.agents["c"].told)
-    try:
-        opening = threading.Thread(target=ask_in_vain, args=(world, pair))
-        opening.start()
-        assert eventually(lambda: len(world.agents["c"].told) > before)
-        (_, ksid, _) = world.agents["c"].told[before]
-        restarted(world)
-        opening.join()
-    finally:
-        world.agents["b"].delay_s = 0.0
-        for name in LINKS:
-            world.register(name)
-
-    assert ksid not in {s["ksid"] for s in world.operator("key_sessions")["key_sessions"]}
-    assert eventually(lambda: ("DELETE", ksid) in [t[:2] for t in world.agents["c"].told[before:]])
+    assert (refused.status, refused.detail("cause")) == (503, "controller_unreachable")
+    alone.start().wait_ready(20)
+    alone.wait_for_nodes()
+    assert alone.implicit("a", "d").status == 200
 
 
-def ask_in_vain(world: World, pair: tuple[str, str]) -> None:
-    """A request for a session, which gets no answer."""
-    with pytest.raises(Unreachable):
-        implicit(world, "b", pair, "c")
+def test_session_that_was_being_opened_when_the_controller_was_killed_is_forgotten_by_all(alone):
+    """Nobody was given its KSID: nodes that heard of it are told that it is over."""
+    alone.start_with_nodes()
+    alone.nodes["c"].delay_s = 2.0
+    told = len(alone.nodes["d"].told)
+    pair = alone.pair("a", "d")
+    alone.nodes["d"].ask(pair, "slave")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(alone.nodes["a"].ask, pair, "master")
+        assert eventually(lambda: len(alone.nodes["d"].told) > told)
+        alone.nodes["c"].delay_s = 0.0
+        alone.restart()
+        assert eventually(lambda: not alone.nodes["d"].sessions.all(), 10)
+
+        assert alone.open_sessions() == {}
+        assert all(e["qkdl_type"] == gs015.PHYS for e in links(alone.nodes["d"].datastore.tree))
 
 
-def test_status_of_an_unknown_node_is_404(world):
-    """So that it registers with a controller that was restarted."""
-    world.agents.setdefault("stranger", world.agents["a"])
-
-    reply = world.call(Role.NODE, "stranger", "POST", "/qkd/v1/nodes/stranger/qc_status", {"slot": 1, "qcs": []})
-
-    assert reply.status == 404
-
-
-def test_operator_sees_links_with_rates_and_stock(world):
+def test_operator_sees_links_with_rates_and_stock(alone):
     """Generated is what either end saw, not the sum; requests add up, those of nodes that are not ends too."""
+    alone.start_with_nodes()
     for slot in (1, 2):
-        for node, requested in (("a", 16), ("b", 0), ("d", 32)):
-            status = {"qc": "ab", "generated_bytes": 40, "requested_bytes": requested, "stored_bytes": 40 * slot}
-            path = f"/qkd/v1/nodes/{node}/qc_status"
-            assert world.call(Role.NODE, node, "POST", path, {"slot": slot, "qcs": [status]}).ok
+        alone.nodes["a"].report(slot, ab=(40, 16, 40 * slot))
+        alone.nodes["b"].report(slot, ab=(40, 0, 40 * slot))
+        alone.nodes["d"].report(slot, ab=(None, 32, None))
 
-    link = next(q for q in world.operator("links")["links"] if q["qc"] == "ab")
+    def link() -> Any:
+        return next(q for q in alone.operator("links")["links"] if q["qc"] == "ab")
 
-    assert link == {
-        "qc": "ab", "ends": ["a", "b"], "generated_per_slot": 40.0, "requested_per_slot": 48.0, "stored_bytes": 80,
-        "reserved_per_slot": link["reserved_per_slot"],
+    assert eventually(lambda: link()["requested_per_slot"] == 48.0)
+    assert link() == {
+        "qc": "ab", "qkdl_id": link()["qkdl_id"], "ends": ["a", "b"], "status": "PENDING", "enabled": True,
+        "qber_percent": None, "generated_per_slot": 40.0, "requested_per_slot": 48.0, "reserved_per_slot": 0,
+        "stored_bytes": 80,
     }  # fmt: skip
 
 
@@ -429,210 +509,170 @@ def test_operator_sees_nodes_and_parameters(world):
         "mode": "basic", "ttl_slots": 15, "keys_ahead": 4, "implicit_idle_s": 60, "admission": "none",
         "path_policy": "shortest",
     }  # fmt: skip
-    found = next(s for s in world.operator("key_sessions")["key_sessions"] if s["ksid"] == session["ksid"])
-    assert (found["state"], found["path"], found["mode"]) == ("open", ["b", "c"], "basic")
-
-
-def test_node_speaks_for_itself_only(world):
-    """401 for another name than its certificate's."""
-    assert world.register("a", caller="b").status == 401
-    assert world.call(Role.NODE, "b", "POST", "/qkd/v1/nodes/a/qc_status", {"slot": 1, "qcs": []}).status == 401
-    assert world.call(Role.NODE, "b", "POST", "/qkd/v1/applications",
-                      {"node": "a", "master_sae": ALICE, "slave_sae": BOB, "side": "master"}).status == 401  # fmt: skip
-
-
-ALICE, BOB = new_pair()
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"master_sae": "alice"}, "master_sae"),
-        ({"slave_sae": 7}, "slave_sae"),
-        ({"slave_sae": ALICE}, "slave_sae"),
-        ({"side": "both"}, "side"),
-        ({"qos": {"key_size_bits": 7}}, "qos.key_size_bits"),
-        ({"qos": {"colour": 1}}, "qos.colour"),
-    ],
-)
-def test_malformed_application_is_refused_by_name(world, change, field):
-    """400 with the field, and nothing is registered."""
-    reply = world.new_app("a", (ALICE, BOB), "master", change)
-
-    assert (reply.status, reply.detail("field")) == (400, field)
+    assert (session["state"], session["path"], session["mode"]) == ("open", ["b", "c"], "basic")
 
 
 def test_journal_has_the_times_of_an_initialisation(world):
-    """t2: each side's registration; t3: path chosen and agents informed."""
+    """t2: each side's registration; t3: path chosen, agents informed, KSID assigned."""
     session = world.open("a", "d")
 
     events = journal.read(world.directory / "ctl" / "journal.jsonl")
-    mine = [e for e in events if e.get("master_sae") == session["pair"][0]]
+    mine = [e for e in events if e.get("master_sae") == session["master_sae"]]
     assert [e["event"] for e in mine] == ["application_registered"] * 2 + ["ksid_assigned"]
-    assert 0 < mine[2]["path_chosen"] <= mine[2]["agents_informed"]
-
-
-def report(world: World, slot: int, generated: dict[str, int], requested: int = 0) -> None:
-    """All nodes report a slot: what each QC made, and requests of `requested` bytes to each at its first end."""
-    for node, links in LINKS.items():
-        qcs = [
-            {"qc": qc, "generated_bytes": generated[qc], "stored_bytes": 0,
-             "requested_bytes": requested if node == min(node, peer) else 0}
-            for qc, peer in links.items()
-        ]  # fmt: skip
-        reply = world.call(Role.NODE, node, "POST", f"/qkd/v1/nodes/{node}/qc_status", {"slot": slot, "qcs": qcs})
-        assert reply.ok, reply
+    assert 0 < mine[2]["path_chosen"] <= mine[2]["agents_informed"] <= mine[2]["ksid_assigned"]
 
 
 @pytest.fixture
 def admitting(alone) -> World:
     """A controller of its own, whose QCs have made 40 bytes a slot for 5 slots, but `cd` only 4."""
-    alone.start().wait_ready(20)
-    alone.start_agents()
+    alone.start_with_nodes()
+    made = {"ab": 40, "bc": 40, "ac": 40, "cd": 4}
     for slot in range(1, 6):
-        report(alone, slot, {"ab": 40, "bc": 40, "ac": 40, "cd": 4}, requested=1)
+        for name, node in alone.nodes.items():
+            # One end says what was asked for, both what was made.
+            asked = {qc: int(name < peer) for qc, peer in LINKS[name].items()}
+            node.report(slot, **{qc: (made[qc], asked[qc], 0) for qc in LINKS[name]})
+    known = {"ab": 40, "ac": 40, "bc": 40, "cd": 4}
+    assert eventually(
+        lambda: {q["qc"]: (q["generated_per_slot"], q["requested_per_slot"]) for q in alone.operator("links")["links"]}
+        == {qc: (rate, 1) for qc, rate in known.items()}
+        and all(n["slot"] == 5 for n in alone.operator("status")["nodes"].values())
+    )
     return alone
-
-
-def set_parameters(world: World, **parameters: Any) -> Reply:
-    """The operator changes parameters."""
-    return world.call(Role.OPERATOR, "op", "PATCH", "/qkd/v1/parameters", parameters)
-
-
-def refusal(world: World, master: str, slave: str, **qos: Any) -> Reply:
-    """The answer to the second side of a new session."""
-    pair = new_pair()
-    world.new_app(slave, pair, "slave")
-    return world.new_app(master, pair, "master", {"qos": qos})
 
 
 def test_equation_1_refuses_what_measured_rates_do_not_cover(admitting):
     """20 generated minus 5 requested on cd is less than a key of 128 bits; other paths and smaller keys are fine."""
-    set_parameters(admitting, admission="eq1")
+    admitting.set(admission="eq1")
 
-    refused = refusal(admitting, "a", "d")
+    _, refused = admitting.request("a", "d")
 
     assert (refused.status, refused.detail("cause"), refused.detail("qc")) == (503, "refused", "cd")
     assert (refused.detail("needed_bytes"), refused.detail("available_bytes")) == (16, 15)
     assert "cd" in refused.message
     assert admitting.operator("refusals")["refusals"][-1]["qc"] == "cd"
-    assert refusal(admitting, "a", "d", key_size_bits=120).status == 200
-    assert refusal(admitting, "a", "c").status == 200
+    assert admitting.request("a", "d", size=120)[1].status == 200
+    assert admitting.request("a", "c")[1].status == 200
 
 
 def test_reserve_refuses_what_declared_rates_exceed_and_ends_give_back(admitting):
     """128 bits every 0.5 s are 32 bytes a slot of 40 on a link: one such session fits, two do not."""
-    set_parameters(admitting, admission="reserve")
-    fast = {"key_size_bits": 128, "interval_s": 0.5}
+    admitting.set(admission="reserve")
 
-    first = refusal(admitting, "a", "c", **fast)
-    second = refusal(admitting, "c", "a", **fast)
+    _, first = admitting.request("a", "c", size=128, interval_s=0.5)
+    _, second = admitting.request("c", "a", size=128, interval_s=0.5)
 
     assert first.status == 200
     assert (second.status, second.detail("qc")) == (503, "ac")
     assert (second.detail("needed_bytes"), second.detail("available_bytes")) == (160, 40)
     link = next(q for q in admitting.operator("links")["links"] if q["qc"] == "ac")
     assert link["reserved_per_slot"] == 32.0
-    admitting.call(Role.OPERATOR, "op", "DELETE", f"/qkd/v1/key_sessions/{first.body['ksid']}")
-    assert refusal(admitting, "c", "a", **fast).status == 200
+    admitting.session(first.ksid)
+    assert admitting.call("DELETE", f"key_sessions/{first.ksid}").status == 204
+    assert admitting.request("c", "a", size=128, interval_s=0.5)[1].status == 200
 
 
 def test_reserve_counts_the_cost_of_the_mode(admitting):
     """Over two links BASIC takes two units of the first one, OTP one."""
-    set_parameters(admitting, admission="reserve")
-    qos = {"key_size_bits": 24, "interval_s": 1}
+    admitting.set(admission="reserve")
 
-    assert refusal(admitting, "a", "d", **qos).status == 200
-    set_parameters(admitting, mode="qkp")
-    assert refusal(admitting, "a", "d", key_size_bits=128, interval_s=5).status == 200
-
-
-def implicit(world: World, node: str, pair: tuple[str, str], slave_node: str, caller: str | None = None) -> Reply:
-    """A node asks for a session because its SAE asked for keys."""
-    body = {"node": node, "master_sae": pair[0], "slave_sae": pair[1], "slave_node": slave_node, "qos": {}}
-    return world.call(Role.NODE, caller or node, "POST", "/qkd/v1/implicit_sessions", body)
+    assert admitting.request("a", "d", size=24, interval_s=1)[1].status == 200
+    admitting.set(mode="qkp")
+    assert admitting.request("a", "d", size=128, interval_s=5)[1].status == 200
 
 
 def test_request_for_keys_opens_an_implicit_session_for_both_sides(world):
-    """Nobody registers; all agents of the path are told, and that it is implicit."""
-    opened = implicit(world, "a", new_pair(), "d")
+    """Nobody registers; both nodes say that the session is implicit, in either order."""
+    answer = world.implicit("a", "d")
 
-    assert opened.status == 200
-    told = [world.agents[n].told[-1] for n in ("a", "c", "d")]
-    assert told[0][:2] == ("PUT", opened.body["ksid"])
-    assert told[0][2]["implicit"] is True
-    assert told[0] == told[1] == told[2]
+    assert answer.status == 200
+    assert world.session(answer.ksid)["implicit"] is True
+    pair = world.pair("a", "d")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(world.nodes["a"].ask, pair, "master", implicit=True)
+        time.sleep(0.1)
+        world.nodes["d"].registrations.announce(*pair, QOS)
+        assert asked.result(10).status == 200
 
 
 def test_node_that_lost_its_implicit_session_is_told_of_it_again(world):
     """The same KSID, and nobody else hears of it twice."""
-    pair = new_pair()
-    first = implicit(world, "a", pair, "b")
-    told = len(world.agents["b"].told)
+    pair = world.pair("a", "b")
+    first = world.implicit("a", "b", pair)
+    world.session(first.ksid)
+    world.nodes["a"].datastore.drop_app(first.ksid)
+    told = len(world.nodes["b"].told)
 
-    again = implicit(world, "a", pair, "b")
+    again = world.implicit("a", "b", pair)
 
-    assert again.body == first.body
-    assert world.agents["a"].told[-1][:2] == ("PUT", first.body["ksid"])
-    assert len(world.agents["b"].told) == told
+    assert again.ksid == first.ksid
+    assert world.nodes["a"].told[-1] == ("+", "app", first.ksid)
+    assert [entry for entry in world.nodes["b"].told[told:] if entry[1] == "app"] == []
 
 
 def test_implicit_session_gives_way_to_one_that_both_sides_register(world):
-    """The old KSID is removed before the agents hear of the new one."""
-    pair = new_pair()
-    old = implicit(world, "a", pair, "b").body["ksid"]
-    world.new_app("b", pair, "slave")
+    """The old KSID is removed before the nodes hear of the new one."""
+    pair = world.pair("a", "b")
+    old = world.implicit("a", "b", pair).ksid
+    world.session(old)
+    world.nodes["b"].ask(pair, "slave")
 
-    new = world.new_app("a", pair, "master").body["ksid"]
+    new = world.nodes["a"].ask(pair, "master").ksid
 
-    assert [entry[:2] for entry in world.agents["a"].told[-2:]] == [("DELETE", old), ("PUT", new)]
-    assert implicit(world, "a", pair, "b").body["ksid"] == new
+    told = [entry for entry in world.nodes["a"].told if entry[1] == "app"]
+    assert told[-2:] == [("-", "app", old), ("+", "app", new)]
+    world.session(new)
+    assert world.implicit("a", "b", pair).ksid == new
 
 
 def test_implicit_session_beside_a_registration_that_waits(world):
     """A slave that runs our software and a master that does not: the master gets its keys."""
-    pair = new_pair()
-    assert world.new_app("b", pair, "slave").status == 202
+    pair = world.pair("a", "b")
+    assert world.nodes["b"].ask(pair, "slave").status == 202
 
-    assert implicit(world, "a", pair, "b").status == 200
-
-
-@pytest.mark.parametrize(
-    ("slave_node", "caller", "status", "cause"),
-    [("a", "a", 400, "same_node"), ("b", "c", 401, None), ("nowhere", "a", 503, "unknown_node")],
-)
-def test_implicit_session_that_cannot_be_is_refused(world, slave_node, caller, status, cause):
-    """SAEs of one site, a node that speaks for another, a node that there is not."""
-    refused = implicit(world, "a", new_pair(), slave_node, caller)
-
-    assert (refused.status, refused.detail("cause")) == (status, cause)
+    assert world.implicit("a", "b", pair).status == 200
 
 
 def test_implicit_session_passes_admission(admitting):
     """It is refused like any other where the network cannot carry it."""
-    set_parameters(admitting, admission="eq1")
+    admitting.set(admission="eq1")
 
-    refused = implicit(admitting, "a", new_pair(), "d")
+    refused = admitting.implicit("a", "d")
 
     assert (refused.status, refused.detail("cause"), refused.detail("qc")) == (503, "refused", "cd")
-    assert implicit(admitting, "a", new_pair(), "c").status == 200
+    assert admitting.implicit("a", "c").status == 200
+
+
+def parameters_at(world: World, name: str) -> dict[str, Any]:
+    """Those that a node follows."""
+    return world.nodes[name].datastore.tree["qkd-testbed:node"]["parameters"]
 
 
 def test_parameters_change_at_run_time_and_reach_the_nodes(world):
-    """With the answer to their next report; sessions go on, and the journal has the change."""
+    """They follow when the answer comes; sessions go on, and the journal has the change."""
     session = world.open("b", "c")
+    wanted = {"mode": "otp", "ttl_slots": 20, "keys_ahead": 4, "implicit_idle_s": 60}
     try:
-        assert set_parameters(world, mode="otp", ttl_slots=20).body["mode"] == "otp"
-        reply = world.call(Role.NODE, "a", "POST", "/qkd/v1/nodes/a/qc_status", {"slot": 9, "qcs": []})
+        assert world.set(mode="otp", ttl_slots=20).body["mode"] == "otp"
+        assert [parameters_at(world, n) for n in "abcd"] == [wanted] * 4
     finally:
-        set_parameters(world, mode="basic", ttl_slots=15)
+        world.set(mode="basic", ttl_slots=15)
 
-    assert reply.body["parameters"] == {
-        "mode": "otp", "ttl_slots": 20, "keys_ahead": 4, "implicit_idle_s": 60,
-    }  # fmt: skip
-    assert session["ksid"] in [s["ksid"] for s in world.operator("key_sessions")["key_sessions"]]
+    assert session["ksid"] in world.open_sessions()
     events = journal.read(world.directory / "ctl" / "journal.jsonl")
     assert [e["mode"] for e in events if e["event"] == "parameters"][-2:] == ["otp", "basic"]
+
+
+def test_node_that_comes_later_follows_the_parameters_of_now(alone):
+    """It is told when it is found."""
+    alone.start_with_nodes()
+    alone.set(ttl_slots=33)
+    late = alone.play("late", {"y": "a"})
+    assert alone.call("PUT", "agents/late", {"url": late.url}).status == 204
+
+    alone.wait_for_nodes()
+
+    assert eventually(lambda: parameters_at(alone, "late")["ttl_slots"] == 33)
 
 
 @pytest.mark.parametrize(
@@ -645,7 +685,7 @@ def test_wrong_parameter_is_refused_by_name_and_changes_nothing(world, change, f
     """Not even the right ones beside it."""
     before = world.operator("parameters")
 
-    reply = set_parameters(world, ttl_slots=99) if not change else set_parameters(world, **({"keys_ahead": 7} | change))
+    reply = world.set(**({"keys_ahead": 7} | change))
 
     assert (reply.status, reply.detail("field")) == (400, field)
     assert world.operator("parameters") == before
@@ -653,12 +693,27 @@ def test_wrong_parameter_is_refused_by_name_and_changes_nothing(world, change, f
 
 def test_rate_of_a_qc_reaches_the_nodes_at_its_ends(world):
     """And no other; an unknown QC is 404."""
-    assert world.call(Role.OPERATOR, "op", "PUT", "/qkd/v1/qcs/ab/rate", {"low": 1, "high": 2}).status == 204
-    rates = {n: world.register(n).body["rates"] for n in "abcd"}
+    assert world.call("PUT", "qcs/ab/rate", {"low": 1, "high": 2}).status == 204
+    rates = {
+        n: {q["name"]: q["rate"] for q in world.nodes[n].datastore.tree["qkd-testbed:node"]["qcs"]["qc"] if "rate" in q}
+        for n in "abcd"
+    }
 
-    assert rates == {"a": {"ab": [1, 2]}, "b": {"ab": [1, 2]}, "c": {}, "d": {}}
-    assert world.call(Role.OPERATOR, "op", "PUT", "/qkd/v1/qcs/xy/rate", {"low": 1, "high": 2}).status == 404
-    assert world.call(Role.OPERATOR, "op", "PUT", "/qkd/v1/qcs/ab/rate", {"low": 2, "high": 1}).status == 400
+    assert rates == {"a": {"ab": {"low": 1, "high": 2}}, "b": {"ab": {"low": 1, "high": 2}}, "c": {}, "d": {}}
+    assert world.call("PUT", "qcs/xy/rate", {"low": 1, "high": 2}).status == 404
+    assert world.call("PUT", "qcs/ab/rate", {"low": 2, "high": 1}).status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [({"url": "http://x"}, "url"), ({"url": 3}, "url"), ({}, "url"), ({"url": "https://x", "colour": 1}, "url")],
+)
+def test_wrong_agent_is_refused_by_name(world, body, field):
+    """400, and nobody is followed."""
+    reply = world.call("PUT", "agents/new", body)
+
+    assert (reply.status, reply.detail("field")) == (400, field)
+    assert "new" not in {a["name"] for a in world.operator("agents")["agents"]}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import itertools
 import json
 import random
 import subprocess
@@ -28,6 +27,7 @@ from node.shared_db import read_allocations
 from telemetry import journal
 from testbed.audit import audit
 from testbed.loopback import LOOPBACK, Stack, free_port
+from tests.service.foreign import open_session
 
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]
 HOME = {str(uuid.UUID(int=i)): node for i, node in enumerate("abcd", start=1)}
@@ -106,20 +106,19 @@ class Line(Stack):
         self.start_nodes(LINKS, HOME, mode=mode, nodes=between)
         self.qcs = self.start_qcs(LINKS, low=3000, high=3000, slot_s=0.25)
         self.callers = {sae: self.caller(Role.SAE, sae) for sae in HOME}
-        self.controller = self.caller(Role.CONTROLLER, "ctl")
+        self.sdn = self.caller(Role.CONTROLLER, "ctl")
         for master, slave in PAIRS:
             self.open(master, slave)
 
     def open(self, master: str, slave: str) -> None:
-        """Configure a session on its path, as the controller does."""
+        """Configure a session on its path, as a controller does that knows only the standard."""
         step = 1 if master < slave else -1
         path = [chr(i) for i in range(ord(master), ord(slave) + step, step)]
-        session = {"ksid": str(uuid.uuid4()), "master_sae": ID[master], "slave_sae": ID[slave], "path": path,
-                   "qcs": [f"{'-'.join(sorted(hop))}/1" for hop in itertools.pairwise(path)],
-                   "mode": "basic", "qos": {"key_size_bits": 128, "interval_s": 5}}  # fmt: skip
-        for node in path:
-            url = f"{self.agent(node)}/qkd/v1/key_sessions/{session['ksid']}"
-            assert self.controller.request("PUT", url, to=Identity(Role.NODE, node), body=session).ok
+
+        def call(method: str, node: str, at: str, body: Any) -> int:
+            return self.sdn.request(method, f"{self.agent(node)}{at}", to=Identity(Role.NODE, node), body=body).status
+
+        open_session(call, (ID[master], ID[slave]), path)
 
     def ask(self, node: str, path: str, body: Any) -> Reply:
         """A request of the SAE at `node` to its KME."""

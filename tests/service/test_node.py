@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
-import itertools
 import json
 import time
 import uuid
@@ -15,7 +14,10 @@ import pytest
 
 from mtls.call import Reply
 from mtls.identity import Identity, Role
+from node.model import link_id
+from telemetry import journal
 from testbed.loopback import Stack
+from tests.service.foreign import N, application, open_session
 
 ALICE, BOB, CAROL, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 5))
 HOME = {ALICE: "a", BOB: "b", CAROL: "c", MALLORY: "b"}
@@ -34,16 +36,13 @@ class Network(Stack):
     """The stack of these tests, with a word for everything they say often."""
 
     def open(self, master: str, slave: str) -> dict[str, Any]:
-        """Configure a key session on all nodes of its path, as the controller does."""
+        """Configure a key session on all nodes of its path, as a controller does that knows only the standard."""
         path = ["a", "b", "c"][: "abc".index(HOME[slave]) + 1] if HOME[master] == "a" else [HOME[master], HOME[slave]]
-        qcs = [f"{'-'.join(sorted(hop))}/1" for hop in itertools.pairwise(path)]
-        session = {"ksid": str(uuid.uuid4()), "master_sae": master, "slave_sae": slave, "path": path, "qcs": qcs,
-                   "mode": "basic", "qos": {"key_size_bits": 128, "interval_s": 5}}  # fmt: skip
-        for node in path:
-            url = f"{self.agent(node)}/qkd/v1/key_sessions/{session['ksid']}"
-            reply = self.call((Role.CONTROLLER, "ctl"), "PUT", url, node, session)
-            assert reply.ok, reply
-        return session
+
+        def call(method: str, node: str, at: str, body: Any) -> int:
+            return self.call((Role.CONTROLLER, "ctl"), method, f"{self.agent(node)}{at}", node, body).status
+
+        return open_session(call, (master, slave), path)
 
     def call(self, who: tuple[Role, str], method: str, url: str, node: str, body: Any = None) -> Reply:
         """One call of `node` as that party."""
@@ -147,23 +146,22 @@ def test_sae_is_served_at_its_own_node_only(network):
     assert network.enc_keys(ALICE, BOB, at="b").status == 401
 
 
-def test_session_that_does_not_lead_from_sae_to_sae_is_refused(network):
+def test_application_that_is_not_of_the_nodes_that_it_names_is_refused(network):
     """A node that registered somebody else's SAE would get its keys."""
-    session = {"ksid": str(uuid.uuid4()), "master_sae": ALICE, "slave_sae": CAROL, "path": ["a", "b"],
-               "qcs": ["a-b/1"], "mode": "basic", "qos": {}}  # fmt: skip
-    url = f"{network.agent('a')}/qkd/v1/key_sessions/{session['ksid']}"
+    app = application(str(uuid.uuid4()), (ALICE, CAROL), "a", "b", link_id("a-b/1"))
+    url = f"{network.agent('a')}{N}/qkd_applications"
 
-    assert network.call((Role.CONTROLLER, "ctl"), "PUT", url, "a", session).status == 400
+    assert network.call((Role.CONTROLLER, "ctl"), "POST", url, "a", {"etsi-qkd-sdn-node:qkd_app": [app]}).status == 400
 
 
 def test_new_session_of_a_pair_takes_the_place_of_the_old_one(network):
-    """A node that missed the end of the old one does not go on with it."""
-    old, new = network.open(ALICE, BOB), network.open(ALICE, BOB)
-    status = network.call((Role.OPERATOR, "op"), "GET", f"{network.agent('a')}/qkd/v1/status", "a")
+    """A node whose controller forgot the old one does not go on with it."""
+    _, new = network.open(ALICE, BOB), network.open(ALICE, BOB)
 
-    found = {s["ksid"] for s in status.body["sessions"]}
-    assert new["ksid"] in found
-    assert old["ksid"] not in found
+    network.enc_keys(ALICE, BOB)
+
+    events = journal.read(network.directory / "a" / "journal.jsonl")
+    assert [e["ksid"] for e in events if e["event"] == "key_delivered"][-1] == new["ksid"]
 
 
 def test_head_request_uses_up_no_key(network):
@@ -223,13 +221,14 @@ def test_local_database_erases_what_was_used(network):
 
 
 def test_relay_message_from_a_stranger_is_refused(network):
-    """Only the node before this one on the session's path may relay to it."""
+    """Only a neighbour on the session's virtual link may relay over it, and only by QCs of that link."""
     session = network.open(ALICE, CAROL)
-    body = {"ksid": session["ksid"], "sealed": None,
+    body = {"link": session["link"], "ksid": session["ksid"], "sealed": None, "keys": None,
             "ranges": [{"qc": "a-b/1", "start": 0, "end": 32}, {"qc": "b-c/1", "start": 0, "end": 16}]}  # fmt: skip
     url = f"{network.agent('b')}/qkd/v1/relay/{uuid.uuid4()}"
 
-    assert network.call((Role.NODE, "c"), "POST", url, "b", body).status == 400
+    assert network.call((Role.NODE, "stranger"), "POST", url, "b", body).detail("field") == "link"
+    assert network.call((Role.NODE, "c"), "POST", url, "b", body).detail("field") == "ranges.qc"
     assert network.call((Role.SAE, ALICE), "POST", url, "b", body).status == 401
 
 

@@ -8,55 +8,88 @@ from pathlib import Path
 
 import pytest
 
+from etsi import gs015
 from etsi.gs004 import QoS
+from etsi.restconf import parse_target
+from mtls.call import Reply
 from mtls.serve import Problem
+from node.config import Neighbour, NodeConfig
+from node.datastore import Datastore
 from node.failures import SessionRefused
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
-from node.sessions import Session, Sessions
+from node.model import MODEL, link_id, node_id
+from node.sessions import Association, Sessions
 
 MASTER, SLAVE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+APPS = parse_target(MODEL, "etsi-qkd-sdn-node:qkd_node/qkd_applications")
 
 
-class Controller:
-    """Opens sessions as the controller does, by telling the node's agent."""
+class Network:
+    """The slave's node and the controller, which configures the node under test."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self.sessions = sessions
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.announced = 0
         self.opened: list[str] = []
-        self.closed: list[str] = []
         self.away = False
+        self.slave_status = 204
         self.wait = threading.Event()
         self.wait.set()
 
-    def open_implicit(self, master: str, slave: str, slave_node: str, wanted: QoS) -> None:
-        """Asked by the node."""
+    def request(self, method: str, url: str, **_: object) -> Reply:
+        """The slave's node is asked to register its side."""
+        assert (method, url) == ("POST", "https://b/qkd/v1/applications")
+        self.announced += 1
+        return Reply(self.slave_status, {"message": "no", "details": [{"cause": "controller_unreachable"}]})
+
+    def ask(self, *who: object, implicit: bool) -> Association | None:
+        """The node registers its own side."""
+        assert (*who, implicit) == (MASTER, SLAVE, "master", QoS(), True)
         assert self.wait.wait(10)
         if self.away:
-            raise SessionRefused("no", cause="controller_unreachable")
+            raise Problem(503, "no", cause="controller_unreachable")
         ksid = f"{len(self.opened):08d}-0000-4000-8000-000000000000"
         self.opened.append(ksid)
-        self.sessions.put(Session(ksid, master, slave, ("a", slave_node), ("q",), "basic", wanted, implicit=True))
-
-    def close(self, ksid: str) -> bool:
-        """Asked by the node."""
-        if self.away:
-            raise Problem(503, "away")
-        self.closed.append(ksid)
-        return True
+        self.bench.sessions.mark_implicit(ksid)
+        self.bench.configure(ksid)
+        return self.bench.sessions.get(ksid)
 
 
 class Bench:
-    """A node's implicit sessions with a controller and a clock of the test's own."""
+    """A node's implicit sessions with a network and a clock of the test's own."""
 
     def __init__(self, directory: Path) -> None:
         self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15)
-        self.sessions = Sessions(self.store)
-        self.controller = Controller(self.sessions)
+        self.config = NodeConfig(
+            name="a", host="", kme_port=0, agent_port=0, directory=directory, credentials=None, shared_db_url="",
+            shared_db_schema="", nodes={"b": "https://b"}, saes={MASTER: "a", SLAVE: "b"}, qcs=(Neighbour("q", "b"),),
+        )  # fmt: skip
         self.time = 0.0
-        self.implicit = ImplicitSessions("a", self.sessions, self.controller, now=lambda: self.time)
+        self.restart()
+        self.network = Network(self)
+        self.implicit = self.implicit_sessions()
 
-    def ask(self) -> Session:
+    def restart(self) -> None:
+        """The node reads what it kept."""
+        self.datastore = Datastore(self.config, self.store)
+        self.sessions = Sessions(self.config, self.datastore, self.store)
+
+    def implicit_sessions(self) -> ImplicitSessions:
+        """Those of the node as it is now."""
+        return ImplicitSessions(
+            "a", self.sessions, self.network, nodes=self.config.nodes, caller=self.network, now=lambda: self.time
+        )
+
+    def configure(self, ksid: str) -> None:
+        """As the controller does."""
+        app = {
+            "app_id": ksid, "app_type": gs015.CLIENT, "server_app_id": MASTER, "client_app_id": [SLAVE],
+            "backing_qkdl_id": [link_id("q")], "remote_qkdn_id": node_id("b"),
+        }  # fmt: skip
+        self.datastore.edit("POST", APPS, {"etsi-qkd-sdn-node:qkd_app": [app]})
+
+    def ask(self) -> Association:
         """The master asks for keys."""
         return self.implicit.session(MASTER, SLAVE, "b", QoS())
 
@@ -72,26 +105,26 @@ def bench(tmp_path: Path):
 def test_first_request_opens_a_session_and_the_next_uses_it(bench):
     """The controller is asked once."""
     assert bench.ask() == bench.ask()
-    assert len(bench.controller.opened) == 1
+    assert len(bench.network.opened) == 1
 
 
 def test_requests_that_come_meanwhile_wait_for_the_same_session(bench):
     """Ten at once open one session."""
-    bench.controller.wait.clear()
+    bench.network.wait.clear()
     with ThreadPoolExecutor(10) as pool:
         asked = [pool.submit(bench.ask) for _ in range(10)]
-        bench.controller.wait.set()
+        bench.network.wait.set()
         assert len({call.result(10).ksid for call in asked}) == 1
-    assert len(bench.controller.opened) == 1
+    assert len(bench.network.opened) == 1
 
 
 def test_more_waiting_requests_than_there_are_places_are_refused(bench):
     """They would take all of the server's threads."""
-    bench.controller.wait.clear()
+    bench.network.wait.clear()
     with ThreadPoolExecutor(20) as pool:
         asked = [pool.submit(bench.ask) for _ in range(20)]
         refused = [call for call in asked if isinstance(_early(call), SessionRefused)]
-        bench.controller.wait.set()
+        bench.network.wait.set()
         assert len(refused) == 4
         assert all(call.exception(10) is None for call in asked if call not in refused)
 
@@ -105,15 +138,26 @@ def _early(call) -> BaseException | None:
 
 def test_refusal_reaches_the_one_who_asked_and_the_next_may_try_again(bench):
     """Nothing is kept of a session that did not come to be."""
-    bench.controller.away = True
+    bench.network.away = True
     with pytest.raises(SessionRefused):
         bench.ask()
-    bench.controller.away = False
+    bench.network.away = False
 
-    assert bench.ask().ksid == bench.controller.opened[0]
+    assert bench.ask().ksid == bench.network.opened[0]
 
 
-def test_session_that_nobody_uses_ends_and_the_controller_hears_of_it(bench):
+def test_refusal_of_the_slaves_node_reaches_the_one_who_asked(bench):
+    """503 with its cause, and the controller is not asked."""
+    bench.network.slave_status = 503
+
+    with pytest.raises(SessionRefused) as caught:
+        bench.ask()
+
+    assert (caught.value.status, caught.value.cause) == (503, "controller_unreachable")
+    assert bench.network.opened == []
+
+
+def test_session_that_nobody_uses_ends(bench):
     """Every request counts anew."""
     session = bench.ask()
     bench.time = 9.0
@@ -123,38 +167,25 @@ def test_session_that_nobody_uses_ends_and_the_controller_hears_of_it(bench):
 
     bench.time = 19.0
     assert bench.implicit.end_idle(10.0) == [session]
-    assert bench.controller.closed == [session.ksid]
     assert bench.sessions.all() == []
-
-
-def test_controller_that_is_away_hears_of_the_end_later(bench):
-    """Once, and not again and again."""
-    session = bench.ask()
-    bench.controller.away, bench.time = True, 60.0
-    assert bench.implicit.end_idle(10.0) == [session]
-    bench.controller.away = False
-
-    for _ in range(3):
-        bench.implicit.end_idle(10.0)
-
-    assert bench.controller.closed == [session.ksid]
+    assert bench.implicit.end_idle(10.0) == []
 
 
 def test_registered_session_never_idles(bench):
     """Who registered it ends it."""
-    ksid = "99999999-0000-4000-8000-000000000000"
-    bench.sessions.put(Session(ksid, MASTER, SLAVE, ("a", "b"), ("q",), "basic", QoS()))
+    bench.configure("99999999-0000-4000-8000-000000000000")
     bench.ask()
     bench.time = 1e6
 
     assert bench.implicit.end_idle(10.0) == []
-    assert bench.controller.opened == []
+    assert bench.network.opened == []
 
 
 def test_session_kept_over_a_restart_has_its_whole_time_again(bench):
-    """The node cannot know when it was used last."""
+    """The node cannot know when it was used last; that it is implicit, it knows."""
     bench.ask()
-    again = ImplicitSessions("a", Sessions(bench.store), bench.controller, now=lambda: bench.time)
+    bench.restart()
+    again = bench.implicit_sessions()
     bench.time = 100.0
 
     assert again.end_idle(10.0) == []

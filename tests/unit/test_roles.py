@@ -10,7 +10,7 @@ from flask import Flask
 
 from controller import api
 from mtls.identity import Role
-from node import agent_http, kme_http
+from node import agent_http, kme_http, restconf_http
 from sae import sae_http
 
 NODE, SAE, CONTROLLER, OPERATOR = Role.NODE, Role.SAE, Role.CONTROLLER, Role.OPERATOR
@@ -29,20 +29,37 @@ EXPECTED = {
         "DELETE /qkd/v1/key_sessions/<ksid>": {SAE},
     },
     "agent": {
-        "PUT /qkd/v1/key_sessions/<ksid>": {CONTROLLER},
-        "DELETE /qkd/v1/key_sessions/<ksid>": {CONTROLLER},
+        **{
+            f"{method} {path}": {CONTROLLER, OPERATOR}
+            for path in ("/restconf/data", "/restconf/data/", "/restconf/data/<path:_>", "/restconf/<path:_>")
+            for method in ("GET", "OPTIONS", "PUT", "POST", "PATCH", "DELETE")
+        },
+        **{
+            f"GET {path}": {CONTROLLER, OPERATOR}
+            for path in (
+                "/.well-known/host-meta", "/restconf", "/restconf/operations", "/restconf/yang-library-version",
+                "/restconf/streams/<name>/json", "/restconf/data/ietf-yang-library:modules-state",
+                "/restconf/data/ietf-restconf-monitoring:restconf-state",
+                "/restconf/data/ietf-restconf-monitoring:restconf-state/streams",
+            )
+        },
+        "POST /restconf/operations/qkd-testbed:application_answer": {CONTROLLER},
+        "POST /qkd/v1/applications": {NODE},
+        "GET /qkd/v1/virtual_links/<link_id>/route": {NODE},
         "POST /qkd/v1/relay/<request_id>": {NODE},
         "POST /qkd/v1/relay/<request_id>/keys": {NODE},
         "GET /qkd/v1/status": {OPERATOR, CONTROLLER},
         "GET /metrics": {OPERATOR},
     },
     "controller": {
-        "PUT /qkd/v1/nodes/<name>": {NODE},
-        "POST /qkd/v1/nodes/<name>/qc_status": {NODE},
-        "POST /qkd/v1/applications": {NODE},
-        "DELETE /qkd/v1/applications": {NODE},
-        "POST /qkd/v1/implicit_sessions": {NODE},
-        "DELETE /qkd/v1/key_sessions/<ksid>": {NODE, OPERATOR},
+        **{
+            call: {OPERATOR}
+            for call in (
+                "GET /qkd/v1/openapi.json", "GET /qkd/v1/topology", "DELETE /qkd/v1/key_sessions/<ksid>",
+                "PUT /qkd/v1/qcs/<path:qc>/generation", "GET /qkd/v1/agents", "PUT /qkd/v1/agents/<name>",
+                "DELETE /qkd/v1/agents/<name>",
+            )
+        },
         "GET /qkd/v1/status": {OPERATOR},
         "GET /metrics": {OPERATOR},
         "GET /qkd/v1/links": {OPERATOR},
@@ -64,8 +81,11 @@ EXPECTED = {
 }
 APPS = {
     "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY),
-    "agent": lambda: agent_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY, journal=NOBODY, metrics=NOBODY),
-    "controller": lambda: api.make_app(NOBODY, NOBODY, NOBODY),
+    "agent": lambda: agent_http.make_app(
+        NOBODY, restconf_http.make_blueprint(NOBODY, NOBODY, NOBODY, NOBODY), NOBODY, NOBODY, NOBODY, journal=NOBODY,
+        metrics=NOBODY,
+    ),
+    "controller": lambda: api.make_app(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, switches=NOBODY),
     "sae": lambda: sae_http.make_app(NOBODY),
 }
 

@@ -1,0 +1,119 @@
+"""A key session as configuration of the nodes on its path (GS QKD 015, clause 5): links and applications. PURE.
+
+Over one hop the applications at both ends are fed by the physical link. Over several, a virtual link is configured on
+every node of the path, and is there an INTERNAL application of the physical links that it passes; the applications at
+the ends are fed by it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etsi import gs015
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The path of a session: the qkdn_id of each node, the qkdl_id of each hop's physical link."""
+
+    nodes: Sequence[str]
+    links: Sequence[str]
+
+
+def virtual_link(ksid: str) -> str:
+    """The qkdl_id of the virtual link that a session goes over."""
+    return str(uuid.uuid5(uuid.UUID(ksid), "virtual link"))
+
+
+def links(ksid: str, route: Route, bandwidth: int) -> list[dict[str, Any]]:
+    """What each node of the path is to have of the virtual link: members of qkd_node. Nothing for one hop.
+
+    `bandwidth` in bit/s.
+    """
+    if len(route.links) == 1:
+        return [{} for _ in route.nodes]
+    key = virtual_link(ksid)
+    found = []
+    for at, node in enumerate(route.nodes):
+        link: dict[str, Any] = {
+            "qkdl_id": key,
+            "qkdl_enable": True,
+            "qkdl_type": gs015.VIRT,
+            "qkdl_local": {"qkdn_id": node},
+            "qkdl_remote": {"qkdn_id": route.nodes[0] if at == len(route.nodes) - 1 else route.nodes[-1]},
+            "virt_bandwidth": bandwidth,
+        }
+        if at > 0:
+            link["virt_prev_hop"] = route.nodes[at - 1]
+        if at < len(route.nodes) - 1:
+            link["virt_next_hop"] = [route.nodes[at + 1]]
+        internal = {
+            "app_id": key,
+            "app_type": gs015.INTERNAL,
+            "server_app_id": f"urn:uuid:{key}",
+            "app_qos": {"max_bandwidth": bandwidth},
+            "backing_qkdl_id": list(route.links[max(0, at - 1) : at + 1]),
+            "local_qkdn_id": node,
+            "remote_qkdn_id": link["qkdl_remote"]["qkdn_id"],
+        }
+        found.append({"qkd_links": {"qkd_link": [link]}, "qkd_applications": {"qkd_app": [internal]}})
+    return found
+
+
+def application(ksid: str, pair: tuple[str, str], route: Route, *, at_master: bool, rate: int) -> dict[str, Any]:
+    """The application at one end, as members of qkd_node. `pair`: server (master) and client; `rate` in bit/s."""
+    ends = route.nodes[0], route.nodes[-1]
+    local, remote = ends if at_master else ends[::-1]
+    app = {
+        "app_id": ksid,
+        "app_type": gs015.CLIENT,
+        "server_app_id": pair[0],
+        "client_app_id": [pair[1]],
+        "app_qos": {"min_bandwidth": rate},
+        "backing_qkdl_id": [route.links[0] if len(route.links) == 1 else virtual_link(ksid)],
+        "local_qkdn_id": local,
+        "remote_qkdn_id": remote,
+    }
+    return {"qkd_applications": {"qkd_app": [app]}}
+
+
+def merged(*documents: Mapping[str, Any]) -> dict[str, Any]:
+    """Members of qkd_node, put together."""
+    lists = (("qkd_links", "qkd_link"), ("qkd_applications", "qkd_app"))
+    found = {}
+    for outer, inner in lists:
+        entries = list(itertools.chain.from_iterable(d.get(outer, {}).get(inner, []) for d in documents))
+        if entries:
+            found[outer] = {inner: entries}
+    return found
+
+
+def without_application(document: Mapping[str, Any], ksid: str) -> dict[str, Any]:
+    """The same members of qkd_node, but for the session's application."""
+    apps = [a for a in document.get("qkd_applications", {}).get("qkd_app", []) if a["app_id"] != ksid]
+    rest = {k: v for k, v in document.items() if k != "qkd_applications"}
+    return rest | ({"qkd_applications": {"qkd_app": apps}} if apps else {})
+
+
+def resources(ksid: str, hops: int, *, end: bool) -> list[str]:
+    """What a node of the path has of a session, as paths below qkd_node; `end`: whether an SAE is there."""
+    found = [f"qkd_applications/qkd_app={ksid}"] if end else []
+    if hops > 1:
+        # The link goes last: our own agents drop the INTERNAL application together with it.
+        key = virtual_link(ksid)
+        found += [f"qkd_applications/qkd_app={key}", f"qkd_links/qkd_link={key}"]
+    return found
+
+
+def is_complete(node: Mapping[str, Any], documents: Mapping[str, Any]) -> bool:
+    """Whether the node has all links and applications that `documents` (members of qkd_node) name."""
+    for outer, inner, key in (("qkd_links", "qkd_link", "qkdl_id"), ("qkd_applications", "qkd_app", "app_id")):
+        there = {entry[key] for entry in node.get(outer, {}).get(inner, [])}
+        wanted = {entry[key] for entry in documents.get(outer, {}).get(inner, [])}
+        if not wanted <= there:
+            return False
+    return True

@@ -1,0 +1,295 @@
+"""Follows the agents: reads what each node is, listens to its notifications, and has it settled when it comes (again).
+
+A thread for each agent. When its event stream breaks, the node counts as unreachable until it is read anew; nothing is
+replayed, because everything is in what is read then.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from controller.agents import Agent, AgentFailed, Agents, waiting
+from controller.graph import Graph, Report
+from controller.key_sessions import KeySessions, SessionError
+from etsi import gs015, gs015_testbed
+from etsi.checks import uuid_text
+from etsi.errors import Malformed
+from etsi.gs004 import QoS, qos
+from etsi.yang import Refusal
+from mtls.call import Unreachable
+from mtls.events import Listener
+from telemetry.journal import Journal
+
+_log = logging.getLogger(__name__)
+_RETRY_S = 0.5
+# A node that knows only the standard is asked how its links fare, once a slot.
+_SLOT_S = 1.0
+_ENVELOPE = "ietf-restconf:notification"
+_NEW = f"{gs015.MODULE}:sdqkdn_application_new"
+
+
+class Followers:
+    """The threads that follow agents. Thread-safe."""
+
+    def __init__(self, graph: Graph, agents: Agents, sessions: KeySessions, journal: Journal) -> None:
+        self._graph = graph
+        self._agents = agents
+        self._sessions = sessions
+        self._journal = journal
+        self._lock = threading.Lock()
+        self._followers: dict[str, Follower] = {}
+        sessions.on_settings(self._settings_changed)
+
+    def follow(self, agent: Agent) -> None:
+        """Follow an agent from now on, in place of any other of that name."""
+        follower = Follower(agent, self._graph, self._agents, self._sessions, self._journal)
+        with self._lock:
+            old = self._followers.get(agent.name)
+            self._followers[agent.name] = follower
+        if old is not None:
+            old.stop()
+        follower.start()
+
+    def forget(self, name: str) -> bool:
+        """Follow an agent no more; False if it was not followed."""
+        with self._lock:
+            follower = self._followers.pop(name, None)
+        if follower is None:
+            return False
+        follower.stop()
+        self._graph.remove(name)
+        return True
+
+    def agents(self) -> dict[str, Agent]:
+        """All agents that are followed, by name."""
+        with self._lock:
+            return {name: f.agent for name, f in sorted(self._followers.items())}
+
+    def stop(self) -> None:
+        """Follow nobody any more."""
+        with self._lock:
+            followers, self._followers = self._followers, {}
+        for follower in followers.values():
+            follower.stop()
+
+    def _settings_changed(self) -> None:
+        with self._lock:
+            followers = list(self._followers.values())
+        pushed = [self._agents.later(f.push) for f in followers]
+        for done in pushed:
+            done.result()
+
+
+class Follower:
+    """Follows one agent."""
+
+    def __init__(self, agent: Agent, graph: Graph, agents: Agents, sessions: KeySessions, journal: Journal) -> None:
+        self.agent = agent
+        self._graph = graph
+        self._agents = agents
+        self._sessions = sessions
+        self._journal = journal
+        self._stopping = threading.Event()
+        self._listener: Listener | None = None
+        self._extended = False
+        self._names: dict[int, str] = {}
+        self._connected = False
+        self._thread = threading.Thread(target=self._run, name=f"follow-{agent.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; does not wait for what is under way."""
+        self._stopping.set()
+        if self._listener is not None:
+            self._listener.close()
+
+    def push(self) -> None:
+        """Have the node follow the parameters and rates of now; if it cannot be told, it will when it comes again."""
+        if not self._extended or not self._connected:
+            return
+        try:
+            self._push()
+        except AgentFailed as error:
+            _log.info("settings of %s: %s", self.agent.name, error.reason)
+            if self._listener is not None:
+                self._listener.close()
+
+    def _push(self) -> None:
+        rates = self._sessions.rates
+        qcs = [
+            {"name": name, "rate": {"low": rates[name][0], "high": rates[name][1]}}
+            for name in self._names.values()
+            if name in rates
+        ]
+        document: dict[str, Any] = {"parameters": self._sessions.parameters.for_nodes()}
+        if qcs:
+            document["qcs"] = {"qc": qcs}
+        self._agents.set_additions(self.agent, document)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._follow()
+            except (Unreachable, Refusal, Malformed, AgentFailed) as error:
+                _log.info("agent of %s: %s", self.agent.name, error)
+                if isinstance(error, Refusal | Malformed):
+                    self._journal.event("agent_misbehaves", node=self.agent.name, error=str(error)[:200])
+            except Exception as error:
+                _log.error("following %s failed: %s", self.agent.name, type(error).__name__)
+                self._journal.event("follower_error", node=self.agent.name, error=type(error).__name__)
+            if self._connected:
+                self._connected = False
+                self._journal.event("agent_lost", node=self.agent.name)
+            if not self._stopping.is_set():
+                self._graph.lost(self.agent.name)
+            self._stopping.wait(_RETRY_S)
+
+    def _follow(self) -> None:
+        # Listening comes first: what changes while the node is read is not missed.
+        listener, self._extended = self._agents.listen(self.agent)
+        self._listener = listener
+        try:
+            node = self._read()
+            if self._extended:
+                self._push()
+            self._sessions.settle(self.agent.name, node)
+            self._connected = True
+            self._journal.event("agent_found", node=self.agent.name, qkdn_id=node["qkdn_id"], extended=self._extended)
+            if not self._extended:
+                threading.Thread(target=self._poll, args=(listener,), name="poll", daemon=True).start()
+            for event in listener.events():
+                if self._stopping.is_set():
+                    return
+                self._notified(event)
+        finally:
+            listener.close()
+
+    def _read(self) -> dict[str, Any]:
+        """The node as it is now, into the graph."""
+        node = self._agents.node(self.agent)
+        if "qkdn_id" not in node:
+            raise Refusal("missing-element", "expected qkdn_id", path=f"/{gs015.NODE}")
+        if self._extended:
+            extra = self._agents.additions(self.agent)
+            qcs = extra.get("qcs", {}).get("qc", [])
+            self._names = {qc["qkdi_id"]: qc["name"] for qc in qcs if "qkdi_id" in qc}
+        self._graph.put(self.agent, node, self._names, extended=self._extended)
+        return node
+
+    def _poll(self, listener: Listener) -> None:
+        """Read the links' performance each slot, as long as `listener` is the one that counts."""
+        slot = 0
+        while self._listener is listener and self._connected and not self._stopping.wait(_SLOT_S):
+            slot += 1
+            try:
+                node = self._read()
+            except (Unreachable, Refusal):
+                continue
+            reports = []
+            ends = self._graph.nodes()[self.agent.name].links
+            names = {link.link_id: link.qc for link in self._graph.links().values()}
+            for key, end in ends.items():
+                # What is left of the rate is all that the standard says of consumption.
+                made, left = end.skr // 8, end.eskr // 8
+                reports.append(Report(names.get(key, key), made, made - min(made, left), None))
+            self._graph.report(self.agent.name, slot, reports)
+            self._sessions.expire()
+            del node
+
+    def _notified(self, event: Any) -> None:
+        envelope = event.get(_ENVELOPE) if isinstance(event, Mapping) else None
+        if not isinstance(envelope, Mapping):
+            raise Malformed(_ENVELOPE, "an object")
+        for name, content in envelope.items():
+            if name != "eventTime":
+                self._handle(name, content)
+
+    def _handle(self, name: str, content: Any) -> None:
+        module, _, own = name.partition(":")
+        if name == _NEW:
+            application = gs015_testbed.read_notification(name, content).get("qkd_application", {})
+            self._agents.later(self._register, application)
+        elif module == gs015_testbed.MODULE:
+            handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
+                "slot_report": self._report, "application_withdrawn": self._withdraw,
+            }  # fmt: skip
+            if own in handlers:
+                handlers[own](gs015_testbed.read_notification(name, content))
+        elif module == gs015.MODULE and own == "sdqkdn_application_disconnected":
+            application = gs015.read_notification(own, content).get("qkd_application", {})
+            if "app_id" in application:
+                self._sessions.close(application["app_id"], node=self.agent.name)
+        elif module == gs015.MODULE and own in gs015.NOTIFICATIONS and "application" not in own:
+            self._read()
+
+    def _report(self, content: Mapping[str, Any]) -> None:
+        reports = [
+            Report(
+                qc["name"], int(qc.get("generated", 0)), int(qc.get("requested", 0)),
+                int(qc["stored"]) if "stored" in qc else None,
+            )
+            for qc in content.get("qc", [])
+        ]  # fmt: skip
+        self._graph.report(self.agent.name, int(content.get("slot", 0)), reports)
+        self._sessions.expire()
+
+    def _withdraw(self, content: Mapping[str, Any]) -> None:
+        self._sessions.withdraw(self.agent.name, _pair(content))
+
+    def _register(self, application: Mapping[str, Any]) -> None:
+        """An application asks for an association; the agent hears how that fares, if it can."""
+        implicit = bool(application.get("qkd-testbed:implicit", False))
+        try:
+            pair, wanted = _pair(application), _qos(application)
+            session = self._sessions.register(
+                self.agent.name, pair, application.get("qkd-testbed:side"), wanted, implicit=implicit
+            )
+        except (SessionError, Malformed) as error:
+            # Those whom the session concerned have been told; a document that is wrong concerns nobody.
+            _log.info("application at %s: %s", self.agent.name, error)
+            return
+        except Exception as error:
+            _log.error("registration from %s failed: %s", self.agent.name, type(error).__name__)
+            self._journal.event("follower_error", node=self.agent.name, error=type(error).__name__)
+            return
+        if not session.complete and self._extended:
+            self._agents.answer(self.agent, waiting(*pair, implicit=implicit))
+
+
+def _pair(content: Mapping[str, Any]) -> tuple[str, str]:
+    clients = content.get("client_app_id", [])
+    if len(clients) != 1:
+        raise Malformed("client_app_id", "one application")
+    pair = _sae(content.get("server_app_id"), "server_app_id"), _sae(clients[0], "client_app_id")
+    if pair[0] == pair[1]:
+        raise Malformed("client_app_id", "another application than server_app_id")
+    return pair
+
+
+def _sae(uri: Any, field: str) -> str:
+    """An application's ID; ours are UUIDs, in a URI's clothes or not, those of other nodes are what they like."""
+    text = str(uri or "")
+    try:
+        return uuid_text(text.lower().removeprefix("urn:uuid:"), field)
+    except Malformed:
+        if not text:
+            raise
+        return text
+
+
+def _qos(application: Mapping[str, Any]) -> QoS:
+    """What is wanted: a key of a size every so often; a bandwidth alone counts as that much each second."""
+    if "qkd-testbed:key_size" in application:
+        interval_s = float(application.get("qkd-testbed:interval", "5.0"))
+        return qos({"key_size_bits": application["qkd-testbed:key_size"], "interval_s": interval_s})
+    asked = application.get("app_qos", {})
+    bandwidth = asked.get("min_bandwidth", asked.get("max_bandwidth"))
+    if not bandwidth:
+        return QoS()
+    return QoS(key_size_bits=min(1 << 20, -(-bandwidth // 8) * 8), interval_s=1.0)

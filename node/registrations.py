@@ -1,0 +1,159 @@
+"""Applications that ask for an association (GS QKD 015, clause 5.2): told to the controller, answered by what it does.
+
+The node sends sdqkdn_application_new. That the association comes to be, it learns from its configuration: a qkd_app of
+that pair. A controller that knows our module says, besides, that the other side is awaited, or why it refuses.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from etsi import gs015
+from etsi.gs004 import QoS
+from etsi.yang import Refusal
+from mtls.serve import Problem
+from node.model import node_id, sae_of
+from node.sessions import Association, Sessions
+from node.streams import EXTENDED, Streams
+
+# Opening a session configures all nodes of the path; a refusal comes sooner.
+_ANSWER_S = 15.0
+# A controller that knows only the standard never says that it waits for the other side.
+_PATIENCE_S = 1.0
+_MAX_PENDING = 1000
+
+Key = tuple[str, str, bool]  # master, slave, implicit
+
+
+@dataclass(slots=True)
+class _Pending:
+    done: threading.Event = field(default_factory=threading.Event)
+    waiting: bool = False
+    refusal: Problem | None = None
+    ksid: str | None = None
+
+
+class Registrations:
+    """Applications of node `name` that wait for an answer. Thread-safe."""
+
+    def __init__(self, name: str, sessions: Sessions, streams: Streams) -> None:
+        self._name = name
+        self._sessions = sessions
+        self._streams = streams
+        self._lock = threading.Lock()
+        self._pending: dict[Key, list[_Pending]] = {}
+
+    def ask(self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool = False) -> Association | None:
+        """Register one side: the association once it is there, None if the other side is awaited; or Problem.
+
+        An implicit one is waited for in any case.
+        """
+        stream = self._streams.controlled
+        if stream is None:
+            raise Problem(503, "no controller listens to this node", cause="controller_unreachable")
+        entry, key = _Pending(), (master, slave, implicit)
+        with self._lock:
+            if sum(map(len, self._pending.values())) >= _MAX_PENDING:
+                raise Problem(503, "too many applications wait for the controller: try again", cause="opening")
+            self._pending.setdefault(key, []).append(entry)
+        try:
+            self._notify(master, slave, side, wanted, implicit=implicit)
+            patience_s = _ANSWER_S if implicit or stream == EXTENDED else _PATIENCE_S
+            deadline = time.monotonic() + patience_s
+            entry.done.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            with self._lock:
+                self._pending[key].remove(entry)
+                if not self._pending[key]:
+                    del self._pending[key]
+        if entry.refusal is not None:
+            raise entry.refusal
+        if entry.ksid is not None:
+            return self._sessions.get(entry.ksid)
+        if entry.waiting or (stream != EXTENDED and not implicit):
+            return None
+        raise Problem(503, "the controller gave no answer", cause="controller_unreachable")
+
+    def announce(self, master: str, slave: str, wanted: QoS) -> None:
+        """Register the slave's side of an implicit association, for which the master's node waits."""
+        if self._streams.controlled is None:
+            raise Problem(503, "no controller listens to this node", cause="controller_unreachable")
+        self._notify(master, slave, "slave", wanted, implicit=True)
+
+    def withdraw(self, master: str, slave: str) -> None:
+        """The slave's side does not wait for its master any more."""
+        self._streams.notify_own(
+            "application_withdrawn",
+            {"server_app_id": master, "client_app_id": [slave], "local_qkdn_id": node_id(self._name)},
+        )
+
+    def ended(self, ksid: str) -> None:
+        """An application is over, as this node has it."""
+        self._streams.notify("sdqkdn_application_disconnected", {"qkd_application": {"app_id": ksid}})
+
+    def on_association(self, found: Association) -> None:
+        """It was configured: whoever asked for it need not wait. A registered one satisfies those who asked, too."""
+        with self._lock:
+            for implicit in (False, True):
+                for entry in self._pending.get((*found.pair, implicit), []):
+                    entry.ksid = found.ksid
+                    entry.done.set()
+
+    def asked_implicitly(self, pair: tuple[str, str]) -> bool:
+        """Whether an implicit association of that pair, and no registered one, is being asked for."""
+        with self._lock:
+            return (*pair, True) in self._pending and (*pair, False) not in self._pending
+
+    def on_answer(self, answer: Mapping[str, Any]) -> None:
+        """The controller's word (operation application_answer); Refusal if it fits nothing that waits here."""
+        clients = answer.get("client_app_id", [])
+        if "server_app_id" not in answer or len(clients) != 1 or "state" not in answer:
+            raise Refusal("missing-element", "expected server_app_id, one client_app_id, and state")
+        key = sae_of(answer["server_app_id"]), sae_of(clients[0]), bool(answer.get("implicit", False))
+        with self._lock:
+            entries = list(self._pending.get(key, []))
+        for entry in entries:
+            if answer["state"] == "refused":
+                entry.refusal = _problem(answer)
+                entry.done.set()
+            elif not key[2]:
+                entry.waiting = True
+                entry.done.set()
+
+    def _notify(self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool) -> None:
+        content = {
+            "app_type": gs015.CLIENT,
+            "server_app_id": master,
+            "client_app_id": [slave],
+            "local_qkdn_id": node_id(self._name),
+            "app_qos": {"min_bandwidth": gs015.clamped(math.ceil(wanted.max_bps))},
+        }
+        extra = {
+            "qkd-testbed:side": side,
+            "qkd-testbed:implicit": implicit,
+            "qkd-testbed:key_size": wanted.key_size_bits,
+            "qkd-testbed:interval": gs015.decimal3(wanted.interval_s),
+        }
+        self._streams.notify(
+            "sdqkdn_application_new", {"qkd_application": content}, extended={"qkd_application": content | extra}
+        )
+
+
+def _problem(answer: Mapping[str, Any]) -> Problem:
+    facts: dict[str, Any] = {}
+    for fact in answer.get("fact", []):
+        try:
+            facts[fact["name"]] = json.loads(fact.get("value", "null"))
+        except (ValueError, RecursionError):
+            facts[fact["name"]] = fact.get("value")
+    status = answer.get("status", 503)
+    facts.setdefault("cause", "refused")
+    # `status` and `message` of Problem are its own.
+    facts = {k: v for k, v in facts.items() if k not in ("status", "message")}
+    return Problem(status if status in (400, 409, 503) else 503, answer.get("message", "refused"), **facts)

@@ -1,0 +1,67 @@
+"""The node's notifications as event streams (RFC 8040, clause 6): the standard's, and one with what we add.
+
+Whoever listens to the stream qkd-testbed is a controller that knows our module; it hears the same notifications with a
+few members more. Nothing is replayed: a listener reads the node's state when it begins to listen.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from etsi import gs015, gs015_testbed
+from mtls.events import Feed
+from mtls.serve import Problem
+
+STANDARD, EXTENDED = "NETCONF", gs015_testbed.STREAM
+DESCRIPTIONS = {
+    STANDARD: "notifications of ETSI GS QKD 015",
+    EXTENDED: "the same, with what module qkd-testbed adds, and that module's own",
+}
+_MAX_LISTENERS = 32
+
+
+class Streams:
+    """Who listens to which stream. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._feeds: list[tuple[Feed, str, bool]] = []
+
+    def listen(self, stream: str, *, controller: bool) -> Feed:
+        """A new listener of `stream`; Problem if there are too many. `controller`: it may register applications."""
+        feed = Feed()
+        with self._lock:
+            self._feeds = [entry for entry in self._feeds if not entry[0].closed]
+            if len(self._feeds) >= _MAX_LISTENERS:
+                raise Problem(503, f"no more than {_MAX_LISTENERS} listeners are served")
+            self._feeds.append((feed, stream, controller))
+        return feed
+
+    @property
+    def controlled(self) -> str | None:
+        """The stream that a controller listens to: EXTENDED if one knows our module, None if there is none."""
+        with self._lock:
+            streams = {stream for feed, stream, controller in self._feeds if controller and not feed.closed}
+        if EXTENDED in streams:
+            return EXTENDED
+        return STANDARD if streams else None
+
+    def notify(self, name: str, content: Mapping[str, Any], *, extended: Mapping[str, Any] | None = None) -> None:
+        """Send the standard's notification of that name; `extended` is its content in the stream with additions."""
+        qualified = f"{gs015.MODULE}:{name}"
+        self._send(qualified, {STANDARD: content, EXTENDED: extended or content})
+
+    def notify_own(self, name: str, content: Mapping[str, Any]) -> None:
+        """Send a notification of our module."""
+        self._send(f"{gs015_testbed.MODULE}:{name}", {EXTENDED: content})
+
+    def _send(self, name: str, contents: Mapping[str, Mapping[str, Any]]) -> None:
+        moment = gs015.date_and_time(time.time())
+        with self._lock:
+            feeds = list(self._feeds)
+        for feed, stream, _ in feeds:
+            if stream in contents and not feed.closed:
+                feed.publish({"ietf-restconf:notification": {"eventTime": moment, name: contents[stream]}})

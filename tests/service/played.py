@@ -1,0 +1,149 @@
+"""A node played by a test: the real agent's data, RESTCONF and notifications, and no key material behind them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flask import request
+
+from etsi import gs015
+from etsi.gs004 import QoS
+from etsi.restconf import Tree
+from mtls.credentials import Credentials
+from mtls.serve import Problem, new_app
+from mtls.server import Server
+from node.config import Neighbour, NodeConfig
+from node.datastore import Datastore
+from node.key_stream import KeyStore
+from node.model import State, apps, links, live
+from node.registrations import Registrations
+from node.restconf_http import make_blueprint
+from node.sessions import Sessions
+from node.streams import Streams
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a registration went: 200 with the KSID, 202 waiting, or a refusal's status with its facts."""
+
+    status: int
+    ksid: str | None = None
+    message: str = ""
+    facts: Mapping[str, Any] | None = None
+
+    def detail(self, name: str) -> Any:
+        """A fact of the refusal."""
+        return (self.facts or {}).get(name)
+
+
+class PlayedNode:
+    """Node `name` with `qcs` (QC -> node at the other end); remembers in `told` what it was configured to.
+
+    An entry of `told` is ("+" or "-", "app" or "link", ID).
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        credentials: Credentials,
+        name: str,
+        qcs: Mapping[str, str],
+        saes: Mapping[str, str],
+        *,
+        port: int = 0,
+    ) -> None:
+        directory.mkdir(exist_ok=True)
+        self.told: list[tuple[str, str, str]] = []
+        self.broken = False
+        self.delay_s = 0.0
+        self.config = NodeConfig(
+            name=name, host="127.0.0.1", kme_port=0, agent_port=0, directory=directory, credentials=credentials,
+            shared_db_url="", shared_db_schema="", nodes={}, saes=saes,
+            qcs=tuple(Neighbour(qc, peer) for qc, peer in qcs.items()),
+        )  # fmt: skip
+        self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15)
+        self.datastore = Datastore(self.config, self.store)
+        self.sessions = Sessions(self.config, self.datastore, self.store)
+        self.streams = Streams()
+        self.registrations = Registrations(name, self.sessions, self.streams)
+        self.datastore.on_change(self._changed)
+        app = new_app(name)
+
+        @app.before_request
+        def stumble() -> None:
+            if request.method in ("PATCH", "DELETE"):
+                time.sleep(self.delay_s)
+                if self.broken:
+                    raise Problem(500, "out of order")
+
+        blueprint = make_blueprint(self.datastore, self.live, self.streams, self.registrations)
+        app.register_blueprint(blueprint)
+        self.server = Server(app, "127.0.0.1", port, credentials, threads=8)
+        self.server.start()
+
+    @property
+    def url(self) -> str:
+        """The agent's."""
+        return f"https://127.0.0.1:{self.server.port}"
+
+    @property
+    def followed(self) -> bool:
+        """Whether a controller listens."""
+        return self.streams.controlled is not None
+
+    def live(self) -> dict[str, Any]:
+        """Configuration and state."""
+        return live(self.datastore.tree, self.config, State({}, {}))
+
+    def ask(
+        self, pair: tuple[str, str], side: str, *, implicit: bool = False, size: int = 128, interval_s: float = 5.0
+    ) -> Answer:
+        """Register a side and wait for what comes of it."""
+        wanted = QoS(size, interval_s)
+        try:
+            found = self.registrations.ask(pair[0], pair[1], side, wanted, implicit=implicit)
+        except Problem as problem:
+            return Answer(problem.status, None, problem.message, problem.details)
+        return Answer(202) if found is None else Answer(200, found.ksid)
+
+    def report(self, slot: int, **figures: tuple[int | None, int, int | None]) -> None:
+        """Report a slot: for each QC bytes generated, requested, stored; None where that is not this node's to say."""
+        entries = []
+        for qc, (generated, requested, stored) in figures.items():
+            entry = {"name": qc, "generated": str(generated or 0), "requested": str(requested)}
+            entries.append(entry if stored is None else entry | {"stored": str(stored)})
+        self.streams.notify_own("slot_report", {"slot": str(slot), "qc": entries})
+
+    def app(self, app_id: str) -> dict[str, Any]:
+        """That application as it is configured."""
+        return next(a for a in apps(self.datastore.tree) if a["app_id"] == app_id)
+
+    def link(self, link_id: str) -> dict[str, Any]:
+        """That link as it is configured."""
+        return next(e for e in links(self.datastore.tree) if e["qkdl_id"] == link_id)
+
+    def stop(self) -> None:
+        """End it."""
+        self.server.stop()
+        self.store.close()
+
+    def _changed(self, old: Tree, new: Tree) -> None:
+        for what, entries, key in (("app", apps, "app_id"), ("link", links, "qkdl_id")):
+            before, after = ({e[key]: e for e in entries(tree)} for tree in (old, new))
+            self.told += [("-", what, name) for name in before if name not in after]
+            self.told += [("+", what, name) for name in after if _own(after[name]) != _own(before.get(name))]
+        for app in apps(new):
+            found = self.sessions.get(app["app_id"])
+            if found is not None and app["app_type"] == gs015.CLIENT:
+                self.registrations.on_association(found)
+
+
+
+
+def _own(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """An entry without what the node itself says in it."""
+    return None if entry is None else {k: v for k, v in entry.items() if k != "qkdl_applications"}
