@@ -236,7 +236,8 @@ class Follower:
             )
             for qc in content.get("qc", [])
         ]  # fmt: skip
-        self._graph.report(self.agent.name, int(content.get("slot", 0)), reports)
+        slot, since = int(content.get("slot", 0)), content.get("since")
+        self._graph.report(self.agent.name, slot, reports, since=None if since is None else int(since))
         self._sessions.expire()
 
     def _withdraw(self, content: Mapping[str, Any]) -> None:

@@ -7,9 +7,11 @@ generated, and any node may report requests to it, because a multi-hop key asks 
 from __future__ import annotations
 
 import collections
+import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import networkx as nx
@@ -91,9 +93,12 @@ class Report:
 
 @dataclass(slots=True)
 class _Window:
-    """One reporter's (slot, generated, requested) of the last slots, and the stock it has now."""
+    """One reporter's reports of the last slots, and the stock it has now.
 
-    entries: collections.deque[tuple[int, int, int]] = field(
+    An entry is (since, slot, generated, requested): bytes of the slots behind `since` up to `slot`.
+    """
+
+    entries: collections.deque[tuple[int, int, int, int]] = field(
         default_factory=lambda: collections.deque(maxlen=_KEPT_SLOTS)
     )
     stored_bytes: int = 0
@@ -142,8 +147,8 @@ class Graph:
             self._nodes.pop(name, None)
             self._links = {link.qc: link for link in self._joined()}
 
-    def report(self, name: str, slot: int, reports: Iterable[Report]) -> None:
-        """Take in a node's figures of a slot."""
+    def report(self, name: str, slot: int, reports: Iterable[Report], *, since: int | None = None) -> None:
+        """Take in a node's figures of a slot, or of all slots behind `since` up to it."""
         with self.lock:
             node = self._nodes.get(name)
             if node is None:
@@ -151,7 +156,8 @@ class Graph:
             node.slot = slot
             for r in reports:
                 window = self._windows.setdefault(r.qc, {}).setdefault(name, _Window())
-                window.entries.append((slot, r.generated_bytes, r.requested_bytes))
+                first = slot - 1 if since is None else min(since, slot - 1)
+                window.entries.append((first, slot, r.generated_bytes, r.requested_bytes))
                 if r.stored_bytes is not None:
                     window.stored_bytes = r.stored_bytes
 
@@ -205,16 +211,23 @@ class Graph:
 
     def _view(self, qc: str, ends: Sequence[str], slots: int) -> QcView:
         windows = self._windows.get(qc, {})
-        newest = max((w.entries[-1][0] for w in windows.values() if w.entries), default=0)
-        recent = {
-            name: [e for e in w.entries if e[0] > newest - slots] for name, w in windows.items()
-        }
+        newest = max((w.entries[-1][1] for w in windows.values() if w.entries), default=0)
+        oldest = newest - slots
+        recent = {name: [e for e in w.entries if e[1] > oldest] for name, w in windows.items()}
         # Both ends saw the same blocks; one that started later, or lost some, saw fewer.
-        generated = max((sum(g for _, g, _ in recent[name]) for name in ends if name in recent), default=0)
-        requested = sum(r for entries in recent.values() for _, _, r in entries)
+        generated = max(
+            (sum(_share(e, oldest) * e[2] for e in recent[name]) for name in ends if name in recent), default=0
+        )
+        requested = sum(_share(e, oldest) * e[3] for entries in recent.values() for e in entries)
         stored = min((windows[name].stored_bytes for name in ends if name in windows), default=0)
-        seen = {slot for entries in recent.values() for slot, _, _ in entries}
-        return QcView(qc, generated, requested, stored, len(seen))
+        first = min((e[0] for entries in recent.values() for e in entries), default=newest)
+        return QcView(qc, math.floor(generated), math.ceil(requested), stored, newest - max(first, oldest))
+
+
+def _share(entry: tuple[int, int, int, int], oldest: int) -> Fraction:
+    """The part of an entry that is of slots behind `oldest`: a node may not have been heard for a while."""
+    since, slot, _, _ = entry
+    return Fraction(slot - max(since, oldest), slot - since)
 
 
 def _end(link: Mapping[str, Any], names: Mapping[int, str]) -> LinkEnd:

@@ -80,7 +80,7 @@ _REPORT = List(
 )
 _OWN_NOTIFICATIONS: Mapping[str, Container] = {
     f"{MODULE}:application_withdrawn": Container(_PAIR),
-    f"{MODULE}:slot_report": Container({"slot": Leaf(COUNTER), "qc": _REPORT}),
+    f"{MODULE}:slot_report": Container({"since": Leaf(COUNTER), "slot": Leaf(COUNTER), "qc": _REPORT}),
 }
 _ANSWER = Container(
     {

@@ -265,6 +265,7 @@ class _Door:
         with self._at_work(connection):
             status, headers, body = await self._work(environ)
             if FEED in environ:
+                connection.feed = environ[FEED]
                 return await self._stream(request, _response(status, headers, b""), environ[FEED])
         response = _response(status, headers, b"" if request.method == "HEAD" else body)
         if "Upgrade" in request.headers:  # answered as if it were not there; what follows may be no HTTP
@@ -346,6 +347,7 @@ class _Connection(web.RequestHandler):
         )
         self.environ: dict[str, Any] = {}
         self.admission: asyncio.Task[None] | None = None
+        self.feed: Feed | None = None  # what is being streamed
         self._door = door
         self._sock = sock
         self._wire: asyncio.Transport | None = None
@@ -367,6 +369,8 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Closed by either side."""
         super().connection_lost(exc)
+        if self.feed is not None:
+            self.feed.close()
         self._door.forget(self)
 
     def data_received(self, data: bytes) -> None:

@@ -65,7 +65,9 @@ class Agent:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._in_database = False
-        self._reported: dict[str, Held] = {}
+        # What listeners know: figures of the QCs, and the slot that they were of.
+        self._reported = {h.qc: h for h in parts.store.held()}
+        self._since = max((h.slot for h in self._reported.values()), default=None)
         self._watch = Watch()
         self._untold: set[str] = set()  # KSIDs of sessions that ended here and that no controller has heard of
         self._lock = threading.Lock()
@@ -99,6 +101,8 @@ class Agent:
 
     def on_block(self, qc: str, slot: int, n_bytes: int, qber_percent: float | None) -> None:
         """A QC began a slot: there is something to report, and pooled keys grew older."""
+        if self._since is None:
+            self._since = slot - 1
         self._parts.performance.block(qc, n_bytes, qber_percent)
         self._parts.kme.on_slot(qc, slot)
         for worker in self._workers:
@@ -252,8 +256,8 @@ class Agent:
 
     def _report_slot(self) -> None:
         """What admission control counts: made, asked for, in stock, since the last report."""
-        if self._parts.streams.controlled is None:
-            return  # what was asked for waits for somebody who wants to know
+        if self._parts.streams.controlled is None or self._since is None:
+            return  # what was made and asked for waits for somebody who wants to know
         held = self._parts.store.held()
         requested = self._parts.requested.drain()
         entries = [
@@ -268,7 +272,10 @@ class Agent:
         entries += [_figures(qc, 0, n, None) for qc, n in requested.items()]
         self._reported = {h.qc: h for h in held}
         slot = max((h.slot for h in held), default=0)
-        self._parts.streams.notify_own("slot_report", {"slot": str(slot), "qc": entries})
+        # Several reports in one slot are of that slot.
+        since = max(0, min(self._since, slot - 1))
+        self._since = slot
+        self._parts.streams.notify_own("slot_report", {"since": str(since), "slot": str(slot), "qc": entries})
 
     def _report_changes(self) -> None:
         """The standard's notifications of links and interfaces."""

@@ -26,6 +26,7 @@ from node.streams import EXTENDED, Streams
 _ANSWER_S = 15.0
 # A controller that knows only the standard never says that it waits for the other side.
 _PATIENCE_S = 1.0
+_LOOK_S = 0.2
 _MAX_PENDING = 1000
 
 Key = tuple[str, str, bool]  # master, slave, implicit
@@ -66,7 +67,10 @@ class Registrations:
             self._notify(master, slave, side, wanted, implicit=implicit)
             patience_s = _ANSWER_S if implicit or stream == EXTENDED else _PATIENCE_S
             deadline = time.monotonic() + patience_s
-            entry.done.wait(max(0.0, deadline - time.monotonic()))
+            # A controller that dies meanwhile has forgotten that we asked.
+            while not entry.done.wait(min(_LOOK_S, max(0.0, deadline - time.monotonic()))):
+                if time.monotonic() >= deadline or self._streams.controlled is None:
+                    break
         finally:
             with self._lock:
                 self._pending[key].remove(entry)

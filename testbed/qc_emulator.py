@@ -158,6 +158,8 @@ class Qc:
         self.config = config
         self._journal = journal
         self._random = random.SystemRandom() if seed is None else random.Random(f"{seed}/{config.qc}")  # noqa: S311
+        # Apart, so that a seed's key material does not depend on what is reported beside it.
+        self._noise = random.Random(f"{seed}/{config.qc}/qber")  # noqa: S311 - no secret
         self._sequence = 0
         self._offset = 0
         self._ends = [End(folder, self._lost, self._wished) for folder in config.ends]
@@ -185,7 +187,7 @@ class Qc:
         qber = None
         if n_bytes:
             # What error correction would have found; it varies from block to block.
-            qber = round(1000 * self.config.qber_percent * self._random.uniform(0.9, 1.1))
+            qber = round(1000 * self.config.qber_percent * self._noise.uniform(0.9, 1.1))
         data = self._random.randbytes(n_bytes)
         self._journal.event(
             "block", qc=self.config.qc, sequence=self._sequence, slot=slot, offset=self._offset, n_bytes=n_bytes

@@ -1,0 +1,327 @@
+"""RESTCONF over the data model of GS QKD 015: paths, reading, edits and their refusals (RFC 8040, RFC 7951)."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etsi import gs015
+from etsi.restconf import CONFIG, DATA, NONCONFIG, parse_target, query, read, status_of
+from etsi.restconf_edit import Edit, edit
+from etsi.yang import Refusal
+from tests.validation import validate
+
+MODEL = {gs015.NODE: gs015.QKD_NODE}
+N = "etsi-qkd-sdn-node:qkd_node"
+LINK, APP, NODE, OTHER = (str(uuid.UUID(int=i)) for i in range(1, 5))
+TREE: dict[str, Any] = {
+    N: {
+        "qkdn_id": NODE, "qkdn_status": gs015.OPERATING, "qkdn_location_id": "here",
+        "qkd_interfaces": {"qkd_interface": [
+            {"qkdi_id": 7, "qkdi_model": "x/y", "qkdi_status": gs015.ENABLED,
+             "qkdi_capabilities": {"max_absorption": "24.0"}}]},
+        "qkd_applications": {"qkd_app": []},
+        "qkd_links": {"qkd_link": [
+            {"qkdl_id": LINK, "qkdl_status": gs015.ACTIVE, "qkdl_enable": True, "qkdl_type": gs015.PHYS,
+             "qkdl_local": {"qkdn_id": NODE, "qkdi_id": 7}, "qkdl_applications": [APP],
+             "qkdl_performance": {"skr": 4000, "eskr": 4000, "phys_perf": [
+                 {"perf_type": gs015.QBER, "value": "2.0"}]}}]},
+    }
+}  # fmt: skip
+
+
+def get(path: str, **options: Any) -> Any:
+    """The body of a GET."""
+    return read(MODEL, TREE, parse_target(MODEL, path), **options)
+
+
+def change(method: str, path: str, body: Any = None) -> Edit:
+    """An edit of TREE's configuration."""
+    tree = read(MODEL, TREE, parse_target(MODEL, ""), content=CONFIG)[DATA]
+    return edit(MODEL, tree, method, parse_target(MODEL, path), body)
+
+
+def refused(method: str, path: str, body: Any = None) -> Refusal:
+    """The refusal of an edit."""
+    with pytest.raises(Refusal) as caught:
+        change(method, path, body)
+    return caught.value
+
+
+def link(tree: Any, key: str = LINK) -> Any:
+    """That link in a tree; None if it is not there."""
+    return next((e for e in tree[N]["qkd_links"]["qkd_link"] if e["qkdl_id"] == key), None)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        (N, N, None),
+        (f"{N}/", N, None),
+        (f"{N}/qkdn_id", "etsi-qkd-sdn-node:qkdn_id", NODE),
+        (f"{N}/qkd_interfaces/qkd_interface=7/qkdi_model", "etsi-qkd-sdn-node:qkdi_model", "x/y"),
+        (f"{N}/qkd_links/qkd_link={LINK.upper()}/qkdl_enable", "etsi-qkd-sdn-node:qkdl_enable", True),
+        (f"{N}/etsi-qkd-sdn-node:qkd_links/qkd_link={LINK}/qkdl_performance/skr", "etsi-qkd-sdn-node:skr", 4000),
+        (f"{N}/qkd_links/qkd_link={LINK}/qkdl_performance/phys_perf=etsi-qkd-node-types%3AQBER",
+         "etsi-qkd-sdn-node:phys_perf", [{"perf_type": gs015.QBER, "value": "2.0"}]),
+        (f"{N}/qkd_links/qkd_link={LINK}/qkdl_applications={APP}", "etsi-qkd-sdn-node:qkdl_applications", [APP]),
+        (f"{N}/qkd_applications/qkd_app", "etsi-qkd-sdn-node:qkd_app", []),
+    ],
+)  # fmt: skip
+def test_resource_is_found_by_its_path(path, name, value):
+    """3.5.3: one qualified name on top; a module's name further down and a slash at the end do no harm."""
+    document = get(path)
+
+    assert list(document) == [name]
+    assert value is None or document[name] == value
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["qkd_node", f"{N}/nothing", f"{N}/qkd_links/qkd_link={OTHER}", f"{N}/qkdn_version", f"{N}/qkdn_id/x",
+     f"{N}/qkd_links/qkd_link={LINK}/qkdl_applications={OTHER}", f"{N}/qkd_links/qkd_link={LINK}/virt_prev_hop"],
+)  # fmt: skip
+def test_what_is_not_there_is_404(path):
+    """No such instance, or no such name in the model."""
+    with pytest.raises(Refusal) as caught:
+        get(path)
+
+    assert (status_of(caught.value), caught.value.tag) == (404, "invalid-value")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"{N}/qkd_links/qkd_link=7", f"{N}/qkd_interfaces/qkd_interface=x", f"{N}/qkd_interfaces/qkd_interface=07",
+     f"{N}/qkd_links=7", f"{N}/qkd_links/qkd_link/qkdl_enable", f"{N}/%ff", f"{N}/%zz", "/".join(["x"] * 99)],
+)  # fmt: skip
+def test_path_that_can_name_nothing_is_400(path):
+    """A key of the wrong type, none where one is needed, one where none can be, no UTF-8."""
+    with pytest.raises(Refusal) as caught:
+        get(path)
+
+    assert status_of(caught.value) == 400
+
+
+def test_content_config_leaves_out_what_is_state():
+    """4.8.1; the link's status is configuration in the published module, odd as that is."""
+    found = get(f"{N}/qkd_links/qkd_link={LINK}", content=CONFIG)["etsi-qkd-sdn-node:qkd_link"][0]
+
+    assert found["qkdl_status"] == gs015.ACTIVE
+    assert found["qkdl_performance"] == {}
+
+
+def test_content_nonconfig_leaves_out_what_is_configuration():
+    """With what is needed to see where the state belongs: keys."""
+    found = get(N, content=NONCONFIG)[N]
+
+    assert found == {
+        "qkdn_status": gs015.OPERATING,
+        "qkd_interfaces": {"qkd_interface": [{"qkdi_id": 7, "qkdi_status": gs015.ENABLED}]},
+        "qkd_links": {
+            "qkd_link": [
+                {"qkdl_id": LINK, "qkdl_performance": TREE[N]["qkd_links"]["qkd_link"][0]["qkdl_performance"]}
+            ]
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("depth", "found"),
+    [(1, {}), (2, {"qkd_link": [{"qkdl_id": LINK}]})],
+)
+def test_depth_ends_the_tree(depth, found):
+    """4.8.2: 1 is the resource itself. An entry keeps its key, without which it would be none."""
+    assert get(f"{N}/qkd_links", depth=depth)["etsi-qkd-sdn-node:qkd_links"] == found
+    assert get(f"{N}/qkd_links", depth=4) == get(f"{N}/qkd_links", depth=65535) or depth
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[("content", "some")], [("depth", "0")], [("depth", "65536")], [("depth", "x")], [("fields", "a")],
+     [("depth", "1"), ("depth", "2")]],
+)  # fmt: skip
+def test_other_query_parameters_are_400(arguments):
+    """4.8: unknown, repeated, out of range."""
+    with pytest.raises(Refusal) as caught:
+        query(arguments)
+
+    assert status_of(caught.value) == 400
+
+
+def test_post_creates_a_child_and_says_where():
+    """4.4.1."""
+    made = change("POST", f"{N}/qkd_links", {"etsi-qkd-sdn-node:qkd_link": [{"qkdl_id": OTHER.upper()}]})
+
+    assert made.created == f"{N}/qkd_links/qkd_link={OTHER}"
+    assert link(made.tree, OTHER) == {"qkdl_id": OTHER}
+    assert link(made.tree) is not None
+
+
+@pytest.mark.parametrize("outer", ["qkd_links", "etsi-qkd-sdn-node:qkd_links"])
+@pytest.mark.parametrize("inner", ["qkd_link", "etsi-qkd-sdn-node:qkd_link"])
+def test_post_that_repeats_its_parent_is_understood(outer, inner):
+    """A widely used controller does so."""
+    made = change("POST", f"{N}/qkd_links", {outer: {inner: [{"qkdl_id": OTHER}]}})
+
+    assert link(made.tree, OTHER) is not None
+
+
+def test_put_replaces_the_whole_resource():
+    """4.5: what is not in the body is gone, and what was not there is made."""
+    path = f"{N}/qkd_links/qkd_link"
+    replaced = change("PUT", f"{path}={LINK}", {"etsi-qkd-sdn-node:qkd_link": [{"qkdl_id": LINK}]})
+    made = change("PUT", f"{path}={OTHER}", {"etsi-qkd-sdn-node:qkd_link": [{"qkdl_id": OTHER}]})
+
+    assert (replaced.created, link(replaced.tree)) == ("", {"qkdl_id": LINK})
+    assert (made.created, link(made.tree, OTHER)) == (f"{path}={OTHER}", {"qkdl_id": OTHER})
+
+
+def test_patch_merges():
+    """4.6.1: what is not in the body stays; entries are told apart by their keys."""
+    entries = [{"qkdl_id": LINK, "qkdl_enable": False, "qkdl_applications": [OTHER]}, {"qkdl_id": OTHER}]
+    body = {"etsi-qkd-sdn-node:qkd_links": {"qkd_link": entries}}
+    merged = change("PATCH", f"{N}/qkd_links", body).tree
+
+    assert link(merged)["qkdl_enable"] is False
+    assert link(merged)["qkdl_applications"] == [APP, OTHER]
+    assert link(merged)["qkdl_type"] == gs015.PHYS
+    assert link(merged, OTHER) is not None
+
+
+def test_patch_of_the_datastore_merges_several_modules():
+    """Its resource is ietf-restconf:data."""
+    merged = change("PATCH", "", {DATA: {N: {"qkdn_location_id": "there"}}}).tree
+
+    assert merged[N]["qkdn_location_id"] == "there"
+    assert refused("PATCH", "", {DATA: {"x:y": {}}}).tag == "unknown-element"
+    assert refused("PATCH", "", {N: {}}).tag == "unknown-element"
+
+
+@pytest.mark.parametrize(
+    "path", [f"{N}/qkd_links/qkd_link={LINK}", f"{N}/qkd_links", f"{N}/qkdn_location_id",
+             f"{N}/qkd_links/qkd_link={LINK}/qkdl_applications={APP}"],
+)  # fmt: skip
+def test_delete_takes_the_resource_away(path):
+    """4.7, and the second time it is not there."""
+    tree = change("DELETE", path).tree
+
+    if path != f"{N}/qkd_links":
+        with pytest.raises(Refusal):
+            read(MODEL, tree, parse_target(MODEL, path))
+    else:
+        assert read(MODEL, tree, parse_target(MODEL, path)) == {"etsi-qkd-sdn-node:qkd_links": {}}
+
+
+Q = "etsi-qkd-sdn-node:qkd_link"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "tag"),
+    [
+        ("POST", f"{N}/qkd_links", {Q: [{"qkdl_id": LINK}]}, 409, "data-exists"),
+        ("POST", f"{N}/qkd_links", {Q: [{"qkdl_enable": True}]}, 400, "missing-element"),
+        ("POST", f"{N}/qkd_links", {Q: []}, 400, "invalid-value"),
+        ("POST", f"{N}/qkd_links", {Q: {"qkdl_id": OTHER}}, 400, "invalid-value"),
+        ("POST", f"{N}/qkd_links", {"qkd_link": [{"qkdl_id": OTHER}]}, 400, "unknown-element"),
+        ("POST", f"{N}/qkd_links", {Q: [{"qkdl_id": OTHER}, {"qkdl_id": OTHER}]}, 400, "invalid-value"),
+        ("POST", f"{N}/qkd_links", {"x": 1, "y": 2}, 400, "malformed-message"),
+        ("POST", f"{N}/qkdn_id", {"x": 1}, 405, "operation-not-supported"),
+        ("POST", "", {N: {}}, 409, "resource-denied"),
+        ("POST", N, {"etsi-qkd-sdn-node:qkdn_status": gs015.OPERATING}, 405, "operation-not-supported"),
+        ("PUT", f"{N}/qkd_links/qkd_link={OTHER}", {Q: [{"qkdl_id": LINK}]}, 400, "invalid-value"),
+        ("PUT", f"{N}/qkd_links/qkd_link", {Q: [{"qkdl_id": LINK}]}, 405, "operation-not-supported"),
+        ("PUT", f"{N}/qkdn_status", {"etsi-qkd-sdn-node:qkdn_status": gs015.OPERATING}, 405, "operation-not-supported"),
+        ("PUT", f"{N}/qkd_links/qkd_link={OTHER}/qkdl_enable", {"etsi-qkd-sdn-node:qkdl_enable": True}, 404,
+         "invalid-value"),
+        ("PUT", f"{N}/qkd_links/qkd_link={LINK}/qkdl_id", {"etsi-qkd-sdn-node:qkdl_id": OTHER}, 400, "invalid-value"),
+        ("PUT", N, {N: {"qkdn_location_id": "x"}}, 400, "missing-element"),
+        ("PUT", "", {DATA: {}}, 405, "operation-not-supported"),
+        ("PATCH", f"{N}/qkd_links/qkd_link={OTHER}", {Q: [{"qkdl_id": OTHER}]}, 404, "invalid-value"),
+        ("PATCH", N, {N: {"colour": 1}}, 400, "unknown-element"),
+        ("PATCH", N, {N: {"etsi-qkd-sdn-node:qkdn_version": "1"}}, 400, "unknown-element"),
+        ("PATCH", N, {N: {"qkdn_status": gs015.OPERATING}}, 400, "invalid-value"),
+        ("PATCH", N, {N: {"qkdn_location_id": 7}}, 400, "invalid-value"),
+        ("PATCH", N, {N: []}, 400, "invalid-value"),
+        ("PATCH", N, {N: {"qkdn_capabilities": {"link_stats_support": "true"}}}, 400, "invalid-value"),
+        ("PATCH", f"{N}/qkd_links/qkd_link={LINK}", {Q: [{"qkdl_id": LINK, "qkdl_type": "PHYS"}]}, 400,
+         "invalid-value"),
+        ("PATCH", f"{N}/qkd_links/qkd_link={LINK}",
+         {Q: [{"qkdl_id": LINK, "qkdl_type": "etsi-qkd-node-types:CLIENT"}]}, 400, "invalid-value"),
+        ("PATCH", f"{N}/qkd_links/qkd_link={LINK}", {Q: [{"qkdl_id": LINK, "phys_channel_att": 2.5}]}, 400,
+         "invalid-value"),
+        ("PATCH", f"{N}/qkd_links/qkd_link={LINK}", {Q: [{"qkdl_id": LINK, "phys_channel_att": "2.1234"}]}, 400,
+         "invalid-value"),
+        ("PATCH", f"{N}/qkd_links/qkd_link={LINK}", {Q: [{"qkdl_id": LINK, "phys_wavelength": "1550.12"}]}, 400,
+         "invalid-value"),
+        ("PATCH", f"{N}/qkd_links/qkd_link={LINK}", {Q: [{"qkdl_id": LINK, "virt_bandwidth": 7}]}, 400,
+         "unknown-element"),
+        ("PATCH", f"{N}/qkd_links/qkd_link={LINK}", {Q: [{"qkdl_id": LINK, "virt_bandwidth": -1}]}, 400,
+         "invalid-value"),
+        ("DELETE", f"{N}/qkd_links/qkd_link={OTHER}", None, 404, "invalid-value"),
+        ("DELETE", f"{N}/qkd_links/qkd_link", None, 405, "operation-not-supported"),
+        ("DELETE", f"{N}/qkd_links/qkd_link={LINK}/qkdl_id", None, 405, "operation-not-supported"),
+        ("DELETE", f"{N}/qkdn_id", None, 405, "operation-not-supported"),
+        ("DELETE", N, None, 405, "operation-not-supported"),
+    ],
+)  # fmt: skip
+def test_edit_that_is_not_allowed_is_refused_by_name(method, path, body, status, tag):
+    """Status and tag of clause 7, for each way to be wrong."""
+    refusal = refused(method, path, body)
+
+    assert (status_of(refusal), refusal.tag) == (status, tag)
+    assert refusal.message
+
+
+def test_refusal_names_the_member():
+    """As an instance identifier (RFC 7951, 6.11)."""
+    refusal = refused("PATCH", f"{N}/qkd_links", {"etsi-qkd-sdn-node:qkd_links": {"qkd_link": [
+        {"qkdl_id": LINK, "qkdl_local": {"qkdi_id": "7"}}]}})  # fmt: skip
+
+    assert refusal.path == f"/{N}/qkd_links/qkd_link[qkdl_id='{LINK}']/qkdl_local/qkdi_id"
+
+
+UUIDS = st.sampled_from([LINK, APP, NODE, OTHER, LINK.upper()])
+JUNK = st.sampled_from([None, "", 7, -1, True, "x", [], {}, "2.5", gs015.PHYS, gs015.VIRT, 1 << 32, "1550", "\\ud800"])
+
+
+def member(value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """A right value, or any."""
+    return value | JUNK
+
+
+LINKS = st.fixed_dictionaries(
+    {"qkdl_id": member(UUIDS)},
+    optional={
+        "qkdl_type": member(st.sampled_from([gs015.PHYS, gs015.VIRT])), "qkdl_enable": member(st.booleans()),
+        "virt_prev_hop": member(UUIDS), "virt_next_hop": member(st.lists(UUIDS, max_size=2)),
+        "virt_bandwidth": member(st.integers(0, 9)), "phys_channel_att": member(st.just("2.50")),
+        "phys_wavelength": member(st.just("1550")), "qkdl_applications": member(st.lists(UUIDS, max_size=2)),
+        "qkdl_local": member(st.fixed_dictionaries({}, optional={"qkdn_id": UUIDS, "qkdi_id": st.integers(0, 3)})),
+        "colour": JUNK,
+    },
+)  # fmt: skip
+EDITS = st.tuples(
+    st.sampled_from(["POST", "PUT", "PATCH", "DELETE"]),
+    st.sampled_from([f"{N}/qkd_links", f"{N}/qkd_links/qkd_link={LINK}", f"{N}/qkd_links/qkd_link={OTHER}", N]),
+    LINKS,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(EDITS, max_size=4))
+def test_whatever_edits_are_accepted_the_tree_stays_valid(edits):
+    """Each edit is refused, or leaves what a validator of ETSI's modules accepts."""
+    tree = read(MODEL, TREE, parse_target(MODEL, ""), content=CONFIG)[DATA]
+    for method, path, entry in edits:
+        whole = {"qkd_link": [entry]}
+        bodies = {N: {N: {"qkdn_id": NODE, "qkd_links": whole}}}
+        if method != "POST":
+            bodies[f"{N}/qkd_links"] = {"etsi-qkd-sdn-node:qkd_links": whole}
+        with contextlib.suppress(Refusal):
+            tree = edit(MODEL, tree, method, parse_target(MODEL, path), bodies.get(path, {Q: [entry]})).tree
+    validate(tree)

@@ -1,0 +1,75 @@
+"""Validation against ETSI's YANG modules (tests/vectors/yang) by yangson, and against those together with ours."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+from yangson import DataModel
+from yangson.enumerations import ContentType
+
+from etsi import gs015, gs015_testbed
+from tests.e2e.running import ROOT
+
+_STANDARD = [
+    (gs015.MODULE, gs015.REVISION, gs015.NAMESPACE),
+    (gs015.TYPES, gs015.REVISION, gs015.TYPES_NAMESPACE),
+    ("ietf-yang-types", "2013-07-15", "urn:ietf:params:xml:ns:yang:ietf-yang-types"),
+    ("ietf-inet-types", "2013-07-15", "urn:ietf:params:xml:ns:yang:ietf-inet-types"),
+]
+_OURS = (gs015_testbed.MODULE, gs015_testbed.REVISION, gs015_testbed.NAMESPACE)
+
+
+@functools.cache
+def model(*, extended: bool) -> DataModel:
+    """The standard's data model alone, or with our module."""
+    modules = [*_STANDARD, *([_OURS] if extended else [])]
+    library = {
+        "ietf-yang-library:modules-state": {
+            "module-set-id": "tests",
+            "module": [
+                {"name": name, "revision": revision, "namespace": namespace, "conformance-type": "implement"}
+                for name, revision, namespace in modules
+            ],
+        }
+    }
+    return DataModel(json.dumps(library), (str(ROOT / "tests/vectors/yang"), str(ROOT / "etsi")))
+
+
+def validate(document: dict[str, Any], *, extended: bool = False) -> None:
+    """Raise yangson's error unless `document`, whole top-level containers, is valid configuration and state."""
+    model(extended=extended).from_raw(document).validate(ctype=ContentType.all)
+
+
+def validate_part(document: dict[str, Any], ancestors: list[str]) -> None:
+    """The same for a resource inside qkd_node: `document` is a GET's body, `ancestors` the path's names down to it.
+
+    What it stands in is made up around it: the node's ID, and the key of an entry in which it is.
+    """
+    ((name, value),) = document.items()
+    assert name.startswith(f"{gs015.MODULE}:")
+    value = {name.partition(":")[2]: value}
+    for segment in reversed(ancestors):
+        outer, _, key = segment.partition("=")
+        if key:
+            leaf = {"qkd_app": "app_id", "qkd_link": "qkdl_id", "qkd_interface": "qkdi_id"}[outer]
+            made = {leaf: int(key) if leaf == "qkdi_id" else key, **value}
+            if outer == "qkd_link" and "phys_perf" in json.dumps(value):
+                made["qkdl_type"] = gs015.PHYS
+            value = {outer: [made]}
+        else:
+            value = {outer: value}
+    node = {"qkdn_id": "00000000-0000-4000-8000-000000000000", **value}
+    validate({gs015.NODE: node})
+
+
+def validate_notification(event: dict[str, Any], *, extended: bool = False) -> str:
+    """The name of the notification in an event, which is valid; AssertionError or yangson's error if it is not."""
+    assert set(event) == {"ietf-restconf:notification"}
+    envelope = dict(event["ietf-restconf:notification"])
+    gs015.DATE_AND_TIME.read(envelope.pop("eventTime"))
+    ((name, content),) = envelope.items()
+    found = model(extended=extended).from_raw(content, subschema=name)
+    found.validate(ctype=ContentType.all)
+    return str(name)
