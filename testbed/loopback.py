@@ -6,7 +6,7 @@ import json
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,12 @@ class Stack:
         path.write_text(json.dumps(document))
         return path
 
-    def start_controller(self, **parameters: object) -> Process:
+    def start_controller(self, agents: Mapping[str, str] | None = None, **parameters: object) -> Process:
         """Start the SDN controller at `controller_port`; it leaves forwarding to others, and follows all nodes."""
         document = {
             "name": "ctl", "host": LOOPBACK, "port": self.controller_port, "directory": str(self.directory / "ctl"),
             "credentials": self.issue(Role.CONTROLLER, "ctl").to_config(), "openflow": None, "parameters": parameters,
-            "agents": {node: self.agent(node) for node in self.ports},
+            "agents": agents or {node: self.agent(node) for node in self.ports},
         }  # fmt: skip
         self.controller = self.processes.component("controller", "controller", self.write("ctl", document))
         self.controller.wait_ready()

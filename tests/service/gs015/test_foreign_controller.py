@@ -1,0 +1,218 @@
+"""A controller that knows only the standard: it reads, follows, links nodes, serves applications, switches QCs off."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.service.gs015.client import Events, N
+from tests.service.gs015.conftest import Network, wait_until
+from tests.validation import validate, validate_notification
+
+TYPES = "etsi-qkd-node-types"
+
+
+@pytest.fixture
+def followed(network: Network) -> Iterator[dict[str, Events]]:
+    """The notifications of all nodes; each of them is valid by ETSI's modules."""
+    events = {name: client.follow() for name, client in network.foreign.items()}
+    yield events
+    for name, found in events.items():
+        found.close()
+        validate(network.foreign[name].get())
+        for event in found.all:
+            validate_notification(event)
+
+
+def identity(network: Network, node: str) -> str:
+    """Its qkdn_id."""
+    return network.foreign[node].get(f"{N}/qkdn_id")["etsi-qkd-sdn-node:qkdn_id"]
+
+
+def link_up(network: Network, key: str) -> None:
+    """A virtual link from a over b to c: the node between first, then the ends (5.4)."""
+    a, b, c = (identity(network, n) for n in "abc")
+    common = {"qkdl_id": key, "qkdl_type": f"{TYPES}:VIRT", "qkdl_enable": True, "virt_bandwidth": 100}
+    for node, members in (
+        ("b", {"virt_prev_hop": a, "virt_next_hop": [c]}),
+        ("a", {"virt_next_hop": [b], "qkdl_local": {"qkdn_id": a}, "qkdl_remote": {"qkdn_id": c}}),
+        ("c", {"virt_prev_hop": b, "qkdl_local": {"qkdn_id": c}, "qkdl_remote": {"qkdn_id": a}}),
+    ):
+        body = {"qkd_links": {"qkd_link": [common | members]}}
+        assert network.foreign[node].call("POST", f"{N}/qkd_links", body, Content_Type="application/json").status == 201
+
+
+def configure(network: Network, app: dict[str, Any], key: str, *, at: str, remote: str, ksid: str) -> None:
+    """The application that a notification told of, at one end."""
+    entry = {
+        "app_id": ksid, "app_type": app["app_type"], "server_app_id": app["server_app_id"],
+        "client_app_id": app["client_app_id"], "app_qos": app["app_qos"], "backing_qkdl_id": [key],
+        "local_qkdn_id": identity(network, at), "remote_qkdn_id": identity(network, remote),
+    }  # fmt: skip
+    body = {"etsi-qkd-sdn-node:qkd_app": [entry]}
+    answer = network.foreign[at].call("PUT", f"{N}/qkd_applications/qkd_app={ksid}", body)
+    assert answer.status == 201, answer.text
+
+
+def test_controller_serves_applications_by_the_standards_workflow(network: Network, followed):
+    """A request for keys makes both nodes tell of the application; links and qkd_app at both ends answer it.
+
+    Then keys flow over the virtual link; when it is deleted they stop.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(network.enc_keys, "alice", "carol")
+        new = [followed[n].wait_for("sdqkdn_application_new")["qkd_application"] for n in "ac"]
+        for app, node in zip(new, "ac", strict=True):
+            assert app["local_qkdn_id"] == identity(network, node)
+            assert (app["server_app_id"], app["client_app_id"]) == (network.ids["alice"], [network.ids["carol"]])
+            assert "app_id" not in app
+        assert not asked.done()
+
+        key, ksid = str(uuid.uuid4()), str(uuid.uuid4())
+        link_up(network, key)
+        configure(network, new[1], key, at="c", remote="a", ksid=ksid)
+        configure(network, new[0], key, at="a", remote="c", ksid=ksid)
+
+        given = asked.result(20)
+    assert given.ok, given
+    assert network.dec_keys("carol", "alice", given).body == given.body
+    app = network.foreign["a"].get(f"{N}/qkd_applications/qkd_app={ksid}")["etsi-qkd-sdn-node:qkd_app"][0]
+    assert app["app_statistics"]["statistics"][-1]["consumed_bits"] == 128
+    assert app["app_status"] == f"{TYPES}:ON"
+    internal = network.foreign["b"].get(f"{N}/qkd_applications/qkd_app={key}")["etsi-qkd-sdn-node:qkd_app"][0]
+    assert internal["app_statistics"]["statistics"][-1]["consumed_bits"] > 128
+
+    assert network.foreign["b"].call("DELETE", f"{N}/qkd_links/qkd_link={key}").status == 204
+    assert network.enc_keys("alice", "carol").status == 503
+    for node in "ac":
+        for place in (f"qkd_applications/qkd_app={ksid}", f"qkd_links/qkd_link={key}"):
+            assert network.foreign[node].call("DELETE", f"{N}/{place}").status == 204
+
+
+def test_sae_opens_a_session_and_closes_it(network: Network, followed):
+    """First side: 202, without an ID. Second side: the KSID is the app_id. The end is told, too."""
+    def register(name: str, peer: str, side: str) -> Any:
+        return network.sae(name, "POST", "/qkd/v1/key_sessions", {"peer": network.ids[peer], "side": side})
+
+    assert register("bob", "alice", "slave").status == 202
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(register, "alice", "bob", "master")
+        app = followed["a"].wait_for("sdqkdn_application_new")["qkd_application"]
+        ksid, link = str(uuid.uuid4()), network.physical("a", "b")["qkdl_id"]
+        configure(network, app, link, at="b", remote="a", ksid=ksid)
+        configure(network, app, link, at="a", remote="b", ksid=ksid)
+        opened = asked.result(20)
+
+    assert (opened.status, opened.body["ksid"], opened.body["path"]) == (200, ksid, ["a", "b"])
+    given = network.enc_keys("alice", "bob")
+    assert network.dec_keys("bob", "alice", given).body == given.body
+
+    assert network.sae("alice", "DELETE", f"/qkd/v1/key_sessions/{ksid}").status == 204
+    ended = followed["a"].wait_for("sdqkdn_application_disconnected")
+    assert ended == {"qkd_application": {"app_id": ksid}}
+    assert network.foreign["a"].call("GET", f"{N}/qkd_applications/qkd_app={ksid}").status == 404
+    assert network.foreign["b"].call("DELETE", f"{N}/qkd_applications/qkd_app={ksid}").status == 204
+
+
+def status(network: Network, node: str, key: str) -> str:
+    """The link's there."""
+    return network.foreign[node].link(key)["qkdl_status"].partition(":")[2]
+
+
+def test_disabled_link_stops_its_qc_and_drains(network: Network, followed):
+    """qkdl_enable=false at one end: PASSIVE at both while stock is left, OFF when it is gone, told as alarms."""
+    key = network.physical("a", "b")["qkdl_id"]
+    place, leaf = f"{N}/qkd_links/qkd_link={key}/qkdl_enable", "etsi-qkd-sdn-node:qkdl_enable"
+
+    assert network.foreign["a"].call("PUT", place, {leaf: False}).status == 204
+
+    seen: list[str] = []
+    watch = threading.Event()
+
+    def look() -> None:
+        while not watch.wait(0.05):
+            seen.append(status(network, "b", key))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        for wanted in ("PASSIVE", "OFF"):
+            followed["b"].wait_for(
+                "alarm", lambda c, w=wanted: c["link"]["qkdl_id"] == key and c["link"]["qkdl_status"] == f"{TYPES}:{w}"
+            )
+    finally:
+        watch.set()
+        watcher.join()
+    assert {"PASSIVE", "OFF"} <= set(seen) | {status(network, "b", key)}
+    assert network.foreign["b"].link(key)["qkdl_performance"]["skr"] == 0
+    followed["b"].wait_for("sdqkdn_link_perf_update", lambda c: c["qkd_link"]["qkdl_id"] == key)
+    assert status(network, "b", network.physical("b", "c")["qkdl_id"]) == "ACTIVE"
+
+    assert network.foreign["a"].call("PUT", place, {leaf: True}).status == 204
+    followed["b"].wait_for("event", lambda c: c["link"]["qkdl_status"] == f"{TYPES}:ACTIVE")
+    wait_until(lambda: status(network, "a", key) == "ACTIVE")
+
+
+def test_physical_link_is_deleted_and_made_again_under_another_id(network: Network, followed):
+    """Without a link the QC stops; with one it makes key material again, which both ends share."""
+    links = {n: network.physical(n, m) for n, m in (("b", "c"), ("c", "b"))}
+    for node, link in links.items():
+        assert network.foreign[node].call("DELETE", f"{N}/qkd_links/qkd_link={link['qkdl_id']}").status == 204
+    assert [len(network.links(n)) for n in "bc"] == [1, 0]
+
+    key = str(uuid.uuid4())
+    for node, link in links.items():
+        kept = ("qkdl_local", "qkdl_remote", "qkdl_type", "phys_qkd_role")
+        body = {"etsi-qkd-sdn-node:qkd_link": [{"qkdl_id": key, **{k: link[k] for k in kept}}]}
+        assert network.foreign[node].call("POST", f"{N}/qkd_links", body).status == 201
+
+    wait_until(lambda: [status(network, n, key) for n in "bc"] == ["ACTIVE", "ACTIVE"])
+
+
+def test_link_on_an_interface_that_has_one_waits_for_activation(network: Network):
+    """PENDING, and the first one goes on."""
+    first = network.physical("a", "b")
+    key = str(uuid.uuid4())
+    body = {"etsi-qkd-sdn-node:qkd_link": [{"qkdl_id": key, "qkdl_type": f"{TYPES}:PHYS",
+                                            "qkdl_local": first["qkdl_local"]}]}  # fmt: skip
+    assert network.foreign["a"].call("POST", f"{N}/qkd_links", body).status == 201
+
+    assert status(network, "a", key) == "PENDING"
+    assert status(network, "a", first["qkdl_id"]) == "ACTIVE"
+    assert network.foreign["a"].call("DELETE", f"{N}/qkd_links/qkd_link={key}").status == 204
+
+
+def test_silent_qc_is_told_of(network: Network, followed):
+    """No block for some slots: interface and link are down; when blocks come again, the link is active."""
+    key = network.physical("b", "c")["qkdl_id"]
+    network.qcs.signal(19)  # SIGSTOP
+    try:
+        down = followed["b"].wait_for("sdqkdn_link_down", lambda c: c["qkd_link"]["qkdl_id"] == key)
+        assert down["qkd_link"]["reason"]
+        assert followed["b"].wait_for("sdqkdn_interface_down")["qkd_interface"]["reason"]
+        interface = network.foreign["b"].get(f"{N}/qkd_interfaces/qkd_interface=2")
+        assert interface["etsi-qkd-sdn-node:qkd_interface"][0]["qkdi_status"] == f"{TYPES}:DISABLED"
+    finally:
+        network.qcs.signal(18)  # SIGCONT
+    wait_until(lambda: status(network, "b", key) == "ACTIVE")
+
+
+def test_overloaded_link_is_told_of(network: Network, followed):
+    """Applications that want more than the link makes."""
+    far = identity(network, "c")
+    key = str(uuid.uuid4())
+    link = {"qkdl_id": key, "qkdl_type": f"{TYPES}:VIRT", "virt_next_hop": [far], "virt_bandwidth": 1 << 30}
+    path = f"{N}/qkd_links/qkd_link={key}"
+    assert network.foreign["b"].call("PUT", path, {"etsi-qkd-sdn-node:qkd_link": [link]}).status == 201
+
+    told = followed["b"].wait_for("sdqkdn_link_overloaded")["qkd_link"]
+
+    assert told["qkdl_id"] == network.physical("b", "c")["qkdl_id"]
+    assert told["performance"]["expected_consumption"] >= 1 << 30
+    assert told["performance"]["eskr"] == 0
+    assert network.foreign["b"].call("DELETE", path).status == 204
