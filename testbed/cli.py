@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from mininet.cli import CLI
@@ -15,8 +16,9 @@ from testbed.parties import describe
 from testbed.plan import SaePlan
 
 _HELP = """qkd status            nodes, switches, controller, processes
-qkd links             fibres with their delay, QCs with rate and stock of key material
+qkd links             fibres with their delay, QCs with status, rate, error rate and stock of key material
 qkd sessions          key sessions with their path
+qkd refusals          the last key sessions that were refused, and why
 qkd saes              applications, their nodes and their UUIDs, and which run outside the testbed
 qkd cert NAME         where certificate and key of an application, a node or the operator lie, and the URLs to call
 qkd open A B          application A opens a key session with B (names or UUIDs)
@@ -24,6 +26,7 @@ qkd close KSID        end a key session
 qkd set               what can be set, and how it is set now
 qkd set NAME VALUE    mode basic|qkp|otp, ttl_slots N, keys_ahead N, admission none|eq1|reserve, path_policy shortest
 qkd set rate QC LOW-HIGH   bytes a slot that a QC makes (QC: a name from 'qkd links', or all)
+qkd set generation QC on|off   whether a QC generates at all
 """
 
 
@@ -60,8 +63,9 @@ class QkdCLI(CLI):
         """QKD commands; `qkd` alone lists them."""
         commands: dict[tuple[str, int], Callable[..., None]] = {
             ("status", 0): self._status, ("links", 0): self._links, ("sessions", 0): self._sessions,
-            ("saes", 0): self._saes, ("cert", 1): self._cert, ("open", 2): self._open, ("close", 1): self._close,
-            ("set", 0): self._show, ("set", 2): self._set, ("set", 3): self._set_rate,
+            ("refusals", 0): self._refusals, ("saes", 0): self._saes, ("cert", 1): self._cert,
+            ("open", 2): self._open, ("close", 1): self._close, ("set", 0): self._show, ("set", 2): self._set,
+            ("set", 3): self._set_qc,
         }  # fmt: skip
         word, *arguments = line.split() or ["help"]
         if (word, len(arguments)) not in commands:
@@ -95,11 +99,13 @@ class QkdCLI(CLI):
         output(link_table(self._emulation))
         found = self._emulation.control_room.controller("GET", "/qkd/v1/links").body["links"]
         rows = [
-            (q["qc"], " - ".join(q["ends"]), q["generated_per_slot"], q["requested_per_slot"], q["stored_bytes"])
+            (q["qc"], " - ".join(q["ends"]), q["status"] if q["enabled"] else "disabled", q["generated_per_slot"],
+             q["requested_per_slot"], q["stored_bytes"], q["qber_percent"])
             for q in found
-        ]
+        ]  # fmt: skip
         if links:
-            output("\n" + table(("QC", "between", "made B/s", "asked B/s", "stock B"), rows))
+            header = ("QC", "between", "status", "made B/s", "asked B/s", "stock B", "QBER %")
+            output("\n" + table(header, rows))
 
     def _sessions(self) -> None:
         sessions = self._emulation.control_room.controller("GET", "/qkd/v1/key_sessions").body["key_sessions"]
@@ -110,6 +116,15 @@ class QkdCLI(CLI):
         ]  # fmt: skip
         header = ("KSID", "master", "slave", "state", "mode", "opened", "path")
         output(table(header, rows) if rows else "no key sessions\n")
+
+    def _refusals(self) -> None:
+        found = self._emulation.control_room.controller("GET", "/qkd/v1/refusals").body["refusals"]
+        rows = [
+            (time.strftime("%H:%M:%S", time.localtime(r["time"])), self._name(r["master_sae"]),
+             self._name(r["slave_sae"]), r["message"])
+            for r in found
+        ]  # fmt: skip
+        output(table(("time", "master", "slave", "why"), rows) if rows else "no refusals\n")
 
     def _saes(self) -> None:
         rows = [
@@ -161,16 +176,20 @@ class QkdCLI(CLI):
         reply = self._emulation.control_room.controller("PATCH", "/qkd/v1/parameters", wanted)
         output(f"{name} is {reply.body[name]} now\n" if reply.ok else f"not set: {reply.message}\n")
 
-    def _set_rate(self, what: str, qc: str, rate: str) -> None:
-        low, dash, high = rate.partition("-")
-        if what != "rate" or not dash or not (low.isdigit() and high.isdigit()):
+    def _set_qc(self, what: str, qc: str, value: str) -> None:
+        low, dash, high = value.partition("-")
+        body: dict[str, int | bool]
+        if what == "rate" and dash and low.isdigit() and high.isdigit():
+            body, done = {"low": int(low), "high": int(high)}, f"makes {value} bytes a slot from now on"
+        elif what == "generation" and value in ("on", "off"):
+            body, done = {"enabled": value == "on"}, "generates" if value == "on" else "does not generate any more"
+        else:
             output(_HELP)
             return
         names = [q.name for link in self._emulation.plan.topology.links for q in link.qcs]
         for name in names if qc == "all" else [qc]:
-            body = {"low": int(low), "high": int(high)}
-            reply = self._emulation.control_room.controller("PUT", f"/qkd/v1/qcs/{name}/rate", body)
-            output(f"{name} makes {rate} bytes a slot from now on\n" if reply.ok else f"{name}: {reply.message}\n")
+            reply = self._emulation.control_room.controller("PUT", f"/qkd/v1/qcs/{name}/{what}", body)
+            output(f"{name} {done}\n" if reply.ok else f"{name}: {reply.message}\n")
 
     def _find(self, name: str) -> SaePlan | None:
         sae = self._emulation.plan.sae(name)

@@ -55,8 +55,9 @@ def validate_part(document: dict[str, Any], ancestors: list[str]) -> None:
         if key:
             leaf = {"qkd_app": "app_id", "qkd_link": "qkdl_id", "qkd_interface": "qkdi_id"}[outer]
             made = {leaf: int(key) if leaf == "qkdi_id" else key, **value}
-            if outer == "qkd_link" and "phys_perf" in json.dumps(value):
-                made["qkdl_type"] = gs015.PHYS
+            for prefix, kind in (("phys_", gs015.PHYS), ("virt_", gs015.VIRT)):
+                if outer == "qkd_link" and prefix in json.dumps(value):  # which is valid in such a link alone
+                    made.setdefault("qkdl_type", kind)
             value = {outer: [made]}
         else:
             value = {outer: value}

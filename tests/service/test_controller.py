@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import struct
@@ -14,9 +15,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import jsonschema_rs
 import pytest
 
+from controller import api
 from etsi import gs015
 from etsi.gs004 import QoS
 from mtls.authority import Authority
@@ -714,6 +718,33 @@ def test_wrong_agent_is_refused_by_name(world, body, field):
 
     assert (reply.status, reply.detail("field")) == (400, field)
     assert "new" not in {a["name"] for a in world.operator("agents")["agents"]}
+
+
+def test_description_has_all_routes_and_no_others(world):
+    """OpenAPI; the description itself and the metrics, which are not of this interface, aside."""
+    app = api.make_app(*[Mock()] * 5, switches=list)
+    routes = {
+        (method.lower(), re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    } - {("get", "/qkd/v1/openapi.json"), ("get", "/metrics")}
+    paths = world.operator("openapi.json")["paths"]
+
+    assert {(m, path) for path, found in paths.items() for m in found if m != "parameters"} == routes
+
+
+def test_answers_are_as_described(world):
+    """With sessions in all states that last, and a refusal."""
+    world.open("a", "d")
+    world.nodes["b"].ask(world.pair("a", "b"), "slave")
+    world.nodes["a"].ask(world.pair("a", "a"), "master")
+    _, refused = world.request("a", "d")
+    assert refused.status == 200
+    paths = world.operator("openapi.json")["paths"]
+    for path, operations in paths.items():
+        if "get" in operations:
+            schema = operations["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+            jsonschema_rs.Draft202012Validator(schema).validate(world.operator(path.removeprefix("/qkd/v1/")))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,0 +1,113 @@
+"""PoliQI's agents as a foreign controller sees them: every body and every notification valid by ETSI's modules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtls.call import Caller
+from mtls.credentials import Credentials
+from mtls.identity import Identity, Role
+from tests.e2e.running import Running, until
+from tests.service.gs015.client import Events, N, Restconf
+from tests.validation import validate, validate_notification, validate_part
+
+
+class Control:
+    """The agents and the controller of a run, by what its expose.json says."""
+
+    def __init__(self, run: Running) -> None:
+        self.document = json.loads((run.directory / "expose.json").read_text())
+        operator = self.files(self.document["operator"])
+        self.agents = {
+            node: Restconf(operator, url, Identity(Role.NODE, node)) for node, url in self.document["agents"].items()
+        }
+        self._caller = Caller(operator)
+
+    def files(self, party: dict[str, str]) -> Credentials:
+        """A party's certificate and key."""
+        return Credentials(Path(party["cert"]), Path(party["key"]), Path(self.document["ca"]))
+
+    def northbound(self, method: str, what: str, body: Any = None) -> Any:
+        """What the controller answers its operator."""
+        url = f"{self.document['controller']}/qkd/v1/{what}"
+        reply = self._caller.request(method, url, to=Identity(Role.CONTROLLER, "ctl"), body=body)
+        assert reply.ok, reply
+        return reply.body
+
+    def ask(self, master: str, slave: str) -> None:
+        """A key of `master` for `slave`, who does not fetch it."""
+        found = self.document["saes"]
+        caller = Caller(self.files(found[master]))
+        node = found[master]["node"]
+        url = f"{self.document['kmes'][node]}/api/v1/keys/{found[slave]['id']}/enc_keys"
+        try:
+            reply = caller.request("GET", url, to=Identity(Role.NODE, node), timeout_s=20)
+            assert reply.ok, reply
+        finally:
+            caller.close()
+
+
+@pytest.fixture
+def control(exposed) -> Iterator[Control]:
+    """Of the run that is exposed."""
+    made = Control(exposed)
+    yield made
+    for agent in made.agents.values():
+        agent.close()
+
+
+def test_everything_that_agents_show_and_tell_is_valid(control):
+    """While sessions over one hop and several open, a QC stops and goes on."""
+    events: dict[str, Events] = {node: agent.follow() for node, agent in control.agents.items()}
+    saes = control.document["saes"]
+    first, *others = ("alice", "bob", "carol")
+    for slave in others:
+        if saes[slave]["node"] != saes[first]["node"]:
+            control.ask(first, slave)
+    qc = control.northbound("GET", "links")["links"][0]["qc"]
+    control.northbound("PUT", f"qcs/{qc}/generation", {"enabled": False})
+    try:
+        assert until(lambda: any(e.named("alarm") for e in events.values()))
+    finally:
+        control.northbound("PUT", f"qcs/{qc}/generation", {"enabled": True})
+    assert until(lambda: any(e.named("event") for e in events.values()))
+
+    kinds = set()
+    for node, agent in control.agents.items():
+        document = agent.get()
+        validate(document)
+        parts(agent, document["etsi-qkd-sdn-node:qkd_node"])
+        kinds |= {entry["qkdl_type"] for entry in document["etsi-qkd-sdn-node:qkd_node"]["qkd_links"]["qkd_link"]}
+        events[node].close()
+        named = {validate_notification(event).partition(":")[2] for event in events[node].all}
+        kinds |= named
+    assert {"etsi-qkd-node-types:PHYS", "etsi-qkd-node-types:VIRT"} <= kinds
+    assert {"sdqkdn_application_new", "alarm", "event"} <= kinds
+
+
+def parts(agent: Restconf, node: dict[str, Any]) -> None:
+    """All resources of a node, each asked for alone."""
+    for outer, inner, key in (("qkd_interfaces", "qkd_interface", "qkdi_id"), ("qkd_links", "qkd_link", "qkdl_id"),
+                              ("qkd_applications", "qkd_app", "app_id")):  # fmt: skip
+        validate_part(agent.get(f"{N}/{outer}"), [])
+        for entry in node[outer][inner]:
+            segment = f"{inner}={entry[key]}"
+            validate_part(agent.get(f"{N}/{outer}/{segment}"), [outer])
+            for member in entry:
+                validate_part(agent.get(f"{N}/{outer}/{segment}/{member}"), [outer, segment])
+
+
+def test_controller_shows_the_network(control):
+    """Ten ends of five links, all generating, with rates and stock."""
+    topology = control.northbound("GET", "topology")
+
+    assert {n["status"] for n in topology["nodes"]} == {"OPERATING"}
+    assert sorted(len(n["links"]) for n in topology["nodes"]) == [2] * 5
+    links = control.northbound("GET", "links")["links"]
+    assert len(links) == 5
+    assert all(link["qber_percent"] and link["generated_per_slot"] for link in links)
