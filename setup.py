@@ -8,5 +8,5 @@ setup(
     description="Emulated QKD network: real SD-QKD nodes, SDN controller and applications on Mininet",
     python_requires=">=3.11",
     packages=["etsi", "telemetry", "mtls", "node", "controller", "sae", "testbed"],
-    package_data={"node": ["*.sql"]},
+    package_data={"node": ["*.sql"], "etsi": ["*.yang"]},
 )

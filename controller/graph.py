@@ -155,6 +155,8 @@ class Graph:
                 return
             node.slot = slot
             for r in reports:
+                if r.qc not in self._links:  # nor does a node make us remember what there is not
+                    continue
                 window = self._windows.setdefault(r.qc, {}).setdefault(name, _Window())
                 first = slot - 1 if since is None else min(since, slot - 1)
                 window.entries.append((first, slot, r.generated_bytes, r.requested_bytes))

@@ -412,10 +412,10 @@ def test_restarted_node_is_told_of_its_sessions_again(alone):
 
     new = alone.play("c", LINKS["c"], port=port)
 
-    alone.wait_for_nodes()
-    after = {e["qkdl_id"] for e in links(new.datastore.tree)}
-    assert virtual in after
-    assert len(before - after) == 1
+    def there() -> set[str]:
+        return {e["qkdl_id"] for e in links(new.datastore.tree)}
+
+    assert eventually(lambda: virtual in there() and len(before - there()) == 1)
 
 
 def test_unreachable_node_is_avoided_and_named(alone):

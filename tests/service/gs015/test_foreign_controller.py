@@ -187,6 +187,29 @@ def test_link_on_an_interface_that_has_one_waits_for_activation(network: Network
     assert network.foreign["a"].call("DELETE", f"{N}/qkd_links/qkd_link={key}").status == 204
 
 
+def test_our_own_stream_is_valid_by_our_own_module(network: Network):
+    """The same notifications with what is added to them, and figures of each slot."""
+    agent = network.foreign["a"]
+    events = agent.follow("qkd-testbed")
+    register = {"peer": network.ids["bob"], "side": "master", "qos": {"key_size_bits": 512, "interval_s": 2.5}}
+    waiting = threading.Thread(target=network.sae, args=("alice", "POST", "/qkd/v1/key_sessions", register))
+    waiting.start()
+    try:
+        new = events.wait_for("sdqkdn_application_new")["qkd_application"]
+        wait_until(lambda: any("qkd-testbed:slot_report" in e["ietf-restconf:notification"] for e in events.all))
+        body = {"server_app_id": network.ids["alice"], "client_app_id": [network.ids["bob"]], "state": "waiting"}
+        place = "/restconf/operations/qkd-testbed:application_answer"
+        assert agent.call("POST", place, {"qkd-testbed:input": body}).status == 204
+    finally:
+        waiting.join()
+        events.close()
+
+    assert new["qkd-testbed:side"] == "master"
+    assert (new["qkd-testbed:key_size"], new["qkd-testbed:interval"]) == (512, "2.500")
+    for event in events.all:
+        validate_notification(event, extended=True)
+
+
 def test_silent_qc_is_told_of(network: Network, followed):
     """No block for some slots: interface and link are down; when blocks come again, the link is active."""
     key = network.physical("b", "c")["qkdl_id"]
