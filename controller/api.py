@@ -15,7 +15,8 @@ from controller.agents import Agent, AgentFailed, Agents
 from controller.api_openapi import describe
 from controller.follower import Followers
 from controller.graph import Graph
-from controller.key_sessions import KeySessions, SessionError
+from controller.key_session import SessionError
+from controller.key_sessions import KeySessions
 from controller.parameters import rate
 from controller.store import Store
 from etsi.checks import text, uuid_text

@@ -13,7 +13,8 @@ from typing import Any
 
 from controller.agents import Agent, AgentFailed, Agents, waiting
 from controller.graph import Graph, Report
-from controller.key_sessions import KeySessions, SessionError
+from controller.key_session import SessionError
+from controller.key_sessions import KeySessions
 from etsi import gs015, gs015_testbed
 from etsi.checks import uuid_text
 from etsi.errors import Malformed

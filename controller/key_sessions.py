@@ -21,115 +21,34 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from controller import configuration
 from controller.admission import ADMISSION_POLICIES, MODES, Demand, QcView, Refused
 from controller.agents import Agent, AgentFailed, Agents, refusal
 from controller.graph import Graph
+from controller.key_session import (
+    CONFIGURING,
+    ENDING,
+    MASTER,
+    OPEN,
+    SLAVE,
+    WAITING,
+    KeySession,
+    Pair,
+    Place,
+    SessionError,
+)
 from controller.parameters import Parameters, changed
 from controller.paths import PATH_POLICIES, Path
 from controller.store import Store
 from etsi.gs004 import QoS
-from etsi.gs004 import qos as qos_of
 from telemetry.journal import Journal
 from telemetry.metrics import ControllerMetrics
 
-Pair = tuple[str, str]  # master SAE, slave SAE
-Place = tuple[Pair, bool]  # whether implicit
-
-WAITING, CONFIGURING, OPEN, ENDING = "waiting", "configuring", "open", "ending"
-MASTER, SLAVE = "master", "slave"
 _PARAMETERS, _RATES = "parameters", "rates"
 _KEPT_REFUSALS = 100
-
-
-class SessionError(Exception):
-    """A session that does not come to be: `status` as HTTP has it, `facts` for programs, with a `cause`."""
-
-    def __init__(self, status: int, message: str, **facts: Any) -> None:
-        super().__init__(message)
-        self.status = status
-        self.facts = facts
-
-
-@dataclass(slots=True)
-class KeySession:
-    """A key session; `nodes` holds the node of each side ("master", "slave") that has registered.
-
-    `implicit`: nobody registered it, a request for keys called for it.
-    """
-
-    ksid: str
-    pair: Pair
-    qos: QoS
-    since: float
-    nodes: dict[str, str] = field(default_factory=dict)
-    implicit: bool = False
-    state: str = WAITING
-    mode: str = ""
-    path: Path | None = None
-    route: configuration.Route | None = None
-    opened_at: float | None = None  # wall clock
-    timings_ms: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def stored(cls, document: Mapping[str, Any], since: float) -> KeySession:
-        """A session out of the store."""
-        path = Path(tuple(document["path"]), tuple(document["qcs"]))
-        return cls(
-            document["ksid"], (document["master_sae"], document["slave_sae"]), qos_of(document["qos"]), since,
-            nodes={"master": path.nodes[0], "slave": path.nodes[-1]}, implicit=document["implicit"],
-            state=document["state"], mode=document["mode"], path=path,
-            route=configuration.Route(document["node_ids"], document["link_ids"]),
-            opened_at=document["opened_at"], timings_ms=document["timings_ms"],
-        )  # fmt: skip
-
-    @property
-    def place(self) -> Place:
-        """Where the book of sessions has it."""
-        return self.pair, self.implicit
-
-    @property
-    def complete(self) -> bool:
-        """Whether both sides have registered."""
-        return len(self.nodes) == 2
-
-    def to_nodes(self, bandwidth: int) -> dict[str, dict[str, Any]]:
-        """The configuration of each node of the path, by name, as members of qkd_node. `bandwidth` in bit/s."""
-        path, route = self._chosen()
-        rate = math.ceil(self.qos.max_bps)
-        parts = dict(zip(path.nodes, configuration.links(self.ksid, route, bandwidth), strict=True))
-        for node, at_master in ((path.nodes[0], True), (path.nodes[-1], False)):
-            app = configuration.application(self.ksid, self.pair, route, at_master=at_master, rate=rate)
-            parts[node] = configuration.merged(parts[node], app)
-        return parts
-
-    def at_nodes(self) -> dict[str, list[str]]:
-        """The resources of the session at each node of its path, by name."""
-        path, _ = self._chosen()
-        ends = path.nodes[0], path.nodes[-1]
-        return {n: configuration.resources(self.ksid, len(path.qcs), end=n in ends) for n in path.nodes}
-
-    def _chosen(self) -> tuple[Path, configuration.Route]:
-        assert self.path is not None and self.route is not None  # noqa: S101, PT018 - configured after the choice
-        return self.path, self.route
-
-    def to_json(self) -> dict[str, Any]:
-        """The document that operators get."""
-        path = None if self.path is None else list(self.path.nodes)
-        return {
-            "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "state": self.state,
-            "mode": self.mode, "path": path, "qcs": [] if self.path is None else list(self.path.qcs),
-            "qos": self.qos.to_json(), "opened_at": self.opened_at, "implicit": self.implicit,
-            "timings_ms": self.timings_ms,
-        }  # fmt: skip
-
-    def to_store(self) -> dict[str, Any]:
-        """The document that `stored` reads."""
-        _, route = self._chosen()
-        return self.to_json() | {"node_ids": list(route.nodes), "link_ids": list(route.links)}
 
 
 class KeySessions:

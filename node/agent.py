@@ -23,7 +23,8 @@ from node.failures import KeyFailure, NoSession, RelayBroken
 from node.implicit import ImplicitSessions
 from node.key_stream import Held, KeyStore
 from node.kme import Kme, Requested, Unauthorized
-from node.model import apps, link_states, live, qcs_in_use
+from node.live import link_states, live
+from node.model import apps, qcs_in_use
 from node.parameters import Current, Parameters, parse
 from node.performance import Performance, Watch
 from node.quantum_module import QuantumModule

@@ -12,8 +12,9 @@ from etsi.restconf import Target, Tree
 from etsi.restconf_edit import Edit, edit
 from etsi.yang import Refusal
 from node.config import NodeConfig
+from node.configuration import initial, normalised
 from node.key_stream import KeyStore
-from node.model import MODEL, apps, initial, interfaces, links, normalised
+from node.model import MODEL, apps, interfaces, links
 from node.parameters import Parameters
 
 _APP, _LINK, _INTERFACE, _NODE, _EXTRA = "app", "link", "interface", "node", "extra"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from node.key_stream import Held
-from node.model import AppState, QcState, State
+from node.live import AppState, QcState, State
 
 _WINDOW_S = 15.0
 # A QC that has been silent for so long is down; slots last a second.

@@ -19,7 +19,8 @@ from mtls.server import Server
 from node.config import Neighbour, NodeConfig
 from node.datastore import Datastore
 from node.key_stream import KeyStore
-from node.model import State, apps, links, live
+from node.live import State, live
+from node.model import apps, links
 from node.registrations import Registrations
 from node.restconf_http import make_blueprint
 from node.sessions import Sessions

@@ -6,7 +6,7 @@ import pytest
 
 from etsi import gs015
 from node.key_stream import Held
-from node.model import QcState
+from node.live import QcState
 from node.performance import Performance, Watch
 
 
