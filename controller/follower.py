@@ -176,6 +176,9 @@ class Follower:
         node = self._agents.node(self.agent)
         if "qkdn_id" not in node:
             raise Refusal("missing-element", "expected qkdn_id", path=f"/{gs015.NODE}")
+        if self._graph.name(node["qkdn_id"]) not in (None, self.agent.name):
+            # Links would lead to it that are another's.
+            raise Refusal("invalid-value", "expected an ID that no other node has", path=f"/{gs015.NODE}/qkdn_id")
         if self._extended:
             extra = self._agents.additions(self.agent)
             qcs = extra.get("qcs", {}).get("qc", [])

@@ -206,6 +206,19 @@ def test_notification_that_makes_no_sense_harms_nobody(world):
     wait_until(lambda: all(a["reachable"] for a in world.northbound("GET", "agents")["agents"]))
 
 
+def test_node_that_claims_anothers_id_is_not_taken(world):
+    """It would draw the other's links to itself."""
+    impostor = ForeignNode(world, "impostor", world.left.qkdn_id, world.right.qkdn_id)
+    try:
+        world.northbound("PUT", "agents/impostor", {"url": f"https://{LOOPBACK}:{impostor.server.port}"})
+        wait_until(lambda: len(impostor.feeds) > 1)
+
+        assert {n["name"] for n in world.northbound("GET", "topology")["nodes"]} == {"left", "right"}
+    finally:
+        world.northbound("DELETE", "agents/impostor")
+        impostor.server.stop()
+
+
 def test_link_that_a_node_reports_down_is_read_anew(world):
     """Its new figures count."""
     world.left.skr = 0
