@@ -64,11 +64,14 @@ class Recorder:
         except OSError:
             writer.close()
             return
+        pumps = [asyncio.ensure_future(p) for p in (self._pump(reader, far_writer), self._pump(far_reader, writer))]
         try:
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for pump in pumps:
+                pump.cancel()
             for side in (writer, far_writer):
-                side.transport.abort()
+                side.close()
 
     async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -76,7 +79,6 @@ class Recorder:
                 self.seen += data
                 target.write(data)
                 await target.drain()
-        target.close()
 
 
 @pytest.fixture(params=["basic", "qkp", "otp"])
@@ -122,10 +124,10 @@ def test_no_key_and_no_qc_output_in_any_message(recorded):
         wait_until(lambda s=slave: exchange(s))
         for _ in range(5):
             exchange(slave)
+
+    wait_until(lambda: all(b"qkdl_performance" in r.seen and b"slot_report" in r.seen for r in recorders.values()))
     made = qc_output(network.directory)
     seen = {name: bytes(recorder.seen) for name, recorder in recorders.items()}
-
-    assert all(b"qkdl_performance" in s and b"slot_report" in s for s in seen.values()), "the recorders see messages"
     assert b"sdqkdn_application_new" in seen["a"]
     assert b"virt_next_hop" in seen["b"]
     assert len(set(keys)) >= 10
