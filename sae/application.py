@@ -9,6 +9,7 @@ from sae.client import KmeClient
 from sae.config import Config, SaeConfig
 from sae.handover import Handover
 from sae.master import Master
+from sae.rekey import APPLICATION, Turns
 from sae.sessions import Record
 from sae.slave import Slave
 from telemetry.journal import Journal
@@ -25,7 +26,7 @@ class Application:
         self.name = sae.name
         self.master = Master(
             sae.id, sae.name, kme=kme, handover=Handover(caller, config.peers), record=record,
-            on_key_failure=config.on_key_failure,
+            on_key_failure=config.on_key_failure, turns=Turns() if config.pace == APPLICATION else None,
         )  # fmt: skip
         self.slave = Slave(kme, record)
         self._peers = config.peers

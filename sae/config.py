@@ -14,7 +14,7 @@ from etsi.errors import Malformed
 from etsi.secret import Secret
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from sae.rekey import END, POLICIES
+from sae.rekey import END, PACES, POLICIES, SESSION
 
 _MAX_SAES = 4096
 _AUDIT_SECRET_BYTES = 32
@@ -51,6 +51,7 @@ class Config:
     saes: tuple[SaeConfig, ...]
     peers: Mapping[str, Peer]  # by SAE ID, all applications of the network: only they may be masters here
     on_key_failure: str = END  # or "go_on": what a session does when a key does not come
+    pace: str = SESSION  # or "application": what keeps the interval between two requests for keys
 
 
 _REQUIRED = ("name", "host", "directory", "audit_secret", "kme_url", "kme_name", "saes", "peers")
@@ -66,10 +67,11 @@ def load(path: Path) -> Config:
 
 def parse(document: Any) -> Config:
     """The configuration in `document`. ValueError (one line) names the member and what was expected."""
-    given = _members(document, "", _REQUIRED, ("on_key_failure",))
-    policy = given.get("on_key_failure", END)
-    if policy not in POLICIES:
-        raise Malformed("on_key_failure", f"one of {', '.join(POLICIES)}")
+    given = _members(document, "", _REQUIRED, ("on_key_failure", "pace"))
+    policy, pace = given.get("on_key_failure", END), given.get("pace", SESSION)
+    for member, value, allowed in (("on_key_failure", policy, POLICIES), ("pace", pace, PACES)):
+        if value not in allowed:
+            raise Malformed(member, f"one of {', '.join(allowed)}")
     peers = dict(_peer(k, v) for k, v in mapping(given["peers"], "peers").items())
     return Config(
         name=text(given["name"], "name"),
@@ -81,6 +83,7 @@ def parse(document: Any) -> Config:
         saes=_saes(given["saes"], peers),
         peers=peers,
         on_key_failure=policy,
+        pace=pace,
     )
 
 

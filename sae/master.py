@@ -15,7 +15,7 @@ from etsi.secret import Secret
 from sae.client import Failed, KmeClient
 from sae.handover import Handover
 from sae.messages import NONCE_BYTES, seal
-from sae.rekey import goes_on, next_due
+from sae.rekey import Turns, goes_on, next_due
 from sae.sessions import CLOSING, MASTER, Record, Session, milliseconds
 
 _log = logging.getLogger(__name__)
@@ -44,10 +44,21 @@ class _Running:
 
 
 class Master:
-    """All sessions in which SAE `sae_id` is the master, one for each slave. Thread-safe."""
+    """All sessions in which SAE `sae_id` is the master, one for each slave. Thread-safe.
+
+    `turns`: of all sessions together, where the application sets the pace; None where each session has its own.
+    """
 
     def __init__(
-        self, sae_id: str, name: str, *, kme: KmeClient, handover: Handover, record: Record, on_key_failure: str
+        self,
+        sae_id: str,
+        name: str,
+        *,
+        kme: KmeClient,
+        handover: Handover,
+        record: Record,
+        on_key_failure: str,
+        turns: Turns | None = None,
     ) -> None:
         self._id = sae_id
         self._name = name
@@ -55,6 +66,7 @@ class Master:
         self._handover = handover
         self._record = record
         self._on_key_failure = on_key_failure
+        self._turns = turns
         self._lock = threading.Lock()
         self._opening = threading.BoundedSemaphore(MAX_OPENING)
         self._running: dict[str, _Running] = {}  # by slave
@@ -160,9 +172,10 @@ class Master:
             self._leave(running)
 
     def _exchange(self, running: _Running, limits: Limits) -> str:
-        """A key at once and then one every interval, until the session is to end; why it is."""
+        """A key at once, or at the application's first turn, then one every interval, until the end; why it ends."""
         session = running.session
-        due = start = time.monotonic()
+        start = time.monotonic()
+        due = start if self._turns is None else self._turns.take(start, session.qos.interval_s)
         end = None if limits.duration_s is None else start + limits.duration_s
         while not running.stop.wait(max(0.0, (due if end is None else min(due, end)) - time.monotonic())):
             if end is not None and time.monotonic() >= end:
@@ -171,8 +184,12 @@ class Master:
                 return "key_error"
             if limits.keys is not None and session.keys >= limits.keys:
                 return "keys"
-            due = next_due(start, session.qos.interval_s, time.monotonic())
+            due = self._next_due(start, session.qos.interval_s)
         return running.reason
+
+    def _next_due(self, start: float, interval_s: float) -> float:
+        now = time.monotonic()
+        return next_due(start, interval_s, now) if self._turns is None else self._turns.take(now, interval_s)
 
     def _rekey(self, session: Session) -> bool:
         """Whether both sides have a new key."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import threading
 
 END, GO_ON = "end", "go_on"
 # What a session does when it cannot get a new key: end, rather than go on under an old key; or try again next time.
 POLICIES = (END, GO_ON)
+SESSION, APPLICATION = "session", "application"
+# What keeps the interval between two requests: each session for itself; or the application for all of its sessions
+# together, which then asks at most once an interval, however many sessions it has.
+PACES = (SESSION, APPLICATION)
 
 
 def next_due(start: float, interval_s: float, now: float) -> float:
@@ -23,3 +28,18 @@ def next_due(start: float, interval_s: float, now: float) -> float:
 def goes_on(policy: str, *, failed: bool) -> bool:
     """Whether a session asks for another key after this one."""
     return not failed or policy == GO_ON
+
+
+class Turns:
+    """Turns of sessions that share one pace: first come, first served, an interval apart. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = -math.inf
+
+    def take(self, now: float, interval_s: float) -> float:
+        """When it is the turn of who asks, not before `now`; the next one comes `interval_s` later."""
+        with self._lock:
+            turn = max(now, self._next)
+            self._next = turn + interval_s
+        return turn

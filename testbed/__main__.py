@@ -12,18 +12,25 @@ from node.modes import MODES
 from testbed.errors import UserError
 from testbed.expose import ANY_PORT
 from testbed.isolation import run_isolated
-from testbed.load import possible_pairs
+from testbed.load import draw_pairs, possible_pairs
+from testbed.offered_load import lasts_s
 from testbed.plan import Plan, make_plan
 from testbed.run_directory import open_run_directory
 from testbed.session import Options, run
 from testbed.shared_database import open_user_database
 from testbed.tools import check_tools, complete_path
 from testbed.topology import TopologyError, load
+from testbed.workload import Arrival, Workload
+from testbed.workload import arrivals as draw_arrivals
+from testbed.workload import load as load_workload
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TOPOLOGIES = _ROOT / "topologies"
 _RUNS = _ROOT / "runs"
+_WORKLOADS = _ROOT / "workloads"
 _DEFAULT_APPS = 8
+# Between the end of the last session of a workload and that of the run.
+_LAST_WORDS_S = 1.0
 
 
 def main(arguments: list[str]) -> int:
@@ -47,19 +54,26 @@ def _main(given: argparse.Namespace) -> int:
     topology = load(given.topology, _TOPOLOGIES).with_overrides(delay_ms=given.delay, qc_rate=given.qc_rate)
     plan = make_plan(topology)
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
+    workload = None if given.workload is None else load_workload(given.workload, _WORKLOADS)
+    arriving = _arrivals(given, plan, workload, seed)
+    duration_s = given.duration
+    if duration_s is None and workload is not None and given.no_cli:
+        duration_s = lasts_s(arriving) + _LAST_WORDS_S
     options = Options(
         parameters={
             "mode": given.mode, "ttl_slots": given.ttl, "keys_ahead": given.keys_ahead, "admission": given.admission,
         },
-        apps=_apps(given, plan),
-        duration_s=given.duration,
+        arrivals=arriving,
+        habits={} if workload is None else workload.habits,
+        duration_s=duration_s,
         seed=seed,
+        workload=None if workload is None else workload.name,
         seeded_qcs=given.seed is not None,
         cli=not given.no_cli and given.duration is None,
         expose=given.expose,
     )
-    if given.no_cli and given.duration is None:
-        raise UserError("--no-cli needs --duration: otherwise nothing would ever end the run")
+    if given.no_cli and duration_s is None:
+        raise UserError("--no-cli needs --duration or --workload: otherwise nothing would ever end the run")
     options.check(plan)
     directory = open_run_directory(given.run_dir, _RUNS)
     database = None
@@ -75,6 +89,19 @@ def _main(given: argparse.Namespace) -> int:
         if database is not None:
             database.drop()
         directory.erase_secrets()
+
+
+def _arrivals(given: argparse.Namespace, plan: Plan, workload: Workload | None, seed: int) -> list[Arrival]:
+    """The key sessions to open: those of a workload, else a number of them at once that stay."""
+    if workload is None:
+        apps = _apps(given, plan)
+        try:
+            return [Arrival(0.0, master, slave) for master, slave in draw_pairs(plan.saes, apps, seed)]
+        except ValueError as error:
+            raise UserError(f"--apps {apps}: {error}") from None
+    if given.apps is not None:
+        raise UserError("--apps and --workload: choose one; a workload says how many applications it has")
+    return draw_arrivals(workload, plan.saes, seed)
 
 
 def _apps(given: argparse.Namespace, plan: Plan) -> int:
@@ -99,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--ttl", type=_ttl, default=15, metavar="SLOTS", help="slots of 1 s after which key material is erased (default: 15)")  # fmt: skip  # noqa: E501
     add("--keys-ahead", type=_ahead, default=4, metavar="N", help="keys made at once in mode qkp (default: 4)")
     add("--apps", type=_whole, metavar="N", help=f"key sessions to open (default: {_DEFAULT_APPS} with --duration, else 0)")  # fmt: skip  # noqa: E501
+    add("--workload", metavar="NAME|FILE", help="key sessions that come and go: a name in workloads/, or a YAML file (default: --apps sessions that stay)")  # fmt: skip  # noqa: E501
     add("--duration", type=_seconds, metavar="S", help="end after S seconds of exchanging keys")
     add("--seed", type=_whole, metavar="N", help="same workload and same QC output each time (not for secrets)")
     add("--delay", type=_milliseconds, metavar="MS", help="one-way delay of every link, in milliseconds")

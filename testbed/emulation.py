@@ -22,6 +22,7 @@ from typing import Any
 
 import psycopg
 
+from etsi.gs004 import QoS
 from mtls.authority import Authority
 from mtls.call import Reply, Unreachable
 from mtls.credentials import Credentials
@@ -46,6 +47,7 @@ from testbed.shared_database import UserDatabase
 _REGISTRATION_S = 60.0
 # Material to begin with, so that the first keys of many applications at once do not fail for want of it.
 _FIRST_SLOTS = 3
+DEFAULT_QOS = QoS()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Emulation:
     """The network of `plan` in run directory `run`; `outside` is the machine's own network namespace.
 
     `expose` is the first port of that one at which servers can be reached, ANY_PORT for whatever is free, None for no
-    port at all.
+    port at all. `habits`: of the applications, see `Plan.sae_config`.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Emulation:
         user_database: UserDatabase | None,
         say: Callable[[str], None],
         expose: int | None = None,
+        habits: Mapping[str, str] | None = None,
     ) -> None:
         self.plan = plan
         self.run = run
@@ -88,6 +91,7 @@ class Emulation:
         self._user_database = user_database
         self._say = say
         self._expose = expose
+        self._habits = habits or {}
         self.exposed: Mapping[str, Any] | None = None  # what expose.json says
         self._network: Network | None = None
         self._cluster: Cluster | None = None
@@ -150,9 +154,12 @@ class Emulation:
             admin.execute("GRANT INSERT ON bare TO qkd_node; GRANT USAGE ON SCHEMA public TO qkd_node")
         return psycopg.connect(self._database_url(node), autocommit=True)
 
-    def open_session(self, master: SaePlan, slave: SaePlan) -> Future[Reply]:
-        """Have application `master` open a key session with `slave`."""
-        return self.control_room.sae(master, "POST", "/sae/v1/sessions", {"peer": slave.id})
+    def open_session(
+        self, master: SaePlan, slave: SaePlan, qos: QoS = DEFAULT_QOS, duration_s: float | None = None
+    ) -> Future[Reply]:
+        """Have application `master` open a key session with `slave`, which ends after `duration_s` if that is given."""
+        wanted = {"peer": slave.id, "qos": qos.to_json(), "duration_s": duration_s}
+        return self.control_room.sae(master, "POST", "/sae/v1/sessions", wanted)
 
     def dead(self) -> list[Process]:
         """Processes that ended on their own."""
@@ -317,7 +324,7 @@ class Emulation:
         for node in sorted({s.node for s in self.plan.applications}):
             credentials = {s.id: self._credentials[s.identity] for s in self.plan.applications if s.node == node}
             document = self.plan.sae_config(
-                node, self.run.make(f"saes/{node}"), credentials, audit_secret=audit_secret
+                node, self.run.make(f"saes/{node}"), credentials, audit_secret=audit_secret, habits=self._habits
             )
             config = self.run.write(f"config/sae-{node}.json", document)
             waiting.append(self.processes.component(f"sae-{node}", "sae", config, prefix=self.network.enter(node)))

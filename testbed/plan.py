@@ -187,9 +187,18 @@ class Plan:
         }
 
     def sae_config(
-        self, node: str, directory: Path, credentials: Mapping[str, Credentials], *, audit_secret: str
+        self,
+        node: str,
+        directory: Path,
+        credentials: Mapping[str, Credentials],
+        *,
+        audit_secret: str,
+        habits: Mapping[str, str],
     ) -> dict[str, Any]:
-        """Configuration of the process that runs a datacenter's applications; `credentials` by SAE ID."""
+        """Configuration of the process that runs a datacenter's applications; `credentials` by SAE ID.
+
+        `habits`: how they use keys, the optional members of `sae.config`.
+        """
         ours = [(s, self.url(s.node, s.port)) for s in self.saes if s.port is not None]
         return {
             "name": node,
@@ -204,6 +213,7 @@ class Plan:
                 if s.node == node
             ],
             "peers": {s.id: {"name": s.name, "url": url} for s, url in ours},
+            **habits,
         }
 
     def qc_config(self, directory: Path, nodes_directory: Path, *, seed: int | None) -> dict[str, Any]:

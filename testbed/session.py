@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtls.call import Reply, Unreachable
 from testbed import audit, measure
 from testbed.cli import QkdCLI, link_table, table
 from testbed.emulation import Emulation
-from testbed.errors import UserError
 from testbed.expose import check_ports
 from testbed.isolation import undisturbed
-from testbed.load import draw_pairs
+from testbed.offered_load import OfferedLoad
 from testbed.plan import Plan
 from testbed.run_directory import RunDirectory
 from testbed.shared_database import UserDatabase
+from testbed.workload import Arrival
 
 _PROGRESS_S = 5.0
 
@@ -31,19 +29,17 @@ class Options:
     """What the user asked of a run, beyond the network itself."""
 
     parameters: Mapping[str, Any]  # of the controller, at the start
-    apps: int
+    arrivals: Sequence[Arrival]  # the key sessions to open
+    habits: Mapping[str, str]  # of the applications
     duration_s: float | None
     seed: int
+    workload: str | None  # its name, if it has one
     seeded_qcs: bool
     cli: bool
     expose: int | None  # the first port, see testbed.expose
 
     def check(self, plan: Plan) -> None:
         """UserError if `plan` cannot satisfy these options."""
-        try:
-            draw_pairs(plan.saes, self.apps, self.seed)
-        except ValueError as error:
-            raise UserError(f"--apps {self.apps}: {error}") from None
         if self.expose is not None:
             check_ports(plan, self.expose)
 
@@ -61,7 +57,7 @@ def run(
     emulation = Emulation(
         plan, directory, outside=outside, parameters=options.parameters,
         seed=options.seed if options.seeded_qcs else None, user_database=user_database, say=say,
-        expose=options.expose,
+        expose=options.expose, habits=options.habits,
     )  # fmt: skip
     facts: dict[str, Any] = {}
     died: list[str] = []
@@ -88,6 +84,7 @@ def run(
                     "links": links,
                     **facts,
                     "seed": options.seed,
+                    "workload": options.workload,
                     "died": died,
                     "audit": _audit(directory.path),
                 }
@@ -106,21 +103,21 @@ def _audit(path: Path) -> dict[str, Any]:
 
 
 def _work(emulation: Emulation, options: Options, say: Any) -> None:
-    """Open key sessions, then wait for the end of the duration or for the user to leave the CLI."""
-    pairs = draw_pairs(emulation.plan.saes, options.apps, options.seed)
+    """Offer the load, then wait for the end of the duration or for the user to leave the CLI."""
+    load = OfferedLoad(emulation, options.arrivals, say)
     ends = time.monotonic() + (options.duration_s or 0)
-    if pairs:
-        say(f"opening {len(pairs)} key sessions")
-    waiting: list[tuple[str, Future[Reply]]] = [
-        (f"{master.name} with {slave.name}", emulation.open_session(master, slave)) for master, slave in pairs
-    ]
-    for name, opening in waiting:
-        try:
-            reply = opening.result()
-            if not reply.ok:
-                say(f"no session of {name}: {reply.message}")
-        except Unreachable as error:
-            say(f"no session of {name}: {error}")
+    if options.arrivals:
+        say(f"opening {len(options.arrivals)} key sessions")
+    load.start()
+    try:
+        if not any(a.at_s for a in options.arrivals):
+            load.join()
+        _wait(emulation, options, ends, say)
+    finally:
+        load.stop()
+
+
+def _wait(emulation: Emulation, options: Options, ends: float, say: Any) -> None:
     if options.cli:
         print("Mininet's command line; 'qkd' lists what it knows of the QKD network, 'exit' ends the run.", flush=True)
         QkdCLI(emulation)

@@ -57,9 +57,16 @@ def test_sessions_that_the_network_cannot_carry_are_refused(tmp_path):
     assert re.search(r"QC alice-bob/1 cannot carry the session: it needs \d+ bytes, \d+ are available", done.stdout)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("moment", ["issuing certificates", "starting controller", "waiting for switches", "opening"])
-def test_signal_at_any_moment_leaves_nothing(tmp_path, number, moment):
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("issuing certificates", signal.SIGTERM),
+        ("starting controller", signal.SIGINT),
+        ("waiting for switches", signal.SIGTERM),
+        ("opening", signal.SIGINT),
+    ],
+)
+def test_signal_at_any_moment_leaves_nothing(tmp_path, moment, number):
     """While starting and while running."""
     machine, run = Machine(), Running(tmp_path / "run", "--duration", 60, "--apps", 4)
     run.wait_for(moment)

@@ -114,7 +114,7 @@ def test_external_sae_gets_a_certificate(with_stranger):
 def test_our_applications_do_not_run_an_external_sae(with_stranger):
     """Neither is it one of theirs, nor a peer that they could reach; and it has no port."""
     credentials = {s.id: Credentials(*[Path()] * 3) for s in with_stranger.applications}
-    config = with_stranger.sae_config("government", Path(), credentials, audit_secret="")
+    config = with_stranger.sae_config("government", Path(), credentials, audit_secret="", habits={})
 
     names = {s["name"] for s in config["saes"]} | {p["name"] for p in config["peers"].values()}
     assert len(config["saes"]) == 3

@@ -1,10 +1,12 @@
 """When the next key is due, and whether a session goes on without one."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae.rekey import POLICIES, goes_on, next_due
+from sae.rekey import POLICIES, Turns, goes_on, next_due
 
 starts = st.floats(0, 1e6)
 intervals = st.floats(0.001, 86_400)
@@ -47,3 +49,16 @@ def test_policy_decides_after_a_failure():
     """A session without a new key ends, unless its policy says to go on."""
     assert not goes_on("end", failed=True)
     assert goes_on("go_on", failed=True)
+
+
+@given(asked=st.lists(st.floats(0, 100), min_size=1, max_size=50), interval_s=st.floats(0.001, 10))
+def test_sessions_that_share_a_pace_ask_at_most_once_an_interval(asked, interval_s):
+    """However many they are; nobody waits while nobody else had a turn in the last interval."""
+    turns, taken = Turns(), []
+    for now in sorted(asked):
+        turn = turns.take(now, interval_s)
+        assert turn >= now
+        assert turn == now or turn == pytest.approx(taken[-1] + interval_s)
+        taken.append(turn)
+
+    assert all(b - a >= interval_s * (1 - 1e-6) for a, b in itertools.pairwise(taken))

@@ -34,6 +34,7 @@ def test_good_configuration_is_taken(document):
     assert [sae.id for sae in config.saes] == [HERE]
     assert set(config.peers) == {HERE, THERE}
     assert (config.on_key_failure, parse(document | {"on_key_failure": "go_on"}).on_key_failure) == ("end", "go_on")
+    assert (config.pace, parse(document | {"pace": "application"}).pace) == ("session", "application")
 
 
 def test_configuration_never_shows_its_secret(document):
