@@ -45,6 +45,11 @@ class Distribution:
             value = generator.uniform(self.first, self.second)
         return min(max(value, self.at_least), self.at_most)
 
+    @property
+    def mean(self) -> float:
+        """Of what is drawn, before it is cut."""
+        return (self.first + self.second) / 2 if self.kind == "uniform" else self.first
+
     def divided(self, by: float) -> Distribution:
         """The distribution of what is drawn, divided."""
         return Distribution(self.kind, *(v / by for v in (self.first, self.second, self.at_least, self.at_most)))
