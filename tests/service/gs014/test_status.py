@@ -125,8 +125,8 @@ def test_refused_request_leaves_the_count_as_it_was(still, alice, slave, body):
     [
         "nobody", "00000000-0000-4000-8000-00000000dead", "a%2Fb", "%2Fa%2F", "a%0Ab", "%00", "%C3%A9", "%ff", "a%20b",
         "status",
-    ],  # fmt: skip
-)
+    ],
+)  # fmt: skip
 def test_unknown_slave_is_400(alice, slave_id):
     """404 is not in the standard's tables."""
     answer = alice.call("GET", f"/api/v1/keys/{slave_id}/status")
