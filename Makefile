@@ -9,7 +9,7 @@ test: setup ## linter, type checker and the whole test suite (needs root)
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test needs root: the suite makes network namespaces; use 'sudo make test'" >&2; exit 2; fi
 	@echo "== ruff ==" && $(PYTHON) -m ruff check .
 	@echo "== mypy ==" && $(PYTHON) -m mypy
-	@echo "== pytest ==" && $(PYTHON) -m pytest
+	@echo "== pytest ==" && $(PYTHON) -m pytest -n 2 --dist loadgroup
 
 bench: setup ## keys a second of one KME pair; delivery times in every mode beside the floor that the network sets
 	$(PYTHON) -P -m testbed.bench_014
