@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test bench audit setup lint unit pictures lock clean
+.PHONY: demo test experiments bench audit setup lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -9,11 +9,14 @@ test: setup ## linter, type checker and the whole test suite (needs root)
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test needs root: the suite makes network namespaces; use 'sudo make test'" >&2; exit 2; fi
 	@echo "== ruff ==" && $(PYTHON) -m ruff check .
 	@echo "== mypy ==" && $(PYTHON) -m mypy
-	@echo "== pytest ==" && $(PYTHON) -m pytest -n 2 --dist loadgroup
+	@echo "== pytest ==" && $(PYTHON) -m pytest -n 2
 
 bench: setup ## keys a second of one KME pair; delivery times in every mode beside the floor that the network sets
 	$(PYTHON) -P -m testbed.bench_014
 	$(PYTHON) -P -m testbed.bench
+
+experiments: setup ## the paper's table and figures, and latency: some hours, goes on where it was interrupted
+	$(PYTHON) testbed/run.py experiment all
 
 RUN ?= runs/latest
 audit: setup ## replay a run's records against the rules of key material: make audit RUN=DIR

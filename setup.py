@@ -7,6 +7,6 @@ setup(
     version="0.1.0",
     description="Emulated QKD network: real SD-QKD nodes, SDN controller and applications on Mininet",
     python_requires=">=3.11",
-    packages=["etsi", "telemetry", "mtls", "node", "controller", "sae", "testbed"],
-    package_data={"node": ["*.sql"], "etsi": ["*.yang"]},
+    packages=["etsi", "telemetry", "mtls", "node", "controller", "sae", "testbed", "testbed.experiments"],
+    package_data={"node": ["*.sql"], "etsi": ["*.yang"], "testbed.experiments": ["*.yaml", "*.j2"]},
 )

@@ -35,9 +35,10 @@ _LAST_WORDS_S = 1.0
 
 def main(arguments: list[str]) -> int:
     """Run the testbed as `arguments` say; the exit status."""
-    given = _parser().parse_args(arguments)
     try:
-        return _main(given)
+        if arguments[:1] == ["experiment"]:
+            return _experiment(arguments[1:])
+        return _main(_parser().parse_args(arguments))
     except (UserError, TopologyError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
@@ -45,12 +46,23 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def _main(given: argparse.Namespace) -> int:
+def _experiment(arguments: list[str]) -> int:
+    from testbed.experiments import command  # matplotlib and scipy, which a run does without
+
+    return command.main(arguments, _prepare)
+
+
+def _prepare() -> None:
+    """What everything needs that makes networks; UserError."""
     if os.geteuid() != 0:
         raise UserError("needs root, because it makes network namespaces: sudo python testbed/run.py")
     os.umask(0o022)
     complete_path()
     check_tools()
+
+
+def _main(given: argparse.Namespace) -> int:
+    _prepare()
     topology = load(given.topology, _TOPOLOGIES).with_overrides(delay_ms=given.delay, qc_rate=given.qc_rate)
     plan = make_plan(topology)
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
@@ -117,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run.py",
         description="An emulated QKD network: nodes, controller and applications on Mininet. Needs root.",
-        epilog="Without --duration you get Mininet's command line with the network running; try 'qkd'.",
+        epilog="Without --duration you get Mininet's command line with the network running; try 'qkd'."
+        " 'run.py experiment --help' tells of experiments.",
     )
     add = parser.add_argument
     add("--topology", default="poliqi", metavar="NAME|FILE", help="network: a name in topologies/, or a YAML or GraphML file (default: poliqi)")  # fmt: skip  # noqa: E501

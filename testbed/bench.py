@@ -14,10 +14,7 @@ the sum of the round trips (by ping, medians) that the protocol cannot avoid:
 from __future__ import annotations
 
 import functools
-import itertools
-import re
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -35,6 +32,7 @@ from telemetry import journal
 from testbed.cli import table
 from testbed.emulation import Emulation
 from testbed.errors import UserError
+from testbed.floor import RoundTrips, delivery_ms
 from testbed.isolation import run_isolated, undisturbed
 from testbed.namespaces import call_in_network, network_of, threads_in_network
 from testbed.plan import KME_PORT, Plan, SaePlan, make_plan
@@ -46,7 +44,6 @@ _ROOT = Path(__file__).resolve().parent.parent
 _DELAYS_MS = (0.0, 5.0, 20.0)
 _KEYS = 60
 _WARM_UP = 12
-_PINGS = 21
 _QC_RATE = (6000, 6000)
 _FIRST = "government"
 _PARTNERS = ("military", "telecom", "university")  # one, two and four hops away
@@ -111,14 +108,15 @@ def _measure(plan: Plan, directory: RunDirectory, outside: int) -> int:
     client = None
     try:
         emulation.start()
-        client = _Client(emulation)
+        client, trips = _Client(emulation), RoundTrips(emulation)
         sessions = [client.open(partner) for partner in _PARTNERS]
         results = []
         for mode in MODES:
             client.set_mode(mode)
             for slave, path in sessions:
                 for source, times_ms in client.exchange(slave).items():
-                    results.append(Result(mode, source, len(path) - 1, times_ms, client.floor_ms(mode, source, path)))
+                    floor_ms = delivery_ms(trips.ms, mode, source, path)
+                    results.append(Result(mode, source, len(path) - 1, times_ms, floor_ms))
         bare = client.bare() if delay_ms == 0 else None
     finally:
         with undisturbed():
@@ -145,7 +143,6 @@ class _Client:
         self._network = network_of(emulation.network.pid(_FIRST))
         self._pool = threads_in_network(self._network, 1, "bench")
         self._caller = Caller(emulation.credentials(Identity(Role.SAE, self._master.id)))
-        self._rtts: dict[tuple[str, str], float] = {}
 
     def close(self) -> None:
         """Drop all connections."""
@@ -174,17 +171,6 @@ class _Client:
         for event in mine[_WARM_UP:]:
             found[str(event["source"])].append(float(event["duration_ms"]))
         return dict(found)
-
-    def floor_ms(self, mode: str, source: str, path: list[str]) -> float:
-        """The sum of the round trips that a key over `path` cannot do without, in ms."""
-        if source == "pool":
-            return 0.0
-        trips = [(path[0], "db")]
-        if len(path) > 2:
-            trips += itertools.pairwise(path)
-            if MODES[mode].cipher is not None:
-                trips.append((path[0], path[-1]))
-        return sum(self._rtt_ms(a, b) for a, b in trips)
 
     def bare(self) -> tuple[float, float, float]:
         """Medians in ms, as the client sees them: a key over one hop, a request to a constant, a durable insert."""
@@ -221,17 +207,6 @@ class _Client:
 
     def _sae(self, node: str) -> SaePlan:
         return next(s for s in self._plan.applications if s.node == node)
-
-    def _rtt_ms(self, source: str, target: str) -> float:
-        if (source, target) not in self._rtts:
-            address = self._plan.hosts[target].ip
-            command = [*self._emulation.network.enter(source), "ping", "-n", "-c", str(_PINGS), "-i", "0.02", address]
-            shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-            times = [float(t) for t in re.findall(r"time=([\d.]+) ms", shown)]
-            if not times:
-                raise UserError(f"no ping from {source} to {target} came back")
-            self._rtts[source, target] = statistics.median(times)
-        return self._rtts[source, target]
 
 
 def _timed(step: Callable[[], object]) -> float:

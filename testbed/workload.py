@@ -21,6 +21,7 @@ from testbed.topology_field import Field, TopologyError
 
 _MAX_APPLICATIONS = 100_000
 _MAX_S = 1e7
+_LEAST_INTERVAL_S = 0.001
 _MAX_BITS = 1 << 20
 _KINDS = ("constant", "exponential", "uniform")
 
@@ -52,7 +53,9 @@ class Distribution:
 
     def divided(self, by: float) -> Distribution:
         """The distribution of what is drawn, divided."""
-        return Distribution(self.kind, *(v / by for v in (self.first, self.second, self.at_least, self.at_most)))
+        # Below what a file may give as the least interval nothing is cut off anew.
+        at_least = self.at_least if self.at_least <= _LEAST_INTERVAL_S else max(_LEAST_INTERVAL_S, self.at_least / by)
+        return Distribution(self.kind, self.first / by, self.second / by, at_least, self.at_most / by)
 
     def to_json(self) -> dict[str, Any]:
         """The document."""
@@ -164,7 +167,7 @@ def parse(document: object, source: str) -> Workload:
         gap_s=_distribution(given["gap_s"], _MAX_S),
         length_s=_distribution(given["length_s"], _MAX_S),
         key_size_bits=_distribution(given["key_size_bits"], _MAX_BITS, least=8),
-        interval_s=_distribution(given["interval_s"], 86_400, least=0.001),
+        interval_s=_distribution(given["interval_s"], 86_400, least=_LEAST_INTERVAL_S),
         on_key_failure=str(given["on_key_failure"].value),
         pace=str(given["pace"].value),
     )

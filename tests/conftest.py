@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-_HERE = Path(__file__).parent
+
+class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests of one kind stay together: what they start would compete with its like for ports and time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "e2e" if nodeid.startswith("tests/e2e/") else "rest"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one folder stay together: what they start would compete with its like for ports and time."""
-    for item in items:
-        room = item.path.relative_to(_HERE).parts[0]
-        item.add_marker(pytest.mark.xdist_group("e2e" if room == "e2e" else "rest"))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
+    """Whatever the command line says of --dist."""
+    return ByRoom(config, log)

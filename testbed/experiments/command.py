@@ -1,0 +1,209 @@
+"""`run.py experiment NAME`: options, the series, its results and the page about them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import UserError
+from testbed.experiments import fig7, fig8, figures, latency, report, sweep, table1
+from testbed.experiments.execute import Interrupted, execute
+from testbed.experiments.experiment import Experiment, Seen, Settings
+from testbed.experiments.results import Results
+from testbed.experiments.series import Run, Store, clear, seconds, seed_of
+from testbed.topology import load as load_topology
+from testbed.workload import Workload
+from testbed.workload import load as load_workload
+
+_ROOT = Path(__file__).resolve().parents[2]
+_TOPOLOGIES, _WORKLOADS, _RUNS, _RESULTS = (_ROOT / name for name in ("topologies", "workloads", "runs", "results"))
+EXPERIMENTS: Mapping[str, Experiment] = {
+    found.name: found
+    for found in (table1.EXPERIMENT, fig7.EXPERIMENT, fig8.EXPERIMENT, latency.EXPERIMENT, sweep.EXPERIMENT)
+}
+# What `all` stands for: the paper's, and the one on delays.
+_ALL = (table1.NAME, fig7.NAME, fig8.NAME, latency.NAME)
+_EVENTS = ("time", "event", "ksid", "hops", "source", "duration_ms", "total_ms", "cause")
+_LEAST_REPEATS = 2
+_QUICK_SPEED = 5
+_MOST_SPEED = 15
+
+
+def main(arguments: Sequence[str], prepare: Callable[[], None]) -> int:
+    """Make the experiments that `arguments` ask for, after `prepare`; 0, or 1 if a phase failed; UserError."""
+    given = _parser().parse_args(arguments)
+    over = _over(given.over or [], given.name)
+    prepare()
+    names = _ALL if given.name == "all" else (given.name,)
+    folder = (given.out or (_RESULTS / "quick" if given.quick else _RESULTS)).absolute()
+    workloads = {path.stem: load_workload(path.stem, _WORKLOADS) for path in _WORKLOADS.glob("*.yaml")}
+    chosen = None
+    if given.workload is not None:
+        found = load_workload(given.workload, _WORKLOADS)
+        chosen = found.name
+        workloads[chosen] = found
+    started = time.monotonic()
+    status = 0
+    for name in names:
+        status = max(status, _make(EXPERIMENTS[name], folder, given, workloads=workloads, chosen=chosen, over=over))
+    page = report.write(folder, list(EXPERIMENTS))
+    print(f"\n{_took(time.monotonic() - started)}; figures, tables and what was run: {page}", flush=True)
+    return status
+
+
+def _make(
+    experiment: Experiment,
+    folder: Path,
+    given: argparse.Namespace,
+    *,
+    workloads: Mapping[str, Workload],
+    chosen: str | None,
+    over: Mapping[str, Sequence[str]],
+) -> int:
+    out = folder / experiment.name
+    if given.again:
+        clear(out)
+    begun = seed_of(out)
+    seed = given.seed if given.seed is not None else secrets.randbelow(1 << 20) if begun is None else begun
+    settings = Settings(
+        seed=seed,
+        repeats=given.repeat or (experiment.quick_repeats if given.quick else experiment.repeats),
+        quick=given.quick,
+        speed=given.speed or (_QUICK_SPEED if given.quick else 1),
+        topology=load_topology(given.topology, _TOPOLOGIES),
+        workloads=workloads,
+        workload=chosen,
+        over=over,
+    )
+    runs = experiment.runs(settings)
+    described = settings.to_json() | {"phases": _describe(runs)}
+    store = Store(out, {"experiment": experiment.name, **described})
+
+    def say(text: str) -> None:
+        print(f"{experiment.name}: {text}", flush=True)
+
+    say(f"{experiment.title}; seed {seed}, {settings.repeats} repeats, {len(runs)} runs,"
+        f" {_took(sum(map(seconds, runs)))} in all")  # fmt: skip
+    try:
+        execute(runs, settings.topology, store, _RUNS, say)
+    except Interrupted as interrupted:
+        say("interrupted; the same command goes on from here")
+        raise SystemExit(interrupted.status) from None
+    failed = store.failures()
+    _write(experiment, settings, described, list(store.outcomes(runs)), failed=failed, out=out)
+    say(f"results in {out}" + (f"; {len(failed)} PHASES FAILED and are left out" if failed else ""))
+    return 1 if failed else 0
+
+
+def _write(
+    experiment: Experiment,
+    settings: Settings,
+    described: Mapping[str, Any],
+    documents: Sequence[Mapping[str, Any]],
+    *,
+    failed: Sequence[Mapping[str, Any]],
+    out: Path,
+) -> None:
+    """Everything that is made of the outcomes; UserError if they are too few for error bars."""
+    try:
+        facts = documents[0] if documents else {}
+        results = Results(
+            experiment=experiment.name, title=experiment.title, quick=settings.quick,
+            rows=experiment.rows([Seen(d) for d in documents], settings), seed=settings.seed,
+            shaper=facts.get("shaper", ""), datapath=facts.get("datapath", ""), versions=facts.get("versions", {}),
+            settings=described, failed=failed,
+        )  # fmt: skip
+    except ValueError as error:
+        causes = "; ".join(sorted({str(f["cause"]) for f in failed}))
+        raise UserError(f"{experiment.name}: no results: {error}{': ' + causes if causes else ''}") from None
+    (out / "results.csv").write_text(results.to_csv())
+    _write_events(out / "events.csv", documents)
+    figures.save(experiment.draw(results), out / "figure")
+    report.keep(results, experiment, out)
+
+
+def _write_events(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
+    """Every event that figures were made of, a line each."""
+    names = list(dict.fromkeys(name for document in documents for name in document["labels"]))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["repeat", *names, *_EVENTS])
+        for document in documents:
+            labels = [document["labels"].get(name, "") for name in names]
+            for event in document["events"]:
+                writer.writerow([document["repeat"], *labels, *(event.get(name, "") for name in _EVENTS)])
+
+
+def _describe(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What is done in the first repeat, and so in each, but for the seed."""
+    return [
+        {
+            "labels": dict(phase.labels), "parameters": dict(phase.parameters), "workload": phase.workload.to_json(),
+            "delay_ms": run.delay_ms, "qc_rate": run.qc_rate and list(run.qc_rate), "settle_s": phase.settle_s,
+        }
+        for run in runs
+        if run.repeat == 1
+        for phase in run.phases
+    ]  # fmt: skip
+
+
+def _over(given: Sequence[str], name: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for text in given:
+        key, _, values = text.partition("=")
+        listed = [v.strip() for v in values.split(",") if v.strip()]
+        if not listed or len(set(listed)) != len(listed) or key in found:
+            raise UserError(f"--over {text}: expected NAME=VALUE,VALUE,..., each name and each value once")
+        found[key] = listed
+    if bool(found) != (name == sweep.NAME):
+        raise UserError("--over goes with the experiment sweep, and that needs at least one")
+    return found
+
+
+def _took(all_s: float) -> str:
+    minutes, whole_s = divmod(round(all_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole_s:02} s"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run.py experiment",
+        description="The paper's experiments and our own, on real networks. Needs root. An interrupted series goes on"
+        " with the same command.",
+    )
+    add = parser.add_argument
+    add("name", choices=("all", *EXPERIMENTS), help=f"which one; all: {', '.join(_ALL)}")
+    add("--quick", action="store_true", help="small samples and fast loads: all in about five minutes")
+    add("--repeat", type=_repeats, metavar="N", help="repeats (default: 6, the fewest with 95 %% intervals; quick: 2)")
+    add("--speed", type=_speed, metavar="N", help="divide all times of loads by N and multiply the QCs' rates (default: 1; quick: 5)")  # fmt: skip  # noqa: E501
+    add("--seed", type=_seed, metavar="N", help="same seed, same workloads (default: a new one, or that of the series)")
+    add("--out", type=Path, metavar="DIR", help="where results go, a folder for each experiment (default: results/)")
+    add("--again", action="store_true", help="begin anew where a series was begun already")
+    add("--topology", default="poliqi", metavar="NAME|FILE", help="network (default: poliqi)")
+    add("--workload", metavar="NAME|FILE", help="another load than the experiment's own, see workloads/")
+    add("--over", action="append", metavar="NAME=A,B,...", help=f"what a sweep goes over; several make all combinations. Names: {', '.join(sweep.NAMES)}")  # fmt: skip  # noqa: E501
+    return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at most 9 digits, got {text!r}")
+    return int(text)
+
+
+def _speed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= _MOST_SPEED:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {_MOST_SPEED}, got {text!r}")
+    return int(text)
+
+
+def _repeats(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not _LEAST_REPEATS <= int(text[:9]) <= 1000:
+        raise argparse.ArgumentTypeError(f"expected {_LEAST_REPEATS} to 1000 (one has no error bar), got {text!r}")
+    return int(text)

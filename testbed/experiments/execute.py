@@ -1,0 +1,214 @@
+"""Runs of a series on real networks: brings each up, goes through its phases, keeps what they showed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtls.call import Unreachable
+from telemetry import journal
+from testbed import audit, measure
+from testbed.emulation import Emulation
+from testbed.errors import UserError
+from testbed.experiments import outcome
+from testbed.experiments.series import Phase, Run, Store, seconds
+from testbed.floor import RoundTrips
+from testbed.isolation import run_isolated, undisturbed
+from testbed.offered_load import OfferedLoad, lasts_s
+from testbed.plan import Plan, make_plan
+from testbed.run_directory import RunDirectory, open_run_directory
+from testbed.topology import Topology
+from testbed.workload import Arrival, arrivals
+
+_RESULT = "phases.json"
+_CAUSE = "failed.txt"
+_PINGS = 11
+_LAST_WORDS_S = 0.5
+_CLOSED_WITHIN_S = 10.0
+_WARM_UP_GAP_S = 0.05
+_WARM_UP_SESSION_S = 0.1
+
+
+class Interrupted(Exception):
+    """The user wants no more; `status` is the exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def execute(
+    runs: Sequence[Run], topology: Topology, store: Store, runs_folder: Path, say: Callable[[str], None]
+) -> None:
+    """All runs whose outcomes `store` lacks, one after another; Interrupted if a signal ends one.
+
+    A phase that goes wrong is kept as a failure, and what came after it in its run is not tried.
+    """
+    todo = [run for run in map(store.missing, runs) if run.phases]
+    if len(todo) < len(runs):
+        say(f"{len(runs) - len(todo)} of {len(runs)} runs are there already")
+    left_s = sum(map(seconds, todo))
+    for number, run in enumerate(todo, start=1):
+        what = ", ".join(" ".join(p.labels.values()) for p in run.phases)
+        say(f"run {number} of {len(todo)}, repeat {run.repeat}: {what}; {_duration(left_s)} left")
+        _one(run, topology, store, runs_folder, say)
+        left_s -= seconds(run)
+
+
+def _one(run: Run, topology: Topology, store: Store, runs_folder: Path, say: Callable[[str], None]) -> None:
+    plan = make_plan(topology.with_overrides(delay_ms=run.delay_ms, qc_rate=run.qc_rate))
+    directory = open_run_directory(None, runs_folder)
+    try:
+        status = run_isolated(
+            functools.partial(_inside, run, plan, directory),
+            pid_file=directory.path / "init.pid",
+            crash_log=directory.path / "crash.log",
+        )
+    finally:
+        directory.erase_secrets()
+    if status >= 128:
+        shutil.rmtree(directory.path, ignore_errors=True)
+        raise Interrupted(status)
+    found = _read(directory.path / _RESULT, default=[])
+    good = dict(zip(run.names(), found, strict=False)) if status == 0 else {}
+    for name, document in good.items():
+        store.keep(name, document)
+    lost = [name for name in run.names() if name not in good]
+    if lost:
+        cause = _read_text(directory.path / _CAUSE) or f"the run ended with status {status}"
+        for name in lost:
+            store.fail(name, cause, directory.path)
+        say(f"FAILED: {', '.join(lost)}: {cause}; see {directory.path}")
+    else:
+        shutil.rmtree(directory.path, ignore_errors=True)
+
+
+def _inside(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> int:
+    """The run, as the first process of its namespaces."""
+    try:
+        documents = _phases(run, plan, directory, outside)
+    except (UserError, Unreachable) as error:
+        (directory.path / _CAUSE).write_text(f"{error}\n")
+        return 1
+    directory.write(_RESULT, documents)
+    return 0
+
+
+def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list[dict[str, Any]]:
+    """What each phase showed; UserError if anything in the run is not as it must be."""
+    emulation = Emulation(
+        plan, directory, outside=outside, parameters=run.phases[0].parameters, seed=None, user_database=None,
+        say=lambda _: None, habits=run.phases[0].workload.habits,
+    )  # fmt: skip
+    windows = []
+    try:
+        emulation.start()
+        facts = {
+            "shaper": emulation.shaper,
+            "datapath": emulation.datapath,
+            "versions": emulation.versions(),
+            "rtts_ms": RoundTrips(emulation, _PINGS).all() if run.measure_rtts else [],
+        }
+        _warm_up(run.phases[0], emulation)
+        for phase in run.phases:
+            windows.append(_offer(phase, emulation))
+            _check_alive(emulation)
+    finally:
+        with undisturbed():
+            emulation.stop()
+    events = measure.read_run(directory.path)
+    _check_keys(events, directory.path)
+    made = journal.read(directory.path / "qcs" / "journal.jsonl")
+    return [
+        {
+            "repeat": run.repeat, "delay_ms": run.delay_ms, "qc_rate": run.qc_rate, "labels": dict(phase.labels),
+            "parameters": dict(phase.parameters), "workload": phase.workload.to_json(), "seed": phase.seed, **facts,
+            "made": _made(made, began, ended), "events": outcome.kept(events, began, ended),
+        }
+        for phase, (began, ended) in zip(run.phases, windows, strict=True)
+    ]  # fmt: skip
+
+
+def _warm_up(phase: Phase, emulation: Emulation) -> None:
+    """Each pair of the phase has a session with a key once: what is measured later are open connections."""
+    pairs = arrivals(phase.workload, emulation.plan.saes, phase.seed)
+    brief = [
+        Arrival(i * _WARM_UP_GAP_S, a.master, a.slave, _WARM_UP_SESSION_S, a.qos) for i, a in enumerate(pairs)
+    ]
+    load = OfferedLoad(emulation, brief, lambda _: None)
+    load.start()
+    load.join()
+    _wait_closed(emulation)
+
+
+def _offer(phase: Phase, emulation: Emulation) -> tuple[float, float]:
+    """The phase in a network that is up; when it began and ended by the wall clock."""
+    reply = emulation.control_room.controller("PATCH", "/qkd/v1/parameters", dict(phase.parameters))
+    if not reply.ok:
+        raise UserError(f"the controller refuses the parameters: {reply.message}")
+    time.sleep(phase.settle_s)
+    arriving = arrivals(phase.workload, emulation.plan.saes, phase.seed)
+    load = OfferedLoad(emulation, arriving, lambda _: None)
+    began = time.time()
+    load.start()
+    try:
+        time.sleep(lasts_s(arriving) + _LAST_WORDS_S)
+    finally:
+        load.stop()
+    _wait_closed(emulation)
+    return began, time.time()
+
+
+def _wait_closed(emulation: Emulation) -> None:
+    deadline = time.monotonic() + _CLOSED_WITHIN_S
+    while emulation.control_room.controller("GET", "/qkd/v1/key_sessions").body["key_sessions"]:
+        if time.monotonic() > deadline:
+            raise UserError("key sessions are still open after the end of their time")
+        time.sleep(0.1)
+
+
+def _check_alive(emulation: Emulation) -> None:
+    for process in emulation.dead():
+        raise UserError(f"{process.name} ended on its own: {process.last_words()}")
+
+
+def _check_keys(events: Sequence[measure.Event], path: Path) -> None:
+    """A network that broke a rule of key material is none to measure."""
+    pairs = measure.compare_pairs(events)
+    if pairs["compared"] != pairs["identical"]:
+        raise UserError(f"{pairs['compared'] - pairs['identical']} key pairs differ")
+    try:
+        verdict = audit.load(path).to_json()
+    except ValueError as error:
+        raise UserError(f"no audit: {error}") from None
+    if verdict["verdict"] == "violated":
+        raise UserError(f"the audit found a violation: {'; '.join(verdict['findings'][:3])}")
+
+
+def _made(events: Iterable[Mapping[str, Any]], began: float, ended: float) -> list[tuple[str, float, int]]:
+    """What the QCs made until `ended`: (QC, seconds after `began`, bytes); negative is before."""
+    return [
+        (e["qc"], round(e["time"] - began, 3), e["n_bytes"])
+        for e in events
+        if e["event"] == "block" and e["n_bytes"] and e["time"] <= ended
+    ]
+
+
+def _read(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text()) if path.is_file() else default
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text().strip() if path.is_file() else ""
+
+
+def _duration(left_s: float) -> str:
+    minutes = round(left_s / 60)
+    if minutes < 2:
+        return f"about {max(10, round(left_s / 10) * 10)} s"
+    return f"about {minutes} min" if minutes < 100 else f"about {minutes // 60} h {minutes % 60:02} min"

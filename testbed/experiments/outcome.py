@@ -1,0 +1,164 @@
+"""What a phase showed: its journals' events turned into figures. PURE."""
+
+from __future__ import annotations
+
+import collections
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.measure import Event
+
+# What is kept of a phase's events: nothing that a figure does not need.
+_KEPT = {
+    "session_requested": ("master_sae", "slave_sae"),
+    "session_open": ("master_sae", "slave_sae", "ksid", "hops", "path", "ask_connection_ms", "total_ms"),
+    "session_refused": ("master_sae", "slave_sae", "cause", "qc", "message"),
+    "session_failed": ("master_sae", "slave_sae", "cause", "message"),
+    "session_closed": ("ksid", "reason", "keys", "errors"),
+    "new_app": ("master_sae", "slave_sae", "side"),
+    "application_registered": ("master_sae", "slave_sae", "node"),
+    "ksid_assigned": ("ksid", "ksid_assigned"),
+    "key_delivered": ("ksid", "hops", "mode", "source", "duration_ms", "request"),
+    "key": ("ksid", "side"),
+    "key_error": ("ksid", "side", "cause"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A key that a node handed out: over how many hops, made for the request ("direct") or ahead ("pool"), in ms."""
+
+    ksid: str
+    hops: int
+    source: str
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Initialisation:
+    """A key session's initialisation, in ms.
+
+    t1: ask_connection, seen by the master. t2: new_app from the master's node to the controller. t3: from both sides'
+    registration until the KSID is assigned, at the controller. t4: all of it, until the master knows its KSID.
+    """
+
+    ksid: str
+    path: tuple[str, ...]
+    t1: float
+    t2: float
+    t3: float
+    t4: float
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What became of a load: numbers of sessions offered, refused, failed otherwise, and of those with a key error;
+    of requests for keys, and of those that failed."""
+
+    offered: int
+    refused: int
+    failed: int
+    with_errors: int
+    requests: int
+    failed_requests: int
+
+    @property
+    def refused_percent(self) -> float:
+        """Of the sessions offered."""
+        return _percent(self.refused, self.offered)
+
+    @property
+    def with_errors_percent(self) -> float:
+        """Of the sessions offered, as the paper counts: its shares are whole numbers out of 5 times 52."""
+        return _percent(self.with_errors, self.offered)
+
+    @property
+    def failed_requests_percent(self) -> float:
+        """Of the requests for keys."""
+        return _percent(self.failed_requests, self.requests)
+
+
+def kept(events: Iterable[Event], began: float, ended: float) -> list[dict[str, Any]]:
+    """Those events between two times of the wall clock that figures are made of, cut to the facts that they need."""
+    return [
+        {name: event[name] for name in ("time", "mono", "who", "event", *_KEPT[event["event"]]) if name in event}
+        for event in events
+        if event["event"] in _KEPT and began <= float(event["time"]) <= ended
+    ]
+
+
+def deliveries(events: Iterable[Event]) -> list[Delivery]:
+    """Keys handed out to masters."""
+    return [
+        Delivery(str(e["ksid"]), int(e["hops"]), str(e["source"]), float(e["duration_ms"]))
+        for e in events
+        if e["event"] == "key_delivered" and e["request"] == "enc_keys"
+    ]
+
+
+def initialisations(events: Sequence[Event]) -> list[Initialisation]:
+    """Sessions that came to be, as they were opened; in a phase no pair of SAEs has two."""
+    sent, registered, assigned = {}, {}, {}
+    for event in events:
+        if event["event"] == "new_app" and event["side"] == "master":
+            sent[_pair(event)] = float(event["mono"])
+        elif event["event"] == "application_registered":
+            registered[_pair(event), event["node"]] = float(event["mono"])
+        elif event["event"] == "ksid_assigned":
+            assigned[event["ksid"]] = float(event["ksid_assigned"])
+    return [
+        Initialisation(
+            str(event["ksid"]), tuple(event["path"]), t1=float(event["ask_connection_ms"]),
+            # All processes run on one machine, and so by one monotonic clock.
+            t2=1000 * (registered[_pair(event), event["path"][0]] - sent[_pair(event)]),
+            t3=assigned[event["ksid"]], t4=float(event["total_ms"]),
+        )
+        for event in events
+        if event["event"] == "session_open"
+    ]  # fmt: skip
+
+
+def load(events: Iterable[Event]) -> Load:
+    """What became of the sessions offered and of their requests for keys."""
+    count: collections.Counter[str] = collections.Counter()
+    with_errors = set()
+    for event in events:
+        kind = str(event["event"])
+        if kind in ("key", "key_error") and event["side"] != "master":
+            continue
+        count[kind] += 1
+        if kind == "key_error":
+            with_errors.add(event["ksid"])
+    return Load(
+        offered=count["session_requested"],
+        refused=count["session_refused"],
+        failed=count["session_failed"],
+        with_errors=len(with_errors),
+        requests=count["key"] + count["key_error"],
+        failed_requests=count["key_error"],
+    )
+
+
+def paths(events: Iterable[Event]) -> dict[str, tuple[str, ...]]:
+    """The path of each session, by KSID."""
+    return {e["ksid"]: tuple(e["path"]) for e in events if e["event"] == "session_open"}
+
+
+def mean_ms(found: Sequence[Delivery]) -> float | None:
+    """Of their times; None of nothing."""
+    return statistics.fmean(d.ms for d in found) if found else None
+
+
+def median(values: Sequence[float]) -> float | None:
+    """None of nothing."""
+    return statistics.median(values) if values else None
+
+
+def _pair(event: Mapping[str, Any]) -> tuple[str, str]:
+    return str(event["master_sae"]), str(event["slave_sae"])
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0

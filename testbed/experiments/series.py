@@ -1,0 +1,151 @@
+"""What an experiment does: networks that come up, phases in each, and where the results lie. PURE but for `Store`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import UserError
+from testbed.workload import Workload
+
+# What a network costs beside its phases: coming up, and going down with its audit.
+NETWORK_S = 9.0
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One load offered to a network under some parameters of the controller, after `settle_s` seconds of rest.
+
+    The rest lets stocks fill and pools expire, so that a phase does not feel what was before it.
+    """
+
+    labels: Mapping[str, str]  # what tells it from the others: scenario, mode, link delay ...
+    parameters: Mapping[str, Any]
+    workload: Workload
+    seed: int
+    settle_s: float
+
+    @property
+    def name(self) -> str:
+        """As in file names."""
+        return "_".join("".join(c if c.isalnum() else "-" for c in v) for v in self.labels.values()).lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A network with phases one after another. `repeat` counts from 1; None leaves delay or rates as in the topology.
+
+    `measure_rtts`: whether the round trips between hosts are measured, which floors are made of.
+    """
+
+    repeat: int
+    phases: tuple[Phase, ...]
+    delay_ms: float | None = None
+    qc_rate: tuple[int, int] | None = None
+    measure_rtts: bool = False
+
+    def names(self) -> list[str]:
+        """Of the files of its phases."""
+        return [f"repeat{self.repeat:02}_{phase.name}" for phase in self.phases]
+
+
+class Store:
+    """The folder of a series: its settings, and an outcome or a failure for each phase that was tried."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Open or begin the series; UserError if `path` holds one with other settings, or something else."""
+        self.path = path
+        self._raw = path / "raw"
+        file = path / "series.json"
+        try:
+            self._raw.mkdir(parents=True, exist_ok=True)
+            if file.exists():
+                _check_same(json.loads(file.read_text()), json.loads(json.dumps(settings)), path)
+            else:
+                write_json(file, settings)
+        except (OSError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"--out {path}: {getattr(error, 'strerror', None) or error}") from None
+
+    def missing(self, run: Run) -> Run:
+        """`run` with those phases only that have no outcome yet."""
+        phases = [p for p, name in zip(run.phases, run.names(), strict=True) if not self._outcome(name).exists()]
+        return Run(run.repeat, tuple(phases), run.delay_ms, run.qc_rate, run.measure_rtts)
+
+    def keep(self, name: str, outcome: Mapping[str, Any]) -> None:
+        """A phase went well."""
+        write_json(self._outcome(name), outcome)
+        self._failure(name).unlink(missing_ok=True)
+
+    def fail(self, name: str, cause: str, run_directory: Path) -> None:
+        """A phase went wrong: what is known of it."""
+        write_json(self._failure(name), {"phase": name, "cause": cause, "run_directory": str(run_directory)})
+
+    def outcomes(self, runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+        """Of all phases of `runs` that went well."""
+        for name in (name for run in runs for name in run.names()):
+            if self._outcome(name).exists():
+                yield json.loads(self._outcome(name).read_text())
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Of all phases that went wrong and were not made good since."""
+        return [json.loads(path.read_text()) for path in sorted(self._raw.glob("*.failed.json"))]
+
+    def _outcome(self, name: str) -> Path:
+        return self._raw / f"{name}.json"
+
+    def _failure(self, name: str) -> Path:
+        return self._raw / f"{name}.failed.json"
+
+
+def seed_of(path: Path) -> int | None:
+    """The seed of the series begun at `path`, if there is one."""
+    try:
+        return int(json.loads((path / "series.json").read_text())["seed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def clear(path: Path) -> None:
+    """Forget the series at `path`, and touch nothing else that may lie there."""
+    if (path / "series.json").exists():
+        shutil.rmtree(path / "raw", ignore_errors=True)
+        (path / "series.json").unlink()
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write it whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w") as file:
+        json.dump(document, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def seconds(run: Run) -> float:
+    """About how long a run takes: as its workloads last on average, cut where they are."""
+    return NETWORK_S + sum(phase.settle_s + expected_s(phase.workload) for phase in run.phases)
+
+
+def expected_s(workload: Workload) -> float:
+    """About how long a workload lasts: all arrivals, and the longest of the last sessions."""
+    longest = min(workload.length_s.at_most, 3 * workload.length_s.mean)
+    return workload.applications * workload.gap_s.mean + longest
+
+
+def _check_same(begun: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    for name in sorted({*begun, *wanted}):
+        if begun.get(name) != wanted.get(name):
+            shown = [json.dumps(d.get(name))[:60] for d in (begun, wanted)]
+            raise UserError(
+                f"{path} holds a series with other settings ({name}: {shown[0]}, not {shown[1]}):"
+                " choose another --out, or --again to begin anew"
+            )
