@@ -43,7 +43,7 @@ MEASURES: dict[str, Callable[[Load], float]] = {
     "key requests failed": lambda load: load.failed_requests_percent,
 }
 BOUND = "refused by an all-knowing planner"
-_QUICK = Quick(applications=52, cut_s=4.0, rush=4.0)
+_QUICK = Quick(applications=52, cut_s=5.0, rush=2.0)
 _QUICK_LIMIT_S = 10.0
 _LIMIT_S = 60.0
 
