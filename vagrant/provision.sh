@@ -6,6 +6,10 @@ set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 venv="$here/.venv"
 
+# Two at once would make the environment under each other's feet: the second waits, and finds it made.
+exec 9<"$here"
+flock 9
+
 # package                what for
 packages="
 mininet                  # mnexec, which puts a process into a host's namespace
