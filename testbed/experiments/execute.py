@@ -29,6 +29,7 @@ _RESULT = "phases.json"
 _CAUSE = "failed.txt"
 _PINGS = 11
 _LAST_WORDS_S = 0.5
+_LOOK_S = 1.0
 _CLOSED_WITHIN_S = 10.0
 _WARM_UP_GAP_S = 0.05
 _WARM_UP_SESSION_S = 0.1
@@ -117,7 +118,6 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
         _warm_up(run.phases[0], emulation)
         for phase in run.phases:
             windows.append(_offer(phase, emulation))
-            _check_alive(emulation)
     finally:
         with undisturbed():
             emulation.stop()
@@ -157,10 +157,14 @@ def _offer(phase: Phase, emulation: Emulation) -> tuple[float, float]:
     began = time.time()
     load.start()
     try:
-        time.sleep(lasts_s(arriving) + _LAST_WORDS_S)
+        ends = time.monotonic() + lasts_s(arriving) + _LAST_WORDS_S
+        while (left := ends - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_S))
+            _check_alive(emulation)  # what has died makes the phase worthless: no need to see it through
     finally:
         load.stop()
     _wait_closed(emulation)
+    _check_alive(emulation)
     return began, time.time()
 
 

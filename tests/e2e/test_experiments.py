@@ -1,0 +1,141 @@
+"""Experiments on real networks, as a user makes them: results, a run that fails, one that is interrupted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import ROOT, command, finished, until
+
+LATEST = ROOT / "runs" / "latest"
+# Times are before --quick divides them.
+TINY = """
+name: tiny
+applications: 6
+gap_s: {constant: 1}
+length_s: {constant: 7}
+interval_s: {constant: 2.5}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+class Series:
+    """`experiment table1` under way."""
+
+    def __init__(self, out: Path, workload: Path, number: int) -> None:
+        self._output = out.with_suffix(f".{number}.txt")
+        options = ("table1", "--quick", "--repeat", 3, "--seed", 1, "--workload", workload, "--out", out)
+        with self._output.open("wb") as file:
+            self.process = subprocess.Popen(
+                command("experiment", *options), stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
+
+    @property
+    def text(self) -> str:
+        return self._output.read_text()
+
+    def wait_for(self, text: str) -> None:
+        until(lambda: text in self.text or self.process.poll() is not None, 60)
+        assert text in self.text
+
+    def ended(self) -> int:
+        return self.process.wait(120)
+
+
+def document(out: Path, name: str) -> dict:
+    return json.loads((out / name / "results.json").read_text())
+
+
+def kill_a_node(run: Path) -> bool:
+    """Of that run, as soon as it runs."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (path / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
+        except OSError:
+            continue
+        if line.endswith(f"{run}/config/node-finance.json") and "-m\0node\0" in line:
+            os.kill(int(path.name), signal.SIGKILL)
+            return True
+    return False
+
+
+def test_failed_run_is_reported_and_made_good_and_an_interrupted_series_goes_on(tmp_path, tiny):
+    """A node is killed in the first of three runs; a second start is interrupted; a third one finishes."""
+    out = tmp_path / "out"
+    before = LATEST.resolve()
+    first = Series(out, tiny, 1)
+    first.wait_for("run 1 of 3")
+    run = until(lambda: LATEST.resolve() != before and LATEST.resolve())
+    assert until(lambda: kill_a_node(run), 30)
+
+    assert first.ended() == 1, first.text
+    assert re.search(r"FAILED: repeat01_very-low: .*node-finance", first.text), first.text
+    assert "1 PHASES FAILED and are left out" in first.text
+    found = document(out, "table1")
+    assert [f["phase"] for f in found["failed"]] == ["repeat01_very-low"]
+    assert {row["repeats"] for row in found["rows"]} == {2}
+    assert "repeat01_very-low" in (out / "report.html").read_text()
+    assert run.is_dir()
+    assert not list(run.rglob("*.key"))
+    others = {p.name: p.read_bytes() for p in (out / "table1" / "raw").iterdir() if "failed" not in p.name}
+    assert len(others) == 2
+
+    second = Series(out, tiny, 2)
+    second.wait_for("run 1 of 1")
+    second.process.send_signal(signal.SIGINT)
+
+    assert second.ended() == 130, second.text
+    assert "2 of 3 runs are there already" in second.text
+    assert "the same command goes on from here" in second.text
+    assert "Traceback" not in second.text
+
+    third = Series(out, tiny, 3)
+
+    assert third.ended() == 0, third.text
+    found = document(out, "table1")
+    assert found["failed"] == []
+    assert {row["repeats"] for row in found["rows"]} == {3}
+    assert {row["labels"]["step"] for row in found["rows"]} == {"t1", "t2", "t3", "t4"}
+    assert {row["samples"] for row in found["rows"]} == {18}
+    assert {name: (out / "table1" / "raw" / name).read_bytes() for name in others} == others
+
+
+def test_quick_figure_8_has_all_scenarios_measures_and_the_planner(tmp_path, tiny):
+    """From the command line to figures and report."""
+    out = tmp_path / "out"
+    done = finished("experiment", "fig8", "--quick", "--seed", 2, "--workload", tiny, "--out", out, timeout_s=200)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = document(out, "fig8")
+    assert (found["seed"], found["quick"], found["failed"]) == (2, True, [])
+    assert found["shaper"]
+    shares = {(row["labels"]["scenario"], row["measure"]): row["median"] for row in found["rows"]}
+    measures = {"applications refused", "connections with an error", "key requests failed"}
+    scenarios = {"BASIC", "QKP", "BASIC+REJ", "QKP+REJ"}
+    assert {(s, m) for s in scenarios for m in measures} <= set(shares)
+    assert {s for s, m in shares if m not in measures} == {"BASIC+REJ", "QKP+REJ"}
+    assert all(0 <= share <= 100 for share in shares.values())
+    assert {row["repeats"] for row in found["rows"]} == {2}
+    with (out / "fig8" / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(found["rows"])
+    with (out / "fig8" / "events.csv").open() as file:
+        events = list(csv.DictReader(file))
+    assert {e["scenario"] for e in events} == scenarios
+    assert len([e for e in events if e["event"] == "session_requested"]) == 2 * 4 * 6
+    assert (out / "fig8" / "figure.png").stat().st_size > 10_000
+    page = (out / "report.html").read_text()
+    assert "<svg" in page
+    assert "A quick look" in page

@@ -1,0 +1,110 @@
+"""From what phases showed to everything that is written of it, for each experiment."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+from testbed.experiments import command, report
+from tests.unit.experiments.test_series import SETTINGS
+
+QUICK = replace(SETTINGS, quick=True, speed=5, repeats=2)
+SWEEP = replace(QUICK, over={"mode": ["basic", "qkp"], "ttl": ["3", "5"]})
+HOSTS = ("a", "b", "c", "ctl", "db")
+RTTS = [[x, y, 10.0] for i, x in enumerate(HOSTS) for y in HOSTS[i + 1 :]]
+
+
+def shown(run, phase):
+    """What a phase of two sessions may show: one over one hop, one over two, a key refused in the second."""
+    events = []
+    for number, path in enumerate((["a", "b"], ["a", "b", "c"])):
+        ksid, pair = f"k{number}", {"master_sae": "m", "slave_sae": f"s{number}"}
+        at = {"time": 1.0 + number, "mono": 1.0 + number, "who": "x"}
+        later = {**at, "mono": 1.001 + number}
+        ahead = phase.parameters["mode"] == "qkp"
+        sources = ("refill", "pool") if ahead else ("direct", "direct")
+        events += [
+            {**at, "event": "session_requested", **pair},
+            {**at, "event": "new_app", "side": "master", **pair},
+            {**later, "event": "application_registered", "node": "a", **pair},
+            {**later, "event": "ksid_assigned", "ksid": ksid, "ksid_assigned": 5.0},
+            {**later, "event": "session_open", "ksid": ksid, "path": path, "hops": len(path) - 1,
+             "ask_connection_ms": 8.0, "total_ms": 20.0 + run.repeat, **pair},
+            *({**later, "event": "key_delivered", "request": "enc_keys", "ksid": ksid, "hops": len(path) - 1,
+               "source": source, "duration_ms": 4.0 * len(path) + run.repeat} for source in sources),
+            {**later, "event": "key", "ksid": ksid, "side": "master"},
+        ]  # fmt: skip
+    events.append({**later, "event": "key_error", "ksid": "k1", "side": "master", "cause": "insufficient"})
+    return {
+        "repeat": run.repeat, "delay_ms": run.delay_ms, "qc_rate": run.qc_rate, "labels": dict(phase.labels),
+        "parameters": dict(phase.parameters), "workload": phase.workload.to_json(), "seed": phase.seed,
+        "shaper": "netem", "datapath": "kernel", "versions": {"python": "3"}, "rtts_ms": RTTS,
+        "made": [[qc.name, -1.0, 100_000] for link in QUICK.topology.links for qc in link.qcs], "events": events,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(command.EXPERIMENTS))
+def test_every_experiment_writes_tables_figures_and_its_part_of_the_report(name, tmp_path):
+    settings = SWEEP if name == "sweep" else QUICK
+    experiment = command.EXPERIMENTS[name]
+    documents = [json.loads(json.dumps(shown(run, p))) for run in experiment.runs(settings) for p in run.phases]
+    out = tmp_path / name
+    out.mkdir()
+
+    command._write(experiment, settings, settings.to_json(), documents, failed=[], out=out)
+    page = report.write(tmp_path, [name]).read_text()
+
+    assert sorted(p.name for p in out.iterdir()) == [
+        "events.csv", "figure.png", "figure.svg", "results.csv", "results.json",
+    ]  # fmt: skip
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert rows
+    assert all(row["repeats"] == 2 and row["low"] <= row["median"] <= row["high"] for row in rows)
+    with (out / "results.csv").open() as file:
+        assert [float(line["median"]) for line in csv.DictReader(file)] == pytest.approx(
+            [r["median"] for r in rows], rel=1e-5
+        )
+    assert experiment.title in page
+    assert "netem" in page
+    assert page.count("<svg") == 1
+
+
+def rows_of(name, measure, **labels):
+    settings = SWEEP if name == "sweep" else QUICK
+    experiment = command.EXPERIMENTS[name]
+    seen = [command.Seen(shown(run, p)) for run in experiment.runs(settings) for p in run.phases]
+    return [
+        row.estimate
+        for row in experiment.rows(seen, settings)
+        if row.measure == measure and labels.items() <= row.labels.items()
+    ]
+
+
+def test_table_1_has_the_means_of_its_repeats():
+    (t4,) = rows_of("table1", "initialisation", step="t4")
+
+    assert (t4.low, t4.median, t4.high) == (21, 21.5, 22)
+
+
+def test_figure_7_tells_refills_from_pool_hits_only_where_there_are_pools():
+    assert len(rows_of("fig7", "delivery time", mode="QKP", hops="one hop")) == 3
+    assert len(rows_of("fig7", "delivery time", mode="BASIC", hops="one hop")) == 1
+
+
+def test_latency_stands_beside_its_floor():
+    """Over one hop the shared database; over two hops also both links and the way to the last node."""
+    (one,) = {e.median for e in rows_of("latency", "floor of delivery", hops="one hop")}
+    (two,) = {e.median for e in rows_of("latency", "floor of delivery", hops="several hops")}
+
+    assert (one, two) == (10, 40)
+
+
+def test_figure_8_counts_shares_of_sessions_and_of_requests():
+    (connections,) = rows_of("fig8", "connections with an error", scenario="BASIC")
+    (requests,) = rows_of("fig8", "key requests failed", scenario="BASIC")
+
+    assert connections.median == 50
+    assert requests.median == pytest.approx(100 / 3)
