@@ -31,7 +31,7 @@ def runs(settings: Settings) -> list[Run]:
         for delay in QUICK_DELAYS_MS if settings.quick else DELAYS_MS:
             phases = [
                 Phase({"delay ms": str(delay), "mode": mode.upper()}, settings.parameters(mode), workload,
-                      settings.phase_seed(repeat), 1.0 if settings.quick else settings.ttl_slots + 1.0)
+                      settings.phase_seed(repeat), 1.0 if settings.quick else 4.0)
                 for mode in (MODES[:1] if settings.quick else MODES)
             ]  # fmt: skip
             found += together(repeat, phases, delay_ms=float(delay), qc_rate=settings.qc_rate(), measure_rtts=True)
