@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 # IEEE 802.1 Local Experimental Ethertype 1
 _ETHERTYPE = 0x88B5
+_ALL_TYPES = 0x0003  # ETH_P_ALL of linux/if_ether.h
 _SOURCE = b"\x02\x00\x00\xff\xff\x01"
 _TARGET = b"\x02\x00\x00\xff\xff\x02"
 _FRAME_BYTES = 64
@@ -65,8 +66,9 @@ def wait_for_carrier(ports: Sequence[str], timeout_s: float = 10.0) -> list[str]
 
 
 def _raw(port: str) -> socket.socket:
-    raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETHERTYPE))
-    raw.bind((port, _ETHERTYPE))
+    # All types: the kernel's Open vSwitch takes a frame off its port before sockets for a single type see it.
+    raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL_TYPES))
+    raw.bind((port, _ALL_TYPES))
     return raw
 
 
@@ -80,6 +82,6 @@ def _cross(sender: socket.socket, receiver: socket.socket, mark: bytes, timeout_
             frame, address = receiver.recvfrom(2048)
         except TimeoutError:
             return False
-        if address[2] != socket.PACKET_OUTGOING and frame[14:22] == mark:
+        if address[2] != socket.PACKET_OUTGOING and frame.startswith(header + mark):
             return True
     return False
