@@ -103,7 +103,8 @@ class Line(Stack):
             self.ports[node] = (free_port(), free_port())
         self.proxies = {node: Proxy(agent) for node, (_, agent) in self.ports.items()}
         between = {node: f"https://{LOOPBACK}:{proxy.port}" for node, proxy in self.proxies.items()}
-        self.start_nodes(LINKS, HOME, mode=mode, nodes=between)
+        # The usual 15 s in slots this short: long enough for a node to start again on a busy machine.
+        self.start_nodes(LINKS, HOME, mode=mode, ttl_slots=60, nodes=between)
         self.qcs = self.start_qcs(LINKS, low=3000, high=3000, slot_s=0.25)
         self.callers = {sae: self.caller(Role.SAE, sae) for sae in HOME}
         self.sdn = self.caller(Role.CONTROLLER, "ctl")
