@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test experiments bench audit setup lint unit pictures lock clean
+.PHONY: demo test experiments bench audit setup lint unit test-uml test-vagrant pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -24,6 +24,13 @@ audit: setup ## replay a run's records against the rules of key material: make a
 
 unit: setup ## only the pure tests, in seconds, without root
 	$(PYTHON) -m pytest tests/unit
+
+SUITE ?= tests/e2e/kernel_path.py tests/e2e/test_poliqi.py
+test-uml: setup ## end-to-end tests with netem and the kernel's Open vSwitch, in user-mode Linux; SUITE=tests/e2e for all
+	QKD_UML_SUITE="$(SUITE)" QKD_UML_LIMIT_S=$(if $(filter tests/e2e,$(SUITE)),7200,480) $(PYTHON) -m pytest tests/uml
+
+test-vagrant: setup ## the virtual machine's set-up in a fresh Debian, booted in user-mode Linux: some minutes, as root
+	$(PYTHON) -m pytest tests/vagrant/fresh_debian.py
 
 lint: setup
 	$(PYTHON) -m ruff check .

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import secrets
 import sys
 from pathlib import Path
 
 from node.modes import MODES
+from testbed import vm
 from testbed.errors import UserError
 from testbed.expose import ANY_PORT
 from testbed.isolation import run_isolated
 from testbed.load import draw_pairs, possible_pairs
 from testbed.offered_load import lasts_s
 from testbed.plan import Plan, make_plan
-from testbed.run_directory import open_run_directory
+from testbed.run_directory import open_run_directory, point_latest
 from testbed.session import Options, run
 from testbed.shared_database import open_user_database
 from testbed.tools import check_tools, complete_path
@@ -38,7 +40,8 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["experiment"]:
             return _experiment(arguments[1:])
-        return _main(_parser().parse_args(arguments))
+        given = _parser().parse_args(arguments)
+        return _in_vm(given, arguments) if given.vm else _main(given)
     except (UserError, TopologyError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
@@ -52,6 +55,18 @@ def _experiment(arguments: list[str]) -> int:
     from testbed.experiments import command  # matplotlib and scipy, which a run does without
 
     return command.main(arguments, _prepare)
+
+
+def _in_vm(given: argparse.Namespace, arguments: list[str]) -> int:
+    """The same in a virtual machine."""
+    if given.expose is not None or given.shared_db is not None:
+        raise UserError("--vm goes without --expose and --shared-db: a virtual machine has no network to the outside")
+    run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    directory = (given.run_dir or _RUNS / run_id).absolute()
+    status = vm.run(arguments, python=Path(sys.executable), root=_ROOT, run_directory=directory)
+    if given.run_dir is None:
+        point_latest(_RUNS, directory)
+    return status
 
 
 def _prepare() -> None:
@@ -149,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--run-dir", type=Path, metavar="DIR", help="where logs and results go (default: a new folder in runs/)")
     add("--shared-db", metavar="URL", help="use this PostgreSQL in place of a private one")
     add("--expose", nargs="?", const=ANY_PORT, type=_port, metavar="PORT", help="publish controller, KMEs and agents on 127.0.0.1, at ports from PORT on (default: whatever is free); see docs/client.md")  # fmt: skip  # noqa: E501
+    add("--vm", action=argparse.BooleanOptionalAction, default=False, help="run all of it in user-mode Linux: needs no root, is slow")  # fmt: skip  # noqa: E501
     add("--no-cli", action="store_true", help="do not offer the command line (with --duration)")
     return parser
 

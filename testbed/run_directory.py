@@ -72,7 +72,7 @@ def open_run_directory(requested: Path | None, runs: Path) -> RunDirectory:
         lock = _mark(path, {"id": run_id, "started": now.isoformat(), "pid": os.getpid()})
         if requested is not None:
             (runs / run_id).symlink_to(path)  # so that the next start finds what this one may leave
-        _point_latest(runs, path)
+        point_latest(runs, path)
     except OSError as error:
         cause = f"{error.strerror} ({error.filename})"
         raise UserError(f"run directory {path}: {cause}: choose another --run-dir") from None
@@ -147,7 +147,7 @@ def _erase(path: Path) -> None:
                 found.unlink()
 
 
-def _point_latest(runs: Path, path: Path) -> None:
+def point_latest(runs: Path, path: Path) -> None:
     """`runs`/latest -> `path`, replaced in one step: two starts at once must not trip over each other."""
     temporary = runs / f".latest-{secrets.token_hex(4)}"
     temporary.symlink_to(path)

@@ -23,9 +23,18 @@ tcpdump                  # captures
 util-linux               # setpriv, unshare
 procps                   # ps, for people looking around
 curl                     # a client of others, for docs/client.md
+make                     # the chores of the Makefile
+sudo                     # what runs a network needs root
+python-is-python3        # the documentation says python
 python3-venv             # the isolated environment
 ca-certificates          # pip over TLS
 "
+
+# A kernel that is a process, for `run.py --vm` and tests; only some Debians have it.
+if [ "$(dpkg --print-architecture)" = amd64 ] && grep -qx 'ID=debian' /etc/os-release; then
+    packages="$packages
+user-mode-linux"
+fi
 
 missing=""
 for package in $(printf '%s\n' "$packages" | sed 's/#.*//'); do

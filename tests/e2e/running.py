@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -16,6 +17,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 RUN_PY = ROOT / "testbed" / "run.py"
 PYTHON = ROOT / ".venv" / "bin" / "python"
+# How many times longer than usual to wait for anything: on a slow machine, as the tests' own virtual one is.
+PATIENCE = float(os.environ.get("QKD_PATIENCE", "1"))
 
 
 def command(*options: object) -> list[str]:
@@ -33,7 +36,7 @@ def finished(*options: object, timeout_s: float = 120, **popen: Any) -> subproce
 
 def until(what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
     """The first true result of `what`; the last one if time runs out."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s * PATIENCE
     while not (found := what()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
@@ -101,7 +104,7 @@ class Running:
         """The answers to calls made on `host`; see calls.py."""
         script = Path(__file__).with_name("calls.py")
         argv = self.on(host, str(PYTHON), "-P", str(script), str(self.directory), *arguments)
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -117,14 +120,14 @@ class Running:
         """Leave the CLI; the exit status."""
         self.cli("exit")
         self.process.stdin.close()
-        return self.process.wait(60)
+        return self.process.wait(60 * PATIENCE)
 
     def stop(self) -> None:
         """End it if it still runs."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(40)
+                self.process.wait(40 * PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -1,0 +1,37 @@
+"""The path that most users take, with netem and the kernel's Open vSwitch: end-to-end tests in user-mode Linux.
+
+Those that share one PoliQI; `make test-uml SUITE=tests/e2e` runs all, for as long as that takes on one slow CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from testbed.user_mode_linux import Machine
+from tests.e2e.running import PYTHON, ROOT
+
+SUITE = os.environ.get("QKD_UML_SUITE", "tests/e2e/kernel_path.py tests/e2e/test_poliqi.py").split()
+LIMIT_S = float(os.environ.get("QKD_UML_LIMIT_S", "480"))
+PATIENCE = 10  # times the usual one, for everything that is waited for
+
+
+@pytest.mark.timeout(LIMIT_S + 60)
+def test_end_to_end_tests_pass_with_netem_and_the_kernels_open_vswitch(tmp_path: Path):
+    """All of them, and none is skipped. What they print is shown if they fail."""
+    junit, log = tmp_path / "result.xml", tmp_path / "log"
+    command = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-o", "timeout=0", f"--junitxml={junit}", *SUITE]
+    script = f"cd {shlex.quote(str(ROOT))}\nQKD_PATIENCE={PATIENCE} {shlex.join(map(str, command))}\n"
+
+    with log.open("wb") as out, Machine(script, tmp_path, stdin=None, stdout=out.fileno()) as machine:
+        status = machine.wait(LIMIT_S)
+
+    assert status == 0, log.read_text(errors="replace")[-8000:]
+    (suite,) = ElementTree.parse(junit).getroot()  # noqa: S314 - our own file
+    counts = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts["tests"] > 10
+    assert {counts["failures"], counts["errors"], counts["skipped"]} == {0}
