@@ -21,10 +21,9 @@ class KeyFailure(Exception):
 
 
 class NoSession(KeyFailure):
-    """No key session is open for this pair of SAEs."""
+    """No key session is open for this pair of SAEs, or none of that KSID; it may be at the next try."""
 
     cause = "no_session"
-    status = 400
 
 
 class SessionRefused(KeyFailure):
@@ -58,3 +57,10 @@ class MaterialExpired(KeyFailure):
     """The bytes allocated are not held here any more: too old, or lost in a crash."""
 
     cause = "expired"
+
+
+class KeysGone(KeyFailure):
+    """Keys asked for by their IDs cannot be returned (GS QKD 014, 6.4): their bytes are not held here (any more)."""
+
+    cause = "expired"
+    status = 400

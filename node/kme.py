@@ -19,7 +19,7 @@ from etsi.errors import Malformed
 from etsi.gs004 import QoS
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits, Status
 from etsi.secret import Secret
-from node.failures import MaterialExpired, RelayBroken, ShortOfMaterial
+from node.failures import KeysGone, MaterialExpired, RelayBroken, ShortOfMaterial
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore, Missing
 from node.modes import Mode
@@ -241,8 +241,8 @@ class Kme:
     def get_keys_by_id(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         """The keys of `key_ids` for their slave, once, all or none (clause 5.4).
 
-        Unauthorized if one of them is another SAE's; Malformed with the standard's message if one is not (any more)
-        here or not `master`'s.
+        Unauthorized if one of them is another SAE's; Malformed or KeysGone, with the standard's message, if one is not
+        (any more) here or not `master`'s.
         """
         if master not in self._saes:
             raise Malformed("master_SAE_ID", "the ID of an SAE of this network", clause="5.4")
@@ -278,6 +278,7 @@ class Kme:
         if foreign or self._relayed_from_here.any_of(key_ids):
             raise Unauthorized("a key asked for belongs to another SAE")
         if any(owner_master != master for owner_master, _ in owners.values()):
+            self._bring(slave, master, key_ids)  # brings none, as that one is not there; but a foreign one goes first
             raise NotFound
         elsewhere = [k for k in key_ids if k not in owners]
         if elsewhere:
@@ -308,13 +309,12 @@ class Kme:
             return None
 
     def _keep(self, found: Sequence[Instruction]) -> None:
-        """Have single-hop keys wait here; MaterialExpired if one that was asked for is gone."""
+        """Have single-hop keys wait here; KeysGone if one that was asked for is not held."""
         # All of them first: if one is gone, the others must not be lost with it.
         gone = self._store.keep_found(found)
         lost = [i for i in found if i.key_id in gone and i.asked]
         if lost:
-            text = f"QC {lost[0].where.qc}: the bytes of a key are not held here (any more)"
-            raise MaterialExpired(text, qc=lost[0].where.qc, node=self.name)
+            raise KeysGone(KEYS_NOT_FOUND, qc=lost[0].where.qc, node=self.name)
 
 
 class _Fetches:

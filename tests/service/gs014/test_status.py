@@ -88,13 +88,6 @@ def test_stored_key_count_is_that_of_the_whole_path(still, alice, bob, carol):
     assert alice.stored(bob.id) == other
 
 
-def test_stored_key_count_never_exceeds_max_key_count(kmes, alice, bob):
-    """However much the QCs make."""
-    status = alice.status(bob.id)
-
-    assert status["stored_key_count"] <= status["max_key_count"]
-
-
 def test_fetching_keys_leaves_the_count_alone(still, alice, slave):
     """The slave fetches keys that were taken when the master got them."""
     given = alice.get(slave.id, number=3)

@@ -1,0 +1,119 @@
+"""The KME's decisions where real nodes seldom get to: a stock beyond the limit, keys that are gone, mixed owners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from etsi.gs014 import KEYS_NOT_FOUND, Limits
+from etsi.secret import Secret
+from node.blocks import Block
+from node.failures import KeyFailure
+from node.key_stream import KeyStore, RelayedKey
+from node.kme import Kme, Requested, Unauthorized
+from node.parameters import Parameters
+from node.performance import Performance
+from node.ranges import Instruction, Range
+from node.sessions import Session
+from node.shared_db import Foreign, NotFound
+
+ALICE, ADAM, BOB, MALLORY = (f"{n:08d}-0000-4000-8000-000000000000" for n in range(4))
+KSID = "99999999-0000-4000-8000-000000000000"
+KEYS = [f"{n:08d}-1111-4000-8000-000000000000" for n in range(3)]
+QC = "a-b/1"
+
+
+class Network:
+    """The shared database, and the one session of alice and bob, as the KME asks for them."""
+
+    def __init__(self) -> None:
+        self.available_bytes = 0
+        self.instructions: dict[str, Instruction] = {}
+
+    def has(self, key_id: str, *, master: str, slave: str, where: Range) -> None:
+        """A single-hop key that waits for its slave."""
+        self.instructions[key_id] = Instruction(key_id, key_id, KSID, master, slave, where, asked=True)
+
+    def available(self, qcs: tuple[str, ...]) -> dict[str, int]:
+        """Bytes that could be allocated."""
+        return dict.fromkeys(qcs, self.available_bytes)
+
+    def deliver(self, master: str, slave: str, key_ids: list[str]) -> list[Instruction]:
+        """As qkd_deliver: a foreign key goes before a missing one; all or none, once."""
+        known = [self.instructions[k] for k in key_ids if k in self.instructions]
+        if any(k.slave_sae != slave for k in known):
+            raise Foreign
+        if len(known) < len(key_ids) or any(k.master_sae != master for k in known):
+            raise NotFound
+        return [self.instructions.pop(k) for k in key_ids]
+
+    def session(self, *_: object) -> Session:
+        """That of the pair, which `of` finds a route for."""
+        return Session(KSID, ALICE, BOB, ("a", "b"), (QC,), "link")
+
+    of = staticmethod(lambda session: session)
+    ksid = staticmethod(lambda *_: KSID)
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    """Bob's node holds the first 64 bytes of the QC's stream."""
+    found = KeyStore(tmp_path / "local.db", tmp_path / "node.key", ttl_slots=15)
+    found.store(Block(QC, 0, 1, 0, Secret(bytes(range(64)))))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def network() -> Network:
+    """The rest of the world."""
+    return Network()
+
+
+@pytest.fixture
+def kme(store: KeyStore, network: Network) -> Kme:
+    """That of bob's node."""
+    return Kme(
+        "b", saes={ALICE: "a", ADAM: "a", BOB: "b", MALLORY: "b"}, limits=Limits(max_key_count=100), store=store,
+        shared=network, sessions=network, routes=network, relay=SimpleNamespace(),
+        performance=Performance(store.held), requested=Requested(), parameters=Parameters,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("stored_bytes", "counted"), [(0, 0), (31, 0), (99 * 32, 99), (100 * 32, 100), (1 << 20, 100)])
+def test_stored_key_count_is_of_whole_keys_and_never_exceeds_max_key_count(kme, network, stored_bytes, counted):
+    """Keys of key_size bits, rounded down; max_key_count is the upper bound (clause 6.1)."""
+    network.available_bytes = stored_bytes
+
+    status = kme.status(BOB, ALICE)
+
+    assert (status.stored_key_count, status.max_key_count) == (counted, 100)
+
+
+def test_key_whose_bytes_are_gone_cannot_be_returned_and_others_stay(kme, network):
+    """400 with the standard's message (clause 6.4), as for any key that is not there; the details say why."""
+    network.has(KEYS[0], master=ALICE, slave=BOB, where=Range(QC, 0, 32))
+    network.has(KEYS[1], master=ALICE, slave=BOB, where=Range(QC, 64, 96))
+
+    with pytest.raises(KeyFailure, match=f"^{KEYS_NOT_FOUND}$") as failure:
+        kme.get_keys_by_id(BOB, ALICE, KEYS[:2])
+
+    assert failure.value.status == 400
+    assert failure.value.details() == {"cause": "expired", "qc": QC, "node": "b"}
+    ((_, key),) = kme.get_keys_by_id(BOB, ALICE, KEYS[:1])
+    assert key.reveal() == bytes(range(32))
+
+
+def test_foreign_key_is_unauthorized_beside_one_that_waits_here_for_another_masters_url(kme, store, network):
+    """401 if any known ID is foreign, wherever each of them lies; nothing is delivered."""
+    store.put_relayed([RelayedKey(KEYS[0], KSID, ADAM, BOB, Secret(bytes(32)))], QC)
+    network.has(KEYS[1], master=ALICE, slave=MALLORY, where=Range(QC, 0, 32))
+    network.has(KEYS[2], master=ALICE, slave=BOB, where=Range(QC, 32, 64))
+
+    with pytest.raises(Unauthorized):
+        kme.get_keys_by_id(BOB, ALICE, KEYS)
+
+    assert [key_id for key_id, _ in kme.get_keys_by_id(BOB, ADAM, KEYS[:1])] == KEYS[:1]
+    assert [key_id for key_id, _ in kme.get_keys_by_id(BOB, ALICE, KEYS[2:])] == KEYS[2:]
