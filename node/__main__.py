@@ -15,7 +15,7 @@ from mtls.server import Server
 from node import agent_http, config, kme_http, restconf_http
 from node.agent import Agent, Parts
 from node.datastore import Datastore
-from node.implicit import ImplicitSessions
+from node.implicit import MAX_WAITING, ImplicitSessions
 from node.key_stream import KeyStore
 from node.kme import Kme, Requested
 from node.parameters import Current, parse
@@ -31,6 +31,7 @@ from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 
 _LAST_CALL_S = 1.5
+_THREADS = 16  # of each server; those that wait for other parties do so in threads beside these
 
 
 def main(path: Path) -> int:
@@ -78,7 +79,13 @@ def main(path: Path) -> int:
         lambda: [(h.qc, h.stored, h.generated, h.used, h.expired) for h in store.held()], kme.pooled
     )
     servers = [
-        Server(kme_http.make_app(kme, agent, journal, metrics), options.host, options.kme_port, options.credentials),
+        Server(
+            kme_http.make_app(kme, agent, journal, metrics),
+            options.host,
+            options.kme_port,
+            options.credentials,
+            threads=_THREADS + MAX_WAITING,
+        ),
         Server(
             agent_http.make_app(agent, restconf, relay, routes, store, journal=journal, metrics=metrics),
             options.host,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 
 from etsi.gs004 import QoS
 from mtls.call import Caller, Unreachable
@@ -21,7 +21,7 @@ from node.registrations import Registrations
 from node.sessions import Association, Sessions
 
 # Each takes one of the server's threads until the controller has answered; the others serve sessions that are open.
-_MAX_WAITING = 16
+MAX_WAITING = 16
 _TIMEOUT_S = 5.0
 
 
@@ -49,18 +49,15 @@ class ImplicitSessions:
         self._now = now
         self._lock = threading.Lock()
         self._used: dict[str, float] = {}  # KSID -> last request
-        self._opening: dict[tuple[str, str], threading.Lock] = {}
-        self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
+        self._opening: dict[tuple[str, str], Future[None]] = {}
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
     def session(self, master: str, slave: str, slave_node: str, wanted: QoS) -> Association:
         """The open session of the pair, in use from now on; SessionRefused if there is none and none is admitted."""
         found = self._in_use(master, slave)
         if found is None:
-            with self._turn(master, slave):
-                found = self._in_use(master, slave)
-                if found is None:
-                    self._open(master, slave, slave_node, wanted)
-                    found = self._in_use(master, slave)
+            self._open_once(master, slave, slave_node, wanted)
+            found = self._in_use(master, slave)
         if found is None:
             raise NoSession("the key session ended as soon as it was open", master_sae=master, slave_sae=slave)
         return found
@@ -79,6 +76,33 @@ class ImplicitSessions:
             and session.master_node == self._node
             and self._end_if_idle(session, idle_s)
         ]
+
+    def _open_once(self, master: str, slave: str, slave_node: str, wanted: QoS) -> None:
+        """Open the session, or wait for the request that does; what that is refused is refused to all who waited."""
+        if not self._waiting.acquire(blocking=False):
+            raise SessionRefused("too many key sessions are being opened here at once: try again", cause="opening")
+        try:
+            with self._lock:
+                opening = self._opening.get((master, slave))
+                first = opening is None
+                opening = opening or self._opening.setdefault((master, slave), Future())
+            if first:
+                self._lead(opening, master, slave, slave_node, wanted)
+            opening.result()
+        finally:
+            self._waiting.release()
+
+    def _lead(self, opening: Future[None], master: str, slave: str, slave_node: str, wanted: QoS) -> None:
+        try:
+            if self._in_use(master, slave) is None:  # or it was opened a moment ago
+                self._open(master, slave, slave_node, wanted)
+        except Exception as failure:
+            opening.set_exception(failure)
+        else:
+            opening.set_result(None)
+        finally:
+            with self._lock:
+                del self._opening[master, slave]
 
     def _open(self, master: str, slave: str, slave_node: str, wanted: QoS) -> None:
         body = {"master_sae": master, "slave_sae": slave, "qos": wanted.to_json()}
@@ -120,16 +144,3 @@ class ImplicitSessions:
             known = {s.ksid for s in self._sessions.all()}
             self._used = {ksid: at for ksid, at in self._used.items() if ksid in known}
         return self._sessions.remove(session.ksid) is not None
-
-    @contextmanager
-    def _turn(self, master: str, slave: str) -> Iterator[None]:
-        """One at a time for each pair."""
-        if not self._waiting.acquire(blocking=False):
-            raise SessionRefused("too many key sessions are being opened here at once: try again", cause="opening")
-        try:
-            with self._lock:
-                turn = self._opening.setdefault((master, slave), threading.Lock())
-            with turn:
-                yield
-        finally:
-            self._waiting.release()

@@ -49,6 +49,8 @@ class Registrations:
         self._streams = streams
         self._lock = threading.Lock()
         self._pending: dict[Key, list[_Pending]] = {}
+        # Pairs whose implicit association was asked for in vain: if it comes still, it is implicit and ends when idle.
+        self._given_up: set[tuple[str, str]] = set()
 
     def ask(self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool = False) -> Association | None:
         """Register one side: the association once it is there, None if the other side is awaited; or Problem.
@@ -63,6 +65,7 @@ class Registrations:
             if sum(map(len, self._pending.values())) >= _MAX_PENDING:
                 raise Problem(503, "too many applications wait for the controller: try again", cause="opening")
             self._pending.setdefault(key, []).append(entry)
+            self._given_up.discard((master, slave))
         try:
             self._notify(master, slave, side, wanted, implicit=implicit)
             patience_s = _ANSWER_S if implicit or stream == EXTENDED else _PATIENCE_S
@@ -76,6 +79,8 @@ class Registrations:
                 self._pending[key].remove(entry)
                 if not self._pending[key]:
                     del self._pending[key]
+                if implicit and not entry.done.is_set():
+                    self._given_up.add((master, slave))
         if entry.refusal is not None:
             raise entry.refusal
         if entry.ksid is not None:
@@ -104,15 +109,17 @@ class Registrations:
     def on_association(self, found: Association) -> None:
         """It was configured: whoever asked for it need not wait. A registered one satisfies those who asked, too."""
         with self._lock:
+            self._given_up.discard(found.pair)
             for implicit in (False, True):
                 for entry in self._pending.get((*found.pair, implicit), []):
                     entry.ksid = found.ksid
                     entry.done.set()
 
     def asked_implicitly(self, pair: tuple[str, str]) -> bool:
-        """Whether an implicit association of that pair, and no registered one, is being asked for."""
+        """Whether an implicit association of that pair, and no registered one, is or was last being asked for."""
         with self._lock:
-            return (*pair, True) in self._pending and (*pair, False) not in self._pending
+            asked = (*pair, True) in self._pending or pair in self._given_up
+            return asked and (*pair, False) not in self._pending
 
     def on_answer(self, answer: Mapping[str, Any]) -> None:
         """The controller's word (operation application_answer); Refusal if it fits nothing that waits here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from mtls.call import Reply
 from mtls.serve import Problem
 from node.config import Neighbour, NodeConfig
 from node.datastore import Datastore
-from node.failures import SessionRefused
-from node.implicit import ImplicitSessions
+from node.failures import NoSession, SessionRefused
+from node.implicit import MAX_WAITING, ImplicitSessions
 from node.key_stream import KeyStore
 from node.model import MODEL, link_id, node_id
 from node.sessions import Association, Sessions
@@ -31,9 +32,11 @@ class Network:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.announced = 0
+        self.asked = 0
         self.opened: list[str] = []
         self.away = False
         self.slave_status = 204
+        self.gone_at_once = False
         self.wait = threading.Event()
         self.wait.set()
 
@@ -46,6 +49,7 @@ class Network:
     def ask(self, *who: object, implicit: bool) -> Association | None:
         """The node registers its own side."""
         assert (*who, implicit) == (MASTER, SLAVE, "master", QoS(), True)
+        self.asked += 1
         assert self.wait.wait(10)
         if self.away:
             raise Problem(503, "no", cause="controller_unreachable")
@@ -53,7 +57,10 @@ class Network:
         self.opened.append(ksid)
         self.bench.sessions.mark_implicit(ksid)
         self.bench.configure(ksid)
-        return self.bench.sessions.get(ksid)
+        found = self.bench.sessions.get(ksid)
+        if self.gone_at_once:
+            self.bench.sessions.remove(ksid)
+        return found
 
 
 class Bench:
@@ -144,6 +151,30 @@ def test_refusal_reaches_the_one_who_asked_and_the_next_may_try_again(bench):
     bench.network.away = False
 
     assert bench.ask().ksid == bench.network.opened[0]
+
+
+def test_refusal_is_that_of_all_who_waited(bench):
+    """One after the other would wait for a controller that does not answer, each as long as the first."""
+    bench.network.away = True
+    bench.network.wait.clear()
+    with ThreadPoolExecutor(5) as pool:
+        asked = [pool.submit(bench.ask) for _ in range(5)]
+        while bench.implicit._waiting._value > MAX_WAITING - 5:
+            time.sleep(0.01)
+        bench.network.wait.set()
+        assert all(isinstance(call.exception(10), SessionRefused) for call in asked)
+
+    assert bench.network.asked == 1
+
+
+def test_session_that_ends_as_soon_as_it_is_open_is_no_fault_of_the_request(bench):
+    """503: the next try may succeed. 400 would tell the client that it asked in the wrong way."""
+    bench.network.gone_at_once = True
+
+    with pytest.raises(NoSession) as caught:
+        bench.ask()
+
+    assert caught.value.status == 503
 
 
 def test_refusal_of_the_slaves_node_reaches_the_one_who_asked(bench):

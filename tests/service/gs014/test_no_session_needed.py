@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 from .conftest import wait_until
 
 
@@ -77,3 +80,19 @@ def test_pair_that_is_not_admitted_gets_503_with_the_reason_and_others_go_on(kme
     assert all({"cause": "refused"} in answer.body["details"] for answer in refused)
     wait_until(lambda: bob.get(carol.id).status == 200)
     assert mallory.get(carol.id).status == 200
+
+
+def test_requests_that_wait_for_a_session_hold_up_no_pair_that_has_one(kmes, bob, carol, adam):
+    """The controller stands still: as many as may wait for it do, and who needs nothing of it gets keys meanwhile."""
+    carl = kmes.saes["carl"]
+    assert carol.get(bob.id).status == 200
+    with ThreadPoolExecutor(16) as pool:
+        kmes.ctl.signal(signal.SIGSTOP)
+        try:
+            waiting = [pool.submit(carl.get, adam.id) for _ in range(16)]
+            for _ in range(20):
+                assert carol.get(bob.id).status == 200
+                assert not any(request.done() for request in waiting)
+        finally:
+            kmes.ctl.signal(signal.SIGCONT)
+        assert [request.result().status for request in waiting] == [200] * 16
