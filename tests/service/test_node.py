@@ -22,6 +22,7 @@ from tests.service.foreign import N, application, open_session
 ALICE, BOB, CAROL, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 5))
 HOME = {ALICE: "a", BOB: "b", CAROL: "c", MALLORY: "b"}
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]
+BLOCK_BYTES, LARGE_KEY_BYTES = 2000, 3000
 
 
 def until(what: Callable[[], Any], timeout_s: float = 15.0) -> Any:
@@ -76,8 +77,8 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     stack.mode = request.param
     try:
         stack.start_postgres()
-        stack.start_nodes(LINKS, HOME, mode=request.param)
-        stack.start_qcs(LINKS, low=2000, high=2000, slot_s=0.25)
+        stack.start_nodes(LINKS, HOME, mode=request.param, limits={"max_key_size": 8 * LARGE_KEY_BYTES})
+        stack.start_qcs(LINKS, low=BLOCK_BYTES, high=BLOCK_BYTES, slot_s=0.25)
         stack.open(ALICE, BOB)
         stack.open(ALICE, CAROL)
         assert until(lambda: stack.enc_keys(ALICE, CAROL).ok)
@@ -96,6 +97,17 @@ def test_slave_gets_the_bytes_that_the_master_got(network, slave):
     assert [len(k) for k in keys] == [32, 32, 32]
     assert len(set(keys)) == 3
     assert fetched.body == given.body
+
+
+@pytest.mark.parametrize("slave", [BOB, CAROL], ids=["one hop", "two hops"])
+def test_key_larger_than_a_block_is_the_same_at_both_ends(network, slave):
+    """Which lies in two blocks of every QC at least; the limits of a KME are its network's to set."""
+    given = until(lambda: (reply := network.enc_keys(ALICE, slave, size=8 * LARGE_KEY_BYTES)).ok and reply)
+
+    assert len(base64.b64decode(given.body["keys"][0]["key"])) == LARGE_KEY_BYTES
+    assert network.dec_keys(slave, ALICE, ids(given)).body == given.body
+    beyond = network.enc_keys(ALICE, slave, size=8 * LARGE_KEY_BYTES + 8)
+    assert (beyond.status, beyond.detail("field")) == (400, "size")
 
 
 def test_key_over_one_hop_outlives_its_bytes(network):

@@ -5,7 +5,16 @@ That the body is the standard's, of content type application/json, is checked by
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from mtls.authority import Authority
+
+from .client import Sae
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/keys", "/api/v1/keys/x", "/api/v1/keys/x/keys", "/api/v2/keys/x/status",
@@ -67,6 +76,37 @@ def test_other_parties_of_the_network_are_401(kmes, alice, bob, role):
 
 
 @pytest.mark.parametrize(
+    ("uris", "status"),
+    [(["urn:qkd:sae:ALICE", "https://elsewhere"], 200), ([], 401), (["urn:qkd:sae:ALICE", "urn:qkd:sae:BOB"], 401),
+     (["urn:qkd:sae:ALICE", "urn:qkd:node:a"], 401), (["urn:qkd:king:ALICE"], 401), (["urn:qkd:sae:ALICE:x"], 401),
+     (["https://qkd/sae/ALICE"], 401)],
+    ids=str,
+)  # fmt: skip
+def test_certificate_that_names_no_sae_or_two_is_401(kmes, alice, tmp_path, uris, status):
+    """Of the right CA, and with alice's ID as its common name: who somebody is may not be a matter of taste."""
+    names = [uri.replace("ALICE", alice.id).replace("BOB", kmes.ids["bob"]) for uri in uris]
+    somebody = kmes.sae(alice.id, "a")
+    certificate = signed(kmes.stack.authority, alice, names, tmp_path / "somebody.pem")
+    somebody.context.load_cert_chain(certificate, alice.credentials.key)
+
+    assert somebody.get(kmes.ids["bob"]).status == status
+
+
+def signed(authority: Authority, owner: Sae, uris: list[str], path: Path) -> Path:
+    """The owner's certificate with other URIs in it, signed anew by the CA."""
+    old = x509.load_pem_x509_certificate(owner.credentials.certificate.read_bytes())
+    builder = x509.CertificateBuilder(
+        old.issuer, old.subject, old.public_key(), x509.random_serial_number(), old.not_valid_before_utc,
+        old.not_valid_after_utc, [e for e in old.extensions if e.oid != x509.SubjectAlternativeName.oid],
+    )  # fmt: skip
+    names = [x509.DNSName("somebody"), *map(x509.UniformResourceIdentifier, uris)]
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    key = load_pem_private_key(authority.ca_key.read_bytes(), None)
+    path.write_bytes(builder.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    return path
+
+
+@pytest.mark.parametrize(
     "headers",
     [{"X-SAE-ID": "ID"}, {"X-SSL-Client-CN": "ID"}, {"X-Forwarded-Client-Cert": "Subject=CN=ID"},
      {"Authorization": "Basic ID"}, {"SSL_CLIENT_S_DN_CN": "ID"}],
@@ -92,6 +132,7 @@ def test_no_key_stands_in_an_error(alice, bob, mallory):
     (key,) = given.keys.values()
     assert given.body["keys"][0]["key"] not in text
     assert key.hex() not in text
+    assert given.ids[0] not in text
 
 
 def test_connection_is_kept_through_errors(alice, bob):
