@@ -211,7 +211,10 @@ class KeyStore:
         return int(rows[0][0]) if rows else 0
 
     def put_relayed(self, keys: Sequence[RelayedKey], qc: str) -> None:
-        """Keep relayed keys durably until they are fetched or the TTL, counted in slots of `qc`, has passed."""
+        """Keep relayed keys durably until they are fetched or the TTL, counted in slots of `qc`, has passed.
+
+        They are wiped: from here on they wait sealed.
+        """
         with self._transaction():
             for key in keys:
                 self._keep(key, qc)
@@ -363,13 +366,16 @@ class KeyStore:
             "INSERT INTO taken SELECT qc, ?, ?, slot, ?, ? FROM stream WHERE qc = ?",
             (wanted.start, wanted.end, self.ttl_slots, request, wanted.qc),
         )
-        return Secret(data)
+        taken = Secret(data)
+        data[:] = bytes(len(data))  # taken is a copy
+        return taken
 
     def _keep(self, key: RelayedKey, qc: str) -> None:
         self._db.execute(
             "INSERT INTO relayed SELECT ?, ?, ?, ?, ?, coalesce(max(slot), 0), ? FROM stream WHERE qc = ?",
             (key.key_id, key.ksid, key.master_sae, key.slave_sae, qc, self._sealed(key.key.reveal(), key.key_id), qc),
         )
+        key.key.wipe()
 
     def _insert(self, qc: str, start: int, slot: int, plain: bytes) -> None:
         end = start + len(plain)

@@ -20,6 +20,7 @@ from mtls.serve import allow, arrived, caller, error_body, json_body, new_app
 from node.agent import Agent
 from node.failures import KeyFailure
 from node.kme import Kme, Unauthorized
+from node.pool import Keys
 from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 
@@ -74,7 +75,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> 
             metrics.failed("enc_keys", failure.cause)
             raise
         facts |= {"size_bits": wanted.size, "source": delivery.source}
-        answer = _json(gs014.key_container(delivery.keys))
+        answer = _container(delivery.keys)
         duration_s = _delivered(journal, "enc_keys", [k for k, _ in delivery.keys], facts)
         metrics.delivered("enc_keys", len(delivery.keys), duration_s, mode=facts["mode"], hops=session.hops)
         return answer
@@ -94,7 +95,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> 
             journal.event("key_failed", request="dec_keys", key_ids=key_ids, **facts, **failure.details())
             metrics.failed("dec_keys", failure.cause)
             raise
-        answer = _json(gs014.key_container(keys))
+        answer = _container(keys)
         duration_s = _delivered(journal, "dec_keys", key_ids, facts)
         metrics.delivered("dec_keys", len(keys), duration_s)
         return answer
@@ -138,6 +139,14 @@ def _local_sae(kme: Kme) -> str:
     sae = caller().name
     kme.check_local(sae)
     return sae
+
+
+def _container(keys: Keys) -> Response:
+    """The keys as the answer, after which nobody here needs them: they are wiped."""
+    answer = _json(gs014.key_container(keys))
+    for _, key in keys:
+        key.wipe()
+    return answer
 
 
 def _json(document: dict[str, Any]) -> Response:

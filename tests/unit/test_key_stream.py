@@ -163,6 +163,15 @@ def test_nothing_readable_lies_on_disk(store, path):
         assert file.stat().st_mode & 0o077 == 0
 
 
+def test_relayed_key_waits_sealed_and_nowhere_else(store):
+    """What is ours of it in memory is wiped."""
+    key = Secret(b"key")
+
+    store.put_relayed([RelayedKey("k1", "s", "m", "v", key)], QC)
+
+    assert len(key) == 0
+
+
 def test_relayed_keys_are_taken_all_or_none_and_once(store):
     """A request with one unknown ID takes nothing; a key taken is gone."""
     store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"key"))], QC)
