@@ -11,13 +11,14 @@ import pytest
 
 from mtls.call import Caller
 from mtls.identity import Identity, Role
+from telemetry import journal
 from testbed.loopback import LOOPBACK, Stack
 
 from .client import Sae
 
 HOMES = {"alice": "a", "adam": "a", "bob": "b", "mallory": "b", "carol": "c", "carl": "c"}
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]
-BYTES_PER_SLOT = 40_000
+BYTES_PER_SLOT, SLOT_S = 40_000, 0.5
 
 
 def wait_until(what: Callable[[], bool], timeout_s: float = 30.0) -> None:
@@ -37,7 +38,7 @@ class Kmes:
         stack.start_postgres()
         self.start_controller()
         stack.start_nodes(LINKS, {self.ids[name]: node for name, node in HOMES.items()})
-        self.qcs = stack.start_qcs(LINKS, low=BYTES_PER_SLOT, high=BYTES_PER_SLOT, slot_s=0.5)
+        self.qcs = stack.start_qcs(LINKS, low=BYTES_PER_SLOT, high=BYTES_PER_SLOT, slot_s=SLOT_S)
         self.operator = Caller(stack.issue(Role.OPERATOR, "operator"))
         self.saes = {name: self.sae(self.ids[name], node) for name, node in HOMES.items()}
 
@@ -70,6 +71,15 @@ class Kmes:
     def link(self, qc: str) -> dict:
         """What the controller measured of that QC over the last slots."""
         return next(link for link in self.controller("GET", "links")["links"] if link["qc"] == qc)
+
+    def all_blocks_have_come(self) -> bool:
+        """Whether the QCs are on time, and the nodes have all that they made."""
+        newest = {e["qc"]: e for e in journal.read(self.stack.directory / "qcs" / "journal.jsonl") if "slot" in e}
+        late = time.monotonic() - 2 * SLOT_S
+        come = all(
+            qc["slot"] >= newest[qc["qc"]]["slot"] for node in "abc" for qc in self.node(node)["qcs"]
+        )  # fmt: skip
+        return come and all(block["mono"] > late for block in newest.values())
 
     def controller(self, method: str, what: str, body: object = None) -> dict:
         """What the controller answers its operator."""
@@ -155,3 +165,6 @@ def still(kmes: Kmes, alice: Sae, bob: Sae, carol: Sae) -> Iterator[None]:
         yield
     finally:
         kmes.qcs.signal(signal.SIGCONT)
+    # They make up for the slots that they missed. Stopped again before that, test after test, they would owe so many in
+    # the end that the whole stock expired in one go, and a test that needs keys would find none.
+    wait_until(kmes.all_blocks_have_come)
