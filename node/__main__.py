@@ -31,7 +31,7 @@ from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 
 _LAST_CALL_S = 1.5
-_THREADS = 16  # of each server; those that wait for other parties do so in threads beside these
+_THREADS = 16  # for SAEs whose key session is open; requests that wait for one have threads beside these
 
 
 def main(path: Path) -> int:
