@@ -1,15 +1,18 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test experiments bench audit setup lint unit test-uml test-vagrant pictures lock clean
+.PHONY: demo test test-ryu test-uml test-vagrant experiments bench audit setup setup-ryu lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
 
-test: setup ## linter, type checker and the whole test suite (needs root)
+test: setup setup-ryu ## linter, type checker and the whole test suite (needs root)
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test needs root: the suite makes network namespaces; use 'sudo make test'" >&2; exit 2; fi
 	@echo "== ruff ==" && $(PYTHON) -m ruff check .
 	@echo "== mypy ==" && $(PYTHON) -m mypy
 	@echo "== pytest ==" && $(PYTHON) -m pytest -n 2
+
+test-ryu: setup setup-ryu ## only the tests of a controller on Ryu 4.34 (needs root)
+	$(PYTHON) -m pytest -m ryu
 
 bench: setup ## keys a second of one KME pair; delivery times in every mode beside the floor that the network sets
 	$(PYTHON) -P -m testbed.bench_014
@@ -39,13 +42,21 @@ lint: setup
 setup: ## Debian packages and the Python environment, if missing
 	@vagrant/provision.sh
 
+setup-ryu: setup ## a second environment, with Ryu in place of os-ken, if missing
+	@vagrant/provision.sh ryu
+
 pictures: setup ## draw the README's picture anew
 	$(PYTHON) -P -m testbed.pictures poliqi > docs/poliqi.svg
 
-lock: ## write requirements/lock.txt anew from the .in files
+lock: ## write requirements/lock.txt and ryu-lock.txt anew from the .in files
 	rm -rf build/lock-venv && /usr/bin/python3 -m venv build/lock-venv
 	build/lock-venv/bin/pip install --quiet -r requirements/runtime.in -r requirements/test.in setuptools
 	(echo "# Written by 'make lock'; do not edit."; build/lock-venv/bin/pip freeze --all --exclude pip) > requirements/lock.txt
+	rm -rf build/lock-venv && /usr/bin/python3 -m venv build/lock-venv
+	(grep -v '^setuptools==' requirements/lock.txt; grep '==' requirements/ryu.in) > build/ryu-constraints.txt
+	PIP_CONSTRAINT=build/ryu-constraints.txt PIP_BUILD_CONSTRAINT=build/ryu-constraints.txt \
+	  build/lock-venv/bin/pip install --quiet -r requirements/ryu.in
+	(echo "# Written by 'make lock'; do not edit."; build/lock-venv/bin/pip freeze --all --exclude pip) > requirements/ryu-lock.txt
 
 clean: ## everything made here but the runs
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-ryu build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from controller import config
@@ -41,7 +42,7 @@ def main(path: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        switches, watched = _start_openflow(options.openflow)
+        openflow = _start_openflow(options.openflow)
         graph = Graph()
         agents = Agents(options.credentials)
         store = Store(options.directory / "controller.db")
@@ -49,7 +50,9 @@ def main(path: Path) -> int:
             graph, agents, options.parameters, journal, store, half_open_timeout_s=options.half_open_timeout_s
         )
         followers = Followers(graph, agents, sessions, journal)
-        app = make_app(graph, sessions, followers, agents, store, switches=switches)
+        app = make_app(
+            graph, sessions, followers, agents, store, switches=openflow.switches, framework=openflow.framework
+        )
         server = Server(app, options.host, options.port, options.credentials, threads=32)
         server.start()
     except OSError as error:
@@ -60,7 +63,7 @@ def main(path: Path) -> int:
     journal.event("started", port=server.port)
     print("ready", flush=True)
     while not stop.wait(_WATCH_S):
-        dead = [t.name for t in watched if not t.is_alive()]
+        dead = [t.name for t in openflow.threads if not t.is_alive()]
         if dead:
             # The framework only logs such a death; a controller without switches must not look alive.
             print(f"controller: the OpenFlow part died ({', '.join(dead)})", file=sys.stderr)
@@ -71,12 +74,18 @@ def main(path: Path) -> int:
     return 0
 
 
-def _start_openflow(
-    options: config.OpenFlowConfig | None,
-) -> tuple[Callable[[], list[str]], list[threading.Thread]]:
-    """A function that names the connected switches, and the threads to watch."""
+@dataclass(frozen=True, slots=True)
+class _OpenFlow:
+    """The part of the controller that forwards classical traffic, as it runs."""
+
+    framework: str | None  # name and version; None if somebody else forwards
+    switches: Callable[[], list[str]]  # names those that are connected
+    threads: list[threading.Thread]  # those that must not die
+
+
+def _start_openflow(options: config.OpenFlowConfig | None) -> _OpenFlow:
     if options is None:
-        return list, []
+        return _OpenFlow(None, list, [])
     # The framework says nothing when the port is taken, and a stranger's server would answer our probe.
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -92,7 +101,7 @@ def _start_openflow(
     while True:
         try:
             socket.create_connection((options.host, options.port), timeout=1).close()
-            return app.connected, threads
+            return _OpenFlow(framework.FRAMEWORK, app.connected, threads)
         except OSError as error:
             if time.monotonic() > deadline:
                 raise OSError(error.errno, f"cannot listen on {options.host}:{options.port}") from None

@@ -36,8 +36,9 @@ def make_app(
     store: Store,
     *,
     switches: Callable[[], list[str]],
+    framework: str | None = None,
 ) -> Flask:
-    """The application; `switches` names those that are connected."""
+    """The application; `switches` names those that are connected, `framework` what serves them, if anything does."""
     app = new_app("controller")
 
     @app.errorhandler(SessionError)
@@ -49,19 +50,22 @@ def make_app(
     def openapi() -> dict[str, Any]:
         return describe()
 
-    _add_views(app, graph, sessions, switches)
+    _add_views(app, graph, sessions, switches, framework)
     _add_settings(app, graph, sessions, agents)
     _add_agents(app, graph, followers, store)
     return app
 
 
-def _add_views(app: Flask, graph: Graph, sessions: KeySessions, switches: Callable[[], list[str]]) -> None:
+def _add_views(
+    app: Flask, graph: Graph, sessions: KeySessions, switches: Callable[[], list[str]], framework: str | None
+) -> None:
     @app.get("/qkd/v1/status")
     @allow(Role.OPERATOR)
     def status() -> dict[str, Any]:
         reachable = graph.reachable(graph.nodes())
         return {
             "version": importlib.metadata.version("qkd-testbed"),
+            "framework": framework,
             "nodes": {name: {"slot": node.slot} for name, node in reachable.items()},
             "switches": switches(),
             "key_sessions": len(sessions.all()),

@@ -95,7 +95,8 @@ def _in_path(name: str, text: str, schema: dict[str, Any] | None = None) -> list
 def describe() -> dict[str, Any]:
     """The description."""
     status = _object(
-        version=_TEXT, nodes={"type": "object", "additionalProperties": _object(slot=_INTEGER)},
+        version=_TEXT, framework=_or_null(_TEXT),
+        nodes={"type": "object", "additionalProperties": _object(slot=_INTEGER)},
         switches=_array(_TEXT), key_sessions=_INTEGER, parameters=_object(**_PARAMETERS),
     )  # fmt: skip
     change = {"type": "object", "properties": _PARAMETERS, "additionalProperties": False}

@@ -13,6 +13,7 @@ from node.modes import MODES
 from testbed import vm
 from testbed.errors import UserError
 from testbed.expose import ANY_PORT
+from testbed.frameworks import FRAMEWORKS, python_for
 from testbed.isolation import run_isolated
 from testbed.load import draw_pairs, possible_pairs
 from testbed.offered_load import lasts_s
@@ -100,6 +101,7 @@ def _main(given: argparse.Namespace) -> int:
         seeded_qcs=given.seed is not None,
         cli=not given.no_cli and given.duration is None,
         expose=given.expose,
+        controller_python=python_for(given.framework),
     )
     if given.no_cli and duration_s is None:
         raise UserError("--no-cli needs --duration or --workload: otherwise nothing would ever end the run")
@@ -165,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--shared-db", metavar="URL", help="use this PostgreSQL in place of a private one")
     add("--expose", nargs="?", const=ANY_PORT, type=_port, metavar="PORT", help="publish controller, KMEs and agents on 127.0.0.1, at ports from PORT on (default: whatever is free); see docs/client.md")  # fmt: skip  # noqa: E501
     add("--vm", action=argparse.BooleanOptionalAction, default=False, help="run all of it in user-mode Linux: needs no root, is slow")  # fmt: skip  # noqa: E501
+    add("--framework", choices=FRAMEWORKS, default=FRAMEWORKS[0], help="what the controller speaks OpenFlow with: os-ken, or Ryu 4.34 in an environment of its own (default: os-ken)")  # fmt: skip  # noqa: E501
     add("--no-cli", action="store_true", help="do not offer the command line (with --duration)")
     return parser
 

@@ -87,6 +87,7 @@ class QkdCLI(CLI):
         plan = self._emulation.plan
         output(f"run directory   {self._emulation.run.path}\n")
         output(f"switches        {len(status['switches'])} of {len(plan.switches)} connected\n")
+        output(f"controller      on {status['framework']}\n")
         output(f"nodes           {len(status['nodes'])} of {len(plan.nodes)} registered\n")
         output(f"parameters      {', '.join(f'{k} {v}' for k, v in status['parameters'].items())}\n")
         if self._emulation.exposed is not None:

@@ -63,7 +63,7 @@ class Emulation:
     """The network of `plan` in run directory `run`; `outside` is the machine's own network namespace.
 
     `expose` is the first port of that one at which servers can be reached, ANY_PORT for whatever is free, None for no
-    port at all. `habits`: of the applications, see `Plan.sae_config`.
+    port at all. `habits`: of the applications, see `Plan.sae_config`. `controller_python` runs the controller.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Emulation:
         say: Callable[[str], None],
         expose: int | None = None,
         habits: Mapping[str, str] | None = None,
+        controller_python: str = sys.executable,
     ) -> None:
         self.plan = plan
         self.run = run
@@ -92,6 +93,7 @@ class Emulation:
         self._say = say
         self._expose = expose
         self._habits = habits or {}
+        self._controller_python = controller_python
         self.exposed: Mapping[str, Any] | None = None  # what expose.json says
         self._network: Network | None = None
         self._cluster: Cluster | None = None
@@ -167,12 +169,15 @@ class Emulation:
 
     def versions(self) -> dict[str, str]:
         """Versions of what a measurement may depend on."""
-        packages = ("qkd-testbed", "mininet", "os-ken", "Flask", "networkx", "cryptography")
+        # What the controller itself says that it runs on: it may have an environment of its own.
+        framework = str(self.control_room.controller("GET", "/qkd/v1/status").body["framework"])
+        packages = ("qkd-testbed", "mininet", "Flask", "networkx", "cryptography")
         found = {name: importlib.metadata.version(name) for name in packages}
         switch = subprocess.run(["ovs-vsctl", "--version"], capture_output=True, text=True, check=False).stdout
         database = self._user_database.url if self._user_database else ""
         return {
             **found,
+            **dict([framework.split(" ")]),
             "python": platform.python_version(),
             "kernel": platform.release(),
             "open_vswitch": switch.splitlines()[0].rpartition(" ")[2] if switch else "unknown",
@@ -225,7 +230,11 @@ class Emulation:
             self.run.make("controller"), self._credentials[CONTROLLER], self._parameters
         )
         config = self.run.write("config/controller.json", document)
-        waiting.append(self.processes.component("controller", "controller", config, prefix=self.network.enter("ctl")))
+        waiting.append(
+            self.processes.component(
+                "controller", "controller", config, prefix=self.network.enter("ctl"), python=self._controller_python
+            )
+        )
         config = self.run.write("config/forwarder.json", {"routes": self._routes()})
         waiting.append(self.processes.component("forwarder", "testbed.forwarder", config))
         self._start_database()

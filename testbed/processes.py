@@ -129,9 +129,11 @@ class Processes:
         self._started.append(process)
         return process
 
-    def component(self, name: str, module: str, config: Path, *, prefix: Sequence[str] = ()) -> Process:
+    def component(
+        self, name: str, module: str, config: Path, *, prefix: Sequence[str] = (), python: str = sys.executable
+    ) -> Process:
         """Start `python -m module config`, with `prefix` before it (to enter a namespace)."""
-        return self.start(name, [*prefix, sys.executable, "-P", "-m", module, str(config)])
+        return self.start(name, [*prefix, python, "-P", "-m", module, str(config)])
 
     def dead(self) -> list[Process]:
         """Those that ended though nobody stopped them."""

@@ -37,6 +37,7 @@ class Options:
     seeded_qcs: bool
     cli: bool
     expose: int | None  # the first port, see testbed.expose
+    controller_python: str  # runs the controller, see testbed.frameworks
 
     def check(self, plan: Plan) -> None:
         """UserError if `plan` cannot satisfy these options."""
@@ -57,7 +58,7 @@ def run(
     emulation = Emulation(
         plan, directory, outside=outside, parameters=options.parameters,
         seed=options.seed if options.seeded_qcs else None, user_database=user_database, say=say,
-        expose=options.expose, habits=options.habits,
+        expose=options.expose, habits=options.habits, controller_python=options.controller_python,
     )  # fmt: skip
     facts: dict[str, Any] = {}
     died: list[str] = []

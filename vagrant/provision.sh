@@ -1,10 +1,10 @@
 #!/bin/sh
-# Sets up what is missing for the testbed: Debian packages and an isolated Python environment.
-# The same script serves the VM, bare metal (through make) and CI. Running it again costs a second.
+# Sets up what is missing for the testbed: Debian packages and an isolated Python environment; with the argument `ryu`,
+# the environment of a controller on Ryu in place of that. The same script serves the VM, bare metal (through make) and
+# CI. Running it again costs a second.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-venv="$here/.venv"
 
 # Two at once would make the environment under each other's feet: the second waits, and finds it made.
 exec 9<"$here"
@@ -55,14 +55,28 @@ if [ -n "$missing" ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
-# The stamp names everything that the environment was made from, so that a change makes it anew.
-wanted=$(cat "$here/requirements/lock.txt" "$here/setup.py" "$here/vagrant/provision.sh" | sha256sum | cut -d' ' -f1)
-wanted="$wanted $(/usr/bin/python3 -c 'import sys; print(sys.version)' | tr '\n' ' ') $here"
-if [ "$(cat "$venv/stamp" 2>/dev/null || true)" != "$wanted" ]; then
-    echo "setup: making the Python environment in $venv (about half a minute)"
-    rm -rf "$venv"
-    /usr/bin/python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements/lock.txt"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable "$here"
-    printf '%s' "$wanted" >"$venv/stamp"
-fi
+# environment FOLDER LOCK: the Python environment FOLDER with what LOCK names, and the project. The stamp names everything
+# that it was made from, so that a change makes it anew.
+environment() {
+    folder="$here/$1" lock="$here/requirements/$2"
+    wanted=$(cat "$lock" "$here/setup.py" "$here/vagrant/provision.sh" | sha256sum | cut -d' ' -f1)
+    wanted="$wanted $(/usr/bin/python3 -c 'import sys; print(sys.version)' | tr '\n' ' ') $here"
+    if [ "$(cat "$folder/stamp" 2>/dev/null || true)" = "$wanted" ]; then return; fi
+    echo "setup: making the Python environment in $folder (about half a minute)"
+    rm -rf "$folder"
+    /usr/bin/python3 -m venv "$folder"
+    # The lock also holds for what packages are built with: Ryu needs an old setuptools. (Newer pips want that said anew.)
+    export PIP_CONSTRAINT="$lock" PIP_BUILD_CONSTRAINT="$lock"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --requirement "$lock"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable "$here"
+    printf '%s' "$wanted" >"$folder/stamp"
+}
+
+case "${1:-}" in
+    "") environment .venv lock.txt ;;
+    ryu) environment .venv-ryu ryu-lock.txt ;; # only for a controller on Ryu, which nobody needs who does not ask
+    *)
+        echo "setup: expected nothing or 'ryu', got '$1'" >&2
+        exit 2
+        ;;
+esac

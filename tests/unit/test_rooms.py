@@ -58,9 +58,10 @@ def test_testbed_starts_rooms_as_processes():
     assert rooms <= {"node", "node.blocks", "node.modes", "node.shared_db", "sae", "sae.rekey"}
 
 
-def test_only_the_framework_module_imports_os_ken():
+def test_only_the_framework_module_imports_os_ken_or_ryu():
     """So that the controller can move to another framework in one place."""
-    users = {path.name for path in MODULES for name in imports(path) if name.split(".")[0] in ("os_ken", "ryu")}
+    frameworks = ("os_ken", "ryu", "eventlet")
+    users = {path.name for path in MODULES for name in imports(path) if name.split(".")[0] in frameworks}
 
     assert users <= {"framework.py"}
 

@@ -1,0 +1,147 @@
+"""What the controller's OpenFlow part owes, on os-ken and on Ryu alike; the switches are played by the test."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.frameworks import python_for
+from testbed.loopback import free_port
+from testbed.processes import Process
+from tests.service.test_controller import World, eventually
+
+OS_KEN, RYU = pytest.param("os-ken"), pytest.param("ryu", marks=pytest.mark.ryu)
+FABRIC = {"switches": [{"name": f"s{i}", "dpid": i, "ports": [], "hosts": []} for i in (1, 2)]}
+
+
+class Forwarding(World):
+    """A controller on `framework` that awaits switches."""
+
+    def __init__(self, directory: Path, framework: str) -> None:
+        super().__init__(directory, python_for(framework))
+        self.openflow_port = free_port()
+        openflow = {"host": "127.0.0.1", "port": self.openflow_port, "fabric": FABRIC}
+        self.start(openflow=openflow).wait_ready(20)
+
+    def running(self) -> Process:
+        """Its process."""
+        assert self.process is not None
+        return self.process
+
+    def log(self) -> str:
+        """What it wrote to its standard error."""
+        return self.running().log.read_text()
+
+    def has(self, *switches: str) -> bool:
+        """Whether these and no others become connected."""
+        return eventually(lambda: self.operator("status")["switches"] == list(switches))
+
+
+@pytest.fixture(scope="module", params=[OS_KEN, RYU])
+def forwarding(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forwarding]:
+    """One that the tests share, so they leave it without switches."""
+    made = Forwarding(tmp_path_factory.mktemp("forwarding"), request.param)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Forwarding]:
+    """One for a test that ends it."""
+    made = Forwarding(tmp_path, request.param)
+    yield made
+    made.stop()
+
+
+class Switch:
+    """A switch without ports: just enough OpenFlow 1.3 for hello, features and port description."""
+
+    def __init__(self, port: int, dpid: int) -> None:
+        self.connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+        self.connection.sendall(struct.pack(">BBHI", 4, 0, 8, 1))
+        self._answer(5, struct.pack(">QIBBHII", dpid, 0, 1, 0, 0, 0, 0), kind=6)
+        for _ in ("the framework", "our application"):  # each asks for the ports
+            self._answer(18, struct.pack(">HHI", 13, 0, 0), kind=19)
+
+    def _answer(self, asked: int, body: bytes, *, kind: int) -> None:
+        """Read up to the message of type `asked`, and answer it with one of type `kind`."""
+        while True:
+            _, found, length, xid = struct.unpack(">BBHI", self._read(8))
+            self._read(length - 8)
+            if found == asked:
+                self.connection.sendall(struct.pack(">BBHI", 4, kind, 8 + len(body), xid) + body)
+                return
+
+    def _read(self, n_bytes: int) -> bytes:
+        return self.connection.recv(n_bytes, socket.MSG_WAITALL) if n_bytes else b""
+
+
+def test_controller_says_what_it_runs_on(forwarding: Forwarding, request: Any):
+    """Name and version in its status."""
+    name = request.node.callspec.params["forwarding"]
+
+    assert forwarding.operator("status")["framework"] == {"os-ken": "os-ken 4.2.2", "ryu": "ryu 4.34"}[name]
+
+
+def test_switch_that_goes_away_is_noticed(forwarding):
+    """A connection that ends is not counted as a switch any more; the others are."""
+    staying, leaving = (Switch(forwarding.openflow_port, dpid) for dpid in (1, 2))
+    assert forwarding.has("s1", "s2")
+
+    leaving.connection.close()
+
+    assert forwarding.has("s1")
+    staying.connection.close()
+    assert forwarding.has()
+
+
+def test_switch_that_talks_nonsense_is_logged_and_harms_no_other(forwarding):
+    """A features reply that ends before its datapath ID: the log has the error, while others stay."""
+    good = Switch(forwarding.openflow_port, 1)
+    with socket.create_connection(("127.0.0.1", forwarding.openflow_port), timeout=5) as bad:
+        bad.sendall(struct.pack(">BBHI", 4, 0, 8, 1) + struct.pack(">BBHI", 4, 6, 8, 2))
+
+        assert eventually(lambda: "Traceback" in forwarding.log() and "struct.error" in forwarding.log())
+    assert forwarding.has("s1")
+    good.connection.close()
+    assert forwarding.has()
+
+
+@pytest.mark.parametrize("own", [OS_KEN, RYU], indirect=True)
+def test_death_of_the_openflow_part_ends_the_controller(own):
+    """Here for want of file descriptors to accept one more switch: status 1, and the log says what died of what."""
+    process = own.running()
+    used = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used, used))
+
+    with socket.create_connection(("127.0.0.1", own.openflow_port)):
+        assert eventually(lambda: not process.alive())
+
+    assert process.status == 1
+    assert "Too many open files" in own.log()
+    assert "controller: the OpenFlow part died" in own.log()
+
+
+@pytest.mark.parametrize(
+    ("own", "number"),
+    [("os-ken", signal.SIGTERM), ("os-ken", signal.SIGINT), pytest.param("ryu", signal.SIGTERM, marks=pytest.mark.ryu)],
+    indirect=["own"],
+)
+def test_signal_ends_the_controller_at_once(own, number):
+    """Though the framework's threads would not end by themselves."""
+    process = own.running()
+    started = time.monotonic()
+
+    process.signal(number)
+
+    assert eventually(lambda: not process.alive())
+    assert process.status == 0
+    assert time.monotonic() - started < 3
