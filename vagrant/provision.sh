@@ -65,9 +65,11 @@ environment() {
     echo "setup: making the Python environment in $folder (about half a minute)"
     rm -rf "$folder"
     /usr/bin/python3 -m venv "$folder"
-    # The lock also holds for what packages are built with: Ryu needs an old setuptools. (Newer pips want that said anew.)
-    export PIP_CONSTRAINT="$lock" PIP_BUILD_CONSTRAINT="$lock"
-    "$folder/bin/pip" install --quiet --disable-pip-version-check --requirement "$lock"
+    # The lock also holds for what packages are built with: Ryu needs an old setuptools. Newer pips want that said anew.
+    # A relative path, because pip splits these at blanks.
+    cd "$here"
+    export PIP_CONSTRAINT="requirements/$2" PIP_BUILD_CONSTRAINT="requirements/$2"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --use-pep517 --requirement "$lock"
     "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable "$here"
     printf '%s' "$wanted" >"$folder/stamp"
 }
