@@ -29,6 +29,7 @@ mount -t hostfs -o "$folder" folder "$folder"
 mount --bind "/old$modules" /lib/modules
 modprobe -a sch_netem sch_htb veth openvswitch bridge
 ip link set lo up
+hostname localhost
 
 (
     until [ -e "$folder/terminate" ] && [ -s "$folder/pid" ]; do sleep 1; done
