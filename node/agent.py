@@ -24,7 +24,7 @@ from node.implicit import ImplicitSessions
 from node.key_stream import Held, KeyStore
 from node.kme import Kme, Requested, Unauthorized
 from node.live import link_states, live
-from node.model import apps, qcs_in_use
+from node.model import apps, capability, qcs_in_use
 from node.parameters import Current, Parameters, parse
 from node.performance import Performance, Watch
 from node.quantum_module import QuantumModule
@@ -281,7 +281,7 @@ class Agent:
     def _report_changes(self) -> None:
         """The standard's notifications of links and interfaces."""
         tree, config, streams = self._parts.datastore.tree, self._parts.config, self._parts.streams
-        state = self._parts.performance.state()
+        state, figures_wanted = self._parts.performance.state(), capability(tree, "link_stats_support")
         physical = {link["qkdl_id"]: qc for qc, link in qcs_in_use(tree, [n.qc for n in config.qcs]).items()}
         found = {k: v for k, v in link_states(tree, config, state).items() if k in physical}
         for kind, key in self._watch.changes(found):
@@ -300,6 +300,8 @@ class Agent:
                 entry = {"qkdl_id": key, "qkdl_status": status, "message": text, "severity": severity}
                 streams.notify("alarm" if severity == gs015.MAJOR else "event", {"link": entry})
                 self._parts.journal.event("link_status", qc=qc, status=gs015.bare(status))
+            elif not figures_wanted:
+                continue
             elif kind == "performance":
                 streams.notify(
                     "sdqkdn_link_perf_update", {"qkd_link": {"qkdl_id": key, "performance": dict(performance)}}

@@ -41,6 +41,12 @@ class ShortOfMaterial(KeyFailure):
     cause = "short_of_material"
 
 
+class OverBandwidth(KeyFailure):
+    """The application has taken more than its maximum bandwidth allows until now; nothing was consumed."""
+
+    cause = "over_bandwidth"
+
+
 class RelayBroken(KeyFailure):
     """A node on the path could not be reached or refused; the material allocated for the key is lost."""
 

@@ -67,6 +67,11 @@ class ImplicitSessions:
         found = self._sessions.of_pair(master, slave)
         return None if found is None else found.ksid
 
+    def max_bps(self, ksid: str) -> int | None:
+        """The maximum bandwidth of that session, if it has one."""
+        found = self._sessions.get(ksid)
+        return None if found is None else found.max_bps
+
     def end_idle(self, idle_s: float) -> list[Association]:
         """End implicit sessions that nobody has used for `idle_s` seconds; those that ended now."""
         return [

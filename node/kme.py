@@ -9,6 +9,7 @@ In modes that make keys ahead, those not needed yet wait in the pool here and in
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from etsi.errors import Malformed
 from etsi.gs004 import QoS
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits, Status
 from etsi.secret import Secret
-from node.failures import KeysGone, MaterialExpired, RelayBroken, ShortOfMaterial
+from node.bandwidth import Bandwidths
+from node.failures import KeyFailure, KeysGone, MaterialExpired, OverBandwidth, RelayBroken, ShortOfMaterial
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore, Missing
 from node.modes import Mode
@@ -100,6 +102,7 @@ class Kme:
         self._performance = performance
         self._parameters = parameters
         self._pool = Pool()
+        self._bandwidths = Bandwidths()
         self._together = Together(limits.max_key_per_request)
         self._fetches = _Fetches()
         self._relayed_from_here = RecentIds()
@@ -152,13 +155,31 @@ class Kme:
 
     def get_keys(self, session: Session, request: KeyRequest) -> Delivery:
         """New keys for the session's master; the slave can fetch them when this returns. KeyFailure if not."""
-        try:
-            delivery = self._deliver(session, request)
-        except RelayBroken:
-            self._routes.forget(session.ksid)  # it may have changed further on
-            raise
-        self._performance.consumed(session.ksid, request.size * request.number)
+        bits = request.size * request.number
+        with self._within_bandwidth(session.ksid, bits):
+            try:
+                delivery = self._deliver(session, request)
+            except RelayBroken:
+                self._routes.forget(session.ksid)  # it may have changed further on
+                raise
+        self._performance.consumed(session.ksid, bits)
         return delivery
+
+    @contextmanager
+    def _within_bandwidth(self, ksid: str, bits: int) -> Iterator[None]:
+        """Delivery of so many bits to an application that has not gone over its maximum; OverBandwidth if it has."""
+        max_bps = self._sessions.max_bps(ksid)
+        if max_bps is None:
+            yield
+            return
+        if not self._bandwidths.take(ksid, bits, max_bps, time.monotonic()):
+            text = f"the application takes more than its maximum bandwidth of {max_bps} bit/s"
+            raise OverBandwidth(text, ksid=ksid, max_bandwidth=max_bps)
+        try:
+            yield
+        except KeyFailure:
+            self._bandwidths.give_back(ksid, bits, max_bps)
+            raise
 
     def _deliver(self, session: Session, request: KeyRequest) -> Delivery:
         parameters = self._parameters()
@@ -193,6 +214,7 @@ class Kme:
     def end_session(self, ksid: str) -> None:
         """A session ended: its pooled keys are erased."""
         self._pool.drop(ksid)
+        self._bandwidths.forget(ksid)
 
     def _slot(self, session: Session) -> int:
         """The session's clock at this node: slots of the first QC of its path."""

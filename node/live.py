@@ -10,7 +10,7 @@ from typing import Any
 from etsi import gs015, gs015_testbed
 from etsi.restconf import Tree
 from node.config import NodeConfig
-from node.model import Entry, apps, hops, interfaces, links, links_to, qcs_in_use
+from node.model import Entry, apps, capability, hops, interfaces, links, links_to, qcs_in_use
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +105,17 @@ def link_states(tree: Tree, config: NodeConfig, state: State) -> dict[str, dict[
 def live(tree: Tree, config: NodeConfig, state: State) -> dict[str, Any]:
     """Configuration and state together: what a GET shows."""
     node = tree[gs015.NODE]
-    performances = link_states(tree, config, state)
+    states = link_states(tree, config, state)
+    if not capability(tree, "link_stats_support"):
+        states = {key: {"qkdl_status": entry["qkdl_status"]} for key, entry in states.items()}
+    statistics = capability(tree, "application_stats_support")
     shown_apps = []
     for app in apps(tree):
         known = state.apps.get(app["app_id"])
         shown = {**app, "app_status": gs015.ON}
         if known is not None:
             shown["creation_time"] = gs015.date_and_time(known.created)
+        if known is not None and statistics:
             shown["app_statistics"] = {
                 "statistics": [
                     {"end_time": gs015.date_and_time(end), "start_time": gs015.date_and_time(start),
@@ -130,7 +134,7 @@ def live(tree: Tree, config: NodeConfig, state: State) -> dict[str, Any]:
             "qkdn_status": gs015.OPERATING,
             "qkd_applications": {"qkd_app": shown_apps},
             "qkd_interfaces": {"qkd_interface": shown_interfaces},
-            "qkd_links": {"qkd_link": [{**entry, **performances[entry["qkdl_id"]]} for entry in links(tree)]},
+            "qkd_links": {"qkd_link": [{**entry, **states[entry["qkdl_id"]]} for entry in links(tree)]},
         },
         gs015_testbed.NODE: {**tree[gs015_testbed.NODE], "qcs": {"qc": _shown_qcs(tree, config, state)}},
     }

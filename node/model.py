@@ -40,6 +40,11 @@ def interfaces(tree: Tree) -> list[dict[str, Any]]:
     return list(tree[gs015.NODE].get("qkd_interfaces", {}).get("qkd_interface", []))
 
 
+def capability(tree: Tree, name: str) -> bool:
+    """Whether the node does what that member of qkdn_capabilities says: all of them are true unless said otherwise."""
+    return bool(tree[gs015.NODE].get("qkdn_capabilities", {}).get(name, True))
+
+
 def qcs_in_use(tree: Tree, own_qcs: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The physical link that each QC feeds, by the QC's name: the first that is configured on the QC's interface."""
     found: dict[str, dict[str, Any]] = {}

@@ -18,7 +18,7 @@ from mtls.identity import Identity, Role
 from node.config import NodeConfig
 from node.datastore import Datastore
 from node.failures import NoSession, RelayBroken
-from node.model import apps, hops, links, node_id, qcs_in_use
+from node.model import apps, capability, hops, links, node_id, qcs_in_use
 from node.sessions import Association, Session
 
 MAX_HOPS = 64
@@ -62,6 +62,7 @@ class Routes:
                 raise NoSession("no QC feeds the link of this session", ksid=session.ksid)
             path, qcs = (self._name, session.slave_node), (qc,)
         else:
+            self._check_enabled(link)
             path, qcs = self._along(link, self._neighbours(link), MAX_HOPS)
             if path[-1] != session.slave_node or len(set(path)) != len(path) or len(set(qcs)) != len(qcs):
                 raise RelayBroken("the session's virtual link does not lead to the slave's node", hop=path[-1])
@@ -71,31 +72,35 @@ class Routes:
         return found
 
     def onward(self, link_id: str, sender: str, budget: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """For the neighbour `sender`: nodes from this one on, and QCs between them, of at most `budget` hops more."""
-        link = self.virtual_link(link_id)
-        neighbours = self._neighbours(link)
-        if sender not in neighbours:
-            raise Malformed("link", f"a virtual link that joins {sender} and this node")
+        """For the neighbour `sender`: nodes from this one on, and QCs between them, of at most `budget` hops more.
+
+        NoSession, RelayBroken, Malformed.
+        """
+        following = self.next_hop(link_id, sender)
         if not self._under_way.acquire(blocking=False):
             raise RelayBroken("too many routes are being looked for here at once: try again", hop=self._name)
         try:
-            return self._along(link, [n for n in neighbours if n != sender], budget)
+            return self._along(self.virtual_link(link_id), [] if following is None else [following], budget)
         finally:
             self._under_way.release()
 
     def virtual_link(self, link_id: str) -> Mapping[str, Any]:
-        """The virtual link of that ID; NoSession."""
+        """The virtual link of that ID; NoSession, or RelayBroken if it is switched off."""
         for link in links(self._datastore.tree):
             if link["qkdl_id"] == link_id and link["qkdl_type"] == gs015.VIRT:
+                self._check_enabled(link)
                 return link
         raise NoSession("this virtual link does not pass this node", link=link_id, node=self._name)
 
     def next_hop(self, link_id: str, sender: str) -> str | None:
-        """The node behind this one as seen from `sender`; None at the link's end. NoSession, Malformed."""
+        """The node behind this one as seen from `sender`; None at the link's end. NoSession, RelayBroken, Malformed."""
         neighbours = self._neighbours(self.virtual_link(link_id))
         if sender not in neighbours:
             raise Malformed("link", f"a virtual link that joins {sender} and this node")
-        return next((n for n in neighbours if n != sender), None)
+        onward = next((n for n in neighbours if n != sender), None)
+        if onward is not None and not capability(self._datastore.tree, "key_relay_mode_enable"):
+            raise RelayBroken("this node relays no keys: key_relay_mode_enable is false", hop=self._name)
+        return onward
 
     def joins(self, qc: str, neighbour: str) -> bool:
         """Whether `qc` is in use between this node and that one."""
@@ -127,6 +132,10 @@ class Routes:
             raise RelayBroken(f"node {to} gave no route", hop=to)
         return (self._name, *path), (qc, *qcs)
 
+    def _check_enabled(self, link: Mapping[str, Any]) -> None:
+        if not link["qkdl_enable"]:
+            raise RelayBroken("the session's virtual link is switched off", hop=self._name)
+
     def _choose(self, link_id: str, to: str) -> str:
         """The QC to that neighbour which the link's INTERNAL application names, or else the first one."""
         fed_by = self._fed_by()
@@ -152,7 +161,7 @@ class Routes:
         """What was found by links that are configured otherwise now is found anew."""
         now = {link["qkdl_id"]: link for link in links(self._datastore.tree)}
         backing = {app["app_id"]: app.get("backing_qkdl_id", []) for app in apps(self._datastore.tree)}
-        same = ("qkdl_type", "virt_prev_hop", "virt_next_hop", "qkdl_local", "qkdl_remote")
+        same = ("qkdl_type", "qkdl_enable", "virt_prev_hop", "virt_next_hop", "qkdl_local", "qkdl_remote")
         with self._lock:
             self._found = {
                 ksid: (link, found)

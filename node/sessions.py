@@ -17,7 +17,10 @@ _IMPLICIT = "implicit"
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """Two SAEs that share keys, one of them at this node; `backing`: IDs of the links that feed it."""
+    """Two SAEs that share keys, one of them at this node; `backing`: IDs of the links that feed it.
+
+    `max_bps`: how much they may take, in bit/s; None is as much as there is.
+    """
 
     ksid: str
     master_sae: str
@@ -25,6 +28,7 @@ class Association:
     master_node: str
     slave_node: str
     backing: tuple[str, ...]
+    max_bps: int | None = None
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -61,10 +65,12 @@ def association(app: dict[str, object], config: NodeConfig) -> Association | Non
     if master not in config.saes or slave not in config.saes or "remote_qkdn_id" not in app:
         return None
     backing = app.get("backing_qkdl_id", [])
-    assert isinstance(backing, list)  # noqa: S101 - as the model has it
+    qos = app.get("app_qos", {})
+    assert isinstance(backing, list) and isinstance(qos, dict)  # noqa: S101, PT018 - as the model has it
     return Association(
-        str(app["app_id"]), master, slave, config.saes[master], config.saes[slave], tuple(str(b) for b in backing)
-    )
+        str(app["app_id"]), master, slave, config.saes[master], config.saes[slave], tuple(str(b) for b in backing),
+        qos.get("max_bandwidth"),
+    )  # fmt: skip
 
 
 class Sessions:

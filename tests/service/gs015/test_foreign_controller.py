@@ -94,6 +94,106 @@ def test_controller_serves_applications_by_the_standards_workflow(network: Netwo
             assert network.foreign[node].call("DELETE", f"{N}/{place}").status == 204
 
 
+@pytest.fixture
+def over_b(network: Network) -> Iterator[tuple[str, str]]:
+    """An association of alice and carol over a virtual link through b: KSID and ID of the link."""
+    key, ksid = str(uuid.uuid4()), str(uuid.uuid4())
+    link_up(network, key)
+    pair = {"server_app_id": network.ids["alice"], "client_app_id": [network.ids["carol"]]}
+    app = {"app_type": f"{TYPES}:CLIENT", "app_qos": {"min_bandwidth": 26}, **pair}
+    configure(network, app, key, at="c", remote="a", ksid=ksid)
+    configure(network, app, key, at="a", remote="c", ksid=ksid)
+    yield ksid, key
+    for node, client in network.foreign.items():
+        client.call("DELETE", f"{N}/qkd_applications/qkd_app={ksid}")
+        assert client.call("DELETE", f"{N}/qkd_links/qkd_link={key}").status == 204, node
+
+
+def put(network: Network, node: str, place: str, value: Any) -> None:
+    """Configure a leaf below qkd_node."""
+    body = {f"etsi-qkd-sdn-node:{place.rpartition('/')[2]}": value}
+    answer = network.foreign[node].call("PUT", f"{N}/{place}", body)
+    assert answer.status in (201, 204), answer.text
+
+
+def failure(network: Network, slave: str = "carol") -> tuple[int, str]:
+    """Status and cause of a key request of alice's that fails."""
+    reply = network.enc_keys("alice", slave)
+    return reply.status, str(reply.detail("cause"))
+
+
+@pytest.mark.parametrize("node", ["a", "b", "c"])
+def test_virtual_link_that_is_switched_off_carries_no_key(network: Network, over_b, node):
+    """At whichever of its nodes; it is OFF there, and when it is switched on again keys flow."""
+    wait_until(lambda: network.enc_keys("alice", "carol").ok)
+    place = f"qkd_links/qkd_link={over_b[1]}/qkdl_enable"
+
+    put(network, node, place, value=False)
+
+    assert failure(network) == (503, "relay_broken")
+    assert failure(network) == (503, "relay_broken"), "nor when the way is looked for anew"
+    assert status(network, node, over_b[1]) == "OFF"
+    put(network, node, place, value=True)
+    wait_until(lambda: network.enc_keys("alice", "carol").ok)
+
+
+@pytest.mark.usefixtures("over_b")
+def test_node_that_is_to_relay_nothing_relays_nothing(network: Network):
+    """key_relay_mode_enable=false stops what passes the node, not what ends there."""
+    wait_until(lambda: network.enc_keys("alice", "carol").ok)
+    place = "qkdn_capabilities/key_relay_mode_enable"
+
+    put(network, "b", place, value=False)
+    put(network, "c", place, value=False)
+    try:
+        assert failure(network) == (503, "relay_broken")
+        assert failure(network) == (503, "relay_broken"), "nor when the way is looked for anew"
+        put(network, "b", place, value=True)
+        wait_until(lambda: network.enc_keys("alice", "carol").ok)
+    finally:
+        for node in "bc":
+            put(network, node, place, value=True)
+
+
+def test_application_that_goes_over_its_maximum_bandwidth_gets_an_error(network: Network, over_b):
+    """max_bandwidth in bit/s: one key, and then none until its time is over; nothing is used up by what is refused."""
+    wait_until(lambda: network.enc_keys("alice", "carol").ok)
+    place = f"qkd_applications/qkd_app={over_b[0]}"
+    put(network, "a", f"{place}/app_qos/max_bandwidth", value=1)
+    assert network.enc_keys("alice", "carol").ok
+    consumed = consumed_bits(network, place)
+
+    assert failure(network) == (503, "over_bandwidth")
+    assert consumed_bits(network, place) == consumed
+
+    network.foreign["a"].call("DELETE", f"{N}/{place}/app_qos/max_bandwidth")
+    assert network.enc_keys("alice", "carol").ok
+
+
+def consumed_bits(network: Network, place: str) -> int:
+    """All that an application of a's has taken."""
+    (app,) = network.foreign["a"].get(f"{N}/{place}")["etsi-qkd-sdn-node:qkd_app"]
+    return sum(entry["consumed_bits"] for entry in app["app_statistics"]["statistics"])
+
+
+def test_statistics_are_shown_as_the_capabilities_say(network: Network, over_b):
+    """Of links and of applications, each by a leaf of its own."""
+    network.enc_keys("alice", "carol")
+    link, app = f"{N}/qkd_links/qkd_link={over_b[1]}", f"{N}/qkd_applications/qkd_app={over_b[0]}"
+    agent = network.foreign["a"]
+    put(network, "a", "qkdn_capabilities/link_stats_support", value=False)
+    put(network, "a", "qkdn_capabilities/application_stats_support", value=False)
+    try:
+        assert "skr" not in agent.call("GET", link).text
+        assert "consumed_bits" not in agent.call("GET", app).text
+        validate(agent.get())
+    finally:
+        for name in ("link_stats_support", "application_stats_support"):
+            put(network, "a", f"qkdn_capabilities/{name}", value=True)
+    assert "skr" in agent.call("GET", link).text
+    assert "app_statistics" in agent.call("GET", app).text
+
+
 def test_sae_opens_a_session_and_closes_it(network: Network, followed):
     """First side: 202, without an ID. Second side: the KSID is the app_id. The end is told, too."""
     def register(name: str, peer: str, side: str) -> Any:
