@@ -111,9 +111,9 @@ class Agents:
         path = f"{_OPERATIONS}/{gs015_testbed.APPLICATION_ANSWER}"
         self._pool.submit(self._call, agent, "POST", path, {f"{gs015_testbed.MODULE}:input": document})
 
-    def later(self, step: Any, *arguments: Any) -> Future[Any]:
+    def later(self, step: Any, *arguments: Any, **named: Any) -> Future[Any]:
         """Have `step` done by one of the threads."""
-        return self._steps.submit(step, *arguments)
+        return self._steps.submit(step, *arguments, **named)
 
     def close(self) -> None:
         """Drop what is not under way yet."""

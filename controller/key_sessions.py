@@ -191,17 +191,30 @@ class KeySessions:
         """End a session, on behalf of one of its ends or (None) the operator; False if there is no such session.
 
         The nodes are told when this returns, except for one of the ends: its word is taken, and they are told soon.
+        An end may be done with a session before all nodes have said that they took it over.
         """
+        states = (OPEN,) if node is None else (OPEN, CONFIGURING)
         with self._lock:
-            session = next((s for s in self._book.values() if s.ksid == ksid and s.state == OPEN), None)
+            session = next((s for s in self._book.values() if s.ksid == ksid and s.state in states), None)
             if session is None or (node is not None and node not in session.nodes.values()):
                 return False
-            del self._book[session.place]
+            opening = session.state == CONFIGURING
+            if not opening:
+                del self._book[session.place]
         if node is None:
             self._end(session, by="operator")
         else:
-            self._agents.later(lambda: self._end(session, by=node))
+            self._agents.later(self._end_once_open if opening else self._end, session, by=node)
         return True
+
+    def _end_once_open(self, session: KeySession, *, by: str) -> None:
+        """End a session that is being opened; there is nothing to do if it is refused, or the other end was first."""
+        with self._lock:
+            self._lock.wait_for(lambda: session.state == OPEN or self._book.get(session.place) is not session)
+            if self._book.get(session.place) is not session:
+                return
+            del self._book[session.place]
+        self._end(session, by=by)
 
     def _end(self, session: KeySession, *, by: str) -> None:
         self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})

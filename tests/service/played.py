@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ class PlayedNode:
         directory.mkdir(exist_ok=True)
         self.told: list[tuple[str, str, str]] = []
         self.broken = False
-        self.delay_s = 0.0
+        self.before_edit: Callable[[], object] = lambda: None  # called when it is about to be configured
         self.config = NodeConfig(
             name=name, host="127.0.0.1", kme_port=0, agent_port=0, directory=directory, credentials=credentials,
             shared_db_url="", shared_db_schema="", nodes={}, saes=saes,
@@ -77,7 +76,7 @@ class PlayedNode:
         @app.before_request
         def stumble() -> None:
             if request.method in ("PATCH", "DELETE"):
-                time.sleep(self.delay_s)
+                self.before_edit()
                 if self.broken:
                     raise Problem(500, "out of order")
 

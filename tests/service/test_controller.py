@@ -20,10 +20,11 @@ import pytest
 from controller import api
 from etsi import gs015
 from etsi.gs004 import QoS
+from etsi.restconf import parse_target
 from mtls.authority import Authority
 from mtls.call import Caller, Reply
 from mtls.identity import Identity, Role
-from node.model import links, node_id
+from node.model import MODEL, apps, link_id, links, node_id
 from telemetry import journal
 from testbed.loopback import free_port
 from testbed.processes import Process, ProcessFailed
@@ -125,6 +126,10 @@ class World:
         assert eventually(lambda: ksid in self.open_sessions())
         return self.open_sessions()[ksid]
 
+    def link(self, qc: str) -> dict[str, Any]:
+        """That QC as the topology has it."""
+        return next(e for e in self.operator("topology")["links"] if e["qc"] == qc)
+
     def open_sessions(self) -> dict[Any, dict[str, Any]]:
         """All open ones by KSID."""
         return {s["ksid"]: s for s in self.operator("key_sessions")["key_sessions"] if s["state"] == "open"}
@@ -134,6 +139,17 @@ class World:
         pair = pair or self.pair(master, slave)
         self.nodes[slave].registrations.announce(*pair, QOS)
         return self.nodes[master].ask(pair, "master", implicit=True)
+
+    def waiting(self) -> set[tuple[str, str]]:
+        """The pairs of which one side waits for the other."""
+        found = self.operator("key_sessions")["key_sessions"]
+        return {(s["master_sae"], s["slave_sae"]) for s in found if s["state"] == "waiting"}
+
+    def catch_up(self, name: str) -> None:
+        """Return when the controller has taken in all that a node has told so far: it takes one thing after another."""
+        slot = self.operator("status")["nodes"][name]["slot"] + 1
+        self.nodes[name].report(slot)
+        assert eventually(lambda: self.operator("status")["nodes"][name]["slot"] == slot)
 
     def set(self, **parameters: Any) -> Reply:
         """The operator changes parameters."""
@@ -159,7 +175,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A controller that knows four nodes."""
     made = World(tmp_path_factory.mktemp("ctl"))
     try:
-        made.start_with_nodes(half_open_timeout_s=1.0)
+        made.start_with_nodes()
         yield made
     finally:
         made.stop()
@@ -238,16 +254,29 @@ def test_session_over_one_hop_is_fed_by_the_physical_link(world):
 
 
 def test_nodes_are_told_in_parallel(world):
-    """Three slow nodes take as long as one, and the master's hears of the KSID last."""
-    for node in world.nodes.values():
-        node.delay_s = 0.5
+    """Each is configured when all are about to be; the master's hears of the KSID when the slave's has it."""
+    passed = threading.Event()
+    together = threading.Barrier(3, passed.set)
+    told_before: list[list[tuple[str, str, str]]] = []
+
+    def meet() -> None:
+        if not passed.is_set():
+            together.wait(10)
+
+    def meet_and_look() -> None:
+        meet()
+        told_before.append(list(world.nodes["d"].told))
+
+    for name, step in (("a", meet_and_look), ("c", meet), ("d", meet)):
+        world.nodes[name].before_edit = step
     try:
-        timings = world.open("a", "d")["timings_ms"]
+        ksid = world.open("a", "d")["ksid"]
     finally:
         for node in world.nodes.values():
-            node.delay_s = 0.0
+            node.before_edit = lambda: None
 
-    assert 500 <= timings["agents_informed"] < 1000 <= timings["ksid_assigned"] < 2000
+    assert ("+", "app", ksid) in told_before[-1]
+    assert ("+", "app", ksid) in world.nodes["a"].told
 
 
 def test_repeated_first_side_still_waits(world):
@@ -312,13 +341,18 @@ def test_node_that_fails_refuses_the_session_everywhere(world):
     assert world.nodes["d"].ask(pair, "slave").status == 202
 
 
-def test_half_open_session_is_dropped_after_its_time(world):
+def test_half_open_session_is_dropped_after_its_time(alone):
     """The second side then is a first one, which waits."""
-    pair = world.pair("a", "d")
-    world.nodes["d"].ask(pair, "slave")
-    time.sleep(1.1)
+    alone.start_with_nodes(half_open_timeout_s=0.5)
+    pair = alone.pair("a", "d")
+    alone.nodes["d"].ask(pair, "slave")
 
-    assert world.nodes["a"].ask(pair, "master").status == 202
+    def dropped() -> bool:
+        alone.catch_up("b")  # each report is an occasion to look
+        return pair not in alone.waiting()
+
+    assert eventually(dropped)
+    assert alone.nodes["a"].ask(pair, "master").status == 202
 
 
 def test_withdrawn_registration_is_forgotten(world):
@@ -326,13 +360,13 @@ def test_withdrawn_registration_is_forgotten(world):
     pair = world.pair("a", "d")
     world.nodes["d"].ask(pair, "slave")
     world.nodes["b"].registrations.withdraw(*pair)
-    time.sleep(0.2)
+    world.catch_up("b")
     assert world.nodes["a"].ask(pair, "master").status == 200
 
     pair = world.pair("a", "d")
     world.nodes["d"].ask(pair, "slave")
     world.nodes["d"].registrations.withdraw(*pair)
-    time.sleep(0.2)
+    world.catch_up("d")
     assert world.nodes["a"].ask(pair, "master").status == 202
 
 
@@ -342,7 +376,7 @@ def test_session_ends_by_the_notification_of_one_of_its_ends(world, end):
     session = world.open("a", "d")
     ksid = session["ksid"]
     world.nodes["c"].registrations.ended(ksid)
-    time.sleep(0.2)
+    world.catch_up("c")
     assert ksid in world.open_sessions()
 
     world.nodes[end].registrations.ended(ksid)
@@ -350,6 +384,28 @@ def test_session_ends_by_the_notification_of_one_of_its_ends(world, end):
     assert eventually(lambda: ksid not in world.open_sessions())
     assert eventually(lambda: all(world.nodes[n].told[-1][:2] == ("-", "link") for n in "acd"))
     assert all(world.nodes[n].sessions.get(ksid) is None for n in "ad")
+
+
+def test_session_that_one_end_is_done_with_at_once_ends_everywhere(world):
+    """Its node tells of the end before the controller has the node's answer that the session is configured."""
+    node, over = world.nodes["a"], threading.Event()
+
+    def done(_: Any, new: Any) -> None:
+        ksids = [a["app_id"] for a in apps(new) if a["app_type"] == gs015.CLIENT and (a["server_app_id"] == pair[0])]
+        if ksids and not over.is_set():
+            over.set()
+            node.registrations.ended(ksids[0])
+            world.catch_up("a")
+
+    pair = world.pair("a", "b")
+    world.nodes["b"].ask(pair, "slave")
+    node.datastore.on_change(done)
+
+    ksid = node.ask(pair, "master").ksid
+
+    assert over.is_set()
+    assert eventually(lambda: all(world.nodes[n].sessions.get(ksid) is None for n in "ab"))
+    assert ksid not in {s["ksid"] for s in world.operator("key_sessions")["key_sessions"]}
 
 
 def test_operator_ends_a_session(world):
@@ -382,7 +438,7 @@ def test_no_new_session_takes_a_link_that_is_switched_off(world):
     assert running["path"] == ["a", "c"]
     assert world.call("PUT", "qcs/ac/generation", {"enabled": False}).status == 204
     try:
-        (link,) = (e for e in world.operator("topology")["links"] if e["qc"] == "ac")
+        link = world.link("ac")
         assert link["enabled"] is False
         assert all(world.nodes[n].link(link["qkdl_id"])["qkdl_enable"] is False for n in "ac")
         assert world.open("a", "c")["path"] == ["a", "b", "c"]
@@ -392,6 +448,18 @@ def test_no_new_session_takes_a_link_that_is_switched_off(world):
     assert world.open("a", "c")["path"] == ["a", "c"]
     assert world.call("PUT", "qcs/zz/generation", {"enabled": True}).status == 404
     assert world.call("PUT", "qcs/ac/generation", {"enabled": 1}).detail("field") == "enabled"
+
+
+def test_change_that_a_node_tells_of_is_read(world):
+    """Another controller, or the device itself, changed a link there: the notification has no more than the status."""
+    key = link_id("ac")
+    target = parse_target(MODEL, f"{gs015.NODE}/qkd_links/qkd_link={key}/qkdl_enable")
+    for enabled, name in ((False, "alarm"), (True, "event")):
+        world.nodes["a"].datastore.edit("PUT", target, {"etsi-qkd-sdn-node:qkdl_enable": enabled})
+
+        world.nodes["a"].streams.notify(name, {"link": {"qkdl_id": key, "qkdl_status": gs015.PASSIVE}})
+
+        assert eventually(lambda wanted=enabled: world.link("ac")["enabled"] is wanted)
 
 
 def test_restarted_node_is_told_of_its_sessions_again(alone):
@@ -467,15 +535,17 @@ def test_without_a_controller_new_sessions_get_a_clear_error(alone):
 def test_session_that_was_being_opened_when_the_controller_was_killed_is_forgotten_by_all(alone):
     """Nobody was given its KSID: nodes that heard of it are told that it is over."""
     alone.start_with_nodes()
-    alone.nodes["c"].delay_s = 2.0
+    killed = threading.Event()
+    alone.nodes["c"].before_edit = lambda: killed.wait(20)
     told = len(alone.nodes["d"].told)
     pair = alone.pair("a", "d")
     alone.nodes["d"].ask(pair, "slave")
     with ThreadPoolExecutor(1) as pool:
         pool.submit(alone.nodes["a"].ask, pair, "master")
         assert eventually(lambda: len(alone.nodes["d"].told) > told)
-        alone.nodes["c"].delay_s = 0.0
-        alone.restart()
+        alone.process.kill()
+        killed.set()
+        alone.start().wait_ready(20)
         assert eventually(lambda: not alone.nodes["d"].sessions.all(), 10)
 
         assert alone.open_sessions() == {}
@@ -592,7 +662,7 @@ def test_request_for_keys_opens_an_implicit_session_for_both_sides(world):
     pair = world.pair("a", "d")
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(world.nodes["a"].ask, pair, "master", implicit=True)
-        time.sleep(0.1)
+        assert eventually(lambda: pair in world.waiting())
         world.nodes["d"].registrations.announce(*pair, QOS)
         assert asked.result(10).status == 200
 

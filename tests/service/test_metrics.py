@@ -10,6 +10,7 @@ import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
+from mtls.call import Reply
 from mtls.identity import Identity, Role
 from testbed.loopback import LOOPBACK, Stack
 
@@ -33,6 +34,11 @@ class Network(Stack):
         assert answer.headers["Content-Type"].startswith("text/plain")
         samples = [s for family in text_string_to_metric_families(answer.data.decode()) for s in family.samples]
         return {(s.name, *(value for _, value in sorted(s.labels.items()))): s.value for s in samples}
+
+    def register(self, sae: str, node: str, body: dict) -> Reply:
+        """One side of a key session."""
+        to, url = Identity(Role.NODE, node), f"{self.kme(node)}/qkd/v1/key_sessions"
+        return self.caller(Role.SAE, sae).request("POST", url, to=to, body=body, timeout_s=20)
 
     def ask(self, sae: str, node: str, peer: str, what: str, body: dict | None = None) -> dict:
         """A request for keys, which may fail."""
@@ -115,13 +121,30 @@ def test_pool_is_shown_by_its_qc(network):
 
 
 def test_controller_counts_admissions_and_sessions(network):
-    """With their causes where they were refused."""
+    """And the time that it took to open them."""
     figures = network.figures("ctl")
 
     assert figures["qkd_admissions_total", "", "admitted"] == 2
     assert figures["qkd_session_opening_seconds_count",] == 2
     assert figures["qkd_key_sessions", "open"] == 2
     assert figures["qkd_nodes",] == 3
+
+
+def test_refused_admission_is_counted_by_its_cause(network):
+    """The cause that the application is told: 20 kB are wanted each slot, a tenth of it is made."""
+    caller = network.caller(Role.OPERATOR, "operator")
+    url = f"https://{LOOPBACK}:{network.controller_port}/qkd/v1/parameters"
+    to = Identity(Role.CONTROLLER, "ctl")
+    caller.request("PATCH", url, to=to, body={"admission": "reserve"})
+    try:
+        assert network.register(CAROL, "c", {"peer": BOB, "side": "slave"}).status == 202
+        wanted = {"key_size_bits": 8192, "interval_s": 0.05}
+        refused = network.register(BOB, "b", {"peer": CAROL, "side": "master", "qos": wanted})
+    finally:
+        caller.request("PATCH", url, to=to, body={"admission": "none"})
+
+    assert (refused.status, refused.detail("cause")) == (503, "refused")
+    assert network.figures("ctl")["qkd_admissions_total", "refused", "refused"] == 1
 
 
 def test_figures_name_no_sae_no_session_and_no_key(network):

@@ -35,6 +35,7 @@ class ForeignNode:
         self.deleted: list[str] = []
         self.feeds: list[Feed] = []
         self.skr = 4000
+        self.status = "ACTIVE"
         self._peer = peer
         app = Flask(name)
 
@@ -75,7 +76,7 @@ class ForeignNode:
     def document(self) -> dict[str, Any]:
         """The node, with a fibre, what was configured, and something that no module of the standard has."""
         link = {
-            "qkdl_id": FIBRE, "qkdl_status": f"{TYPES}:ACTIVE", "qkdl_type": f"{TYPES}:PHYS",
+            "qkdl_id": FIBRE, "qkdl_status": f"{TYPES}:{self.status}", "qkdl_type": f"{TYPES}:PHYS",
             "qkdl_local": {"qkdn_id": self.qkdn_id, "qkdi_id": 1}, "qkdl_remote": {"qkdn_id": self._peer, "qkdi_id": 1},
             "qkdl_performance": {"skr": self.skr, "eskr": self.skr, "expected_consumption": 0},
         }  # fmt: skip
@@ -196,14 +197,18 @@ def test_applications_of_both_sides_get_the_same_application(world, uri, turned)
 
 
 def test_notification_that_makes_no_sense_harms_nobody(world):
-    """The node is read anew, and serves on."""
+    """The node is read anew, and serves on; one that nobody knows yet is passed over."""
     feeds = len(world.left.feeds)
-    world.left.notify("sdqkdn_application_new", {"qkd_application": {"server_app_id": 7}})
+    world.left.notify("sdqkdn_application_disconnected", {"qkd_application": {"app_id": 7}})
     wait_until(lambda: len(world.left.feeds) > feeds)
-    world.left.notify("sdqkdn_of_tomorrow", {"x": 1})
-    wait_until(lambda: len(world.northbound("GET", "topology")["links"]) == 1)
-
     wait_until(lambda: all(a["reachable"] for a in world.northbound("GET", "agents")["agents"]))
+
+    feeds, server = len(world.left.feeds), str(uuid.uuid4())
+    world.left.notify("sdqkdn_of_tomorrow", {"x": 1})
+    world.new_application(world.left, server, str(uuid.uuid4()))
+
+    wait_until(lambda: server in {s["master_sae"] for s in world.northbound("GET", "key_sessions")["key_sessions"]})
+    assert len(world.left.feeds) == feeds
 
 
 def test_node_that_claims_anothers_id_is_not_taken(world):
@@ -219,12 +224,17 @@ def test_node_that_claims_anothers_id_is_not_taken(world):
         impostor.server.stop()
 
 
-def test_link_that_a_node_reports_down_is_read_anew(world):
-    """Its new figures count."""
-    world.left.skr = 0
+def test_link_that_a_node_reports_down_is_down(world):
+    """Its new status and figures count until it is up again."""
+    def shown() -> Any:
+        return world.northbound("GET", "topology")["links"][0]["status"]
+
+    world.left.skr, world.left.status = 0, "OFF"
     try:
         world.left.notify("sdqkdn_link_down", {"qkd_link": {"qkdl_id": FIBRE, "reason": "cut"}})
         world.left.notify("alarm", {"link": {"qkdl_id": FIBRE, "qkdl_status": f"{TYPES}:OFF"}})
-        wait_until(lambda: world.northbound("GET", "topology")["links"][0]["status"] == "ACTIVE")
+        wait_until(lambda: shown() == "OFF")
     finally:
-        world.left.skr = 4000
+        world.left.skr, world.left.status = 4000, "ACTIVE"
+    world.left.notify("event", {"link": {"qkdl_id": FIBRE, "qkdl_status": f"{TYPES}:ACTIVE"}})
+    wait_until(lambda: shown() == "ACTIVE")
