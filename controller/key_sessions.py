@@ -308,7 +308,8 @@ class KeySessions:
     def _recall(self) -> None:
         """Take up what the store has."""
         self.rates = {qc: (low, high) for qc, (low, high) in self._store.setting(_RATES).items()}
-        for document in self._store.sessions():
+        # In the order in which they were opened, which is the one in which they are shown.
+        for document in sorted(self._store.sessions(), key=lambda found: found["opened_at"] or 0.0):
             session = KeySession.stored(document, self._now())
             if session.state == OPEN:
                 self._book[session.place] = session
