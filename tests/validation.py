@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from yangson import DataModel
 from yangson.enumerations import ContentType
@@ -37,6 +39,33 @@ def model(*, extended: bool) -> DataModel:
     return DataModel(json.dumps(library), (str(ROOT / "tests/vectors/yang"), str(ROOT / "etsi")))
 
 
+_KEYS = {"qkd_app": "app_id", "qkd_link": "qkdl_id", "qkd_interface": "qkdi_id", "phys_perf": "perf_type"}
+
+
+def resources(members: Mapping[str, Any]) -> Iterator[list[str]]:
+    """All resources in a qkd_node's members, each by its path's segments: containers, entries of lists, leaves.
+
+    But for entries of app_statistics: the key of the one that is not over yet is the moment at which it is read.
+    """
+    for name, value in members.items():
+        yield [name]
+        if isinstance(value, Mapping):
+            yield from ([name, *below] for below in resources(value))
+        elif name in _KEYS:
+            for entry in value:
+                segment = f"{name}={entry[_KEYS[name]]}"
+                yield [segment]
+                yield from ([segment, *below] for below in resources(entry))
+        elif isinstance(value, list) and value and isinstance(value[0], str):
+            yield from ([f"{name}={text}"] for text in value)
+
+
+def url(segments: list[str]) -> str:
+    """The path of a resource below qkd_node."""
+    parts = (segment.partition("=") for segment in segments)
+    return "/".join(f"{name}{equals}{quote(key, safe='')}" for name, equals, key in parts)
+
+
 def validate(document: dict[str, Any], *, extended: bool = False) -> None:
     """Raise yangson's error unless `document`, whole top-level containers, is valid configuration and state."""
     model(extended=extended).from_raw(document).validate(ctype=ContentType.all)
@@ -53,7 +82,7 @@ def validate_part(document: dict[str, Any], ancestors: list[str]) -> None:
     for segment in reversed(ancestors):
         outer, _, key = segment.partition("=")
         if key:
-            leaf = {"qkd_app": "app_id", "qkd_link": "qkdl_id", "qkd_interface": "qkdi_id"}[outer]
+            leaf = _KEYS[outer]
             made = {leaf: int(key) if leaf == "qkdi_id" else key, **value}
             for prefix, kind in (("phys_", gs015.PHYS), ("virt_", gs015.VIRT)):
                 if outer == "qkd_link" and prefix in json.dumps(value):  # which is valid in such a link alone

@@ -14,7 +14,7 @@ from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from tests.e2e.running import Running, until
 from tests.service.gs015.client import Events, N, Restconf
-from tests.validation import validate, validate_notification, validate_part
+from tests.validation import resources, url, validate, validate_notification, validate_part
 
 
 class Control:
@@ -64,6 +64,7 @@ def control(exposed) -> Iterator[Control]:
 def test_everything_that_agents_show_and_tell_is_valid(control):
     """While sessions over one hop and several open, a QC stops and goes on."""
     events: dict[str, Events] = {node: agent.follow() for node, agent in control.agents.items()}
+    own = {node: agent.follow("qkd-testbed") for node, agent in control.agents.items()}
     saes = control.document["saes"]
     first, *others = ("alice", "bob", "carol")
     for slave in others:
@@ -81,25 +82,48 @@ def test_everything_that_agents_show_and_tell_is_valid(control):
     for node, agent in control.agents.items():
         document = agent.get()
         validate(document)
-        parts(agent, document["etsi-qkd-sdn-node:qkd_node"])
+        for segments in resources(document["etsi-qkd-sdn-node:qkd_node"]):
+            validate_part(agent.get(f"{N}/{url(segments)}"), segments[:-1])
+        for query in ("content=config", "depth=3"):
+            validate(agent.get(f"{N}?{query}"))
+        validate(document | agent.get("/restconf/data/qkd-testbed:node"), extended=True)
         kinds |= {entry["qkdl_type"] for entry in document["etsi-qkd-sdn-node:qkd_node"]["qkd_links"]["qkd_link"]}
-        events[node].close()
-        named = {validate_notification(event).partition(":")[2] for event in events[node].all}
-        kinds |= named
+        for found in (events[node], own[node]):
+            found.close()
+        kinds |= {validate_notification(event).partition(":")[2] for event in events[node].all}
+        kinds |= {validate_notification(event, extended=True) for event in own[node].all}
     assert {"etsi-qkd-node-types:PHYS", "etsi-qkd-node-types:VIRT"} <= kinds
-    assert {"sdqkdn_application_new", "alarm", "event"} <= kinds
+    assert {"sdqkdn_application_new", "alarm", "event", "qkd-testbed:slot_report"} <= kinds
 
 
-def parts(agent: Restconf, node: dict[str, Any]) -> None:
-    """All resources of a node, each asked for alone."""
-    for outer, inner, key in (("qkd_interfaces", "qkd_interface", "qkdi_id"), ("qkd_links", "qkd_link", "qkdl_id"),
-                              ("qkd_applications", "qkd_app", "app_id")):  # fmt: skip
-        validate_part(agent.get(f"{N}/{outer}"), [])
-        for entry in node[outer][inner]:
-            segment = f"{inner}={entry[key]}"
-            validate_part(agent.get(f"{N}/{outer}/{segment}"), [outer])
-            for member in entry:
-                validate_part(agent.get(f"{N}/{outer}/{segment}/{member}"), [outer, segment])
+def test_session_over_several_hops_is_a_virtual_link_that_loads_the_links_below(control):
+    """Previous and next hop on every node of its path, and its bandwidth as an INTERNAL application."""
+    for slave in ("bob", "carol"):
+        control.ask("alice", slave)
+    session = max(control.northbound("GET", "key_sessions")["key_sessions"], key=lambda s: len(s["path"] or []))
+    nodes = [control.agents[name].get()["etsi-qkd-sdn-node:qkd_node"] for name in session["path"]]
+    ids = [None, *(node["qkdn_id"] for node in nodes), None]
+    (key,) = applications(nodes[0])[session["ksid"]]["backing_qkdl_id"]
+
+    assert len(nodes) > 2
+    for before, node, after in zip(ids, nodes, ids[2:], strict=False):
+        links = {link["qkdl_id"]: link for link in node["qkd_links"]["qkd_link"]}
+        link, internal = links[key], applications(node)[key]
+        assert (link.get("virt_prev_hop"), link.get("virt_next_hop")) == (before, [after] if after else None)
+        assert internal["app_type"] == "etsi-qkd-node-types:INTERNAL"
+        assert internal["app_qos"] == {"max_bandwidth": link["virt_bandwidth"]}
+        below = [links[backing] for backing in internal["backing_qkdl_id"]]
+        assert {end["qkdl_remote"]["qkdn_id"] for end in below} == {before, after} - {None}
+        for end in below:
+            performance = end["qkdl_performance"]
+            assert key in end["qkdl_applications"]
+            assert performance["expected_consumption"] >= link["virt_bandwidth"]
+            assert performance["eskr"] <= performance["skr"] - link["virt_bandwidth"]
+
+
+def applications(node: dict[str, Any]) -> dict[str, Any]:
+    """A node's, by app_id."""
+    return {app["app_id"]: app for app in node["qkd_applications"]["qkd_app"]}
 
 
 def test_controller_shows_the_network(control):

@@ -17,6 +17,7 @@ import pytest
 from telemetry import journal
 from tests.e2e.conftest import SEED
 from tests.e2e.running import Running, until
+from tests.leaks import shown
 
 NODES = ("government", "military", "telecom", "finance", "university")
 
@@ -132,13 +133,6 @@ def qc_output(run: Running) -> list[bytes]:
             found.append(generator.randbytes(event["n_bytes"]))
     assert len(found) > 20
     return found
-
-
-def shown(seen: bytes, secrets: list[bytes]) -> list[bytes]:
-    """Pieces of 12 bytes of the secrets that show in `seen`: raw, in hex, or in base64."""
-    pieces = [secret[i : i + 12] for secret in secrets for i in range(0, len(secret) - 11, 12)]
-    forms = {12: set(pieces), 24: {p.hex().encode() for p in pieces}, 16: {base64.b64encode(p) for p in pieces}}
-    return [w for n, known in forms.items() for i in range(len(seen)) if (w := seen[i : i + n]) in known]
 
 
 def test_applications_exchange_identical_keys_on_their_own(poliqi):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
 
 from mtls.identity import Role
 from tests.service.gs015.client import YANG_JSON, N
 from tests.service.gs015.conftest import BYTES_PER_SLOT, SLOT_S, wait_until
-from tests.validation import validate, validate_part
+from tests.validation import resources, url, validate, validate_part
 
 
 def test_node_is_valid_and_has_its_identity(agent):
@@ -39,20 +40,35 @@ def test_resource_below_the_node_is_valid(agent, name, slash):
     validate_part(document, [])
 
 
-def test_every_entry_and_its_parts_are_valid(network, agent):
-    """Interfaces, links and their performance down to the last figure."""
-    for interface in (1, 2):
-        entry = f"qkd_interface={interface}"
-        validate_part(agent.get(f"{N}/qkd_interfaces/{entry}"), ["qkd_interfaces"])
-        for leaf in ("qkdi_model", "qkdi_type", "qkdi_att_point", "qkdi_status", "qkdi_capabilities"):
-            validate_part(agent.get(f"{N}/qkd_interfaces/{entry}/{leaf}"), ["qkd_interfaces", entry])
-    for link in network.links("b"):
-        entry = f"qkd_link={link['qkdl_id']}"
-        for path, above in (("", []), ("/qkdl_performance", [entry]), ("/qkdl_status", [entry]),
-                            ("/qkdl_local", [entry])):  # fmt: skip
-            validate_part(agent.get(f"{N}/qkd_links/{entry}{path}"), ["qkd_links", *above])
-        qber = f"{N}/qkd_links/{entry}/qkdl_performance/phys_perf=etsi-qkd-node-types%3AQBER"
-        validate_part(agent.get(qber), ["qkd_links", entry, "qkdl_performance"])
+def test_everything_in_the_node_is_a_valid_resource_of_its_own(agent):
+    """Containers, entries and leaves down to the last figure; with a virtual link and an application, too."""
+    link = {"qkdl_id": str(uuid.uuid4()), "qkdl_type": "etsi-qkd-node-types:VIRT", "virt_bandwidth": 7,
+            "virt_prev_hop": agent.get(f"{N}/qkdn_id")["etsi-qkd-sdn-node:qkdn_id"]}  # fmt: skip
+    assert agent.call("POST", f"{N}/qkd_links", {"etsi-qkd-sdn-node:qkd_link": [link]}).status == 201
+    try:
+        found = list(resources(agent.get()["etsi-qkd-sdn-node:qkd_node"]))
+        assert {segments[-1].partition("=")[0] for segments in found} >= {
+            "skr", "value", "virt_prev_hop", "phys_qkd_role", "max_bandwidth", "qkdi_status", "creation_time",
+        }  # fmt: skip
+        for segments in found:
+            validate_part(agent.get(f"{N}/{url(segments)}"), segments[:-1])
+    finally:
+        agent.call("DELETE", f"{N}/qkd_links/qkd_link={link['qkdl_id']}")
+
+
+def test_configuration_and_state_together_are_the_node(agent):
+    """What content=config leaves out content=nonconfig has, and nothing else but keys and the mandatory ID."""
+    def paths(query: str) -> set[str]:
+        document = agent.get(f"{N}?content={query}")["etsi-qkd-sdn-node:qkd_node"]
+        return {url(segments) for segments in resources(document)}
+
+    config, state = paths("config"), paths("nonconfig")
+    leaves = {path for path in config & state if path.rpartition("/")[2] in ("app_id", "qkdl_id", "qkdi_id")}
+    above = {path for path in config & state if any(other.startswith(f"{path}/") for other in state)}
+    lists = {path for path in config & state if any(other.startswith(f"{path}=") for other in state)}
+
+    assert config | state == paths("all")
+    assert config & state == leaves | above | lists
 
 
 def test_each_qc_is_a_physical_link_that_both_ends_show(network):
