@@ -8,6 +8,7 @@ _UUID = {"type": "string", "format": "uuid"}
 _NUMBER: dict[str, Any] = {"type": "number"}
 _INTEGER: dict[str, Any] = {"type": "integer"}
 _TEXT: dict[str, Any] = {"type": "string"}
+_URL: dict[str, Any] = {"type": "string", "pattern": "^https://", "maxLength": 2048}
 _BOOLEAN: dict[str, Any] = {"type": "boolean"}
 _STATUS = {"type": "string", "enum": ["ACTIVE", "PASSIVE", "PENDING", "OFF"]}
 _ENDS = {"type": "array", "items": _TEXT, "minItems": 2, "maxItems": 2}
@@ -145,7 +146,7 @@ def describe() -> dict[str, Any]:
         "/qkd/v1/agents": {"get": _operation("the agents followed", _object(agents=_array(agent)))},
         "/qkd/v1/agents/{name}": {
             "parameters": name,
-            "put": _operation("follow the agent of a node", body=_object(url=_TEXT), also=(400,)),
+            "put": _operation("follow the agent of a node", body=_object(url=_URL), also=(400,)),
             "delete": _operation("follow it no more", also=(404,)),
         },
     }

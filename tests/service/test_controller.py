@@ -16,6 +16,10 @@ from unittest.mock import Mock
 
 import jsonschema_rs
 import pytest
+import requests
+import schemathesis
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from controller import api
 from etsi import gs015
@@ -28,6 +32,7 @@ from node.model import MODEL, apps, link_id, links, node_id
 from telemetry import journal
 from testbed.loopback import free_port
 from testbed.processes import Process, ProcessFailed
+from tests.service.described import TRUE, ask
 from tests.service.played import Answer, PlayedNode
 
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")
@@ -813,6 +818,20 @@ def test_answers_are_as_described(world):
         if "get" in operations:
             schema = operations["get"]["responses"]["200"]["content"]["application/json"]["schema"]
             jsonschema_rs.Draft202012Validator(schema).validate(world.operator(path.removeprefix("/qkd/v1/")))
+
+
+def test_whatever_is_asked_is_answered_as_described(alone):
+    """Right and wrong requests alike get no other status or shape; what the description forbids is refused."""
+    alone.start_with_nodes()
+    alone.open("a", "d")
+    schema = schemathesis.openapi.from_dict(alone.operator("openapi.json"))
+    url, credentials = f"https://127.0.0.1:{alone.port}", alone.credentials(Role.OPERATOR, "asker")
+    with requests.Session() as session:
+        for operation in (found.ok() for found in schema.get_all_operations()):
+            ask(operation.as_strategy(), TRUE, url, credentials, session, examples=10)
+            if operation.body:
+                wrong = operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+                ask(wrong, [*TRUE, negative_data_rejection], url, credentials, session, examples=10)
 
 
 def test_port_in_use_is_one_line(alone):

@@ -8,20 +8,14 @@ from __future__ import annotations
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    negative_data_rejection,
-    positive_data_acceptance,
-    response_schema_conformance,
-    status_code_conformance,
-)
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from tests.service import described
+from tests.service.described import TRUE
 
 from .conftest import BYTES_PER_SLOT, wait_until
 
-TRUE = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 OPERATIONS = [
     ("/api/v1/keys/{slave_SAE_ID}/status", "GET"),
     ("/api/v1/keys/{slave_SAE_ID}/enc_keys", "GET"),
@@ -64,21 +58,9 @@ def session():
         yield session
 
 
-def ask(cases, checks, session, alice, examples: int = 40) -> None:
+def ask(cases, checks, session, alice) -> None:
     """Send what `cases` draws to alice's KME, and check all answers."""
-
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(cases)
-    def asked(case) -> None:
-        case.call_and_validate(
-            base_url=f"https://{alice.address}",
-            session=session,
-            verify=str(alice.credentials.ca),
-            cert=(str(alice.credentials.certificate), str(alice.credentials.key)),
-            checks=checks,
-        )
-
-    asked()
+    described.ask(cases, checks, f"https://{alice.address}", alice.credentials, session)
 
 
 def integers(case):
