@@ -18,6 +18,7 @@ import networkx as nx
 
 from controller.admission import QcView
 from controller.agents import Agent
+from controller.paths import RELAYS
 from etsi import gs015
 
 # What is kept of each QC: no TTL that makes sense for key material is longer.
@@ -42,7 +43,7 @@ class LinkEnd:
 class Node:
     """A node: its agent, its qkdn_id, its physical links by ID, its last slot, and whether the agent can be reached.
 
-    `extended`: it has our module, too.
+    `extended`: it has our module, too. `relays`: whether it passes keys of others on.
     """
 
     agent: Agent
@@ -51,6 +52,7 @@ class Node:
     extended: bool
     reachable: bool = True
     slot: int = 0
+    relays: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,8 @@ class Graph:
         with self.lock:
             old = self._nodes.get(agent.name)
             slot = old.slot if old is not None else 0
-            self._nodes[agent.name] = Node(agent, document["qkdn_id"], found, extended, slot=slot)
+            relays = document.get("qkdn_capabilities", {}).get("key_relay_mode_enable", True)
+            self._nodes[agent.name] = Node(agent, document["qkdn_id"], found, extended, slot=slot, relays=relays)
             self._links = {link.qc: link for link in self._joined()}
 
     def set_enabled(self, link_id: str, *, enabled: bool) -> None:
@@ -191,6 +194,7 @@ class Graph:
             for qc, link in sorted(self._links.items()):
                 if link.enabled and link.a in graph and link.b in graph:
                     graph.add_edge(link.a, link.b, key=qc)
+            nx.set_node_attributes(graph, {n: self._nodes[n].relays for n in graph}, RELAYS)
             return graph
 
     def views(self, qcs: Sequence[str], slots: int) -> list[QcView]:

@@ -11,6 +11,7 @@ import networkx as nx
 
 # Nodes by name, one edge a QC, keyed by the QC's name.
 QkdGraph: TypeAlias = "nx.MultiGraph[str]"
+RELAYS = "relays"  # a node's attribute: false if it may be a path's end at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,14 @@ def shortest(graph: QkdGraph, source: str, target: str) -> Path | None:
     """Fewest hops. Ties fall to the first node by name and to the first QC of a hop; None if there is no way."""
     if source not in graph or target not in graph:
         return None
-    hops = nx.single_source_shortest_path_length(graph, target)
+    usable = nx.subgraph_view(graph, filter_node=lambda n: n in (source, target) or graph.nodes[n].get(RELAYS, True))
+    hops = nx.single_source_shortest_path_length(usable, target)
     if source not in hops:
         return None
     nodes = [source]
     while nodes[-1] != target:
         here = nodes[-1]
-        nodes.append(min(n for n in graph.neighbors(here) if hops.get(n) == hops[here] - 1))
+        nodes.append(min(n for n in usable.neighbors(here) if hops.get(n) == hops[here] - 1))
     qcs = [min(graph[a][b]) for a, b in itertools.pairwise(nodes)]
     return Path(tuple(nodes), tuple(qcs))
 

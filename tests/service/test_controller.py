@@ -467,6 +467,24 @@ def test_change_that_a_node_tells_of_is_read(world):
         assert eventually(lambda wanted=enabled: world.link("ac")["enabled"] is wanted)
 
 
+def test_no_new_session_passes_a_node_that_relays_nothing(world):
+    """key_relay_mode_enable=false, as the node shows it; sessions that end there are none of its relays."""
+    target = parse_target(MODEL, f"{gs015.NODE}/qkdn_capabilities/key_relay_mode_enable")
+    node, leaf = world.nodes["c"], "etsi-qkd-sdn-node:key_relay_mode_enable"
+    node.datastore.edit("PUT", target, {leaf: False})
+    try:
+        node.streams.notify("event", {})
+        world.catch_up("c")
+        _, refused = world.request("a", "d")
+        assert (refused.status, refused.detail("cause")) == (503, "no_path")
+        assert world.open("a", "c")["path"] == ["a", "c"]
+    finally:
+        node.datastore.edit("PUT", target, {leaf: True})
+        node.streams.notify("event", {})
+        world.catch_up("c")
+    assert world.open("a", "d")["path"] == ["a", "c", "d"]
+
+
 def test_restarted_node_is_told_of_its_sessions_again(alone):
     """As far as it has lost them; and of those that ended meanwhile it is told that they are over."""
     alone.start_with_nodes()

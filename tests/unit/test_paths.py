@@ -37,6 +37,18 @@ def test_ties_fall_to_the_first_by_name():
     assert [(p.nodes, p.qcs) for p in found] == [(("a", "b", "c"), ("q2", "q5"))]
 
 
+def test_node_that_relays_nothing_is_an_end_at_most():
+    """The way leads around it, or there is none."""
+    graph = graph_of(("a", "b", "q1"), ("b", "c", "q2"), ("a", "y", "q3"), ("y", "z", "q4"), ("z", "c", "q5"))
+    graph.nodes["b"]["relays"] = False
+
+    assert shortest(graph, "a", "c").nodes == ("a", "y", "z", "c")
+    assert shortest(graph, "a", "b").nodes == ("a", "b")
+    assert shortest(graph, "b", "c").nodes == ("b", "c")
+    graph.remove_edge("y", "z")
+    assert shortest(graph, "a", "c") is None
+
+
 def test_no_way_is_none():
     """Also for a node that nobody knows."""
     graph = graph_of(("a", "b", "q1"), ("c", "d", "q2"))
