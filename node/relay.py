@@ -87,12 +87,14 @@ class Relay:
         }  # fmt: skip
         if mode.cipher is None:
             (pad,) = self._take(ranges[:1], request)
+            self._performance.consumed(session.link, 8 * len(pad))
             new = Secret(os.urandom(len(pad)))
             body = first | {"sealed": _encode(otp(new, pad)), "keys": keys}
             self._send(session.path[1], f"/qkd/v1/relay/{request}", body, hops=session.hops)
             pad.wipe()
             return cut(new, key_bytes)
         shared, new = self._take(ranges[0].split(mode.shared_bytes(key_bytes, len(key_ids))), request)
+        self._performance.consumed(session.link, 8 * (len(shared) + len(new)))
         first |= {"sealed": None, "keys": None}
         self._send(session.path[1], f"/qkd/v1/relay/{request}", first, hops=session.hops)
         if mode.cipher == AES_CCM:
