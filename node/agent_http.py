@@ -73,7 +73,7 @@ def make_app(
         return Response(metrics.page(), content_type=CONTENT_TYPE)
 
     @app.get("/qkd/v1/status")
-    @allow(Role.OPERATOR, Role.CONTROLLER)
+    @allow(Role.OPERATOR)
     def status() -> dict[str, Any]:
         held = [
             {"qc": h.qc, "slot": h.slot, "stored_bytes": h.stored, "generated_bytes": h.generated,

@@ -1,4 +1,4 @@
-"""What an application may take of its keys: no more than the app_qos/max_bandwidth that it was configured with. PURE.
+"""What an application may take of its keys: no more than the app_qos/max_bandwidth that it was configured with.
 
 GS QKD 015 has the key store answer with an error when an application goes over its maximum, and leaves open over what
 time. Here a request is refused as long as what was given before is more than the maximum allows until now, so that the

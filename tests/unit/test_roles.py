@@ -48,7 +48,7 @@ EXPECTED = {
         "GET /qkd/v1/virtual_links/<link_id>/route": {NODE},
         "POST /qkd/v1/relay/<request_id>": {NODE},
         "POST /qkd/v1/relay/<request_id>/keys": {NODE},
-        "GET /qkd/v1/status": {OPERATOR, CONTROLLER},
+        "GET /qkd/v1/status": {OPERATOR},
         "GET /metrics": {OPERATOR},
     },
     "controller": {

@@ -25,6 +25,7 @@ from tests.service.gs015.client import N, Restconf
 from tests.service.gs015.conftest import LINKS, Network, wait_until
 
 SEED = 15
+_CLOSING_S = 10.0
 
 
 class Recorder:
@@ -32,6 +33,7 @@ class Recorder:
 
     def __init__(self, network: Network, node: str) -> None:
         self._directions: list[bytearray] = []
+        self._sides: list[asyncio.StreamWriter] = []
         self._server = network.issue(Role.NODE, node).server_context()
         self._client = network.issue(Role.CONTROLLER, "ctl").client_context()
         self._to = Identity(Role.NODE, node)
@@ -62,9 +64,12 @@ class Recorder:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0.05)  # asyncio closes the sockets in the loop's next turns
+        # asyncio closes sockets in the loop's next turns.
+        closing = asyncio.gather(*(side.wait_closed() for side in self._sides), return_exceptions=True)
+        await asyncio.wait_for(closing, _CLOSING_S)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._sides.append(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection(
                 LOOPBACK, self._agent, ssl=self._client, server_hostname=self._to.dns
@@ -72,6 +77,7 @@ class Recorder:
         except OSError:
             writer.close()
             return
+        self._sides.append(far_writer)
         pumps = [asyncio.ensure_future(p) for p in (self._pump(reader, far_writer), self._pump(far_reader, writer))]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
