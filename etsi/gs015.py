@@ -221,6 +221,11 @@ def date_and_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def seconds(text: str) -> float:
+    """A wall clock's seconds from what the model writes, which has been checked."""
+    return datetime.fromisoformat(text).timestamp()
+
+
 def decimal3(value: float) -> str:
     """A number as the model's decimal64 with three fraction digits."""
     return f"{value:.3f}"

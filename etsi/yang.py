@@ -96,7 +96,7 @@ def _decimal3(value: Any) -> str:
 def _date_and_time(value: Any) -> str:
     if not isinstance(value, str) or not _DATE_AND_TIME.fullmatch(value):
         raise ValueError(value)
-    datetime.fromisoformat(value[:19])
+    datetime.fromisoformat(value)
     return value
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -227,6 +228,7 @@ class Agent:
         self._quietly(self._report_slot)
         self._quietly(self._report_changes)
         self._quietly(self._end_idle)
+        self._quietly(self._end_expired)
 
     def _quietly(self, step: Callable[..., None], *arguments: object) -> bool:
         """Whether `step` worked. What is away now may be back later; a bug must not end the thread in silence."""
@@ -246,6 +248,17 @@ class Agent:
         for session in ended:
             self._parts.journal.event("session_idle", ksid=session.ksid)
         self._tell_end(*(session.ksid for session in ended))
+
+    def _end_expired(self) -> None:
+        """Applications whose expiration_time has come are over; INTERNAL ones last as long as their link."""
+        now = time.time()
+        for app in apps(self._parts.datastore.tree):
+            if app.get("app_type") == gs015.INTERNAL or "expiration_time" not in app:
+                continue
+            if gs015.seconds(app["expiration_time"]) <= now:
+                self._parts.journal.event("session_expired", ksid=app["app_id"])
+                self._parts.sessions.remove(app["app_id"])
+                self._tell_end(app["app_id"])
 
     def _register_qcs(self) -> None:
         for neighbour in self._parts.config.qcs:

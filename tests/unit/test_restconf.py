@@ -262,6 +262,12 @@ Q = "etsi-qkd-sdn-node:qkd_link"
          "unknown-element"),
         ("PATCH", f"{N}/qkd_links/qkd_link={LINK}", {Q: [{"qkdl_id": LINK, "virt_bandwidth": -1}]}, 400,
          "invalid-value"),
+        ("POST", f"{N}/qkd_applications",
+         {"etsi-qkd-sdn-node:qkd_app": [{"app_id": APP, "expiration_time": "2026-11-24T00:00:00"}]}, 400,
+         "invalid-value"),
+        ("POST", f"{N}/qkd_applications",
+         {"etsi-qkd-sdn-node:qkd_app": [{"app_id": APP, "expiration_time": "2026-11-24T00:00:00+99:00"}]}, 400,
+         "invalid-value"),
         ("DELETE", f"{N}/qkd_links/qkd_link={OTHER}", None, 404, "invalid-value"),
         ("DELETE", f"{N}/qkd_links/qkd_link", None, 405, "operation-not-supported"),
         ("DELETE", f"{N}/qkd_links/qkd_link={LINK}/qkdl_id", None, 405, "operation-not-supported"),
@@ -275,6 +281,16 @@ def test_edit_that_is_not_allowed_is_refused_by_name(method, path, body, status,
 
     assert (status_of(refusal), refusal.tag) == (status, tag)
     assert refusal.message
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1970-01-01T00:01:00Z", 60.0), ("1970-01-01T02:00:00.25+02:00", 0.25),
+     ("1970-01-01T00:00:00.123456789Z", 0.123456)],
+)  # fmt: skip
+def test_date_and_time_is_read_with_zone_and_fraction(text, seconds):
+    """As RFC 3339 has it."""
+    assert gs015.seconds(gs015.DATE_AND_TIME.read(text)) == pytest.approx(seconds)
 
 
 def test_refusal_names_the_member():

@@ -113,8 +113,8 @@ def over_b(network: Network) -> Iterator[tuple[str, str]]:
     configure(network, app, key, at="a", remote="c", ksid=ksid)
     yield ksid, key
     for node, client in network.foreign.items():
-        client.call("DELETE", f"{N}/qkd_applications/qkd_app={ksid}")
-        assert client.call("DELETE", f"{N}/qkd_links/qkd_link={key}").status == 204, node
+        for place in (f"qkd_applications/qkd_app={ksid}", f"qkd_links/qkd_link={key}"):
+            assert client.call("DELETE", f"{N}/{place}").status in (204, 404), node
 
 
 def put(network: Network, node: str, place: str, value: Any) -> None:
@@ -176,6 +176,20 @@ def test_application_that_goes_over_its_maximum_bandwidth_gets_an_error(network:
 
     network.foreign["a"].call("DELETE", f"{N}/{place}/app_qos/max_bandwidth")
     assert network.enc_keys("alice", "carol").ok
+
+
+def test_application_ends_at_its_expiration_time(network: Network, over_b, followed):
+    """Not before; its node tells of the end."""
+    ksid = over_b[0]
+    place = f"qkd_applications/qkd_app={ksid}"
+    put(network, "a", f"{place}/expiration_time", value="2999-01-01T00:00:00Z")
+    wait_until(lambda: network.enc_keys("alice", "carol").ok)
+
+    put(network, "a", f"{place}/expiration_time", value="2026-01-01T00:00:00.5+01:00")
+
+    ended = followed["a"].wait_for("sdqkdn_application_disconnected")
+    assert ended == {"qkd_application": {"app_id": ksid}}
+    assert network.foreign["a"].call("GET", f"{N}/{place}").status == 404
 
 
 def test_statistics_are_shown_as_the_capabilities_say(network: Network, over_b):
