@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
