@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from testbed.errors import UserError
-from testbed.experiments import fig7, fig8, figures, latency, report, sweep, table1
+from testbed.experiments import fig7, fig8, figures, latency, outcome, report, sweep, table1
 from testbed.experiments.execute import Interrupted, execute
 from testbed.experiments.experiment import Experiment, Seen, Settings
 from testbed.experiments.results import Results
@@ -28,7 +30,6 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 }
 # What `all` stands for: the paper's, and the one on delays.
 _ALL = (table1.NAME, fig7.NAME, fig8.NAME, latency.NAME)
-_EVENTS = ("time", "event", "ksid", "hops", "source", "duration_ms", "total_ms", "cause")
 _LEAST_REPEATS = 2
 _QUICK_SPEED = 5
 _MOST_SPEED = 15
@@ -111,11 +112,12 @@ def _write(
 ) -> None:
     """Everything that is made of the outcomes; UserError if they are too few for error bars."""
     try:
-        facts = documents[0] if documents else {}
+        versions = [document["versions"] for document in documents]
         results = Results(
             experiment=experiment.name, title=experiment.title, quick=settings.quick,
             rows=experiment.rows([Seen(d) for d in documents], settings), seed=settings.seed,
-            shaper=facts.get("shaper", ""), datapath=facts.get("datapath", ""), versions=facts.get("versions", {}),
+            shaper=_all(d["shaper"] for d in documents), datapath=_all(d["datapath"] for d in documents),
+            versions={name: _all(v[name] for v in versions if name in v) for name in dict.fromkeys(chain(*versions))},
             settings=described, failed=failed,
         )  # fmt: skip
     except ValueError as error:
@@ -127,16 +129,23 @@ def _write(
     report.keep(results, experiment, out)
 
 
+def _all(facts: Iterable[str]) -> str:
+    """One, as a rule; a series that went on after an upgrade, or elsewhere, has several."""
+    return " and ".join(dict.fromkeys(facts))
+
+
 def _write_events(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
     """Every event that figures were made of, a line each."""
     names = list(dict.fromkeys(name for document in documents for name in document["labels"]))
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["repeat", *names, *_EVENTS])
+        writer.writerow(["repeat", *names, *outcome.FACTS])
         for document in documents:
             labels = [document["labels"].get(name, "") for name in names]
             for event in document["events"]:
-                writer.writerow([document["repeat"], *labels, *(event.get(name, "") for name in _EVENTS)])
+                facts = [event.get(name, "") for name in outcome.FACTS]
+                facts = [json.dumps(fact) if isinstance(fact, list) else fact for fact in facts]
+                writer.writerow([document["repeat"], *labels, *facts])
 
 
 def _describe(runs: Sequence[Run]) -> list[dict[str, Any]]:

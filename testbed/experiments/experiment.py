@@ -58,6 +58,10 @@ class Settings:
         applications = min(fast.applications, quick.applications)
         return replace(fast, applications=applications, length_s=length_s, gap_s=fast.gap_s.divided(quick.rush))
 
+    def slots(self, ttl_slots: int) -> int:
+        """As many as are as long against the load's times at this speed."""
+        return max(1, round(ttl_slots / self.speed))
+
     def qc_rate(self) -> tuple[int, int] | None:
         """Of every QC, bytes a slot; None as the topology says."""
         if self.speed == 1:
@@ -68,8 +72,8 @@ class Settings:
 
     @property
     def ttl_slots(self) -> int:
-        """As long against the load's times at any speed."""
-        return max(1, round(TTL_SLOTS / self.speed))
+        """The usual TTL, at speed."""
+        return self.slots(TTL_SLOTS)
 
     def parameters(self, mode: str, admission: str = "none") -> dict[str, Any]:
         """Of the controller."""

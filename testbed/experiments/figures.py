@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
 _MARKERS = "osD^vP*X"
 _DPI = 150
+# That surely find room at size "x-small".
+_CHARACTERS_AN_INCH = 13
 
 
 def bars(
@@ -138,6 +141,8 @@ def _finish(figure: Figure, all_axes: Sequence[Axes], results: Results) -> None:
     speed = results.settings.get("speed", 1)
     times = f"times divided by {speed}; " if speed != 1 else ""
     below = f"{quick}{times}{results.error_bars}; seed {results.seed}; links shaped by {results.shaper}{failed}"
+    # Wrapped by hand: figures that lay themselves out clip what is too long.
+    below = "\n".join(textwrap.wrap(below, int(_CHARACTERS_AN_INCH * figure.get_figwidth())))
     figure.suptitle(results.title)
     figure.supxlabel(below, fontsize="x-small", color="#a00000" if results.quick or results.failed else "black")
 
@@ -161,5 +166,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-

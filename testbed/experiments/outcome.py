@@ -11,6 +11,7 @@ from typing import Any
 from testbed.measure import Event
 
 # What is kept of a phase's events: nothing that a figure does not need.
+_ALWAYS = ("time", "mono", "who", "event")
 _KEPT = {
     "session_requested": ("master_sae", "slave_sae"),
     "session_open": ("master_sae", "slave_sae", "ksid", "hops", "path", "ask_connection_ms", "total_ms"),
@@ -24,6 +25,8 @@ _KEPT = {
     "key": ("ksid", "side"),
     "key_error": ("ksid", "side", "cause"),
 }
+# All that an event may have of it.
+FACTS = tuple(dict.fromkeys((*_ALWAYS, *(name for names in _KEPT.values() for name in names))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,11 @@ class Initialisation:
 @dataclass(frozen=True, slots=True)
 class Load:
     """What became of a load: numbers of sessions offered, refused, failed otherwise, and of those with a key error;
-    of requests for keys, and of those that failed."""
+    of requests for keys, and of those that failed.
+
+    Each share is given as its cases: 100 for each that is meant, 0 for each of the others. Their mean is the share in
+    percent, their number what it is a share of; there are none where nothing was tried.
+    """
 
     offered: int
     refused: int
@@ -65,25 +72,30 @@ class Load:
     failed_requests: int
 
     @property
-    def refused_percent(self) -> float:
-        """Of the sessions offered."""
-        return _percent(self.refused, self.offered)
+    def refusals(self) -> list[float]:
+        """Among the sessions offered."""
+        return _cases(self.refused, self.offered)
 
     @property
-    def with_errors_percent(self) -> float:
-        """Of the sessions offered, as the paper counts: its shares are whole numbers out of 5 times 52."""
-        return _percent(self.with_errors, self.offered)
+    def failures(self) -> list[float]:
+        """Among the sessions offered: those that did not come to be, and not because they were refused."""
+        return _cases(self.failed, self.offered)
 
     @property
-    def failed_requests_percent(self) -> float:
-        """Of the requests for keys."""
-        return _percent(self.failed_requests, self.requests)
+    def connections_with_errors(self) -> list[float]:
+        """Among the sessions offered, as the paper counts: its shares are whole numbers out of 5 times 52."""
+        return _cases(self.with_errors, self.offered)
+
+    @property
+    def requests_without_key(self) -> list[float]:
+        """Among the requests for keys."""
+        return _cases(self.failed_requests, self.requests)
 
 
 def kept(events: Iterable[Event], began: float, ended: float) -> list[dict[str, Any]]:
     """Those events between two times of the wall clock that figures are made of, cut to the facts that they need."""
     return [
-        {name: event[name] for name in ("time", "mono", "who", "event", *_KEPT[event["event"]]) if name in event}
+        {name: event[name] for name in (*_ALWAYS, *_KEPT[event["event"]]) if name in event}
         for event in events
         if event["event"] in _KEPT and began <= float(event["time"]) <= ended
     ]
@@ -160,5 +172,5 @@ def _pair(event: Mapping[str, Any]) -> tuple[str, str]:
     return str(event["master_sae"]), str(event["slave_sae"])
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100 * part / whole if whole else 0.0
+def _cases(part: int, whole: int) -> list[float]:
+    return [100.0] * part + [0.0] * (whole - part)

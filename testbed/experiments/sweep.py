@@ -23,9 +23,9 @@ MEASURES: dict[str, tuple[str, Callable[[Seen], Sequence[float]]]] = {
     "delivery, one hop": ("ms", lambda one: [d.ms for d in one.deliveries if d.hops == 1]),
     "delivery, several hops": ("ms", lambda one: [d.ms for d in one.deliveries if d.hops > 1]),
     "initialisation": ("ms", lambda one: [i.t4 for i in one.initialisations]),
-    "applications refused": ("%", lambda one: [one.load.refused_percent]),
-    "connections with an error": ("%", lambda one: [one.load.with_errors_percent]),
-    "key requests failed": ("%", lambda one: [one.load.failed_requests_percent]),
+    "applications refused": ("%", lambda one: one.load.refusals),
+    "connections with an error": ("%", lambda one: one.load.connections_with_errors),
+    "key requests failed": ("%", lambda one: one.load.requests_without_key),
 }
 _QUICK = Quick(applications=26, cut_s=4.0)
 _MOST_POINTS = 500
@@ -135,6 +135,10 @@ def _point(settings: Settings, values: Mapping[str, str]) -> Point:
         except UserError as error:
             raise UserError(f"--over {name}={text}: {error}") from None
     load = settings.load("paper", _QUICK, lambda _: workload)
+    if "ttl" in values:
+        parameters["ttl_slots"] = settings.slots(parameters["ttl_slots"])
+    if "qc-rate" in values:
+        network["qc-rate"] = tuple(settings.speed * rate for rate in network["qc-rate"])
     return Point(values, parameters, load, network["delay"], network["qc-rate"])
 
 

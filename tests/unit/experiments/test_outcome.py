@@ -49,11 +49,12 @@ def test_load_counts_sessions_and_requests_of_masters():
 
     assert (found.offered, found.refused, found.failed) == (2, 1, 0)
     assert (found.with_errors, found.requests, found.failed_requests) == (1, 3, 2)
-    assert (found.refused_percent, found.with_errors_percent) == (50, 50)
+    assert sorted(found.refusals) == sorted(found.connections_with_errors) == [0, 100]
+    assert sorted(found.requests_without_key) == [0, 100, 100]
 
 
 def test_nothing_offered_has_no_shares():
-    assert outcome.load([]).refused_percent == 0
+    assert outcome.load([]).refusals == outcome.load([]).requests_without_key == []
 
 
 def test_only_events_of_the_phase_are_kept_and_only_what_figures_need():

@@ -7,6 +7,7 @@ import io
 import json
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from testbed.experiments import figures
 from testbed.experiments.estimate import Estimate, estimate
@@ -66,7 +67,7 @@ def test_json_holds_all_of_it():
 
 
 def texts(figure):
-    return " ".join(t.get_text() for t in figure.findobj(lambda o: hasattr(o, "get_text")))
+    return " ".join(" ".join(t.get_text().split()) for t in figure.findobj(lambda o: hasattr(o, "get_text")))
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,20 @@ def test_figure_says_seed_shaper_bars_and_that_a_quick_look_is_one(draw, tmp_pat
     files = figures.save(usual, tmp_path / "figure")
     assert [f.suffix for f in files] == [".png", ".svg"]
     assert all(f.stat().st_size > 5000 for f in files)
+
+
+@pytest.mark.parametrize("groups", [("hops",), ("mode", "hops")])
+def test_the_line_below_a_figure_lies_within_it(groups):
+    """Its beginning says that a look is quick, its end what shaped the links."""
+    long = {"quick": True, "failed": [{"phase": "p"}] * 12, "settings": {"speed": 5}}
+    figure = figures.bars(Results(**GOOD | long), groups=groups, series=(), unit="ms")
+    FigureCanvasAgg(figure).draw()
+    (line,) = [t for t in figure.texts if "QUICK LOOK" in t.get_text()]
+    box = line.get_window_extent()
+
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= box.y0
+    assert "failed phases left out" in " ".join(line.get_text().split())
 
 
 def test_bars_show_medians_intervals_and_the_papers_value():

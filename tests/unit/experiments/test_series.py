@@ -141,6 +141,14 @@ def test_values_swept_over_are_those_before_a_load_is_made_faster():
     assert point.workload.gap_s.mean == pytest.approx(0.4)
 
 
+def test_a_sweep_at_speed_scales_ttl_and_rates_with_the_load():
+    """So that a quick look at 33-47 bytes a slot is one at that, and not at a fifth of it."""
+    point, *_ = sweep.points(replace(SETTINGS, speed=5, over={"qc-rate": ["33-47"], "ttl": ["30"]}))
+
+    assert point.qc_rate == (165, 235)
+    assert point.parameters["ttl_slots"] == 6
+
+
 def test_speed_leaves_the_load_as_it_is_against_the_qcs():
     fast = replace(SETTINGS, speed=5)
 

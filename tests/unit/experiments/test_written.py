@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from testbed.experiments import command, report
+from testbed.experiments import command, fig8, report
+from testbed.experiments.outcome import initialisations
 from tests.unit.experiments.test_series import SETTINGS
 
 QUICK = replace(SETTINGS, quick=True, speed=5, repeats=2)
@@ -72,15 +73,25 @@ def test_every_experiment_writes_tables_figures_and_its_part_of_the_report(name,
     assert page.count("<svg") == 1
 
 
+def written(name, out, change=lambda document: document):
+    """What an experiment writes into `out`, of documents that are changed first."""
+    settings, experiment = QUICK, command.EXPERIMENTS[name]
+    documents = [change(json.loads(json.dumps(shown(r, p)))) for r in experiment.runs(settings) for p in r.phases]
+    command._write(experiment, settings, settings.to_json(), documents, failed=[], out=out)
+    return experiment, documents
+
+
+def found_rows(name, change=lambda event: event):
+    """The rows of a quick look whose events are changed first, or left out."""
+    settings, experiment = SWEEP if name == "sweep" else QUICK, command.EXPERIMENTS[name]
+    documents = [shown(run, p) for run in experiment.runs(settings) for p in run.phases]
+    for document in documents:
+        document["events"] = [e for e in map(change, document["events"]) if e is not None]
+    return experiment.rows([command.Seen(d) for d in documents], settings)
+
+
 def rows_of(name, measure, **labels):
-    settings = SWEEP if name == "sweep" else QUICK
-    experiment = command.EXPERIMENTS[name]
-    seen = [command.Seen(shown(run, p)) for run in experiment.runs(settings) for p in run.phases]
-    return [
-        row.estimate
-        for row in experiment.rows(seen, settings)
-        if row.measure == measure and labels.items() <= row.labels.items()
-    ]
+    return [row.estimate for row in found_rows(name) if row.measure == measure and labels.items() <= row.labels.items()]
 
 
 def test_table_1_has_the_means_of_its_repeats():
@@ -108,3 +119,73 @@ def test_figure_8_counts_shares_of_sessions_and_of_requests():
 
     assert connections.median == 50
     assert requests.median == pytest.approx(100 / 3)
+
+
+def test_figure_8_counts_the_sessions_and_requests_behind_its_shares():
+    """Two repeats of two sessions, three requests each."""
+    samples = {row.measure: row.samples for row in found_rows("fig8") if row.labels["scenario"] == "BASIC"}
+
+    assert samples == {"applications refused": 4, "connections with an error": 4, "key requests failed": 6}
+
+
+def test_a_share_of_no_requests_is_none():
+    """It is not 0 %: nothing was tried."""
+    rows = found_rows("fig8", change=lambda event: None if event["event"] in ("key", "key_error") else event)
+
+    assert "key requests failed" not in {row.measure for row in rows}
+
+
+def test_sessions_that_failed_without_a_refusal_are_not_passed_over():
+    def change(event):
+        refused = event["event"] == "session_open" and event["ksid"] == "k1"
+        return {**event, "event": "session_failed"} if refused else event
+
+    (row,) = [
+        row for row in found_rows("fig8", change=change)
+        if row.measure == fig8.FAILED and row.labels["scenario"] == "BASIC"
+    ]  # fmt: skip
+    assert row.estimate.median == 50
+    assert not [row for row in found_rows("fig8") if row.measure == fig8.FAILED]
+
+
+def test_a_quick_figure_8_says_what_else_it_changes(tmp_path):
+    """It rushes and cuts the sessions, and leaves two scenarios out."""
+    _, documents = written("fig8", tmp_path)
+    remarks = " ".join(json.loads((tmp_path / "results.json").read_text())["remarks"])
+
+    assert len({d["labels"]["scenario"] for d in documents}) == 4
+    assert "arrive twice as fast" in remarks
+    assert "BASIC+RESERVE and OTP+REJ are left out" in remarks
+
+
+def test_all_scenarios_are_in_a_figure_8_to_rely_on():
+    scenarios = {phase.labels["scenario"] for run in command.EXPERIMENTS["fig8"].runs(SETTINGS) for phase in run.phases}
+
+    assert scenarios == {"BASIC", "QKP", "BASIC+REJ", "QKP+REJ", "BASIC+RESERVE", "OTP+REJ"}
+
+
+def test_events_hold_what_figures_are_made_of(tmp_path):
+    """Table I can be made anew from the lines of events.csv alone."""
+    written("table1", tmp_path)
+    with (tmp_path / "events.csv").open() as file:
+        events = [{k: v for k, v in line.items() if v} for line in csv.DictReader(file)]
+    for event in events:
+        if "path" in event:
+            event["path"] = json.loads(event["path"])
+    found = [i for n in "12" for i in initialisations([e for e in events if e["repeat"] == n])]
+
+    assert len(found) == 4
+    assert [(i.t1, round(i.t2, 3), i.t3, i.t4) for i in found] == [(8, 1, 5, 21)] * 2 + [(8, 1, 5, 22)] * 2
+
+
+def test_a_series_made_under_several_shapers_names_them_all(tmp_path):
+    """One that was interrupted may go on after an upgrade."""
+
+    def change(document):
+        other = {"shaper": "user space", "versions": {"python": "4"}}
+        return document | other if document["repeat"] == 2 else document
+
+    written("table1", tmp_path, change=change)
+    document = json.loads((tmp_path / "results.json").read_text())
+
+    assert (document["shaper"], document["versions"]) == ("netem and user space", {"python": "3 and 4"})
