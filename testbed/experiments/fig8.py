@@ -117,8 +117,8 @@ def remarks(results: Results) -> list[str]:
         *([_QUICK_REMARK] if results.quick else []),
         "The paper leaves open how applications arrive and end. Its authors' published software draws exponential gaps"
         " and exponential lengths of 60 s on average, cut at 120 s; the mean gap is a setting of that software which is"
-        " not published with its results. docs/experiments.md says how the gap used here was found and how close the"
-        " four scenarios come.",
+        " not published with its results. `--workload closest` is the load that comes closest to the paper's values, of"
+        " 640 that were tried; docs/experiments.md says how it was found, how close it comes, and what does not.",
         "The paper's text and figure disagree on what 25.4 %, 4.4 %, 1.9 % and 0.1 % are shares of. The consistent"
         " reading is 25.4 % of connections and 4.4 % of keys in BASIC, 1.9 % and 0.1 % in QKP. Its shares for the"
         " scenarios with rejection are not known here.",

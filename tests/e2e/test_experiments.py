@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from testbed.experiments import fig7, latency
+from testbed.experiments.experiment import Seen
 from tests.e2e.running import ROOT, command, finished, until
+from tests.unit.experiments.test_series import SETTINGS
 
 LATEST = ROOT / "runs" / "latest"
 # Times are before --quick divides them.
@@ -57,6 +60,11 @@ class Series:
 
 def document(out: Path, name: str) -> dict:
     return json.loads((out / name / "results.json").read_text())
+
+
+def real(out: Path, name: str) -> list[Seen]:
+    """What the phases of an experiment showed."""
+    return [Seen(json.loads(path.read_text())) for path in sorted((out / name / "raw").glob("repeat*.json"))]
 
 
 def kill_a_node(run: Path) -> bool:
@@ -111,6 +119,7 @@ def test_failed_run_is_reported_and_made_good_and_an_interrupted_series_goes_on(
     assert {row["labels"]["step"] for row in found["rows"]} == {"t1", "t2", "t3", "t4"}
     assert {row["samples"] for row in found["rows"]} == {18}
     assert {name: (out / "table1" / "raw" / name).read_bytes() for name in others} == others
+    check_floors(real(out, "table1"))
 
 
 def test_quick_figure_8_has_all_scenarios_measures_and_the_planner(tmp_path, tiny):
@@ -139,3 +148,19 @@ def test_quick_figure_8_has_all_scenarios_measures_and_the_planner(tmp_path, tin
     page = (out / "report.html").read_text()
     assert "<svg" in page
     assert "A quick look" in page
+    check_pools(real(out, "fig8"))
+
+
+def check_floors(phases: list[Seen]) -> None:
+    """Real runs have what latency needs: times of keys and sessions, and floors by the pings of the same run."""
+    rows = latency.rows(phases, SETTINGS)
+
+    assert {row.measure for row in rows} >= {"delivery", "floor of delivery", "floor of initialisation"}
+    assert all(row.estimate.low > 0 for row in rows)
+
+
+def check_pools(phases: list[Seen]) -> None:
+    """And what Figure 7 needs: in QKP refills and pool hits apart, and the mean over both."""
+    rows = fig7.rows([p for p in phases if p.labels["scenario"] == "QKP"], SETTINGS)
+
+    assert {row.labels["keys"] for row in rows} == {"all keys", "refill", "pool hit"}
