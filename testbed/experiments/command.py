@@ -8,6 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,29 @@ def main(arguments: Sequence[str], prepare: Callable[[], None]) -> int:
         found = load_workload(given.workload, _WORKLOADS)
         chosen = found.name
         workloads[chosen] = found
+    begun = [_begin(EXPERIMENTS[n], folder, given, workloads=workloads, chosen=chosen, over=over) for n in names]
+    if len(begun) > 1:
+        total_s = sum(seconds(run) for one in begun for run in map(one.store.missing, one.runs) if run.phases)
+        print(f"{len(begun)} experiments, about {_took(total_s)} to go", flush=True)
     started = time.monotonic()
-    status = 0
-    for name in names:
-        status = max(status, _make(EXPERIMENTS[name], folder, given, workloads=workloads, chosen=chosen, over=over))
+    status = max([_make(one) for one in begun])
     page = report.write(folder, list(EXPERIMENTS))
     print(f"\n{_took(time.monotonic() - started)}; figures, tables and what was run: {page}", flush=True)
     return status
 
 
-def _make(
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """An experiment that was begun, or goes on. `described`: what is done, as it is written down."""
+
+    experiment: Experiment
+    settings: Settings
+    runs: Sequence[Run]
+    described: Mapping[str, Any]
+    store: Store
+
+
+def _begin(
     experiment: Experiment,
     folder: Path,
     given: argparse.Namespace,
@@ -65,7 +79,8 @@ def _make(
     workloads: Mapping[str, Workload],
     chosen: str | None,
     over: Mapping[str, Sequence[str]],
-) -> int:
+) -> _Series:
+    """Before anything is run, so that what cannot be done is said at once; UserError."""
     out = folder / experiment.name
     if given.again:
         clear(out)
@@ -83,20 +98,25 @@ def _make(
     )
     runs = experiment.runs(settings)
     described = settings.to_json() | {"phases": _describe(runs)}
-    store = Store(out, {"experiment": experiment.name, **described})
+    return _Series(experiment, settings, runs, described, Store(out, {"experiment": experiment.name, **described}))
+
+
+def _make(one: _Series) -> int:
+    """Run what is missing of it, and write everything that is made of it; 0, or 1 if a phase failed."""
+    experiment, settings, out = one.experiment, one.settings, one.store.path
 
     def say(text: str) -> None:
         print(f"{experiment.name}: {text}", flush=True)
 
-    say(f"{experiment.title}; seed {seed}, {settings.repeats} repeats, {len(runs)} runs,"
-        f" {_took(sum(map(seconds, runs)))} in all")  # fmt: skip
+    say(f"{experiment.title}; seed {settings.seed}, {settings.repeats} repeats, {len(one.runs)} runs,"
+        f" {_took(sum(map(seconds, one.runs)))} in all")  # fmt: skip
     try:
-        execute(runs, settings.topology, store, _RUNS, say)
+        execute(one.runs, settings.topology, one.store, _RUNS, say)
     except Interrupted as interrupted:
         say("interrupted; the same command goes on from here")
         raise SystemExit(interrupted.status) from None
-    failed = store.failures()
-    _write(experiment, settings, described, list(store.outcomes(runs)), failed=failed, out=out)
+    failed = one.store.failures()
+    _write(experiment, settings, one.described, list(one.store.outcomes(one.runs)), failed=failed, out=out)
     say(f"results in {out}" + (f"; {len(failed)} PHASES FAILED and are left out" if failed else ""))
     return 1 if failed else 0
 

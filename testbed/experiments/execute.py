@@ -16,7 +16,7 @@ from testbed import audit, measure
 from testbed.emulation import Emulation
 from testbed.errors import UserError
 from testbed.experiments import outcome
-from testbed.experiments.series import Phase, Run, Store, seconds
+from testbed.experiments.series import Phase, Run, Store, remaining
 from testbed.floor import RoundTrips
 from testbed.isolation import run_isolated, undisturbed
 from testbed.offered_load import OfferedLoad, lasts_s
@@ -53,12 +53,12 @@ def execute(
     todo = [run for run in map(store.missing, runs) if run.phases]
     if len(todo) < len(runs):
         say(f"{len(runs) - len(todo)} of {len(runs)} runs are there already")
-    left_s = sum(map(seconds, todo))
+    started = time.monotonic()
     for number, run in enumerate(todo, start=1):
         what = ", ".join(" ".join(p.labels.values()) for p in run.phases)
+        left_s = remaining(todo[: number - 1], todo[number - 1 :], time.monotonic() - started)
         say(f"run {number} of {len(todo)}, repeat {run.repeat}: {what}; {_duration(left_s)} left")
         _one(run, topology, store, runs_folder, say)
-        left_s -= seconds(run)
 
 
 def _one(run: Run, topology: Topology, store: Store, runs_folder: Path, say: Callable[[str], None]) -> None:

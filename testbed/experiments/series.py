@@ -135,6 +135,12 @@ def seconds(run: Run) -> float:
     return NETWORK_S + sum(phase.settle_s + expected_s(phase.workload) for phase in run.phases)
 
 
+def remaining(done: Sequence[Run], todo: Sequence[Run], took_s: float) -> float:
+    """About how many seconds `todo` takes, where `done` took `took_s`: a slow machine is so to the end."""
+    expected = sum(map(seconds, done))
+    return sum(map(seconds, todo)) * (took_s / expected if expected else 1.0)
+
+
 def expected_s(workload: Workload) -> float:
     """About how long a workload lasts: all arrivals, and the longest of the last sessions."""
     longest = min(workload.length_s.at_most, 3 * workload.length_s.mean)

@@ -11,7 +11,7 @@ import pytest
 from testbed.errors import UserError
 from testbed.experiments import command, sweep
 from testbed.experiments.experiment import Seen, Settings, groups, over_repeats
-from testbed.experiments.series import Store, clear, seconds, seed_of
+from testbed.experiments.series import Store, clear, remaining, seconds, seed_of
 from testbed.topology import load as load_topology
 from testbed.workload import load as load_workload
 
@@ -58,6 +58,23 @@ def test_a_quick_look_takes_about_five_minutes_in_all():
         total += sum(map(seconds, runs(name, replace(SETTINGS, quick=True, speed=5, repeats=experiment.quick_repeats))))
 
     assert 150 < total < 360
+
+
+def test_time_that_remains_goes_by_the_runs_that_are_done():
+    first, second, third = runs("table1")
+
+    assert remaining([], [first, second], 0.0) == 2 * seconds(first)
+    assert remaining([first], [second, third], 3 * seconds(first)) == pytest.approx(6 * seconds(first))
+
+
+@pytest.mark.parametrize("options", [["--seed", "4"], ["--repeat", "4"]])
+def test_what_cannot_go_on_is_said_before_anything_is_run(options, tmp_path, monkeypatch):
+    """Not after the hours that other experiments take."""
+    monkeypatch.setattr(command, "execute", lambda *_: pytest.fail("something was run"))
+    Store(tmp_path / "latency", {"experiment": "latency", "seed": 3, "repeats": 3})
+
+    with pytest.raises(UserError, match="latency holds a series with other settings"):
+        command.main(["all", "--out", str(tmp_path), *options], lambda: None)
 
 
 def test_figure_8_is_five_runs_of_52_or_more():
