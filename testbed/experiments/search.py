@@ -64,7 +64,7 @@ def settings() -> list[Setting]:
 
 
 def shares(setting: Setting, topology: Topology, workload: Workload, seeds: range) -> dict[tuple[str, str], float]:
-    """Percent of all connections and of all requests of the loads of `seeds`, by scenario and measure, in the model."""
+    """In percent, by scenario and measure, the mean over the loads of `seeds`, in the model."""
     load = setting.of(workload)
     saes = make_plan(topology).saes
     found: dict[tuple[str, str], float] = {}
@@ -111,7 +111,7 @@ def _ranked(tried: list[Setting], seeds: range, pool: Executor) -> list[tuple[Se
 
 
 def _mean(measure: str, loads: list[Load]) -> float:
-    return statistics.fmean(case for load in loads for case in fig8.MEASURES[measure](load))
+    return statistics.fmean(statistics.fmean(fig8.MEASURES[measure](load)) for load in loads)
 
 
 if __name__ == "__main__":
