@@ -19,6 +19,7 @@ from controller.api import known_agents, make_app
 from controller.follower import Followers
 from controller.graph import Graph
 from controller.key_sessions import KeySessions
+from controller.mover import Mover
 from controller.store import Store
 from mtls.server import Server
 from telemetry.journal import Journal
@@ -43,13 +44,14 @@ def main(path: Path) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         openflow = _start_openflow(options.openflow)
-        graph = Graph()
+        graph = Graph(options.grace_s)
         agents = Agents(options.credentials)
         store = Store(options.directory / "controller.db")
         sessions = KeySessions(
             graph, agents, options.parameters, journal, store, half_open_timeout_s=options.half_open_timeout_s
         )
         followers = Followers(graph, agents, sessions, journal)
+        mover = Mover(graph, agents, sessions, journal, steady_s=options.steady_s)
         app = make_app(
             graph, sessions, followers, agents, store, switches=openflow.switches, framework=openflow.framework
         )
@@ -60,6 +62,7 @@ def main(path: Path) -> int:
         return 2
     for agent in known_agents(dict(options.agents), store):
         followers.follow(agent)
+    mover.start()
     journal.event("started", port=server.port)
     print("ready", flush=True)
     while not stop.wait(_WATCH_S):
@@ -68,6 +71,7 @@ def main(path: Path) -> int:
             # The framework only logs such a death; a controller without switches must not look alive.
             print(f"controller: the OpenFlow part died ({', '.join(dead)})", file=sys.stderr)
             return 1
+    mover.stop()
     followers.stop()
     agents.close()
     journal.event("stopped")

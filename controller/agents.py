@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from controller.configuration import application_path
 from etsi import gs015, gs015_testbed
 from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
@@ -98,6 +99,11 @@ class Agents:
             node = min(failed)
             raise AgentFailed(node, failed[node])
 
+    def put_application(self, agent: Agent, application: Mapping[str, Any]) -> None:
+        """Have an application be configured so and not otherwise; AgentFailed."""
+        place = f"{_DATA}/{gs015.NODE}/{application_path(application['app_id'])}"
+        self._done(agent, "PUT", place, {f"{gs015.MODULE}:qkd_app": [application]})
+
     def remove(self, resources: Mapping[Agent, Sequence[str]]) -> set[str]:
         """Delete resources below qkd_node, at all nodes at once; the names of nodes that did not say that it is done.
 
@@ -108,8 +114,12 @@ class Agents:
 
     def answer(self, agent: Agent, document: Mapping[str, Any]) -> None:
         """Say how a registration fares, as far as the agent can be reached; does not wait."""
+        self._pool.submit(self.tell, agent, document)
+
+    def tell(self, agent: Agent, document: Mapping[str, Any]) -> bool:
+        """Say how an application fares; whether the agent knows now."""
         path = f"{_OPERATIONS}/{gs015_testbed.APPLICATION_ANSWER}"
-        self._pool.submit(self._call, agent, "POST", path, {f"{gs015_testbed.MODULE}:input": document})
+        return not self._call(agent, "POST", path, {f"{gs015_testbed.MODULE}:input": document})
 
     def later(self, step: Any, *arguments: Any, **named: Any) -> Future[Any]:
         """Have `step` done by one of the threads."""
@@ -171,3 +181,15 @@ def refusal(
 def waiting(server: str, client: str, *, implicit: bool) -> dict[str, Any]:
     """The input of application_answer that says that the other side is awaited. PURE."""
     return {"server_app_id": server, "client_app_id": [client], "implicit": implicit, "state": "waiting"}
+
+
+def interrupted(server: str, client: str, *, implicit: bool, message: str, down: Sequence[str]) -> dict[str, Any]:
+    """The input of application_answer that says why an open association has no path; without a message, that it has.
+
+    PURE.
+    """
+    document = {"server_app_id": server, "client_app_id": [client], "implicit": implicit}
+    if not message:
+        return document | {"state": "resumed"}
+    fact = {"name": "down", "value": json.dumps(list(down))}
+    return document | {"state": "interrupted", "status": 503, "message": message, "fact": [fact]}

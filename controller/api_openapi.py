@@ -44,6 +44,7 @@ _SESSION = _object(
     mode=_TEXT, path=_or_null(_array(_TEXT)), qcs=_array(_TEXT),
     qos=_object(key_size_bits=_INTEGER, interval_s=_NUMBER),
     opened_at=_or_null(_NUMBER), implicit=_BOOLEAN, timings_ms={"type": "object", "additionalProperties": _NUMBER},
+    interruption=_or_null(_TEXT),
 )  # fmt: skip
 _REFUSAL = {
     "type": "object",

@@ -37,10 +37,12 @@ class ControllerConfig:
     parameters: Parameters = field(default_factory=Parameters)  # at the start
     agents: Mapping[str, str] = field(default_factory=dict)  # node -> URL; others can be added while it runs
     half_open_timeout_s: float = 30.0  # a session that only one side has registered is dropped after this
+    grace_s: float = 2.0  # a node or QC that has been down for so long is down for the sessions over it: they move
+    steady_s: float = 5.0  # and they come back to a shorter path when it has been up for so long
 
 
 _REQUIRED = ("name", "host", "port", "directory", "credentials", "openflow")
-_OPTIONAL = ("parameters", "agents", "half_open_timeout_s")
+_OPTIONAL = ("parameters", "agents", "half_open_timeout_s", "grace_s", "steady_s")
 
 
 def load(path: Path) -> ControllerConfig:
@@ -74,6 +76,8 @@ def parse(document: Any) -> ControllerConfig:
             for k, v in mapping(given.get("agents", {}), "agents").items()
         },
         half_open_timeout_s=number(given.get("half_open_timeout_s", 30.0), "half_open_timeout_s", low=0.1, high=3600),
+        grace_s=number(given.get("grace_s", 2.0), "grace_s", low=0.0, high=3600),
+        steady_s=number(given.get("steady_s", 5.0), "steady_s", low=0.1, high=3600),
     )
 
 

@@ -18,15 +18,20 @@ from etsi import gs015
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The path of a session: the qkdn_id of each node, the qkdl_id of each hop's physical link."""
+    """The path of a session: the qkdn_id of each node, the qkdl_id of each hop's physical link.
+
+    `number`: of its virtual link. A session that moves gets a new one, so that no node ever has half of the old way and
+    half of the new one in a link.
+    """
 
     nodes: Sequence[str]
     links: Sequence[str]
+    number: int = 0
 
 
-def virtual_link(ksid: str) -> str:
-    """The qkdl_id of the virtual link that a session goes over."""
-    return str(uuid.uuid5(uuid.UUID(ksid), "virtual link"))
+def virtual_link(ksid: str, number: int = 0) -> str:
+    """The qkdl_id of the virtual link of that number that a session goes over."""
+    return str(uuid.uuid5(uuid.UUID(ksid), f"virtual link {number}" if number else "virtual link"))
 
 
 def links(ksid: str, route: Route, bandwidth: int) -> list[dict[str, Any]]:
@@ -36,7 +41,7 @@ def links(ksid: str, route: Route, bandwidth: int) -> list[dict[str, Any]]:
     """
     if len(route.links) == 1:
         return [{} for _ in route.nodes]
-    key = virtual_link(ksid)
+    key = virtual_link(ksid, route.number)
     found = []
     for at, node in enumerate(route.nodes):
         link: dict[str, Any] = {
@@ -74,7 +79,7 @@ def application(ksid: str, pair: tuple[str, str], route: Route, *, at_master: bo
         "server_app_id": pair[0],
         "client_app_id": [pair[1]],
         "app_qos": {"min_bandwidth": rate},
-        "backing_qkdl_id": [route.links[0] if len(route.links) == 1 else virtual_link(ksid)],
+        "backing_qkdl_id": [route.links[0] if len(route.links) == 1 else virtual_link(ksid, route.number)],
         "local_qkdn_id": local,
         "remote_qkdn_id": remote,
     }
@@ -99,21 +104,46 @@ def without_application(document: Mapping[str, Any], ksid: str) -> dict[str, Any
     return rest | ({"qkd_applications": {"qkd_app": apps}} if apps else {})
 
 
-def resources(ksid: str, hops: int, *, end: bool) -> list[str]:
+def application_of(document: Mapping[str, Any], ksid: str) -> dict[str, Any] | None:
+    """The session's application in members of qkd_node, if it is there."""
+    apps = document.get("qkd_applications", {}).get("qkd_app", [])
+    return next((a for a in apps if a["app_id"] == ksid), None)
+
+
+def application_path(ksid: str) -> str:
+    """The resource of a session's application, below qkd_node."""
+    return f"qkd_applications/qkd_app={ksid}"
+
+
+def link_resources(ksid: str, number: int) -> list[str]:
+    """What a node has of that virtual link, as paths below qkd_node."""
+    # The link goes last: our own agents drop the INTERNAL application together with it.
+    key = virtual_link(ksid, number)
+    return [application_path(key), f"qkd_links/qkd_link={key}"]
+
+
+def resources(ksid: str, route: Route, *, end: bool) -> list[str]:
     """What a node of the path has of a session, as paths below qkd_node; `end`: whether an SAE is there."""
-    found = [f"qkd_applications/qkd_app={ksid}"] if end else []
-    if hops > 1:
-        # The link goes last: our own agents drop the INTERNAL application together with it.
-        key = virtual_link(ksid)
-        found += [f"qkd_applications/qkd_app={key}", f"qkd_links/qkd_link={key}"]
-    return found
+    found = [application_path(ksid)] if end else []
+    return found + (link_resources(ksid, route.number) if len(route.links) > 1 else [])
 
 
 def is_complete(node: Mapping[str, Any], documents: Mapping[str, Any]) -> bool:
-    """Whether the node has all links and applications that `documents` (members of qkd_node) name."""
+    """Whether the node has all links and applications that `documents` (members of qkd_node) name.
+
+    Applications of SAEs must be fed by the links named, too: those may be others since the session has moved.
+    """
     for outer, inner, key in (("qkd_links", "qkd_link", "qkdl_id"), ("qkd_applications", "qkd_app", "app_id")):
         there = {entry[key] for entry in node.get(outer, {}).get(inner, [])}
         wanted = {entry[key] for entry in documents.get(outer, {}).get(inner, [])}
         if not wanted <= there:
             return False
-    return True
+    feeds, wanted_feeds = _feeds(node), _feeds(documents)
+    return all(feeds.get(ksid) == backing for ksid, backing in wanted_feeds.items())
+
+
+def _feeds(document: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The links that feed each application of SAEs."""
+    apps = document.get("qkd_applications", {}).get("qkd_app", [])
+    ours = [a for a in apps if a.get("app_type", gs015.CLIENT) == gs015.CLIENT]
+    return {a["app_id"]: set(a.get("backing_qkdl_id", [])) for a in ours}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import collections
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -18,7 +19,7 @@ import networkx as nx
 
 from controller.admission import QcView
 from controller.agents import Agent
-from controller.paths import RELAYS
+from controller.paths import RELAYS, Path
 from etsi import gs015
 
 # What is kept of each QC: no TTL that makes sense for key material is longer.
@@ -82,6 +83,11 @@ class Link:
         order = ("ACTIVE", "PASSIVE", "PENDING", "OFF")
         return max(gs015.bare(self.end_a.status), gs015.bare(self.end_b.status), key=order.index)
 
+    @property
+    def live(self) -> bool:
+        """Whether keys can be expected of it: it generates, or it has never said that it does not."""
+        return self.enabled and self.status in ("ACTIVE", "PENDING")
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -107,14 +113,23 @@ class _Window:
 
 
 class Graph:
-    """All nodes and QCs."""
+    """All nodes and QCs.
 
-    def __init__(self) -> None:
+    For running sessions a node or QC is down when it has been for `grace_s`: a stumble moves nobody. `now` gives
+    seconds that only grow.
+    """
+
+    def __init__(self, grace_s: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
         # Reentrant: who chooses and admits holds it over several calls, so that nobody else does meanwhile.
         self.lock = threading.RLock()
         self._nodes: dict[str, Node] = {}
         self._windows: dict[str, dict[str, _Window]] = {}
         self._links: dict[str, Link] = {}
+        self._grace_s = grace_s
+        self._now = now
+        self._begun = now()
+        # Whether each node and QC is up, and since when.
+        self._up: dict[tuple[str, str], tuple[bool, float]] = {}
 
     def put(self, agent: Agent, document: Mapping[str, Any], names: Mapping[int, str], *, extended: bool) -> None:
         """Take over what a node shows; `names`: of QCs, by the number of their interface."""
@@ -128,7 +143,7 @@ class Graph:
             slot = old.slot if old is not None else 0
             relays = document.get("qkdn_capabilities", {}).get("key_relay_mode_enable", True)
             self._nodes[agent.name] = Node(agent, document["qkdn_id"], found, extended, slot=slot, relays=relays)
-            self._links = {link.qc: link for link in self._joined()}
+            self._take_note()
 
     def set_enabled(self, link_id: str, *, enabled: bool) -> None:
         """A link is wanted to generate at both ends, or to stop there."""
@@ -136,19 +151,20 @@ class Graph:
             for node in self._nodes.values():
                 if link_id in node.links:
                     node.links[link_id] = replace(node.links[link_id], enabled=enabled)
-            self._links = {link.qc: link for link in self._joined()}
+            self._take_note()
 
     def lost(self, name: str) -> None:
         """A node's agent cannot be reached for now."""
         with self.lock:
             if name in self._nodes:
                 self._nodes[name].reachable = False
+                self._take_note()
 
     def remove(self, name: str) -> None:
         """A node is no longer part of the network."""
         with self.lock:
             self._nodes.pop(name, None)
-            self._links = {link.qc: link for link in self._joined()}
+            self._take_note()
 
     def report(self, name: str, slot: int, reports: Iterable[Report], *, since: int | None = None) -> None:
         """Take in a node's figures of a slot, or of all slots behind `since` up to it."""
@@ -186,16 +202,56 @@ class Graph:
         with self.lock:
             return dict(sorted(self._links.items()))
 
-    def topology(self) -> nx.MultiGraph[str]:
-        """A new multigraph of what can be used now: nodes by name, edges keyed by QC."""
+    def topology(self, steady_s: float = 0.0) -> nx.MultiGraph[str]:
+        """A new multigraph of what can be used now, and could for `steady_s`: nodes by name, edges keyed by QC."""
         with self.lock:
             graph: nx.MultiGraph[str] = nx.MultiGraph()
-            graph.add_nodes_from(sorted(n for n, node in self._nodes.items() if node.reachable))
+            graph.add_nodes_from(sorted(n for n in self._nodes if self._is_up("node", n, steady_s)))
             for qc, link in sorted(self._links.items()):
-                if link.enabled and link.a in graph and link.b in graph:
+                usable = self._is_up("QC", qc, steady_s) if steady_s else not self._is_gone("QC", qc)
+                if link.enabled and usable and link.a in graph and link.b in graph:
                     graph.add_edge(link.a, link.b, key=qc)
             nx.set_node_attributes(graph, {n: self._nodes[n].relays for n in graph}, RELAYS)
             return graph
+
+    def lacking(self, path: Path) -> tuple[str, ...]:
+        """What of a path has been down for a while, such as "node b" or "QC a-b/1"."""
+        with self.lock:
+            nodes = {n for n in path.nodes if self._is_gone("node", n)}
+            # That the QCs of a node that is down are of no use goes without saying.
+            qcs = [
+                qc for at, qc in enumerate(path.qcs)
+                if not nodes & set(path.nodes[at : at + 2]) and self._is_gone("QC", qc)
+            ]  # fmt: skip
+            return (*(f"node {n}" for n in path.nodes if n in nodes), *(f"QC {qc}" for qc in qcs))
+
+    def down(self) -> tuple[str, ...]:
+        """All that no new session can use now."""
+        with self.lock:
+            graph = self.topology()
+            nodes = [n for n in sorted(self._nodes) if n not in graph]
+            used = {qc for _, _, qc in graph.edges(keys=True)}
+            qcs = [qc for qc, link in sorted(self._links.items()) if qc not in used and not set(nodes) & {*link.ends}]
+            return (*(f"node {n}" for n in nodes), *(f"QC {qc}" for qc in qcs))
+
+    def _take_note(self) -> None:
+        """Nodes or links have changed."""
+        self._links = {link.qc: link for link in self._joined()}
+        found = {("node", name): node.reachable for name, node in self._nodes.items()}
+        found |= {("QC", qc): link.live for qc, link in self._links.items()}
+        now = self._now()
+        unknown = (None, now)
+        self._up = {k: (up, since if was is up else now) for k, up in found.items()
+                    for was, since in [self._up.get(k, unknown)]}  # fmt: skip
+
+    def _is_up(self, kind: str, name: str, steady_s: float) -> bool:
+        up, since = self._up.get((kind, name), (False, self._begun))
+        return up and self._now() - since >= steady_s
+
+    def _is_gone(self, kind: str, name: str) -> bool:
+        """Whether it has been down for a while; what was never seen has been since we look."""
+        up, since = self._up.get((kind, name), (False, self._begun))
+        return not up and self._now() - since >= self._grace_s
 
     def views(self, qcs: Sequence[str], slots: int) -> list[QcView]:
         """How each of `qcs` fared over the last `slots` slots."""

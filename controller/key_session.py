@@ -32,7 +32,10 @@ class SessionError(Exception):
 class KeySession:
     """A key session; `nodes` holds the node of each side ("master", "slave") that has registered.
 
-    `implicit`: nobody registered it, a request for keys called for it.
+    `implicit`: nobody registered it, a request for keys called for it. `target`: the path to which it is moving.
+    `elsewhere`: numbers of virtual links that nodes may still have of it, though it does not go over them. `unsure`:
+    its ends that may not know what feeds it now. `down`: what its path lacks where there is no other; `interruption`
+    says it in words.
     """
 
     ksid: str
@@ -47,6 +50,12 @@ class KeySession:
     route: configuration.Route | None = None
     opened_at: float | None = None  # wall clock
     timings_ms: dict[str, float] = field(default_factory=dict)
+    target: Path | None = None
+    last_number: int = 0  # of its virtual links
+    elsewhere: dict[str, list[int]] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+    down: tuple[str, ...] = ()
+    interruption: str = ""
 
     @classmethod
     def stored(cls, document: Mapping[str, Any], since: float) -> KeySession:
@@ -56,8 +65,9 @@ class KeySession:
             document["ksid"], (document["master_sae"], document["slave_sae"]), qos_of(document["qos"]), since,
             nodes={"master": path.nodes[0], "slave": path.nodes[-1]}, implicit=document["implicit"],
             state=document["state"], mode=document["mode"], path=path,
-            route=configuration.Route(document["node_ids"], document["link_ids"]),
-            opened_at=document["opened_at"], timings_ms=document["timings_ms"],
+            route=configuration.Route(document["node_ids"], document["link_ids"], document["link_number"]),
+            opened_at=document["opened_at"], timings_ms=document["timings_ms"], last_number=document["last_number"],
+            elsewhere=document["elsewhere"],
         )  # fmt: skip
 
     @property
@@ -81,10 +91,29 @@ class KeySession:
         return parts
 
     def at_nodes(self) -> dict[str, list[str]]:
-        """The resources of the session at each node of its path, by name."""
-        path, _ = self._chosen()
+        """The resources of the session at each node that has some, or may have."""
+        path, route = self._chosen()
         ends = path.nodes[0], path.nodes[-1]
-        return {n: configuration.resources(self.ksid, len(path.qcs), end=n in ends) for n in path.nodes}
+        found = {n: configuration.resources(self.ksid, route, end=n in ends) for n in path.nodes}
+        for node in self.elsewhere:
+            found[node] = found.get(node, []) + self.leftovers(node)
+        return found
+
+    def leftovers(self, node: str) -> list[str]:
+        """The resources of virtual links that the session does not go over, and that node may still have."""
+        return [path for n in self.elsewhere.get(node, []) for path in configuration.link_resources(self.ksid, n)]
+
+    def left_behind(self, path: Path | None, number: int) -> None:
+        """The nodes of that path may have a virtual link of that number which is not the session's."""
+        if path is not None and len(path.qcs) > 1:
+            for node in path.nodes:
+                self.elsewhere[node] = [n for n in self.elsewhere.get(node, []) if n != number] + [number]
+
+    def tidied(self, node: str, number: int | None = None) -> None:
+        """That node has no link left over; or not the one of that number, because the session goes over it."""
+        left = [n for n in self.elsewhere.pop(node, []) if number not in (None, n)]
+        if left:
+            self.elsewhere[node] = left
 
     def _chosen(self) -> tuple[Path, configuration.Route]:
         assert self.path is not None and self.route is not None  # noqa: S101, PT018 - configured after the choice
@@ -97,10 +126,13 @@ class KeySession:
             "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "state": self.state,
             "mode": self.mode, "path": path, "qcs": [] if self.path is None else list(self.path.qcs),
             "qos": self.qos.to_json(), "opened_at": self.opened_at, "implicit": self.implicit,
-            "timings_ms": self.timings_ms,
+            "timings_ms": self.timings_ms, "interruption": self.interruption or None,
         }  # fmt: skip
 
     def to_store(self) -> dict[str, Any]:
         """The document that `stored` reads."""
         _, route = self._chosen()
-        return self.to_json() | {"node_ids": list(route.nodes), "link_ids": list(route.links)}
+        return self.to_json() | {
+            "node_ids": list(route.nodes), "link_ids": list(route.links), "link_number": route.number,
+            "last_number": self.last_number, "elsewhere": self.elsewhere,
+        }  # fmt: skip

@@ -26,7 +26,7 @@ from typing import Any
 
 from controller import configuration
 from controller.admission import ADMISSION_POLICIES, MODES, Demand, QcView, Refused
-from controller.agents import Agent, AgentFailed, Agents, refusal
+from controller.agents import Agent, AgentFailed, Agents, interrupted, refusal
 from controller.graph import Graph
 from controller.key_session import (
     CONFIGURING,
@@ -81,6 +81,7 @@ class KeySessions:
         self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_REFUSALS)
         # Sessions that are not open, by KSID, and what nodes may still have of them: resources by node.
         self._unsettled: dict[str, dict[str, list[str]]] = {}
+        self._moving: set[str] = set()
         self._recall()
 
     def on_settings(self, step: Callable[[], None]) -> None:
@@ -157,7 +158,7 @@ class KeySessions:
 
     def _tell_again(self, node: str, session: KeySession) -> None:
         try:
-            self._configure(session, [node])
+            self._configure_anew(session, node)
         except AgentFailed as error:
             failure = SessionError(503, str(error), cause="agent_unreachable", node=error.node)
             self._answer({node}, session.pair, failure, implicit=True)
@@ -201,6 +202,7 @@ class KeySessions:
             opening = session.state == CONFIGURING
             if not opening:
                 del self._book[session.place]
+                self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
         if node is None:
             self._end(session, by="operator")
         else:
@@ -217,7 +219,10 @@ class KeySessions:
         self._end(session, by=by)
 
     def _end(self, session: KeySession, *, by: str) -> None:
-        self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
+        with self._lock:
+            # A move under way is the last to write to its nodes.
+            self._lock.wait_for(lambda: session.ksid not in self._moving)
+            self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
         self._withdraw_from_nodes(session)
         self._journal.event("ksid_released", ksid=session.ksid, by=by)
 
@@ -263,10 +268,99 @@ class KeySessions:
         self._on_settings()
         return True
 
-    def views(self, qcs: Sequence[str]) -> list[QcView]:
-        """How each of `qcs` fared over the last TTL slots, and what is reserved there."""
+    def views(self, qcs: Sequence[str], besides: KeySession | None = None) -> list[QcView]:
+        """How each of `qcs` fared over the last TTL slots, and what is reserved there by others than `besides`."""
         views = self._graph.views(qcs, self.parameters.ttl_slots)
-        return [replace(view, reserved_per_slot=self._reserved_per_slot(view.qc)) for view in views]
+        return [replace(view, reserved_per_slot=self._reserved_per_slot(view.qc, besides)) for view in views]
+
+    def start_move(self, session: KeySession, path: Path) -> KeySession | None:
+        """The session as it will be on `path`, which is reserved for it; None if that cannot be. SessionError: refused.
+
+        Until `end_move` nobody else tells its nodes anything.
+        """
+        with self._graph.lock:
+            if not set(path.qcs) <= set(self._graph.links()):
+                return None
+            self._admit(session.qos, path, besides=session)
+            with self._lock:
+                if self._book.get(session.place) is not session or session.ksid in self._moving:
+                    return None
+                session.last_number += 1
+                session.left_behind(path, session.last_number)  # until it goes over it
+                session.target = path
+                self._store.put_session(session.ksid, session.to_store())
+                self._moving.add(session.ksid)
+            return replace(session, path=path, route=self._route(path, session.last_number))
+
+    def commit_move(self, session: KeySession, moved: KeySession) -> bool:
+        """From now on the session goes the new way, whatever its ends know; False if it is over."""
+        assert session.route is not None and moved.path is not None and moved.route is not None  # noqa: S101, PT018
+        with self._lock:
+            if self._book.get(session.place) is not session:
+                return False
+            session.left_behind(session.path, session.route.number)
+            for node in moved.path.nodes:
+                session.tidied(node, moved.route.number)
+            session.path, session.route = moved.path, moved.route
+            session.unsure = {moved.path.nodes[0], moved.path.nodes[-1]}
+            self._store.put_session(session.ksid, session.to_store())
+            return True
+
+    def end_move(self, session: KeySession) -> None:
+        """The move is over, however it went."""
+        with self._lock:
+            session.target = None
+            self._moving.discard(session.ksid)
+            self._lock.notify_all()
+
+    def add_links(self, moved: KeySession) -> None:
+        """Have all nodes of a path have the virtual link, though no application is fed by it yet; AgentFailed."""
+        path = moved.path
+        assert path is not None  # noqa: S101 - it has been chosen
+        ends = path.nodes[0], path.nodes[-1]
+        self._configure(moved, path.nodes, without_ksid_at=ends)
+
+    def tell_ends(self, session: KeySession) -> None:
+        """Tell the ends that are not sure, the slave's first, what feeds the session now; AgentFailed."""
+        for node in (session.nodes[SLAVE], session.nodes[MASTER]):
+            if node in session.unsure:
+                self._put_application(session, node)
+                session.unsure.discard(node)
+
+    def tidy(self, session: KeySession) -> None:
+        """Remove virtual links that the session does not go over, from nodes that can be reached."""
+        agents = self._agents_of(session.elsewhere)
+        failed = self._agents.remove({agent: session.leftovers(name) for name, agent in agents.items()})
+        self._tidied(session, set(agents) - failed)
+
+    def _tidied(self, session: KeySession, names: Iterable[str]) -> None:
+        with self._lock:
+            for name in names:
+                session.tidied(name)
+            if self._book.get(session.place) is session:
+                self._store.put_session(session.ksid, session.to_store())
+
+    def untidy(self, session: KeySession) -> bool:
+        """Whether nodes that can be reached have to be told something of a session that was moved."""
+        return bool(self._agents_of({*session.elsewhere, *session.unsure}))
+
+    def interrupt(self, session: KeySession, message: str, down: Sequence[str]) -> None:
+        """There is no path for an open session; or, without a message, there is one again. AgentFailed."""
+        if tuple(down) == session.down:
+            return
+        self._tell_interruption(session, message, down)
+        session.interruption, session.down = message, tuple(down)
+        if message:
+            self._journal.event("session_interrupted", ksid=session.ksid, message=message, down=list(down))
+        else:
+            self._journal.event("session_resumed", ksid=session.ksid)
+
+    def _tell_interruption(self, session: KeySession, message: str, down: Sequence[str]) -> None:
+        """Tell the master's node, which makes the keys, if it can be reached; AgentFailed."""
+        document = interrupted(*session.pair, implicit=session.implicit, message=message, down=down)
+        for name, node in self._graph.reachable([session.nodes[MASTER]]).items():
+            if node.extended and not self._agents.tell(node.agent, document):
+                raise AgentFailed(name, "it was not told of the session's interruption")
 
     def settle(self, node: str, document: Mapping[str, Any]) -> None:
         """A node came (again), configured as `document` (qkd_node) says: have it forget sessions that are no more.
@@ -286,10 +380,24 @@ class KeySessions:
                     self._unsettled.pop(ksid, None)
                     self._store.remove_session(ksid)
         for session in self.all():
-            if session.state == OPEN and session.path is not None and node in session.path.nodes:
-                wanted = session.to_nodes(self._bandwidth(session))[node]
-                if not configuration.is_complete(document, wanted):
-                    self._agents.configure({agents[node]: wanted})
+            if session.state == OPEN:
+                self._settle(session, node, agents[node], document)
+
+    def _settle(self, session: KeySession, node: str, agent: Agent, document: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._lock.wait_for(lambda: session.ksid not in self._moving)
+            path, left = session.path, session.leftovers(node)
+        if left:
+            if self._agents.remove({agent: left}):
+                raise AgentFailed(node, "a link that leads nowhere could not be removed")
+            self._tidied(session, [node])
+        if path is not None and node in path.nodes:
+            wanted = session.to_nodes(self._bandwidth(session))[node]
+            if not configuration.is_complete(document, wanted):
+                self._configure_anew(session, node)
+            session.unsure.discard(node)
+        if session.interruption and node == session.nodes[MASTER]:
+            self._tell_interruption(session, session.interruption, session.down)
 
     def all(self) -> list[KeySession]:
         """All sessions, the oldest first."""
@@ -323,7 +431,7 @@ class KeySessions:
             chosen = self._now()
             self._store.put_session(session.ksid, session.to_store())
             # The master's node is told of the path with the others, of the KSID alone when they know it.
-            self._configure(session, path.nodes, ksid_at_master=False)
+            self._configure(session, path.nodes, without_ksid_at=path.nodes[:1])
             informed = self._now()
             self._configure(session, path.nodes[:1])
         except AgentFailed as error:
@@ -354,17 +462,30 @@ class KeySessions:
             path=list(path.nodes), mode=session.mode, implicit=session.implicit, **session.timings_ms,
         )  # fmt: skip
 
-    def _configure(self, session: KeySession, names: Iterable[str], *, ksid_at_master: bool = True) -> None:
+    def _configure(self, session: KeySession, names: Iterable[str], *, without_ksid_at: Iterable[str] = ()) -> None:
         """Tell nodes of the path, all at once, what they are to have of the session; AgentFailed."""
         documents = session.to_nodes(self._bandwidth(session))
         agents = self._agents_of(names)
         missing = sorted(set(names) - set(agents))
         if missing:
             raise AgentFailed(missing[0], "it cannot be reached")
-        if not ksid_at_master:
-            master = session.nodes[MASTER]
-            documents[master] = configuration.without_application(documents[master], session.ksid)
+        for name in without_ksid_at:
+            documents[name] = configuration.without_application(documents[name], session.ksid)
         self._agents.configure({agent: documents[name] for name, agent in agents.items() if documents[name]})
+
+    def _configure_anew(self, session: KeySession, node: str) -> None:
+        """Tell a node that may have something else of the session what it is to have; AgentFailed."""
+        self._configure(session, [node], without_ksid_at=[node])
+        if node in session.nodes.values():
+            self._put_application(session, node)
+
+    def _put_application(self, session: KeySession, node: str) -> None:
+        agent = self._agents_of([node]).get(node)
+        if agent is None:
+            raise AgentFailed(node, "it cannot be reached")
+        wanted = configuration.application_of(session.to_nodes(self._bandwidth(session))[node], session.ksid)
+        assert wanted is not None  # noqa: S101 - it is an end
+        self._agents.put_application(agent, wanted)
 
     def _bandwidth(self, session: KeySession) -> int:
         """What the session needs of the links on its path, bit/s."""
@@ -384,34 +505,45 @@ class KeySessions:
                 raise SessionError(503, text, cause="unknown_node", node=unknown[0])
             path = PATH_POLICIES[parameters.path_policy](graph, session.nodes["master"], session.nodes["slave"])
             if path is None:
-                ends = f"{session.nodes['master']} and {session.nodes['slave']}"
-                raise SessionError(503, f"there is no path of QCs between {ends}", cause="no_path")
-            demand = self._demand(session.qos, path)
-            short = ADMISSION_POLICIES[parameters.admission](self.views(path.qcs), demand)
-            if isinstance(short, Refused):
-                raise SessionError(
-                    503,
-                    f"QC {short.qc} cannot carry the session: it needs {short.needed_bytes} bytes,"
-                    f" {short.available_bytes} are available",
-                    cause="refused", qc=short.qc, needed_bytes=short.needed_bytes,
-                    available_bytes=short.available_bytes,
-                )  # fmt: skip
-            nodes, links = self._graph.nodes(), self._graph.links()
-            session.route = configuration.Route(
-                [nodes[n].qkdn_id for n in path.nodes], [links[qc].link_id for qc in path.qcs]
-            )
+                text = f"there is no path of QCs between {session.nodes['master']} and {session.nodes['slave']}"
+                down = self._graph.down()
+                raise SessionError(503, text + (f"; down: {', '.join(down)}" if down else ""), cause="no_path")
+            self._admit(session.qos, path)
+            session.route = self._route(path)
             session.path, session.mode = path, parameters.mode
             return path
+
+    def _admit(self, qos: QoS, path: Path, besides: KeySession | None = None) -> None:
+        """SessionError if a QC of the path cannot carry a session of that QoS beside all others but `besides`."""
+        policy = ADMISSION_POLICIES[self.parameters.admission]
+        short = policy(self.views(path.qcs, besides), self._demand(qos, path))
+        if isinstance(short, Refused):
+            raise SessionError(
+                503,
+                f"QC {short.qc} cannot carry the session: it needs {short.needed_bytes} bytes,"
+                f" {short.available_bytes} are available",
+                cause="refused", qc=short.qc, needed_bytes=short.needed_bytes, available_bytes=short.available_bytes,
+            )  # fmt: skip
+
+    def _route(self, path: Path, number: int = 0) -> configuration.Route:
+        nodes, links = self._graph.nodes(), self._graph.links()
+        return configuration.Route(
+            [nodes[n].qkdn_id for n in path.nodes], [links[qc].link_id for qc in path.qcs], number
+        )
 
     def _demand(self, qos: QoS, path: Path) -> Demand:
         return Demand(qos, MODES[self.parameters.mode](len(path.qcs), self.parameters.keys_ahead))
 
-    def _reserved_per_slot(self, qc: str) -> float:
-        """What the sessions that hold a path have declared to need of that QC, in bytes a slot."""
+    def _reserved_per_slot(self, qc: str, besides: KeySession | None = None) -> float:
+        """What the sessions that hold a path have declared to need of that QC, in bytes a slot, but for `besides`.
+
+        A session that moves holds both ways.
+        """
+        held = ((s, next((p for p in (s.target, s.path) if p is not None and qc in p.qcs), None)) for s in self.all())
         return sum(
-            self._demand(s.qos, s.path).per_slot(s.path.qcs.index(qc))
-            for s in self.all()
-            if s.path is not None and qc in s.path.qcs
+            self._demand(session.qos, path).per_slot(path.qcs.index(qc))
+            for session, path in held
+            if path is not None and session is not besides
         )
 
     def _refuse(self, session: KeySession, error: SessionError) -> None:

@@ -87,7 +87,9 @@ _ANSWER = Container(
         "server_app_id": Leaf(URI),
         "client_app_id": LeafList(URI),
         "implicit": Leaf(BOOLEAN),
-        "state": Leaf(pattern("waiting|refused", "waiting or refused")),
+        "state": Leaf(
+            pattern("waiting|refused|interrupted|resumed", "waiting, refused, interrupted or resumed")
+        ),
         "status": Leaf(UINT32),
         "message": Leaf(STRING),
         "fact": List("name", {"name": Leaf(STRING), "value": Leaf(STRING)}),

@@ -47,6 +47,12 @@ class OverBandwidth(KeyFailure):
     cause = "over_bandwidth"
 
 
+class PathDown(KeyFailure):
+    """The controller says that the session's path is down and that there is no other; nothing was consumed."""
+
+    cause = "path_down"
+
+
 class RelayBroken(KeyFailure):
     """A node on the path could not be reached or refused; the material allocated for the key is lost."""
 

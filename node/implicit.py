@@ -16,7 +16,7 @@ from etsi.gs004 import QoS
 from mtls.call import Caller, Unreachable
 from mtls.identity import Identity, Role
 from mtls.serve import Problem
-from node.failures import NoSession, SessionRefused
+from node.failures import NoSession, PathDown, SessionRefused
 from node.registrations import Registrations
 from node.sessions import Association, Sessions
 
@@ -71,6 +71,13 @@ class ImplicitSessions:
         """The maximum bandwidth of that session, if it has one."""
         found = self._sessions.get(ksid)
         return None if found is None else found.max_bps
+
+    def check_path(self, master: str, slave: str) -> None:
+        """PathDown if the controller has no path for the pair's session now."""
+        problem = self._registrations.interruption(master, slave)
+        if problem is not None:
+            facts = {k: v for k, v in problem.details.items() if k != "cause"}
+            raise PathDown(problem.message, **facts)
 
     def end_idle(self, idle_s: float) -> list[Association]:
         """End implicit sessions that nobody has used for `idle_s` seconds; those that ended now."""

@@ -120,14 +120,19 @@ class Kme:
     def session(self, master: str, slave: str, size: int) -> Session:
         """The key session of the pair with its route, opened for keys of `size` bits if there is none.
 
-        Malformed, SessionRefused, RelayBroken.
+        Malformed, SessionRefused, RelayBroken, PathDown.
         """
         home = self._saes.get(slave)
         if home is None or slave == master:
             raise Malformed("slave_SAE_ID", "the ID of another SAE of this network", clause="5.2")
         if home == self.name:
             raise Malformed("slave_SAE_ID", "an SAE at another node: SAEs of one site need no QKD", clause="4")
-        return self._routes.of(self._sessions.session(master, slave, home, QoS(key_size_bits=size)))
+        found = self._sessions.session(master, slave, home, QoS(key_size_bits=size))
+        try:
+            return self._routes.of(found)
+        except RelayBroken:
+            self._sessions.check_path(master, slave)  # the controller may know more of it
+            raise
 
     def status(self, master: str, slave: str) -> Status:
         """What `master` can get for `slave` now, over the whole path (clause 6.1)."""
@@ -138,7 +143,9 @@ class Kme:
             [available.get(qc, 0) for qc in session.qcs], key_bytes, self._keys_ahead(parameters)
         )
         if parameters.strategy.ahead:  # what another mode left in the pool is not given out in this one
-            stored += self._pool.count((session.ksid, key_bytes), self._slot(session), parameters.ttl_slots)
+            stored += self._pool.count(
+                (session.ksid, key_bytes, session.qcs[0]), self._slot(session), parameters.ttl_slots
+            )
         return Status(
             source_KME_ID=self.name,
             target_KME_ID=self._saes[slave],
@@ -193,13 +200,13 @@ class Kme:
             source = "pool"
             # What was counted may expire before it is taken; that it does so again and again would be a bug.
             for _ in range(_TRIES):
-                place, slot = (session.ksid, request.key_bytes), self._slot(session)
+                place, slot = (session.ksid, request.key_bytes, session.qcs[0]), self._slot(session)
                 keys = self._pool.take(place, request.number, slot, parameters.ttl_slots)
                 if keys is not None:
                     return Delivery(keys, source)
                 missing = request.number - self._pool.count(place, slot, parameters.ttl_slots)
                 new = self._make_ahead(session, parameters, max(1, missing), request.key_bytes)
-                self._pool.put(place, new, session.qcs[0], self._slot(session))
+                self._pool.put(place, new, self._slot(session))
                 source = "refill"
         raise MaterialExpired("keys made ahead expire faster than they are made", qc=session.qcs[0], node=self.name)
 
@@ -237,6 +244,7 @@ class Kme:
 
     def _make(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         """`number` new keys, which the slave can fetch when this returns; KeyFailure if not."""
+        self._sessions.check_path(session.master_sae, session.slave_sae)  # before anything is used up
         key_ids = [str(uuid.uuid4()) for _ in range(number)]
         needs = mode.needs(session.qcs, key_bytes, number)
         self._requested.add(needs)

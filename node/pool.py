@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from etsi.secret import Secret
 
 Keys = list[tuple[str, Secret]]
-Place = tuple[str, int]  # KSID, bytes of a key
+# KSID, bytes of a key, and the QC that is the keys' clock. When a session moves, another QC may be its clock, with
+# other numbers of slots: what was pooled before is then left to grow old.
+Place = tuple[str, int, str]
 
 
 class Pool:
@@ -22,7 +24,6 @@ class Pool:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keys: dict[Place, deque[tuple[str, Secret, int]]] = {}
-        self._clocks: dict[Place, str] = {}
         self._refills: dict[str, threading.Lock] = {}
 
     def refill_lock(self, ksid: str) -> threading.Lock:
@@ -30,10 +31,9 @@ class Pool:
         with self._lock:
             return self._refills.setdefault(ksid, threading.Lock())
 
-    def put(self, place: Place, keys: Sequence[tuple[str, Secret]], qc: str, slot: int) -> None:
-        """Have `keys` wait; they are as old as `qc` has begun slots since `slot`."""
+    def put(self, place: Place, keys: Sequence[tuple[str, Secret]], slot: int) -> None:
+        """Have `keys` wait; they are as old as the place's QC has begun slots since `slot`."""
         with self._lock:
-            self._clocks[place] = qc
             self._keys.setdefault(place, deque()).extend((key_id, key, slot) for key_id, key in keys)
 
     def count(self, place: Place, slot: int, ttl_slots: int) -> int:
@@ -54,15 +54,13 @@ class Pool:
         with self._lock:
             found: dict[str, int] = {}
             for place, keys in self._keys.items():
-                qc = self._clocks[place]
-                found[qc] = found.get(qc, 0) + len(keys)
+                found[place[2]] = found.get(place[2], 0) + len(keys)
             return found
 
     def drop(self, ksid: str) -> None:
         """Erase all keys of a session that ended."""
         with self._lock:
             for place in [p for p in self._keys if p[0] == ksid]:
-                self._clocks.pop(place)
                 for _, key, _ in self._keys.pop(place):
                     key.wipe()
             self._refills.pop(ksid, None)
@@ -70,7 +68,7 @@ class Pool:
     def expire(self, qc: str, slot: int, ttl_slots: int) -> None:
         """Erase what is older than `ttl_slots` now that `qc` has begun `slot`."""
         with self._lock:
-            for place in [p for p, clock in self._clocks.items() if clock == qc]:
+            for place in [p for p in self._keys if p[2] == qc]:
                 self._fresh(place, slot, ttl_slots)
 
     def _fresh(self, place: Place, slot: int, ttl_slots: int) -> deque[tuple[str, Secret, int]]:

@@ -51,6 +51,8 @@ class Registrations:
         self._pending: dict[Key, list[_Pending]] = {}
         # Pairs whose implicit association was asked for in vain: if it comes still, it is implicit and ends when idle.
         self._given_up: set[tuple[str, str]] = set()
+        # Pairs whose association has no path, each with the controller's word and who gave it.
+        self._interrupted: dict[tuple[str, str], tuple[Problem, int]] = {}
 
     def ask(self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool = False) -> Association | None:
         """Register one side: the association once it is there, None if the other side is awaited; or Problem.
@@ -110,6 +112,7 @@ class Registrations:
         """It was configured: whoever asked for it need not wait. A registered one satisfies those who asked, too."""
         with self._lock:
             self._given_up.discard(found.pair)
+            self._interrupted.pop(found.pair, None)
             for implicit in (False, True):
                 for entry in self._pending.get((*found.pair, implicit), []):
                     entry.ksid = found.ksid
@@ -121,6 +124,12 @@ class Registrations:
             asked = (*pair, True) in self._pending or pair in self._given_up
             return asked and (*pair, False) not in self._pending
 
+    def interruption(self, master: str, slave: str) -> Problem | None:
+        """Why the pair's association has no path, if the controller that listens now says so."""
+        with self._lock:
+            problem, who = self._interrupted.get((master, slave), (None, 0))
+        return problem if self._streams.controlled is not None and who == self._streams.controllers else None
+
     def on_answer(self, answer: Mapping[str, Any]) -> None:
         """The controller's word (operation application_answer); Refusal if it fits nothing that waits here."""
         clients = answer.get("client_app_id", [])
@@ -128,6 +137,14 @@ class Registrations:
             raise Refusal("missing-element", "expected server_app_id, one client_app_id, and state")
         key = sae_of(answer["server_app_id"]), sae_of(clients[0]), bool(answer.get("implicit", False))
         with self._lock:
+            if answer["state"] == "resumed":
+                self._interrupted.pop(key[:2], None)
+            if answer["state"] == "interrupted":
+                who = self._streams.controllers
+                self._interrupted = {k: v for k, v in self._interrupted.items() if v[1] == who}
+                self._interrupted[key[:2]] = _problem(answer), who
+            if answer["state"] in ("resumed", "interrupted"):
+                return
             entries = list(self._pending.get(key, []))
         for entry in entries:
             if answer["state"] == "refused":

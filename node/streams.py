@@ -29,6 +29,7 @@ class Streams:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._feeds: list[tuple[Feed, str, bool]] = []
+        self.controllers = 0  # that ever began to listen, each time anew
 
     def listen(self, stream: str, *, controller: bool) -> Feed:
         """A new listener of `stream`; Problem if there are too many. `controller`: it may register applications."""
@@ -38,6 +39,7 @@ class Streams:
             if len(self._feeds) >= _MAX_LISTENERS:
                 raise Problem(503, f"no more than {_MAX_LISTENERS} listeners are served")
             self._feeds.append((feed, stream, controller))
+            self.controllers += controller
         return feed
 
     @property

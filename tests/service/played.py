@@ -18,8 +18,8 @@ from mtls.server import Server
 from node.config import Neighbour, NodeConfig
 from node.datastore import Datastore
 from node.key_stream import KeyStore
-from node.live import State, live
-from node.model import apps, links
+from node.live import QcState, State, live
+from node.model import apps, link_id, links
 from node.registrations import Registrations
 from node.restconf_http import make_blueprint
 from node.sessions import Sessions
@@ -60,6 +60,7 @@ class PlayedNode:
         self.told: list[tuple[str, str, str]] = []
         self.broken = False
         self.before_edit: Callable[[], object] = lambda: None  # called when it is about to be configured
+        self.qcs: dict[str, QcState] = {}
         self.config = NodeConfig(
             name=name, host="127.0.0.1", kme_port=0, agent_port=0, directory=directory, credentials=credentials,
             shared_db_url="", shared_db_schema="", nodes={}, saes=saes,
@@ -75,7 +76,7 @@ class PlayedNode:
 
         @app.before_request
         def stumble() -> None:
-            if request.method in ("PATCH", "DELETE"):
+            if request.method in ("PATCH", "PUT", "DELETE"):
                 self.before_edit()
                 if self.broken:
                     raise Problem(500, "out of order")
@@ -97,7 +98,21 @@ class PlayedNode:
 
     def live(self) -> dict[str, Any]:
         """Configuration and state."""
-        return live(self.datastore.tree, self.config, State({}, {}))
+        return live(self.datastore.tree, self.config, State(self.qcs, {}))
+
+    def fail(self, qc: str) -> None:
+        """A QC of this node's has made keys, and makes none any more; whoever listens is told."""
+        self.qcs[qc] = QcState(generated=1, alive=True)
+        self._alarm(qc)
+
+    def heal(self, qc: str) -> None:
+        """It makes keys again."""
+        self.qcs[qc] = QcState(generated=2, rate_bps=320.0, alive=True)
+        self._alarm(qc)
+
+    def _alarm(self, qc: str) -> None:
+        entry = {"qkdl_id": link_id(qc), "message": "its state has changed", "severity": gs015.MAJOR}
+        self.streams.notify("alarm", {"link": entry})
 
     def ask(
         self, pair: tuple[str, str], side: str, *, implicit: bool = False, size: int = 128, interval_s: float = 5.0

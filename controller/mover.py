@@ -1,0 +1,131 @@
+"""Looks after open key sessions: one whose path died moves to another, one that has no other waits, and all come back.
+
+A move keeps the KSID. All nodes of the new path get a new virtual link first. Then the session is written down as going
+over it, and from there on the move is only ever completed: the ends are told what feeds their application now, first
+the slave's, and the old link is removed. A controller that is killed before that finds a link left over, one that is
+killed behind it finds ends that are not told yet; both are put right when the nodes are found again
+(KeySessions.settle).
+Keys are made over the one link or the other, never over parts of both, for each has its own ID.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from controller.agents import AgentFailed, Agents
+from controller.graph import Graph
+from controller.key_session import OPEN, KeySession, SessionError
+from controller.key_sessions import KeySessions
+from controller.moves import Verdict, judge
+from controller.paths import PATH_POLICIES, Path
+from telemetry.journal import Journal
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.25
+# Between two tries to move or to tell the nodes of a session.
+_AGAIN_S = 3.0
+
+
+class Mover:
+    """A thread that has sessions moved that need it, or for which a shorter path has been up for `steady_s`."""
+
+    def __init__(
+        self, graph: Graph, agents: Agents, sessions: KeySessions, journal: Journal, *, steady_s: float
+    ) -> None:
+        self._graph = graph
+        self._agents = agents
+        self._sessions = sessions
+        self._journal = journal
+        self._steady_s = steady_s
+        self._stopping = threading.Event()
+        self._busy: dict[str, float] = {}  # KSID -> when it may be looked at again; infinity while it is worked at
+        self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; does not wait for what is under way."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_LOOK_S):
+            self._guarded(self._look)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """A bug must not end the thread in silence."""
+        try:
+            step()
+        except Exception as error:
+            _log.error("%s failed: %s", step.__name__, type(error).__name__)
+            self._journal.event("mover_error", step=step.__name__, error=type(error).__name__)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        self._busy = {ksid: until for ksid, until in self._busy.items() if until > now}
+        found = [s for s in self._sessions.all() if s.state == OPEN and s.ksid not in self._busy]
+        if not found:
+            return
+        with self._graph.lock:  # all is judged by the same
+            usable, steady = self._graph.topology(), self._graph.topology(self._steady_s)
+            downs = {s.ksid: self._graph.lacking(s.path) for s in found if s.path is not None}
+        policy = PATH_POLICIES[self._sessions.parameters.path_policy]
+        for session in found:
+            if session.path is None:
+                continue
+            verdict = judge(session.path, downs[session.ksid], usable, steady, policy)
+            told = tuple(verdict.down) == session.down
+            if verdict.path is not None or not told or self._sessions.untidy(session):
+                self._busy[session.ksid] = float("inf")
+                self._agents.later(self._tend, session, verdict)
+
+    def _tend(self, session: KeySession, verdict: Verdict) -> None:
+        done = False
+        try:
+            done = self._put_right(session, verdict)
+        except AgentFailed as error:
+            _log.info("session %s: %s", session.ksid, error)
+        except Exception as error:
+            _log.error("moving a session failed: %s", type(error).__name__)
+            self._journal.event("mover_error", step="tend", error=type(error).__name__)
+        finally:
+            self._busy[session.ksid] = time.monotonic() + (0.0 if done else _AGAIN_S)
+
+    def _put_right(self, session: KeySession, verdict: Verdict) -> bool:
+        """Whether the session is where it is to be; AgentFailed."""
+        way = "there is no other way"
+        if verdict.path is not None:
+            try:
+                self._move(session, verdict.path, verdict.down)
+                return True
+            except SessionError as error:
+                way = f"the other way is refused: {error}"
+        text = f"the path of the key session is down at {', '.join(verdict.down)}; {way}" if verdict.down else ""
+        self._sessions.interrupt(session, text, verdict.down)
+        self._sessions.tell_ends(session)
+        self._sessions.tidy(session)
+        return verdict.path is None
+
+    def _move(self, session: KeySession, path: Path, down: Sequence[str]) -> None:
+        """Move a session to `path`; SessionError if that may not carry it, AgentFailed if a node does not take part."""
+        started, before = time.monotonic(), () if session.path is None else session.path.nodes
+        moved = self._sessions.start_move(session, path)
+        if moved is None:
+            return
+        try:
+            self._sessions.add_links(moved)
+            if self._sessions.commit_move(session, moved):
+                self._journal.event(
+                    "session_moved", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
+                    before=list(before), path=list(path.nodes), down=list(down),
+                    duration_ms=round((time.monotonic() - started) * 1000, 3),
+                )  # fmt: skip
+                self._sessions.tell_ends(session)
+                self._sessions.interrupt(session, "", ())
+        finally:
+            self._sessions.tidy(session)
+            self._sessions.end_move(session)

@@ -1,0 +1,28 @@
+"""Whether an open key session stays on its path, goes another way, or has none. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from controller.paths import Path, PathPolicy, QkdGraph
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where to go, None to stay; `down` is what the present path lacks. A session that has nowhere to go waits."""
+
+    path: Path | None
+    down: Sequence[str] = ()
+
+
+def judge(path: Path, down: Sequence[str], usable: QkdGraph, steady: QkdGraph, policy: PathPolicy) -> Verdict:
+    """The verdict on a session on `path`, of which `down` is down.
+
+    `usable`: what can carry keys now; `steady`: what has been able to for a while. A session whose path died takes any
+    other way. One that has a way leaves it only for a shorter one that is steady: keys over more links cost more.
+    """
+    if down:
+        return Verdict(policy(usable, path.nodes[0], path.nodes[-1]), down)
+    better = policy(steady, path.nodes[0], path.nodes[-1])
+    return Verdict(better if better is not None and len(better.qcs) < len(path.qcs) else None)

@@ -1,0 +1,240 @@
+"""Key sessions whose path dies: the real controller moves them, or says that they wait; nodes are played."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etsi import gs015
+from node.model import apps, link_id, links, node_id
+from telemetry import journal
+from tests.service.test_controller import World, eventually
+
+# A ring of four: the other way from one to its neighbour is three hops long, that to its opposite as long.
+RING = {"a": {"ab": "b", "ad": "d"}, "b": {"ab": "a", "bc": "c"}, "c": {"bc": "b", "cd": "d"},
+        "d": {"cd": "c", "ad": "a"}}  # fmt: skip
+SOON = {"grace_s": 0.3, "steady_s": 0.5}
+PATIENCE_S = 15
+
+
+class Ring(World):
+    """The ring, with a controller that is quick to judge."""
+
+    def start_all(self, **options: Any) -> None:
+        """Start it."""
+        for name, qcs in RING.items():
+            self.play(name, qcs)
+        self.start(**SOON, **options).wait_ready(20)
+        self.wait_for_nodes()
+
+    def restart(self) -> None:
+        """kill -9 of the controller, and its restart."""
+        assert self.process is not None
+        self.process.kill()
+        self.start(**SOON).wait_ready(20)
+
+    def goes(self, ksid: str, *path: str) -> bool:
+        """Whether the session goes that way, as the controller and all nodes have it: nothing more, nothing less."""
+        session = self.open_sessions()[ksid]
+        return session["path"] == list(path) and self.configured(ksid) == list(path)
+
+    def configured(self, ksid: str) -> list[str] | None:
+        """The way that is configured, from the first end on; None if it is no way, or not the only one."""
+        found = {n: apps_of(node, ksid) for n, node in self.nodes.items()}
+        ends = [n for n, app in found.items() if app]
+        if len({tuple(found[n]["backing_qkdl_id"]) for n in ends}) != 1:
+            return None
+        backing = found[ends[0]]["backing_qkdl_id"]
+        passed = {n: [e for e in links(node.datastore.tree) if e["qkdl_type"] == gs015.VIRT]
+                  for n, node in self.nodes.items()}  # fmt: skip
+        if {link_id(qc) for qcs in RING.values() for qc in qcs} & set(backing):
+            return None if any(passed.values()) else ends
+        if any([e["qkdl_id"] for e in entries] not in ([], backing) for entries in passed.values()):
+            return None
+        names = {node_id(name): name for name in RING}
+        here = next(n for n in ends if "virt_prev_hop" not in passed[n][0])
+        way = [here]
+        while hop := passed[here][0].get("virt_next_hop"):
+            here = names[hop[0]]
+            way.append(here)
+        return way if len(way) == sum(map(bool, passed.values())) else None
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The controller's, of that name."""
+        return [e for e in journal.read(self.directory / "ctl" / "journal.jsonl") if e["event"] == name]
+
+
+def apps_of(node: Any, ksid: str) -> dict[str, Any]:
+    """The application of that session at a node; empty if there is none."""
+    return next((a for a in apps(node.datastore.tree) if a["app_id"] == ksid), {})
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> Iterator[Ring]:
+    """The ring, up."""
+    made = Ring(tmp_path)
+    try:
+        made.start_all()
+        yield made
+    finally:
+        made.stop()
+
+
+def test_session_goes_around_a_dead_qc_and_comes_back(ring):
+    """The KSID stays, the old link is gone from everywhere, and it moves no more often than it must."""
+    ksid = ring.open("a", "b")["ksid"]
+    assert ring.goes(ksid, "a", "b")
+
+    ring.nodes["b"].fail("ab")
+    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+    ring.nodes["b"].heal("ab")
+    assert eventually(lambda: ring.goes(ksid, "a", "b"), PATIENCE_S)
+
+    moved = ring.events("session_moved")
+    assert [(e["ksid"], e["path"], e["down"]) for e in moved] == [
+        (ksid, ["a", "d", "c", "b"], ["QC ab"]), (ksid, ["a", "b"], []),
+    ]  # fmt: skip
+
+
+def test_session_goes_around_a_dead_node_which_forgets_it_when_it_comes_back(ring):
+    """Its link leads nowhere any more; the other way is as short, so the session stays there."""
+    ksid = ring.open("a", "c")["ksid"]
+    assert ring.goes(ksid, "a", "b", "c")
+    old = ring.nodes.pop("b")
+    port = old.server.port
+    old.stop()
+
+    assert eventually(lambda: ring.goes(ksid, "a", "d", "c"), PATIENCE_S)
+    ring.play("b", RING["b"], port=port)
+
+    assert eventually(lambda: ring.goes(ksid, "a", "d", "c"), PATIENCE_S)
+    assert ring.nodes["b"].sessions.all() == []
+
+
+def test_session_without_another_way_waits_and_its_master_is_told_why(ring):
+    """The word names what is down; when it is back, the session goes on as before."""
+    ksid = ring.open("a", "c")["ksid"]
+    pair = ring.nodes["a"].sessions.get(ksid).pair
+    ring.nodes["d"].fail("ad")
+    ring.nodes["a"].fail("ab")
+
+    def said() -> str:
+        problem = ring.nodes["a"].registrations.interruption(*pair)
+        return "" if problem is None else problem.message
+
+    assert eventually(said, PATIENCE_S)
+    assert said() == "the path of the key session is down at QC ab; there is no other way"
+    assert eventually(lambda: ring.open_sessions()[ksid]["interruption"] == said())
+    _, refused = ring.request("a", "c")
+    assert (refused.status, refused.detail("cause")) == (503, "no_path")
+    assert refused.message == "there is no path of QCs between a and c; down: QC ab, QC ad"
+    ring.nodes["a"].heal("ab")
+
+    assert eventually(lambda: not said(), PATIENCE_S)
+    assert ring.goes(ksid, "a", "b", "c")
+    assert eventually(lambda: ring.open_sessions()[ksid]["interruption"] is None)
+
+
+def test_session_whose_slave_is_down_waits_for_it(ring):
+    """There is no way to a node that is not there; a new controller says so anew, and a healed one takes it back."""
+    ksid = ring.open("a", "b")["ksid"]
+    pair = ring.nodes["a"].sessions.get(ksid).pair
+    port = ring.nodes["b"].server.port
+    ring.nodes["b"].stop()
+
+    def waits() -> bool:
+        problem = ring.nodes["a"].registrations.interruption(*pair)
+        return problem is not None and "node b" in problem.message
+
+    assert eventually(waits, PATIENCE_S)
+    ring.restart()
+    assert not waits(), "a word holds as long as its controller listens"
+    assert eventually(waits, PATIENCE_S)
+    ring.play("b", RING["b"], port=port)
+
+    assert eventually(lambda: not waits(), PATIENCE_S)
+    assert ring.goes(ksid, "a", "b")
+
+
+def test_move_respects_admission(ring):
+    """The other way cannot carry the session: it waits, and the word says so. When it can, the session moves."""
+    for slot in range(1, 6):
+        for name, node in ring.nodes.items():
+            node.report(slot, **{qc: (4 if qc == "cd" else 40, 0, 0) for qc in RING[name]})
+    ring.set(admission="reserve")
+    pair, answer = ring.request("a", "b", size=128, interval_s=2.0)  # 8 bytes a slot; BASIC takes twice that of ad
+    assert answer.status == 200, answer
+
+    ring.nodes["a"].fail("ab")
+
+    def said() -> str:
+        problem = ring.nodes["a"].registrations.interruption(*pair)
+        return "" if problem is None else problem.message
+
+    assert eventually(said, PATIENCE_S)
+    assert "QC ab; the other way is refused: QC cd cannot carry the session" in said()
+    ring.set(admission="none")
+    assert eventually(lambda: ring.goes(answer.ksid, "a", "d", "c", "b"), PATIENCE_S)
+    assert not said()
+
+
+def test_node_that_stumbles_in_a_move_delays_it(ring):
+    """What was configured for nothing is removed; the next try gets through."""
+    ksid = ring.open("a", "b")["ksid"]
+    ring.nodes["d"].broken = True
+    ring.nodes["a"].fail("ab")
+    assert eventually(lambda: ("-", "link") in [t[:2] for t in ring.nodes["c"].told], PATIENCE_S)
+    assert ring.open_sessions()[ksid]["path"] == ["a", "b"]
+    ring.nodes["d"].broken = False
+
+    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+
+
+@pytest.mark.parametrize("slow", ["d", "b"])
+def test_controller_killed_in_the_middle_of_a_move_leaves_no_half_of_it(ring, slow):
+    """While a node between takes the link over, or an end the application: the new controller brings it to an end."""
+    ksid = ring.open("a", "b")["ksid"]
+    told = {name: len(node.told) for name, node in ring.nodes.items()}
+    ring.nodes[slow].delay_s = 1.0
+    ring.nodes["a"].fail("ab")
+    assert eventually(lambda: len(ring.nodes["c"].told) > told["c"], PATIENCE_S)
+    if slow == "b":
+        assert eventually(lambda: stored(ring, ksid)["path"] != ["a", "b"], PATIENCE_S)
+    ring.process.kill()
+    ring.nodes[slow].delay_s = 0.0
+    # What the dead controller has sent may still be on its way: it arrives.
+    assert eventually(lambda: len(ring.nodes[slow].told) > told[slow], PATIENCE_S)
+    ring.start(**SOON).wait_ready(20)
+
+    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+    ring.nodes["a"].heal("ab")
+    assert eventually(lambda: ring.goes(ksid, "a", "b"), PATIENCE_S)
+
+
+def stored(ring: Ring, ksid: str) -> dict[str, Any]:
+    """The session as the controller has written it down."""
+    with sqlite3.connect(ring.directory / "ctl" / "controller.db") as database:
+        ((text,),) = database.execute("SELECT document FROM session WHERE ksid = ?", (ksid,))
+    return json.loads(text)
+
+
+def test_session_that_is_closed_while_it_moves_is_gone_from_everywhere(ring):
+    """Of both ways."""
+    ksid = ring.open("a", "b")["ksid"]
+    ring.nodes["d"].delay_s = 0.7
+    told = len(ring.nodes["c"].told)
+    ring.nodes["a"].fail("ab")
+    assert eventually(lambda: len(ring.nodes["c"].told) > told, PATIENCE_S)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(ring.call, "DELETE", f"key_sessions/{ksid}").result().status == 204
+
+    assert ring.open_sessions() == {}
+    for node in ring.nodes.values():
+        assert [e for e in links(node.datastore.tree) if e["qkdl_type"] == gs015.VIRT] == []
+        assert apps(node.datastore.tree) == []
