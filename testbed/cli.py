@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from mininet.cli import CLI
 from mininet.log import output
 
 from mtls.call import Reply, Unreachable
 from testbed.emulation import Emulation
+from testbed.errors import UserError
 from testbed.expose import FILE, LOOPBACK
 from testbed.parties import describe
 from testbed.plan import SaePlan
@@ -27,7 +29,13 @@ qkd set               what can be set, and how it is set now
 qkd set NAME VALUE    mode basic|qkp|otp, ttl_slots N, keys_ahead N, admission none|eq1|reserve, path_policy shortest
 qkd set rate QC LOW-HIGH   bytes a slot that a QC makes (QC: a name from 'qkd links', or all)
 qkd set generation QC on|off   whether a QC generates at all
+qkd fault             what is broken now, and since when
+qkd fault cut A B     cut the fibre between two datacenters, for traffic and for keys
+qkd fault qc A B      have no key come of the QCs between them; traffic goes on
+qkd fault node A      kill a node; as well: 'qkd fault database', 'qkd fault controller'
+qkd fault heal        heal everything; 'qkd fault heal cut A B', for one, heals that alone
 """
+_FAULT_HELP = "".join(f"{line}\n" for line in _HELP.splitlines() if line.startswith("qkd fault "))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -65,7 +73,7 @@ class QkdCLI(CLI):
             ("status", 0): self._status, ("links", 0): self._links, ("sessions", 0): self._sessions,
             ("refusals", 0): self._refusals, ("saes", 0): self._saes, ("cert", 1): self._cert,
             ("open", 2): self._open, ("close", 1): self._close, ("set", 0): self._show, ("set", 2): self._set,
-            ("set", 3): self._set_qc,
+            ("set", 3): self._set_qc, **{("fault", n): self._fault for n in range(5)},
         }  # fmt: skip
         word, *arguments = line.split() or ["help"]
         if (word, len(arguments)) not in commands:
@@ -75,6 +83,8 @@ class QkdCLI(CLI):
             commands[word, len(arguments)](*arguments)
         except Unreachable as error:
             output(f"no answer: {error}\n")
+        except UserError as error:
+            output(f"{error}\n")
 
     def do_EOF(self, line: str) -> bool:  # noqa: N802 - Mininet's name
         """End the run."""
@@ -111,7 +121,7 @@ class QkdCLI(CLI):
     def _sessions(self) -> None:
         sessions = self._emulation.control_room.controller("GET", "/qkd/v1/key_sessions").body["key_sessions"]
         rows = [
-            (s["ksid"], self._name(s["master_sae"]), self._name(s["slave_sae"]), s["state"], s["mode"],
+            (s["ksid"], self._name(s["master_sae"]), self._name(s["slave_sae"]), _state(s), s["mode"],
              "implicit" if s["implicit"] else "registered", " - ".join(s["path"] or ()))
             for s in sessions
         ]  # fmt: skip
@@ -192,6 +202,17 @@ class QkdCLI(CLI):
             reply = self._emulation.control_room.controller("PUT", f"/qkd/v1/qcs/{name}/{what}", body)
             output(f"{name} {done}\n" if reply.ok else f"{name}: {reply.message}\n")
 
+    def _fault(self, word: str = "", *arguments: str) -> None:
+        faults = self._emulation.faults
+        if word == "heal":
+            healed = faults.heal(*arguments)
+            output("".join(f"healed: {fault.name}\n" for fault in healed) or "nothing is broken\n")
+        elif word:
+            output(f"broken: {faults.inject(word, *arguments).name}\n")
+        else:
+            rows = [(f.name, time.strftime("%H:%M:%S", time.localtime(f.since))) for f in faults.active()]
+            output(table(("broken", "since"), rows) if rows else f"nothing is broken\n{_FAULT_HELP}")
+
     def _find(self, name: str) -> SaePlan | None:
         sae = self._emulation.plan.sae(name)
         if sae is None:
@@ -201,6 +222,11 @@ class QkdCLI(CLI):
     def _name(self, sae_id: str) -> str:
         sae = self._emulation.plan.sae(sae_id)
         return sae.name if sae is not None else sae_id
+
+
+def _state(session: Mapping[str, Any]) -> str:
+    """An open session without a path is not what one takes for open."""
+    return "interrupted" if session["interruption"] else str(session["state"])
 
 
 def link_table(emulation: Emulation) -> str:

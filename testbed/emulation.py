@@ -11,10 +11,11 @@ import importlib.metadata
 import json
 import platform
 import secrets
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +29,14 @@ from mtls.call import Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.shared_db import read_allocations
+from telemetry.journal import Journal
 from testbed import expose
 from testbed.audit import RECORDS
 from testbed.cluster import Cluster, ClusterError, node_url
 from testbed.control_room import ControlRoom
 from testbed.errors import UserError
 from testbed.expose import FILE, LOOPBACK
+from testbed.faults import Faults
 from testbed.namespaces import call_in_network
 from testbed.network import Network
 from testbed.open_vswitch import OpenVSwitch
@@ -45,6 +48,7 @@ from testbed.shaping import NETEM, find_shaper
 from testbed.shared_database import UserDatabase
 
 _REGISTRATION_S = 60.0
+_RESTART_S = 20.0
 # Material to begin with, so that the first keys of many applications at once do not fail for want of it.
 _FIRST_SLOTS = 3
 DEFAULT_QOS = QoS()
@@ -86,6 +90,11 @@ class Emulation:
         self.shaper = ""
         self.datapath = ""
         self.processes = Processes(run.make("logs"))
+        self.faults = Faults(
+            plan, self.processes, Journal(run.make("faults") / "journal.jsonl", "faults"),
+            network=lambda: self.network, break_qcs=self._break_qcs,
+            restart_database=self._restart_database if user_database is None else None,
+        )  # fmt: skip
         self._parameters = parameters
         self._seed = seed
         self._outside = outside
@@ -139,6 +148,8 @@ class Emulation:
             self._control_room.close()
         self.processes.stop("qcs", "sae", "node")
         if self.links:  # the network was up
+            with contextlib.suppress(UserError):  # then there are no records, and that is said
+                self.faults.heal_database()
             self._collect_records()
         self.processes.stop()
         if self._network is not None:
@@ -287,6 +298,20 @@ class Emulation:
         cluster.admit(self.plan.nodes)
         self._cluster = cluster
 
+    def _restart_database(self) -> None:
+        """Have the private cluster up again on the data that it left; UserError."""
+        assert self._cluster is not None  # noqa: S101 - it has been up
+        deadline = time.monotonic() + _RESTART_S
+        while True:
+            process = self.processes.restart("postgres")
+            try:
+                self._cluster.wait_ready(process.alive, process.log)
+                return
+            except ClusterError as error:  # a server process of the killed one may still be about to end
+                process.kill()
+                if time.monotonic() > deadline:
+                    raise UserError(f"heal database: {error}") from None
+
     @property
     def _schema(self) -> str:
         return self._user_database.schema if self._user_database is not None else "qkd"
@@ -319,7 +344,6 @@ class Emulation:
     def _start_nodes(self) -> None:
         self._say(f"starting {len(self.plan.nodes)} nodes and {len(self.plan.applications)} applications")
         audit_secret = secrets.token_hex(32)
-        nodes = self.run.make("nodes")
         waiting = []
         for node in self.plan.nodes:
             document = self.plan.node_config(
@@ -337,11 +361,19 @@ class Emulation:
             )
             config = self.run.write(f"config/sae-{node}.json", document)
             waiting.append(self.processes.component(f"sae-{node}", "sae", config, prefix=self.network.enter(node)))
-        config = self.run.write("config/qcs.json", self.plan.qc_config(self.run.make("qcs"), nodes, seed=self._seed))
+        config = self._write_qcs()
         waiting.append(self.processes.component("qcs", "testbed.qc_emulator", config))
         for process in waiting:
             process.wait_ready()
         self._wait_for_registration()
+
+    def _write_qcs(self, broken: Collection[str] = ()) -> Path:
+        nodes, qcs = self.run.make("nodes"), self.run.make("qcs")
+        return self.run.write("config/qcs.json", self.plan.qc_config(qcs, nodes, seed=self._seed, broken=broken))
+
+    def _break_qcs(self, broken: Collection[str]) -> None:
+        self._write_qcs(broken)
+        self.processes.named("qcs").signal(signal.SIGHUP)
 
     def _wait_for_registration(self) -> None:
         """Return when the controller knows all switches and nodes, and every QC has some key material."""

@@ -14,7 +14,7 @@ from mininet.log import setLogLevel
 from mininet.net import Mininet
 from mininet.node import Host, Node, OVSSwitch, RemoteController
 
-from testbed.plan import OPENFLOW_PORT, Plan
+from testbed.plan import OPENFLOW_PORT, LinkPlan, Plan
 from testbed.processes import ProcessFailed
 from testbed.shaping import NETEM, DelayLineLink, apply_netem
 
@@ -88,6 +88,11 @@ class Network:
         """Both ends of all links."""
         return [port for link in self.plan.links for port in (link.port_a, link.port_b)]
 
+    def set_carrier(self, link: LinkPlan, *, up: bool) -> None:
+        """Cut a fibre, or join it: both its ends lose the link, or get it back."""
+        for port in (link.port_a, link.port_b):
+            _run("ip", "link", "set", port, "up" if up else "down")
+
     def delay_line_command(self, config: str) -> list[str]:
         """Command that runs the delay line where its interfaces are."""
         if self.delay_node is None:
@@ -118,7 +123,11 @@ class Network:
 
 
 def _inside(enter: Sequence[str], command: Sequence[str]) -> None:
-    done = subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
+    _run(*enter, *command)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ProcessFailed(f"{' '.join(command)} failed: {done.stderr.strip()}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,14 +216,17 @@ class Plan:
             **habits,
         }
 
-    def qc_config(self, directory: Path, nodes_directory: Path, *, seed: int | None) -> dict[str, Any]:
-        """Configuration of the QC emulators."""
+    def qc_config(
+        self, directory: Path, nodes_directory: Path, *, seed: int | None, broken: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Configuration of the QC emulators; `broken`: names of QCs."""
         qcs = [
             {
                 "qc": qc.name,
                 "low": qc.low_bytes_per_slot,
                 "high": qc.high_bytes_per_slot,
                 "ends": [str(nodes_directory / link.a), str(nodes_directory / link.b)],
+                "broken": qc.name in broken,
             }
             for link in self.topology.links
             for qc in link.qcs

@@ -32,6 +32,7 @@ class Process:
         says_ready: bool = True,
     ) -> None:
         self.name = name
+        self.command = list(command)
         self.log = log
         self.wanted = True  # until somebody stops it on purpose
         self._stop_signal = stop_signal
@@ -39,7 +40,7 @@ class Process:
         self._asked = False
         with log.open("ab") as file:
             self._popen = subprocess.Popen(
-                list(command),
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if says_ready else file,
                 stderr=file,
@@ -88,6 +89,12 @@ class Process:
         if self.alive():
             self._popen.send_signal(signum)
 
+    def again(self) -> Process:
+        """The same command started anew, now that this one has ended."""
+        return Process(
+            self.name, self.command, self.log, stop_signal=self._stop_signal, says_ready=self._says_ready
+        )
+
     def ask_to_stop(self) -> None:
         """Ask it to end, and do not wait."""
         self.wanted = False
@@ -134,6 +141,20 @@ class Processes:
     ) -> Process:
         """Start `python -m module config`, with `prefix` before it (to enter a namespace)."""
         return self.start(name, [*prefix, python, "-P", "-m", module, str(config)])
+
+    def named(self, name: str) -> Process:
+        """The component of that name; KeyError."""
+        for process in self._started:
+            if process.name == name:
+                return process
+        raise KeyError(name)
+
+    def restart(self, name: str) -> Process:
+        """Start a component that has ended anew, in its old place; KeyError."""
+        old = self.named(name)
+        new = old.again()
+        self._started[self._started.index(old)] = new
+        return new
 
     def dead(self) -> list[Process]:
         """Those that ended though nobody stopped them."""

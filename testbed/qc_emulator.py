@@ -5,8 +5,9 @@ at both its ends, over their Unix sockets: what a real QKD link would have agree
 A block is kept until the module has it on disk, so a node that restarts misses nothing that is still fresh.
 
 A node may ask for another rate of a QC, or to stop it, as an SDN agent sets a QKD device. SIGHUP reads the
-configuration again, with the rates in it. Both count from the next slot on. The journal says what was made (sequence,
-slot, offset, length), never the bytes.
+configuration again; what has changed there, rates and which QCs are broken, holds. Both count from the next slot on. A
+broken QC's photons do not arrive: its devices are there, and say each slot that there is no key. The journal says what
+was made (sequence, slot, offset, length), never the bytes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Wish = tuple[int, int] | bool  # a rate, or whether to generate
 class QcConfig:
     """A QC: bytes a slot, uniform in [low, high], and the folders of the two nodes with their `blocks.sock`.
 
-    `qber_percent` is the mean of the quantum bit error rates that it reports.
+    `qber_percent` is the mean of the quantum bit error rates that it reports. `broken`: nothing comes of it.
     """
 
     qc: str
@@ -49,6 +50,7 @@ class QcConfig:
     high: int
     ends: tuple[Path, ...]
     qber_percent: float = 2.0
+    broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,10 @@ def load(path: Path) -> EmulatorConfig:
         high = integer(qc.get("high"), f"qcs[{i}].high", low=low, high=MAX_PAYLOAD_BYTES)
         ends = tuple(Path(text(e, f"qcs[{i}].ends", longest=4096)) for e in sequence(qc.get("ends"), "ends", longest=2))
         qber = number(qc.get("qber_percent", 2.0), f"qcs[{i}].qber_percent", low=0, high=50)
-        qcs.append(QcConfig(text(qc.get("qc"), f"qcs[{i}].qc"), low, high, ends, qber))
+        broken = qc.get("broken", False)
+        if not isinstance(broken, bool):
+            raise Malformed(f"qcs[{i}].broken", "true or false")
+        qcs.append(QcConfig(text(qc.get("qc"), f"qcs[{i}].qc"), low, high, ends, qber, broken))
     seed = given.get("seed")
     return EmulatorConfig(
         directory=Path(text(given.get("directory"), "directory", longest=4096)),
@@ -155,7 +160,7 @@ class Qc:
     """One quantum channel: makes blocks, and remembers how long its stream is."""
 
     def __init__(self, config: QcConfig, seed: int | None, journal: Journal) -> None:
-        self.config = config
+        self.config = self._read = config
         self._journal = journal
         self._random = random.SystemRandom() if seed is None else random.Random(f"{seed}/{config.qc}")  # noqa: S311
         # Apart, so that a seed's key material does not depend on what is reported beside it.
@@ -170,6 +175,15 @@ class Qc:
             self.config = replace(self.config, low=low, high=high)
             self._journal.event("rate", qc=self.config.qc, low=low, high=high)
 
+    def reread(self, config: QcConfig) -> None:
+        """Follow what has changed in the configuration; a node may have set another rate meanwhile."""
+        if (config.low, config.high) != (self._read.low, self._read.high):
+            self.set_rate(config.low, config.high)
+        if config.broken != self.config.broken:
+            self.config = replace(self.config, broken=config.broken)
+            self._journal.event("broken", qc=config.qc, broken=config.broken)
+        self._read = config
+
     def _wished(self, end: End, wish: Wish) -> None:
         if isinstance(wish, tuple):
             self.set_rate(*wish)
@@ -180,9 +194,9 @@ class Qc:
     def make(self, slot: int) -> None:
         """Make the block of `slot` and hand it to both ends.
 
-        It is empty at rate 0, and where one end wants no more: time passes all the same.
+        It is empty at rate 0, where one end wants no more, and if the QC is broken: time passes all the same.
         """
-        generates = all(end.enabled for end in self._ends)
+        generates = not self.config.broken and all(end.enabled for end in self._ends)
         n_bytes = self._random.randint(self.config.low, self.config.high) if generates else 0
         qber = None
         if n_bytes:
@@ -202,7 +216,7 @@ class Qc:
 
 
 def _reread(path: Path, qcs: dict[str, Qc], journal: Journal) -> None:
-    """Take over changed rates; a configuration that is wrong, or has other QCs, changes nothing."""
+    """Take over what has changed; a configuration that is wrong, or has other QCs, changes nothing."""
     try:
         new = load(path)
     except (OSError, ValueError) as error:
@@ -211,7 +225,7 @@ def _reread(path: Path, qcs: dict[str, Qc], journal: Journal) -> None:
     for config in new.qcs:
         qc = qcs.get(config.qc)
         if qc is not None:
-            qc.set_rate(config.low, config.high)
+            qc.reread(config)
 
 
 def main(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -77,10 +78,10 @@ class Emulator:
         self.process: Process | None = None
         self.modules: list[Module] = []
 
-    def write(self, low: int = 33, high: int = 47, **options: object) -> Path:
+    def write(self, low: int = 33, high: int = 47, *, broken: bool = False, **options: object) -> Path:
         """Write the configuration."""
         ends = [str(self.directory / "a"), str(self.directory / "b")]
-        qcs = [{"qc": QC, "low": low, "high": high, "ends": ends}]
+        qcs = [{"qc": QC, "low": low, "high": high, "ends": ends, "broken": broken}]
         path = self.directory / "qcs.json"
         path.write_text(json.dumps({"directory": str(self.directory / "qcs"), "slot_s": 0.05, "qcs": qcs} | options))
         return path
@@ -183,6 +184,26 @@ def test_rate_changes_while_running(emulator):
     until(lambda: a.blocks[-1].slot > slot + 3)
 
     assert len(a.blocks[-1].payload) == 0
+
+
+def test_broken_qc_makes_empty_blocks_and_its_stream_goes_on(emulator):
+    """Time passes, offsets stay; healed, it makes keys at the rate that a node has set meanwhile."""
+    a, b = emulator.module("a"), emulator.module("b")
+    emulator.start()
+    a.wanted_rate = 300, 310
+    until(lambda: a.blocks and len(a.blocks[-1].payload) >= 300)
+
+    for broken in (True, False):
+        emulator.write(broken=broken)
+        emulator.process.signal(signal.SIGHUP)
+        until(lambda broken=broken: (len(a.blocks[-1].payload) == 0) is broken)
+    blocks = list(a.blocks)
+    until(lambda: len(b.blocks) >= len(blocks))
+
+    assert len(blocks[-1].payload) >= 300
+    assert [x.sequence for x in blocks] == list(range(len(blocks)))
+    assert all(y.offset == x.offset + len(x.payload) for x, y in itertools.pairwise(blocks))
+    assert [x.payload.reveal() for x in b.blocks[: len(blocks)]] == [x.payload.reveal() for x in blocks]
 
 
 @pytest.mark.parametrize("end", ["a", "b"])

@@ -1,0 +1,173 @@
+"""Faults for the classroom: a fibre, a QC, a node, the shared database or the controller fails, and is healed again.
+
+A fibre carries both light and traffic: cut, it takes its QCs along. A QC that fails alone leaves the traffic. A process
+that fails is killed, as a crash would, and healed by starting it again on what it left on disk.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from telemetry.journal import Journal
+from testbed.errors import UserError
+from testbed.network import Network
+from testbed.plan import LinkPlan, Plan
+from testbed.processes import Processes, ProcessFailed
+
+CUT, QC, NODE, DATABASE, CONTROLLER = "cut", "qc", "node", "database", "controller"
+# How many datacenters each kind names.
+KINDS = {CUT: 2, QC: 2, NODE: 1, DATABASE: 0, CONTROLLER: 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is broken: the kind, the datacenters that it names, and since when (wall clock, s)."""
+
+    kind: str
+    where: tuple[str, ...]
+    since: float
+
+    @property
+    def name(self) -> str:
+        """As one writes it at the command line: "cut a b"."""
+        return " ".join((self.kind, *self.where))
+
+
+def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
+    """The datacenters that a fault of that kind names, in the plan's own order; UserError. PURE."""
+    if kind not in KINDS:
+        raise UserError(f"fault {kind}: expected one of {', '.join(KINDS)}")
+    if len(where) != KINDS[kind]:
+        wanted = ("nothing", "a datacenter", "two datacenters")[KINDS[kind]]
+        raise UserError(f"fault {kind}: expected {wanted} after it")
+    for name in where:
+        if name not in plan.nodes:
+            raise UserError(f"fault {kind}: no datacenter {name!r}: expected one of {', '.join(plan.nodes)}")
+    if len(where) == 2:
+        fibre = link_between(plan, *where).link
+        return fibre.a, fibre.b
+    return tuple(where)
+
+
+def link_between(plan: Plan, a: str, b: str) -> LinkPlan:
+    """The fibre between two datacenters; UserError. PURE."""
+    for link in plan.links:
+        if {link.link.a, link.link.b} == {a, b}:
+            return link
+    raise UserError(f"no fibre between {a} and {b}: there are {', '.join(p.link.name for p in plan.links)}")
+
+
+def broken_qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
+    """The QCs of which nothing comes under these faults: those that failed, and those of fibres that are cut. PURE."""
+    pairs = [f.where for f in faults if f.kind in (CUT, QC)]
+    return {qc.name for link in plan.topology.links if (link.a, link.b) in pairs for qc in link.qcs}
+
+
+class Faults:
+    """What is broken in a running network. Thread-safe; all of it raises UserError, in one line.
+
+    `network` gives it once it is up. `break_qcs` has exactly these QCs make nothing. `restart_database` returns when
+    the database answers again; it is None if that is the user's.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        processes: Processes,
+        journal: Journal,
+        *,
+        network: Callable[[], Network],
+        break_qcs: Callable[[Collection[str]], None],
+        restart_database: Callable[[], None] | None,
+    ) -> None:
+        self._plan = plan
+        self._processes = processes
+        self._journal = journal
+        self._network = network
+        self._break_qcs = break_qcs
+        self._restart_database = restart_database
+        self._lock = threading.Lock()
+        self._active: dict[tuple[str, tuple[str, ...]], Fault] = {}
+
+    def active(self) -> list[Fault]:
+        """What is broken now, the oldest first."""
+        return sorted(self._active.values(), key=lambda f: f.since)
+
+    def inject(self, kind: str, *where: str) -> Fault:
+        """Break something: "cut" and "qc" name two datacenters, "node" one, "database" and "controller" none."""
+        names = check(self._plan, kind, where)
+        with self._lock:
+            if (kind, names) in self._active:
+                raise UserError(f"{' '.join((kind, *names))} is broken already")
+            fault = Fault(kind, names, time.time())
+            self._break(fault)
+            self._active[kind, names] = fault
+            self._journal.event("fault", kind=kind, where=list(names))
+        return fault
+
+    def heal(self, kind: str | None = None, *where: str) -> list[Fault]:
+        """Heal that, or everything; what is healed now. Returns when what was killed serves again."""
+        with self._lock:
+            if kind is None:
+                chosen = self.active()
+            else:
+                names = check(self._plan, kind, where)
+                if (kind, names) not in self._active:
+                    raise UserError(f"{' '.join((kind, *names))} is not broken: 'qkd fault' lists what is")
+                chosen = [self._active[kind, names]]
+            for fault in chosen:
+                self._mend(fault)
+                self._journal.event("healed", kind=fault.kind, where=list(fault.where))
+        return chosen
+
+    def heal_database(self) -> None:
+        """At the end of a run: its records are in the database."""
+        if (DATABASE, ()) in self._active:
+            self.heal(DATABASE)
+
+    def _break(self, fault: Fault) -> None:
+        if fault.kind in (CUT, QC):
+            self._break_qcs(broken_qcs(self._plan, [*self._active.values(), fault]))
+            if fault.kind == CUT:
+                self._set_carrier(fault, up=False)
+            return
+        if fault.kind == DATABASE and self._restart_database is None:
+            raise UserError("fault database: the database is yours (--shared-db): the testbed does not break it")
+        process = self._processes.named(_process(fault))
+        if not process.alive():
+            raise UserError(f"fault {fault.name}: {process.name} has ended on its own already")
+        process.kill()
+
+    def _mend(self, fault: Fault) -> None:
+        """Also forgets the fault, unless what was killed does not start."""
+        if fault.kind == CUT:
+            self._set_carrier(fault, up=True)
+        elif fault.kind == DATABASE and self._restart_database is not None:
+            self._restart_database()
+        elif fault.kind in (NODE, CONTROLLER):
+            self._restart(fault)
+        del self._active[fault.kind, fault.where]
+        if fault.kind in (CUT, QC):
+            self._break_qcs(broken_qcs(self._plan, self._active.values()))
+
+    def _restart(self, fault: Fault) -> None:
+        process = self._processes.restart(_process(fault))
+        try:
+            process.wait_ready()
+        except ProcessFailed as error:
+            process.kill()  # it is still the fault that is to blame
+            raise UserError(f"heal {fault.name}: {error}") from None
+
+    def _set_carrier(self, fault: Fault, *, up: bool) -> None:
+        try:
+            self._network().set_carrier(link_between(self._plan, *fault.where), up=up)
+        except ProcessFailed as error:
+            raise UserError(f"{fault.name}: {error}") from None
+
+
+def _process(fault: Fault) -> str:
+    """The name of the process that a fault kills."""
+    return {NODE: "node-", DATABASE: "postgres", CONTROLLER: "controller"}[fault.kind] + "".join(fault.where)

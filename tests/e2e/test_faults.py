@@ -1,0 +1,217 @@
+"""Faults from the command line, on one PoliQI: what the network does meanwhile, and that it heals by itself.
+
+Whatever is broken, the run ends well: the last test reads its summary, which compares all keys and audits all records.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.e2e.running import Running, until
+from tests.e2e.test_poliqi import get_key_with_id, open_session, ping
+
+# Long enough for a machine of one slow CPU, too; `until` multiplies it there.
+SOON_S = 40.0
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """PoliQI with plenty of key material, for keys over five hops cost plenty, and key sessions that run all along."""
+    running = Running(tmp_path_factory.mktemp("e2e") / "faults", "--apps", 6, "--seed", 11, "--qc-rate", "900-1000")
+    try:
+        running.wait_up()
+        yield running
+    finally:
+        running.stop()
+
+
+@contextmanager
+def broken(run: Running, fault: str) -> Iterator[None]:
+    """The fault, for as long as the block lasts; it heals by the same command with `heal` before it."""
+    say(run, f"qkd fault {fault}", f"broken: {fault}\n")
+    try:
+        yield
+    finally:
+        say(run, f"qkd fault heal {fault}", f"healed: {fault}\n")
+
+
+def say(run: Running, line: str, answer: str) -> None:
+    """Type a line, and wait for what it brings."""
+    before = len(run.text)
+    run.cli(line)
+    found = until(lambda: re.search(answer, run.text[before:]), SOON_S)
+    assert found, f"{line}: {run.text[before:]}"
+
+
+def controller(run: Running, what: str) -> Any:
+    """What the operator sees there."""
+    url = f"https://{run.config('controller')['host']}:{run.config('controller')['port']}/qkd/v1/{what}"
+    return run.call("ctl", "GET", url, "operator:operator", "controller:ctl", "null")[0]["body"]
+
+
+def path_of(run: Running, master: str, slave: str) -> list[str]:
+    """The path of the session of a pair."""
+    for session in controller(run, "key_sessions")["key_sessions"]:
+        if (session["master_sae"], session["slave_sae"]) == (master, slave):
+            return list(session["path"])
+    return []
+
+
+def goes(run: Running, pair: tuple[str, str], *path: str) -> bool:
+    """Whether the pair's session takes that path before long."""
+    return bool(until(lambda: path_of(run, *pair) == list(path), SOON_S))
+
+
+def ask_key(run: Running, node: str, pair: tuple[str, str]) -> dict[str, Any]:
+    """What the KME answers when the pair's master asks for a key."""
+    url = f"{run.config(f'sae-{node}')['kme_url']}/api/v1/keys/{pair[1]}/enc_keys"
+    return run.call(node, "POST", url, f"sae:{pair[0]}", f"node:{node}", json.dumps({"size": 128}))[0]
+
+
+def exchanged(run: Running, nodes: tuple[str, str], pair: tuple[str, str]) -> bool:
+    """Whether both sides get a key, and the same one."""
+    given = ask_key(run, nodes[0], pair)
+    if given["status"] != 200:
+        return False
+    (key,) = given["body"]["keys"]
+    fetched = get_key_with_id(run, nodes[1], pair[1], pair[0], key["key_ID"])
+    assert fetched["status"] != 200 or fetched["body"] == {"keys": [key]}
+    return fetched["status"] == 200
+
+
+def refused(run: Running, node: str, pair: tuple[str, str], text: str) -> bool:
+    """Whether the master is answered 503 with that text before long."""
+    def answer() -> bool:
+        given = ask_key(run, node, pair)
+        return given["status"] == 503 and text in given["body"]["message"]
+
+    return bool(until(answer, SOON_S))
+
+
+def outage_s(run: Running, source: str, target: str, fault: str) -> float:
+    """The longest time without an answer to pings sent every 20 ms, while the fibre is cut."""
+    address = run.config(f"node-{target}")["host"]
+    command = run.on(source, "ping", "-D", "-n", "-i", "0.02", address)
+    pings = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        say(run, f"qkd fault {fault}", "broken")
+        assert until(lambda: ping(run, source, target, 3)[0] == 3, SOON_S)
+    finally:
+        pings.send_signal(signal.SIGINT)
+        shown, _ = pings.communicate(timeout=20)
+    times = [float(t) for t in re.findall(r"^\[([\d.]+)\] \d+ bytes from", shown, re.M)]
+    return max(b - a for a, b in itertools.pairwise(times))
+
+
+def test_cut_fibre_takes_traffic_and_sessions_the_other_way_round(network):
+    """Both come back when it is joined; a key that the master had before is there for the slave after the move."""
+    master, slave, hops = open_session(network, "government", "military")
+    pair = master, slave
+    assert hops == 1
+    assert until(lambda: ask_key(network, "government", pair)["status"] == 200, SOON_S)
+    (key,) = ask_key(network, "government", pair)["body"]["keys"]
+    direct = ping(network, "government", "military")[1]
+
+    outage = outage_s(network, "government", "military", "cut military government")
+    print(f"classical outage after the cut: {1000 * outage:.0f} ms")
+    try:
+        assert ping(network, "government", "military")[1] > direct
+        assert goes(network, pair, "government", "university", "finance", "telecom", "military")
+        same = get_key_with_id(network, "military", slave, master, key["key_ID"])
+        assert same["status"] == 400 or same["body"] == {"keys": [key]}
+        assert until(lambda: exchanged(network, ("government", "military"), pair), SOON_S)
+        paths = [s["path"] for s in controller(network, "key_sessions")["key_sessions"]]
+        assert not [p for p in paths if {"government", "military"} in map(set, itertools.pairwise(p))]
+    finally:
+        say(network, "qkd fault heal cut government military", "healed: cut government military")
+
+    assert until(lambda: ping(network, "government", "military")[1] < 2 * direct + 5, SOON_S)
+    assert goes(network, pair, "government", "military")
+    assert until(lambda: exchanged(network, ("government", "military"), pair), SOON_S)
+
+
+def test_failed_qc_moves_sessions_and_leaves_the_traffic(network):
+    """In mode qkp: keys that wait in pools stay good on both sides, before and after the move."""
+    say(network, "qkd set mode qkp", "mode is qkp now")
+    try:
+        pair = open_session(network, "telecom", "finance")[:2]
+        nodes = "telecom", "finance"
+        assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+        with broken(network, "qc telecom finance"):
+            assert goes(network, pair, "telecom", "military", "government", "university", "finance")
+            assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+            assert ping(network, *nodes, 1)[0] == 1
+            say(network, "qkd fault", r"qc telecom finance +\d\d:\d\d:\d\d")
+        assert goes(network, pair, "telecom", "finance")
+        assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    finally:
+        say(network, "qkd set mode basic", "mode is basic now")
+
+
+def test_dead_node_is_avoided_and_sessions_that_end_there_say_so(network):
+    """Those over it go around it; those to it get a 503 that names it, and go on when it is back."""
+    over = open_session(network, "university", "telecom")[:2]
+    to = open_session(network, "university", "finance")[:2]
+    assert path_of(network, *over) == ["university", "finance", "telecom"]
+
+    with broken(network, "node finance"):
+        assert goes(network, over, "university", "government", "military", "telecom")
+        assert until(lambda: exchanged(network, ("university", "telecom"), over), SOON_S)
+        assert refused(network, "university", to, "down at node finance; there is no other way")
+    assert until(lambda: exchanged(network, ("university", "finance"), to), SOON_S)
+    assert goes(network, over, "university", "finance", "telecom")
+    assert until(lambda: exchanged(network, ("university", "telecom"), over), SOON_S)
+
+
+def test_dead_controller_stops_no_session_that_is_open(network):
+    """New ones wait for it with a clear error; it goes on with what was open."""
+    pair = open_session(network, "military", "telecom")[:2]
+    strangers = network.sae("military", 2)["id"], network.sae("university", 2)["id"]
+    with broken(network, "controller"):
+        assert exchanged(network, ("military", "telecom"), pair)
+        assert refused(network, "military", strangers, "no controller listens to this node")
+        say(network, "qkd sessions", "no answer")
+        assert ping(network, "military", "university", 1)[0] == 1
+    assert until(lambda: exchanged(network, ("military", "university"), strangers), SOON_S)
+    assert path_of(network, *pair) == ["military", "telecom"]
+
+
+def test_dead_database_gives_errors_and_keeps_its_word(network):
+    """No key without it; what was allocated stays so, and all nodes find it again."""
+    pair = open_session(network, "finance", "telecom")[:2]
+    nodes = "finance", "telecom"
+    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    with broken(network, "database"):
+        assert refused(network, "finance", pair, "database")
+    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+
+
+def test_impossible_faults_are_one_line(network):
+    """And nothing breaks."""
+    say(network, "qkd fault cut government telecom", "no fibre between government and telecom: there are government-")
+    say(network, "qkd fault node milan", "no datacenter 'milan': expected one of")
+    say(network, "qkd fault heal database", "database is not broken: 'qkd fault' lists what is")
+    say(network, "qkd fault", "nothing is broken\nqkd fault ")
+
+
+def test_run_that_ends_broken_ends_well(network):
+    """Exit status 0, no process that died on its own, every pair the same, and a clean audit of all that was done."""
+    for fault in ("cut university government", "qc military telecom", "node military", "database", "controller"):
+        say(network, f"qkd fault {fault}", "broken: ")
+
+    assert network.exit() == 0, network.text[-2000:]
+
+    summary = json.loads((network.directory / "summary.json").read_text())
+    assert summary["died"] == []
+    assert summary["audit"]["verdict"] == "clean", summary["audit"]
+    assert summary["audit"]["checked"]["allocations"] > 20
+    assert summary["pairs"]["compared"] == summary["pairs"]["identical"] > 0
