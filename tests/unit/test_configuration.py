@@ -45,6 +45,27 @@ def test_every_node_of_a_path_of_any_length_gets_valid_configuration(hops):
         assert internal["backing_qkdl_id"] == list(route.links[at - 1 : at + 1])
 
 
+def test_session_that_moves_gets_another_link_and_keeps_its_id():
+    """So that it is not complete where the old link still feeds it; and each link is removed by its own name."""
+    there = Route(ids(3, 1), ids(2, 50))
+    moved = Route(ids(3, 1), ids(2, 60), 1)
+    old, new = (
+        configuration.merged(
+            configuration.links(KSID, route, 100)[0],
+            configuration.application(KSID, PAIR, route, at_master=True, rate=26),
+        )
+        for route in (there, moved)
+    )
+
+    assert configuration.application_of(old, KSID)["app_id"] == configuration.application_of(new, KSID)["app_id"]
+    assert configuration.virtual_link(KSID) != configuration.virtual_link(KSID, 1)
+    both = configuration.merged(configuration.links(KSID, moved, 100)[0], old)
+    assert not configuration.is_complete(both, new)
+    assert configuration.is_complete(new, new)
+    assert set(configuration.link_resources(KSID, 1)) < set(configuration.resources(KSID, moved, end=True))
+    assert not set(configuration.link_resources(KSID, 0)) & set(configuration.resources(KSID, moved, end=True))
+
+
 def test_master_can_have_the_link_before_the_application():
     """What it is told in the first step."""
     route = Route(ids(3, 1), ids(2, 50))
