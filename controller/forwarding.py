@@ -41,7 +41,6 @@ class Host:
 
     interface: str
     ip: str
-    mac: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,6 @@ class Fabric:
     def by_dpid(self, dpid: int) -> Switch | None:
         """The switch with that datapath ID."""
         return next((s for s in self.switches if s.dpid == dpid), None)
-
-    def mac_of(self, ip: str) -> str | None:
-        """What an ARP request for `ip` is to be answered with."""
-        return next((h.mac for s in self.switches for h in s.hosts if h.ip == ip), None)
 
 
 def forwarding(fabric: Fabric, down: Collection[PortName]) -> dict[str, Flows]:
@@ -129,7 +124,7 @@ def _switch(value: Any, field: str) -> Switch:
             for p in ports
         ),
         tuple(
-            Host(*(text(mapping(h, f"{field}.hosts").get(m), f"{field}.hosts.{m}") for m in ("interface", "ip", "mac")))
+            Host(*(text(mapping(h, f"{field}.hosts").get(m), f"{field}.hosts.{m}") for m in ("interface", "ip")))
             for h in hosts
         ),
     )

@@ -22,7 +22,6 @@ try:
     from os_ken.controller import controller, ofp_event, ofp_handler
     from os_ken.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
     from os_ken.lib import hub
-    from os_ken.lib.packet import arp, ethernet, packet
     from os_ken.ofproto import ofproto_v1_3
 except ModuleNotFoundError as missing:
     if missing.name != "os_ken":
@@ -39,7 +38,6 @@ except ModuleNotFoundError as missing:
     from ryu.controller import controller, ofp_event, ofp_handler
     from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
     from ryu.lib import hub
-    from ryu.lib.packet import arp, ethernet, packet
     from ryu.ofproto import ofproto_v1_3
 
     _PACKAGE = "ryu"
@@ -54,11 +52,8 @@ __all__ = [
     "FRAMEWORK",
     "MAIN_DISPATCHER",
     "App",
-    "arp",
-    "ethernet",
     "ofp_event",
     "ofproto_v1_3",
-    "packet",
     "set_ev_cls",
     "start",
 ]

@@ -1,4 +1,8 @@
-"""Carries OpenFlow events to forwarding.py and its answers to the switches; answers ARP. Decides nothing itself."""
+"""Carries OpenFlow events to forwarding.py and its answers to the switches. Decides nothing itself.
+
+ARP takes the way of the packets that it is about: who asks for an address asks the host that has it, and nobody else.
+So nothing is flooded over loops, and hosts find one another while no controller is there.
+"""
 
 from __future__ import annotations
 
@@ -76,34 +80,6 @@ class Forwarder(of.App):
             self._take_port(switch.name, message.desc, gone=gone)
             self._update()
 
-    @of.set_ev_cls(of.ofp_event.EventOFPPacketIn, of.MAIN_DISPATCHER)
-    def on_packet(self, event: Any) -> None:
-        """An ARP request: answer it, so that none needs to be flooded over the loop."""
-        message = event.msg
-        datapath = message.datapath
-        request = of.packet.Packet(message.data).get_protocol(of.arp.arp)
-        if request is None or request.opcode != of.arp.ARP_REQUEST:
-            return
-        mac = self._fabric.mac_of(request.dst_ip)
-        if mac is None:
-            return
-        answer = of.packet.Packet()
-        answer.add_protocol(of.ethernet.ethernet(dst=request.src_mac, src=mac, ethertype=_ARP))
-        answer.add_protocol(
-            of.arp.arp(
-                opcode=of.arp.ARP_REPLY, src_mac=mac, src_ip=request.dst_ip, dst_mac=request.src_mac,
-                dst_ip=request.src_ip,
-            )
-        )  # fmt: skip
-        answer.serialize()
-        parser, protocol = datapath.ofproto_parser, datapath.ofproto
-        datapath.send_msg(
-            parser.OFPPacketOut(
-                datapath=datapath, buffer_id=protocol.OFP_NO_BUFFER, in_port=protocol.OFPP_CONTROLLER,
-                actions=[parser.OFPActionOutput(message.match["in_port"])], data=answer.data,
-            )
-        )  # fmt: skip
-
     def _take_port(self, switch: str, port: Any, *, gone: bool = False) -> None:
         name = (switch, port.name.rstrip(b"\0").decode(errors="replace"))
         protocol = of.ofproto_v1_3
@@ -125,7 +101,7 @@ class Forwarder(of.App):
             self._written[switch] = known
 
     def _clean(self, datapath: Any) -> None:
-        """Remove all flows of ours and have ARP sent to us; whatever matches no flow is dropped."""
+        """Remove all flows of ours; whatever matches no flow is dropped."""
         parser, protocol = datapath.ofproto_parser, datapath.ofproto
         datapath.send_msg(
             parser.OFPFlowMod(
@@ -134,18 +110,16 @@ class Forwarder(of.App):
                 match=parser.OFPMatch(),
             )
         )  # fmt: skip
-        to_us = parser.OFPActionOutput(protocol.OFPP_CONTROLLER, protocol.OFPCML_NO_BUFFER)
-        self._write(datapath, parser.OFPMatch(eth_type=_ARP), protocol.OFPFC_ADD, [to_us])
 
     def _send(self, datapath: Any, ip: str, port: int | None) -> None:
-        """Write the flow for destination `ip`, or remove it."""
+        """Write the flows for destination `ip`, or remove them."""
         parser, protocol = datapath.ofproto_parser, datapath.ofproto
-        match = parser.OFPMatch(eth_type=_IPV4, ipv4_dst=ip)
-        if port is None:
-            self._write(datapath, match, protocol.OFPFC_DELETE_STRICT, [])
-        else:
-            # Adding replaces a flow of the same match and priority, without a gap.
-            self._write(datapath, match, protocol.OFPFC_ADD, [parser.OFPActionOutput(port)])
+        for match in (parser.OFPMatch(eth_type=_IPV4, ipv4_dst=ip), parser.OFPMatch(eth_type=_ARP, arp_tpa=ip)):
+            if port is None:
+                self._write(datapath, match, protocol.OFPFC_DELETE_STRICT, [])
+            else:
+                # Adding replaces a flow of the same match and priority, without a gap.
+                self._write(datapath, match, protocol.OFPFC_ADD, [parser.OFPActionOutput(port)])
 
     def _write(self, datapath: Any, match: Any, command: int, actions: list[Any]) -> None:
         parser, protocol = datapath.ofproto_parser, datapath.ofproto

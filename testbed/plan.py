@@ -132,9 +132,7 @@ class Plan:
                             {"interface": port, "peer_switch": there, "peer_interface": far,
                              "delay_ms": plan.link.delay_ms}
                         )  # fmt: skip
-            hosts = [
-                {"interface": h.port, "ip": h.ip, "mac": h.mac} for h in self.hosts.values() if h.switch == switch
-            ]
+            hosts = [{"interface": h.port, "ip": h.ip} for h in self.hosts.values() if h.switch == switch]
             switches.append({"name": switch, "dpid": self.dpid(switch), "ports": ports, "hosts": hosts})
         return {"switches": switches}
 
