@@ -81,7 +81,7 @@ class KeySessions:
         self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_REFUSALS)
         # Sessions that are not open, by KSID, and what nodes may still have of them: resources by node.
         self._unsettled: dict[str, dict[str, list[str]]] = {}
-        self._moving: set[str] = set()
+        self._held: set[str] = set()  # KSIDs of sessions that are being moved
         self._recall()
 
     def on_settings(self, step: Callable[[], None]) -> None:
@@ -221,7 +221,7 @@ class KeySessions:
     def _end(self, session: KeySession, *, by: str) -> None:
         with self._lock:
             # A move under way is the last to write to its nodes.
-            self._lock.wait_for(lambda: session.ksid not in self._moving)
+            self._lock.wait_for(lambda: session.ksid not in self._held)
             self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
         self._withdraw_from_nodes(session)
         self._journal.event("ksid_released", ksid=session.ksid, by=by)
@@ -273,23 +273,37 @@ class KeySessions:
         views = self._graph.views(qcs, self.parameters.ttl_slots)
         return [replace(view, reserved_per_slot=self._reserved_per_slot(view.qc, besides)) for view in views]
 
+    def hold(self, session: KeySession) -> bool:
+        """Until `release` nobody else tells the nodes of an open session anything; False if it is over."""
+        with self._lock:
+            if self._book.get(session.place) is not session:
+                return False
+            self._held.add(session.ksid)
+            return True
+
+    def release(self, session: KeySession) -> None:
+        """Whatever was done to it is done."""
+        with self._lock:
+            session.target = None
+            self._held.discard(session.ksid)
+            self._lock.notify_all()
+
     def start_move(self, session: KeySession, path: Path) -> KeySession | None:
         """The session as it will be on `path`, which is reserved for it; None if that cannot be. SessionError: refused.
 
-        Until `end_move` nobody else tells its nodes anything.
+        It is to be held.
         """
         with self._graph.lock:
             if not set(path.qcs) <= set(self._graph.links()):
                 return None
             self._admit(session.qos, path, besides=session)
             with self._lock:
-                if self._book.get(session.place) is not session or session.ksid in self._moving:
+                if self._book.get(session.place) is not session:
                     return None
                 session.last_number += 1
                 session.left_behind(path, session.last_number)  # until it goes over it
                 session.target = path
                 self._store.put_session(session.ksid, session.to_store())
-                self._moving.add(session.ksid)
             return replace(session, path=path, route=self._route(path, session.last_number))
 
     def commit_move(self, session: KeySession, moved: KeySession) -> bool:
@@ -305,13 +319,6 @@ class KeySessions:
             session.unsure = {moved.path.nodes[0], moved.path.nodes[-1]}
             self._store.put_session(session.ksid, session.to_store())
             return True
-
-    def end_move(self, session: KeySession) -> None:
-        """The move is over, however it went."""
-        with self._lock:
-            session.target = None
-            self._moving.discard(session.ksid)
-            self._lock.notify_all()
 
     def add_links(self, moved: KeySession) -> None:
         """Have all nodes of a path have the virtual link, though no application is fed by it yet; AgentFailed."""
@@ -385,7 +392,7 @@ class KeySessions:
 
     def _settle(self, session: KeySession, node: str, agent: Agent, document: Mapping[str, Any]) -> None:
         with self._lock:
-            self._lock.wait_for(lambda: session.ksid not in self._moving)
+            self._lock.wait_for(lambda: session.ksid not in self._held)
             path, left = session.path, session.leftovers(node)
         if left:
             if self._agents.remove({agent: left}):

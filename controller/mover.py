@@ -11,6 +11,7 @@ Keys are made over the one link or the other, never over parts of both, for each
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ class Mover:
         self._journal = journal
         self._steady_s = steady_s
         self._stopping = threading.Event()
+        self._lock = threading.Lock()
         self._busy: dict[str, float] = {}  # KSID -> when it may be looked at again; infinity while it is worked at
         self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
 
@@ -66,8 +68,9 @@ class Mover:
 
     def _look(self) -> None:
         now = time.monotonic()
-        self._busy = {ksid: until for ksid, until in self._busy.items() if until > now}
-        found = [s for s in self._sessions.all() if s.state == OPEN and s.ksid not in self._busy]
+        with self._lock:
+            self._busy = {ksid: until for ksid, until in self._busy.items() if until > now}
+            found = [s for s in self._sessions.all() if s.state == OPEN and s.ksid not in self._busy]
         if not found:
             return
         with self._graph.lock:  # all is judged by the same
@@ -80,20 +83,25 @@ class Mover:
             verdict = judge(session.path, downs[session.ksid], usable, steady, policy)
             told = tuple(verdict.down) == session.down
             if verdict.path is not None or not told or self._sessions.untidy(session):
-                self._busy[session.ksid] = float("inf")
+                self._next_look(session, math.inf)
                 self._agents.later(self._tend, session, verdict)
+
+    def _next_look(self, session: KeySession, at: float) -> None:
+        with self._lock:
+            self._busy[session.ksid] = at
 
     def _tend(self, session: KeySession, verdict: Verdict) -> None:
         done = False
         try:
-            done = self._put_right(session, verdict)
+            done = not self._sessions.hold(session) or self._put_right(session, verdict)
         except AgentFailed as error:
             _log.info("session %s: %s", session.ksid, error)
         except Exception as error:
             _log.error("moving a session failed: %s", type(error).__name__)
             self._journal.event("mover_error", step="tend", error=type(error).__name__)
         finally:
-            self._busy[session.ksid] = time.monotonic() + (0.0 if done else _AGAIN_S)
+            self._sessions.release(session)
+            self._next_look(session, time.monotonic() + (0.0 if done else _AGAIN_S))
 
     def _put_right(self, session: KeySession, verdict: Verdict) -> bool:
         """Whether the session is where it is to be; AgentFailed."""
@@ -128,4 +136,3 @@ class Mover:
                 self._sessions.interrupt(session, "", ())
         finally:
             self._sessions.tidy(session)
-            self._sessions.end_move(session)
