@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from node.modes import MODES
+from sae.rekey import GO_ON
 from testbed import vm
 from testbed.errors import UserError
 from testbed.expose import ANY_PORT
@@ -32,6 +33,8 @@ _TOPOLOGIES = _ROOT / "topologies"
 _RUNS = _ROOT / "runs"
 _WORKLOADS = _ROOT / "workloads"
 _DEFAULT_APPS = 8
+# Sessions that a user opens stay until he closes them: one whose path is down for a while goes on when it is up again.
+_STEADFAST = {"on_key_failure": GO_ON}
 # Between the end of the last session of a workload and that of the run.
 _LAST_WORDS_S = 1.0
 
@@ -94,7 +97,7 @@ def _main(given: argparse.Namespace) -> int:
             "mode": given.mode, "ttl_slots": given.ttl, "keys_ahead": given.keys_ahead, "admission": given.admission,
         },
         arrivals=arriving,
-        habits={} if workload is None else workload.habits,
+        habits=_STEADFAST if workload is None else workload.habits,
         duration_s=duration_s,
         seed=seed,
         workload=None if workload is None else workload.name,

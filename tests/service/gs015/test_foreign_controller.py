@@ -47,8 +47,10 @@ def link_up(network: Network, key: str) -> None:
         assert network.foreign[node].call("POST", f"{N}/qkd_links", body, Content_Type="application/json").status == 201
 
 
-def configure(network: Network, app: dict[str, Any], key: str, *, at: str, remote: str, ksid: str) -> None:
-    """The application that a notification told of, at one end."""
+def configure(
+    network: Network, app: dict[str, Any], key: str, *, at: str, remote: str, ksid: str, status: int = 201
+) -> None:
+    """The application that a notification told of, at one end, fed by link `key`."""
     entry = {
         "app_id": ksid, "app_type": app["app_type"], "server_app_id": app["server_app_id"],
         "client_app_id": app["client_app_id"], "app_qos": app["app_qos"], "backing_qkdl_id": [key],
@@ -56,7 +58,50 @@ def configure(network: Network, app: dict[str, Any], key: str, *, at: str, remot
     }  # fmt: skip
     body = {"etsi-qkd-sdn-node:qkd_app": [entry]}
     answer = network.foreign[at].call("PUT", f"{N}/qkd_applications/qkd_app={ksid}", body)
-    assert answer.status == 201, answer.text
+    assert answer.status == status, answer.text
+
+
+def used(network: Network, node: str) -> list[int]:
+    """Bytes that each QC of a node's has given."""
+    shown = network.foreign[node].get("/restconf/data/qkd-testbed:node/qcs")["qkd-testbed:qcs"]["qc"]
+    return [int(qc["used"]) for qc in shown]
+
+
+def test_session_moves_to_another_link_and_waits_where_there_is_none(network: Network, followed):
+    """Keys given before the move are there for the slave; an interruption costs nothing, and ends."""
+    ksid, old, new = (str(uuid.uuid4()) for _ in range(3))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(network.enc_keys, "carol", "alice")
+        app = followed["c"].wait_for("sdqkdn_application_new")["qkd_application"]
+        link_up(network, old)
+        configure(network, app, old, at="a", remote="c", ksid=ksid)
+        configure(network, app, old, at="c", remote="a", ksid=ksid)
+        before = asked.result(20)
+
+    link_up(network, new)
+    configure(network, app, new, at="a", remote="c", ksid=ksid, status=204)
+    assert network.enc_keys("carol", "alice").status == 503, "half a move gives no key"
+    configure(network, app, new, at="c", remote="a", ksid=ksid, status=204)
+    for node in "abc":
+        assert network.foreign[node].call("DELETE", f"{N}/qkd_links/qkd_link={old}").status == 204
+    after = network.enc_keys("carol", "alice")
+    assert network.dec_keys("alice", "carol", before).body == before.body
+    assert network.dec_keys("alice", "carol", after).body == after.body
+
+    place, pair = "/restconf/operations/qkd-testbed:application_answer", (network.ids["carol"], network.ids["alice"])
+    word = {"server_app_id": pair[0], "client_app_id": [pair[1]]}
+    gone = word | {"state": "interrupted", "status": 503, "message": "node b is down"}
+    spent = used(network, "c")
+    assert network.foreign["c"].call("POST", place, {"qkd-testbed:input": gone}).status == 204
+    refused = network.enc_keys("carol", "alice")
+    assert (refused.status, refused.message, refused.detail("cause")) == (503, "node b is down", "path_down")
+    assert used(network, "c") == spent
+    assert network.foreign["c"].call("POST", place, {"qkd-testbed:input": word | {"state": "resumed"}}).status == 204
+    assert network.enc_keys("carol", "alice").ok
+    for node in "ac":
+        assert network.foreign[node].call("DELETE", f"{N}/qkd_applications/qkd_app={ksid}").status == 204
+    for node in "abc":
+        assert network.foreign[node].call("DELETE", f"{N}/qkd_links/qkd_link={new}").status == 204
 
 
 def consumed_bits(network: Network, node: str, place: str) -> int:
