@@ -24,5 +24,7 @@ def judge(path: Path, down: Sequence[str], usable: QkdGraph, steady: QkdGraph, p
     """
     if down:
         return Verdict(policy(usable, path.nodes[0], path.nodes[-1]), down)
+    if len(path.qcs) == 1:
+        return Verdict(None)
     better = policy(steady, path.nodes[0], path.nodes[-1])
     return Verdict(better if better is not None and len(better.qcs) < len(path.qcs) else None)

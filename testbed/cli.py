@@ -102,6 +102,8 @@ class QkdCLI(CLI):
         output(f"parameters      {', '.join(f'{k} {v}' for k, v in status['parameters'].items())}\n")
         if self._emulation.exposed is not None:
             output(f"exposed         on {LOOPBACK}; URLs and certificates: {self._emulation.run.path / FILE}\n")
+        if broken := [fault.name for fault in self._emulation.faults.active()]:
+            output(f"broken          {', '.join(broken)}\n")
         dead = [p.name for p in self._emulation.dead()]
         output(f"processes       {'all alive' if not dead else 'DEAD: ' + ', '.join(dead)}\n")
 

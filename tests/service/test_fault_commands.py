@@ -1,0 +1,104 @@
+"""Faults on real processes, of which there need not be a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from telemetry import journal
+from telemetry.journal import Journal
+from testbed.errors import UserError
+from testbed.faults import Faults
+from testbed.plan import make_plan
+from testbed.processes import Processes
+from testbed.topology import load
+
+TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
+
+
+class World:
+    """Faults of PoliQI: its controller and a node are processes that sleep."""
+
+    def __init__(self, directory: Path) -> None:
+        self.journal = directory / "journal.jsonl"
+        self.processes = Processes(directory)
+        self.silent: list[set[str]] = []
+        self.network = Mock()
+        self.faults = Faults(
+            make_plan(load("poliqi", TOPOLOGIES)), self.processes, Journal(self.journal, "faults"),
+            network=lambda: self.network, break_qcs=lambda qcs: self.silent.append(set(qcs)), restart_database=None,
+        )  # fmt: skip
+        for name in ("controller", "node-finance"):
+            self.processes.start(name, ["sleep", "600"], says_ready=False)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """One."""
+    made = World(tmp_path)
+    yield made
+    made.processes.stop()
+
+
+def names(world: World) -> list[str]:
+    """What is broken."""
+    return [fault.name for fault in world.faults.active()]
+
+
+@pytest.mark.parametrize(("fault", "process"), [(("controller",), "controller"), (("node", "finance"), "node-finance")])
+def test_killed_process_did_not_die_on_its_own_and_starts_again(world, fault, process):
+    """With the same command; the journal has when."""
+    command = world.processes.named(process).command
+    world.faults.inject(*fault)
+    assert not world.processes.named(process).alive()
+    assert world.processes.named(process).status == -9
+    assert world.processes.dead() == []
+    assert names(world) == [" ".join(fault)]
+
+    world.faults.heal(*fault)
+
+    assert world.processes.named(process).alive()
+    assert world.processes.named(process).command == command
+    assert names(world) == []
+    assert [(e["event"], e["kind"]) for e in journal.read(world.journal)] == [("fault", fault[0]), ("healed", fault[0])]
+
+
+def test_process_that_died_on_its_own_is_no_fault_of_ours(world):
+    """It stays among the dead, whom the summary names."""
+    world.processes.named("controller").signal(9)
+    while world.processes.named("controller").alive():
+        pass
+
+    with pytest.raises(UserError, match="controller has ended on its own already"):
+        world.faults.inject("controller")
+    assert [p.name for p in world.processes.dead()] == ["controller"]
+
+
+def test_qcs_are_silent_as_long_as_a_fault_wants_it(world):
+    """A cut takes the QC of the fibre along, and gives back only what no other fault holds."""
+    world.faults.inject("qc", "military", "government")
+    world.faults.inject("cut", "government", "military")
+    world.faults.inject("qc", "telecom", "finance")
+    world.faults.heal("cut", "military", "government")
+    world.faults.heal()
+
+    ab, tf = "government-military/1", "telecom-finance/1"
+    assert world.silent == [{ab}, {ab}, {ab, tf}, {ab, tf}, {tf}, set()]
+    assert [call.kwargs["up"] for call in world.network.set_carrier.call_args_list] == [False, True]
+
+
+def test_what_cannot_be_is_one_line(world):
+    """A database of the user's, what is broken already, what is not broken."""
+    world.faults.inject("cut", "government", "military")
+    for step, said in (
+        (lambda: world.faults.inject("database"), "the database is yours"),
+        (lambda: world.faults.inject("cut", "military", "government"), "cut government military is broken already"),
+        (lambda: world.faults.heal("node", "finance"), "node finance is not broken: 'qkd fault' lists what is"),
+    ):
+        with pytest.raises(UserError, match=said) as error:
+            step()
+        assert "\n" not in str(error.value)
+    assert names(world) == ["cut government military"]
