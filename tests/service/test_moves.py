@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -201,13 +202,14 @@ def test_controller_killed_in_the_middle_of_a_move_leaves_no_half_of_it(ring, sl
     """While a node between takes the link over, or an end the application: the new controller brings it to an end."""
     ksid = ring.open("a", "b")["ksid"]
     told = {name: len(node.told) for name, node in ring.nodes.items()}
-    ring.nodes[slow].delay_s = 1.0
+    killed = threading.Event()
+    ring.nodes[slow].before_edit = lambda: killed.wait(PATIENCE_S)
     ring.nodes["a"].fail("ab")
     assert eventually(lambda: len(ring.nodes["c"].told) > told["c"], PATIENCE_S)
     if slow == "b":
         assert eventually(lambda: stored(ring, ksid)["path"] != ["a", "b"], PATIENCE_S)
     ring.process.kill()
-    ring.nodes[slow].delay_s = 0.0
+    killed.set()
     # What the dead controller has sent may still be on its way: it arrives.
     assert eventually(lambda: len(ring.nodes[slow].told) > told[slow], PATIENCE_S)
     ring.start(**SOON).wait_ready(20)
@@ -227,12 +229,16 @@ def stored(ring: Ring, ksid: str) -> dict[str, Any]:
 def test_session_that_is_closed_while_it_moves_is_gone_from_everywhere(ring):
     """Of both ways."""
     ksid = ring.open("a", "b")["ksid"]
-    ring.nodes["d"].delay_s = 0.7
+    closed = threading.Event()
+    ring.nodes["d"].before_edit = lambda: closed.wait(PATIENCE_S)
     told = len(ring.nodes["c"].told)
     ring.nodes["a"].fail("ab")
     assert eventually(lambda: len(ring.nodes["c"].told) > told, PATIENCE_S)
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(ring.call, "DELETE", f"key_sessions/{ksid}").result().status == 204
+        closing = pool.submit(ring.call, "DELETE", f"key_sessions/{ksid}")
+        assert eventually(lambda: not ring.open_sessions())
+        closed.set()
+        assert closing.result().status == 204
 
     assert ring.open_sessions() == {}
     for node in ring.nodes.values():
