@@ -101,7 +101,7 @@ def _row(topology: Topology) -> Topology:
 
 
 def _measure(plan: Plan, directory: RunDirectory, outside: int) -> int:
-    delay_ms = plan.topology.links[0].delay_ms
+    delay_ms = plan.topology.links[0].a_to_b.delay_ms
     emulation = Emulation(
         plan, directory, outside=outside, parameters={}, seed=None, user_database=None, say=lambda _: None
     )

@@ -3,7 +3,7 @@
     {"lines": [{"name": "a-b", "a": "dl0a", "b": "dl0b",
                 "a_to_b": {"delay_ms": 5, "jitter_ms": 0, "loss_percent": 0, "bandwidth_mbit": null},
                 "b_to_a": {"delay_ms": 5}}],
-     "seed": 1, "stats": "stats.json"}
+     "seed": 1, "stats": "stats.json", "answer": "answer.json"}
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etsi.checks import integer, mapping, number, sequence, text
+from etsi.checks import integer, mapping, sequence, text
 from etsi.errors import Malformed
-from testbed.delay_queue import Shape
+from testbed.shape import Shape, parse_shape
 
 # IFNAMSIZ, less the zero at the end.
 _LONGEST_INTERFACE = 15
@@ -35,11 +35,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Lines, seed of losses and jitter, and where the statistics go, if anywhere."""
+    """Lines, seed of losses and jitter, and where the statistics and the answer to a change go, if anywhere."""
 
     lines: tuple[Line, ...]
     seed: int
     stats: Path | None
+    answer: Path | None
 
 
 def load(path: Path) -> Config:
@@ -53,7 +54,7 @@ def load(path: Path) -> Config:
 
 def parse(document: Any) -> Config:
     """The configuration in a JSON document. Malformed names the member and what was expected. PURE."""
-    given = _object(document, "configuration", ("lines", "seed", "stats"))
+    given = _object(document, "configuration", ("lines", "seed", "stats", "answer"))
     lines = []
     taken: set[tuple[str, str]] = set()
     for i, entry in enumerate(sequence(given.get("lines"), "lines", longest=4096)):
@@ -64,11 +65,10 @@ def parse(document: Any) -> Config:
                 raise Malformed(f"lines[{i}].{member}", f"a name of its own, {value!r} is taken")
             taken.add((kind, value))
         lines.append(line)
-    stats = given.get("stats")
     return Config(
         tuple(lines),
         integer(given.get("seed", 0), "seed", low=0, high=1 << 62),
-        None if stats is None else Path(text(stats, "stats", longest=4096)),
+        *(None if given.get(m) is None else Path(text(given[m], m, longest=4096)) for m in ("stats", "answer")),
     )
 
 
@@ -76,19 +76,8 @@ def _line(value: Any, field: str) -> Line:
     line = _object(value, field, ("name", "a", "b", "a_to_b", "b_to_a"))
     name = text(line.get("name"), f"{field}.name")
     a, b = (text(line.get(m), f"{field}.{m}", longest=_LONGEST_INTERFACE) for m in "ab")
-    there, back = (_shape(line.get(m), f"{field}.{m}") for m in ("a_to_b", "b_to_a"))
+    there, back = (parse_shape(line.get(m), f"{field}.{m}") for m in ("a_to_b", "b_to_a"))
     return Line(name, a, b, there, back)
-
-
-def _shape(value: Any, field: str) -> Shape:
-    shape = _object(value, field, ("delay_ms", "jitter_ms", "loss_percent", "bandwidth_mbit"))
-    bandwidth = shape.get("bandwidth_mbit")
-    return Shape(
-        number(shape.get("delay_ms"), f"{field}.delay_ms", low=0, high=60_000),
-        number(shape.get("jitter_ms", 0), f"{field}.jitter_ms", low=0, high=60_000),
-        number(shape.get("loss_percent", 0), f"{field}.loss_percent", low=0, high=100),
-        None if bandwidth is None else number(bandwidth, f"{field}.bandwidth_mbit", low=1e-6, high=1e6),
-    )
 
 
 def _object(value: Any, field: str, members: tuple[str, ...]) -> Mapping[str, Any]:

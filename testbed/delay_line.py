@@ -8,9 +8,10 @@ the delay; and the process has real-time priority, for otherwise the machine's s
 measures.
 
 SIGHUP reads the configuration (`testbed.delay_config`) again; shapes may differ then, and hold for frames that come
-later. SIGUSR1 writes frames, bytes and drops of each direction to the file `stats`, if one is named, and so does the
-end, by SIGTERM or SIGINT. When one end of a link loses its carrier, the other end loses it too, as on a fibre
-(`testbed.carrier`).
+later. What it thinks of it goes to the file `answer`, if one is named: {"error": null}, or one line that says what is
+wrong, and then nothing has changed. SIGUSR1 writes frames, bytes and drops of each direction to the file `stats`, if
+one is named, and so does the end, by SIGTERM or SIGINT. When one end of a link loses its carrier, the other end loses
+it too, as on a fibre (`testbed.carrier`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from pathlib import Path
 from etsi.errors import Malformed
 from testbed.carrier import Carrier, set_up
 from testbed.delay_config import load
-from testbed.delay_queue import DelayQueue, Shape
+from testbed.delay_queue import DelayQueue
+from testbed.shape import Shape
 
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP, _PACKET_STATISTICS, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 1, 6, 15, 23
@@ -217,32 +219,41 @@ class DelayLine:
             self._write_stats()
 
     def _reread(self) -> None:
+        error = None
         try:
-            config = load(self._path)
-            if [(x.name, x.a, x.b) for x in config.lines] != [(x.name, x.a, x.b) for x in self._config.lines]:
-                raise Malformed("lines", "the same names and interfaces as at the start")
-        except (OSError, ValueError) as error:
+            self._reshape()
+        except (OSError, ValueError) as problem:
+            error = str(problem)
             _say(f"{self._path}: {error}; nothing changed")
-            return
+        if self._config.answer is not None:
+            _write(self._config.answer, {"error": error})
+
+    def _reshape(self) -> None:
+        config = load(self._path)
+        if [(x.name, x.a, x.b) for x in config.lines] != [(x.name, x.a, x.b) for x in self._config.lines]:
+            raise Malformed("lines", "the same names and interfaces as at the start")
         shapes = [shape for line in config.lines for shape in (line.a_to_b, line.b_to_a)]
         for direction, shape in zip(self._directions, shapes, strict=True):
             direction.queue.shape = shape
 
     def _write_stats(self) -> None:
-        path = self._config.stats
-        if path is None:
+        if self._config.stats is None:
             return
         counts = [direction.stats() for direction in self._directions]
         document = {
             line.name: {"a_to_b": there, "b_to_a": back}
             for line, there, back in zip(self._config.lines, counts[::2], counts[1::2], strict=True)
         }
-        try:
-            unfinished = path.with_name(path.name + ".new")  # so that nobody ever reads half a file
-            unfinished.write_text(json.dumps(document) + "\n")
-            unfinished.replace(path)
-        except OSError as error:
-            _say(f"no statistics: {error}")
+        _write(self._config.stats, document)
+
+
+def _write(path: Path, document: object) -> None:
+    try:
+        unfinished = path.with_name(path.name + ".new")  # so that nobody ever reads half a file
+        unfinished.write_text(json.dumps(document) + "\n")
+        unfinished.replace(path)
+    except OSError as error:
+        _say(f"{path.name} is not written: {error}")
 
 
 def _say(message: str) -> None:

@@ -1,16 +1,18 @@
 """When a frame leaves: delay, jitter, loss and bandwidth of one direction of a link. PURE: time and chance come in.
 
-Times are integers in nanoseconds. Order is kept: a frame that jitter would let overtake waits for the one before it
-(netem would let it pass, and TCP would take that for loss). What TCP hands over as one large segment is one frame
-here, as it is for netem: lost as a whole, and on the line for as long as all its bytes take.
+Times are integers in nanoseconds. The arithmetic is netem's with a rate (net/sched/sch_netem.c), so that both shapers
+mean the same by `testbed.shape`: a frame leaves its bytes' time after its delay is over or, if that is later, after the
+frame before it has left. What TCP hands over as one large segment is one frame here, as it is for netem: lost as a
+whole, and on the line for as long as all its bytes take.
 """
 
 from __future__ import annotations
 
 import collections
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from testbed.shape import Shape
 
 T = TypeVar("T")
 
@@ -21,16 +23,6 @@ _QUEUE_BYTES = 1000 * 1514
 # memory: 100 ms of 20 Gbit/s. The second is about what Python needs for a frame besides its bytes.
 _HELD_BYTES = 256 << 20
 _FRAME_COST_BYTES = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """`delay_ms` one way, uniform within +- `jitter_ms`; share of frames lost; Mbit/s, or None for no limit."""
-
-    delay_ms: float
-    jitter_ms: float = 0.0
-    loss_percent: float = 0.0
-    bandwidth_mbit: float | None = None
 
 
 class DelayQueue(Generic[T]):
@@ -57,21 +49,22 @@ class DelayQueue(Generic[T]):
         ):
             self.dropped += 1
             return False
-        leaves_ns = now_ns
+        takes_ns = 0
         if shape.bandwidth_mbit is not None:
             starts_ns = max(now_ns, self._line_free_ns)
             ns_per_byte = 8000 / shape.bandwidth_mbit  # a bit at 1 Mbit/s is a microsecond
             if (starts_ns - now_ns) / ns_per_byte + n_bytes > _QUEUE_BYTES:
                 self.dropped += 1
                 return False
-            leaves_ns = self._line_free_ns = starts_ns + round(n_bytes * ns_per_byte)
+            takes_ns = round(n_bytes * ns_per_byte)
+            self._line_free_ns = starts_ns + takes_ns
         delay_ms = shape.delay_ms
         if shape.jitter_ms:
             delay_ms = max(0.0, delay_ms + shape.jitter_ms * (2 * self._chance() - 1))
-        leaves_ns += round(delay_ms * _NS_PER_MS)
+        leaves_ns = now_ns + round(delay_ms * _NS_PER_MS)
         if self._frames and leaves_ns < self._frames[-1][0]:
             leaves_ns = self._frames[-1][0]
-        self._frames.append((leaves_ns, cost_bytes, frame))
+        self._frames.append((leaves_ns + takes_ns, cost_bytes, frame))
         self._held_bytes += cost_bytes
         return True
 

@@ -7,6 +7,7 @@ shared database on `db`; switches, forwarder, QC emulators and this process in t
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import platform
@@ -17,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,15 @@ from testbed.control_room import ControlRoom
 from testbed.errors import UserError
 from testbed.expose import FILE, LOOPBACK
 from testbed.faults import Faults
+from testbed.fibres import Fibres, MeasuredLink
 from testbed.namespaces import call_in_network
 from testbed.network import Network
 from testbed.open_vswitch import OpenVSwitch
 from testbed.plan import CONTROLLER, DATABASE, DATABASE_PORT, OPENFLOW_PORT, OPERATOR, Plan, SaePlan
-from testbed.probe import is_off, link_rtt_ms, wait_for_carrier
+from testbed.probe import wait_for_carrier
 from testbed.processes import Process, Processes, ProcessFailed
 from testbed.run_directory import RunDirectory
-from testbed.shaping import NETEM, find_shaper
+from testbed.shaping import NETEM, DelayLineControl, Netem, Shaper, find_shaper
 from testbed.shared_database import UserDatabase
 
 _REGISTRATION_S = 60.0
@@ -52,15 +53,6 @@ _RESTART_S = 20.0
 # Material to begin with, so that the first keys of many applications at once do not fail for want of it.
 _FIRST_SLOTS = 3
 DEFAULT_QOS = QoS()
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredLink:
-    """A link's round-trip time as configured and as measured after start-up, in ms."""
-
-    name: str
-    configured_rtt_ms: float
-    measured_rtt_ms: float | None
 
 
 class Emulation:
@@ -105,6 +97,7 @@ class Emulation:
         self._controller_python = controller_python
         self.exposed: Mapping[str, Any] | None = None  # what expose.json says
         self._network: Network | None = None
+        self._fibres: Fibres | None = None
         self._cluster: Cluster | None = None
         self._control_room: ControlRoom | None = None
         self._credentials: dict[Identity, Credentials] = {}
@@ -114,6 +107,12 @@ class Emulation:
         """The Mininet network, once it is up."""
         assert self._network is not None  # noqa: S101 - start() came first
         return self._network
+
+    @property
+    def fibres(self) -> Fibres:
+        """The links as they are shaped now, once the network is up."""
+        assert self._fibres is not None  # noqa: S101 - start() came first
+        return self._fibres
 
     @property
     def control_room(self) -> ControlRoom:
@@ -232,10 +231,15 @@ class Emulation:
     def _start_services(self) -> None:
         """Delay line, database, controller and forwarder, at the same time."""
         waiting = []
+        shaper: Shaper = Netem()
         if self.shaper != NETEM:
-            config = self.run.write("config/delay-line.json", self.plan.delay_line_config())
-            command = self.network.delay_line_command(str(config))
-            waiting.append(self.processes.start("delay-line", command))
+            file = "config/delay-line.json"
+            document = self.plan.delay_line_config(str(self.run.path / "config" / "delay-line-answer.json"))
+            command = self.network.delay_line_command(str(self.run.write(file, document)))
+            process = self.processes.start("delay-line", command)
+            waiting.append(process)
+            shaper = DelayLineControl(process, functools.partial(self.run.write, file), document)
+        self._fibres = Fibres(self.plan, shaper)
         self._say("starting controller and shared database")
         document = self.plan.controller_config(
             self.run.make("controller"), self._credentials[CONTROLLER], self._parameters
@@ -327,19 +331,7 @@ class Emulation:
         down = wait_for_carrier(self.network.fabric_ports())
         if down:
             raise ProcessFailed(f"no carrier on {', '.join(down)}")
-        for plan in self.plan.links:
-            configured = 2 * plan.link.delay_ms
-            measured = link_rtt_ms(plan.port_a, plan.port_b, configured)
-            if is_off(configured, measured, plan.link.jitter_ms):  # a busy moment is over the second time
-                measured = link_rtt_ms(plan.port_a, plan.port_b, configured)
-            if is_off(configured, measured, plan.link.jitter_ms) and plan.link.loss_percent < 100:
-                shown = "no frame came back" if measured is None else f"{measured:.3f} ms were measured"
-                raise ProcessFailed(
-                    f"link {plan.link.name} is configured with a round-trip time of {configured:g} ms, but {shown}"
-                )
-            self.links.append(
-                MeasuredLink(plan.link.name, round(configured, 3), None if measured is None else round(measured, 3))
-            )
+        self.links = self.fibres.check()
 
     def _start_nodes(self) -> None:
         self._say(f"starting {len(self.plan.nodes)} nodes and {len(self.plan.applications)} applications")

@@ -16,7 +16,7 @@ from mininet.node import Host, Node, OVSSwitch, RemoteController
 
 from testbed.plan import OPENFLOW_PORT, LinkPlan, Plan
 from testbed.processes import ProcessFailed
-from testbed.shaping import NETEM, DelayLineLink, apply_netem
+from testbed.shaping import NETEM, DelayLineLink, Netem
 
 
 class _ForwardedController(RemoteController):
@@ -109,8 +109,8 @@ class Network:
         # After the switches are up: Open vSwitch touches the queues of a port that it gets.
         if self.shaper == NETEM:
             for link in self.plan.links:
-                apply_netem(link.port_a, link.link)
-                apply_netem(link.port_b, link.link)
+                shapes = link.link.a_to_b, link.link.b_to_a
+                Netem().apply(link, before=shapes, after=shapes)
 
     def _tune_hosts(self) -> None:
         for host in self.plan.hosts:

@@ -55,7 +55,8 @@ def _place(position: tuple[float, float]) -> tuple[int, int]:
 
 def _describe(link: Link) -> list[str]:
     length = [] if link.length_km is None else [f"{link.length_km:g} km"]
-    return [", ".join([*length, f"{link.delay_ms:.3g} ms"])]
+    there, back = (f"{shape.delay_ms:.3g}" for shape in (link.a_to_b, link.b_to_a))
+    return [", ".join([*length, f"{there} ms" if there == back else f"{there} / {back} ms"])]
 
 
 def _label(x: int, y: int, lines: list[str]) -> list[str]:

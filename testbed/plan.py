@@ -126,11 +126,12 @@ class Plan:
             ports = []
             for plan in self.links:
                 ends = ((plan.switch_a, plan.port_a), (plan.switch_b, plan.port_b))
-                for (here, port), (there, far) in (ends, ends[::-1]):
+                outward = (plan.link.a_to_b, plan.link.b_to_a)
+                for shape, (here, port), (there, far) in zip(outward, ends, ends[::-1], strict=True):
                     if here == switch:
                         ports.append(
                             {"interface": port, "peer_switch": there, "peer_interface": far,
-                             "delay_ms": plan.link.delay_ms}
+                             "delay_ms": shape.delay_ms}
                         )  # fmt: skip
             hosts = [{"interface": h.port, "ip": h.ip} for h in self.hosts.values() if h.switch == switch]
             switches.append({"name": switch, "dpid": self.dpid(switch), "ports": ports, "hosts": hosts})
@@ -231,20 +232,19 @@ class Plan:
         ]
         return {"directory": str(directory), "seed": seed, "qcs": qcs}
 
-    def delay_line_config(self) -> dict[str, Any]:
-        """Configuration of the user-space delay line; line i joins interfaces `dl{i}a` and `dl{i}b`."""
-        lines = []
-        for i, plan in enumerate(self.links):
-            shape = {
-                "delay_ms": plan.link.delay_ms,
-                "jitter_ms": plan.link.jitter_ms,
-                "loss_percent": plan.link.loss_percent,
-                "bandwidth_mbit": plan.link.bandwidth_mbit,
+    def delay_line_config(self, answer: str | None = None) -> dict[str, Any]:
+        """Configuration of the user-space delay line; line i joins interfaces `dl{i}a` and `dl{i}b`.
+
+        `answer` is the file in which it is to say how it took a change.
+        """
+        lines = [
+            {
+                "name": plan.link.name, "a": f"dl{i}a", "b": f"dl{i}b",
+                "a_to_b": plan.link.a_to_b.to_json(), "b_to_a": plan.link.b_to_a.to_json(),
             }
-            lines.append(
-                {"name": plan.link.name, "a": f"dl{i}a", "b": f"dl{i}b", "a_to_b": shape, "b_to_a": dict(shape)}
-            )
-        return {"lines": lines, "seed": 0}
+            for i, plan in enumerate(self.links)
+        ]  # fmt: skip
+        return {"lines": lines, "seed": 0, "answer": answer}
 
 
 def make_plan(topology: Topology) -> Plan:

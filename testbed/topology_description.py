@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 import networkx as nx
 
 from etsi.gs014 import Limits
+from testbed.shape import MAX_DELAY_MS, Shape
 from testbed.topology_field import Field
 
-# A minute, one way. Beyond it the connection set-up of every component times out, and netem's 32 bit field is near.
-MAX_DELAY_MS = 60_000.0
 # 8 Mbit/s of key: more than a QKD link of today makes, and blocks of one slot still fit in memory many times.
 _MAX_BYTES_PER_SLOT = 1_000_000
 
@@ -38,20 +37,21 @@ class Qc:
 class Link:
     """A fibre between the nodes `a` and `b`, with its classical channel and one or more quantum channels.
 
-    `delay_ms` is one way, `jitter_ms` the variation around it, `loss_percent` the share of classical packets lost in
-    each direction. `length_km` is None where the file gives a delay alone, `bandwidth_mbit` (Mbit/s) is None where the
-    classical channel is not limited.
+    Each direction has a shape of its own. `length_km` is None where the file gives a delay alone.
     """
 
     name: str
     a: str
     b: str
     length_km: float | None
-    delay_ms: float
-    jitter_ms: float
-    loss_percent: float
-    bandwidth_mbit: float | None
+    a_to_b: Shape
+    b_to_a: Shape
     qcs: tuple[Qc, ...]
+
+    @property
+    def rtt_ms(self) -> float:
+        """The delay there and back."""
+        return self.a_to_b.delay_ms + self.b_to_a.delay_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +93,22 @@ class Topology:
         links = self.links
         if delay_ms is not None:
             delay = Field(self.name, "delay_ms", delay_ms).number(MAX_DELAY_MS)
-            links = tuple(replace(link, delay_ms=delay) for link in links)
+            links = tuple(
+                replace(link, a_to_b=replace(link.a_to_b, delay_ms=delay), b_to_a=replace(link.b_to_a, delay_ms=delay))
+                for link in links
+            )
         if qc_rate is not None:
             low, high = checked_rate(*Field(self.name, "qc_rate", list(qc_rate)).items())
             links = tuple(replace(link, qcs=tuple(Qc(qc.name, low, high) for qc in link.qcs)) for link in links)
         return replace(self, links=links)
 
     def graph(self) -> nx.MultiGraph[str]:
-        """A new multigraph: nodes with `title` and `position`, links keyed by name with `link` and `delay_ms`."""
+        """A new multigraph: nodes with `title` and `position`, links keyed by name with `link`."""
         graph: nx.MultiGraph[str] = nx.MultiGraph(name=self.name)
         for node in self.nodes:
             graph.add_node(node.name, title=node.title, position=node.position)
         for link in self.links:
-            graph.add_edge(link.a, link.b, key=link.name, link=link, delay_ms=link.delay_ms)
+            graph.add_edge(link.a, link.b, key=link.name, link=link)
         return graph
 
 

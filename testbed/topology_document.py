@@ -12,16 +12,17 @@ import networkx as nx
 
 from etsi.errors import Malformed
 from etsi.gs014 import Limits, limits
-from testbed.topology_description import MAX_DELAY_MS, Link, Node, Qc, Sae, Topology, checked_rate
+from testbed.shape import MAX_BANDWIDTH_MBIT, MAX_DELAY_MS, MIN_BANDWIDTH_MBIT, Shape
+from testbed.topology_description import Link, Node, Qc, Sae, Topology, checked_rate
 from testbed.topology_field import Field, TopologyError, check_distinct, free_name
 
 # One-way delay of a kilometre of fibre, ms: light in glass travels at about two thirds of c.
 _MS_PER_KM = 0.005
-# Mininet ignores a higher figure with a message on the terminal (mininet/link.py, bwParamMax), so we refuse it here.
-_MAX_BANDWIDTH_MBIT = 1000.0
 # A node's name becomes that of its Mininet host; these two hosts are the controller's and the shared database's.
 RESERVED_NODE_NAMES = ("ctl", "db")
 _LINK_NAME_LENGTH = 80  # two node names, the hyphen between them and a number fit
+# What a link may say of both directions, and each direction of its own, with defaults.
+_SHAPE: dict[str, object] = {"delay_ms": None, "jitter_ms": 0, "loss_percent": 0, "bandwidth_mbit": None}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 _Members = dict[str, Field]
@@ -83,14 +84,11 @@ def _node(members: _Members, *, turn: float) -> Node:
 
 
 def _links(field: Field, known: Collection[str]) -> tuple[Link, ...]:
-    settings = {"length_km": None, "delay_ms": None, "jitter_ms": 0, "loss_percent": 0, "bandwidth_mbit": None}
+    settings: dict[str, object] = {"length_km": None, **_SHAPE, "a_to_b": {}, "b_to_a": {}}
     items = [item.members("a", "b", name=None, **settings, qcs=[{}]) for item in field.items()]
-    for index, item in enumerate(items):
-        if not {"length_km", "delay_ms"} & set(item):
-            raise field.items()[index].error("expected length_km or delay_ms, got neither")
     ends = [_ends(item, known) for item in items]
     names = _link_names(items, ends)
-    links = tuple(_link(*link) for link in zip(names, ends, items, strict=True))
+    links = tuple(_link(*link) for link in zip(names, ends, field.items(), items, strict=True))
     graph: nx.Graph[str] = nx.Graph(ends)
     graph.add_nodes_from(known)
     parts = [min(part) for part in nx.connected_components(graph)]
@@ -124,15 +122,13 @@ def _link_names(items: Sequence[_Members], ends: Sequence[tuple[str, str]]) -> l
     return names
 
 
-def _link(name: str, ends: tuple[str, str], members: _Members) -> Link:
-    def number(member: str, maximum: float) -> float | None:
-        return members[member].number(maximum) if member in members else None
-
-    length_km = number("length_km", MAX_DELAY_MS / _MS_PER_KM)
-    delay_ms = number("delay_ms", MAX_DELAY_MS)
-    bandwidth_mbit = number("bandwidth_mbit", _MAX_BANDWIDTH_MBIT)
-    if bandwidth_mbit == 0:
-        raise members["bandwidth_mbit"].expected("a number above 0 (leave it out for no limit)")
+def _link(name: str, ends: tuple[str, str], whole: Field, members: _Members) -> Link:
+    length_km = members["length_km"].number(MAX_DELAY_MS / _MS_PER_KM) if "length_km" in members else None
+    both = {member: members[member] for member in _SHAPE if member in members}
+    there, back = (both | members[direction].members(**dict.fromkeys(_SHAPE)) for direction in ("a_to_b", "b_to_a"))
+    _shape(both, length_km)  # what both directions overrule must be right, too
+    if length_km is None and not ("delay_ms" in there and "delay_ms" in back):
+        raise whole.error("expected length_km or delay_ms, got neither")
     qcs = [item.members(low_bytes_per_slot=33, high_bytes_per_slot=47) for item in members["qcs"].items()]
     if not qcs:
         raise members["qcs"].error("expected at least one QC, got none; leave qcs out for one with the usual rate")
@@ -140,15 +136,25 @@ def _link(name: str, ends: tuple[str, str], members: _Members) -> Link:
         name,
         *ends,
         length_km=length_km,
-        delay_ms=(length_km or 0.0) * _MS_PER_KM if delay_ms is None else delay_ms,
-        jitter_ms=members["jitter_ms"].number(MAX_DELAY_MS),
-        loss_percent=members["loss_percent"].number(100),
-        bandwidth_mbit=bandwidth_mbit,
+        a_to_b=_shape(there, length_km),
+        b_to_a=_shape(back, length_km),
         qcs=tuple(
             Qc(f"{name}/{index}", *checked_rate(qc["low_bytes_per_slot"], qc["high_bytes_per_slot"]))
             for index, qc in enumerate(qcs, start=1)
         ),
     )
+
+
+def _shape(members: _Members, length_km: float | None) -> Shape:
+    """One direction of a link; its delay follows from the length unless it is given."""
+    delay = members["delay_ms"].number(MAX_DELAY_MS) if "delay_ms" in members else (length_km or 0.0) * _MS_PER_KM
+    jitter, loss = members["jitter_ms"].number(MAX_DELAY_MS), members["loss_percent"].number(100)
+    if "bandwidth_mbit" not in members:
+        return Shape(delay, jitter, loss)
+    bandwidth = members["bandwidth_mbit"].number(MAX_BANDWIDTH_MBIT)
+    if bandwidth < MIN_BANDWIDTH_MBIT:
+        raise members["bandwidth_mbit"].expected(f"{MIN_BANDWIDTH_MBIT:g} or more (leave it out for no limit)")
+    return Shape(delay, jitter, loss, bandwidth)
 
 
 def _saes(field: Field, known: Collection[str]) -> tuple[Sae, ...]:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from testbed.carrier import Ends, decide
 from testbed.delay_config import parse
-from testbed.delay_queue import DelayQueue, Shape
+from testbed.delay_queue import DelayQueue
+from testbed.shape import Shape
 
 MS = 1_000_000
 shapes = st.builds(

@@ -12,6 +12,7 @@ import networkx as nx
 import pytest
 import yaml
 
+from testbed.shape import Shape
 from testbed.topology import Qc, Topology, TopologyError, load
 
 SHIPPED = Path(__file__).resolve().parents[2] / "topologies"
@@ -133,7 +134,7 @@ def test_overrides_change_only_what_they_say():
     """--delay 20 gives every link 20 ms one way, --qc-rate 10-12 every QC that rate, and all else stays."""
     before = shipped("poliqi")
 
-    slow = tuple(replace(link, delay_ms=20.0) for link in before.links)
+    slow = tuple(replace(link, a_to_b=Shape(20.0), b_to_a=Shape(20.0)) for link in before.links)
     poor = tuple(replace(link, qcs=(Qc(f"{link.name}/1", 10, 12),)) for link in before.links)
     assert before.with_overrides() == before
     assert before.with_overrides(delay_ms=20) == replace(before, links=slow)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etsi.gs014 import Limits
+from testbed.shape import Shape
 from testbed.topology_description import Qc, Topology
 from testbed.topology_document import build
 from testbed.topology_field import Field, TopologyError
@@ -88,8 +89,8 @@ def test_what_a_file_leaves_out_has_a_default():
     topology = parsed()
 
     clean = topology.links[0]
-    assert (clean.name, clean.delay_ms) == ("north-east", pytest.approx(0.05))
-    assert (clean.jitter_ms, clean.loss_percent, clean.bandwidth_mbit) == (0, 0, None)
+    assert (clean.name, clean.rtt_ms) == ("north-east", pytest.approx(0.1))
+    assert clean.a_to_b == clean.b_to_a == Shape(pytest.approx(0.05), 0, 0, None)
     assert clean.qcs == (Qc("north-east/1", 33, 47),)
     assert (topology.controller_at, topology.database_at, topology.description) == ("north", "north", "")
     assert (topology.nodes[0].title, topology.saes[0].id) == ("North", None)
@@ -101,8 +102,8 @@ def test_what_a_file_says_arrives():
     """As numbers with their units; a delay wins over the length, which is kept as a fact."""
     given = link(delay_ms=7, jitter_ms=1, loss_percent=0.5, bandwidth_mbit=100, name="fibre")
     fibre = parsed(given).links[2]
-    assert (fibre.name, fibre.delay_ms, fibre.length_km) == ("fibre", 7, 30)
-    assert (fibre.jitter_ms, fibre.loss_percent, fibre.bandwidth_mbit) == (1, 0.5, 100)
+    assert (fibre.name, fibre.length_km) == ("fibre", 30)
+    assert fibre.a_to_b == fibre.b_to_a == Shape(7, 1, 0.5, 100)
 
     topology = parsed(network(controller="east", database="west", description="Two\nlines"))
     assert (topology.controller_at, topology.database_at, topology.description) == ("east", "west", "Two lines")
@@ -134,7 +135,18 @@ def test_a_delay_alone_is_enough():
     """A link may leave its length open."""
     first = parsed(lambda d: d["links"].append({"a": "north", "b": "east", "delay_ms": 2})).links[3]
 
-    assert (first.delay_ms, first.length_km) == (2, None)
+    assert (first.a_to_b, first.b_to_a, first.length_km) == (Shape(2), Shape(2), None)
+
+
+def test_a_direction_overrules_what_the_link_says_of_both():
+    """Member by member; two delays, one each way, are enough without a length."""
+    given = link(loss_percent=1, bandwidth_mbit=100, b_to_a={"delay_ms": 9, "loss_percent": 0})
+    fibre = parsed(given).links[2]
+    assert (fibre.a_to_b, fibre.b_to_a) == (Shape(0.15, 0, 1, 100), Shape(9, 0, 0, 100))
+
+    added = {"a": "north", "b": "east", "a_to_b": {"delay_ms": 2}, "b_to_a": {"delay_ms": 3, "jitter_ms": 1}}
+    apart = parsed(lambda d: d["links"].append(added)).links[3]
+    assert (apart.a_to_b, apart.b_to_a, apart.rtt_ms) == (Shape(2), Shape(3, 1), 5)
 
 
 def test_several_qcs_on_a_link_are_numbered():
@@ -196,7 +208,12 @@ CASES: list[tuple[Change, str]] = [
     (link(length_km="1e3"), "links[2].length_km: expected a plain number"),
     (link(jitter_ms=-0.1), "links[2].jitter_ms: expected a plain number"),
     (link(loss_percent=100.1), "links[2].loss_percent: expected a plain number from 0 to 100"),
-    (link(bandwidth_mbit=0), "links[2].bandwidth_mbit: expected a number above 0"),
+    (link(bandwidth_mbit=0), "links[2].bandwidth_mbit: expected 0.001 or more"),
+    (link(a_to_b=5), "links[2].a_to_b: expected a mapping with the members delay_ms, jitter_ms, loss_percent, bandw"),
+    (link(a_to_b={"delay": 5}), "links[2].a_to_b: unknown member 'delay'; did you mean 'delay_ms'?"),
+    (link(b_to_a={"jitter_ms": -1}), "links[2].b_to_a.jitter_ms: expected a plain number from 0 to 60000, got -1"),
+    (link(b_to_a={"bandwidth_mbit": 0}), "links[2].b_to_a.bandwidth_mbit: expected 0.001 or more"),
+    (link(delay_ms=-1, a_to_b={"delay_ms": 1}, b_to_a={"delay_ms": 1}), "links[2].delay_ms: expected a plain number"),
     (link(bandwidth_mbit=1001), "links[2].bandwidth_mbit: expected a plain number from 0 to 1000"),
     (lambda d: d["links"][1].pop("length_km"), "links[1]: expected length_km or delay_ms, got neither"),
     (link(name="A"), "links[2].name: expected a name of 1 to 80 characters"),

@@ -32,7 +32,7 @@ def test_a_graphml_file_loads_by_its_ending():
     described = load(str(FILE), FILE.parent)
 
     assert (described.name, len(described.nodes), len(described.links)) == ("lakeland-net", 5, 5)
-    assert {link.bandwidth_mbit for link in described.links} == {None}
+    assert {shape.bandwidth_mbit for link in described.links for shape in (link.a_to_b, link.b_to_a)} == {None}
 
 
 def test_labels_become_names_without_accents():
