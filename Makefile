@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-ryu test-uml test-vagrant experiments bench audit setup setup-ryu lint unit pictures lock clean
+.PHONY: demo test test-ryu test-uml test-vagrant experiments bench bench-links audit setup setup-ryu lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -17,6 +17,9 @@ test-ryu: setup setup-ryu ## only the tests of a controller on Ryu 4.34 (needs r
 bench: setup ## keys a second of one KME pair; delivery times in every mode beside the floor that the network sets
 	$(PYTHON) -P -m testbed.bench_014
 	$(PYTHON) -P -m testbed.bench
+
+bench-links: setup ## delay, jitter, loss and bandwidth of a link, as measured and as configured, with errors
+	$(PYTHON) -P -m testbed.bench_links
 
 experiments: setup ## the paper's table and figures, and latency: some hours, goes on where it was interrupted
 	$(PYTHON) testbed/run.py experiment all

@@ -13,14 +13,12 @@ the sum of the round trips (by ping, medians) that the protocol cannot avoid:
 
 from __future__ import annotations
 
-import functools
 import statistics
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -29,18 +27,15 @@ from mtls.call import Caller
 from mtls.identity import Identity, Role
 from node.modes import MODES
 from telemetry import journal
-from testbed.cli import table
+from testbed.bench_run import ROOT, bench, with_network
 from testbed.emulation import Emulation
 from testbed.errors import UserError
 from testbed.floor import RoundTrips, delivery_ms
-from testbed.isolation import run_isolated, undisturbed
 from testbed.namespaces import call_in_network, network_of, threads_in_network
-from testbed.plan import KME_PORT, Plan, SaePlan, make_plan
-from testbed.run_directory import RunDirectory, open_run_directory
-from testbed.tools import check_tools, complete_path
+from testbed.plan import KME_PORT, SaePlan, make_plan
+from testbed.tables import table
 from testbed.topology import Topology, load
 
-_ROOT = Path(__file__).resolve().parent.parent
 _DELAYS_MS = (0.0, 5.0, 20.0)
 _KEYS = 60
 _WARM_UP = 12
@@ -71,27 +66,16 @@ class Result:
 
 def main() -> int:
     """All delays; prints a table a delay. The exit status."""
-    complete_path()
     print("delivery time of 128-bit keys, medians in ms", flush=True)
-    try:
-        check_tools()
-        for delay_ms in _DELAYS_MS:
-            topology = _row(load("poliqi", _ROOT / "topologies").with_overrides(delay_ms=delay_ms, qc_rate=_QC_RATE))
-            plan = make_plan(topology)
-            directory = open_run_directory(None, _ROOT / "runs")
-            try:
-                status = run_isolated(
-                    functools.partial(_measure, plan, directory),
-                    pid_file=directory.path / "init.pid",
-                    crash_log=directory.path / "crash.log",
-                )
-            finally:
-                directory.erase_secrets()
-            if status != 0:
-                return status
-    except UserError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
+    return bench("bench", _all)
+
+
+def _all() -> int:
+    for delay_ms in _DELAYS_MS:
+        topology = _row(load("poliqi", ROOT / "topologies").with_overrides(delay_ms=delay_ms, qc_rate=_QC_RATE))
+        status = with_network(make_plan(topology), _measure)
+        if status != 0:
+            return status
     return 0
 
 
@@ -100,15 +84,10 @@ def _row(topology: Topology) -> Topology:
     return replace(topology, links=tuple(link for link in topology.links if {link.a, link.b} != _CUT))
 
 
-def _measure(plan: Plan, directory: RunDirectory, outside: int) -> int:
-    delay_ms = plan.topology.links[0].a_to_b.delay_ms
-    emulation = Emulation(
-        plan, directory, outside=outside, parameters={}, seed=None, user_database=None, say=lambda _: None
-    )
-    client = None
+def _measure(emulation: Emulation) -> None:
+    delay_ms = emulation.plan.topology.links[0].a_to_b.delay_ms
+    client, trips = _Client(emulation), RoundTrips(emulation)
     try:
-        emulation.start()
-        client, trips = _Client(emulation), RoundTrips(emulation)
         sessions = [client.open(partner) for partner in _PARTNERS]
         results = []
         for mode in MODES:
@@ -119,10 +98,7 @@ def _measure(plan: Plan, directory: RunDirectory, outside: int) -> int:
                     results.append(Result(mode, source, len(path) - 1, times_ms, floor_ms))
         bare = client.bare() if delay_ms == 0 else None
     finally:
-        with undisturbed():
-            if client is not None:
-                client.close()
-            emulation.stop()
+        client.close()
     header = ("mode", "from", "hops", "keys", "median", "floor", "ratio", "above floor")
     print(f"\nlinks of {delay_ms:g} ms ({emulation.shaper}, datapath {emulation.datapath})")
     print(table(header, [r.row() for r in results]), end="", flush=True)
@@ -130,7 +106,6 @@ def _measure(plan: Plan, directory: RunDirectory, outside: int) -> int:
         key, request, insert = bare
         print(f"\none hop, seen by the application: {key:.2f} ms a key. A bare request takes {request:.2f} ms, a bare")
         print(f"durable insert {insert:.2f} ms: ratio to their sum {key / (request + insert):.2f}", flush=True)
-    return 0
 
 
 class _Client:

@@ -19,11 +19,11 @@ from pathlib import Path
 from mtls.call import Caller, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from testbed.cli import table
 from testbed.errors import UserError
 from testbed.isolation import run_isolated, undisturbed
 from testbed.loopback import LOOPBACK, Stack, free_port
 from testbed.run_directory import RunDirectory, open_run_directory
+from testbed.tables import table
 from testbed.tools import check_tools, complete_path
 
 _ROOT = Path(__file__).resolve().parent.parent

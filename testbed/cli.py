@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mininet.cli import CLI
 from mininet.log import output
 
 from mtls.call import Reply, Unreachable
+from testbed import fibre_commands
 from testbed.emulation import Emulation
 from testbed.errors import UserError
 from testbed.expose import FILE, LOOPBACK
 from testbed.parties import describe
 from testbed.plan import SaePlan
+from testbed.tables import table
 
 _HELP = """qkd status            nodes, switches, controller, processes
-qkd links             fibres with their delay, QCs with status, rate, error rate and stock of key material
+qkd links             fibres as they are shaped now, QCs with status, rate, error rate and stock of key material
+qkd link A B          the fibre between two datacenters: shape of both directions, whether it is lit
+qkd link A B delay 20ms jitter 2ms loss 1% bandwidth 100mbit  change some of these, both ways ('none': no limit)
+qkd link A -> B ...   the same for one direction; of several fibres take one by name: qkd link NAME [-> B] ...
+qkd link A B measure|reset   delay, jitter, loss and bandwidth as they really are; back to the topology's shape
 qkd sessions          key sessions with their path
 qkd refusals          the last key sessions that were refused, and why
 qkd saes              applications, their nodes and their UUIDs, and which run outside the testbed
@@ -36,26 +42,6 @@ qkd fault node A      kill a node; as well: 'qkd fault database', 'qkd fault con
 qkd fault heal        heal everything; 'qkd fault heal cut A B', for one, heals that alone
 """
 _FAULT_HELP = "".join(f"{line}\n" for line in _HELP.splitlines() if line.startswith("qkd fault "))
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows in columns as wide as needed, numbers to the right. PURE."""
-    cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(r[i]) for r in [list(header), *cells]) for i in range(len(header))]
-    numeric = [bool(cells) and all(r[i].replace(".", "", 1).isdigit() or r[i] == "-" for r in cells)
-               for i in range(len(header))]  # fmt: skip
-
-    def line(row: Sequence[str]) -> str:
-        fitted = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)]
-        return "  ".join(fitted).rstrip()
-
-    return "\n".join([line(list(header)), *(line(r) for r in cells)]) + "\n"
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 class QkdCLI(CLI):
@@ -76,6 +62,9 @@ class QkdCLI(CLI):
             ("set", 3): self._set_qc, **{("fault", n): self._fault for n in range(5)},
         }  # fmt: skip
         word, *arguments = line.split() or ["help"]
+        if word == "link":
+            self._link(arguments)
+            return
         if (word, len(arguments)) not in commands:
             output(_HELP)
             return
@@ -91,6 +80,19 @@ class QkdCLI(CLI):
         if sys.stdin.isatty():
             output("\n")
         return bool(self.do_exit(line))
+
+    def do_link(self, line: str) -> None:
+        """Take the fibre between two datacenters (or switches) down or up: link A B down|up"""
+        switches, words = self._emulation.plan.switches, line.split()
+        if len(words) == 3 and {*words[:2]} <= {*switches}:
+            line = " ".join([*(switches[w] for w in words[:2]), words[2]])
+        super().do_link(line)
+
+    def _link(self, words: list[str]) -> None:
+        try:
+            output(fibre_commands.obey(self._emulation.fibres, words) if words else _HELP)
+        except UserError as error:
+            output(f"{error}\n")
 
     def _status(self) -> None:
         status = self._emulation.control_room.controller("GET", "/qkd/v1/status").body
@@ -108,15 +110,14 @@ class QkdCLI(CLI):
         output(f"processes       {'all alive' if not dead else 'DEAD: ' + ', '.join(dead)}\n")
 
     def _links(self) -> None:
-        links = self._emulation.links
-        output(link_table(self._emulation))
+        output(fibre_commands.shapes(self._emulation.fibres.all()))
         found = self._emulation.control_room.controller("GET", "/qkd/v1/links").body["links"]
         rows = [
             (q["qc"], " - ".join(q["ends"]), q["status"] if q["enabled"] else "disabled", q["generated_per_slot"],
              q["requested_per_slot"], q["stored_bytes"], q["qber_percent"])
             for q in found
         ]  # fmt: skip
-        if links:
+        if rows:
             header = ("QC", "between", "status", "made B/s", "asked B/s", "stock B", "QBER %")
             output("\n" + table(header, rows))
 

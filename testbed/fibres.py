@@ -99,9 +99,7 @@ class Fibres:
         way keeps its old shape and is not overtaken. FibreError names the member; then nothing has changed.
         """
         with self._changing:
-            before = self.get(name)
-            if towards not in (None, before.a, before.b):
-                raise FibreError(f"fibre {name} leads to {before.a} and {before.b}, not to {towards!r}")
+            before = self._towards(name, towards)
             try:
                 after = replace(
                     before,
@@ -128,15 +126,19 @@ class Fibres:
         fibre = self.get(name)
         return _measured(fibre, _at_the_switches(lambda: _one_way(self._plan(name), fibre)))
 
-    def measure(self, name: str) -> list[tuple[str, str, list[Figure]]]:
-        """What both directions really do, beside what is configured: from where, to where, figures. Takes seconds."""
-        fibre, plan = self.get(name), self._plan(name)
+    def measure(self, name: str, *, towards: str | None = None) -> list[tuple[str, str, list[Figure]]]:
+        """What directions really do, beside what is configured: from where, to where, figures. Takes seconds.
+
+        Of both directions, or of the one towards a datacenter.
+        """
+        fibre, plan = self._towards(name, towards), self._plan(name)
         if not self.is_lit(name):
             raise FibreError(f"fibre {name} is down: nothing to measure")
         ports = (plan.port_a, plan.port_b), (plan.port_b, plan.port_a)
         return [
             (a, b, _at_the_switches(functools.partial(measure_direction, *ends, shape)))
             for ends, (a, b, shape) in zip(ports, fibre.directions, strict=True)
+            if towards in (None, b)
         ]
 
     def check(self) -> list[MeasuredLink]:
@@ -165,6 +167,12 @@ class Fibres:
                 raise FibreError(f"fibre {before.name}: {error}") from None
             self._fibres[before.name] = after
         return after
+
+    def _towards(self, name: str, towards: str | None) -> Fibre:
+        fibre = self.get(name)
+        if towards not in (None, fibre.a, fibre.b):
+            raise FibreError(f"fibre {name} leads to {fibre.a} and {fibre.b}, not to {towards!r}")
+        return fibre
 
     def _plan(self, name: str) -> LinkPlan:
         return self._plans[self.get(name).name]

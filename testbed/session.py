@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import audit, measure
-from testbed.cli import QkdCLI, link_table, table
+from testbed.cli import QkdCLI, link_table
 from testbed.emulation import Emulation
 from testbed.expose import check_ports
 from testbed.isolation import undisturbed
@@ -19,6 +19,7 @@ from testbed.offered_load import OfferedLoad
 from testbed.plan import Plan
 from testbed.run_directory import RunDirectory
 from testbed.shared_database import UserDatabase
+from testbed.tables import table
 from testbed.workload import Arrival
 
 _PROGRESS_S = 5.0

@@ -1,0 +1,54 @@
+"""A benchmark's network: a run of its own in namespaces of its own, taken down and cleaned up whatever happens."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from testbed.emulation import Emulation
+from testbed.errors import UserError
+from testbed.isolation import run_isolated, undisturbed
+from testbed.plan import Plan
+from testbed.run_directory import RunDirectory, open_run_directory
+from testbed.tools import check_tools, complete_path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def bench(name: str, body: Callable[[], int]) -> int:
+    """The exit status of a benchmark called `name`, once it is clear that all tools are there."""
+    complete_path()
+    try:
+        check_tools()
+        return body()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+
+
+def with_network(plan: Plan, body: Callable[[Emulation], None]) -> int:
+    """The exit status of `body`, called with the network of `plan` up."""
+    directory = open_run_directory(None, ROOT / "runs")
+    try:
+        return run_isolated(
+            functools.partial(_inside, plan, directory, body),
+            pid_file=directory.path / "init.pid",
+            crash_log=directory.path / "crash.log",
+        )
+    finally:
+        directory.erase_secrets()
+
+
+def _inside(plan: Plan, directory: RunDirectory, body: Callable[[Emulation], None], outside: int) -> int:
+    emulation = Emulation(
+        plan, directory, outside=outside, parameters={}, seed=None, user_database=None, say=lambda _: None
+    )
+    try:
+        emulation.start()
+        body(emulation)
+    finally:
+        with undisturbed():
+            emulation.stop()
+    return 0
