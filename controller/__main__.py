@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,13 +83,13 @@ class _OpenFlow:
     """The part of the controller that forwards classical traffic, as it runs."""
 
     framework: str | None  # name and version; None if somebody else forwards
-    switches: Callable[[], list[str]]  # names those that are connected
+    switches: Callable[[], Mapping[str, list[str]]]  # those that are connected, each with its ports that are down
     threads: list[threading.Thread]  # those that must not die
 
 
 def _start_openflow(options: config.OpenFlowConfig | None) -> _OpenFlow:
     if options is None:
-        return _OpenFlow(None, list, [])
+        return _OpenFlow(None, dict, [])
     # The framework says nothing when the port is taken, and a stranger's server would answer our probe.
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -6,7 +6,7 @@ Decisions are in key_sessions.py and below; nodes are read and configured by fol
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, Response
@@ -35,10 +35,14 @@ def make_app(
     agents: Agents,
     store: Store,
     *,
-    switches: Callable[[], list[str]],
+    switches: Callable[[], Mapping[str, list[str]]],
     framework: str | None = None,
 ) -> Flask:
-    """The application; `switches` names those that are connected, `framework` what serves them, if anything does."""
+    """The application.
+
+    `switches` names those that are connected, with their ports to others that are down, `framework` what serves them,
+    if anything does.
+    """
     app = new_app("controller")
 
     @app.errorhandler(SessionError)
@@ -57,17 +61,23 @@ def make_app(
 
 
 def _add_views(
-    app: Flask, graph: Graph, sessions: KeySessions, switches: Callable[[], list[str]], framework: str | None
+    app: Flask,
+    graph: Graph,
+    sessions: KeySessions,
+    switches: Callable[[], Mapping[str, list[str]]],
+    framework: str | None,
 ) -> None:
     @app.get("/qkd/v1/status")
     @allow(Role.OPERATOR)
     def status() -> dict[str, Any]:
         reachable = graph.reachable(graph.nodes())
+        connected = switches()
         return {
             "version": importlib.metadata.version("qkd-testbed"),
             "framework": framework,
             "nodes": {name: {"slot": node.slot} for name, node in reachable.items()},
-            "switches": switches(),
+            "switches": sorted(connected),
+            "ports_down": sorted(port for ports in connected.values() for port in ports),
             "key_sessions": len(sessions.all()),
             "parameters": sessions.parameters.to_json(),
         }

@@ -99,7 +99,7 @@ def describe() -> dict[str, Any]:
     status = _object(
         version=_TEXT, framework=_or_null(_TEXT),
         nodes={"type": "object", "additionalProperties": _object(slot=_INTEGER)},
-        switches=_array(_TEXT), key_sessions=_INTEGER, parameters=_object(**_PARAMETERS),
+        switches=_array(_TEXT), ports_down=_array(_TEXT), key_sessions=_INTEGER, parameters=_object(**_PARAMETERS),
     )  # fmt: skip
     change = {"type": "object", "properties": _PARAMETERS, "additionalProperties": False}
     limit = {"type": "integer", "minimum": 0, "maximum": 1 << 20}

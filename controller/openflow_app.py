@@ -33,10 +33,14 @@ class Forwarder(of.App):
         self._down: set[PortName] = set()
         self._written: dict[str, Flows] = {}
 
-    def connected(self) -> list[str]:
-        """Names of the switches that are connected and have their flows."""
+    def connected(self) -> dict[str, list[str]]:
+        """The switches that are connected and have their flows, each with those ports to others that it calls down."""
         with self._lock:
-            return sorted(self._written)
+            return {
+                s.name: [p.interface for p in s.ports if (s.name, p.interface) in self._down]
+                for s in self._fabric.switches
+                if s.name in self._written
+            }
 
     @of.set_ev_cls(of.ofp_event.EventOFPStateChange, [of.MAIN_DISPATCHER, of.DEAD_DISPATCHER])
     def on_state(self, event: Any) -> None:

@@ -100,6 +100,7 @@ class QkdCLI(CLI):
         output(f"run directory   {self._emulation.run.path}\n")
         output(f"switches        {len(status['switches'])} of {len(plan.switches)} connected\n")
         output(f"controller      on {status['framework']}\n")
+        output(f"fibres          {self._dark(status['ports_down']) or 'all lit'}\n")
         output(f"nodes           {len(status['nodes'])} of {len(plan.nodes)} registered\n")
         output(f"parameters      {', '.join(f'{k} {v}' for k, v in status['parameters'].items())}\n")
         if self._emulation.exposed is not None:
@@ -108,6 +109,15 @@ class QkdCLI(CLI):
             output(f"broken          {', '.join(broken)}\n")
         dead = [p.name for p in self._emulation.dead()]
         output(f"processes       {'all alive' if not dead else 'DEAD: ' + ', '.join(dead)}\n")
+
+    def _dark(self, ports: list[str]) -> str:
+        """What the controller heard of ports that are down, by fibre."""
+        found = [
+            f"{p.link.name} dark at {' and '.join(dark)}"
+            for p in self._emulation.plan.links
+            if (dark := [port for port in (p.port_a, p.port_b) if port in ports])
+        ]
+        return ", ".join(found)
 
     def _links(self) -> None:
         output(fibre_commands.shapes(self._emulation.fibres.all()))

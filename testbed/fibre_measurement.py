@@ -3,9 +3,9 @@
 Three trains of frames cross it, one after another:
 
     delay, jitter   short frames, so far apart that none waits for another. The delay is their median, less the time
-                    of their own bytes. Jitter is uniform over twice its figure, so that the middle 90 % of the delays
-                    take up 1.8 times that: what they take up, divided by 1.8. A busy machine's few late ones are not
-                    among them.
+                    of their own bytes, with the interval of 95 % that its ranks give. Jitter is uniform over twice
+                    its figure, so that the middle half of all delays takes up as much as the figure itself (from the
+                    first quartile to the third). A busy machine's late ones are not among them.
     loss            short frames, many, no faster than the bandwidth; with the Wilson interval of 95 %
     bandwidth       long frames as fast as can be: bytes over time from the first one's arrival to the last one's.
                     Whatever else crosses meanwhile is counted in. Without a limit it is not measured: one would
@@ -23,7 +23,6 @@ from testbed.shape import Shape
 
 # Standard normal quantile of 97.5 %.
 _Z = 1.959964
-_PART_SEEN = 0.9
 _DELAY_S, _FEWEST_DELAYS, _MOST_DELAYS = 3.0, 40, 1000
 _LOSS_S, _FEWEST_LOSSES, _MOST_LOSSES = 3.0, 100, 10_000
 _TRAIN_S, _FEWEST_IN_TRAIN, _MOST_IN_TRAIN = 1.0, 20, 800
@@ -74,12 +73,18 @@ def delay_and_jitter(shape: Shape, train: Train) -> list[Figure]:
     delays = [delay - own_ms for delay in train.delays_ms]
     if len(delays) < 2:
         return [Figure("delay", "ms", shape.delay_ms, None), Figure("jitter", "ms", shape.jitter_ms, None)]
-    cuts = statistics.quantiles(delays, n=20, method="inclusive")
-    jitter = (cuts[-1] - cuts[0]) / (2 * _PART_SEEN)
+    first, median, third = statistics.quantiles(delays, n=4, method="inclusive")
+    low, high = _around_median(sorted(delays))
     return [
-        Figure("delay", "ms", shape.delay_ms, statistics.median(delays)),
-        Figure("jitter", "ms", shape.jitter_ms, jitter),
+        Figure("delay", "ms", shape.delay_ms, median, low, high),
+        Figure("jitter", "ms", shape.jitter_ms, third - first),
     ]
+
+
+def _around_median(ordered: list[float]) -> tuple[float, float]:
+    """Values that enclose the median they were drawn around in 95 of 100 cases (normal approximation of the ranks)."""
+    n, spread = len(ordered), _Z * math.sqrt(len(ordered)) / 2
+    return ordered[max(0, math.floor(n / 2 - spread))], ordered[min(n - 1, math.ceil(n / 2 + spread))]
 
 
 def loss(shape: Shape, train: Train) -> Figure:
