@@ -36,6 +36,7 @@ from etsi.errors import Malformed
 from testbed.carrier import Carrier, set_up
 from testbed.delay_config import load
 from testbed.delay_queue import DelayQueue
+from testbed.segments import wire_bytes
 from testbed.shape import Shape
 
 _SOL_PACKET = 263
@@ -45,7 +46,6 @@ _ETH_P_ALL = 0x0003
 _SO_TIMESTAMPNS, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 35, 32, 33
 _CLOCK_MONOTONIC, _TFD_NONBLOCK, _TFD_CLOEXEC, _TFD_TIMER_ABSTIME = 1, 0o4000, 0o2000000, 1
 
-_VNET_HEADER_BYTES = 10
 _MAX_FRAME_BYTES = (1 << 16) + 4096
 # Bursts of TCP's large segments must fit; the usual limit of 200 KiB holds three of them.
 _BUFFER_BYTES = 8 << 20
@@ -106,7 +106,7 @@ class Direction:
             if extra:
                 seconds, ns = _TIMESPEC.unpack(extra[0][2])
                 now_ns -= min(max(0, time.time_ns() - seconds * 1_000_000_000 - ns), _OLDEST_NS)
-            put(frame, len(frame) - _VNET_HEADER_BYTES, now_ns)
+            put(frame, wire_bytes(frame), now_ns)
 
     def send_due(self, now_ns: int) -> None:
         """Send what is to leave by now."""
@@ -117,7 +117,7 @@ class Direction:
                 self._dropped += 1
             else:
                 self._frames += 1
-                self._bytes += len(frame) - _VNET_HEADER_BYTES
+                self._bytes += wire_bytes(frame)
 
     def stats(self) -> dict[str, int]:
         """Frames and bytes sent, frames dropped: lost, found the queue full, or the interface down."""

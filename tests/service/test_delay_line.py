@@ -15,10 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from testbed.processes import Process
+from testbed.processes import Process, ProcessFailed
+from testbed.shape import Shape
+from testbed.shaping import DelayLineControl
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
 
@@ -192,6 +195,30 @@ def test_sighup_changes_the_shape_of_a_running_line(wire):
     wire.process.signal(signal.SIGHUP)
     assert eventually(lambda: "same names" in wire.process.log.read_text())
     assert wire.rtt_ms() >= 60
+
+
+def test_control_changes_one_line_and_waits_until_it_is_so(wire):
+    """Both directions; what the line does not take leaves shape and configuration as they were."""
+    answer = wire.config.with_name("answer.json")
+    wire.config.write_text(json.dumps({**json.loads(wire.config.read_text()), "answer": str(answer)}))
+    wire.start()
+    document = json.loads(wire.config.read_text())
+    control = DelayLineControl(wire.process, lambda new: wire.config.write_text(json.dumps(new)), document)
+    plan = SimpleNamespace(link=SimpleNamespace(name="w"))
+    old, new = (Shape(1), Shape(1)), (Shape(20), Shape(40))
+
+    control.apply(plan, before=old, after=new)
+    assert wire.rtt_ms() >= 60
+
+    agreed = wire.config.read_text()
+    with pytest.raises(ProcessFailed, match=r"keeps the old shape: lines\[0\]\.b_to_a\.delay_ms: expected"):
+        control.apply(plan, before=new, after=(Shape(0), Shape(-1)))
+    assert wire.config.read_text() == agreed
+    assert wire.rtt_ms() >= 60
+
+    wire.process.kill()
+    with pytest.raises(ProcessFailed, match="it has ended"):
+        control.apply(plan, before=new, after=old)
 
 
 def test_statistics_are_written_on_sigusr1_and_at_the_end(wire):

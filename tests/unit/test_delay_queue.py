@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from testbed.carrier import Ends, decide
 from testbed.delay_config import parse
 from testbed.delay_queue import DelayQueue
+from testbed.segments import wire_bytes
 from testbed.shape import Shape
 
 MS = 1_000_000
@@ -102,6 +104,18 @@ def test_jitter_reaches_both_its_ends_and_overtakes_nobody():
     assert queue.due(7 * MS) == ["late", "held back"]
 
 
+def test_jitter_does_not_let_frames_pass_closer_than_their_bytes_take():
+    """The second drew a delay that is shorter by 4 ms, and still leaves a millisecond after the first."""
+    chances = iter([never(), 0.0])
+    queue = DelayQueue(Shape(5, jitter_ms=2, bandwidth_mbit=10), lambda: next(chances))
+    queue.put("late", 1250, 0)
+    queue.put("behind it", 1250, 0)
+
+    assert queue.due(8 * MS) == ["late"]
+    assert queue.due(9 * MS - 100) == []
+    assert queue.due(9 * MS) == ["behind it"]
+
+
 def test_bandwidth_spaces_frames_by_their_length():
     """1250 bytes at 10 Mbit/s take a millisecond each."""
     queue = DelayQueue(Shape(0, bandwidth_mbit=10), never)
@@ -157,6 +171,29 @@ def test_changed_shape_holds_for_later_frames():
 
     assert queue.due(10 * MS - 1) == []
     assert queue.due(10 * MS) == ["old", "new"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "transport", "n_bytes", "on_the_wire"),
+    [
+        (0, 0, 0, 1514, 1514),
+        (1, 1448, 34, 66 + 1448, 1514),
+        (1, 1448, 34, 66 + 1449, 1514 + 67),
+        (0x81, 1448, 34, 66 + 40 * 1448, 40 * 1514),
+        (4, 1428, 54, 86 + 2 * 1428, 2 * 1514),
+        (5, 1472, 34, 42 + 3 * 1472, 3 * 1514),
+        (1, 1448, 60_000, 1514, 1514),
+    ],
+    ids=["plain", "one segment", "and a byte more", "TCP with ECN", "TCP over IPv6", "UDP", "nonsense"],
+)
+def test_large_segments_take_as_long_as_the_frames_they_will_be(kind, payload, transport, n_bytes, on_the_wire):
+    """Each with headers of its own: Ethernet, IP, and TCP with time stamps or UDP."""
+    frame = bytearray(10 + n_bytes)
+    struct.pack_into("<BBHHHH", frame, 0, 1, kind, 0, payload, transport, 16)
+    if transport < n_bytes:
+        frame[10 + transport + 12] = 0x80
+
+    assert wire_bytes(bytes(frame)) == on_the_wire
 
 
 def line(**changed):
