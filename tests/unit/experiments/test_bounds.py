@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from etsi.gs004 import QoS
 from testbed.experiments.bounds import _demand, best_acceptance
 from testbed.plan import SaePlan
+from testbed.shape import Shape
 from testbed.topology_description import Link, Node, Qc, Topology
 from testbed.workload import Arrival
 
@@ -21,7 +22,7 @@ def topology(links):
     nodes = sorted({n for link in links for n in link})
     return Topology(
         name="t", description="", nodes=tuple(Node(n, n, (0.0, 0.0)) for n in nodes),
-        links=tuple(Link(a + b, a, b, None, 0.0, 0.0, 0.0, None, (Qc(a + b, 1, 1),)) for a, b in links), saes=(),
+        links=tuple(Link(a + b, a, b, None, Shape(0), Shape(0), (Qc(a + b, 1, 1),)) for a, b in links), saes=(),
         controller_at=nodes[0], database_at=nodes[0],
     )  # fmt: skip
 
