@@ -102,10 +102,11 @@ class Direction:
                 frame, extra, _, _ = receive(_MAX_FRAME_BYTES, 64)
             except OSError:  # there are no more; or the interface is down, which `Carrier` sees to
                 return
-            now_ns = time.monotonic_ns()
+            # In this order: if we are held up between the two, the frame counts as younger and leaves late, never early.
+            wall_ns, now_ns = time.time_ns(), time.monotonic_ns()
             if extra:
                 seconds, ns = _TIMESPEC.unpack(extra[0][2])
-                now_ns -= min(max(0, time.time_ns() - seconds * 1_000_000_000 - ns), _OLDEST_NS)
+                now_ns -= min(max(0, wall_ns - seconds * 1_000_000_000 - ns), _OLDEST_NS)
             put(frame, wire_bytes(frame), now_ns)
 
     def send_due(self, now_ns: int) -> None:
