@@ -102,7 +102,7 @@ class Direction:
                 frame, extra, _, _ = receive(_MAX_FRAME_BYTES, 64)
             except OSError:  # there are no more; or the interface is down, which `Carrier` sees to
                 return
-            # In this order: if we are held up between the two, the frame counts as younger and leaves late, never early.
+            # In this order: held up between the two, we take the frame for younger and send it late, never early.
             wall_ns, now_ns = time.time_ns(), time.monotonic_ns()
             if extra:
                 seconds, ns = _TIMESPEC.unpack(extra[0][2])
