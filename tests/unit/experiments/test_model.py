@@ -7,6 +7,7 @@ import pytest
 from etsi.gs004 import QoS
 from testbed.experiments.model import offer
 from testbed.plan import SaePlan
+from testbed.shape import Shape
 from testbed.topology_description import Link, Node, Qc, Topology
 from testbed.workload import Arrival, parse
 
@@ -18,7 +19,7 @@ def offered(links, sessions, *, rate, mode="basic", ttl_slots=1, **habits):
     nodes = sorted({n for link in links for n in link})
     network = Topology(
         name="t", description="", nodes=tuple(Node(n, n, (0.0, 0.0)) for n in nodes),
-        links=tuple(Link(a + b, a, b, None, 0.0, 0.0, 0.0, None, (Qc(a + b, rate, rate),)) for a, b in links), saes=(),
+        links=tuple(Link(a + b, a, b, None, Shape(0), Shape(0), (Qc(a + b, rate, rate),)) for a, b in links), saes=(),
         controller_at=nodes[0], database_at=nodes[0],
     )  # fmt: skip
     saes = {n: SaePlan(n, n, n, 1) for n in nodes}
