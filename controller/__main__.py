@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from controller.graph import Graph
 from controller.key_sessions import KeySessions
 from controller.mover import Mover
 from controller.store import Store
+from mtls import trace
 from mtls.server import Server
 from telemetry.journal import Journal
 
@@ -38,14 +40,14 @@ def main(path: Path) -> int:
     os.umask(0o077)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    journal = Journal(options.directory / "journal.jsonl", "controller")
+    journal = Journal(options.directory / "journal.jsonl", "controller", context=trace.ids)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
         openflow = _start_openflow(options.openflow)
         graph = Graph(options.grace_s)
-        agents = Agents(options.credentials)
+        agents = Agents(options.credentials, record=functools.partial(journal.event, "call"))
         store = Store(options.directory / "controller.db")
         sessions = KeySessions(
             graph, agents, options.parameters, journal, store, half_open_timeout_s=options.half_open_timeout_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from controller.configuration import application_path
 from etsi import gs015, gs015_testbed
+from mtls import trace
 from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.events import Listener
@@ -47,11 +48,13 @@ class AgentFailed(Exception):
 
 
 class Agents:
-    """Calls the agents. Thread-safe."""
+    """Calls the agents. Thread-safe. `record` is told of the calls, see `mtls.call.Caller`."""
 
-    def __init__(self, credentials: Credentials, *, threads: int = 32) -> None:
+    def __init__(
+        self, credentials: Credentials, *, threads: int = 32, record: Callable[..., None] | None = None
+    ) -> None:
         self._credentials = credentials
-        self._caller = Caller(credentials, connections=threads)
+        self._caller = Caller(credentials, connections=threads, record=record)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="agents")
         # Apart from the calls, for which the steps wait.
         self._steps = ThreadPoolExecutor(threads, thread_name_prefix="steps")
@@ -93,7 +96,10 @@ class Agents:
 
     def configure(self, documents: Mapping[Agent, Mapping[str, Any]]) -> None:
         """Merge into the configuration of each node, of all at once; AgentFailed if one did not take it over."""
-        calls = {a: self._pool.submit(self._try, a, "PATCH", gs015.NODE, {gs015.NODE: d}) for a, d in documents.items()}
+        calls = {
+            agent: self._pool.submit(trace.carried(self._try), agent, "PATCH", gs015.NODE, {gs015.NODE: document})
+            for agent, document in documents.items()
+        }
         failed = {agent.name: reason for agent, call in calls.items() if (reason := call.result())}
         if failed:
             node = min(failed)
@@ -109,12 +115,14 @@ class Agents:
 
         What is not there counts as deleted.
         """
-        calls = {agent: self._pool.submit(self._delete, agent, paths) for agent, paths in resources.items()}
+        calls = {
+            agent: self._pool.submit(trace.carried(self._delete), agent, paths) for agent, paths in resources.items()
+        }
         return {agent.name for agent, call in calls.items() if not call.result()}
 
     def answer(self, agent: Agent, document: Mapping[str, Any]) -> None:
         """Say how a registration fares, as far as the agent can be reached; does not wait."""
-        self._pool.submit(self.tell, agent, document)
+        self._pool.submit(trace.carried(self.tell), agent, document)
 
     def tell(self, agent: Agent, document: Mapping[str, Any]) -> bool:
         """Say how an application fares; whether the agent knows now."""
@@ -123,7 +131,7 @@ class Agents:
 
     def later(self, step: Any, *arguments: Any, **named: Any) -> Future[Any]:
         """Have `step` done by one of the threads."""
-        return self._steps.submit(step, *arguments, **named)
+        return self._steps.submit(trace.carried(step), *arguments, **named)
 
     def close(self) -> None:
         """Drop what is not under way yet."""

@@ -20,6 +20,7 @@ from etsi.checks import uuid_text
 from etsi.errors import Malformed
 from etsi.gs004 import QoS, qos
 from etsi.yang import Refusal
+from mtls import trace
 from mtls.call import Unreachable
 from mtls.events import Listener
 from telemetry.journal import Journal
@@ -218,7 +219,8 @@ class Follower:
         module, _, own = name.partition(":")
         if name == _NEW:
             application = gs015_testbed.read_notification(name, content).get("qkd_application", {})
-            self._agents.later(self._register, application)
+            with trace.received(application.get("qkd-testbed:traceparent")):
+                self._agents.later(self._register, application)
         elif module == gs015_testbed.MODULE:
             handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
                 "slot_report": self._report, "application_withdrawn": self._withdraw,
@@ -228,7 +230,8 @@ class Follower:
         elif module == gs015.MODULE and own == "sdqkdn_application_disconnected":
             application = gs015.read_notification(own, content).get("qkd_application", {})
             if "app_id" in application:
-                self._sessions.close(application["app_id"], node=self.agent.name)
+                with trace.begin():
+                    self._sessions.close(application["app_id"], node=self.agent.name)
         elif module == gs015.MODULE and own in gs015.NOTIFICATIONS and "application" not in own:
             self._read()
 

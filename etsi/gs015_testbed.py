@@ -72,6 +72,7 @@ _NEW: Mapping[str, Node] = {
     f"{MODULE}:implicit": Leaf(BOOLEAN),
     f"{MODULE}:key_size": Leaf(UINT32),
     f"{MODULE}:interval": Leaf(DECIMAL3),
+    f"{MODULE}:traceparent": Leaf(STRING),
 }
 _PAIR: Mapping[str, Node] = {"server_app_id": Leaf(URI), "client_app_id": LeafList(URI), "local_qkdn_id": Leaf(UUID)}
 _REPORT = List(

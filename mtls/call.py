@@ -2,24 +2,30 @@
 
 A call is sent once. Retrying is the caller's business, because only it knows whether a second try is harmless; the
 one exception is a kept-alive connection that the server closed before it saw a byte of ours, which urllib3 notices.
+A call that is made in a trace is a part of it, and says so to the server.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import urllib3
 
+from mtls import trace
 from mtls.credentials import Credentials
 from mtls.identity import Identity
 
 _MAX_REPLY_BYTES = 16 << 20
+_WORD = re.compile(r"[a-z_]{1,40}")
 
 
 class Unreachable(Exception):
@@ -86,12 +92,20 @@ class _Socket(ssl.SSLSocket):
 
 
 class Caller:
-    """Calls as the owner of `credentials`. Thread-safe; one pool of connections a party called."""
+    """Calls as the owner of `credentials`. Thread-safe; one pool of connections a party called.
 
-    def __init__(self, credentials: Credentials, *, connections: int = 16) -> None:
+    `record` is told of each call in a trace when it is over, by keywords: `to` ("ROLE:NAME"), `method`, `path`, `at`
+    (wall clock, s) and `duration_ms` of the call, `above` (see Span) if there is such a span, and the answer's `status`
+    with the `cause` that an error body names, or `error`, why there was none.
+    """
+
+    def __init__(
+        self, credentials: Credentials, *, connections: int = 16, record: Callable[..., None] | None = None
+    ) -> None:
         self._context = credentials.client_context()
         self._context.sslsocket_class = _Socket
         self._connections = connections
+        self._record = record
         self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
@@ -108,8 +122,34 @@ class Caller:
 
         Unreachable says "no answer within N s" if the last byte of the answer has not come by then.
         """
+        with trace.part() as span:
+            started = time.time(), time.monotonic()
+            try:
+                reply = self._exchange(method, url, to, body, timeout_s)
+            except Unreachable as error:
+                self._note(span, started, to, method, url, error=error.reason)
+                raise
+            self._note(span, started, to, method, url, status=reply.status, **_cause(reply))
+            return reply
+
+    def _note(
+        self, span: trace.Span | None, started: tuple[float, float], to: Identity, method: str, url: str, **facts: Any
+    ) -> None:
+        if span is not None and self._record is not None:
+            duration_ms = round((time.monotonic() - started[1]) * 1000, 3)
+            path = urlsplit(url).path  # no query, which may hold what nobody needs to read
+            if span.above is not None:
+                facts["above"] = span.above
+            self._record(
+                to=f"{to.role}:{to.name}", method=method, path=path, at=round(started[0], 6), duration_ms=duration_ms,
+                **facts,
+            )  # fmt: skip
+
+    def _exchange(self, method: str, url: str, to: Identity, body: Any, timeout_s: float) -> Reply:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
+        if (span := trace.current()) is not None:
+            headers[trace.HEADER] = trace.to_header(span)
         try:
             answer = self._pool(to).request(
                 method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=timeout_s),
@@ -140,6 +180,12 @@ class Caller:
                     server_hostname=to.dns,  # checked by OpenSSL, whatever address the URL has
                 )
             return self._pools[key]
+
+
+def _cause(reply: Reply) -> dict[str, str]:
+    """The word by which an error body names its cause, if it is one: it is another party's, and goes to a journal."""
+    cause = None if reply.ok else reply.detail("cause")
+    return {"cause": cause} if isinstance(cause, str) and _WORD.fullmatch(cause) else {}
 
 
 def _decode(url: str, raw: bytes) -> Any:

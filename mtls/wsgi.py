@@ -12,9 +12,11 @@ from wsgiref.types import WSGIApplication
 
 from aiohttp import web
 
+from mtls import trace
 from mtls.serve import Problem
 
 _TARGET = re.compile(r"(?:https?://[^/?#]+)?(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
+_TRACEPARENT = "HTTP_" + trace.HEADER.upper()
 # Status line without the version, header fields, body.
 Answer = tuple[str, list[tuple[str, str]], bytes]
 
@@ -74,7 +76,7 @@ def _target(raw: str) -> tuple[str, str]:
 
 
 def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
-    """Run the application, in a worker."""
+    """Run the application, in a worker, as part of the caller's trace."""
     started: list[tuple[str, list[tuple[str, str]]]] = []
     written: list[bytes] = []
 
@@ -82,7 +84,8 @@ def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
         started.append((status, headers))
         return written.append
 
-    body = _collected(app(environ, start_response))
+    with trace.received(environ.get(_TRACEPARENT)):
+        body = _collected(app(environ, start_response))
     status, headers = started[-1]
     return status, headers, b"".join(written) + body
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 from pathlib import Path
 
 from etsi import gs015_testbed
+from mtls import trace
 from mtls.call import Caller
 from mtls.server import Server
 from node import agent_http, config, kme_http, restconf_http
@@ -44,7 +46,7 @@ def main(path: Path) -> int:
     os.umask(0o077)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    journal = Journal(options.directory / "journal.jsonl", f"node:{options.name}")
+    journal = Journal(options.directory / "journal.jsonl", f"node:{options.name}", context=trace.ids)
     store = KeyStore(
         options.directory / "local.db", options.directory / "node.key", ttl_slots=options.parameters.ttl_slots
     )
@@ -53,7 +55,7 @@ def main(path: Path) -> int:
     store.ttl_slots = parameters().ttl_slots
     sessions = Sessions(options, datastore, store)
     shared = SharedDatabase(options.shared_db_url, options.shared_db_schema, options.name)
-    caller = Caller(options.credentials)
+    caller = Caller(options.credentials, record=functools.partial(journal.event, "call"))
     requested, streams = Requested(), Streams()
     performance = Performance(store.held)
     routes = Routes(options, datastore, caller)
@@ -66,6 +68,7 @@ def main(path: Path) -> int:
     kme = Kme(
         options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=implicit,
         routes=routes, relay=relay, performance=performance, requested=requested, parameters=parameters,
+        journal=journal,
     )  # fmt: skip
     blocks = QuantumModule(options.directory / "blocks.sock", [n.qc for n in options.qcs], store)
     agent = Agent(

@@ -146,6 +146,7 @@ class Agent:
             raise Malformed("master_sae", "an SAE of the calling node")
         if saes.get(slave) != self._parts.config.name:
             raise Malformed("slave_sae", "an SAE of this node")
+        self._parts.journal.event("new_app", master_sae=master, slave_sae=slave, side="slave")
         self._parts.registrations.announce(master, slave, wanted)
 
     def withdraw(self, master: str, slave: str) -> None:

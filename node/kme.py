@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,8 @@ from etsi.errors import Malformed
 from etsi.gs004 import QoS
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits, Status
 from etsi.secret import Secret
+from mtls import trace
+from node import told
 from node.bandwidth import Bandwidths
 from node.failures import KeyFailure, KeysGone, MaterialExpired, OverBandwidth, RelayBroken, ShortOfMaterial
 from node.implicit import ImplicitSessions
@@ -28,13 +30,14 @@ from node.modes import Mode
 from node.parameters import Parameters
 from node.performance import Performance
 from node.pool import Keys, Pool
-from node.ranges import Instruction, Shortage, spare_slots
+from node.ranges import Instruction, Range, Shortage, spare_slots
 from node.recent import RecentIds
 from node.relay import Relay, cut
 from node.routes import Routes
 from node.sessions import Session
 from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
 from node.together import Together
+from telemetry.journal import Journal
 
 # Longer than a fetch from the shared database takes before it gives up.
 _FETCH_S = 10.0
@@ -89,6 +92,7 @@ class Kme:
         performance: Performance,
         requested: Requested,
         parameters: Callable[[], Parameters],
+        journal: Journal,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -101,6 +105,7 @@ class Kme:
         self._relay = relay
         self._performance = performance
         self._parameters = parameters
+        self._journal = journal
         self._pool = Pool()
         self._bandwidths = Bandwidths()
         self._together = Together(limits.max_key_per_request)
@@ -245,17 +250,13 @@ class Kme:
     def _make(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         """`number` new keys, which the slave can fetch when this returns; KeyFailure if not."""
         self._sessions.check_path(session.master_sae, session.slave_sae)  # before anything is used up
+        with trace.part():  # its story is told apart from that of the request which happens to be served by it
+            return self._make_apart(session, mode, number, key_bytes)
+
+    def _make_apart(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         key_ids = [str(uuid.uuid4()) for _ in range(number)]
-        needs = mode.needs(session.qcs, key_bytes, number)
-        self._requested.add(needs)
         allocation = str(uuid.uuid4())
-        owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
-        found = self._shared.allocate(
-            allocation, needs, key_ids=key_ids if session.hops == 1 else (), key_bytes=key_bytes, owner=owner
-        )
-        if isinstance(found, Shortage):
-            text = f"QC {found.qc} lacks {found.short_bytes} bytes of key material"
-            raise ShortOfMaterial(text, qc=found.qc, short_bytes=found.short_bytes)
+        found = self._allocate(session, mode, key_ids, key_bytes, allocation)
         if session.hops > 1:
             self._relayed_from_here.add(key_ids)
             made = self._relay.originate(
@@ -266,7 +267,31 @@ class Kme:
             (whole,) = self._store.take(found, allocation, spare_slots=spare_slots(self._parameters().ttl_slots))
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
+        told.used(self._journal, allocation, [(r, told.KEY) for r in found])
         return list(zip(key_ids, cut(whole, key_bytes), strict=True))
+
+    def _allocate(
+        self, session: Session, mode: Mode, key_ids: Sequence[str], key_bytes: int, request: str
+    ) -> Sequence[Range]:
+        """Ranges for these keys on all links of the path; ShortOfMaterial."""
+        needs = mode.needs(session.qcs, key_bytes, len(key_ids))
+        self._requested.add(needs)
+        owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
+        with told.statement(
+            self._journal, "allocate", request=request, ksid=session.ksid, mode=mode.name, path=list(session.path),
+            key_ids=list(key_ids),
+        ) as facts:  # fmt: skip
+            found = self._shared.allocate(
+                request, needs, key_ids=key_ids if session.hops == 1 else (), key_bytes=key_bytes, owner=owner
+            )
+            if isinstance(found, Shortage):
+                facts.update(qc=found.qc, short_bytes=found.short_bytes)
+            else:
+                facts["ranges"] = told.as_json(told.uses(mode, found, key_bytes, len(key_ids)))
+        if isinstance(found, Shortage):
+            text = f"QC {found.qc} lacks {found.short_bytes} bytes of key material"
+            raise ShortOfMaterial(text, qc=found.qc, short_bytes=found.short_bytes)
+        return found
 
     def get_keys_by_id(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         """The keys of `key_ids` for their slave, once, all or none (clause 5.4).
@@ -297,10 +322,12 @@ class Kme:
 
     def collect(self) -> None:
         """Have single-hop keys wait here that the slaves have not asked for yet, while their bytes live; KeyFailure."""
-        with self._fetches.one():
+        with self._fetches.one(), trace.begin():
+            at, started = time.time(), time.monotonic()
             found = self._shared.collect()
             if found:
-                self._store.keep_found(found)
+                told.collected(self._journal, found, at, time.monotonic() - started)
+                self._used(found, self._store.keep_found(found))
 
     def _fetch(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         owners = self._store.relayed_owners(key_ids)
@@ -327,24 +354,38 @@ class Kme:
     def _bring(self, slave: str, master: str, key_ids: Sequence[str]) -> list[Instruction]:
         """Where single-hop keys lie, with all that were made with them."""
         try:
-            return self._shared.deliver(master, slave, key_ids)
+            with told.statement(self._journal, "deliver", key_ids=list(key_ids)) as facts:
+                found = self._shared.deliver(master, slave, key_ids)
+                facts.update(told.instructions(found))
         except Foreign:
             raise Unauthorized("a key asked for belongs to another SAE") from None
+        return found
 
     def _take_at_once(self, found: Sequence[Instruction]) -> dict[str, Secret] | None:
         """Single-hop keys straight out of the streams; None, and nothing is gone, if one of them is not held."""
         try:
-            return self._store.take_found(found)
+            keys = self._store.take_found(found)
         except Missing:
             return None
+        self._used(found)
+        return keys
 
     def _keep(self, found: Sequence[Instruction]) -> None:
         """Have single-hop keys wait here; KeysGone if one that was asked for is not held."""
         # All of them first: if one is gone, the others must not be lost with it.
         gone = self._store.keep_found(found)
+        self._used(found, gone)
         lost = [i for i in found if i.key_id in gone and i.asked]
         if lost:
             raise KeysGone(KEYS_NOT_FOUND, qc=lost[0].where.qc, node=self.name)
+
+    def _used(self, found: Sequence[Instruction], gone: Collection[str] = ()) -> None:
+        """Single-hop keys have left the streams, except those that were `gone`."""
+        here = [i for i in found if i.key_id not in gone]
+        for request in dict.fromkeys(i.request for i in here):
+            mine = [i for i in here if i.request == request]
+            ranges = told.joined(i.where for i in mine)
+            told.used(self._journal, request, [(r, told.KEY) for r in ranges], key_ids=[i.key_id for i in mine])
 
 
 class _Fetches:

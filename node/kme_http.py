@@ -71,7 +71,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> 
             facts |= {"ksid": session.ksid, "hops": session.hops, "mode": kme.mode}
             delivery = kme.get_keys(session, wanted)
         except KeyFailure as failure:
-            journal.event("key_failed", request="enc_keys", **(facts | failure.details()))
+            journal.event("key_failed", request="enc_keys", duration_ms=_since_ms(), **(facts | failure.details()))
             metrics.failed("enc_keys", failure.cause)
             raise
         facts |= {"size_bits": wanted.size, "source": delivery.source}
@@ -92,7 +92,9 @@ def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> 
         try:
             keys = kme.get_keys_by_id(slave, master, key_ids)
         except KeyFailure as failure:
-            journal.event("key_failed", request="dec_keys", key_ids=key_ids, **facts, **failure.details())
+            journal.event(
+                "key_failed", request="dec_keys", key_ids=key_ids, duration_ms=_since_ms(), **facts, **failure.details()
+            )
             metrics.failed("dec_keys", failure.cause)
             raise
         answer = _container(keys)
@@ -156,8 +158,11 @@ def _json(document: dict[str, Any]) -> Response:
 
 def _delivered(journal: Journal, kind: str, key_ids: Sequence[str], facts: dict[str, Any]) -> float:
     """The paper's delivery time in seconds: from the arrival of the request until its answer is ready."""
-    duration_s = time.monotonic() - arrived()
-    journal.event(
-        "key_delivered", request=kind, key_ids=list(key_ids), duration_ms=round(duration_s * 1000, 3), **facts
-    )
-    return duration_s
+    duration_ms = _since_ms()
+    journal.event("key_delivered", request=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
+    return duration_ms / 1000
+
+
+def _since_ms() -> float:
+    """Since the request that is being answered came."""
+    return round((time.monotonic() - arrived()) * 1000, 3)

@@ -35,7 +35,10 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """Where a single-hop key lies in its QC's stream, and whose it is. `asked`: not only made with one asked for."""
+    """Where a single-hop key lies in its QC's stream, and whose it is. `asked`: not only made with one asked for.
+
+    `trace`: ID of the trace in which it was made; empty if there was none.
+    """
 
     key_id: str
     request: str
@@ -44,6 +47,7 @@ class Instruction:
     slave_sae: str
     where: Range
     asked: bool
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any
 from etsi import gs015
 from etsi.gs004 import QoS
 from etsi.yang import Refusal
+from mtls import trace
 from mtls.serve import Problem
 from node.model import node_id, sae_of
 from node.sessions import Association, Sessions
@@ -162,12 +163,15 @@ class Registrations:
             "local_qkdn_id": node_id(self._name),
             "app_qos": {"min_bandwidth": gs015.clamped(math.ceil(wanted.max_bps))},
         }
-        extra = {
+        extra: dict[str, Any] = {
             "qkd-testbed:side": side,
             "qkd-testbed:implicit": implicit,
             "qkd-testbed:key_size": wanted.key_size_bits,
             "qkd-testbed:interval": gs015.decimal3(wanted.interval_s),
         }
+        span = trace.current()
+        if span is not None:
+            extra["qkd-testbed:traceparent"] = trace.to_header(span)
         self._streams.notify(
             "sdqkdn_application_new", {"qkd_application": content}, extended={"qkd_application": content | extra}
         )

@@ -24,6 +24,7 @@ from etsi.errors import Malformed
 from etsi.secret import Secret
 from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
+from node import told
 from node.failures import MaterialExpired, NoSession, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
 from node.modes import AES_CCM, OTP, Mode
@@ -86,14 +87,14 @@ class Relay:
             "link": session.link, "ksid": session.ksid, "ranges": [_range_json(r) for r in ranges],
         }  # fmt: skip
         if mode.cipher is None:
-            (pad,) = self._take(ranges[:1], request)
+            (pad,) = self._take([(ranges[0], told.PAD)], request)
             self._performance.consumed(session.link, 8 * len(pad))
             new = Secret(os.urandom(len(pad)))
             body = first | {"sealed": _encode(otp(new, pad)), "keys": keys}
             self._send(session.path[1], f"/qkd/v1/relay/{request}", body, hops=session.hops)
             pad.wipe()
             return cut(new, key_bytes)
-        shared, new = self._take(ranges[0].split(mode.shared_bytes(key_bytes, len(key_ids))), request)
+        shared, new = self._take(told.uses(mode, ranges, key_bytes, len(key_ids))[:2], request)
         self._performance.consumed(session.link, 8 * (len(shared) + len(new)))
         first |= {"sealed": None, "keys": None}
         self._send(session.path[1], f"/qkd/v1/relay/{request}", first, hops=session.hops)
@@ -139,12 +140,13 @@ class Relay:
                 self._under_way.release()
 
     def _pass_on(self, message: _Message, document: Mapping[str, Any], *, to: str) -> None:
-        taken = self._take(message.ranges[:2], message.request)
+        taken = self._take([*message.incoming(), (message.ranges[1], told.PAD)], message.request)
         self._performance.consumed(message.link, 8 * sum(len(r) for r in message.ranges[:2]))
-        relayed = message.opened(taken[0])
+        *incoming, pad = taken
+        relayed = message.opened(incoming[0])
         body = {
             "link": message.link, "ksid": message.ksid, "ranges": document["ranges"][1:], "keys": document.get("keys"),
-            "sealed": _encode(otp(relayed, taken[1])),
+            "sealed": _encode(otp(relayed, pad)),
         }  # fmt: skip
         for secret in (*taken, relayed):
             secret.wipe()
@@ -154,7 +156,7 @@ class Relay:
     def _receive(self, message: _Message) -> None:
         """As last node: keep what was relayed."""
         session = self._ends_here(message.ksid, message.link)
-        (taken,) = self._take(message.ranges, message.request)
+        (taken,) = self._take(message.incoming(), message.request)
         self._performance.consumed(message.link, 8 * len(message.ranges[0]))
         relayed = message.opened(taken)
         taken.wipe()
@@ -200,11 +202,13 @@ class Relay:
             raise NoSession("no key session of this KSID ends at this node", ksid=ksid, node=self._name)
         return session
 
-    def _take(self, ranges: Sequence[Range], request: str) -> list[Secret]:
+    def _take(self, uses: Sequence[told.Use], request: str) -> list[Secret]:
         try:
-            return self._store.take(ranges, request)
+            taken = self._store.take([r for r, _ in uses], request)
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self._name) from None
+        told.used(self._journal, request, uses)
+        return taken
 
     def _keep_keys(self, session: Association, keys: _Keys, whole: Secret, qc: str) -> None:
         relayed = [
@@ -256,11 +260,16 @@ class _Message:
     keys: _Keys | None
     sealed: Secret | None
 
+    def incoming(self) -> list[told.Use]:
+        """What the incoming link's range is for: on the first link S, and the new keys, not this node's to keep."""
+        if self.sealed is not None:
+            return [(self.ranges[0], told.PAD)]
+        shared, new = self.ranges[0].split(len(self.ranges[-1]))
+        return [(shared, told.SHARED_KEY), *([(new, told.NEW_KEYS)] if len(new) else [])]
+
     def opened(self, incoming: Secret) -> Secret:
-        """What is relayed, from the incoming link's range: the range itself over the first link, else under it."""
-        n_bytes = len(self.ranges[-1])
-        # Behind S the first link's range holds the new keys, which are not this node's to keep.
-        return Secret(incoming.reveal()[:n_bytes]) if self.sealed is None else otp(self.sealed, incoming)
+        """What is relayed, from the first range of `incoming`: the range itself over the first link, else under it."""
+        return Secret(incoming.reveal()) if self.sealed is None else otp(self.sealed, incoming)
 
 
 @dataclass(frozen=True, slots=True)

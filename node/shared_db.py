@@ -19,6 +19,7 @@ import psycopg.sql
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from mtls import trace
 from node.failures import DatabaseUnreachable
 from node.key_stream import Held
 from node.ranges import Instruction, Range, Shortage
@@ -34,7 +35,7 @@ _COLLECTED_AT_ONCE = 1000
 _STATEMENTS = {
     "register_qc": "SELECT qkd_register_qc($1, $2, $3)",
     "report": "SELECT qkd_report($1, $2, $3, $4)",
-    "allocate": "SELECT * FROM qkd_allocate($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    "allocate": "SELECT * FROM qkd_allocate($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     "deliver": "SELECT * FROM qkd_deliver($1, $2, $3, $4, $5)",
     "collect": "SELECT * FROM qkd_collect($1, $2, $3)",
     "available": "SELECT * FROM qkd_available($1)",
@@ -142,9 +143,11 @@ class SharedDatabase:
     ) -> list[Range] | Shortage:
         """Ranges for all of `needs` (QC, bytes), in that order, or the shortage. With `key_ids`, single-hop keys."""
         whose = (owner.ksid, owner.master_sae, owner.slave_sae, owner.slave_node) if owner else (None,) * 4
+        span = trace.current()
         rows = self._call(
-            "allocate", request, self._node, [qc for qc, _ in needs], [n for _, n in needs], key_ids, key_bytes, *whose
-        )
+            "allocate", request, self._node, [qc for qc, _ in needs], [n for _, n in needs], key_ids, key_bytes, *whose,
+            span.trace if span else None,
+        )  # fmt: skip
         qc, _, _, short = rows[0]
         if int(short):
             return Shortage(qc, int(short))
@@ -159,17 +162,17 @@ class SharedDatabase:
             raise NotFound
         return [
             Instruction(
-                key, request, ksid, master_sae, slave_sae, Range(qc, int(start), int(end)), asked=verdict == "ok"
+                key, request, ksid, master_sae, slave_sae, Range(qc, int(start), int(end)), verdict == "ok", _hex(of)
             )
-            for verdict, key, request, ksid, qc, start, end in rows
+            for verdict, key, request, ksid, qc, start, end, of in rows
         ]
 
     def collect(self) -> list[Instruction]:
         """Instructions for this node that nobody has asked for yet; they count as delivered."""
         rows = self._call("collect", str(uuid.uuid4()), self._node, _COLLECTED_AT_ONCE)
         return [
-            Instruction(key, request, ksid, master, slave, Range(qc, int(start), int(end)), asked=False)
-            for key, request, ksid, master, slave, qc, start, end in rows
+            Instruction(key, request, ksid, master, slave, Range(qc, int(start), int(end)), False, _hex(of))
+            for key, request, ksid, master, slave, qc, start, end, of in rows
         ]
 
     def available(self, qcs: Sequence[str]) -> dict[str, int]:
@@ -207,6 +210,11 @@ def _prepare(connection: psycopg.Connection[object]) -> None:
         result = connection.pgconn.prepare(name.encode(), sql.encode())
         if result.status != ExecStatus.COMMAND_OK:
             raise psycopg.errors.error_from_result(result)
+
+
+def _hex(trace_id: str) -> str:
+    """A trace ID as a journal has it: PostgreSQL keeps it as a UUID, of the same 16 bytes."""
+    return trace_id.replace("-", "")
 
 
 def _encoded(value: _Value) -> bytes | None:

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS key_instruction (
     qc         text NOT NULL,
     start_at   bigint NOT NULL,
     end_at     bigint NOT NULL,
+    trace      uuid,  -- W3C trace ID of whoever made it, for the journal of whoever fetches it
     delivery   uuid,
     delivered  timestamptz
 );
@@ -84,7 +85,8 @@ END $$;
 -- with an instruction for the slave's KME in the same transaction.
 CREATE OR REPLACE FUNCTION qkd_allocate(
     p_request uuid, p_node text, p_qcs text[], p_needs bigint[],
-    p_key_ids uuid[], p_key_bytes bigint, p_ksid uuid, p_master uuid, p_slave uuid, p_slave_node text
+    p_key_ids uuid[], p_key_bytes bigint, p_ksid uuid, p_master uuid, p_slave uuid, p_slave_node text,
+    p_trace uuid DEFAULT NULL
 ) RETURNS TABLE (qc_name text, start_at bigint, end_at bigint, short_bytes bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
@@ -131,9 +133,9 @@ BEGIN
         UPDATE qc SET tail = starts[i] + p_needs[i] WHERE name = p_qcs[i];
         RETURN NEXT;
     END LOOP;
-    INSERT INTO key_instruction (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, start_at, end_at)
+    INSERT INTO key_instruction (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, start_at, end_at, trace)
         SELECT k.key_id, p_request, p_ksid, p_master, p_slave, p_slave_node, p_qcs[1],
-               starts[1] + (k.i - 1) * p_key_bytes, starts[1] + k.i * p_key_bytes
+               starts[1] + (k.i - 1) * p_key_bytes, starts[1] + k.i * p_key_bytes, p_trace
         FROM unnest(p_key_ids) WITH ORDINALITY AS k (key_id, i);
 END $$;
 
@@ -144,7 +146,9 @@ END $$;
 CREATE OR REPLACE FUNCTION qkd_deliver(
     p_delivery uuid, p_node text, p_master uuid, p_slave uuid, p_key_ids uuid[]
 )
-RETURNS TABLE (verdict text, key_id uuid, request uuid, ksid uuid, qc_name text, start_at bigint, end_at bigint)
+RETURNS TABLE (
+    verdict text, key_id uuid, request uuid, ksid uuid, qc_name text, start_at bigint, end_at bigint, trace uuid
+)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 BEGIN
@@ -154,26 +158,27 @@ BEGIN
         ORDER BY k.key_id FOR UPDATE;
     PERFORM 1 FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) AND k.slave_sae <> p_slave;
     IF FOUND THEN
-        RETURN QUERY SELECT 'foreign', NULL::uuid, NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint;
+        RETURN QUERY SELECT 'foreign', NULL::uuid, NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint, NULL::uuid;
         RETURN;
     END IF;
     IF (SELECT count(*) FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) AND (k.delivery IS NULL OR k.delivery = p_delivery)
             AND k.master_sae = p_master AND k.slave_node = p_node) <> cardinality(p_key_ids) THEN
-        RETURN QUERY SELECT 'missing', NULL::uuid, NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint;
+        RETURN QUERY SELECT 'missing', NULL::uuid, NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint, NULL::uuid;
         RETURN;
     END IF;
     UPDATE key_instruction k SET delivery = p_delivery, delivered = clock_timestamp()
         WHERE k.delivery IS NULL AND k.master_sae = p_master AND k.slave_sae = p_slave
             AND k.request IN (SELECT own.request FROM key_instruction own WHERE own.key_id = ANY (p_key_ids));
     RETURN QUERY SELECT CASE WHEN k.key_id = ANY (p_key_ids) THEN 'ok' ELSE 'ahead' END,
-            k.key_id, k.request, k.ksid, k.qc, k.start_at, k.end_at
+            k.key_id, k.request, k.ksid, k.qc, k.start_at, k.end_at, k.trace
         FROM key_instruction k WHERE k.delivery = p_delivery;
 END $$;
 
 -- Hand the slave's KME the instructions that nobody has asked for yet, before their bytes are too old.
 CREATE OR REPLACE FUNCTION qkd_collect(p_delivery uuid, p_node text, p_most integer)
 RETURNS TABLE (
-    key_id uuid, request uuid, ksid uuid, master_sae uuid, slave_sae uuid, qc_name text, start_at bigint, end_at bigint
+    key_id uuid, request uuid, ksid uuid, master_sae uuid, slave_sae uuid, qc_name text, start_at bigint, end_at bigint,
+    trace uuid
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
@@ -184,7 +189,7 @@ BEGIN
         WHERE k.key_id IN (
             SELECT w.key_id FROM key_instruction w WHERE w.slave_node = p_node AND w.delivery IS NULL
             ORDER BY w.key_id LIMIT p_most FOR UPDATE SKIP LOCKED);
-    RETURN QUERY SELECT k.key_id, k.request, k.ksid, k.master_sae, k.slave_sae, k.qc, k.start_at, k.end_at
+    RETURN QUERY SELECT k.key_id, k.request, k.ksid, k.master_sae, k.slave_sae, k.qc, k.start_at, k.end_at, k.trace
         FROM key_instruction k WHERE k.delivery = p_delivery;
 END $$;
 

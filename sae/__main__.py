@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtls import trace
 from mtls.server import Server
 from sae import config
 from sae.application import Application
@@ -34,7 +35,7 @@ def main(path: Path) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        journal = Journal(options.directory / "journal.jsonl", f"sae:{options.name}")
+        journal = Journal(options.directory / "journal.jsonl", f"sae:{options.name}", context=trace.ids)
     except OSError as error:
         return _give_up(f"directory {options.directory}: {error.strerror or error}")
     applications = []
@@ -49,7 +50,7 @@ def main(path: Path) -> int:
         except OSError as error:
             return _give_up(f"{sae.name}: {error.strerror}")
         applications.append(application)
-    journal.event("started", saes=[a.name for a in applications])
+    journal.event("started", saes={a.id: a.name for a in applications})
     print("ready", flush=True)
     stop.wait()
     _close(applications)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from mtls.call import Caller
+from mtls.identity import Role
 from sae.client import KmeClient
 from sae.config import Config, SaeConfig
 from sae.handover import Handover
@@ -19,7 +21,8 @@ class Application:
     """The SAE that `sae` describes. OSError if its credentials cannot be loaded."""
 
     def __init__(self, config: Config, sae: SaeConfig, journal: Journal) -> None:
-        caller = Caller(sae.credentials)
+        record_call = functools.partial(journal.event, "call", by=f"{Role.SAE}:{sae.id}")
+        caller = Caller(sae.credentials, record=record_call)
         kme = KmeClient(caller, config.kme_url, config.kme_name)
         record = Record(journal, config.audit_secret)
         self.id = sae.id

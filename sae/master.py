@@ -12,6 +12,7 @@ from typing import Any
 
 from etsi.gs004 import QoS
 from etsi.secret import Secret
+from mtls import trace
 from sae.client import Failed, KmeClient
 from sae.handover import Handover
 from sae.messages import NONCE_BYTES, seal
@@ -193,17 +194,18 @@ class Master:
 
     def _rekey(self, session: Session) -> bool:
         """Whether both sides have a new key."""
-        try:
-            self._exchange_key(session)
-        except Failed as error:
-            self._record.key_error(session, error)
-            return False
-        except Exception as error:
-            # A thread that dies in silence would look like a session that needs no keys.
-            _log.error("rekeying failed: %s", type(error).__name__)
-            self._record.key_error(session, Failed(500, "internal", type(error).__name__))
-            return False
-        return True
+        with trace.begin():
+            try:
+                self._exchange_key(session)
+            except Failed as error:
+                self._record.key_error(session, error)
+                return False
+            except Exception as error:
+                # A thread that dies in silence would look like a session that needs no keys.
+                _log.error("rekeying failed: %s", type(error).__name__)
+                self._record.key_error(session, Failed(500, "internal", type(error).__name__))
+                return False
+            return True
 
     def _exchange_key(self, session: Session) -> None:
         assert session.ksid is not None  # noqa: S101 - it is open
@@ -231,11 +233,12 @@ class Master:
 
     def _finish(self, session: Session, reason: str) -> None:
         session.state = CLOSING
-        self._quietly(self._kme.close_key_session, session.ksid or "")
-        self._quietly(self._handover.end, session.peer)
-        self._record.event(
-            "session_closed", ksid=session.ksid, reason=reason, keys=session.keys, errors=dict(session.errors)
-        )
+        with trace.begin():
+            self._quietly(self._kme.close_key_session, session.ksid or "")
+            self._quietly(self._handover.end, session.peer)
+            self._record.event(
+                "session_closed", ksid=session.ksid, reason=reason, keys=session.keys, errors=dict(session.errors)
+            )
 
     def _quietly(self, step: Callable[[str], None], argument: str) -> None:
         """Best effort: what is left behind there ends there, by a time-out or at the next request."""

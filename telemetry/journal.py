@@ -1,15 +1,18 @@
 """JSON lines, one event each: when (wall clock and monotonic), who, what, and facts. Bytes and secrets are refused.
 
 A refusal raises, in production too: a key in a log cannot be taken back, a failed request can.
+What is under way is written with each event: `trace`, `span` and `parent`, by which events of many journals are told
+as one story.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +23,24 @@ class Journal:
     """An append-only file of events. Thread-safe; each line is written by one system call.
 
     The file is made with mode 0600. `mono` is seconds of this machine's monotonic clock: differences within one
-    journal are exact, across machines they mean nothing.
+    journal are exact, across machines they mean nothing. `context` gives facts that every event has besides its own.
     """
 
-    def __init__(self, path: Path, who: str) -> None:
+    def __init__(self, path: Path, who: str, *, context: Callable[[], Mapping[str, str]] = dict) -> None:
         self._who = who
+        self._context = context
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._lock = threading.Lock()
 
     def event(self, name: str, **facts: Any) -> None:
         """Write one event. TypeError for anything that is not plain JSON data, so for bytes and secrets."""
-        for key, value in facts.items():
-            _refuse_secrets(value, key)
         line = {"time": round(time.time(), 6), "mono": round(time.monotonic(), 6), "who": self._who, "event": name}
-        data = (_ENCODER.encode(line | facts) + "\n").encode()
+        try:
+            data = (_ENCODER.encode({**line, **self._context(), **facts}) + "\n").encode()
+        except TypeError:
+            for key, value in facts.items():
+                _refuse_secrets(value, key)  # which of them it was
+            raise
         with self._lock:
             os.write(self._fd, data)
 
@@ -57,9 +64,13 @@ def _refuse_secrets(value: Any, where: str) -> None:
         raise TypeError(f"journal fact {where} is a {type(value).__name__}: only plain JSON data may be logged")
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a journal; a last line cut off by a crash is left out. [] if there is no such file."""
+def read(path: Path, *names: str) -> list[dict[str, Any]]:
+    """All whole lines of a journal; a last line cut off by a crash is left out. [] if there is no such file.
+
+    With `names` only events of these names, found before they are parsed: a journal grows long.
+    """
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line]
+    wanted = re.compile(rb'"event":"(?:%s)"' % b"|".join(re.escape(name.encode()) for name in names))
+    return [json.loads(line) for line in lines if line and (not names or wanted.search(line))]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from flask import Flask, request
 
+from mtls import trace
 from mtls.authority import Authority
 from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
@@ -324,6 +325,54 @@ def test_no_header_makes_a_caller_somebody_else(url, issue, name):
     answer, _ = _exchange(url, issue("controller", "ctl"), header)
 
     assert answer.status == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "continued"),
+    [
+        (b"traceparent: 00-%s-%s-01\r\n" % (b"a" * 32, b"b" * 16), True),
+        (b"traceparent: 00-%s-%s-01\r\n" % (b"A" * 32, b"b" * 16), False),
+        (b"traceparent: 00-%s-%s-01\r\n" % (b"0" * 32, b"b" * 16), False),
+        (2 * (b"traceparent: 00-%s-%s-01\r\n" % (b"a" * 32, b"b" * 16)), False),
+        (b"traceparent: \xff\xfe'; DROP TABLE qc\r\n", False),
+        (b"traceparent: " + b"a" * 5000 + b"\r\n", False),
+        (b"", False),
+    ],
+    ids=["valid", "upper case", "zeros", "twice", "nonsense", "long", "none"],
+)
+def test_request_is_part_of_the_callers_trace_if_its_header_is_valid(app, url, issue, headers, continued):
+    """Whatever else a client sends there, it is served, in a trace that begins with it."""
+    @app.get("/trace")
+    @allow(Role.SAE)
+    def ids():
+        return trace.ids()
+
+    request_ = b"GET /trace HTTP/1.1\r\nHost: x\r\n" + headers + b"Connection: close\r\n\r\n"
+    answer, body = _exchange(url, issue("sae", "s1"), request_)
+    found = json.loads(body)
+
+    assert answer.status == 200
+    assert ("parent" in found, found["trace"] == "a" * 32) == (continued, continued)
+
+
+def test_caller_sends_its_trace_and_records_the_call(app, url, issue):
+    """The request is a part of what is under way; the server's part is below it."""
+    @app.get("/trace")
+    @allow(Role.SAE)
+    def ids():
+        return trace.ids()
+
+    recorded = []
+    caller_ = Caller(issue("sae", "s1"), record=lambda **facts: recorded.append(facts | trace.ids()))
+    assert "parent" not in caller_.request("GET", f"{url}/trace?secret=1", to=ALICE).body
+    assert recorded == [], "it was in no trace"
+    with trace.begin() as span:
+        there = caller_.request("GET", f"{url}/trace?secret=1", to=ALICE).body
+
+    (call,) = recorded
+    assert (there["trace"], there["parent"], call["parent"]) == (span.trace, call["span"], span.span)
+    assert (call["to"], call["method"], call["path"], call["status"]) == ("node:alice", "GET", "/trace", 200)
+    assert call["duration_ms"] > 0
 
 
 def test_refused_clients_and_those_that_leave_are_no_news(url, issue, caplog, capfd):

@@ -68,3 +68,12 @@ def test_journal_survives_a_torn_last_line(tmp_path: Path):
     (tmp_path / "j.jsonl").write_text('{"event":"whole"}\n{"event":"to')
 
     assert [line["event"] for line in read(tmp_path / "j.jsonl")] == ["whole"]
+
+
+def test_journal_gives_events_of_some_names_only(tmp_path: Path):
+    """Without parsing the others."""
+    journal = Journal(tmp_path / "j.jsonl", "node")
+    for name in ("key", "call", "key_error", "key"):
+        journal.event(name, of="call")
+
+    assert [line["event"] for line in read(tmp_path / "j.jsonl", "key", "key_error")] == ["key", "key_error", "key"]
