@@ -7,6 +7,8 @@ setup(
     version="0.1.0",
     description="Emulated QKD network: real SD-QKD nodes, SDN controller and applications on Mininet",
     python_requires=">=3.11",
-    packages=["etsi", "telemetry", "mtls", "node", "controller", "sae", "testbed", "testbed.experiments"],
+    packages=[
+        "etsi", "telemetry", "mtls", "node", "controller", "sae", "testbed", "testbed.experiments", "testbed.stories",
+    ],
     package_data={"node": ["*.sql"], "etsi": ["*.yang"], "testbed.experiments": ["*.yaml", "*.j2"]},
 )

@@ -20,6 +20,7 @@ from typing import Any
 from testbed.measure import compare_pairs, read_run
 
 RECORDS = "audit.json"
+_READ = ("block", "block_lost", "key")  # of the journals
 _ROOT = Path(__file__).resolve().parent.parent
 _SHOWN = 20
 
@@ -144,7 +145,7 @@ def load(run: Path) -> Verdict:
         records = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}: only a run that came to its end can be audited") from None
-    return audit(read_run(run), records)
+    return audit(read_run(run, *_READ), records)
 
 
 def main(run: Path) -> int:

@@ -17,6 +17,8 @@ from testbed.errors import UserError
 from testbed.expose import FILE, LOOPBACK
 from testbed.parties import describe
 from testbed.plan import SaePlan
+from testbed.stories import journals, svg, text
+from testbed.stories.model import NoStory
 from testbed.tables import table
 
 _HELP = """qkd status            nodes, switches, controller, processes
@@ -31,6 +33,9 @@ qkd saes              applications, their nodes and their UUIDs, and which run o
 qkd cert NAME         where certificate and key of an application, a node or the operator lie, and the URLs to call
 qkd open A B          application A opens a key session with B (names or UUIDs)
 qkd close KSID        end a key session
+qkd story             the last keys and key sessions of which a story can be told
+qkd story ID          the story of a key, a key session (KSID) or a trace: who said what to whom, what was used where
+qkd capture A B       capture the link between two nodes into the run directory; `qkd capture A B off` ends it
 qkd set               what can be set, and how it is set now
 qkd set NAME VALUE    mode basic|qkp|otp, ttl_slots N, keys_ahead N, admission none|eq1|reserve, path_policy shortest
 qkd set rate QC LOW-HIGH   bytes a slot that a QC makes (QC: a name from 'qkd links', or all)
@@ -60,6 +65,8 @@ class QkdCLI(CLI):
             ("refusals", 0): self._refusals, ("saes", 0): self._saes, ("cert", 1): self._cert,
             ("open", 2): self._open, ("close", 1): self._close, ("set", 0): self._show, ("set", 2): self._set,
             ("set", 3): self._set_qc, **{("fault", n): self._fault for n in range(5)},
+            ("story", 0): self._stories, ("story", 1): self._story,
+            ("capture", 2): self._capture, ("capture", 3): self._capture,
         }  # fmt: skip
         word, *arguments = line.split() or ["help"]
         if word == "link":
@@ -72,7 +79,7 @@ class QkdCLI(CLI):
             commands[word, len(arguments)](*arguments)
         except Unreachable as error:
             output(f"no answer: {error}\n")
-        except UserError as error:
+        except (UserError, NoStory) as error:
             output(f"{error}\n")
 
     def do_EOF(self, line: str) -> bool:  # noqa: N802 - Mininet's name
@@ -225,6 +232,24 @@ class QkdCLI(CLI):
         else:
             rows = [(f.name, time.strftime("%H:%M:%S", time.localtime(f.since))) for f in faults.active()]
             output(table(("broken", "since"), rows) if rows else f"nothing is broken\n{_FAULT_HELP}")
+
+    def _stories(self) -> None:
+        output(text.index(journals.latest(self._emulation.run.path)))
+
+    def _story(self, ident: str) -> None:
+        story = journals.read(self._emulation.run.path, ident)
+        path = self._emulation.run.make("stories") / f"{story.ident}.svg"
+        path.write_text(svg.draw(story))
+        output(f"{text.draw(story)}as a picture: {path}\n")
+
+    def _capture(self, a: str, b: str, end: str = "") -> None:
+        captures = self._emulation.captures
+        if end == "off":
+            output(f"captured: {captures.stop(a, b)}\n")
+        elif end:
+            output(_HELP)
+        else:
+            output(f"capturing into {captures.start(a, b)}, which holds TLS: who talks to whom, no key\n")
 
     def _find(self, name: str) -> SaePlan | None:
         sae = self._emulation.plan.sae(name)

@@ -32,6 +32,7 @@ from node.shared_db import read_allocations
 from telemetry.journal import Journal
 from testbed import expose
 from testbed.audit import RECORDS
+from testbed.captures import Captures
 from testbed.cluster import Cluster, ClusterError, node_url
 from testbed.control_room import ControlRoom
 from testbed.errors import UserError
@@ -87,6 +88,7 @@ class Emulation:
             network=lambda: self.network, break_qcs=self._break_qcs,
             restart_database=self._restart_database if user_database is None else None,
         )  # fmt: skip
+        self.captures = Captures(plan, run, self.processes)
         self._parameters = parameters
         self._seed = seed
         self._outside = outside
@@ -146,6 +148,7 @@ class Emulation:
         if self._control_room is not None:
             self._control_room.close()
         self.processes.stop("qcs", "sae", "node")
+        self.captures.close()
         if self.links:  # the network was up
             with contextlib.suppress(UserError):  # then there are no records, and that is said
                 self.faults.heal_database()

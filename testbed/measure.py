@@ -17,10 +17,14 @@ from telemetry import journal
 Event = Mapping[str, Any]
 
 
-def read_run(run: Path) -> list[Event]:
-    """All events of all journals of a run, by wall clock."""
-    events = [e for path in run.rglob("journal.jsonl") for e in journal.read(path)]
+def read_run(run: Path, *names: str) -> list[Event]:
+    """All events of all journals of a run, or those of the given names only, by wall clock."""
+    events = [e for path in run.rglob("journal.jsonl") for e in journal.read(path, *names)]
     return sorted(events, key=lambda e: float(e["time"]))
+
+
+# Events that a summary is made of: of long journals no more need be read.
+SUMMARISED = ("session_requested", "session_open", "session_refused", "key_delivered", "key_error", "key")
 
 
 def summarise(events: Sequence[Event]) -> dict[str, Any]:

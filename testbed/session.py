@@ -82,7 +82,7 @@ def run(
                 summary: dict[str, Any] = {
                     "topology": plan.topology.name,
                     "parameters": dict(options.parameters),
-                    **measure.summarise(measure.read_run(directory.path)),
+                    **measure.summarise(measure.read_run(directory.path, *measure.SUMMARISED)),
                     "links": links,
                     **facts,
                     "seed": options.seed,
@@ -130,7 +130,7 @@ def _wait(emulation: Emulation, options: Options, ends: float, say: Any) -> None
             if process.name not in reported:
                 reported.add(process.name)
                 print(f"run.py: {process.name} ended on its own: {process.last_words()}", file=sys.stderr)
-        keys = measure.summarise(measure.read_run(emulation.run.path))["keys"]
+        keys = measure.summarise(measure.read_run(emulation.run.path, "key_delivered", "key_error"))["keys"]
         failed = sum(keys["errors"].values())
         say(f"{keys['single_hop']} keys over one hop, {keys['multi_hop']} over several, {failed} key errors")
 

@@ -121,7 +121,7 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
     finally:
         with undisturbed():
             emulation.stop()
-    events = measure.read_run(directory.path)
+    events = measure.read_run(directory.path, *outcome.KEPT)
     _check_keys(events, directory.path)
     made = journal.read(directory.path / "qcs" / "journal.jsonl")
     return [

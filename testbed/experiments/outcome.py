@@ -12,7 +12,7 @@ from testbed.measure import Event
 
 # What is kept of a phase's events: nothing that a figure does not need.
 _ALWAYS = ("time", "mono", "who", "event")
-_KEPT = {
+KEPT = {
     "session_requested": ("master_sae", "slave_sae"),
     "session_open": ("master_sae", "slave_sae", "ksid", "hops", "path", "ask_connection_ms", "total_ms"),
     "session_refused": ("master_sae", "slave_sae", "cause", "qc", "message"),
@@ -26,7 +26,7 @@ _KEPT = {
     "key_error": ("ksid", "side", "cause"),
 }
 # All that an event may have of it.
-FACTS = tuple(dict.fromkeys((*_ALWAYS, *(name for names in _KEPT.values() for name in names))))
+FACTS = tuple(dict.fromkeys((*_ALWAYS, *(name for names in KEPT.values() for name in names))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,9 @@ class Load:
 def kept(events: Iterable[Event], began: float, ended: float) -> list[dict[str, Any]]:
     """Those events between two times of the wall clock that figures are made of, cut to the facts that they need."""
     return [
-        {name: event[name] for name in (*_ALWAYS, *_KEPT[event["event"]]) if name in event}
+        {name: event[name] for name in (*_ALWAYS, *KEPT[event["event"]]) if name in event}
         for event in events
-        if event["event"] in _KEPT and began <= float(event["time"]) <= ended
+        if event["event"] in KEPT and began <= float(event["time"]) <= ended
     ]
 
 

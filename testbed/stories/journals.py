@@ -1,0 +1,63 @@
+"""Finds what belongs to a story in the journals of a run, also while it goes on.
+
+Journals grow long: lines are looked through as bytes, and only those that a story needs are parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from testbed.stories.model import Event, Heading, NoStory, Story
+from testbed.stories.tell import concerns, tell
+
+_ALWAYS = (b'"event":"started"', b'"event":"capture_')
+_BEGINNINGS = (b'"event":"key_delivered"', b'"event":"key_failed"', b'"event":"session_open"',
+               b'"event":"session_refused"', b'"event":"session_failed"')  # fmt: skip
+_IDENT = re.compile("[0-9a-f-]{32,36}")
+
+
+def read(run: Path, ident: str) -> Story:
+    """The story of a key ID, a KSID or a trace ID in that run directory; NoStory if its journals know none."""
+    ident = ident.strip().lower()
+    if not _IDENT.fullmatch(ident):
+        raise NoStory(f"{ident[:50]!r} is no ID: expected a key ID or a KSID (a UUID), or a trace ID (32 hex digits)")
+    lines = list(_lines(run))
+    first = list(_parsed(lines, [ident.encode(), *_ALWAYS]))
+    traces = {e["trace"] for e in first if "trace" in e and concerns(e, ident)}
+    every = list(_parsed(lines, [ident.encode(), *_ALWAYS, *(t.encode() for t in traces)]))
+    return tell(every, ident)
+
+
+def latest(run: Path, number: int = 20) -> list[Heading]:
+    """The last stories that could be told, the oldest first: keys given to masters, sessions, failures of both."""
+    found = [h for e in _parsed(list(_lines(run)), _BEGINNINGS) if (h := _heading(e)) is not None]
+    return sorted(found, key=lambda h: h.at_s)[-number:]
+
+
+def _heading(event: Event) -> Heading | None:
+    name, at_s = event["event"], float(event["time"])
+    if name == "session_open":
+        return Heading(at_s, event["ksid"], "key session", "open")
+    if name.startswith("session_"):
+        return None if "trace" not in event else Heading(at_s, event["trace"], "key session", str(event["cause"]))
+    if event["request"] != "enc_keys" or "trace" not in event:
+        return None
+    what = f"key, {event['mode']}, {event['hops']} hop{'s' if event['hops'] > 1 else ''}" if "mode" in event else "key"
+    if name == "key_failed":
+        return Heading(at_s, event["trace"], what, str(event["cause"]))
+    return Heading(at_s, event["key_ids"][0], what, str(event["source"]))
+
+
+def _lines(run: Path) -> Iterator[bytes]:
+    for path in sorted(run.rglob("journal.jsonl")):
+        yield from path.read_bytes().split(b"\n")[:-1]  # a last line that is being written is left out
+
+
+def _parsed(lines: Iterable[bytes], wanted: Iterable[bytes]) -> Iterator[Event]:
+    pattern = re.compile(b"|".join(map(re.escape, wanted)))
+    for line in lines:
+        if pattern.search(line):
+            yield json.loads(line)
