@@ -151,7 +151,6 @@ class Relay:
         for secret in (*taken, relayed):
             secret.wipe()
         self._send(to, f"/qkd/v1/relay/{message.request}", body, hops=len(message.ranges) - 1)
-        self._journal.event("relay_forwarded", ksid=message.ksid, request=message.request, to=to)
 
     def _receive(self, message: _Message) -> None:
         """As last node: keep what was relayed."""
@@ -165,7 +164,6 @@ class Relay:
             self._keep_shared(message.request, _Waiting(relayed, time.monotonic(), session.ksid, qc))
         else:
             self._keep_keys(session, message.keys, relayed, qc)
-        self._journal.event("relay_received", ksid=message.ksid, request=message.request)
 
     def accept_keys(self, sender: str, request: str, document: Mapping[str, Any]) -> None:
         """As last node: the new keys under the shared key of `request`, kept for the slave SAE."""

@@ -29,6 +29,7 @@ from testbed.stories.spans import Spans, began
 
 _OPENING = ("session_open", "ksid_assigned", "session_configured")
 _ENDING = ("session_closed", "ksid_released", "session_removed", "session_idle")
+_OF_KEYS = ("statement", "used", "key_delivered", "key_failed", "key", "key_error", "message", "keys_relayed")
 _TRACE = re.compile("[0-9a-f]{32}")
 
 
@@ -127,8 +128,7 @@ def _is(event: Event, statement: str) -> bool:
 
 
 def _of_keys(event: Event) -> bool:
-    return event["event"] in ("statement", "used", "key_delivered", "key_failed", "key", "key_error", "message",
-                              "keys_relayed", "relay_forwarded", "relay_received")  # fmt: skip
+    return event["event"] in _OF_KEYS
 
 
 def _names_keys(event: Event) -> bool:

@@ -18,6 +18,7 @@ from node.performance import Performance
 from node.ranges import Instruction, Range
 from node.sessions import Session
 from node.shared_db import Foreign, NotFound
+from telemetry.journal import Journal
 
 ALICE, ADAM, BOB, MALLORY = (f"{n:08d}-0000-4000-8000-000000000000" for n in range(4))
 KSID = "99999999-0000-4000-8000-000000000000"
@@ -73,12 +74,13 @@ def network() -> Network:
 
 
 @pytest.fixture
-def kme(store: KeyStore, network: Network) -> Kme:
+def kme(store: KeyStore, network: Network, tmp_path: Path) -> Kme:
     """That of bob's node."""
     return Kme(
         "b", saes={ALICE: "a", ADAM: "a", BOB: "b", MALLORY: "b"}, limits=Limits(max_key_count=100), store=store,
         shared=network, sessions=network, routes=network, relay=SimpleNamespace(),
         performance=Performance(store.held), requested=Requested(), parameters=Parameters,
+        journal=Journal(tmp_path / "journal.jsonl", "node:b"),
     )  # fmt: skip
 
 
