@@ -140,13 +140,13 @@ class Relay:
                 self._under_way.release()
 
     def _pass_on(self, message: _Message, document: Mapping[str, Any], *, to: str) -> None:
-        taken = self._take([*message.incoming(), (message.ranges[1], told.PAD)], message.request)
+        uses = [*message.incoming(), (message.ranges[1], told.PAD)]
+        taken = self._take(uses, message.request, ranges=message.ranges[:2])
         self._performance.consumed(message.link, 8 * sum(len(r) for r in message.ranges[:2]))
-        *incoming, pad = taken
-        relayed = message.opened(incoming[0])
+        relayed = message.opened(taken[0])
         body = {
             "link": message.link, "ksid": message.ksid, "ranges": document["ranges"][1:], "keys": document.get("keys"),
-            "sealed": _encode(otp(relayed, pad)),
+            "sealed": _encode(otp(relayed, taken[1])),
         }  # fmt: skip
         for secret in (*taken, relayed):
             secret.wipe()
@@ -200,9 +200,10 @@ class Relay:
             raise NoSession("no key session of this KSID ends at this node", ksid=ksid, node=self._name)
         return session
 
-    def _take(self, uses: Sequence[told.Use], request: str) -> list[Secret]:
+    def _take(self, uses: Sequence[told.Use], request: str, *, ranges: Sequence[Range] | None = None) -> list[Secret]:
+        """What is for these uses; in pieces of the same bytes as `ranges` has them, if these are given."""
         try:
-            taken = self._store.take([r for r, _ in uses], request)
+            taken = self._store.take(ranges or [r for r, _ in uses], request)
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self._name) from None
         told.used(self._journal, request, uses)
@@ -266,8 +267,10 @@ class _Message:
         return [(shared, told.SHARED_KEY), *([(new, told.NEW_KEYS)] if len(new) else [])]
 
     def opened(self, incoming: Secret) -> Secret:
-        """What is relayed, from the first range of `incoming`: the range itself over the first link, else under it."""
-        return Secret(incoming.reveal()) if self.sealed is None else otp(self.sealed, incoming)
+        """What is relayed, from the incoming link's range: the range itself over the first link, else under it."""
+        n_bytes = len(self.ranges[-1])
+        # Behind S the first link's range holds the new keys, which are not this node's to keep.
+        return Secret(incoming.reveal()[:n_bytes]) if self.sealed is None else otp(self.sealed, incoming)
 
 
 @dataclass(frozen=True, slots=True)
