@@ -31,7 +31,7 @@ audit: setup ## replay a run's records against the rules of key material: make a
 unit: setup ## only the pure tests, in seconds, without root
 	$(PYTHON) -m pytest tests/unit
 
-SUITE ?= tests/e2e/kernel_path.py tests/e2e/test_poliqi.py
+SUITE ?= tests/e2e/kernel_path.py tests/e2e/test_poliqi.py tests/e2e/test_fibres.py
 test-uml: setup ## end-to-end tests with netem and the kernel's Open vSwitch, in user-mode Linux; SUITE=tests/e2e for all
 	QKD_UML_SUITE="$(SUITE)" QKD_UML_LIMIT_S=$(if $(filter tests/e2e,$(SUITE)),7200,480) $(PYTHON) -m pytest tests/uml
 

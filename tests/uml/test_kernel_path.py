@@ -15,7 +15,8 @@ import pytest
 from testbed.user_mode_linux import Machine
 from tests.e2e.running import PYTHON, ROOT
 
-SUITE = os.environ.get("QKD_UML_SUITE", "tests/e2e/kernel_path.py tests/e2e/test_poliqi.py").split()
+USUAL = "tests/e2e/kernel_path.py tests/e2e/test_poliqi.py tests/e2e/test_fibres.py"
+SUITE = os.environ.get("QKD_UML_SUITE", USUAL).split()
 LIMIT_S = float(os.environ.get("QKD_UML_LIMIT_S", "480"))
 PATIENCE = 10  # times the usual one, for everything that is waited for
 
