@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -10,13 +11,12 @@ from typing import Any
 from mininet.cli import CLI
 from mininet.log import output
 
-from mtls.call import Reply, Unreachable
 from testbed import fibre_commands
+from testbed.desk import Desk
 from testbed.emulation import Emulation
 from testbed.errors import UserError
 from testbed.expose import FILE, LOOPBACK
 from testbed.parties import describe
-from testbed.plan import SaePlan
 from testbed.stories import journals, svg, text
 from testbed.stories.model import NoStory
 from testbed.tables import table
@@ -56,6 +56,7 @@ class QkdCLI(CLI):
 
     def __init__(self, emulation: Emulation) -> None:
         self._emulation = emulation
+        self._desk = Desk(emulation)
         super().__init__(emulation.network.net)
 
     def do_qkd(self, line: str) -> None:
@@ -69,16 +70,14 @@ class QkdCLI(CLI):
             ("capture", 2): self._capture, ("capture", 3): self._capture,
         }  # fmt: skip
         word, *arguments = line.split() or ["help"]
-        if word == "link":
-            self._link(arguments)
-            return
-        if (word, len(arguments)) not in commands:
+        if word != "link" and (word, len(arguments)) not in commands:
             output(_HELP)
             return
         try:
-            commands[word, len(arguments)](*arguments)
-        except Unreachable as error:
-            output(f"no answer: {error}\n")
+            if word == "link":
+                self._link(arguments)
+            else:
+                commands[word, len(arguments)](*arguments)
         except (UserError, NoStory) as error:
             output(f"{error}\n")
 
@@ -96,13 +95,10 @@ class QkdCLI(CLI):
         super().do_link(line)
 
     def _link(self, words: list[str]) -> None:
-        try:
-            output(fibre_commands.obey(self._emulation.fibres, words) if words else _HELP)
-        except UserError as error:
-            output(f"{error}\n")
+        output(fibre_commands.obey(self._emulation.fibres, words) if words else _HELP)
 
     def _status(self) -> None:
-        status = self._emulation.control_room.controller("GET", "/qkd/v1/status").body
+        status = self._desk.status()
         plan = self._emulation.plan
         output(f"run directory   {self._emulation.run.path}\n")
         output(f"switches        {len(status['switches'])} of {len(plan.switches)} connected\n")
@@ -128,32 +124,31 @@ class QkdCLI(CLI):
 
     def _links(self) -> None:
         output(fibre_commands.shapes(self._emulation.fibres.all()))
-        found = self._emulation.control_room.controller("GET", "/qkd/v1/links").body["links"]
         rows = [
             (q["qc"], " - ".join(q["ends"]), q["status"] if q["enabled"] else "disabled", q["generated_per_slot"],
              q["requested_per_slot"], q["stored_bytes"], q["qber_percent"])
-            for q in found
+            for q in self._desk.qcs()
         ]  # fmt: skip
         if rows:
             header = ("QC", "between", "status", "made B/s", "asked B/s", "stock B", "QBER %")
             output("\n" + table(header, rows))
 
     def _sessions(self) -> None:
-        sessions = self._emulation.control_room.controller("GET", "/qkd/v1/key_sessions").body["key_sessions"]
+        name = self._desk.name
         rows = [
-            (s["ksid"], self._name(s["master_sae"]), self._name(s["slave_sae"]), _state(s), s["mode"],
+            (s["ksid"], name(s["master_sae"]), name(s["slave_sae"]), _state(s), s["mode"],
              "implicit" if s["implicit"] else "registered", " - ".join(s["path"] or ()))
-            for s in sessions
+            for s in self._desk.sessions()
         ]  # fmt: skip
         header = ("KSID", "master", "slave", "state", "mode", "opened", "path")
         output(table(header, rows) if rows else "no key sessions\n")
 
     def _refusals(self) -> None:
-        found = self._emulation.control_room.controller("GET", "/qkd/v1/refusals").body["refusals"]
+        name = self._desk.name
         rows = [
-            (time.strftime("%H:%M:%S", time.localtime(r["time"])), self._name(r["master_sae"]),
-             self._name(r["slave_sae"]), r["message"])
-            for r in found
+            (time.strftime("%H:%M:%S", time.localtime(r["time"])), name(r["master_sae"]), name(r["slave_sae"]),
+             r["message"])
+            for r in self._desk.refusals()
         ]  # fmt: skip
         output(table(("time", "master", "slave", "why"), rows) if rows else "no refusals\n")
 
@@ -169,58 +164,38 @@ class QkdCLI(CLI):
         output(found or f"no application or node {name!r}, nor 'operator': 'qkd saes' lists the applications\n")
 
     def _open(self, master: str, slave: str) -> None:
-        found = [self._find(master), self._find(slave)]
-        if found[0] is None or found[1] is None:
-            return
-        outside = [sae.name for sae in found if sae is not None and sae.external]
-        if outside:
-            who = outside[0]
-            output(f"{who} runs outside the testbed: its own client asks its KME for keys, see 'qkd cert {who}'\n")
-            return
-        reply: Reply = self._emulation.open_session(found[0], found[1]).result()
-        if reply.ok:
-            output(f"open: KSID {reply.body['ksid']}, path {' - '.join(reply.body['path'])}\n")
-        else:
-            output(f"not opened: {reply.message}\n")
+        opened = self._desk.open(master, slave)
+        output(f"open: KSID {opened.ksid}, path {' - '.join(opened.path)}\n")
 
     def _close(self, ksid: str) -> None:
-        room = self._emulation.control_room
-        sessions = room.controller("GET", "/qkd/v1/key_sessions").body["key_sessions"]
-        session = next((s for s in sessions if s["ksid"] == ksid.lower()), None)
-        if session is None:
-            output(f"no key session {ksid!r}: 'qkd sessions' lists them\n")
-            return
-        master = self._emulation.plan.sae(session["master_sae"])
-        if master is None or master.external or session["implicit"]:
-            reply = room.controller("DELETE", f"/qkd/v1/key_sessions/{ksid.lower()}")
-        else:
-            # By its master, which then asks for no more keys; behind its back it would take the end for an error.
-            reply = room.sae(master, "DELETE", f"/sae/v1/sessions/{ksid.lower()}").result()
-        output("closed\n" if reply.ok else f"not closed: {reply.message}\n")
+        self._desk.close(ksid)
+        output("closed\n")
 
     def _show(self) -> None:
-        reply = self._emulation.control_room.controller("GET", "/qkd/v1/parameters")
-        output(table(("parameter", "value"), sorted(reply.body.items())))
+        output(table(("parameter", "value"), sorted(self._desk.parameters().items())))
 
     def _set(self, name: str, value: str) -> None:
-        wanted = {name: int(value) if value.isascii() and value.isdigit() else value}
-        reply = self._emulation.control_room.controller("PATCH", "/qkd/v1/parameters", wanted)
-        output(f"{name} is {reply.body[name]} now\n" if reply.ok else f"not set: {reply.message}\n")
+        now = self._desk.set_parameter(name, int(value) if value.isascii() and value.isdigit() else value)
+        output(f"{name} is {now} now\n")
 
     def _set_qc(self, what: str, qc: str, value: str) -> None:
         low, dash, high = value.partition("-")
-        body: dict[str, int | bool]
+        change: Callable[[str], None]
         if what == "rate" and dash and low.isdigit() and high.isdigit():
-            body, done = {"low": int(low), "high": int(high)}, f"makes {value} bytes a slot from now on"
+            change = functools.partial(self._desk.set_rate, low=int(low), high=int(high))
+            done = f"makes {value} bytes a slot from now on"
         elif what == "generation" and value in ("on", "off"):
-            body, done = {"enabled": value == "on"}, "generates" if value == "on" else "does not generate any more"
+            change = functools.partial(self._desk.set_generation, enabled=value == "on")
+            done = "generates" if value == "on" else "does not generate any more"
         else:
             output(_HELP)
             return
-        names = [q.name for link in self._emulation.plan.topology.links for q in link.qcs]
-        for name in names if qc == "all" else [qc]:
-            reply = self._emulation.control_room.controller("PUT", f"/qkd/v1/qcs/{name}/{what}", body)
-            output(f"{name} {done}\n" if reply.ok else f"{name}: {reply.message}\n")
+        for name in self._desk.qc_names() if qc == "all" else [qc]:
+            try:
+                change(name)
+                output(f"{name} {done}\n")
+            except UserError as error:
+                output(f"{error}\n")
 
     def _fault(self, word: str = "", *arguments: str) -> None:
         faults = self._emulation.faults
@@ -250,16 +225,6 @@ class QkdCLI(CLI):
             output(_HELP)
         else:
             output(f"capturing into {captures.start(a, b)}, which holds TLS: who talks to whom, no key\n")
-
-    def _find(self, name: str) -> SaePlan | None:
-        sae = self._emulation.plan.sae(name)
-        if sae is None:
-            output(f"no application {name!r}: 'qkd saes' lists them\n")
-        return sae
-
-    def _name(self, sae_id: str) -> str:
-        sae = self._emulation.plan.sae(sae_id)
-        return sae.name if sae is not None else sae_id
 
 
 def _state(session: Mapping[str, Any]) -> str:
