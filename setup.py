@@ -8,7 +8,11 @@ setup(
     description="Emulated QKD network: real SD-QKD nodes, SDN controller and applications on Mininet",
     python_requires=">=3.11",
     packages=[
-        "etsi", "telemetry", "mtls", "node", "controller", "sae", "testbed", "testbed.experiments", "testbed.stories",
+        "etsi", "telemetry", "mtls", "node", "controller", "sae", "testbed", "testbed.dashboard", "testbed.experiments",
+        "testbed.stories",
     ],
-    package_data={"node": ["*.sql"], "etsi": ["*.yang"], "testbed.experiments": ["*.yaml", "*.j2"]},
+    package_data={
+        "node": ["*.sql"], "etsi": ["*.yang"], "testbed.dashboard": ["assets/*"],
+        "testbed.experiments": ["*.yaml", "*.j2"],
+    },
 )

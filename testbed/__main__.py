@@ -12,6 +12,8 @@ from pathlib import Path
 from node.modes import MODES
 from sae.rekey import GO_ON
 from testbed import vm
+from testbed.dashboard.address import USUAL_PORT
+from testbed.desk import ADMISSION_POLICIES
 from testbed.errors import UserError
 from testbed.expose import ANY_PORT
 from testbed.frameworks import FRAMEWORKS, python_for
@@ -20,7 +22,7 @@ from testbed.load import draw_pairs, possible_pairs
 from testbed.offered_load import lasts_s
 from testbed.plan import Plan, make_plan
 from testbed.run_directory import open_run_directory, point_latest
-from testbed.session import Options, run
+from testbed.session import Dashboard, Options, run
 from testbed.shared_database import open_user_database
 from testbed.tools import check_tools, complete_path
 from testbed.topology import TopologyError, load
@@ -32,6 +34,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _TOPOLOGIES = _ROOT / "topologies"
 _RUNS = _ROOT / "runs"
 _WORKLOADS = _ROOT / "workloads"
+_UNASKED: object = object()
 _DEFAULT_APPS = 8
 # Sessions that a user opens stay until he closes them: one whose path is down for a while goes on when it is up again.
 _STEADFAST = {"on_key_failure": GO_ON}
@@ -63,11 +66,11 @@ def _experiment(arguments: list[str]) -> int:
 
 def _in_vm(given: argparse.Namespace, arguments: list[str]) -> int:
     """The same in a virtual machine."""
-    if given.expose is not None or given.shared_db is not None:
-        raise UserError("--vm goes without --expose and --shared-db: a virtual machine has no network to the outside")
+    if given.expose is not None or given.shared_db is not None or given.dashboard is not _UNASKED:
+        raise UserError("--vm goes without --expose, --shared-db and --dashboard: a virtual machine has no network to the outside")
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     directory = (given.run_dir or _RUNS / run_id).absolute()
-    status = vm.run(arguments, python=Path(sys.executable), root=_ROOT, run_directory=directory)
+    status = vm.run([*arguments, "--no-dashboard"], python=Path(sys.executable), root=_ROOT, run_directory=directory)
     if given.run_dir is None:
         point_latest(_RUNS, directory)
     return status
@@ -105,6 +108,7 @@ def _main(given: argparse.Namespace) -> int:
         cli=not given.no_cli and given.duration is None,
         expose=given.expose,
         controller_python=python_for(given.framework),
+        dashboard=_dashboard(given),
     )
     if given.no_cli and duration_s is None:
         raise UserError("--no-cli needs --duration or --workload: otherwise nothing would ever end the run")
@@ -138,6 +142,15 @@ def _arrivals(given: argparse.Namespace, plan: Plan, workload: Workload | None, 
     return draw_arrivals(workload, plan.saes, seed)
 
 
+def _dashboard(given: argparse.Namespace) -> Dashboard:
+    """Where the page is to be; a run with a command line has one unless told otherwise."""
+    asked = given.dashboard is not _UNASKED
+    if asked and given.no_dashboard:
+        raise UserError("--dashboard and --no-dashboard: choose one")
+    interactive = given.duration is None and not given.no_cli
+    return Dashboard(on=(asked or interactive) and not given.no_dashboard, port=given.dashboard if asked else None)
+
+
 def _apps(given: argparse.Namespace, plan: Plan) -> int:
     """Key sessions to open: as asked, else a handful for a run of a given length, none for a session at the CLI."""
     if given.apps is not None:
@@ -157,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--topology", default="poliqi", metavar="NAME|FILE", help="network: a name in topologies/, or a YAML or GraphML file (default: poliqi)")  # fmt: skip  # noqa: E501
     add("--mode", choices=sorted(MODES), default="basic", help="how keys reach nodes several hops away (default: basic)")  # fmt: skip  # noqa: E501
-    add("--admission", choices=("none", "eq1", "reserve"), default="none", help="whether to refuse sessions that the network cannot carry: eq1 as measured, reserve as declared (default: none)")  # fmt: skip  # noqa: E501
+    add("--admission", choices=ADMISSION_POLICIES, default="none", help="whether to refuse sessions that the network cannot carry: eq1 as measured, reserve as declared (default: none)")  # fmt: skip  # noqa: E501
     add("--ttl", type=_ttl, default=15, metavar="SLOTS", help="slots of 1 s after which key material is erased (default: 15)")  # fmt: skip  # noqa: E501
     add("--keys-ahead", type=_ahead, default=4, metavar="N", help="keys made at once in mode qkp (default: 4)")
     add("--apps", type=_whole, metavar="N", help=f"key sessions to open (default: {_DEFAULT_APPS} with --duration, else 0)")  # fmt: skip  # noqa: E501
@@ -171,6 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--expose", nargs="?", const=ANY_PORT, type=_port, metavar="PORT", help="publish controller, KMEs and agents on 127.0.0.1, at ports from PORT on (default: whatever is free); see docs/client.md")  # fmt: skip  # noqa: E501
     add("--vm", action=argparse.BooleanOptionalAction, default=False, help="run all of it in user-mode Linux: needs no root, is slow")  # fmt: skip  # noqa: E501
     add("--framework", choices=FRAMEWORKS, default=FRAMEWORKS[0], help="what the controller speaks OpenFlow with: os-ken, or Ryu 4.34 in an environment of its own (default: os-ken)")  # fmt: skip  # noqa: E501
+    add("--dashboard", nargs="?", const=None, default=_UNASKED, type=_port, metavar="PORT", help=f"show the network on a page at 127.0.0.1:PORT (default: {USUAL_PORT}, or whatever is free; on with the command line)")  # fmt: skip  # noqa: E501
+    add("--no-dashboard", action="store_true", help="show no page")
     add("--no-cli", action="store_true", help="do not offer the command line (with --duration)")
     return parser
 

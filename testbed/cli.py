@@ -12,7 +12,7 @@ from mininet.cli import CLI
 from mininet.log import output
 
 from testbed import fibre_commands
-from testbed.desk import Desk
+from testbed.desk import Desk, rate_of
 from testbed.emulation import Emulation
 from testbed.errors import UserError
 from testbed.expose import FILE, LOOPBACK
@@ -179,10 +179,10 @@ class QkdCLI(CLI):
         output(f"{name} is {now} now\n")
 
     def _set_qc(self, what: str, qc: str, value: str) -> None:
-        low, dash, high = value.partition("-")
         change: Callable[[str], None]
-        if what == "rate" and dash and low.isdigit() and high.isdigit():
-            change = functools.partial(self._desk.set_rate, low=int(low), high=int(high))
+        if what == "rate":
+            low, high = rate_of(value)
+            change = functools.partial(self._desk.set_rate, low=low, high=high)
             done = f"makes {value} bytes a slot from now on"
         elif what == "generation" and value in ("on", "off"):
             change = functools.partial(self._desk.set_generation, enabled=value == "on")

@@ -22,13 +22,16 @@ _TIMEOUT_S = 30.0
 
 
 class ControlRoom:
-    """Calls as the operator from inside the network namespace of process `pid`."""
+    """Calls as the operator from inside the network namespace of process `pid`, at most `threads` at a time."""
 
-    def __init__(self, plan: Plan, credentials: Credentials, pid: int) -> None:
+    def __init__(
+        self, plan: Plan, credentials: Credentials, pid: int, *, threads: int = _THREADS, timeout_s: float = _TIMEOUT_S
+    ) -> None:
         self._plan = plan
+        self._timeout_s = timeout_s
         self._network = network_of(pid)
-        self._pool = threads_in_network(self._network, _THREADS, "operator")
-        self._caller = Caller(credentials, connections=_THREADS)
+        self._pool = threads_in_network(self._network, threads, "operator")
+        self._caller = Caller(credentials, connections=threads)
 
     def close(self) -> None:
         """Drop all connections."""
@@ -52,4 +55,4 @@ class ControlRoom:
         return self._submit(method, self._plan.url(sae.node, sae.port) + path, sae.identity, body)
 
     def _submit(self, method: str, url: str, to: Identity, body: Any) -> Future[Reply]:
-        return self._pool.submit(self._caller.request, method, url, to=to, body=body, timeout_s=_TIMEOUT_S)
+        return self._pool.submit(self._caller.request, method, url, to=to, body=body, timeout_s=self._timeout_s)

@@ -13,7 +13,11 @@ from mtls.call import Reply, Unreachable
 from testbed.control_room import ControlRoom
 from testbed.emulation import Emulation
 from testbed.errors import UserError
+from testbed.faults import Faults
+from testbed.fibres import Fibres
 from testbed.plan import SaePlan
+
+ADMISSION_POLICIES = ("none", "eq1", "reserve")
 
 
 class NotDone(UserError):
@@ -59,6 +63,13 @@ class Desk:
     def parameters(self) -> dict[str, Any]:
         """What can be set, and how it is set."""
         return self._read("/qkd/v1/parameters")
+
+    def node(self, name: str) -> dict[str, Any]:
+        """What a node tells of itself: its QCs with their stocks, its sessions, its parameters."""
+        reply = self._answer(lambda: self.room.agent(name, "GET", "/qkd/v1/status"))
+        if not reply.ok:
+            raise NotDone(f"node {name} has no answer: {reply.message}")
+        return dict(reply.body)
 
     def name(self, sae_id: str) -> str:
         """What people call an application, or its ID if it has no name here."""
@@ -111,6 +122,16 @@ class Desk:
         """Have a QC generate, or not."""
         self._put(f"/qkd/v1/qcs/{qc}/generation", {"enabled": enabled}, qc)
 
+    @property
+    def faults(self) -> Faults:
+        """What is broken, and how to break and heal it."""
+        return self._emulation.faults
+
+    @property
+    def fibres(self) -> Fibres:
+        """How the links are shaped, and how to change that."""
+        return self._emulation.fibres
+
     def _put(self, path: str, body: dict[str, Any], qc: str) -> None:
         reply = self._call("PUT", path, body)
         if not reply.ok:
@@ -137,3 +158,11 @@ class Desk:
         if sae is None:
             raise NotDone(f"no application {name!r}: 'qkd saes' lists them")
         return sae
+
+
+def rate_of(text: str) -> tuple[int, int]:
+    """The rate that LOW-HIGH says, in bytes a slot; NotDone if it says none. PURE."""
+    low, dash, high = text.strip().partition("-")
+    if not dash or not low.isdecimal() or not high.isdecimal() or not low.isascii() or not high.isascii():
+        raise NotDone(f"not set: expected LOW-HIGH in bytes a slot, such as 33-47, got {text!r}")
+    return int(low), int(high)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from testbed import audit, measure
 from testbed.cli import QkdCLI, link_table
+from testbed.dashboard import address
 from testbed.emulation import Emulation
 from testbed.expose import check_ports
 from testbed.isolation import undisturbed
@@ -23,6 +25,14 @@ from testbed.tables import table
 from testbed.workload import Arrival
 
 _PROGRESS_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """Whether there is a page, and at which port; None: the usual one, or whatever is free."""
+
+    on: bool = False
+    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +49,14 @@ class Options:
     cli: bool
     expose: int | None  # the first port, see testbed.expose
     controller_python: str  # runs the controller, see testbed.frameworks
+    dashboard: Dashboard
 
     def check(self, plan: Plan) -> None:
         """UserError if `plan` cannot satisfy these options."""
         if self.expose is not None:
             check_ports(plan, self.expose)
+        if self.dashboard.on:
+            address.check(self.dashboard.port)
 
 
 def run(
@@ -68,7 +81,8 @@ def run(
         print("\n" + link_table(emulation))
         say("the network is up")
         facts = {"shaper": emulation.shaper, "datapath": emulation.datapath, "versions": emulation.versions()}
-        _work(emulation, options, say)
+        with _page(emulation, options.dashboard, outside, say):
+            _work(emulation, options, say)
         died = [f"{p.name}: {p.last_words()}" for p in emulation.dead()]
     finally:
         with undisturbed():
@@ -95,6 +109,22 @@ def run(
     pairs = summary["pairs"]
     sound = pairs["compared"] == pairs["identical"] and summary["audit"]["verdict"] != "violated"
     return 0 if sound and not died else 1
+
+
+@contextlib.contextmanager
+def _page(emulation: Emulation, wanted: Dashboard, outside: int, say: Callable[[str], None]) -> Iterator[None]:
+    if not wanted.on:
+        yield
+        return
+    from testbed.dashboard import server  # a second of imports, which other runs do without
+
+    page = server.Dashboard(emulation, outside=outside, port=wanted.port)
+    page.start()
+    say(f"live view at {page.url}")
+    try:
+        yield
+    finally:
+        page.stop()
 
 
 def _audit(path: Path) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""The page: its parts, put together for each viewer and brought up to date twice a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from nicegui import ui
+
+from testbed.dashboard.operator import Operator
+from testbed.dashboard.panel_details import DetailsPanel
+from testbed.dashboard.panel_keys import KeysPanel, TroublePanel
+from testbed.dashboard.panel_map import MapPanel
+from testbed.dashboard.panel_qcs import QcsPanel
+from testbed.dashboard.panel_sessions import SessionsPanel
+from testbed.dashboard.panel_settings import SettingsPanel
+from testbed.dashboard.selection import WHOLE, Selection, View
+from testbed.dashboard.view_tables import headline
+from testbed.dashboard.watch import Watch
+from testbed.dashboard.widgets import Tag
+from testbed.desk import Desk
+from testbed.plan import Plan
+
+_CSS = (Path(__file__).parent / "assets" / "page.css").read_text()
+_REFRESH_S = 0.5
+
+
+def make_app(plan: Plan, desk: Desk, watch: Watch) -> FastAPI:
+    """The web application."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @ui.page("/", title=f"{plan.topology.name}: live view", language="en-US")
+    def page() -> None:
+        _Page(plan, desk, watch)
+
+    ui.run_with(app, show_welcome_message=False, tailwind=False, reconnect_timeout=5.0, favicon="⚛")
+    return app
+
+
+class _Page:
+    """One viewer's page."""
+
+    def __init__(self, plan: Plan, desk: Desk, watch: Watch) -> None:
+        self._plan = plan
+        self._watch = watch
+        self._selection = WHOLE
+        self._shown: tuple[int, Selection] | None = None
+        ui.colors(primary="#0b4f8a", negative="#a3230f", positive="#1d6b2c")
+        ui.add_css(_CSS)
+        with Tag("header", "", "top"):
+            Tag("h1", f"{plan.topology.name} — live view")
+            self._headline = Tag("p", "", "headline")
+            said = Tag("p", "", "said", role="status", aria_live="polite")
+        operator = Operator(desk, said)
+        with Tag("main", "", "parts"):
+            self._parts: list[Any] = [
+                MapPanel(self._select),
+                DetailsPanel(plan, operator, self._select),
+                QcsPanel(self._select),
+                SettingsPanel(operator),
+                SessionsPanel(plan, operator, self._select),
+                KeysPanel(),
+                TroublePanel(),
+            ]
+        self._refresh()
+        ui.timer(_REFRESH_S, self._refresh)
+
+    def _select(self, selection: Selection) -> None:
+        self._selection = selection
+        self._refresh()
+
+    def _refresh(self) -> None:
+        snapshot = self._watch.latest
+        now = snapshot.number, self._selection
+        if now == self._shown:
+            return
+        self._shown = now
+        self._headline.say(headline(snapshot))
+        view = View(self._plan, snapshot, self._selection)
+        for part in self._parts:
+            part.show(view)

@@ -1,0 +1,107 @@
+"""Serves the page from a thread: listens outside, on this machine's loopback, and acts inside, as the operator."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+
+from testbed.control_room import ControlRoom
+from testbed.dashboard import address
+from testbed.dashboard.guard import Guard
+from testbed.dashboard.journals import Tail
+from testbed.dashboard.ports import Ports
+from testbed.dashboard.snapshot import FibreNow
+from testbed.dashboard.tally import EVENTS
+from testbed.dashboard.watch import Watch
+from testbed.desk import Desk
+from testbed.emulation import Emulation
+from testbed.expose import LOOPBACK
+from testbed.namespaces import call_in_network
+from testbed.plan import OPERATOR, Plan
+
+# For people at a page: they would rather hear that something does not answer than wait for it.
+_TIMEOUT_S = 10.0
+_STOP_S = 5.0
+
+
+class Dashboard:
+    """The page of `emulation`, which is up, at `port` of the network namespace `outside` (see `address.listen`)."""
+
+    def __init__(self, emulation: Emulation, *, outside: int, port: int | None) -> None:
+        self._listener = call_in_network(outside, lambda: address.listen(port))
+        self.url = f"http://{LOOPBACK}:{self._listener.getsockname()[1]}/"
+        plan = emulation.plan
+        self._room = ControlRoom(
+            plan, emulation.credentials(OPERATOR), emulation.network.pid("ctl"), threads=len(plan.nodes) + 8,
+            timeout_s=_TIMEOUT_S,
+        )  # fmt: skip
+        self._ports = Ports()
+        desk = Desk(emulation, self._room)
+        self._watch = Watch(
+            desk,
+            Tail([emulation.run.path / "nodes" / node / "journal.jsonl" for node in plan.nodes], EVENTS),
+            nodes=plan.nodes,
+            fibres=lambda: _fibres(plan, self._ports, desk),
+            dead=lambda: [p.name for p in emulation.dead()],
+        )
+        self._server = _Server(self._listener, emulation, desk, self._watch)
+
+    def start(self) -> None:
+        """Begin to watch and to serve; returns when the page can be opened."""
+        self._watch.start()
+        self._server.start()
+
+    def stop(self) -> None:
+        """Serve and watch no more."""
+        self._server.stop()
+        self._room.close()
+        self._watch.stop()
+        self._ports.close()
+        self._listener.close()
+
+
+def _fibres(plan: Plan, ports: Ports, desk: Desk) -> dict[str, FibreNow]:
+    lit = {p.link.name: ports.lit(p.port_a) and ports.lit(p.port_b) for p in plan.links}
+    return {f.name: FibreNow(lit[f.name], (f.a_to_b, f.b_to_a)) for f in desk.fibres.all()}
+
+
+class _Server:
+    """uvicorn in a thread of its own."""
+
+    def __init__(self, listener: socket.socket, emulation: Emulation, desk: Desk, watch: Watch) -> None:
+        self._listener = listener
+        _log_to(emulation.run.path / "logs" / "dashboard.log")
+        # NiceGUI looks where to keep data of users when it is imported; there are none.
+        os.environ["NICEGUI_STORAGE_PATH"] = str(emulation.run.path / "dashboard")
+        import uvicorn
+
+        from testbed.dashboard.page import make_app
+
+        app = Guard(make_app(emulation.plan, desk, watch), listener.getsockname()[1])
+        self._uvicorn = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
+        )
+        self._thread = threading.Thread(
+            target=self._uvicorn.run, kwargs={"sockets": [listener]}, name="dashboard", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._uvicorn.should_exit = True
+        self._thread.join(_STOP_S)
+
+
+def _log_to(path: Path) -> None:
+    """What web server and page have to say is for a file: the terminal is the command line's."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    for name in ("uvicorn", "nicegui", "fastapi", "asyncio", "engineio", "socketio"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)

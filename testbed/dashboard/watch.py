@@ -1,0 +1,125 @@
+"""Watches a running network: asks controller and nodes, reads on in the journals, and keeps the latest snapshot.
+
+Everybody who is asked has a thread, so that one who does not answer holds up nobody. One watch serves all pages, and
+asks no more often when many look at it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from typing import Any
+
+from testbed.dashboard.curves import Curves, Totals
+from testbed.dashboard.journals import Tail
+from testbed.dashboard.snapshot import FibreNow, Heard, Snapshot
+from testbed.dashboard.tally import Tally
+from testbed.desk import Desk, NotDone
+
+# A cut must show within two seconds, page included.
+_LOOK_S = 0.5
+# A slot lasts as long: nothing that is asked for changes faster.
+_ASK_S = 1.0
+# In large networks the nodes are asked in turns, so many a second.
+_NODES_A_SECOND = 15
+
+
+class Watch:
+    """Looks at the network through `desk`; `fibres` and `dead` tell how fibres and processes are."""
+
+    def __init__(
+        self, desk: Desk, tail: Tail, *, nodes: list[str], fibres: Callable[[], Mapping[str, FibreNow]],
+        dead: Callable[[], list[str]],
+    ) -> None:  # fmt: skip
+        self.latest = Snapshot()
+        self._desk = desk
+        self._tail = tail
+        self._fibres = fibres
+        self._dead = dead
+        self._curves = Curves()
+        self._tally = Tally()
+        self._stop = threading.Event()
+        every_s = max(_ASK_S, len(nodes) / _NODES_A_SECOND)
+        self._controller = _Source(lambda: _ask_controller(desk), _ASK_S, self._stop)
+        self._nodes = {n: _Source(_asking(desk, n), every_s, self._stop) for n in nodes}
+        self._qcs = desk.qc_names()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        for source in (self._controller, *self._nodes.values()):
+            source.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._look()
+            self._stop.wait(_LOOK_S)
+
+    def _look(self) -> None:
+        for event in self._tail.new():
+            self._tally.take(event)
+        nodes = {name: source.heard() for name, source in self._nodes.items()}
+        for name, heard in nodes.items():
+            for qc in (heard.answer or {}).get("qcs", ()):
+                self._curves.take(name, qc["qc"], Totals.of(qc))
+        self.latest = Snapshot(
+            number=self.latest.number + 1,
+            time=time.time(),
+            controller=self._controller.heard(),
+            nodes=nodes,
+            fibres=self._fibres(),
+            faults=self._desk.faults.active(),
+            curves={qc: self._curves.of(qc) for qc in self._qcs},
+            figures=self._tally.figures(),
+            dead=self._dead(),
+        )
+
+
+class _Source:
+    """Somebody who is asked every `every_s` seconds, and what was last answered."""
+
+    def __init__(self, ask: Callable[[], Mapping[str, Any]], every_s: float, stop: threading.Event) -> None:
+        self._ask = ask
+        self._every_s = every_s
+        self._stop = stop
+        self._answer: Mapping[str, Any] | None = None
+        self._problem = ""
+        self._heard_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="source", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def heard(self) -> Heard:
+        silent_s = time.monotonic() - self._heard_at
+        return Heard(self._answer, silent_s, self._problem)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            asked = time.monotonic()
+            try:
+                self._answer = self._ask()
+                self._heard_at, self._problem = time.monotonic(), ""
+            except NotDone as error:
+                self._problem = str(error)
+            except (RuntimeError, CancelledError):  # the room is closed: the run ends
+                return
+            self._stop.wait(max(0.0, asked + self._every_s - time.monotonic()))
+
+
+def _ask_controller(desk: Desk) -> dict[str, Any]:
+    return {
+        "status": desk.status(), "qcs": desk.qcs(), "sessions": desk.sessions(), "refusals": desk.refusals(),
+    }  # fmt: skip
+
+
+def _asking(desk: Desk, node: str) -> Callable[[], dict[str, Any]]:
+    return lambda: desk.node(node)
