@@ -86,7 +86,8 @@ def _line(name: str, ages: Sequence[int], values: Sequence[float], *, colour: st
 def _time_axis(grid: int, *, show: bool) -> dict[str, Any]:
     return {
         "type": "value", "gridIndex": grid, "min": -KEPT_SLOTS, "max": 0, "interval": 30,
-        "axisLabel": {**_FONT, "show": show}, "name": "seconds ago" if show else "", "nameLocation": "middle",
+        "axisLabel": {**_FONT, "show": show}, "axisLine": {"onZero": False},
+        "name": "seconds ago" if show else "", "nameLocation": "middle",
         "nameGap": 30, "nameTextStyle": _FONT,
     }  # fmt: skip
 
@@ -94,5 +95,5 @@ def _time_axis(grid: int, *, show: bool) -> dict[str, Any]:
 def _axis(grid: int, name: str) -> dict[str, Any]:
     return {
         "type": "value", "gridIndex": grid, "min": 0, "name": name, "nameTextStyle": {**_FONT, "align": "left"},
-        "axisLabel": _FONT, "splitNumber": 3,
+        "axisLabel": _FONT, "axisLine": {"onZero": False}, "splitNumber": 3,
     }  # fmt: skip

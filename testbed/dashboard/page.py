@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from nicegui import ui
@@ -15,7 +16,7 @@ from testbed.dashboard.panel_map import MapPanel
 from testbed.dashboard.panel_qcs import QcsPanel
 from testbed.dashboard.panel_sessions import SessionsPanel
 from testbed.dashboard.panel_settings import SettingsPanel
-from testbed.dashboard.selection import WHOLE, Selection, View
+from testbed.dashboard.selection import WHOLE, Selection, View, selected
 from testbed.dashboard.view_tables import headline
 from testbed.dashboard.watch import Watch
 from testbed.dashboard.widgets import Tag
@@ -24,6 +25,7 @@ from testbed.plan import Plan
 
 _CSS = (Path(__file__).parent / "assets" / "page.css").read_text()
 _REFRESH_S = 0.5
+_RECONNECT_S = 20.0
 
 
 def make_app(plan: Plan, desk: Desk, watch: Watch) -> FastAPI:
@@ -31,20 +33,21 @@ def make_app(plan: Plan, desk: Desk, watch: Watch) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @ui.page("/", title=f"{plan.topology.name}: live view", language="en-US")
-    def page() -> None:
-        _Page(plan, desk, watch)
+    def page(look: str = "") -> None:
+        _Page(plan, desk, watch, selected(plan, look))
 
-    ui.run_with(app, show_welcome_message=False, tailwind=False, reconnect_timeout=5.0, favicon="⚛")
+    # The time-out is also that of pings: on a busy machine a browser may take its time to answer one.
+    ui.run_with(app, show_welcome_message=False, tailwind=False, reconnect_timeout=_RECONNECT_S, favicon="⚛")
     return app
 
 
 class _Page:
     """One viewer's page."""
 
-    def __init__(self, plan: Plan, desk: Desk, watch: Watch) -> None:
+    def __init__(self, plan: Plan, desk: Desk, watch: Watch, selection: Selection) -> None:
         self._plan = plan
         self._watch = watch
-        self._selection = WHOLE
+        self._selection = selection
         self._shown: tuple[int, Selection] | None = None
         ui.colors(primary="#0b4f8a", negative="#a3230f", positive="#1d6b2c")
         ui.add_css(_CSS)
@@ -68,6 +71,8 @@ class _Page:
 
     def _select(self, selection: Selection) -> None:
         self._selection = selection
+        # So that it is still selected after a reload, and that one can point others at it.
+        ui.navigate.history.replace(f"/?look={quote(selection.key)}" if selection != WHOLE else "/")
         self._refresh()
 
     def _refresh(self) -> None:

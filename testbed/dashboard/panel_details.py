@@ -11,7 +11,7 @@ from testbed.dashboard import actions
 from testbed.dashboard.charts import qc_curves
 from testbed.dashboard.curves import total
 from testbed.dashboard.operator import Operator
-from testbed.dashboard.selection import LINK, NODE, SESSION, Selection, View, choices
+from testbed.dashboard.selection import LINK, NODE, SESSION, Selection, View, choices, selected
 from testbed.dashboard.snapshot import Snapshot
 from testbed.dashboard.view_details import details
 from testbed.dashboard.widgets import Panel, Tag
@@ -47,14 +47,13 @@ class DetailsPanel:
             self._curves.show(view.snapshot)
 
     def _offer(self, snapshot: Snapshot, selection: Selection) -> None:
-        names = {_key(s): words for s, words in choices(self._plan, snapshot).items()}
-        names.setdefault(_key(selection), f"session {selection.name[:8]} (ended)")
-        if names != self._chooser.options or self._chooser.value != _key(selection):
-            self._chooser.set_options(names, value=_key(selection))
+        names = {s.key: words for s, words in choices(self._plan, snapshot).items()}
+        names.setdefault(selection.key, f"session {selection.name[:8]} (ended)")
+        if names != self._chooser.options or self._chooser.value != selection.key:
+            self._chooser.set_options(names, value=selection.key)
 
     def _chosen(self) -> None:
-        kind, _, name = str(self._chooser.value).partition(" ")
-        wanted = Selection(kind, name)
+        wanted = selected(self._plan, str(self._chooser.value))
         if self._selection is not None and wanted != self._selection:
             self._select(wanted)
 
@@ -73,10 +72,6 @@ class DetailsPanel:
             else:
                 actions.of_network(self._operator)
                 self._curves = _Curves(self._operator.desk.qc_names(), summed=True)
-
-
-def _key(selection: Selection) -> str:
-    return f"{selection.kind} {selection.name}"
 
 
 class _Facts:

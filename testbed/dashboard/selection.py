@@ -18,6 +18,11 @@ class Selection:
     kind: str = NETWORK
     name: str = ""
 
+    @property
+    def key(self) -> str:
+        """Both in one word, as an address has them."""
+        return f"{self.kind}:{self.name}"
+
 
 WHOLE = Selection()
 
@@ -29,6 +34,15 @@ class View:
     plan: Plan
     snapshot: Snapshot
     selection: Selection = WHOLE
+
+
+def selected(plan: Plan, key: str) -> Selection:
+    """The selection of that key; the whole network if there is no such node or link."""
+    kind, _, name = key.partition(":")
+    known = {
+        NODE: {n.name for n in plan.topology.nodes}, LINK: {p.name for p in plan.topology.links}, SESSION: {name},
+    }  # fmt: skip
+    return Selection(kind, name) if name in known.get(kind, ()) else WHOLE
 
 
 def choices(plan: Plan, snapshot: Snapshot) -> dict[Selection, str]:

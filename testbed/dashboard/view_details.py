@@ -69,7 +69,7 @@ def _link(plan: Plan, snapshot: Snapshot, selection: Selection) -> tuple[str, Fa
     link = next(link for link in plan.topology.links if link.name == selection.name)
     seen = {q["qc"]: q for q in snapshot.told("qcs")}
     fibre = snapshot.fibres.get(link.name)
-    state = link_state(link, snapshot, seen)[1] or "● up"
+    state = link_state(plan, link, snapshot, seen)[1] or "● up"
     facts = [("state", state)]
     if fibre is not None:
         facts.append(("delay", shaped(fibre.shapes)))
@@ -77,7 +77,7 @@ def _link(plan: Plan, snapshot: Snapshot, selection: Selection) -> tuple[str, Fa
         facts.append(("length", f"{link.length_km:g} km"))
     for qc in link.qcs:
         found = seen.get(qc.name)
-        facts.append((f"QC {qc.name}", qc_state(found)))
+        facts.append((f"QC {qc.name}", qc_state(plan, snapshot, qc.name)))
         if found is not None and found["qber_percent"] is not None:
             facts.append(("error rate", f"{found['qber_percent']:.2f} %"))
         values = series(snapshot.curves.get(qc.name, ()))

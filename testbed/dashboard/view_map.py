@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from testbed.dashboard.curves import mean
 from testbed.dashboard.selection import LINK, NODE, Selection, session
 from testbed.dashboard.snapshot import Document, Snapshot
+from testbed.faults import broken_qcs
 from testbed.plan import Plan
 from testbed.shape import Shape
 from testbed.topology import Link, Node
@@ -121,7 +122,7 @@ def _links(
     qcs = {q["qc"]: q for q in snapshot.told("qcs")}
     for link in plan.topology.links:
         mine = Selection(LINK, link.name)
-        state, word = link_state(link, snapshot, qcs)
+        state, word = link_state(plan, link, snapshot, qcs)
         made, stored = figures(link, snapshot)
         amounts = f"{made:.0f} B/s · {stored} B"
         label = (word, amounts) if word else (amounts,)
@@ -134,13 +135,13 @@ def _links(
         )  # fmt: skip
 
 
-def link_state(link: Link, snapshot: Snapshot, qcs: Mapping[str, Document]) -> tuple[str, str]:
+def link_state(plan: Plan, link: Link, snapshot: Snapshot, qcs: Mapping[str, Document]) -> tuple[str, str]:
     """A link's state, the worst thing about it first, and the words for it; empty if all is as it should be."""
     fibre = snapshot.fibres.get(link.name)
     if fibre is not None and not fibre.lit:
         return DOWN, "✕ CUT"
-    idle = [q for qc in link.qcs if (q := qcs.get(qc.name)) is not None and not generates(q)]
-    if link.qcs and len(idle) == len(link.qcs):
+    broken = broken_qcs(plan, snapshot.faults)
+    if link.qcs and all(qc.name in broken or not generates(qcs.get(qc.name)) for qc in link.qcs):
         return NO_KEY, "○ no new key"
     if fibre is not None and fibre.shapes != (link.a_to_b, link.b_to_a):
         return CHANGED, f"⏱ {shaped(fibre.shapes)}"
@@ -153,9 +154,9 @@ def shaped(shapes: tuple[Shape, Shape]) -> str:
     return words[0] if words[0] == words[1] else " / ".join(words)
 
 
-def generates(qc: Document) -> bool:
-    """Whether the controller sees new key material on a QC."""
-    return bool(qc["enabled"]) and qc["status"] in ("ACTIVE", "PASSIVE")
+def generates(qc: Document | None) -> bool:
+    """Whether the controller sees new key material on a QC; what it has said nothing of is taken to be well."""
+    return qc is None or (bool(qc["enabled"]) and qc["status"] in ("ACTIVE", "PASSIVE"))
 
 
 def figures(link: Link, snapshot: Snapshot) -> tuple[float, int]:

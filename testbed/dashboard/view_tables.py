@@ -11,6 +11,7 @@ from testbed.dashboard.selection import Selection, listed, pair
 from testbed.dashboard.snapshot import Document, Snapshot
 from testbed.dashboard.view_map import generates
 from testbed.dashboard.words import why_failed, why_refused
+from testbed.faults import broken_qcs
 from testbed.measure import quantiles
 from testbed.plan import Plan
 
@@ -97,7 +98,6 @@ def keys(plan: Plan, snapshot: Snapshot) -> list[Row]:
 
 def qcs(plan: Plan, snapshot: Snapshot) -> list[QcRow]:
     """All QCs with their curves; each column has one scale, from 0 to the highest value in it."""
-    seen = {q["qc"]: q for q in snapshot.told("qcs")}
     names = [(qc.name, link.name) for link in plan.topology.links for qc in link.qcs]
     curves = {qc: tuple(snapshot.curves.get(qc, ())) for qc, _ in names}
     tops = tuple(max((v for found in curves.values() for v in series(found)[i]), default=0.0) for i in range(4))
@@ -105,7 +105,7 @@ def qcs(plan: Plan, snapshot: Snapshot) -> list[QcRow]:
     for qc, link in names:
         values = series(curves[qc])
         sparks = tuple(_spark(v, top, unit) for v, top, unit in zip(values, tops, UNITS, strict=True))
-        rows.append(QcRow(qc, link, qc_state(seen.get(qc)), sparks))
+        rows.append(QcRow(qc, link, qc_state(plan, snapshot, qc), sparks))
     return rows
 
 
@@ -127,8 +127,11 @@ def series(samples: Sequence[Sample]) -> tuple[list[float], list[float], list[fl
     return [s.made for s in samples], [float(s.stored) for s in samples], [s.expired for s in samples], load
 
 
-def qc_state(qc: Document | None) -> str:
-    """What the controller says of a QC."""
+def qc_state(plan: Plan, snapshot: Snapshot, name: str) -> str:
+    """What the controller says of a QC, unless it is known better."""
+    qc = next((q for q in snapshot.told("qcs") if q["qc"] == name), None)
+    if name in broken_qcs(plan, snapshot.faults):
+        return "✕ broken"
     if qc is None:
         return "not known yet"
     if not qc["enabled"]:
