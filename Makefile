@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-ryu test-uml test-vagrant experiments bench bench-links audit setup setup-ryu lint unit pictures lock clean
+.PHONY: demo test test-ryu test-uml test-vagrant experiments bench screenshot bench-links audit setup setup-ryu lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -17,6 +17,7 @@ test-ryu: setup setup-ryu ## only the tests of a controller on Ryu 4.34 (needs r
 bench: setup ## keys a second of one KME pair; delivery times in every mode beside the floor that the network sets
 	$(PYTHON) -P -m testbed.bench_014
 	$(PYTHON) -P -m testbed.bench
+	$(PYTHON) -P -m testbed.bench_view
 
 bench-links: setup ## delay, jitter, loss and bandwidth of a link, as measured and as configured, with errors
 	$(PYTHON) -P -m testbed.bench_links
@@ -50,6 +51,9 @@ setup-ryu: setup ## a second environment, with Ryu in place of os-ken, if missin
 
 pictures: setup ## draw the README's picture anew
 	$(PYTHON) -P -m testbed.pictures poliqi > docs/poliqi.svg
+
+screenshot: setup ## photograph the live view of a running PoliQI anew, for the README (needs root)
+	$(PYTHON) -m tests.e2e.screenshot docs/live-view.png
 
 lock: ## write requirements/lock.txt and ryu-lock.txt anew from the .in files
 	rm -rf build/lock-venv && /usr/bin/python3 -m venv build/lock-venv

@@ -91,7 +91,7 @@ class Emulation:
         self.captures = Captures(plan, run, self.processes)
         self._parameters = parameters
         self._seed = seed
-        self._outside = outside
+        self.outside = outside
         self._user_database = user_database
         self._say = say
         self._expose = expose
@@ -209,7 +209,7 @@ class Emulation:
             if self._user_database is not None:
                 url = self._user_database.url
                 # That server lives in the machine's own network.
-                allocations = call_in_network(self._outside, lambda: read_allocations(url, self._schema))
+                allocations = call_in_network(self.outside, lambda: read_allocations(url, self._schema))
             else:
                 assert self._cluster is not None  # noqa: S101 - the network was up
                 with self._cluster.admin_url() as url:
@@ -279,7 +279,7 @@ class Emulation:
     @property
     def _outside_file(self) -> str:
         """The file of the machine's own network namespace, as this process (the run's first) holds it open."""
-        return f"/proc/1/fd/{self._outside}"
+        return f"/proc/1/fd/{self.outside}"
 
     def _start_exposure(self, first: int, ca_key: Path) -> None:
         """Publish the servers, by a forwarder of their own: strangers' connections are not to slow down OpenFlow."""

@@ -81,7 +81,7 @@ def run(
         print("\n" + link_table(emulation))
         say("the network is up")
         facts = {"shaper": emulation.shaper, "datapath": emulation.datapath, "versions": emulation.versions()}
-        with _page(emulation, options.dashboard, outside, say):
+        with _page(emulation, options.dashboard, say):
             _work(emulation, options, say)
         died = [f"{p.name}: {p.last_words()}" for p in emulation.dead()]
     finally:
@@ -112,13 +112,13 @@ def run(
 
 
 @contextlib.contextmanager
-def _page(emulation: Emulation, wanted: Dashboard, outside: int, say: Callable[[str], None]) -> Iterator[None]:
+def _page(emulation: Emulation, wanted: Dashboard, say: Callable[[str], None]) -> Iterator[None]:
     if not wanted.on:
         yield
         return
     from testbed.dashboard import server  # a second of imports, which other runs do without
 
-    page = server.Dashboard(emulation, outside=outside, port=wanted.port)
+    page = server.Dashboard(emulation, wanted.port)
     page.start()
     say(f"live view at {page.url}")
     try:

@@ -28,10 +28,10 @@ _STOP_S = 5.0
 
 
 class Dashboard:
-    """The page of `emulation`, which is up, at `port` of the network namespace `outside` (see `address.listen`)."""
+    """The page of `emulation`, which is up, at a port of the machine's loopback (see `address.listen`)."""
 
-    def __init__(self, emulation: Emulation, *, outside: int, port: int | None) -> None:
-        self._listener = call_in_network(outside, lambda: address.listen(port))
+    def __init__(self, emulation: Emulation, port: int | None = None) -> None:
+        self._listener = call_in_network(emulation.outside, lambda: address.listen(port))
         self.url = f"http://{LOOPBACK}:{self._listener.getsockname()[1]}/"
         plan = emulation.plan
         self._room = ControlRoom(

@@ -16,7 +16,7 @@ SEED = 7
 def poliqi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """PoliQI, up, with ten key sessions and QCs of ten times the usual rate, so that no test waits for material."""
     directory = tmp_path_factory.mktemp("e2e") / "poliqi"
-    running = Running(directory, "--apps", 10, "--seed", SEED, "--qc-rate", "330-470")
+    running = Running(directory, "--apps", 10, "--seed", SEED, "--qc-rate", "330-470", "--no-dashboard")
     try:
         running.wait_up()
         yield running
@@ -27,7 +27,7 @@ def poliqi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """PoliQI started as docs/client.md says, but for the ports, which are other ones (`expose.json` has them)."""
-    running = Running(tmp_path_factory.mktemp("e2e") / "exposed", "--expose", free_ports(11))
+    running = Running(tmp_path_factory.mktemp("e2e") / "exposed", "--expose", free_ports(11), "--no-dashboard")
     try:
         running.wait_up()
         yield running

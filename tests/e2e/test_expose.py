@@ -131,7 +131,7 @@ def test_without_the_option_nothing_is_published(poliqi):
 
 def test_free_ports_are_found_and_everything_is_gone_after_the_run(tmp_path):
     """Without a port any will do; with the run its ports and its file end."""
-    run = Running(tmp_path / "run", "--topology", "pair", "--expose")
+    run = Running(tmp_path / "run", "--topology", "pair", "--expose", "--no-dashboard")
     try:
         run.wait_up()
         ports = [port for _, port in Machine.listening(run.directory)]
