@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from testbed.dashboard.selection import Selection, View
-from testbed.dashboard.view_map import HEIGHT, WIDTH, LinkMark, MapView, NodeMark, draw
+from testbed.dashboard.view_map import HEIGHT, LABEL_WIDTH, WIDTH, LinkMark, MapView, NodeMark, draw
 from testbed.dashboard.widgets import Panel, Tag, pressable
 
 _BOX_WIDTH, _BOX_HEIGHT = 206, 74
-_LABEL_WIDTH, _LINE = 168, 24
+_LINE = 24
 _LEGEND = (
     ("up", "up"), ("changed", "not shaped as planned"), ("no-key", "no new key"), ("down", "cut"),
     ("on-path", "path of the session"),
@@ -92,12 +92,12 @@ class _Link:
         self._group.put({"aria_label": mark.words, "aria_pressed": "true" if mark.selected else "false"})
         self._label.put({"visibility": "visible" if mark.lines else "hidden"})
         height = _LINE * len(mark.lines) + 26
-        self._paper.put({"x": -_LABEL_WIDTH / 2, "y": -height / 2, "width": _LABEL_WIDTH, "height": height, "rx": 6})
+        self._paper.put({"x": -LABEL_WIDTH / 2, "y": -height / 2, "width": LABEL_WIDTH, "height": height, "rx": 6})
         for i, text in enumerate(self._texts):
             words = mark.lines[i] if i < len(mark.lines) else ""
             text.say(words)
-            text.put({"y": -height / 2 + _LINE * (i + 1) - 2})
+            text.put({"y": -height / 2 + _LINE * (i + 1) - 1})
             text.look("state" if i == 0 and len(mark.lines) > 1 else "")
-        gauge = {"x": -_LABEL_WIDTH / 2 + 14, "y": height / 2 - 18, "height": 10, "width": _LABEL_WIDTH - 28}
+        gauge = {"x": -LABEL_WIDTH / 2 + 14, "y": height / 2 - 18, "height": 10, "width": LABEL_WIDTH - 28}
         self._frame.put(gauge)
         self._level.put(gauge | {"width": math.floor(gauge["width"] * mark.stock)})

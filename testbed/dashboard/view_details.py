@@ -72,7 +72,8 @@ def _link(plan: Plan, snapshot: Snapshot, selection: Selection) -> tuple[str, Fa
     state = link_state(plan, link, snapshot, seen)[1] or "● up"
     facts = [("state", state)]
     if fibre is not None:
-        facts.append(("delay", shaped(fibre.shapes)))
+        now, planned = shaped(fibre.shapes), shaped((link.a_to_b, link.b_to_a))
+        facts.append(("delay", now if now == planned else f"{now} (planned: {planned})"))
     if link.length_km is not None:
         facts.append(("length", f"{link.length_km:g} km"))
     for qc in link.qcs:

@@ -19,7 +19,7 @@ from testbed.topology import Link, Node
 
 WIDTH, HEIGHT = 1200, 660
 _MARGIN_X, _MARGIN_Y = 130, 62
-_LABEL_WIDTH, _LABEL_HEIGHT = 168, 60
+LABEL_WIDTH, _LABEL_HEIGHT = 186, 60
 # So many nodes have room for big letters; more of them share it.
 _ROOMY = 6
 # Seconds without an answer after which a node is shown as silent.
@@ -31,7 +31,8 @@ OPERATING, SILENT = "operating", "silent"
 
 @dataclass(frozen=True, slots=True)
 class NodeMark:
-    """A datacenter: its centre, and what to write there. `words` is all of it for people who do not see the map."""
+    """A datacenter: its centre, and what to write there. `words` is for people who do not see it, and changes with
+    the state alone."""
 
     selection: Selection
     x: int
@@ -98,7 +99,7 @@ def beside(a: tuple[int, int], b: tuple[int, int], scale: float) -> tuple[int, i
     if across[0] * (WIDTH / 2 - x) + across[1] * (HEIGHT / 2 - y) > 0:
         across = -across[0], -across[1]
     # A label is broader than high: as far off as half of it reaches in that direction, and a little more.
-    off = scale * (abs(across[0]) * _LABEL_WIDTH / 2 + abs(across[1]) * _LABEL_HEIGHT / 2 + 14)
+    off = scale * (abs(across[0]) * LABEL_WIDTH / 2 + abs(across[1]) * _LABEL_HEIGHT / 2 + 14)
     return round(x + across[0] * off), round(y + across[1] * off)
 
 
@@ -110,7 +111,7 @@ def _node(node: Node, snapshot: Snapshot, selection: Selection) -> NodeMark:
     killed = any(f.kind == "node" and node.name in f.where for f in snapshot.faults)
     line = "✕ killed" if killed else "✕ no answer" if silent else f"{_many(sessions, 'session')} · {_many(keys, 'key')}"
     mine = Selection(NODE, node.name)
-    words = f"node {node.title}: {'does not answer' if silent else 'operating'}, {line}"
+    words = f"node {node.title}: {line if silent or killed else 'operating'}"
     x, y = place(node.position)
     return NodeMark(mine, x, y, SILENT if silent or killed else OPERATING, node.title, line, words, selection == mine)
 
@@ -130,8 +131,7 @@ def _links(
         yield LinkMark(
             mine, (*at[link.a], *at[link.b]), beside(at[link.a], at[link.b], scale), state, label if show else (),
             _share(link, snapshot),
-            f"link {link.name}: {word or 'up'}, makes {made:.0f} bytes a second, {stored} bytes in stock",
-            selection == mine, any(qc.name in path for qc in link.qcs),
+            f"link {link.name}: {word or 'up'}", selection == mine, any(qc.name in path for qc in link.qcs),
         )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def link_state(plan: Plan, link: Link, snapshot: Snapshot, qcs: Mapping[str, Doc
     if link.qcs and all(qc.name in broken or not generates(qcs.get(qc.name)) for qc in link.qcs):
         return NO_KEY, "○ no new key"
     if fibre is not None and fibre.shapes != (link.a_to_b, link.b_to_a):
-        return CHANGED, f"⏱ {shaped(fibre.shapes)}"
+        return CHANGED, f"◷ {shaped(fibre.shapes)}"
     return UP, ""
 
 
