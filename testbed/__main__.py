@@ -67,7 +67,8 @@ def _experiment(arguments: list[str]) -> int:
 def _in_vm(given: argparse.Namespace, arguments: list[str]) -> int:
     """The same in a virtual machine."""
     if given.expose is not None or given.shared_db is not None or given.dashboard is not _UNASKED:
-        raise UserError("--vm goes without --expose, --shared-db and --dashboard: a virtual machine has no network to the outside")
+        text = "--vm goes without --expose, --shared-db and --dashboard"
+        raise UserError(f"{text}: a virtual machine has no network to the outside")
     run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     directory = (given.run_dir or _RUNS / run_id).absolute()
     status = vm.run([*arguments, "--no-dashboard"], python=Path(sys.executable), root=_ROOT, run_directory=directory)

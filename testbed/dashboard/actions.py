@@ -44,14 +44,15 @@ def of_link(operator: Operator, link: Link) -> None:
         _qc(operator, qc)
 
 
-def of_session(operator: Operator, ksid: str) -> None:
-    """Close it."""
+def of_session(operator: Operator, ksid: str, tell: Callable[[str], Any]) -> None:
+    """Tell how it was opened; close it."""
     desk = operator.desk
     with Tag("div", "", "form"):
         button(
             "Close session", lambda: operator.do(lambda: desk.close(ksid), lambda _: f"session {ksid} is closed"),
             strong=True,
         )  # fmt: skip
+        button("Tell its story", lambda: tell(ksid))
 
 
 def _break(operator: Operator, kind: str, *where: str) -> Callable[[], Any]:

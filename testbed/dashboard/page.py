@@ -16,6 +16,7 @@ from testbed.dashboard.panel_map import MapPanel
 from testbed.dashboard.panel_qcs import QcsPanel
 from testbed.dashboard.panel_sessions import SessionsPanel
 from testbed.dashboard.panel_settings import SettingsPanel
+from testbed.dashboard.panel_story import StoryPanel
 from testbed.dashboard.selection import WHOLE, Selection, View, selected
 from testbed.dashboard.view_tables import headline
 from testbed.dashboard.watch import Watch
@@ -28,13 +29,13 @@ _REFRESH_S = 0.5
 _RECONNECT_S = 20.0
 
 
-def make_app(plan: Plan, desk: Desk, watch: Watch) -> FastAPI:
-    """The web application."""
+def make_app(plan: Plan, desk: Desk, watch: Watch, run: Path) -> FastAPI:
+    """The web application; stories are told out of the run directory `run`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @ui.page("/", title=f"{plan.topology.name}: live view", language="en-US")
     def page(look: str = "") -> None:
-        _Page(plan, desk, watch, selected(plan, look))
+        _Page(plan, desk, watch, run, selected(plan, look))
 
     # The time-out is also that of pings: on a busy machine a browser may take its time to answer one.
     ui.run_with(app, show_welcome_message=False, tailwind=False, reconnect_timeout=_RECONNECT_S, favicon="⚛")
@@ -44,7 +45,7 @@ def make_app(plan: Plan, desk: Desk, watch: Watch) -> FastAPI:
 class _Page:
     """One viewer's page."""
 
-    def __init__(self, plan: Plan, desk: Desk, watch: Watch, selection: Selection) -> None:
+    def __init__(self, plan: Plan, desk: Desk, watch: Watch, run: Path, selection: Selection) -> None:
         self._plan = plan
         self._watch = watch
         self._selection = selection
@@ -56,14 +57,15 @@ class _Page:
             self._headline = Tag("p", "", "headline")
             said = Tag("p", "", "said", role="status", aria_live="polite")
         operator = Operator(desk, said)
+        story = StoryPanel(operator, run)
         with Tag("main", "", "parts"):
             self._parts: list[Any] = [
                 MapPanel(self._select),
-                DetailsPanel(plan, operator, self._select),
+                DetailsPanel(plan, operator, self._select, story.tell),
                 QcsPanel(self._select),
                 SettingsPanel(operator),
                 SessionsPanel(plan, operator, self._select),
-                KeysPanel(),
+                KeysPanel(story.tell),
                 TroublePanel(),
             ]
         self._refresh()

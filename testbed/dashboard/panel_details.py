@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from nicegui import ui
 from nicegui.events import ValueChangeEventArguments
@@ -21,7 +22,10 @@ from testbed.plan import Plan
 class DetailsPanel:
     """The details of one thing."""
 
-    def __init__(self, plan: Plan, operator: Operator, select: Callable[[Selection], None]) -> None:
+    def __init__(
+        self, plan: Plan, operator: Operator, select: Callable[[Selection], None], tell: Callable[[str], Any]
+    ) -> None:
+        self._tell = tell
         self._plan = plan
         self._operator = operator
         self._select = select
@@ -68,7 +72,7 @@ class DetailsPanel:
             elif selection.kind == NODE:
                 actions.of_node(self._operator, selection.name)
             elif selection.kind == SESSION:
-                actions.of_session(self._operator, selection.name)
+                actions.of_session(self._operator, selection.name, self._tell)
             else:
                 actions.of_network(self._operator)
                 self._curves = _Curves(self._operator.desk.qc_names(), summed=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from nicegui import ui
 
 from testbed.dashboard.charts import distribution
@@ -13,14 +16,13 @@ from testbed.dashboard.widgets import Panel, Table, Tag
 class KeysPanel:
     """Delivery times of the last minutes, and the latest keys."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], Any]) -> None:
         with Panel("keys", "Delivery times, last three minutes"):
             self._words = Tag("p", "", "figures")
             self._chart = ui.echart(distribution((), ()), renderer="svg").classes("chart distribution")
             self._drawn: object = None
-            self._table = Table(
-                "Latest keys", ("time", "master → slave", "key ID", "over", "took"), empty="No key was delivered yet."
-            )
+            header = ("key ID", "time", "master → slave", "over", "took")
+            self._table = Table("Latest keys", header, empty="No key was delivered yet.", on_row=tell)
 
     def show(self, view: View) -> None:
         """Bring figures, diagram and table up to date."""

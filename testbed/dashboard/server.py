@@ -80,7 +80,7 @@ class _Server:
 
         from testbed.dashboard.page import make_app
 
-        app = Guard(make_app(emulation.plan, desk, watch), listener.getsockname()[1])
+        app = Guard(make_app(emulation.plan, desk, watch, emulation.run.path), listener.getsockname()[1])
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
         )

@@ -85,13 +85,13 @@ def failures(plan: Plan, snapshot: Snapshot) -> list[Row]:
 
 
 def keys(plan: Plan, snapshot: Snapshot) -> list[Row]:
-    """The latest keys: when, who, key ID (the first, if several came at once), hops, ms."""
+    """The latest keys: key ID (the first, if several came at once), when, who, hops, ms."""
     rows = []
     for k in reversed(snapshot.figures.keys[-_SHOWN:]):
         more = f" and {len(k['key_ids']) - 1} more" if len(k["key_ids"]) > 1 else ""
         hops = "1 hop" if k["hops"] == 1 else f"{k['hops']} hops"
         made = hops + (", from the pool" if k.get("source") == "pool" else "")
-        cells = (clock(k["time"]), pair(plan, k), k["key_ids"][0][:8] + more, made, f"{k['duration_ms']:.1f} ms")
+        cells = (k["key_ids"][0][:8] + more, clock(k["time"]), pair(plan, k), made, f"{k['duration_ms']:.1f} ms")
         rows.append(Row(k["key_ids"][0], cells))
     return rows
 

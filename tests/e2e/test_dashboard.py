@@ -228,6 +228,17 @@ def test_refusal_is_told_in_plain_words(page, watched):
     assert until(lambda: not page.all(".map > svg g.link.no-key"))
 
 
+def test_key_tells_its_story_and_who_learned_it(page):
+    """A press on a key's ID shows the sequence diagram, and which nodes have known the key."""
+    assert until(lambda: page.all(".keys button.link"), 60)
+    page.all(".keys button.link")[0].send_keys(Keys.ENTER)
+
+    page.shows(".story h2", "Story: .+")
+    page.shows(".story li", "(government|military|telecom|finance|university): the key")
+    picture = page.browser.find_element(By.CSS_SELECTOR, ".story img")
+    assert until(lambda: page.js("return arguments[0].naturalHeight", picture) > 100)
+
+
 def test_keyboard_reaches_every_control(page):
     """Tab alone visits all that can be pressed, chosen or written into, and what has the focus is marked."""
     page.open(f"link:{LINK}")
