@@ -6,7 +6,6 @@ import base64
 from pathlib import Path
 
 from testbed.dashboard.operator import Operator
-from testbed.dashboard.selection import View
 from testbed.dashboard.widgets import Panel, Tag, button
 from testbed.errors import UserError
 from testbed.stories import journals, svg, text
@@ -36,9 +35,6 @@ class StoryPanel:
         with self._content:
             _show(story)
         self._panel.element.run_method("scrollIntoView")
-
-    def show(self, view: View) -> None:
-        """A story does not change once it is told."""
 
 
 def _read(run: Path, ident: str) -> Story:
