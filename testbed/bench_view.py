@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 
 from testbed.bench_client import PARTNERS, Client, row_of_five
@@ -23,6 +24,9 @@ from testbed.errors import UserError
 from testbed.namespaces import call_in_network
 from testbed.plan import SaePlan
 from testbed.tables import table
+
+# What it takes to load page and browser is not what they cost.
+_SETTLE_S = 10.0
 
 
 def main() -> int:
@@ -40,8 +44,10 @@ def _measure(emulation: Emulation) -> None:
         page = Dashboard(emulation)
         page.start()
         try:
+            time.sleep(_SETTLE_S)
             columns.append(_medians(client, sessions))
             with _browser(emulation, page.url):
+                time.sleep(_SETTLE_S)
                 columns.append(_medians(client, sessions))
         finally:
             page.stop()

@@ -38,7 +38,10 @@ def make_app(plan: Plan, desk: Desk, watch: Watch, run: Path) -> FastAPI:
         _Page(plan, desk, watch, run, selected(plan, look))
 
     # The time-out is also that of pings: on a busy machine a browser may take its time to answer one.
-    ui.run_with(app, show_welcome_message=False, tailwind=False, reconnect_timeout=_RECONNECT_S, favicon="⚛")
+    ui.run_with(
+        app, show_welcome_message=False, tailwind=False, reconnect_timeout=_RECONNECT_S, favicon="⚛",
+        binding_refresh_interval=None,
+    )  # fmt: skip
     return app
 
 
