@@ -27,7 +27,7 @@ class SessionsPanel:
                 self._slave = _chooser("Slave application", names)
                 button("Open session", self._open, strong=True)
             self._table = Table(
-                "Key sessions", ("master → slave", "state", "path", "mode", "keys", "failed"),
+                "Key sessions", ("master → slave", "state", "path", "mode", "KSID", "keys", "failed"),
                 empty="No key session is open: choose two applications at different nodes.",
                 on_row=lambda ksid: select(Selection(SESSION, ksid)),
             )  # fmt: skip

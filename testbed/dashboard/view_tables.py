@@ -47,12 +47,12 @@ class QcRow:
 
 
 def sessions(plan: Plan, snapshot: Snapshot, selection: Selection) -> list[Row]:
-    """KSID, who, state, path, mode, keys delivered, requests failed."""
+    """Who, state, path, mode, KSID (its beginning; the details have all of it), keys delivered, requests failed."""
     found = []
     for s in listed(snapshot):
         keys, failed = snapshot.figures.by_session.get(s["ksid"], (0, 0))
         path = " – ".join(s["path"] or ("not chosen yet",))
-        cells = (pair(plan, s), session_state(s), path, s["mode"], str(keys), str(failed))
+        cells = (pair(plan, s), session_state(s), path, s["mode"], s["ksid"][:8], str(keys), str(failed))
         found.append(Row(s["ksid"], cells, selection.name == s["ksid"]))
     return found
 

@@ -62,6 +62,7 @@ def test_malformed_topology(case, tmp_path):
         (["--shared-db", "postgresql://nobody@no-such-host.invalid/x"], "cannot resolve"),
         (["--shared-db", "http://x"], "--shared-db: .*expected postgresql://"),
         (["--shared-db", "postgresql:///x"], "--shared-db: expected one host"),
+        (["--dashboard", "--no-dashboard"], "--dashboard and --no-dashboard: choose one"),
     ],
 )
 def test_option_that_cannot_be_satisfied(options, pattern):
@@ -78,6 +79,7 @@ def test_option_that_cannot_be_satisfied(options, pattern):
         (["--seed", "-3"], "--seed: expected a whole number"),
         (["--duration", "0"], "--duration: expected seconds"),
         (["--mode", "magic"], "--mode: invalid choice"),
+        (["--dashboard", "0"], "--dashboard: expected a port"),
     ],
 )
 def test_option_of_the_wrong_form(options, pattern):
@@ -93,15 +95,21 @@ def test_no_cli_without_duration_would_never_end():
     assert_refused(finished("--no-cli"), "--no-cli needs --duration")
 
 
-def test_run_directory_in_use(tmp_path):
-    """The second run is refused, the first one goes on."""
+def test_run_directory_or_port_in_use(tmp_path):
+    """The second run that asks for either is refused, the first one goes on."""
     first = Running(tmp_path / "run", "--topology", "pair")
     try:
         first.wait_up()
         assert_refused(finished("--run-dir", tmp_path / "run", "--duration", 1, "--no-cli"), "in use by another run")
+        assert_refused(finished("--dashboard", page_port(first)), "--dashboard [0-9]+: cannot listen .*choose another")
         assert first.exit() == 0
     finally:
         first.stop()
+
+
+def page_port(run):
+    """Where the page of a run is."""
+    return re.search(r"live view at http://127\.0\.0\.1:(\d+)/", run.text)[1]
 
 
 def test_run_directory_with_other_files(tmp_path):

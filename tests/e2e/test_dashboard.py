@@ -150,7 +150,7 @@ def test_session_opened_by_its_button_appears_gets_keys_and_is_closed(page):
     page.press("Open session")
     page.shows(".said", f"open: {pair}")
 
-    assert until(lambda: page.row(pair) and int(page.row(pair)[4]) > 0, 60), page.row(pair)
+    assert until(lambda: page.row(pair) and int(page.row(pair)[5]) > 0, 60), page.row(pair)
 
     page.shows(".details h2", f"Session {pair}")
     page.press("Close session")

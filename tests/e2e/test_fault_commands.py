@@ -26,7 +26,8 @@ SOON_S = 40.0
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """PoliQI with plenty of key material, for keys over five hops cost plenty, and key sessions that run all along."""
-    running = Running(tmp_path_factory.mktemp("e2e") / "faults", "--apps", 6, "--seed", 11, "--qc-rate", "900-1000")
+    options = ("--apps", 6, "--seed", 11, "--qc-rate", "900-1000", "--no-dashboard")
+    running = Running(tmp_path_factory.mktemp("e2e") / "faults", *options)
     try:
         running.wait_up()
         yield running

@@ -82,7 +82,7 @@ def test_signal_at_any_moment_leaves_nothing(tmp_path, moment, number):
 def test_kill_9_leaves_no_process_and_the_next_start_erases_its_keys(tmp_path):
     """Also of the run's network nothing stays; another run that lives meanwhile is not touched."""
     machine = Machine()
-    other = Running(tmp_path / "other", "--topology", "pair")
+    other = Running(tmp_path / "other", "--topology", "pair", "--no-dashboard")
     run = Running(tmp_path / "run", "--topology", "pair", "--duration", 60)
     try:
         run.wait_for("opening")
