@@ -13,7 +13,7 @@ from tests.e2e.browser import chromium
 from tests.e2e.running import Running, until
 
 _SIZE = (1600, 1250)
-_KEYS = 60
+_KEYS = 150
 # What makes the picture tell something: a slow fibre, and a session that nothing can carry.
 _SCENE = (
     "qkd link university-government delay 20ms",
