@@ -10,7 +10,7 @@ from nicegui.events import ValueChangeEventArguments
 
 from testbed.dashboard import actions
 from testbed.dashboard.charts import qc_curves
-from testbed.dashboard.curves import total
+from testbed.dashboard.curves import Sample, total
 from testbed.dashboard.operator import Operator
 from testbed.dashboard.selection import LINK, NODE, SESSION, Selection, View, choices, selected
 from testbed.dashboard.snapshot import Snapshot
@@ -111,11 +111,14 @@ class _Curves:
             ui.toggle(list(qcs), value=qcs[0], on_change=self._choose).props("no-caps")
         Tag("h3", "All QCs together" if summed else f"QC {qcs[0]}" if len(qcs) == 1 else "QC")
         self._chart = ui.echart(qc_curves(()), renderer="svg").classes("chart curves")
+        self._shown: tuple[Sample, ...] = ()
 
     def show(self, snapshot: Snapshot) -> None:
         samples = total(snapshot.curves.get(qc, ()) for qc in self._qcs)
-        self._chart.options.update(qc_curves(samples))
-        self._chart.update()
+        if samples != self._shown:
+            self._shown = samples
+            self._chart.options.update(qc_curves(samples))
+            self._chart.update()
 
     def _choose(self, event: ValueChangeEventArguments[str]) -> None:
         self._qcs = [event.value]
