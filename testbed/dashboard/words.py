@@ -27,6 +27,10 @@ _FAILURES = {
         "Raise its rate, or have fewer keys over it.",
     ),
     "relay_broken": ("The relay broke at {hop}; what it had taken is lost.", "Heal the link or node there."),
+    "over_bandwidth": (
+        "The application has taken more than its maximum of {max_bandwidth} bit/s allows. Nothing was used up.",
+        "Ask less often, or have the controller allow it more.",
+    ),
     "path_down": ("The session's path is down, and there is no other. Nothing was used up.", "Heal what is broken."),
     "database_unreachable": ("The shared database did not answer in time.", "Look at the links to its datacenter."),
     "expired": ("What was allocated on {qc} was too old when it was needed.", "Raise the TTL, or shorten delays."),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from node.failures import KeyFailure
 from testbed.dashboard import charts, view_map, view_tables
 from testbed.dashboard.curves import Sample
 from testbed.dashboard.selection import LINK, NODE, SESSION, WHOLE, Selection, choices, selected
@@ -180,6 +181,13 @@ def test_distribution_counts_every_value_once():
 def test_refusals_are_told_in_plain_words(facts, words):
     """One that has no words of its own is told in the controller's."""
     assert words in why_refused(facts)[0]
+
+
+def test_every_cause_that_a_node_names_has_words_of_its_own():
+    """One that is new to the nodes shows up here, before a viewer has to guess."""
+    named = {failure.cause for failure in KeyFailure.__subclasses__()} - {KeyFailure.cause}
+
+    assert {cause for cause in named if why_failed({"cause": cause})[0] == f"{cause}."} == set()
 
 
 def test_failures_name_the_short_resource():
