@@ -1,4 +1,8 @@
-"""The suite on two workers: networks on Mininet on one, everything else on the other."""
+"""The suite on three workers, for tests wait more than they compute: what runs on which.
+
+Experiments on Mininet, other networks on Mininet, virtual machines, and everything else: each of these on one worker,
+since what they start would compete with its like for ports and time.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 
 class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
-    """Tests of one kind stay together: what they start would compete with its like for ports and time."""
+    """Tests of one kind stay together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "e2e" if nodeid.startswith("tests/e2e/") else "rest"
+        kinds = ("tests/e2e/test_experiments", "tests/e2e/", "tests/uml/")
+        return next((kind for kind in kinds if nodeid.startswith(kind)), "rest")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
