@@ -52,8 +52,8 @@ setup-ryu: setup ## a second environment, with Ryu in place of os-ken, if missin
 pictures: setup ## draw the README's picture anew
 	$(PYTHON) -P -m testbed.pictures poliqi > docs/poliqi.svg
 
-screenshot: setup ## photograph the live view of a running PoliQI anew, for the README (needs root)
-	$(PYTHON) -m tests.e2e.screenshot docs/live-view.png
+screenshot: setup ## the README's pictures of the live view and of a story anew, from a running PoliQI (needs root)
+	$(PYTHON) -m tests.e2e.screenshot docs/live-view.png docs/story.svg
 
 lock: ## write requirements/lock.txt and ryu-lock.txt anew from the .in files
 	rm -rf build/lock-venv && /usr/bin/python3 -m venv build/lock-venv

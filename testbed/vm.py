@@ -46,6 +46,7 @@ def run(arguments: Sequence[str], *, python: Path, root: Path, run_directory: Pa
 
 def _script(arguments: Sequence[str], *, python: Path, root: Path, run_directory: Path, folder: Path) -> str:
     """What the machine runs: the testbed, then a copy of its run directory into the shared folder."""
+    runs = root / "runs"
     again = [*arguments, "--no-vm", "--run-dir", str(run_directory)]  # of an option given twice, the last one counts
     testbed = shlex.join([str(python), "-P", "-m", "testbed", *again])
     leave_pid = f'echo $$ >{shlex.quote(str(folder / "pid"))}; exec "$@"'
@@ -53,6 +54,8 @@ def _script(arguments: Sequence[str], *, python: Path, root: Path, run_directory
         [
             f"cd {shlex.quote(str(Path.cwd()))} || exit 2",
             f"export PYTHONPATH={shlex.quote(str(root))}",
+            # The host's runs are none of its own: it cannot see which of them live.
+            f"mkdir -p {shlex.quote(str(runs))} && mount -t tmpfs tmpfs {shlex.quote(str(runs))}",
             f"sh -c {shlex.quote(leave_pid)} sh {testbed}",
             "status=$?",
             f"cp -a {shlex.quote(str(run_directory))} {shlex.quote(str(folder / 'run'))}",

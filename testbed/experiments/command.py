@@ -112,9 +112,9 @@ def _make(one: _Series) -> int:
         f" {_took(sum(map(seconds, one.runs)))} in all")  # fmt: skip
     try:
         execute(one.runs, settings.topology, one.store, _RUNS, say)
-    except Interrupted as interrupted:
+    except (Interrupted, KeyboardInterrupt) as interrupted:  # the latter between two runs
         say("interrupted; the same command goes on from here")
-        raise SystemExit(interrupted.status) from None
+        raise SystemExit(interrupted.status if isinstance(interrupted, Interrupted) else 130) from None
     failed = one.store.failures()
     _write(experiment, settings, one.described, list(one.store.outcomes(one.runs)), failed=failed, out=out)
     say(f"results in {out}" + (f"; {len(failed)} PHASES FAILED and are left out" if failed else ""))

@@ -1,4 +1,7 @@
-"""`python -m tests.e2e.screenshot FILE.png`: the live view of a PoliQI with something going on, as a picture."""
+"""`python -m tests.e2e.screenshot VIEW.png STORY.svg`: pictures of a PoliQI with something going on.
+
+The live view, and the story of a key over a trusted relay.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 
 from selenium.webdriver.common.by import By
 
+from testbed.stories import journals, svg
 from tests.e2e.browser import chromium
 from tests.e2e.running import Running, until
 
@@ -22,8 +26,8 @@ _SCENE = (
 )
 
 
-def main(file: Path) -> int:
-    """Write the picture; the exit status."""
+def main(view: Path, story: Path) -> int:
+    """Write the pictures; the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         run = Running(Path(folder) / "run", "--apps", 10, "--seed", 4)
         try:
@@ -35,13 +39,20 @@ def main(file: Path) -> int:
                     run.cli(line)
                 browser.get(f"{address[1] if address else ''}?look=link:university-government")
                 until(lambda: _keys(browser.find_element(By.CSS_SELECTOR, ".headline").text) >= _KEYS, 120)
-                browser.save_screenshot(str(file))
+                browser.save_screenshot(str(view))
             finally:
                 browser.quit()
+            story.write_text(_story(run.directory))
         finally:
             run.stop()
-    print(f"written: {file}")
+    print(f"written: {view}, {story}")
     return 0
+
+
+def _story(run: Path) -> str:
+    """Of the first key over two hops in BASIC: both applications have it by now."""
+    keys = [h.ident for h in journals.latest(run, 1000) if h.what == "key, basic, 2 hops"]
+    return svg.draw(journals.read(run, keys[0]))
 
 
 def _keys(headline: str) -> int:
@@ -50,4 +61,4 @@ def _keys(headline: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(*map(Path, sys.argv[1:])))

@@ -25,7 +25,9 @@ PATIENCE = 10  # times the usual one, for everything that is waited for
 def test_end_to_end_tests_pass_with_netem_and_the_kernels_open_vswitch(tmp_path: Path):
     """All of them, and none is skipped. What they print is shown if they fail."""
     junit, log = tmp_path / "result.xml", tmp_path / "log"
-    command = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-o", "timeout=0", f"--junitxml={junit}", *SUITE]
+    # In a folder of the machine's own: those of other tests on the host can be seen in there, and change meanwhile.
+    options = ["-p", "no:cacheprovider", "-o", "timeout=0", "--basetemp=/run/pytest", f"--junitxml={junit}"]
+    command = [PYTHON, "-m", "pytest", *options, *SUITE]
     script = f"cd {shlex.quote(str(ROOT))}\nQKD_PATIENCE={PATIENCE} {shlex.join(map(str, command))}\n"
 
     with log.open("wb") as out, Machine(script, tmp_path, stdin=None, stdout=out.fileno()) as machine:
