@@ -17,11 +17,16 @@ from pathlib import Path
 from controller import config
 from controller.agents import Agents
 from controller.api import known_agents, make_app
+from controller.book import Book
+from controller.choice import Choice
 from controller.follower import Followers
 from controller.graph import Graph
 from controller.key_sessions import KeySessions
 from controller.mover import Mover
+from controller.session_agents import SessionAgents
+from controller.settings import Settings
 from controller.store import Store
+from controller.upkeep import Upkeep
 from mtls import trace
 from mtls.server import Server
 from telemetry.journal import Journal
@@ -49,14 +54,20 @@ def main(path: Path) -> int:
         graph = Graph(options.grace_s)
         agents = Agents(options.credentials, record=functools.partial(journal.event, "call"))
         store = Store(options.directory / "controller.db")
+        settings = Settings(graph, options.parameters, journal, store)
+        book = Book(store)
+        choice = Choice(graph, book, settings)
+        session_agents = SessionAgents(graph, agents, choice)
         sessions = KeySessions(
-            graph, agents, options.parameters, journal, store, half_open_timeout_s=options.half_open_timeout_s
+            graph, book, choice, session_agents, journal, half_open_timeout_s=options.half_open_timeout_s
         )
-        followers = Followers(graph, agents, sessions, journal)
-        mover = Mover(graph, agents, sessions, journal, steady_s=options.steady_s)
+        upkeep = Upkeep(book, choice, session_agents, journal)
+        followers = Followers(graph, agents, journal, sessions=sessions, settings=settings, upkeep=upkeep)
+        mover = Mover(graph, book, settings, upkeep, journal, steady_s=options.steady_s)
         app = make_app(
-            graph, sessions, followers, agents, store, switches=openflow.switches, framework=openflow.framework
-        )
+            graph, sessions, followers, agents, store, book=book, choice=choice, settings=settings,
+            switches=openflow.switches, framework=openflow.framework,
+        )  # fmt: skip
         server = Server(app, options.host, options.port, options.credentials, threads=32)
         server.start()
     except OSError as error:

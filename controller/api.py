@@ -1,6 +1,7 @@
 """The northbound interface: what people and tools read and change, as controller/api_openapi.py describes it.
 
-Decisions are in key_sessions.py and below; nodes are read and configured by follower.py and agents.py.
+Decisions are in choice.py and below, sessions are opened and ended by key_sessions.py; nodes are read and configured by
+follower.py and session_agents.py.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from flask import Flask, Response
 
 from controller.agents import Agent, AgentFailed, Agents
 from controller.api_openapi import describe
+from controller.book import Book
+from controller.choice import Choice
 from controller.follower import Followers
 from controller.graph import Graph
 from controller.key_session import SessionError
 from controller.key_sessions import KeySessions
 from controller.parameters import rate
+from controller.settings import Settings
 from controller.store import Store
 from etsi.checks import text, uuid_text
 from etsi.errors import Malformed
@@ -35,6 +39,9 @@ def make_app(
     agents: Agents,
     store: Store,
     *,
+    book: Book,
+    choice: Choice,
+    settings: Settings,
     switches: Callable[[], Mapping[str, list[str]]],
     framework: str | None = None,
 ) -> Flask:
@@ -54,8 +61,10 @@ def make_app(
     def openapi() -> dict[str, Any]:
         return describe()
 
-    _add_views(app, graph, sessions, switches, framework)
-    _add_settings(app, graph, sessions, agents)
+    _add_views(app, graph, book=book, settings=settings, switches=switches, framework=framework)
+    _add_links(app, graph, choice, settings)
+    _add_sessions(app, book, sessions)
+    _add_settings(app, graph, settings, agents)
     _add_agents(app, graph, followers, store)
     return app
 
@@ -63,7 +72,9 @@ def make_app(
 def _add_views(
     app: Flask,
     graph: Graph,
-    sessions: KeySessions,
+    *,
+    book: Book,
+    settings: Settings,
     switches: Callable[[], Mapping[str, list[str]]],
     framework: str | None,
 ) -> None:
@@ -78,14 +89,9 @@ def _add_views(
             "nodes": {name: {"slot": node.slot} for name, node in reachable.items()},
             "switches": sorted(connected),
             "ports_down": sorted(port for ports in connected.values() for port in ports),
-            "key_sessions": len(sessions.all()),
-            "parameters": sessions.parameters.to_json(),
+            "key_sessions": len(book.all()),
+            "parameters": settings.parameters.to_json(),
         }
-
-    @app.get("/metrics")
-    @allow(Role.OPERATOR)
-    def figures() -> Response:
-        return Response(sessions.metrics.page(), content_type=CONTENT_TYPE)
 
     @app.get("/qkd/v1/topology")
     @allow(Role.OPERATOR)
@@ -103,12 +109,14 @@ def _add_views(
         ]
         return {"nodes": nodes, "links": links}
 
+
+def _add_links(app: Flask, graph: Graph, choice: Choice, settings: Settings) -> None:
     @app.get("/qkd/v1/links")
     @allow(Role.OPERATOR)
     def links() -> dict[str, Any]:
         found = []
         joined = graph.links()
-        for view, link in zip(sessions.views(list(joined)), joined.values(), strict=True):
+        for view, link in zip(choice.views(list(joined)), joined.values(), strict=True):
             slots = max(1, view.slots)
             found.append(
                 {
@@ -124,20 +132,25 @@ def _add_views(
                     "stored_bytes": view.stored_bytes,
                 }
             )
-        return {"window_slots": sessions.parameters.ttl_slots, "links": found}
+        return {"window_slots": settings.parameters.ttl_slots, "links": found}
+
+
+def _add_sessions(app: Flask, book: Book, sessions: KeySessions) -> None:
+    @app.get("/metrics")
+    @allow(Role.OPERATOR)
+    def figures() -> Response:
+        return Response(sessions.metrics.page(), content_type=CONTENT_TYPE)
 
     @app.get("/qkd/v1/key_sessions")
     @allow(Role.OPERATOR)
     def key_sessions() -> dict[str, Any]:
-        return {"key_sessions": [s.to_json() for s in sessions.all()]}
+        return {"key_sessions": [s.to_json() for s in book.all()]}
 
     @app.get("/qkd/v1/refusals")
     @allow(Role.OPERATOR)
     def refusals() -> dict[str, Any]:
         return {"refusals": sessions.refusals()}
 
-
-def _add_settings(app: Flask, graph: Graph, sessions: KeySessions, agents: Agents) -> None:
     @app.delete("/qkd/v1/key_sessions/<ksid>")
     @allow(Role.OPERATOR)
     def close(ksid: str) -> tuple[str, int]:
@@ -145,20 +158,22 @@ def _add_settings(app: Flask, graph: Graph, sessions: KeySessions, agents: Agent
             raise Problem(404, "no open key session of this KSID", ksid=ksid)
         return "", 204
 
+
+def _add_settings(app: Flask, graph: Graph, settings: Settings, agents: Agents) -> None:
     @app.get("/qkd/v1/parameters")
     @allow(Role.OPERATOR)
     def parameters() -> dict[str, Any]:
-        return sessions.parameters.to_json()
+        return settings.parameters.to_json()
 
     @app.patch("/qkd/v1/parameters")
     @allow(Role.OPERATOR)
     def set_parameters() -> dict[str, Any]:
-        return sessions.set_parameters(json_body()).to_json()
+        return settings.set_parameters(json_body()).to_json()
 
     @app.put("/qkd/v1/qcs/<path:qc>/rate")
     @allow(Role.OPERATOR)
     def set_rate(qc: str) -> tuple[str, int]:
-        if not sessions.set_rate(qc, *rate(json_body())):
+        if not settings.set_rate(qc, *rate(json_body())):
             raise Problem(404, "no QC of this name", qc=qc)
         return "", 204
 

@@ -6,6 +6,7 @@ replayed, because everything is in what is read then.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from controller.agents import Agent, AgentFailed, Agents, waiting
 from controller.graph import Graph, Report
 from controller.key_session import SessionError
 from controller.key_sessions import KeySessions
+from controller.settings import Settings
+from controller.upkeep import Upkeep
 from etsi import gs015, gs015_testbed
 from etsi.checks import uuid_text
 from etsi.errors import Malformed
@@ -36,18 +39,34 @@ _NEW = f"{gs015.MODULE}:sdqkdn_application_new"
 class Followers:
     """The threads that follow agents. Thread-safe."""
 
-    def __init__(self, graph: Graph, agents: Agents, sessions: KeySessions, journal: Journal) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        agents: Agents,
+        journal: Journal,
+        *,
+        sessions: KeySessions,
+        settings: Settings,
+        upkeep: Upkeep,
+    ) -> None:
+        self._make = functools.partial(
+            Follower,
+            graph=graph,
+            agents=agents,
+            journal=journal,
+            sessions=sessions,
+            settings=settings,
+            upkeep=upkeep,
+        )
         self._graph = graph
         self._agents = agents
-        self._sessions = sessions
-        self._journal = journal
         self._lock = threading.Lock()
         self._followers: dict[str, Follower] = {}
-        sessions.on_settings(self._settings_changed)
+        settings.on_change(self._settings_changed)
 
     def follow(self, agent: Agent) -> None:
         """Follow an agent from now on, in place of any other of that name."""
-        follower = Follower(agent, self._graph, self._agents, self._sessions, self._journal)
+        follower = self._make(agent)
         with self._lock:
             old = self._followers.get(agent.name)
             self._followers[agent.name] = follower
@@ -88,11 +107,23 @@ class Followers:
 class Follower:
     """Follows one agent."""
 
-    def __init__(self, agent: Agent, graph: Graph, agents: Agents, sessions: KeySessions, journal: Journal) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        graph: Graph,
+        agents: Agents,
+        journal: Journal,
+        sessions: KeySessions,
+        settings: Settings,
+        upkeep: Upkeep,
+    ) -> None:
         self.agent = agent
         self._graph = graph
         self._agents = agents
         self._sessions = sessions
+        self._settings = settings
+        self._upkeep = upkeep
         self._journal = journal
         self._stopping = threading.Event()
         self._listener: Listener | None = None
@@ -123,13 +154,13 @@ class Follower:
                 self._listener.close()
 
     def _push(self) -> None:
-        rates = self._sessions.rates
+        rates = self._settings.rates
         qcs = [
             {"name": name, "rate": {"low": rates[name][0], "high": rates[name][1]}}
             for name in self._names.values()
             if name in rates
         ]
-        document: dict[str, Any] = {"parameters": self._sessions.parameters.for_nodes()}
+        document: dict[str, Any] = {"parameters": self._settings.parameters.for_nodes()}
         if qcs:
             document["qcs"] = {"qc": qcs}
         self._agents.set_additions(self.agent, document)
@@ -160,7 +191,7 @@ class Follower:
             node = self._read()
             if self._extended:
                 self._push()
-            self._sessions.settle(self.agent.name, node)
+            self._upkeep.settle(self.agent.name, node)
             self._connected = True
             self._journal.event("agent_found", node=self.agent.name, qkdn_id=node["qkdn_id"], extended=self._extended)
             if not self._extended:

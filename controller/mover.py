@@ -4,7 +4,7 @@ A move keeps the KSID. All nodes of the new path get a new virtual link first. T
 over it, and from there on the move is only ever completed: the ends are told what feeds their application now, first
 the slave's, and the old link is removed. A controller that is killed before that finds a link left over, one that is
 killed behind it finds ends that are not told yet; both are put right when the nodes are found again
-(KeySessions.settle).
+(Upkeep.settle).
 Keys are made over the one link or the other, never over parts of both, for each has its own ID.
 """
 
@@ -16,12 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from controller.agents import AgentFailed, Agents
+from controller.agents import AgentFailed
+from controller.book import Book
 from controller.graph import Graph
-from controller.key_session import OPEN, KeySession, SessionError
-from controller.key_sessions import KeySessions
+from controller.key_session import KeySession, SessionError
 from controller.moves import Verdict, judge
 from controller.paths import PATH_POLICIES, Path
+from controller.settings import Settings
+from controller.upkeep import Upkeep
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
@@ -34,11 +36,12 @@ class Mover:
     """A thread that has sessions moved that need it, or for which a shorter path has been up for `steady_s`."""
 
     def __init__(
-        self, graph: Graph, agents: Agents, sessions: KeySessions, journal: Journal, *, steady_s: float
+        self, graph: Graph, book: Book, settings: Settings, upkeep: Upkeep, journal: Journal, *, steady_s: float
     ) -> None:
         self._graph = graph
-        self._agents = agents
-        self._sessions = sessions
+        self._book = book
+        self._settings = settings
+        self._upkeep = upkeep
         self._journal = journal
         self._steady_s = steady_s
         self._stopping = threading.Event()
@@ -70,21 +73,21 @@ class Mover:
         now = time.monotonic()
         with self._lock:
             self._busy = {ksid: until for ksid, until in self._busy.items() if until > now}
-            found = [s for s in self._sessions.all() if s.state == OPEN and s.ksid not in self._busy]
+            found = [s for s in self._book.open() if s.ksid not in self._busy]
         if not found:
             return
         with self._graph.lock:  # all is judged by the same
             usable, steady = self._graph.topology(), self._graph.topology(self._steady_s)
             downs = {s.ksid: self._graph.lacking(s.path) for s in found if s.path is not None}
-        policy = PATH_POLICIES[self._sessions.parameters.path_policy]
+        policy = PATH_POLICIES[self._settings.parameters.path_policy]
         for session in found:
             if session.path is None:
                 continue
             verdict = judge(session.path, downs[session.ksid], usable, steady, policy)
             told = tuple(verdict.down) == session.down
-            if verdict.path is not None or not told or self._sessions.untidy(session):
+            if verdict.path is not None or not told or self._upkeep.untidy(session):
                 self._next_look(session, math.inf)
-                self._agents.later(self._tend, session, verdict)
+                self._upkeep.later(self._tend, session, verdict)
 
     def _next_look(self, session: KeySession, at: float) -> None:
         with self._lock:
@@ -93,14 +96,14 @@ class Mover:
     def _tend(self, session: KeySession, verdict: Verdict) -> None:
         done = False
         try:
-            done = not self._sessions.hold(session) or self._put_right(session, verdict)
+            done = not self._book.hold(session) or self._put_right(session, verdict)
         except AgentFailed as error:
             _log.info("session %s: %s", session.ksid, error)
         except Exception as error:
             _log.error("moving a session failed: %s", type(error).__name__)
             self._journal.event("mover_error", step="tend", error=type(error).__name__)
         finally:
-            self._sessions.release(session)
+            self._book.release(session)
             self._next_look(session, time.monotonic() + (0.0 if done else _AGAIN_S))
 
     def _put_right(self, session: KeySession, verdict: Verdict) -> bool:
@@ -113,26 +116,26 @@ class Mover:
             except SessionError as error:
                 way = f"the other way is refused: {error}"
         text = f"the path of the key session is down at {', '.join(verdict.down)}; {way}" if verdict.down else ""
-        self._sessions.interrupt(session, text, verdict.down)
-        self._sessions.tell_ends(session)
-        self._sessions.tidy(session)
+        self._upkeep.interrupt(session, text, verdict.down)
+        self._upkeep.tell_ends(session)
+        self._upkeep.tidy(session)
         return verdict.path is None
 
     def _move(self, session: KeySession, path: Path, down: Sequence[str]) -> None:
         """Move a session to `path`; SessionError if that may not carry it, AgentFailed if a node does not take part."""
         started, before = time.monotonic(), () if session.path is None else session.path.nodes
-        moved = self._sessions.start_move(session, path)
+        moved = self._upkeep.start_move(session, path)
         if moved is None:
             return
         try:
-            self._sessions.add_links(moved)
-            if self._sessions.commit_move(session, moved):
+            self._upkeep.add_links(moved)
+            if self._upkeep.commit_move(session, moved):
                 self._journal.event(
                     "session_moved", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
                     before=list(before), path=list(path.nodes), down=list(down),
                     duration_ms=round((time.monotonic() - started) * 1000, 3),
                 )  # fmt: skip
-                self._sessions.tell_ends(session)
-                self._sessions.interrupt(session, "", ())
+                self._upkeep.tell_ends(session)
+                self._upkeep.interrupt(session, "", ())
         finally:
-            self._sessions.tidy(session)
+            self._upkeep.tidy(session)

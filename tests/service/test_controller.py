@@ -818,7 +818,7 @@ def test_wrong_agent_is_refused_by_name(world, body, field):
 
 def test_description_has_all_routes_and_no_others(world):
     """OpenAPI; the description itself and the metrics, which are not of this interface, aside."""
-    app = api.make_app(*[Mock()] * 5, switches=dict)
+    app = api.make_app(*[Mock()] * 5, book=Mock(), choice=Mock(), settings=Mock(), switches=dict)
     routes = {
         (method.lower(), re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()

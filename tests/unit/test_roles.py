@@ -85,7 +85,9 @@ APPS = {
         NOBODY, restconf_http.make_blueprint(NOBODY, NOBODY, NOBODY, NOBODY), NOBODY, NOBODY, NOBODY, journal=NOBODY,
         metrics=NOBODY,
     ),
-    "controller": lambda: api.make_app(NOBODY, NOBODY, NOBODY, NOBODY, NOBODY, switches=NOBODY),
+    "controller": lambda: api.make_app(
+        *[NOBODY] * 5, book=NOBODY, choice=NOBODY, settings=NOBODY, switches=NOBODY
+    ),
     "sae": lambda: sae_http.make_app(NOBODY),
 }
 

@@ -1,0 +1,266 @@
+"""The book of key sessions: who has registered, what is being opened, open, held or over; the store has it, too.
+
+What is configured and what is open is kept: a controller that is killed goes on with the open sessions, and knows what
+nodes may still have of those that it was about to open or to end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from controller.key_session import (
+    CONFIGURING,
+    ENDING,
+    MASTER,
+    OPEN,
+    SLAVE,
+    WAITING,
+    KeySession,
+    Pair,
+    Place,
+    SessionError,
+)
+from controller.paths import Path
+from controller.store import Store
+from etsi.gs004 import QoS
+
+
+class Book:
+    """All key sessions. Thread-safe. `now` gives seconds that only grow."""
+
+    def __init__(self, store: Store, now: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._now = now
+        self._lock = threading.Condition()
+        self._places: dict[Place, KeySession] = {}
+        # Sessions that are not open, by KSID, and what nodes may still have of them: resources by node.
+        self._unsettled: dict[str, dict[str, list[str]]] = {}
+        self._held: set[str] = set()  # KSIDs
+        self._recall()
+
+    def _recall(self) -> None:
+        """Take up what the store has."""
+        # In the order in which they were opened, which is the one in which they are shown.
+        for document in sorted(self._store.sessions(), key=lambda found: found["opened_at"] or 0.0):
+            session = KeySession.stored(document, self._now())
+            if session.state == OPEN:
+                self._places[session.place] = session
+            else:
+                self._unsettled[session.ksid] = session.at_nodes()
+
+    def all(self) -> list[KeySession]:
+        """All sessions, the oldest first."""
+        with self._lock:
+            return sorted(self._places.values(), key=lambda s: s.since)
+
+    def open(self) -> list[KeySession]:
+        """Those that are open."""
+        return [session for session in self.all() if session.state == OPEN]
+
+    def register(
+        self, node: str, pair: Pair, side: str | None, qos: QoS, *, implicit: bool
+    ) -> tuple[KeySession, bool | None]:
+        """The session with that side in it, and whether it is to be opened now; None: it is open. SessionError."""
+        with self._lock:
+            place: Place = pair, implicit
+            if side is None:
+                place, side = self._guessed(node, pair), self._side_of(node, pair)
+            known = self._known(place)
+            if known is not None and known.state == OPEN and implicit and node in known.nodes.values():
+                return known, None
+            session = known or KeySession(str(uuid.uuid4()), place[0], qos, self._now(), implicit=implicit)
+            _check(session, node, side, implicit=implicit)
+            if side == MASTER:
+                session.qos = qos  # the one who asks for keys says of which size and how often
+            session.nodes[side] = node
+            self._places[session.place] = session
+            if session.complete:
+                session.state = CONFIGURING
+            return session, session.complete
+
+    def _known(self, place: Place) -> KeySession | None:
+        """The session of that place; one that both sides registered serves those who ask for an implicit one, too."""
+        pair, implicit = place
+        registered = self._places.get((pair, False))
+        if implicit and place not in self._places and registered is not None and registered.state == OPEN:
+            return registered
+        return self._places.get(place)
+
+    def _guessed(self, node: str, pair: Pair) -> Place:
+        """The place of a registration that does not say which side it is: each may name itself first."""
+        turned = pair[1], pair[0]
+        waits = self._places.get((turned, False))
+        if waits is not None and waits.state == WAITING and node not in waits.nodes.values():
+            return turned, False
+        return pair, False
+
+    def _side_of(self, node: str, pair: Pair) -> str:
+        known = self._places.get(self._guessed(node, pair))
+        if known is not None and any(s == MASTER and n != node for s, n in known.nodes.items()):
+            return SLAVE
+        return MASTER
+
+    def withdraw(self, node: str, pair: Pair) -> None:
+        """Take back a registration that still waits."""
+        with self._lock:
+            session = self._places.get((pair, False))
+            if session is not None and session.state == WAITING and node in session.nodes.values():
+                del self._places[session.place]
+
+    def expire(self, age_s: float) -> list[KeySession]:
+        """Drop sessions that only one side registered, more than `age_s` ago: those."""
+        oldest = self._now() - age_s
+        with self._lock:
+            late = [s for s in self._places.values() if s.state == WAITING and s.since < oldest]
+            for session in late:
+                del self._places[session.place]
+        return late
+
+    def begin(self, session: KeySession) -> None:
+        """Its nodes are about to be told of it."""
+        self._store.put_session(session.ksid, session.to_store())
+
+    def opened(self, session: KeySession) -> None:
+        """All its nodes have it."""
+        with self._lock:
+            session.state = OPEN
+            session.opened_at = time.time()
+            self._store.put_session(session.ksid, session.to_store())
+            self._lock.notify_all()
+
+    def drop(self, session: KeySession) -> None:
+        """It does not come to be."""
+        with self._lock:
+            self._places.pop(session.place, None)
+            self._lock.notify_all()
+
+    def find(self, ksid: str, states: Sequence[str]) -> KeySession | None:
+        """The session of that KSID, if it is in one of `states`."""
+        with self._lock:
+            return next((s for s in self._places.values() if s.ksid == ksid and s.state in states), None)
+
+    def take(self, session: KeySession) -> bool:
+        """Take an open session out of the book, because it ends; False: it is not there any more."""
+        with self._lock:
+            if not self._has(session):
+                return False
+            del self._places[session.place]
+            self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
+            return True
+
+    def take_once_open(self, session: KeySession) -> bool:
+        """Take a session that is being opened; False: it was refused, or somebody else was first."""
+        with self._lock:
+            self._lock.wait_for(lambda: session.state == OPEN or not self._has(session))
+            return self.take(session)
+
+    def take_implicit(self, pair: Pair) -> KeySession | None:
+        """Take the implicit session of a pair, if there is one."""
+        place = pair, True
+        with self._lock:
+            # While its agents are being told, wait: they keep the session of a pair that they heard of last.
+            self._lock.wait_for(lambda: place not in self._places or self._places[place].state == OPEN)
+            return self._places.pop(place, None)
+
+    def end(self, session: KeySession) -> None:
+        """Return when nobody tells the nodes of a session that was taken anything any more; they are to forget it."""
+        with self._lock:
+            self._lock.wait_for(lambda: session.ksid not in self._held)
+            self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
+
+    def ended(self, ksid: str, left: Mapping[str, list[str]]) -> None:
+        """The nodes were told; `left`: resources at those that could not be."""
+        if left:
+            with self._lock:
+                self._unsettled[ksid] = dict(left)
+        else:
+            self._store.remove_session(ksid)
+
+    def stale_at(self, node: str) -> dict[str, list[str]]:
+        """What a node may still have of sessions that are not open, by KSID."""
+        with self._lock:
+            return {ksid: nodes[node] for ksid, nodes in self._unsettled.items() if node in nodes}
+
+    def forgot(self, node: str, ksid: str) -> None:
+        """That node has nothing of that session any more."""
+        with self._lock:
+            left = self._unsettled.get(ksid, {})
+            left.pop(node, None)
+            if not left:
+                self._unsettled.pop(ksid, None)
+                self._store.remove_session(ksid)
+
+    def hold(self, session: KeySession) -> bool:
+        """Until `release` nobody else tells the nodes of an open session anything; False if it is over."""
+        with self._lock:
+            if not self._has(session):
+                return False
+            self._held.add(session.ksid)
+            return True
+
+    def release(self, session: KeySession) -> None:
+        """Whatever was done to it is done."""
+        with self._lock:
+            session.target = None
+            self._held.discard(session.ksid)
+            self._lock.notify_all()
+
+    def at_rest(self, session: KeySession, node: str) -> tuple[Path | None, list[str]]:
+        """Once nobody holds the session: its path, and the resources of its other links that the node may have."""
+        with self._lock:
+            self._lock.wait_for(lambda: session.ksid not in self._held)
+            return session.path, session.leftovers(node)
+
+    def aim(self, session: KeySession, path: Path) -> int | None:
+        """A held session is to move to `path`, over a virtual link of that number; None if it is over."""
+        with self._lock:
+            if not self._has(session):
+                return None
+            session.last_number += 1
+            session.left_behind(path, session.last_number)  # until it goes over it
+            session.target = path
+            self._store.put_session(session.ksid, session.to_store())
+            return session.last_number
+
+    def commit(self, session: KeySession, moved: KeySession) -> bool:
+        """From now on the session goes the new way, whatever its ends know; False if it is over."""
+        assert session.route is not None and moved.path is not None and moved.route is not None  # noqa: S101, PT018
+        with self._lock:
+            if not self._has(session):
+                return False
+            session.left_behind(session.path, session.route.number)
+            for node in moved.path.nodes:
+                session.tidied(node, moved.route.number)
+            session.path, session.route = moved.path, moved.route
+            session.unsure = {moved.path.nodes[0], moved.path.nodes[-1]}
+            self._store.put_session(session.ksid, session.to_store())
+            return True
+
+    def tidied(self, session: KeySession, names: Iterable[str]) -> None:
+        """Those nodes have no virtual link of the session left over."""
+        with self._lock:
+            for name in names:
+                session.tidied(name)
+            if self._has(session):
+                self._store.put_session(session.ksid, session.to_store())
+
+    def _has(self, session: KeySession) -> bool:
+        return self._places.get(session.place) is session
+
+
+def _check(session: KeySession, node: str, side: str, *, implicit: bool) -> None:
+    """SessionError if that side of the session is not to be had by that node now."""
+    facts: dict[str, Any]
+    if session.state == CONFIGURING and implicit:
+        raise SessionError(503, "a key session of this pair is being opened: try again", cause="opening")
+    if session.state != WAITING:
+        facts = {"cause": "exists", "ksid": session.ksid}
+        raise SessionError(409, "a key session of this pair is open already", **facts)
+    if session.nodes.get(side, node) != node:
+        raise SessionError(409, "another node has registered this SAE", cause="foreign")
+    if any(other == node for s, other in session.nodes.items() if s != side):
+        raise SessionError(400, "both SAEs are at the same node, which needs no QKD", cause="same_node")

@@ -1,0 +1,105 @@
+"""Which path a key session takes, and whether it may: path policy and admission, for one session at a time.
+
+Who holds the graph's lock decides; sessions that have chosen count for those that come after them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from controller.admission import ADMISSION_POLICIES, MODES, Demand, QcView, Refused
+from controller.book import Book
+from controller.configuration import Route
+from controller.graph import Graph
+from controller.key_session import KeySession, SessionError
+from controller.paths import PATH_POLICIES, Path
+from controller.settings import Settings
+from etsi.gs004 import QoS
+
+
+class Choice:
+    """Decides by what the graph, the book and the settings say now. Thread-safe."""
+
+    def __init__(self, graph: Graph, book: Book, settings: Settings) -> None:
+        self._graph = graph
+        self._book = book
+        self._settings = settings
+
+    def views(self, qcs: Sequence[str], besides: KeySession | None = None) -> list[QcView]:
+        """How each of `qcs` fared over the last TTL slots, and what is reserved there by others than `besides`."""
+        views = self._graph.views(qcs, self._settings.parameters.ttl_slots)
+        return [replace(view, reserved_per_slot=self._reserved_per_slot(view.qc, besides)) for view in views]
+
+    def choose(self, session: KeySession) -> Path:
+        """Give the session a path, which is reserved for it from now on; SessionError."""
+        parameters = self._settings.parameters
+        with self._graph.lock:
+            graph = self._graph.topology()
+            unknown = sorted(set(session.nodes.values()) - set(graph))
+            if unknown:
+                text = f"the controller does not reach node {unknown[0]} (yet)"
+                raise SessionError(503, text, cause="unknown_node", node=unknown[0])
+            path = PATH_POLICIES[parameters.path_policy](graph, session.nodes["master"], session.nodes["slave"])
+            if path is None:
+                text = f"there is no path of QCs between {session.nodes['master']} and {session.nodes['slave']}"
+                down = self._graph.down()
+                raise SessionError(503, text + (f"; down: {', '.join(down)}" if down else ""), cause="no_path")
+            self._admit(session.qos, path)
+            session.route = self._route(path)
+            session.path, session.mode = path, parameters.mode
+            return path
+
+    def aim(self, session: KeySession, path: Path) -> KeySession | None:
+        """A held session as it will be on `path`, which is reserved for it; None if that cannot be.
+
+        SessionError: refused.
+        """
+        with self._graph.lock:
+            if not set(path.qcs) <= set(self._graph.links()):
+                return None
+            self._admit(session.qos, path, besides=session)
+            number = self._book.aim(session, path)
+            return None if number is None else replace(session, path=path, route=self._route(path, number))
+
+    def bandwidth(self, session: KeySession) -> int:
+        """What the session needs of the links on its path, bit/s."""
+        if session.path is None:
+            return 0
+        demand = self._demand(session.qos, session.path)
+        return math.ceil(8 * max(demand.per_slot(hop) for hop in range(len(session.path.qcs))))
+
+    def _admit(self, qos: QoS, path: Path, besides: KeySession | None = None) -> None:
+        """SessionError if a QC of the path cannot carry a session of that QoS beside all others but `besides`."""
+        policy = ADMISSION_POLICIES[self._settings.parameters.admission]
+        short = policy(self.views(path.qcs, besides), self._demand(qos, path))
+        if isinstance(short, Refused):
+            raise SessionError(
+                503,
+                f"QC {short.qc} cannot carry the session: it needs {short.needed_bytes} bytes,"
+                f" {short.available_bytes} are available",
+                cause="refused", qc=short.qc, needed_bytes=short.needed_bytes, available_bytes=short.available_bytes,
+            )  # fmt: skip
+
+    def _route(self, path: Path, number: int = 0) -> Route:
+        nodes, links = self._graph.nodes(), self._graph.links()
+        return Route([nodes[n].qkdn_id for n in path.nodes], [links[qc].link_id for qc in path.qcs], number)
+
+    def _demand(self, qos: QoS, path: Path) -> Demand:
+        parameters = self._settings.parameters
+        return Demand(qos, MODES[parameters.mode](len(path.qcs), parameters.keys_ahead))
+
+    def _reserved_per_slot(self, qc: str, besides: KeySession | None = None) -> float:
+        """What the sessions that hold a path have declared to need of that QC, in bytes a slot, but for `besides`.
+
+        A session that moves holds both ways.
+        """
+        held = (
+            (s, next((p for p in (s.target, s.path) if p is not None and qc in p.qcs), None)) for s in self._book.all()
+        )
+        return sum(
+            self._demand(session.qos, path).per_slot(path.qcs.index(qc))
+            for session, path in held
+            if path is not None and session is not besides
+        )

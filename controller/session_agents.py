@@ -1,0 +1,81 @@
+"""What the agents are told of key sessions: to have them, to forget them, and how they fare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from controller import configuration
+from controller.agents import Agent, AgentFailed, Agents, interrupted, refusal
+from controller.choice import Choice
+from controller.graph import Graph
+from controller.key_session import MASTER, KeySession, Pair, SessionError
+
+
+class SessionAgents:
+    """The agents of the nodes of sessions, as far as they can be reached. Thread-safe."""
+
+    def __init__(self, graph: Graph, agents: Agents, choice: Choice) -> None:
+        self._graph = graph
+        self._agents = agents
+        self._choice = choice
+
+    def configure(self, session: KeySession, names: Iterable[str], *, without_ksid_at: Iterable[str] = ()) -> None:
+        """Tell nodes of the path, all at once, what they are to have of the session; AgentFailed."""
+        documents = session.to_nodes(self._choice.bandwidth(session))
+        agents = self.reachable(names)
+        missing = sorted(set(names) - set(agents))
+        if missing:
+            raise AgentFailed(missing[0], "it cannot be reached")
+        for name in without_ksid_at:
+            documents[name] = configuration.without_application(documents[name], session.ksid)
+        self._agents.configure({agent: documents[name] for name, agent in agents.items() if documents[name]})
+
+    def configure_anew(self, session: KeySession, node: str) -> None:
+        """Tell a node that may have something else of the session what it is to have; AgentFailed."""
+        self.configure(session, [node], without_ksid_at=[node])
+        if node in session.nodes.values():
+            self.put_application(session, node)
+
+    def put_application(self, session: KeySession, node: str) -> None:
+        """Have an end's application be as it is to be; AgentFailed."""
+        agent = self.reachable([node]).get(node)
+        if agent is None:
+            raise AgentFailed(node, "it cannot be reached")
+        wanted = configuration.application_of(session.to_nodes(self._choice.bandwidth(session))[node], session.ksid)
+        assert wanted is not None  # noqa: S101 - it is an end
+        self._agents.put_application(agent, wanted)
+
+    def has(self, session: KeySession, node: str, document: Mapping[str, object]) -> bool:
+        """Whether a node of the path, as `document` (qkd_node) shows it, has all that it is to have of the session."""
+        wanted = session.to_nodes(self._choice.bandwidth(session))[node]
+        return configuration.is_complete(document, wanted)
+
+    def remove(self, resources: Mapping[str, Sequence[str]]) -> set[str]:
+        """Delete resources below qkd_node, by node; the names of those that said that it is done."""
+        agents = self.reachable(resources)
+        return set(agents) - self._agents.remove({agent: resources[name] for name, agent in agents.items()})
+
+    def refuse(self, names: Iterable[str], pair: Pair, error: SessionError, *, implicit: bool) -> None:
+        """Tell nodes whose applications wait why there is no session, as far as they can be told."""
+        for node in self._graph.reachable(names).values():
+            if node.extended:
+                document = refusal(*pair, implicit=implicit, status=error.status, message=str(error), facts=error.facts)
+                self._agents.answer(node.agent, document)
+
+    def interrupt(self, session: KeySession, message: str, down: Sequence[str]) -> None:
+        """Tell the master's node, which makes the keys, if it can be reached; AgentFailed.
+
+        Without a message: there is a path again.
+        """
+        document = interrupted(*session.pair, implicit=session.implicit, message=message, down=down)
+        for name, node in self._graph.reachable([session.nodes[MASTER]]).items():
+            if node.extended and not self._agents.tell(node.agent, document):
+                raise AgentFailed(name, "it was not told of the session's interruption")
+
+    def later(self, step: Callable[..., None], *arguments: object, **named: object) -> None:
+        """Have `step` done by a thread."""
+        self._agents.later(step, *arguments, **named)
+
+    def reachable(self, names: Iterable[str]) -> dict[str, Agent]:
+        """The agents of those nodes that can be reached now."""
+        return {name: node.agent for name, node in self._graph.reachable(names).items()}

@@ -1,0 +1,97 @@
+"""Keeps open sessions at their nodes as they are to be: moves, interruptions, nodes that come again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from controller.agents import AgentFailed
+from controller.book import Book
+from controller.choice import Choice
+from controller.key_session import MASTER, SLAVE, KeySession
+from controller.paths import Path
+from controller.session_agents import SessionAgents
+from telemetry.journal import Journal
+
+
+class Upkeep:
+    """The steps; who takes several of a session holds it (Book.hold). Thread-safe."""
+
+    def __init__(self, book: Book, choice: Choice, agents: SessionAgents, journal: Journal) -> None:
+        self._book = book
+        self._choice = choice
+        self._agents = agents
+        self._journal = journal
+
+    def later(self, step: Callable[..., None], *arguments: object) -> None:
+        """Have `step` done by a thread."""
+        self._agents.later(step, *arguments)
+
+    def start_move(self, session: KeySession, path: Path) -> KeySession | None:
+        """The session as it will be on `path`, which is reserved for it; None if that cannot be. SessionError: refused.
+
+        It is to be held.
+        """
+        return self._choice.aim(session, path)
+
+    def commit_move(self, session: KeySession, moved: KeySession) -> bool:
+        """From now on the session goes the new way, whatever its ends know; False if it is over."""
+        return self._book.commit(session, moved)
+
+    def add_links(self, moved: KeySession) -> None:
+        """Have all nodes of a path have the virtual link, though no application is fed by it yet; AgentFailed."""
+        path = moved.path
+        assert path is not None  # noqa: S101 - it has been chosen
+        self._agents.configure(moved, path.nodes, without_ksid_at=(path.nodes[0], path.nodes[-1]))
+
+    def tell_ends(self, session: KeySession) -> None:
+        """Tell the ends that are not sure, the slave's first, what feeds the session now; AgentFailed."""
+        for node in (session.nodes[SLAVE], session.nodes[MASTER]):
+            if node in session.unsure:
+                self._agents.put_application(session, node)
+                session.unsure.discard(node)
+
+    def tidy(self, session: KeySession) -> None:
+        """Remove virtual links that the session does not go over, from nodes that can be reached."""
+        done = self._agents.remove({name: session.leftovers(name) for name in session.elsewhere})
+        self._book.tidied(session, done)
+
+    def untidy(self, session: KeySession) -> bool:
+        """Whether nodes that can be reached have to be told something of a session that was moved."""
+        return bool(self._agents.reachable({*session.elsewhere, *session.unsure}))
+
+    def interrupt(self, session: KeySession, message: str, down: Sequence[str]) -> None:
+        """There is no path for an open session; or, without a message, there is one again. AgentFailed."""
+        if tuple(down) == session.down:
+            return
+        self._agents.interrupt(session, message, down)
+        session.interruption, session.down = message, tuple(down)
+        if message:
+            self._journal.event("session_interrupted", ksid=session.ksid, message=message, down=list(down))
+        else:
+            self._journal.event("session_resumed", ksid=session.ksid)
+
+    def settle(self, node: str, document: Mapping[str, Any]) -> None:
+        """A node came (again), configured as `document` (qkd_node) says: have it forget sessions that are no more.
+
+        Open sessions that it does not have it is told of. AgentFailed.
+        """
+        for ksid, paths in self._book.stale_at(node).items():
+            if not self._agents.remove({node: paths}):
+                raise AgentFailed(node, "a session that is over could not be removed")
+            self._book.forgot(node, ksid)
+        for session in self._book.open():
+            self._settle(session, node, document)
+
+    def _settle(self, session: KeySession, node: str, document: Mapping[str, Any]) -> None:
+        path, left = self._book.at_rest(session, node)
+        if left:
+            if not self._agents.remove({node: left}):
+                raise AgentFailed(node, "a link that leads nowhere could not be removed")
+            self._book.tidied(session, [node])
+        if path is not None and node in path.nodes:
+            if not self._agents.has(session, node, document):
+                self._agents.configure_anew(session, node)
+            session.unsure.discard(node)
+        if session.interruption and node == session.nodes[MASTER]:
+            self._agents.interrupt(session, session.interruption, session.down)
