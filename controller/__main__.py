@@ -23,6 +23,7 @@ from controller.follower import Followers
 from controller.graph import Graph
 from controller.key_sessions import KeySessions
 from controller.mover import Mover
+from controller.reweigher import Reweigher
 from controller.session_agents import SessionAgents
 from controller.settings import Settings
 from controller.store import Store
@@ -57,13 +58,14 @@ def main(path: Path) -> int:
         settings = Settings(graph, options.parameters, journal, store)
         book = Book(store)
         choice = Choice(graph, book, settings)
-        session_agents = SessionAgents(graph, agents, choice)
+        session_agents = SessionAgents(graph, agents)
         sessions = KeySessions(
             graph, book, choice, session_agents, journal, half_open_timeout_s=options.half_open_timeout_s
         )
         upkeep = Upkeep(book, choice, session_agents, journal)
         followers = Followers(graph, agents, journal, sessions=sessions, settings=settings, upkeep=upkeep)
         mover = Mover(graph, book, settings, upkeep, journal, steady_s=options.steady_s)
+        reweigher = Reweigher(book, upkeep, journal)
         app = make_app(
             graph, sessions, followers, agents, store, book=book, choice=choice, settings=settings,
             switches=openflow.switches, framework=openflow.framework,
@@ -76,6 +78,7 @@ def main(path: Path) -> int:
     for agent in known_agents(dict(options.agents), store):
         followers.follow(agent)
     mover.start()
+    reweigher.start()
     journal.event("started", port=server.port)
     print("ready", flush=True)
     while not stop.wait(_WATCH_S):
@@ -85,6 +88,7 @@ def main(path: Path) -> int:
             print(f"controller: the OpenFlow part died ({', '.join(dead)})", file=sys.stderr)
             return 1
     mover.stop()
+    reweigher.stop()
     followers.stop()
     agents.close()
     journal.event("stopped")

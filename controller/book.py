@@ -195,8 +195,12 @@ class Book:
                 self._store.remove_session(ksid)
 
     def hold(self, session: KeySession) -> bool:
-        """Until `release` nobody else tells the nodes of an open session anything; False if it is over."""
+        """Until `release` nobody else tells the nodes of an open session anything; False if it is over.
+
+        Waits until nobody else does; who has the session must not ask again.
+        """
         with self._lock:
+            self._lock.wait_for(lambda: session.ksid not in self._held)
             if not self._has(session):
                 return False
             self._held.add(session.ksid)
@@ -208,12 +212,6 @@ class Book:
             session.target = None
             self._held.discard(session.ksid)
             self._lock.notify_all()
-
-    def at_rest(self, session: KeySession, node: str) -> tuple[Path | None, list[str]]:
-        """Once nobody holds the session: its path, and the resources of its other links that the node may have."""
-        with self._lock:
-            self._lock.wait_for(lambda: session.ksid not in self._held)
-            return session.path, session.leftovers(node)
 
     def aim(self, session: KeySession, path: Path) -> int | None:
         """A held session is to move to `path`, over a virtual link of that number; None if it is over."""
@@ -235,10 +233,17 @@ class Book:
             session.left_behind(session.path, session.route.number)
             for node in moved.path.nodes:
                 session.tidied(node, moved.route.number)
-            session.path, session.route = moved.path, moved.route
+            session.path, session.route, session.bandwidth = moved.path, moved.route, moved.bandwidth
             session.unsure = {moved.path.nodes[0], moved.path.nodes[-1]}
             self._store.put_session(session.ksid, session.to_store())
             return True
+
+    def reweighed(self, session: KeySession, bandwidth: int) -> None:
+        """The nodes of a held session know that it needs that much now, bit/s."""
+        with self._lock:
+            session.bandwidth = bandwidth
+            if self._has(session):
+                self._store.put_session(session.ksid, session.to_store())
 
     def tidied(self, session: KeySession, names: Iterable[str]) -> None:
         """Those nodes have no virtual link of the session left over."""

@@ -49,6 +49,7 @@ class Choice:
             self._admit(session.qos, path)
             session.route = self._route(path)
             session.path, session.mode = path, parameters.mode
+            session.bandwidth = self.bandwidth(session)
             return path
 
     def aim(self, session: KeySession, path: Path) -> KeySession | None:
@@ -61,10 +62,13 @@ class Choice:
                 return None
             self._admit(session.qos, path, besides=session)
             number = self._book.aim(session, path)
-            return None if number is None else replace(session, path=path, route=self._route(path, number))
+            if number is None:
+                return None
+            moved = replace(session, path=path, route=self._route(path, number))
+            return replace(moved, bandwidth=self.bandwidth(moved))
 
     def bandwidth(self, session: KeySession) -> int:
-        """What the session needs of the links on its path, bit/s."""
+        """What the session needs now of each link on its path, bit/s."""
         if session.path is None:
             return 0
         demand = self._demand(session.qos, session.path)

@@ -86,6 +86,19 @@ def application(ksid: str, pair: tuple[str, str], route: Route, *, at_master: bo
     return {"qkd_applications": {"qkd_app": [app]}}
 
 
+def bandwidths(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Of members of qkd_node that a virtual link stands in, those that say what it needs; to be merged."""
+    links_, apps = document.get("qkd_links", {}), document.get("qkd_applications", {})
+    kept = ("qkdl_id", "qkdl_type", "virt_bandwidth")
+    found = [{member: link[member] for member in kept} for link in links_.get("qkd_link", [])]
+    internal = [
+        {"app_id": app["app_id"], "app_qos": app["app_qos"]}
+        for app in apps.get("qkd_app", [])
+        if app["app_type"] == gs015.INTERNAL
+    ]
+    return merged({"qkd_links": {"qkd_link": found}, "qkd_applications": {"qkd_app": internal}})
+
+
 def merged(*documents: Mapping[str, Any]) -> dict[str, Any]:
     """Members of qkd_node, put together."""
     lists = (("qkd_links", "qkd_link"), ("qkd_applications", "qkd_app"))
@@ -131,15 +144,27 @@ def resources(ksid: str, route: Route, *, end: bool) -> list[str]:
 def is_complete(node: Mapping[str, Any], documents: Mapping[str, Any]) -> bool:
     """Whether the node has all links and applications that `documents` (members of qkd_node) name.
 
-    Applications of SAEs must be fed by the links named, too: those may be others since the session has moved.
+    Applications of SAEs must be fed by the links named, too: those may be others since the session has moved. Virtual
+    links must have the bandwidth that they are to have: that follows the mode.
     """
     for outer, inner, key in (("qkd_links", "qkd_link", "qkdl_id"), ("qkd_applications", "qkd_app", "app_id")):
         there = {entry[key] for entry in node.get(outer, {}).get(inner, [])}
         wanted = {entry[key] for entry in documents.get(outer, {}).get(inner, [])}
         if not wanted <= there:
             return False
+    if any(entry not in _weights(node) for entry in _weights(documents)):
+        return False
     feeds, wanted_feeds = _feeds(node), _feeds(documents)
     return all(feeds.get(ksid) == backing for ksid, backing in wanted_feeds.items())
+
+
+def _weights(document: Mapping[str, Any]) -> list[tuple[str, int | None]]:
+    """The bandwidth of each virtual link, and of each INTERNAL application."""
+    found = [(e["qkdl_id"], e.get("virt_bandwidth")) for e in document.get("qkd_links", {}).get("qkd_link", [])
+             if e.get("qkdl_type") == gs015.VIRT]  # fmt: skip
+    apps = document.get("qkd_applications", {}).get("qkd_app", [])
+    internal = [a for a in apps if a.get("app_type") == gs015.INTERNAL]
+    return found + [(a["app_id"], a.get("app_qos", {}).get("max_bandwidth")) for a in internal]
 
 
 def _feeds(document: Mapping[str, Any]) -> dict[str, set[str]]:

@@ -35,7 +35,7 @@ class KeySession:
     `implicit`: nobody registered it, a request for keys called for it. `target`: the path to which it is moving.
     `elsewhere`: numbers of virtual links that nodes may still have of it, though it does not go over them. `unsure`:
     its ends that may not know what feeds it now. `down`: what its path lacks where there is no other; `interruption`
-    says it in words.
+    says it in words. `bandwidth`: what its nodes have been told that it needs of each link on its path, bit/s.
     """
 
     ksid: str
@@ -48,6 +48,7 @@ class KeySession:
     mode: str = ""
     path: Path | None = None
     route: configuration.Route | None = None
+    bandwidth: int = 0
     opened_at: float | None = None  # wall clock
     timings_ms: dict[str, float] = field(default_factory=dict)
     target: Path | None = None
@@ -67,7 +68,7 @@ class KeySession:
             state=document["state"], mode=document["mode"], path=path,
             route=configuration.Route(document["node_ids"], document["link_ids"], document["link_number"]),
             opened_at=document["opened_at"], timings_ms=document["timings_ms"], last_number=document["last_number"],
-            elsewhere=document["elsewhere"],
+            elsewhere=document["elsewhere"], bandwidth=document["bandwidth"],
         )  # fmt: skip
 
     @property
@@ -80,11 +81,11 @@ class KeySession:
         """Whether both sides have registered."""
         return len(self.nodes) == 2
 
-    def to_nodes(self, bandwidth: int) -> dict[str, dict[str, Any]]:
-        """The configuration of each node of the path, by name, as members of qkd_node. `bandwidth` in bit/s."""
+    def to_nodes(self) -> dict[str, dict[str, Any]]:
+        """The configuration of each node of the path, by name, as members of qkd_node."""
         path, route = self._chosen()
         rate = math.ceil(self.qos.max_bps)
-        parts = dict(zip(path.nodes, configuration.links(self.ksid, route, bandwidth), strict=True))
+        parts = dict(zip(path.nodes, configuration.links(self.ksid, route, self.bandwidth), strict=True))
         for node, at_master in ((path.nodes[0], True), (path.nodes[-1], False)):
             app = configuration.application(self.ksid, self.pair, route, at_master=at_master, rate=rate)
             parts[node] = configuration.merged(parts[node], app)
@@ -134,5 +135,5 @@ class KeySession:
         _, route = self._chosen()
         return self.to_json() | {
             "node_ids": list(route.nodes), "link_ids": list(route.links), "link_number": route.number,
-            "last_number": self.last_number, "elsewhere": self.elsewhere,
+            "last_number": self.last_number, "elsewhere": self.elsewhere, "bandwidth": self.bandwidth,
         }  # fmt: skip

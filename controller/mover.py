@@ -96,15 +96,22 @@ class Mover:
     def _tend(self, session: KeySession, verdict: Verdict) -> None:
         done = False
         try:
-            done = not self._book.hold(session) or self._put_right(session, verdict)
+            done = self._put_right_alone(session, verdict)
         except AgentFailed as error:
             _log.info("session %s: %s", session.ksid, error)
         except Exception as error:
             _log.error("moving a session failed: %s", type(error).__name__)
             self._journal.event("mover_error", step="tend", error=type(error).__name__)
         finally:
-            self._book.release(session)
             self._next_look(session, time.monotonic() + (0.0 if done else _AGAIN_S))
+
+    def _put_right_alone(self, session: KeySession, verdict: Verdict) -> bool:
+        if not self._book.hold(session):
+            return True
+        try:
+            return self._put_right(session, verdict)
+        finally:
+            self._book.release(session)
 
     def _put_right(self, session: KeySession, verdict: Verdict) -> bool:
         """Whether the session is where it is to be; AgentFailed."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from controller import configuration
 from controller.agents import Agent, AgentFailed, Agents, interrupted, refusal
-from controller.choice import Choice
 from controller.graph import Graph
 from controller.key_session import MASTER, KeySession, Pair, SessionError
 
@@ -14,14 +13,13 @@ from controller.key_session import MASTER, KeySession, Pair, SessionError
 class SessionAgents:
     """The agents of the nodes of sessions, as far as they can be reached. Thread-safe."""
 
-    def __init__(self, graph: Graph, agents: Agents, choice: Choice) -> None:
+    def __init__(self, graph: Graph, agents: Agents) -> None:
         self._graph = graph
         self._agents = agents
-        self._choice = choice
 
     def configure(self, session: KeySession, names: Iterable[str], *, without_ksid_at: Iterable[str] = ()) -> None:
         """Tell nodes of the path, all at once, what they are to have of the session; AgentFailed."""
-        documents = session.to_nodes(self._choice.bandwidth(session))
+        documents = session.to_nodes()
         agents = self.reachable(names)
         missing = sorted(set(names) - set(agents))
         if missing:
@@ -36,19 +34,24 @@ class SessionAgents:
         if node in session.nodes.values():
             self.put_application(session, node)
 
+    def tell_bandwidth(self, session: KeySession) -> None:
+        """Tell nodes of the path that can be reached what the session needs of the links there; AgentFailed."""
+        documents = {name: configuration.bandwidths(document) for name, document in session.to_nodes().items()}
+        agents = self.reachable(documents)
+        self._agents.configure({agent: documents[name] for name, agent in agents.items() if documents[name]})
+
     def put_application(self, session: KeySession, node: str) -> None:
         """Have an end's application be as it is to be; AgentFailed."""
         agent = self.reachable([node]).get(node)
         if agent is None:
             raise AgentFailed(node, "it cannot be reached")
-        wanted = configuration.application_of(session.to_nodes(self._choice.bandwidth(session))[node], session.ksid)
+        wanted = configuration.application_of(session.to_nodes()[node], session.ksid)
         assert wanted is not None  # noqa: S101 - it is an end
         self._agents.put_application(agent, wanted)
 
     def has(self, session: KeySession, node: str, document: Mapping[str, object]) -> bool:
         """Whether a node of the path, as `document` (qkd_node) shows it, has all that it is to have of the session."""
-        wanted = session.to_nodes(self._choice.bandwidth(session))[node]
-        return configuration.is_complete(document, wanted)
+        return configuration.is_complete(document, session.to_nodes()[node])
 
     def remove(self, resources: Mapping[str, Sequence[str]]) -> set[str]:
         """Delete resources below qkd_node, by node; the names of those that said that it is done."""

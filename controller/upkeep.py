@@ -1,8 +1,9 @@
-"""Keeps open sessions at their nodes as they are to be: moves, interruptions, nodes that come again."""
+"""Keeps open sessions at their nodes as they are to be: moves, interruptions, bandwidths, nodes that come again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from controller.agents import AgentFailed
@@ -71,6 +72,19 @@ class Upkeep:
         else:
             self._journal.event("session_resumed", ksid=session.ksid)
 
+    def outdated(self, session: KeySession) -> bool:
+        """Whether the session needs more or less of its links now than its nodes have been told."""
+        return self._choice.bandwidth(session) != session.bandwidth
+
+    def reweigh(self, session: KeySession) -> None:
+        """Tell the nodes of a held session what it needs of their links now; AgentFailed.
+
+        Those that cannot be reached are told when they come again.
+        """
+        bandwidth = self._choice.bandwidth(session)
+        self._agents.tell_bandwidth(replace(session, bandwidth=bandwidth))
+        self._book.reweighed(session, bandwidth)
+
     def settle(self, node: str, document: Mapping[str, Any]) -> None:
         """A node came (again), configured as `document` (qkd_node) says: have it forget sessions that are no more.
 
@@ -81,10 +95,14 @@ class Upkeep:
                 raise AgentFailed(node, "a session that is over could not be removed")
             self._book.forgot(node, ksid)
         for session in self._book.open():
-            self._settle(session, node, document)
+            if self._book.hold(session):
+                try:
+                    self._settle(session, node, document)
+                finally:
+                    self._book.release(session)
 
     def _settle(self, session: KeySession, node: str, document: Mapping[str, Any]) -> None:
-        path, left = self._book.at_rest(session, node)
+        path, left = session.path, session.leftovers(node)
         if left:
             if not self._agents.remove({node: left}):
                 raise AgentFailed(node, "a link that leads nowhere could not be removed")

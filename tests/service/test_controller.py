@@ -19,10 +19,12 @@ import jsonschema_rs
 import pytest
 import requests
 import schemathesis
+from flask import request
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from controller import api
+from controller.reweigher import AT_ONCE
 from etsi import gs015
 from etsi.gs004 import QoS
 from etsi.restconf import parse_target
@@ -761,6 +763,95 @@ def test_parameters_change_at_run_time_and_reach_the_nodes(world):
     assert session["ksid"] in world.open_sessions()
     events = journal.read(world.directory / "ctl" / "journal.jsonl")
     assert [e["mode"] for e in events if e["event"] == "parameters"][-2:] == ["otp", "basic"]
+
+
+def figures(world: World, ksid: str) -> list[int]:
+    """What each node of a-c-d has as the bandwidth of the session's link, and of its INTERNAL application."""
+    (virtual,) = world.nodes["a"].app(ksid)["backing_qkdl_id"]
+    found: list[int] = []
+    for node in (world.nodes[n] for n in "acd"):
+        found += node.link(virtual)["virt_bandwidth"], node.app(virtual)["app_qos"]["max_bandwidth"]
+    return found
+
+
+def test_open_sessions_need_what_the_new_mode_takes(world):
+    """128 bits every 5 s: BASIC takes two units of a link, OTP one. Nothing else is told to the nodes."""
+    ksid = world.open("a", "d")["ksid"]
+    (virtual,) = world.nodes["a"].app(ksid)["backing_qkdl_id"]
+    assert figures(world, ksid) == [52] * 6
+    told = len(world.nodes["a"].told)
+    try:
+        world.set(mode="otp")
+        assert eventually(lambda: figures(world, ksid) == [26] * 6)
+        mine = [e for e in world.nodes["a"].told[told:] if e[2] in (virtual, ksid)]
+        assert mine == [("+", "app", virtual), ("+", "link", virtual)]
+    finally:
+        world.set(mode="basic")
+    assert eventually(lambda: figures(world, ksid) == [52] * 6)
+
+
+def test_change_of_mode_is_no_storm(world):
+    """However many sessions there are, a node is asked for few changes at a time, and in the end has all."""
+    ksids = [world.open("a", "d")["ksid"] for _ in range(AT_ONCE + 4)]
+    there, go = threading.Semaphore(0), threading.Event()
+
+    def wait() -> None:
+        found = (request.json or {}).get(gs015.NODE, {}).get("qkd_links", {}).get("qkd_link", [])
+        if any(e.get("qkdl_type") == gs015.VIRT for e in found):
+            there.release()
+            go.wait(10)
+
+    world.nodes["c"].before_edit = wait
+    try:
+        world.set(mode="otp")
+        assert all(there.acquire(timeout=10) for _ in range(AT_ONCE))
+        assert world.open("a", "b")["state"] == "open", "others are served meanwhile"
+        assert not there.acquire(blocking=False)
+        go.set()
+        assert eventually(lambda: all(figures(world, ksid) == [26] * 6 for ksid in ksids), 15)
+    finally:
+        go.set()
+        world.nodes["c"].before_edit = lambda: None
+        world.set(mode="basic")
+
+
+def test_node_that_stumbles_over_a_change_of_mode_takes_it_over_later(world):
+    """It is asked again."""
+    ksid = world.open("a", "d")["ksid"]
+    node, stumbled = world.nodes["c"], threading.Event()
+    try:
+        world.set(mode="otp", keys_ahead=4)
+        assert eventually(lambda: figures(world, ksid) == [26] * 6)
+        node.before_edit = lambda: request.path.endswith("qkd_node") and stumble(node, stumbled)
+        world.set(mode="basic")
+        assert eventually(stumbled.is_set)
+    finally:
+        node.before_edit = lambda: None
+        node.broken = False
+        world.set(mode="basic")
+    assert eventually(lambda: figures(world, ksid) == [52] * 6, 15)
+
+
+def stumble(node: PlayedNode, stumbled: threading.Event) -> None:
+    """From now on the node does nothing that it is told."""
+    node.broken = True
+    stumbled.set()
+
+
+def test_node_that_was_away_when_the_mode_changed_follows_it(alone):
+    """When it is found again."""
+    alone.start_with_nodes()
+    ksid = alone.open("a", "d")["ksid"]
+    old = alone.nodes["c"]
+    old.stop()
+    assert eventually(lambda: "c" not in alone.operator("status")["nodes"], 10)
+    alone.set(mode="otp")
+    (virtual,) = alone.nodes["a"].app(ksid)["backing_qkdl_id"]
+    assert eventually(lambda: alone.nodes["a"].link(virtual)["virt_bandwidth"] == 26)
+
+    alone.play("c", LINKS["c"], port=old.server.port)
+
+    assert eventually(lambda: figures(alone, ksid) == [26] * 6, 10)
 
 
 def test_node_that_comes_later_follows_the_parameters_of_now(alone):

@@ -1,0 +1,83 @@
+"""Has the figures that nodes have of open sessions follow what those need now, which changes with the mode.
+
+A change concerns all sessions over several hops at once. So it is told a few at a time, in the background, behind
+moves; nodes change figures alone, and keys are made all the while.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from controller.agents import AgentFailed
+from controller.book import Book
+from controller.key_session import KeySession
+from controller.upkeep import Upkeep
+from telemetry.journal import Journal
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.25
+# After a look at whose end not all nodes had taken it over.
+_AGAIN_S = 3.0
+AT_ONCE = 4
+
+
+class Reweigher:
+    """A thread that looks for such sessions, and those that tell their nodes."""
+
+    def __init__(self, book: Book, upkeep: Upkeep, journal: Journal) -> None:
+        self._book = book
+        self._upkeep = upkeep
+        self._journal = journal
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reweigher", daemon=True)
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reweigh")
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; does not wait for what is under way."""
+        self._stopping.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self) -> None:
+        pause_s = _LOOK_S
+        while not self._stopping.wait(pause_s):
+            pause_s = _LOOK_S if self._guarded() else _AGAIN_S
+
+    def _guarded(self) -> bool:
+        """Whether all is told; a bug must not end the thread in silence."""
+        try:
+            return self._look()
+        except Exception as error:
+            if not self._stopping.is_set():
+                _log.error("reweighing failed: %s", type(error).__name__)
+                self._journal.event("reweigher_error", error=type(error).__name__)
+            return False
+
+    def _look(self) -> bool:
+        outdated = [session for session in self._book.open() if self._upkeep.outdated(session)]
+        if not outdated:
+            return True
+        started = time.monotonic()
+        told = sum(self._pool.map(self._reweigh, outdated))
+        duration_ms = round((time.monotonic() - started) * 1000, 3)
+        self._journal.event("sessions_reweighed", sessions=told, duration_ms=duration_ms)
+        return told == len(outdated)
+
+    def _reweigh(self, session: KeySession) -> bool:
+        """Whether all nodes of the session that can be reached know now what it needs, or it is over."""
+        if not self._book.hold(session):
+            return True
+        try:
+            self._upkeep.reweigh(session)
+        except AgentFailed as error:
+            _log.info("session %s: %s", session.ksid, error)
+            return False
+        finally:
+            self._book.release(session)
+        return True
