@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from controller.configuration import application_path
+from controller.configuration import application_path, with_application
 from etsi import gs015, gs015_testbed
+from etsi.yang import Refusal
 from mtls import trace
 from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
@@ -106,9 +107,13 @@ class Agents:
             raise AgentFailed(node, failed[node])
 
     def put_application(self, agent: Agent, application: Mapping[str, Any]) -> None:
-        """Have an application be configured so and not otherwise; AgentFailed."""
+        """Have an application be configured so, whatever fed it before; AgentFailed.
+
+        What `application` does not name stays as it is. A PATCH would do that, but add to what feeds it.
+        """
         place = f"{_DATA}/{gs015.NODE}/{application_path(application['app_id'])}"
-        self._done(agent, "PUT", place, {f"{gs015.MODULE}:qkd_app": [application]})
+        whole = with_application(self._application(agent, place), application)
+        self._done(agent, "PUT", place, {f"{gs015.MODULE}:qkd_app": [whole]})
 
     def remove(self, resources: Mapping[Agent, Sequence[str]]) -> set[str]:
         """Delete resources below qkd_node, at all nodes at once; the names of nodes that did not say that it is done.
@@ -137,6 +142,19 @@ class Agents:
         """Drop what is not under way yet."""
         for pool in (self._steps, self._pool):
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _application(self, agent: Agent, place: str) -> dict[str, Any]:
+        """How an application is configured; empty if it is not. AgentFailed."""
+        url = f"{agent.url}{place}?content=config"
+        try:
+            reply = self._caller.request("GET", url, to=agent.identity, timeout_s=_TIMEOUT_S)
+            if reply.status == 404:
+                return {}
+            if not reply.ok:
+                raise AgentFailed(agent.name, _reason(reply))
+            return gs015.read_app(reply.body)
+        except (Unreachable, Refusal) as error:
+            raise AgentFailed(agent.name, str(error)) from None
 
     def _get(self, agent: Agent, path: str) -> Any:
         reply = self._caller.request("GET", agent.url + path, to=agent.identity, timeout_s=_TIMEOUT_S)

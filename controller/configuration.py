@@ -123,6 +123,12 @@ def application_of(document: Mapping[str, Any], ksid: str) -> dict[str, Any] | N
     return next((a for a in apps if a["app_id"] == ksid), None)
 
 
+def with_application(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """An application that is `there`, or nothing, so that it is as `wanted`; what that does not name stays."""
+    qos = {**there.get("app_qos", {}), **wanted.get("app_qos", {})}
+    return {**there, **wanted} | ({"app_qos": qos} if qos else {})
+
+
 def application_path(ksid: str) -> str:
     """The resource of a session's application, below qkd_node."""
     return f"qkd_applications/qkd_app={ksid}"

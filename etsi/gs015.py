@@ -22,6 +22,7 @@ from etsi.yang import (
     LeafList,
     List,
     Node,
+    Refusal,
     check,
     identity,
     pattern,
@@ -209,6 +210,16 @@ def read_node(document: Any) -> dict[str, Any]:
     """The node in the answer to a GET of it, checked; Refusal. What other modules add is left out."""
     value = document.get(NODE) if isinstance(document, Mapping) else None
     return dict(check(QKD_NODE, value, f"/{NODE}", state=True, lenient=True))
+
+
+def read_app(document: Any) -> dict[str, Any]:
+    """The configuration in the answer to a GET of one application, checked; Refusal."""
+    value = document.get(f"{MODULE}:qkd_app") if isinstance(document, Mapping) else None
+    found = check(APP, value, f"/{NODE}/qkd_applications/qkd_app", state=True, lenient=True)
+    if len(found) != 1:
+        raise Refusal("invalid-value", "expected one application", path=f"/{NODE}/qkd_applications/qkd_app")
+    entry = {member: value for member, value in found[0].items() if APP.children[member].config}
+    return {member: value for member, value in entry.items() if member != "app_statistics"}
 
 
 def read_notification(name: str, content: Any) -> dict[str, Any]:

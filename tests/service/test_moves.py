@@ -14,7 +14,8 @@ import pytest
 from flask import request
 
 from etsi import gs015
-from node.model import apps, link_id, links, node_id
+from etsi.restconf import parse_target
+from node.model import MODEL, apps, link_id, links, node_id
 from telemetry import journal
 from tests.service.test_controller import World, eventually
 
@@ -102,6 +103,22 @@ def test_session_goes_around_a_dead_qc_and_comes_back(ring):
     assert [(e["ksid"], e["path"], e["down"]) for e in moved] == [
         (ksid, ["a", "d", "c", "b"], ["QC ab"]), (ksid, ["a", "b"], []),
     ]  # fmt: skip
+
+
+def test_what_others_have_set_of_an_application_outlasts_a_move(ring):
+    """An end of it, a limit, a priority: a move does not take them away."""
+    ksid = ring.open("a", "b")["ksid"]
+    foreign = {"expiration_time": "2999-01-01T00:00:00Z", "app_priority": 3}
+    place = parse_target(MODEL, f"{gs015.NODE}/qkd_applications/qkd_app={ksid}")
+    entry = {"app_id": ksid, "app_qos": {"max_bandwidth": 1000}, **foreign}
+    ring.nodes["a"].datastore.edit("PATCH", place, {"etsi-qkd-sdn-node:qkd_app": [entry]})
+
+    ring.nodes["b"].fail("ab")
+
+    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+    app = ring.nodes["a"].app(ksid)
+    assert app["app_qos"] == {"min_bandwidth": 26, "max_bandwidth": 1000}
+    assert {member: app.get(member) for member in foreign} == foreign
 
 
 def test_session_goes_around_a_dead_node_which_forgets_it_when_it_comes_back(ring):
