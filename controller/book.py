@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from controller.declared import Declared, Wants, updated
 from controller.key_session import (
     CONFIGURING,
     ENDING,
@@ -62,7 +63,7 @@ class Book:
         return [session for session in self.all() if session.state == OPEN]
 
     def register(
-        self, node: str, pair: Pair, side: str | None, qos: QoS, *, implicit: bool
+        self, node: str, pair: Pair, side: str | None, wants: Wants, *, implicit: bool
     ) -> tuple[KeySession, bool | None]:
         """The session with that side in it, and whether it is to be opened now; None: it is open. SessionError."""
         with self._lock:
@@ -72,10 +73,13 @@ class Book:
             known = self._known(place)
             if known is not None and known.state == OPEN and implicit and node in known.nodes.values():
                 return known, None
-            session = known or KeySession(str(uuid.uuid4()), place[0], qos, self._now(), implicit=implicit)
+            session = known or KeySession(str(uuid.uuid4()), place[0], wants.qos, self._now(), implicit=implicit)
             _check(session, node, side, implicit=implicit)
             if side == MASTER:
-                session.qos = qos  # the one who asks for keys says of which size and how often
+                session.qos = wants.qos  # the one who asks for keys says of which size and how often
+                session.declared = updated(session.declared, wants.declared)  # and has the last word
+            else:
+                session.declared = updated(wants.declared, session.declared)
             session.nodes[side] = node
             self._places[session.place] = session
             if session.complete:
@@ -237,6 +241,13 @@ class Book:
             session.unsure = {moved.path.nodes[0], moved.path.nodes[-1]}
             self._store.put_session(session.ksid, session.to_store())
             return True
+
+    def changed(self, session: KeySession, qos: QoS, declared: Declared) -> None:
+        """A held session is to have that quality of service from now on."""
+        with self._lock:
+            session.qos, session.declared = qos, declared
+            if self._has(session):
+                self._store.put_session(session.ksid, session.to_store())
 
     def reweighed(self, session: KeySession, bandwidth: int) -> None:
         """The nodes of a held session know that it needs that much now, bit/s."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from controller.admission import ADMISSION_POLICIES, MODES, Demand, QcView, Refused
 from controller.book import Book
 from controller.configuration import Route
+from controller.declared import Declared, declared_bps, of_bandwidth, updated
 from controller.graph import Graph
 from controller.key_session import KeySession, SessionError
 from controller.paths import PATH_POLICIES, Path
@@ -66,6 +67,16 @@ class Choice:
                 return None
             moved = replace(session, path=path, route=self._route(path, number))
             return replace(moved, bandwidth=self.bandwidth(moved))
+
+    def change(self, session: KeySession, now: Declared) -> None:
+        """Have a held session be as its node declares it now; SessionError if its path cannot carry that."""
+        what, qos = updated(session.declared, now), session.qos
+        if declared_bps(what) != declared_bps(session.declared):
+            qos = of_bandwidth(declared_bps(what))
+        with self._graph.lock:
+            if session.path is not None:
+                self._admit(qos, session.path, besides=session)
+            self._book.changed(session, qos, what)
 
     def bandwidth(self, session: KeySession) -> int:
         """What the session needs now of each link on its path, bit/s."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from controller.declared import Declared, declared, updated
 from etsi import gs015
 
 
@@ -69,8 +70,10 @@ def links(ksid: str, route: Route, bandwidth: int) -> list[dict[str, Any]]:
     return found
 
 
-def application(ksid: str, pair: tuple[str, str], route: Route, *, at_master: bool, rate: int) -> dict[str, Any]:
-    """The application at one end, as members of qkd_node. `pair`: server (master) and client; `rate` in bit/s."""
+def application(
+    ksid: str, pair: tuple[str, str], route: Route, *, at_master: bool, declares: Declared
+) -> dict[str, Any]:
+    """The application at one end, as members of qkd_node. `pair`: server (master) and client."""
     ends = route.nodes[0], route.nodes[-1]
     local, remote = ends if at_master else ends[::-1]
     app = {
@@ -78,7 +81,7 @@ def application(ksid: str, pair: tuple[str, str], route: Route, *, at_master: bo
         "app_type": gs015.CLIENT,
         "server_app_id": pair[0],
         "client_app_id": [pair[1]],
-        "app_qos": {"min_bandwidth": rate},
+        **declares,
         "backing_qkdl_id": [route.links[0] if len(route.links) == 1 else virtual_link(ksid, route.number)],
         "local_qkdn_id": local,
         "remote_qkdn_id": remote,
@@ -125,8 +128,7 @@ def application_of(document: Mapping[str, Any], ksid: str) -> dict[str, Any] | N
 
 def with_application(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """An application that is `there`, or nothing, so that it is as `wanted`; what that does not name stays."""
-    qos = {**there.get("app_qos", {}), **wanted.get("app_qos", {})}
-    return {**there, **wanted} | ({"app_qos": qos} if qos else {})
+    return {**there, **wanted, **updated(declared(there), declared(wanted))}
 
 
 def application_path(ksid: str) -> str:
@@ -161,7 +163,12 @@ def is_complete(node: Mapping[str, Any], documents: Mapping[str, Any]) -> bool:
     if any(entry not in _weights(node) for entry in _weights(documents)):
         return False
     feeds, wanted_feeds = _feeds(node), _feeds(documents)
-    return all(feeds.get(ksid) == backing for ksid, backing in wanted_feeds.items())
+    if not all(feeds.get(ksid) == backing for ksid, backing in wanted_feeds.items()):
+        return False
+    declares = {app["app_id"]: declared(app) for app in _clients(node)}
+    # Whatever others have set beside what is ours stays as it is.
+    ours = {app["app_id"]: declared(app) for app in _clients(documents)}
+    return all(updated(declares[ksid], what) == declares[ksid] for ksid, what in ours.items())
 
 
 def _weights(document: Mapping[str, Any]) -> list[tuple[str, int | None]]:
@@ -175,6 +182,9 @@ def _weights(document: Mapping[str, Any]) -> list[tuple[str, int | None]]:
 
 def _feeds(document: Mapping[str, Any]) -> dict[str, set[str]]:
     """The links that feed each application of SAEs."""
+    return {a["app_id"]: set(a.get("backing_qkdl_id", [])) for a in _clients(document)}
+
+
+def _clients(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     apps = document.get("qkd_applications", {}).get("qkd_app", [])
-    ours = [a for a in apps if a.get("app_type", gs015.CLIENT) == gs015.CLIENT]
-    return {a["app_id"]: set(a.get("backing_qkdl_id", [])) for a in ours}
+    return [a for a in apps if a.get("app_type", gs015.CLIENT) == gs015.CLIENT]

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from controller import declared
 from controller.agents import Agent, AgentFailed, Agents, waiting
 from controller.graph import Graph, Report
 from controller.key_session import SessionError
@@ -19,9 +20,7 @@ from controller.key_sessions import KeySessions
 from controller.settings import Settings
 from controller.upkeep import Upkeep
 from etsi import gs015, gs015_testbed
-from etsi.checks import uuid_text
 from etsi.errors import Malformed
-from etsi.gs004 import QoS, qos
 from etsi.yang import Refusal
 from mtls import trace
 from mtls.call import Unreachable
@@ -263,6 +262,11 @@ class Follower:
             if "app_id" in application:
                 with trace.begin():
                     self._sessions.close(application["app_id"], node=self.agent.name)
+        elif module == gs015.MODULE and own == "sdqkdn_application_qos_update":
+            application = gs015.read_notification(own, content).get("qkd_application", {})
+            if "app_id" in application:
+                with trace.begin():
+                    self._agents.later(self._change, application)
         elif module == gs015.MODULE and own in gs015.NOTIFICATIONS and "application" not in own:
             self._read()
 
@@ -279,16 +283,25 @@ class Follower:
         self._sessions.expire()
 
     def _withdraw(self, content: Mapping[str, Any]) -> None:
-        self._sessions.withdraw(self.agent.name, _pair(content))
+        self._sessions.withdraw(self.agent.name, declared.pair(content))
+
+    def _change(self, application: Mapping[str, Any]) -> None:
+        """An application at this node wants something else."""
+        try:
+            self._upkeep.change(application["app_id"], self.agent.name, declared.declared(application))
+        except AgentFailed as error:
+            _log.info("application %s: %s", application["app_id"], error)  # told again soon (mover.py)
+        except Exception as error:
+            _log.error("a change of QoS at %s failed: %s", self.agent.name, type(error).__name__)
+            self._journal.event("follower_error", node=self.agent.name, error=type(error).__name__)
 
     def _register(self, application: Mapping[str, Any]) -> None:
         """An application asks for an association; the agent hears how that fares, if it can."""
         implicit = bool(application.get("qkd-testbed:implicit", False))
         try:
-            pair, wanted = _pair(application), _qos(application)
-            session = self._sessions.register(
-                self.agent.name, pair, application.get("qkd-testbed:side"), wanted, implicit=implicit
-            )
+            pair, side = declared.pair(application), application.get("qkd-testbed:side")
+            wants = declared.wanted(application)
+            session = self._sessions.register(self.agent.name, pair, side, wants, implicit=implicit)
         except (SessionError, Malformed) as error:
             # Those whom the session concerned have been told; a document that is wrong concerns nobody.
             _log.info("application at %s: %s", self.agent.name, error)
@@ -299,36 +312,3 @@ class Follower:
             return
         if not session.complete and self._extended:
             self._agents.answer(self.agent, waiting(*pair, implicit=implicit))
-
-
-def _pair(content: Mapping[str, Any]) -> tuple[str, str]:
-    clients = content.get("client_app_id", [])
-    if len(clients) != 1:
-        raise Malformed("client_app_id", "one application")
-    pair = _sae(content.get("server_app_id"), "server_app_id"), _sae(clients[0], "client_app_id")
-    if pair[0] == pair[1]:
-        raise Malformed("client_app_id", "another application than server_app_id")
-    return pair
-
-
-def _sae(uri: Any, field: str) -> str:
-    """An application's ID; ours are UUIDs, in a URI's clothes or not, those of other nodes are what they like."""
-    text = str(uri or "")
-    try:
-        return uuid_text(text.lower().removeprefix("urn:uuid:"), field)
-    except Malformed:
-        if not text:
-            raise
-        return text
-
-
-def _qos(application: Mapping[str, Any]) -> QoS:
-    """What is wanted: a key of a size every so often; a bandwidth alone counts as that much each second."""
-    if "qkd-testbed:key_size" in application:
-        interval_s = float(application.get("qkd-testbed:interval", "5.0"))
-        return qos({"key_size_bits": application["qkd-testbed:key_size"], "interval_s": interval_s})
-    asked = application.get("app_qos", {})
-    bandwidth = asked.get("min_bandwidth", asked.get("max_bandwidth"))
-    if not bandwidth:
-        return QoS()
-    return QoS(key_size_bits=min(1 << 20, -(-bandwidth // 8) * 8), interval_s=1.0)

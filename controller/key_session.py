@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller import configuration
+from controller.declared import Declared, declared_bps, updated
 from controller.paths import Path
 from etsi.gs004 import QoS
 from etsi.gs004 import qos as qos_of
@@ -36,6 +37,7 @@ class KeySession:
     `elsewhere`: numbers of virtual links that nodes may still have of it, though it does not go over them. `unsure`:
     its ends that may not know what feeds it now. `down`: what its path lacks where there is no other; `interruption`
     says it in words. `bandwidth`: what its nodes have been told that it needs of each link on its path, bit/s.
+    `declared`: by the nodes of its ends, members of qkd_app.
     """
 
     ksid: str
@@ -49,6 +51,7 @@ class KeySession:
     path: Path | None = None
     route: configuration.Route | None = None
     bandwidth: int = 0
+    declared: Declared = field(default_factory=dict)
     opened_at: float | None = None  # wall clock
     timings_ms: dict[str, float] = field(default_factory=dict)
     target: Path | None = None
@@ -68,13 +71,20 @@ class KeySession:
             state=document["state"], mode=document["mode"], path=path,
             route=configuration.Route(document["node_ids"], document["link_ids"], document["link_number"]),
             opened_at=document["opened_at"], timings_ms=document["timings_ms"], last_number=document["last_number"],
-            elsewhere=document["elsewhere"], bandwidth=document["bandwidth"],
+            elsewhere=document["elsewhere"], bandwidth=document["bandwidth"], declared=document["declared"],
         )  # fmt: skip
 
     @property
     def place(self) -> Place:
         """Where the book of sessions has it."""
         return self.pair, self.implicit
+
+    @property
+    def app(self) -> Declared:
+        """What its ends' nodes are told in the members that applications declare."""
+        if declared_bps(self.declared):
+            return self.declared
+        return updated(self.declared, {"app_qos": {"min_bandwidth": math.ceil(self.qos.max_bps)}})
 
     @property
     def complete(self) -> bool:
@@ -84,10 +94,9 @@ class KeySession:
     def to_nodes(self) -> dict[str, dict[str, Any]]:
         """The configuration of each node of the path, by name, as members of qkd_node."""
         path, route = self._chosen()
-        rate = math.ceil(self.qos.max_bps)
         parts = dict(zip(path.nodes, configuration.links(self.ksid, route, self.bandwidth), strict=True))
         for node, at_master in ((path.nodes[0], True), (path.nodes[-1], False)):
-            app = configuration.application(self.ksid, self.pair, route, at_master=at_master, rate=rate)
+            app = configuration.application(self.ksid, self.pair, route, at_master=at_master, declares=self.app)
             parts[node] = configuration.merged(parts[node], app)
         return parts
 
@@ -136,4 +145,5 @@ class KeySession:
         return self.to_json() | {
             "node_ids": list(route.nodes), "link_ids": list(route.links), "link_number": route.number,
             "last_number": self.last_number, "elsewhere": self.elsewhere, "bandwidth": self.bandwidth,
+            "declared": self.declared,
         }  # fmt: skip

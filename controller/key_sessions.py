@@ -21,10 +21,10 @@ from typing import Any
 from controller.agents import AgentFailed
 from controller.book import Book
 from controller.choice import Choice
+from controller.declared import Wants
 from controller.graph import Graph
 from controller.key_session import CONFIGURING, OPEN, KeySession, Pair, SessionError
 from controller.session_agents import SessionAgents
-from etsi.gs004 import QoS
 from telemetry.journal import Journal
 from telemetry.metrics import ControllerMetrics
 
@@ -55,14 +55,14 @@ class KeySessions:
         self._lock = threading.Lock()
         self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_REFUSALS)
 
-    def register(self, node: str, pair: Pair, side: str | None, qos: QoS, *, implicit: bool = False) -> KeySession:
+    def register(self, node: str, pair: Pair, side: str | None, wants: Wants, *, implicit: bool = False) -> KeySession:
         """One side's registration: the session, open if this side was the second one; SessionError.
 
         Without a `side` the first of the two is the master: it was the one that asked ("server").
         """
         self.expire()
         try:
-            session, opening = self._book.register(node, pair, side, qos, implicit=implicit)
+            session, opening = self._book.register(node, pair, side, wants, implicit=implicit)
         except SessionError as error:
             self._agents.refuse({node}, pair, error, implicit=implicit)
             raise

@@ -9,7 +9,8 @@ from typing import Any
 from controller.agents import AgentFailed
 from controller.book import Book
 from controller.choice import Choice
-from controller.key_session import MASTER, SLAVE, KeySession
+from controller.declared import Declared
+from controller.key_session import MASTER, OPEN, SLAVE, KeySession, SessionError
 from controller.paths import Path
 from controller.session_agents import SessionAgents
 from telemetry.journal import Journal
@@ -71,6 +72,30 @@ class Upkeep:
             self._journal.event("session_interrupted", ksid=session.ksid, message=message, down=list(down))
         else:
             self._journal.event("session_resumed", ksid=session.ksid)
+
+    def change(self, ksid: str, node: str, now: Declared) -> None:
+        """The node of an end of a session declares another quality of service, which counts if it is admitted.
+
+        Both ends are told what counts; AgentFailed. What the links are to carry follows (reweigher.py).
+        """
+        session = self._book.find(ksid, (OPEN,))
+        if session is None or node not in session.nodes.values() or not self._book.hold(session):
+            return
+        try:
+            self._decide_change(session, node, now)
+            session.unsure |= set(session.nodes.values())
+            self.tell_ends(session)
+        finally:
+            self._book.release(session)
+
+    def _decide_change(self, session: KeySession, node: str, now: Declared) -> None:
+        try:
+            self._choice.change(session, now)
+        except SessionError as error:
+            # The standard has no word of refusal; but the nodes hear what still counts.
+            self._journal.event("change_refused", ksid=session.ksid, node=node, message=str(error))
+        else:
+            self._journal.event("session_changed", ksid=session.ksid, node=node, declared=dict(session.declared))
 
     def outdated(self, session: KeySession) -> bool:
         """Whether the session needs more or less of its links now than its nodes have been told."""

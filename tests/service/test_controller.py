@@ -624,6 +624,58 @@ def test_journal_has_the_times_of_an_initialisation(world):
     assert 0 < mine[2]["path_chosen"] <= mine[2]["agents_informed"] <= mine[2]["ksid_assigned"]
 
 
+def declare(world: World, name: str, ksid: str | None, **members: Any) -> None:
+    """A node tells of another QoS of an application."""
+    content = {"qkd_application": {"app_id": ksid, **members}}
+    world.nodes[name].streams.notify("sdqkdn_application_qos_update", content)
+
+
+@pytest.mark.parametrize("end", ["a", "d"])
+def test_application_that_declares_another_qos_gets_it(world, end):
+    """At both ends, whichever told of it; its links carry that much more, and what it did not name stays."""
+    ksid = world.open("a", "d")["ksid"]
+    declare(world, end, ksid, app_qos={"min_bandwidth": 1000, "jitter": 4}, app_priority=2)
+
+    def qos(app: dict[str, Any]) -> Any:
+        return app["app_qos"], app.get("app_priority")
+
+    wanted = {"min_bandwidth": 1000, "jitter": 4}, 2
+    assert eventually(lambda: [qos(world.nodes[n].app(ksid)) for n in "ad"] == [wanted] * 2)
+    assert eventually(lambda: figures(world, ksid) == [2000] * 6)
+    declare(world, end, ksid, app_qos={"ttl": 60})
+    assert eventually(lambda: [world.nodes[n].app(ksid)["app_qos"].get("ttl") for n in "ad"] == [60] * 2)
+    assert figures(world, ksid) == [2000] * 6
+    assert world.open_sessions()[ksid]["qos"] == {"key_size_bits": 1000, "interval_s": 1.0}
+
+
+def test_node_between_declares_nothing(world):
+    """Only the ends have a word; nor does anybody of a session that there is not."""
+    ksid = world.open("a", "d")["ksid"]
+    declare(world, "c", ksid, app_qos={"min_bandwidth": 1000})
+    declare(world, "a", str(uuid.uuid4()), app_qos={"min_bandwidth": 1000})
+    for name in "ca":
+        world.catch_up(name)
+    declare(world, "a", ksid, app_priority=1)
+
+    assert eventually(lambda: world.nodes["a"].app(ksid).get("app_priority") == 1)
+    assert world.nodes["a"].app(ksid)["app_qos"] == {"min_bandwidth": 26}
+
+
+def test_node_that_stumbles_over_a_qos_takes_it_over_later(world):
+    """It is told again."""
+    ksid = world.open("a", "b")["ksid"]
+    node, stumbled = world.nodes["b"], threading.Event()
+    node.before_edit = lambda: stumble(node, stumbled)
+    try:
+        declare(world, "a", ksid, app_priority=9)
+        assert eventually(stumbled.is_set)
+    finally:
+        node.before_edit = lambda: None
+        node.broken = False
+
+    assert eventually(lambda: [world.nodes[n].app(ksid).get("app_priority") for n in "ab"] == [9] * 2, 15)
+
+
 @pytest.fixture
 def admitting(alone) -> World:
     """A controller of its own, whose QCs have made 40 bytes a slot for 5 slots, but `cd` only 4."""
@@ -672,6 +724,28 @@ def test_reserve_refuses_what_declared_rates_exceed_and_ends_give_back(admitting
     admitting.session(first.ksid)
     assert admitting.call("DELETE", f"key_sessions/{first.ksid}").status == 204
     assert admitting.request("c", "a", size=128, interval_s=0.5)[1].status == 200
+
+
+def test_qos_that_the_path_does_not_carry_is_not_admitted(admitting):
+    """The session goes on as it was, and its nodes are told so; less than that is taken over."""
+    admitting.set(admission="reserve")
+    _, answer = admitting.request("a", "c", size=128, interval_s=0.5)  # 32 bytes a slot of 40
+    target = parse_target(MODEL, f"{gs015.NODE}/qkd_applications/qkd_app={answer.ksid}/app_qos/min_bandwidth")
+    admitting.session(answer.ksid)
+    admitting.nodes["a"].datastore.edit("PUT", target, {"etsi-qkd-sdn-node:min_bandwidth": 328})
+
+    declare(admitting, "a", answer.ksid, app_qos={"min_bandwidth": 328})
+
+    def asked() -> list[int]:
+        return [admitting.nodes[n].app(answer.ksid)["app_qos"]["min_bandwidth"] for n in "ac"]
+
+    assert eventually(lambda: asked() == [256] * 2)
+    events = journal.read(admitting.directory / "ctl" / "journal.jsonl")
+    (refused,) = [e for e in events if e["event"] == "change_refused"]
+    assert refused["ksid"] == answer.ksid
+    assert "QC ac cannot carry" in refused["message"]
+    declare(admitting, "a", answer.ksid, app_qos={"min_bandwidth": 320})
+    assert eventually(lambda: asked() == [320] * 2)
 
 
 def test_reserve_counts_the_cost_of_the_mode(admitting):

@@ -31,7 +31,7 @@ def test_every_node_of_a_path_of_any_length_gets_valid_configuration(hops):
     route = Route(ids(hops + 1, 1), ids(hops, 50))
     parts = configuration.links(KSID, route, 100)
     for at_master, at in ((True, 0), (False, hops)):
-        app = configuration.application(KSID, PAIR, route, at_master=at_master, rate=26)
+        app = configuration.application(KSID, PAIR, route, at_master=at_master, declares={})
         parts[at] = configuration.merged(parts[at], app)
 
     for node, part in zip(route.nodes, parts, strict=True):
@@ -52,7 +52,7 @@ def test_session_that_moves_gets_another_link_and_keeps_its_id():
     old, new = (
         configuration.merged(
             configuration.links(KSID, route, 100)[0],
-            configuration.application(KSID, PAIR, route, at_master=True, rate=26),
+            configuration.application(KSID, PAIR, route, at_master=True, declares={}),
         )
         for route in (there, moved)
     )
@@ -69,7 +69,7 @@ def test_session_that_moves_gets_another_link_and_keeps_its_id():
 def test_master_can_have_the_link_before_the_application():
     """What it is told in the first step."""
     route = Route(ids(3, 1), ids(2, 50))
-    app = configuration.application(KSID, PAIR, route, at_master=True, rate=26)
+    app = configuration.application(KSID, PAIR, route, at_master=True, declares={})
     whole = configuration.merged(configuration.links(KSID, route, 100)[0], app)
 
     before = configuration.without_application(whole, KSID)

@@ -190,10 +190,26 @@ def test_applications_of_both_sides_get_the_same_application(world, uri, turned)
     assert left["server_app_id"].endswith(a.removeprefix("urn:uuid:"))
     assert left["backing_qkdl_id"] == right["backing_qkdl_id"] == [FIBRE]
     assert (left["local_qkdn_id"], left["remote_qkdn_id"]) == (right["remote_qkdn_id"], right["local_qkdn_id"])
-    assert left["app_qos"]["min_bandwidth"] == 104
+    assert left["app_qos"] == right["app_qos"] == {"min_bandwidth": 100}
 
     world.right.notify("sdqkdn_application_disconnected", {"qkd_application": {"app_id": right["app_id"]}})
     wait_until(lambda: f"qkd_applications/qkd_app={left['app_id']}" in world.left.deleted)
+
+
+def test_application_is_configured_as_its_nodes_declared_it(world):
+    """All of QoS that the standard has, and the priority; where both sides say something, the server's word counts."""
+    server, client = str(uuid.uuid4()), str(uuid.uuid4())
+    asked = {"max_bandwidth": 2000, "min_bandwidth": 1000, "jitter": 5, "ttl": 60, "clients_shared_keys_required": True}
+    before = len(world.left.apps)
+    world.new_application(world.left, server, client, app_qos=asked, app_priority=7)
+    wait_until(lambda: server in {s["master_sae"] for s in world.northbound("GET", "key_sessions")["key_sessions"]})
+    world.new_application(world.right, server, client, app_qos={"ttl": 30, "clients_shared_path_enable": False})
+
+    wait_until(lambda: len(world.left.apps) == len(world.right.apps) == before + 1)
+
+    for app in (world.left.apps[-1], world.right.apps[-1]):
+        assert app["app_qos"] == asked | {"clients_shared_path_enable": False}
+        assert app["app_priority"] == 7
 
 
 def test_notification_that_makes_no_sense_harms_nobody(world):
