@@ -17,6 +17,7 @@ from mtls.server import Server
 from node import agent_http, config, kme_http, restconf_http
 from node.agent import Agent, Parts
 from node.datastore import Datastore
+from node.ends import Ends
 from node.implicit import MAX_WAITING, ImplicitSessions
 from node.key_stream import KeyStore
 from node.kme import Kme, Requested
@@ -60,6 +61,7 @@ def main(path: Path) -> int:
     performance = Performance(store.held)
     routes = Routes(options, datastore, caller)
     registrations = Registrations(options.name, sessions, streams)
+    ends = Ends(store, streams, registrations)
     implicit = ImplicitSessions(options.name, sessions, registrations, nodes=options.nodes, caller=caller)
     relay = Relay(
         options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, routes=routes,
@@ -73,7 +75,7 @@ def main(path: Path) -> int:
     blocks = QuantumModule(options.directory / "blocks.sock", [n.qc for n in options.qcs], store)
     agent = Agent(
         Parts(
-            options, datastore, store, shared, sessions, implicit, registrations, routes, streams, performance,
+            options, datastore, store, shared, sessions, implicit, registrations, ends, routes, streams, performance,
             requested, parameters, kme, blocks, journal,
         )
     )  # fmt: skip

@@ -20,6 +20,7 @@ from etsi.restconf import Tree
 from mtls.serve import Problem
 from node.config import NodeConfig
 from node.datastore import Datastore
+from node.ends import Ends
 from node.failures import KeyFailure, NoSession, RelayBroken
 from node.implicit import ImplicitSessions
 from node.key_stream import Held, KeyStore
@@ -51,6 +52,7 @@ class Parts:
     sessions: Sessions
     implicit: ImplicitSessions
     registrations: Registrations
+    ends: Ends
     routes: Routes
     streams: Streams
     performance: Performance
@@ -71,8 +73,6 @@ class Agent:
         self._reported = {h.qc: h for h in parts.store.held()}
         self._since = max((h.slot for h in self._reported.values()), default=None)
         self._watch = Watch()
-        self._untold: set[str] = set()  # KSIDs of sessions that ended here and that no controller has heard of
-        self._lock = threading.Lock()
         # Apart, so that one that does not answer holds up only itself: without the controller running sessions still
         # get keys, and the other way round.
         self._workers = [_Worker(self._serve_database), _Worker(self._serve_listeners)]
@@ -161,17 +161,7 @@ class Agent:
         if sae not in session.pair:
             raise Unauthorized("a key session is closed by one of its SAEs")
         self._parts.sessions.remove(ksid)
-        self._tell_end(ksid)
-
-    def _tell_end(self, *ksids: str) -> None:
-        """Tell the controller of sessions that ended here, as soon as one listens."""
-        with self._lock:
-            self._untold |= set(ksids)
-            if self._parts.streams.controlled is None:
-                return
-            told, self._untold = self._untold, set()
-        for ksid in sorted(told):
-            self._parts.registrations.ended(ksid)
+        self._parts.ends.tell(ksid)
 
     def _carry_out(self, old: Tree, new: Tree) -> None:
         """The configuration has changed."""
@@ -198,8 +188,7 @@ class Agent:
             if ksid not in before:
                 parts.journal.event("session_configured", ksid=ksid, master_sae=found.master_sae,
                                     slave_sae=found.slave_sae)  # fmt: skip
-            with self._lock:
-                self._untold.discard(ksid)  # it came back
+            parts.ends.came_back(ksid)
             if ksid not in before and parts.registrations.asked_implicitly(found.pair):
                 parts.sessions.mark_implicit(ksid)
             parts.registrations.on_association(found)
@@ -248,7 +237,7 @@ class Agent:
         ended = self._parts.implicit.end_idle(self._parts.parameters().implicit_idle_s)
         for session in ended:
             self._parts.journal.event("session_idle", ksid=session.ksid)
-        self._tell_end(*(session.ksid for session in ended))
+        self._parts.ends.tell(*(session.ksid for session in ended))
 
     def _end_expired(self) -> None:
         """Applications whose expiration_time has come are over; INTERNAL ones last as long as their link."""
@@ -259,7 +248,7 @@ class Agent:
             if gs015.seconds(app["expiration_time"]) <= now:
                 self._parts.journal.event("session_expired", ksid=app["app_id"])
                 self._parts.sessions.remove(app["app_id"])
-                self._tell_end(app["app_id"])
+                self._parts.ends.tell(app["app_id"])
 
     def _register_qcs(self) -> None:
         for neighbour in self._parts.config.qcs:

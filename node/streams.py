@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from etsi import gs015, gs015_testbed
@@ -30,6 +30,11 @@ class Streams:
         self._lock = threading.Lock()
         self._feeds: list[tuple[Feed, str, bool]] = []
         self.controllers = 0  # that ever began to listen, each time anew
+        self._on_controller: Callable[[], None] = lambda: None
+
+    def on_controller(self, step: Callable[[], None]) -> None:
+        """Call `step` when a controller has begun to listen, before its request is answered."""
+        self._on_controller = step
 
     def listen(self, stream: str, *, controller: bool) -> Feed:
         """A new listener of `stream`; Problem if there are too many. `controller`: it may register applications."""
@@ -40,6 +45,8 @@ class Streams:
                 raise Problem(503, f"no more than {_MAX_LISTENERS} listeners are served")
             self._feeds.append((feed, stream, controller))
             self.controllers += controller
+        if controller:
+            self._on_controller()
         return feed
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from .conftest import wait_until
 
 
@@ -43,6 +45,27 @@ def test_idle_session_ends_and_the_next_request_opens_another(kmes, adam, carol)
     assert adam.get(carol.id).status == 200
     (second,) = sessions(kmes, adam, carol)
     assert second["ksid"] != first["ksid"]
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["node runs on", "node restarted"])
+def test_session_that_ended_while_the_controller_was_away_stays_ended(kmes, adam, carol, restarted):
+    """Its node tells of that before the controller configures the session again, even if it was started anew since."""
+    wait_until(lambda: adam.get(carol.id).status == 200)
+    kmes.set(implicit_idle_s=2)
+    assert adam.get(carol.id).status == 200
+    (ended,) = sessions(kmes, adam, carol)
+    kmes.kill_controller()
+    try:
+        wait_until(lambda: ended["ksid"] not in {s["ksid"] for s in kmes.node("a")["sessions"]})
+        if restarted:
+            kmes.stack.nodes["a"].kill()
+            kmes.stack.start_node("a").wait_ready()
+    finally:
+        kmes.start_controller()
+        kmes.set(implicit_idle_s=60)
+
+    wait_until(lambda: ended["ksid"] not in {s["ksid"] for s in kmes.controller("GET", "key_sessions")["key_sessions"]})
+    wait_until(lambda: ended["ksid"] not in {s["ksid"] for n in "ac" for s in kmes.node(n)["sessions"]})
 
 
 def test_while_the_controller_is_away_running_pairs_get_keys_and_new_ones_a_clear_503(kmes, alice, adam, bob, carol):
