@@ -40,6 +40,8 @@ class Book:
         self._places: dict[Place, KeySession] = {}
         # Sessions that are not open, by KSID, and what nodes may still have of them: resources by node.
         self._unsettled: dict[str, dict[str, list[str]]] = {}
+        # What a controller before us may have sent to nodes and that arrives after we have had it removed: the same.
+        self._late: dict[str, dict[str, list[str]]] = {}
         self._held: set[str] = set()  # KSIDs
         self._recall()
 
@@ -50,8 +52,10 @@ class Book:
             session = KeySession.stored(document, self._now())
             if session.state == OPEN:
                 self._places[session.place] = session
+                self._late[session.ksid] = {node: session.leftovers(node) for node in session.elsewhere}
             else:
                 self._unsettled[session.ksid] = session.at_nodes()
+                self._late[session.ksid] = session.at_nodes()
 
     def all(self) -> list[KeySession]:
         """All sessions, the oldest first."""
@@ -197,6 +201,20 @@ class Book:
             if not left:
                 self._unsettled.pop(ksid, None)
                 self._store.remove_session(ksid)
+
+    def late_at_nodes(self) -> dict[str, list[str]]:
+        """Resources by node that no session has or will have, and that a controller before us may have sent for."""
+        found: dict[str, list[str]] = {}
+        with self._lock:
+            for nodes in self._late.values():
+                for node, paths in nodes.items():
+                    found.setdefault(node, []).extend(paths)
+        return found
+
+    def nothing_comes_late(self) -> None:
+        """Whatever was under way when the controller before us ended has arrived."""
+        with self._lock:
+            self._late = {}
 
     def hold(self, session: KeySession) -> bool:
         """Until `release` nobody else tells the nodes of an open session anything; False if it is over.

@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 _LOOK_S = 0.25
 # Between two tries to move or to tell the nodes of a session.
 _AGAIN_S = 3.0
+# What a controller before us had sent has arrived by then: longer than a call may take.
+_ARRIVED_S = 15.0
 
 
 class Mover:
@@ -58,13 +60,18 @@ class Mover:
         self._stopping.set()
 
     def _run(self) -> None:
+        begun = swept = time.monotonic()
         while not self._stopping.wait(_LOOK_S):
             self._guarded(self._look)
+            now = time.monotonic()
+            if swept <= begun + _ARRIVED_S and now >= swept + _AGAIN_S:
+                swept = now
+                self._upkeep.later(self._guarded, self._upkeep.sweep, now > begun + _ARRIVED_S)
 
-    def _guarded(self, step: Callable[[], None]) -> None:
+    def _guarded(self, step: Callable[..., None], *arguments: object) -> None:
         """A bug must not end the thread in silence."""
         try:
-            step()
+            step(*arguments)
         except Exception as error:
             _log.error("%s failed: %s", step.__name__, type(error).__name__)
             self._journal.event("mover_error", step=step.__name__, error=type(error).__name__)

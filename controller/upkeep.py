@@ -110,6 +110,18 @@ class Upkeep:
         self._agents.tell_bandwidth(replace(session, bandwidth=bandwidth))
         self._book.reweighed(session, bandwidth)
 
+    def sweep(self, at_last: bool) -> None:
+        """Remove, again, what a controller before us was about to remove or to configure.
+
+        Its last words may have been on their way to a node for as long as a call takes. No session of ours is touched:
+        its links have numbers of their own. `at_last`: nothing can come any more.
+        """
+        late = self._book.late_at_nodes()
+        if late:
+            self._agents.remove(late)
+        if at_last:
+            self._book.nothing_comes_late()
+
     def settle(self, node: str, document: Mapping[str, Any]) -> None:
         """A node came (again), configured as `document` (qkd_node) says: have it forget sessions that are no more.
 

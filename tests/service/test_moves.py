@@ -238,6 +238,29 @@ def test_controller_killed_in_the_middle_of_a_move_leaves_no_half_of_it(ring, sl
     assert eventually(lambda: ring.goes(ksid, "a", "b"), PATIENCE_S)
 
 
+def test_what_a_dead_controller_has_sent_is_removed_even_if_it_arrives_late(ring):
+    """A node between is told of a link after the new controller has led the session over another one."""
+    ksid = ring.open("a", "b")["ksid"]
+    first, there, go = threading.Semaphore(1), threading.Event(), threading.Event()
+
+    def hold_up_one() -> None:
+        if first.acquire(blocking=False):
+            there.set()
+            go.wait(2 * PATIENCE_S)
+
+    ring.nodes["d"].before_edit = hold_up_one
+    ring.nodes["a"].fail("ab")
+    assert there.wait(PATIENCE_S)
+    ring.restart()
+    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+    told = len(ring.nodes["d"].told)
+
+    go.set()
+
+    assert eventually(lambda: len(ring.nodes["d"].told) > told, PATIENCE_S)
+    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+
+
 def stored(ring: Ring, ksid: str) -> dict[str, Any]:
     """The session as the controller has written it down."""
     with sqlite3.connect(ring.directory / "ctl" / "controller.db") as database:
