@@ -112,7 +112,7 @@ class Agents:
         What `application` does not name stays as it is. A PATCH would do that, but add to what feeds it.
         """
         place = f"{_DATA}/{gs015.NODE}/{application_path(application['app_id'])}"
-        whole = with_application(self._application(agent, place), application)
+        whole = with_application(self.application(agent, application["app_id"]), application)
         self._done(agent, "PUT", place, {f"{gs015.MODULE}:qkd_app": [whole]})
 
     def remove(self, resources: Mapping[Agent, Sequence[str]]) -> set[str]:
@@ -143,9 +143,9 @@ class Agents:
         for pool in (self._steps, self._pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _application(self, agent: Agent, place: str) -> dict[str, Any]:
+    def application(self, agent: Agent, app_id: str) -> dict[str, Any]:
         """How an application is configured; empty if it is not. AgentFailed."""
-        url = f"{agent.url}{place}?content=config"
+        url = f"{agent.url}{_DATA}/{gs015.NODE}/{application_path(app_id)}?content=config"
         try:
             reply = self._caller.request("GET", url, to=agent.identity, timeout_s=_TIMEOUT_S)
             if reply.status == 404:

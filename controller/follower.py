@@ -190,7 +190,9 @@ class Follower:
             node = self._read()
             if self._extended:
                 self._push()
-            self._upkeep.settle(self.agent.name, node)
+            for ksid in self._upkeep.settle(self.agent.name, node):
+                with trace.begin():
+                    self._sessions.close(ksid, node=self.agent.name)
             self._connected = True
             self._journal.event("agent_found", node=self.agent.name, qkdn_id=node["qkdn_id"], extended=self._extended)
             if not self._extended:

@@ -53,6 +53,11 @@ class SessionAgents:
         """Whether a node of the path, as `document` (qkd_node) shows it, has all that it is to have of the session."""
         return configuration.is_complete(document, session.to_nodes()[node])
 
+    def lacks_application(self, session: KeySession, node: str) -> bool:
+        """Whether that node can be asked, and does not have the session's application; AgentFailed."""
+        agent = self.reachable([node]).get(node)
+        return agent is not None and not self._agents.application(agent, session.ksid)
+
     def remove(self, resources: Mapping[str, Sequence[str]]) -> set[str]:
         """Delete resources below qkd_node, by node; the names of those that said that it is done."""
         agents = self.reachable(resources)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from controller import configuration
 from controller.agents import AgentFailed
 from controller.book import Book
 from controller.choice import Choice
@@ -122,11 +123,13 @@ class Upkeep:
         if at_last:
             self._book.nothing_comes_late()
 
-    def settle(self, node: str, document: Mapping[str, Any]) -> None:
+    def settle(self, node: str, document: Mapping[str, Any]) -> list[str]:
         """A node came (again), configured as `document` (qkd_node) says: have it forget sessions that are no more.
 
-        Open sessions that it does not have it is told of. AgentFailed.
+        Open sessions that it does not have it is told of; but for implicit ones that end there: KSIDs of those that are
+        over. AgentFailed.
         """
+        over = []
         for ksid, paths in self._book.stale_at(node).items():
             if not self._agents.remove({node: paths}):
                 raise AgentFailed(node, "a session that is over could not be removed")
@@ -134,9 +137,26 @@ class Upkeep:
         for session in self._book.open():
             if self._book.hold(session):
                 try:
-                    self._settle(session, node, document)
+                    if self._is_over(session, node, document):
+                        over.append(session.ksid)
+                    else:
+                        self._settle(session, node, document)
                 finally:
                     self._book.release(session)
+        return over
+
+    def _is_over(self, session: KeySession, node: str, document: Mapping[str, Any]) -> bool:
+        """Whether an implicit session ended in idleness at that node, whose word of it was lost.
+
+        Configured again it would be taken for one that was registered, which does not idle; whoever wants keys gets
+        another one.
+        """
+        if not session.implicit or node not in session.nodes.values():
+            return False
+        if configuration.application_of(document, session.ksid) is not None:
+            return False
+        # It may have come to be since the node was read.
+        return self._agents.lacks_application(session, node)
 
     def _settle(self, session: KeySession, node: str, document: Mapping[str, Any]) -> None:
         path, left = session.path, session.leftovers(node)

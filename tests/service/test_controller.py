@@ -786,6 +786,24 @@ def test_node_that_lost_its_implicit_session_is_told_of_it_again(world):
     assert [entry for entry in world.nodes["b"].told[told:] if entry[1] == "app"] == []
 
 
+def test_implicit_session_that_its_end_has_lost_is_over(alone):
+    """Its word of the end was lost with a controller: configured again, it would be taken for one that never idles."""
+    alone.start_with_nodes()
+    lost, registered = alone.implicit("a", "d").ksid, alone.open("a", "d")["ksid"]
+    alone.session(lost)
+    alone.process.kill()
+    for ksid in (lost, registered):
+        alone.nodes["a"].datastore.drop_app(ksid)
+    told = len(alone.nodes["a"].told)
+
+    alone.start().wait_ready(20)
+
+    assert eventually(lambda: all(alone.nodes[n].sessions.get(registered) for n in "ad"), 10)
+    assert eventually(lambda: list(alone.open_sessions()) == [registered], 10)
+    assert eventually(lambda: alone.nodes["d"].sessions.get(lost) is None, 10)
+    assert ("+", "app", lost) not in alone.nodes["a"].told[told:]
+
+
 def test_implicit_session_gives_way_to_one_that_both_sides_register(world):
     """The old KSID is removed before the nodes hear of the new one."""
     pair = world.pair("a", "b")
