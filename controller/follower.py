@@ -129,6 +129,9 @@ class Follower:
         self._extended = False
         self._names: dict[int, str] = {}
         self._connected = False
+        # A change of settings reaches a node from before it is told them for the first time: none falls in between.
+        self._tellable = False
+        self._telling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"follow-{agent.name}", daemon=True)
 
     def start(self) -> None:
@@ -143,7 +146,7 @@ class Follower:
 
     def push(self) -> None:
         """Have the node follow the parameters and rates of now; if it cannot be told, it will when it comes again."""
-        if not self._extended or not self._connected:
+        if not self._tellable:
             return
         try:
             self._push()
@@ -153,16 +156,17 @@ class Follower:
                 self._listener.close()
 
     def _push(self) -> None:
-        rates = self._settings.rates
-        qcs = [
-            {"name": name, "rate": {"low": rates[name][0], "high": rates[name][1]}}
-            for name in self._names.values()
-            if name in rates
-        ]
-        document: dict[str, Any] = {"parameters": self._settings.parameters.for_nodes()}
-        if qcs:
-            document["qcs"] = {"qc": qcs}
-        self._agents.set_additions(self.agent, document)
+        with self._telling:  # the last to tell tells of the latest
+            rates = self._settings.rates
+            qcs = [
+                {"name": name, "rate": {"low": rates[name][0], "high": rates[name][1]}}
+                for name in self._names.values()
+                if name in rates
+            ]
+            document: dict[str, Any] = {"parameters": self._settings.parameters.for_nodes()}
+            if qcs:
+                document["qcs"] = {"qc": qcs}
+            self._agents.set_additions(self.agent, document)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -175,6 +179,7 @@ class Follower:
             except Exception as error:
                 _log.error("following %s failed: %s", self.agent.name, type(error).__name__)
                 self._journal.event("follower_error", node=self.agent.name, error=type(error).__name__)
+            self._tellable = False
             if self._connected:
                 self._connected = False
                 self._journal.event("agent_lost", node=self.agent.name)
@@ -189,6 +194,7 @@ class Follower:
         try:
             node = self._read()
             if self._extended:
+                self._tellable = True
                 self._push()
             for ksid in self._upkeep.settle(self.agent.name, node):
                 with trace.begin():

@@ -958,6 +958,24 @@ def test_node_that_comes_later_follows_the_parameters_of_now(alone):
     assert eventually(lambda: parameters_at(alone, "late")["ttl_slots"] == 33)
 
 
+def test_node_that_is_being_told_parameters_when_they_change_is_told_the_new_ones(alone):
+    """What changes between the first telling and the end of finding a node is not lost, nor overtaken by the old."""
+    alone.start_with_nodes()
+    telling, changed = threading.Event(), threading.Event()
+    late = alone.play("late", {"y": "a"})
+    late.before_edit = lambda: (telling.set(), changed.wait(10))
+    assert alone.call("PUT", "agents/late", {"url": late.url}).status == 204
+    assert telling.wait(10)
+
+    with ThreadPoolExecutor(1) as operator:
+        answer = operator.submit(alone.set, ttl_slots=34)
+        assert eventually(lambda: alone.operator("parameters")["ttl_slots"] == 34)
+        changed.set()
+        assert answer.result().status == 200
+
+    assert eventually(lambda: parameters_at(alone, "late")["ttl_slots"] == 34)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [({"mode": "magic"}, "mode"), ({"ttl_slots": 0}, "ttl_slots"), ({"keys_ahead": "4"}, "keys_ahead"),
