@@ -18,7 +18,7 @@ from testbed.errors import UserError
 from testbed.expose import FILE, LOOPBACK
 from testbed.parties import describe
 from testbed.stories import journals, svg, text
-from testbed.stories.model import NoStory
+from testbed.stories.model import KEY, SESSION, NoStory
 from testbed.tables import table
 
 _HELP = """qkd status            nodes, switches, controller, processes
@@ -32,9 +32,11 @@ qkd refusals          the last key sessions that were refused, and why
 qkd saes              applications, their nodes and their UUIDs, and which run outside the testbed
 qkd cert NAME         where certificate and key of an application, a node or the operator lie, and the URLs to call
 qkd open A B          application A opens a key session with B (names or UUIDs)
-qkd close KSID        end a key session
+qkd close KSID|A B    end a key session
 qkd story             the last keys and key sessions of which a story can be told
 qkd story ID          the story of a key, a key session (KSID) or a trace: who said what to whom, what was used where
+qkd story A B         the story of the last key that application A asked for to share with B, or of its failure
+qkd story A B session how their key session was opened, or why it was not
 qkd capture A B       capture the link between two nodes into the run directory; `qkd capture A B off` ends it
 qkd set               what can be set, and how it is set now
 qkd set NAME VALUE    mode basic|qkp|otp, ttl_slots N, keys_ahead N, admission none|eq1|reserve, path_policy shortest
@@ -64,9 +66,11 @@ class QkdCLI(CLI):
         commands: dict[tuple[str, int], Callable[..., None]] = {
             ("status", 0): self._status, ("links", 0): self._links, ("sessions", 0): self._sessions,
             ("refusals", 0): self._refusals, ("saes", 0): self._saes, ("cert", 1): self._cert,
-            ("open", 2): self._open, ("close", 1): self._close, ("set", 0): self._show, ("set", 2): self._set,
-            ("set", 3): self._set_qc, **{("fault", n): self._fault for n in range(5)},
+            ("open", 2): self._open, ("close", 1): self._close, ("close", 2): self._close,
+            ("set", 0): self._show, ("set", 2): self._set, ("set", 3): self._set_qc,
+            **{("fault", n): self._fault for n in range(5)},
             ("story", 0): self._stories, ("story", 1): self._story,
+            ("story", 2): self._story_of, ("story", 3): self._story_of,
             ("capture", 2): self._capture, ("capture", 3): self._capture,
         }  # fmt: skip
         word, *arguments = line.split() or ["help"]
@@ -167,8 +171,8 @@ class QkdCLI(CLI):
         opened = self._desk.open(master, slave)
         output(f"open: KSID {opened.ksid}, path {' - '.join(opened.path)}\n")
 
-    def _close(self, ksid: str) -> None:
-        self._desk.close(ksid)
+    def _close(self, *which: str) -> None:
+        self._desk.close(which[0] if len(which) == 1 else self._desk.ksid(*which))
         output("closed\n")
 
     def _show(self) -> None:
@@ -216,6 +220,16 @@ class QkdCLI(CLI):
         path = self._emulation.run.make("stories") / f"{story.ident}.svg"
         path.write_text(svg.draw(story))
         output(f"{text.draw(story)}as a picture: {path}\n")
+
+    def _story_of(self, master: str, slave: str, what: str = KEY) -> None:
+        if what not in (KEY, SESSION):
+            output(_HELP)
+            return
+        pair = (self._desk.sae(master).id, self._desk.sae(slave).id)
+        found = journals.last(self._emulation.run.path, *pair, what)
+        if found is None:
+            raise NoStory(f"{master} and {slave} have no {what} to tell of: 'qkd story' lists what there is")
+        self._story(found.ident)
 
     def _capture(self, a: str, b: str, end: str = "") -> None:
         captures = self._emulation.captures

@@ -78,7 +78,7 @@ class Desk:
 
     def open(self, master: str, slave: str) -> Opened:
         """Have application `master` open a key session with `slave`; both by name or UUID."""
-        asks, answers = self._sae(master), self._sae(slave)
+        asks, answers = self.sae(master), self.sae(slave)
         outside = next((sae.name for sae in (asks, answers) if sae.external), None)
         if outside is not None:
             why = f"its own client asks its KME for keys, see 'qkd cert {outside}'"
@@ -87,6 +87,14 @@ class Desk:
         if not reply.ok:
             raise NotDone(f"not opened: {reply.message}")
         return Opened(reply.body["ksid"], tuple(reply.body["path"]))
+
+    def ksid(self, master: str, slave: str) -> str:
+        """The ID of the key session that application `master` has with `slave`; both by name or UUID."""
+        pair = (self.sae(master).id, self.sae(slave).id)
+        found = next((s["ksid"] for s in self.sessions() if (s["master_sae"], s["slave_sae"]) == pair), None)
+        if found is None:
+            raise NotDone(f"{master} has no key session with {slave}: 'qkd sessions' lists them")
+        return str(found)
 
     def close(self, ksid: str) -> None:
         """End a key session."""
@@ -153,7 +161,8 @@ class Desk:
         except Unreachable as error:
             raise NotDone(f"no answer: {error}") from None
 
-    def _sae(self, name: str) -> SaePlan:
+    def sae(self, name: str) -> SaePlan:
+        """The application of that name or UUID."""
         sae = self._emulation.plan.sae(name)
         if sae is None:
             raise NotDone(f"no application {name!r}: 'qkd saes' lists them")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from testbed.stories.model import Event, Heading, NoStory, Story
+from testbed.stories.model import KEY, SESSION, Event, Heading, NoStory, Story
 from testbed.stories.tell import concerns, tell
 
 _ALWAYS = (b'"event":"started"', b'"event":"capture_')
@@ -37,18 +37,27 @@ def latest(run: Path, number: int = 20) -> list[Heading]:
     return sorted(found, key=lambda h: h.at_s)[-number:]
 
 
+def last(run: Path, master: str, slave: str, kind: str) -> Heading | None:
+    """The last story of that kind (KEY or SESSION) that these applications (IDs) have."""
+    ids = {"master_sae": master, "slave_sae": slave}
+    of_both = (e for e in _parsed(list(_lines(run)), _BEGINNINGS) if {k: e.get(k) for k in ids} == ids)
+    found = [h for e in of_both if (h := _heading(e)) is not None and h.kind == kind]
+    return max(found, key=lambda h: h.at_s, default=None)
+
+
 def _heading(event: Event) -> Heading | None:
     name, at_s = event["event"], float(event["time"])
     if name == "session_open":
-        return Heading(at_s, event["ksid"], "key session", "open")
+        return Heading(at_s, event["ksid"], "key session", "open", SESSION)
     if name.startswith("session_"):
-        return None if "trace" not in event else Heading(at_s, event["trace"], "key session", str(event["cause"]))
+        cause = str(event["cause"])
+        return None if "trace" not in event else Heading(at_s, event["trace"], "key session", cause, SESSION)
     if event["request"] != "enc_keys" or "trace" not in event:
         return None
     what = f"key, {event['mode']}, {event['hops']} hop{'s' if event['hops'] > 1 else ''}" if "mode" in event else "key"
     if name == "key_failed":
-        return Heading(at_s, event["trace"], what, str(event["cause"]))
-    return Heading(at_s, event["key_ids"][0], what, str(event["source"]))
+        return Heading(at_s, event["trace"], what, str(event["cause"]), KEY)
+    return Heading(at_s, event["key_ids"][0], what, str(event["source"]), KEY)
 
 
 def _lines(run: Path) -> Iterator[bytes]:

@@ -102,12 +102,13 @@ class Story:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A story that could be told: when it began (wall clock, s), by what ID, what it is of, how it went."""
+    """A story that could be told: when it began (wall clock, s), by what ID, what it is of, how it went, which kind."""
 
     at_s: float
     ident: str
     what: str
     outcome: str
+    kind: str
 
 
 class NoStory(LookupError):

@@ -176,3 +176,16 @@ def test_latest_stories_are_those_that_can_be_told():
     assert [h.ident for h in headings] == [SINGLE, SESSION, BASIC, REFILL, HIT, FAILED]
     assert all(journals.read(RUN, h.ident).messages for h in headings)
     assert headings[-1].outcome == "relay_broken"
+
+
+@pytest.mark.parametrize(("kind", "name"), [("key", "key_delivered"), ("session", "session_open")])
+def test_last_story_of_a_pair_is_that_of_its_latest_event(kind, name):
+    """Of the kind asked for, and of nobody else's."""
+    of_all = [e for e in EVENTS if e["event"] == name and e.get("request", "enc_keys") == "enc_keys"]
+    latest = max(of_all, key=lambda e: e["time"])
+
+    found = journals.last(RUN, latest["master_sae"], latest["slave_sae"], kind)
+
+    assert found is not None
+    assert found.ident in (latest.get("ksid"), *latest.get("key_ids", ()))
+    assert journals.last(RUN, latest["slave_sae"], latest["master_sae"], kind) is None

@@ -1,0 +1,101 @@
+"""docs/lessons/ does what it says: one network, started as each lesson says, and every line that follows its prompt."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.page import blocks, read
+from tests.e2e.running import PATIENCE, Running, until
+from tests.transcript import PROMPT, Step, steps
+
+# In the order of the index. Each leaves the network as it found it, but for the last one, which ends the run.
+LESSONS = re.findall(r"^\| \[\d\. .*?\]\((\S+\.md)\)", read("lessons/README.md"), re.M)
+PAGES = {name: read(f"lessons/{name}") for name in LESSONS}
+STEPS = {n: [step for block in blocks(page, "console") for step in steps(block.text)] for n, page in PAGES.items()}
+Printed = dict[str, list[tuple[Step, str]]]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A run, started as the lessons say."""
+    (command,) = {block.text.strip() for page in PAGES.values() for block in blocks(page, "sh")}
+    words = shlex.split(command)
+    assert words[:3] == ["sudo", "python", "testbed/run.py"]
+    running = Running(tmp_path_factory.mktemp("e2e") / "lessons", *words[3:])
+    try:
+        running.wait_up()
+        running.wait_for(rf"\n{PROMPT}")
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def printed() -> Printed:
+    """What was printed at each step of the lessons so far."""
+    return {}
+
+
+def typed(run: Running, line: str) -> str:
+    """What the run prints until it asks for the next line, or has ended."""
+    before = len(run.text)
+    run.cli(line.replace("runs/latest", str(run.directory)))
+    ended = until(lambda: run.text[before:].endswith(PROMPT) or run.process.poll() is not None, 60)
+    assert ended, f"{line!r} goes on for too long:\n{run.text[before:]}"
+    return run.text[before:].removesuffix(PROMPT)
+
+
+def do(run: Running, step: Step) -> str:
+    """Type it, again and again if it only looks; what was printed when that was what the page shows."""
+    found = ""
+
+    def is_shown() -> bool:
+        nonlocal found
+        found = typed(run, step.command)
+        return step.is_shown_by(found)
+
+    shown = until(is_shown, 60) if step.looks else is_shown()
+    assert shown, f"{PROMPT}{step.command}\n--- printed:\n{found}\n--- shown by the page:\n{step.shown}"
+    return found
+
+
+@pytest.mark.timeout(240 * PATIENCE)
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_lesson_works_as_printed(network, printed, lesson):
+    """Each line is typed, and what it prints is what the page shows."""
+    assert STEPS[lesson]
+
+    printed[lesson] = [(step, do(network, step)) for step in STEPS[lesson]]
+
+
+def test_no_key_is_delivered_below_the_floors_of_the_latency_lesson(printed):
+    """The delivery times of its steps, over one hop and over two, beside the round trips in its table."""
+    floors = [float(ms) for ms in re.findall(r"^\| .* \| (\d+) ms \|$", PAGES["latency.md"], re.M)]
+    measured = [
+        float(found[1])
+        for step, text in printed["latency.md"]
+        if step.command.startswith("qkd story") and (found := re.search(r"Get key, ([\d.]+) ms", text))
+    ]
+
+    assert len(floors) == len(measured) == 3
+    assert [m >= f for m, f in zip(measured, floors, strict=True)] == [True] * 3, measured
+
+
+def test_run_of_the_lessons_ends_well(network, printed):
+    """After all faults and overloads: exit status 0, which says that no key pair differed and the audit was clean."""
+    assert printed[LESSONS[-1]][-1][0].command == "exit"
+
+    assert network.process.wait(60 * PATIENCE) == 0
+
+
+def test_every_lesson_asks_and_answers():
+    """Four to six questions, each with its answer."""
+    for page in PAGES.values():
+        _, questions, answers = re.split(r"^## (?:Questions|Answers)\n", page, flags=re.M)
+        numbers = [re.findall(r"^(\d)\. ", part, re.M) for part in (questions, answers)]
+        assert numbers[0] == numbers[1]
+        assert 4 <= len(numbers[0]) <= 6
