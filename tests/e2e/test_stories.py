@@ -21,10 +21,12 @@ def events(run: Running, name: str) -> list[dict[str, Any]]:
 
 def test_story_of_a_relayed_key_is_told_and_drawn(poliqi):
     """`qkd story` names keys, `qkd story ID` tells of one; the picture is the one that testbed.story makes."""
-    found = until(
-        lambda: [e for e in events(poliqi, "key_delivered") if e.get("hops") == 2 and e["mode"] == "basic"]
-    )
-    key_id = found[-1]["key_ids"][0]
+    def told_to_the_end() -> list[str]:
+        over = {e["key_id"] for e in events(poliqi, "message") if e["side"] == "master"}
+        relayed = [e for e in events(poliqi, "key_delivered") if e.get("hops") == 2 and e["mode"] == "basic"]
+        return [e["key_ids"][0] for e in relayed if e["key_ids"][0] in over]
+
+    key_id = until(told_to_the_end)[-1]
 
     poliqi.cli("qkd story")
     poliqi.wait_for(r"\d\d:\d\d:\d\d  [0-9a-f-]{36}  key, basic, 2 hops")
