@@ -73,7 +73,10 @@ def test_lesson_works_as_printed(network, printed, lesson):
 
 
 def test_no_key_is_delivered_below_the_floors_of_the_latency_lesson(printed):
-    """The delivery times of its steps, over one hop and over two, beside the round trips in its table."""
+    """The delivery times of its steps, beside the round trips in its table: one hop, two hops, from the pool.
+
+    Its pairs of applications are in no lesson before it, so that their stories are of keys over the slow links.
+    """
     floors = [float(ms) for ms in re.findall(r"^\| .* \| (\d+) ms \|$", PAGES["latency.md"], re.M)]
     measured = [
         float(found[1])
