@@ -1,6 +1,6 @@
-"""The suite on three workers, for tests wait more than they compute: what runs on which.
+"""The suite on four workers, for tests wait more than they compute: what runs on which.
 
-Experiments on Mininet, other networks on Mininet, virtual machines, and everything else: each of these on one worker,
+Experiments, lessons, other networks on Mininet, virtual machines, and everything else: each of these on one worker,
 since what they start would compete with its like for ports and time.
 """
 
@@ -16,7 +16,7 @@ class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
     """Tests of one kind stay together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        kinds = ("tests/e2e/test_experiments", "tests/e2e/", "tests/uml/")
+        kinds = ("tests/e2e/test_experiments", "tests/e2e/test_lessons", "tests/e2e/", "tests/uml/")
         return next((kind for kind in kinds if nodeid.startswith(kind)), "rest")
 
 
