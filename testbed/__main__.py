@@ -21,7 +21,7 @@ from testbed.isolation import run_isolated
 from testbed.load import draw_pairs, possible_pairs
 from testbed.offered_load import lasts_s
 from testbed.plan import Plan, make_plan
-from testbed.run_directory import open_run_directory, point_latest
+from testbed.run_directory import new_run_id, open_run_directory, point_latest
 from testbed.session import Dashboard, Options, run
 from testbed.shared_database import open_user_database
 from testbed.tools import check_tools, complete_path
@@ -69,8 +69,7 @@ def _in_vm(given: argparse.Namespace, arguments: list[str]) -> int:
     if given.expose is not None or given.shared_db is not None or given.dashboard is not _UNASKED:
         text = "--vm goes without --expose, --shared-db and --dashboard"
         raise UserError(f"{text}: a virtual machine has no network to the outside")
-    run_id = f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    directory = (given.run_dir or _RUNS / run_id).absolute()
+    directory = (given.run_dir or _RUNS / new_run_id(datetime.datetime.now(datetime.UTC))).absolute()
     status = vm.run([*arguments, "--no-dashboard"], python=Path(sys.executable), root=_ROOT, run_directory=directory)
     if given.run_dir is None:
         point_latest(_RUNS, directory)

@@ -55,13 +55,18 @@ class RunDirectory:
         _erase(self.path)
 
 
+def new_run_id(now: datetime.datetime) -> str:
+    """An ID for a run that begins `now`, by which runs can be sorted."""
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
 def open_run_directory(requested: Path | None, runs: Path) -> RunDirectory:
     """Make and lock a run directory, `requested` or a new one in `runs`, and point `runs`/latest to it.
 
     UserError if it is in use or holds something else. A finished run that lies there is moved aside.
     """
     now = datetime.datetime.now(datetime.UTC)
-    run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run_id = new_run_id(now)
     path = (requested or runs / run_id).absolute()
     try:
         runs.mkdir(parents=True, exist_ok=True)
