@@ -94,7 +94,11 @@ class KeyRequest:
 
 
 def key_request(document: Mapping[str, Any], limits: Limits) -> KeyRequest:
-    """The body of enc_keys against the KME's limits. Members that the standard does not define are ignored."""
+    """The body of enc_keys against the KME's limits.
+
+    Members that the standard does not define are ignored; optional ones that are null count as left out.
+    """
+    document = _given(document)
     number = integer(document.get("number", 1), "number", low=1, high=limits.max_key_per_request)
     size = document.get("size", limits.key_size)
     integer(size, "size", low=limits.min_key_size, high=limits.max_key_size)
@@ -105,9 +109,14 @@ def key_request(document: Mapping[str, Any], limits: Limits) -> KeyRequest:
         raise Malformed("additional_slave_SAE_IDs", "no entry, for max_SAE_ID_count is 0", clause="6.2")
     for name in ("extension_mandatory", "extension_optional"):
         for i, extension in enumerate(sequence(document.get(name, []), name, longest=MAX_EXTENSIONS)):
-            if mapping(extension, f"{name}[{i}]") and name == "extension_mandatory":
+            if _given(mapping(extension, f"{name}[{i}]")) and name == "extension_mandatory":
                 raise Malformed(name, "no parameter: none is supported", clause="6.2", message=EXTENSION_UNSUPPORTED)
     return KeyRequest(number, size)
+
+
+def _given(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of `document` that are not null: many a serialiser writes null where nothing was given."""
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def key_request_from_query(query: Sequence[tuple[str, str]], limits: Limits) -> KeyRequest:

@@ -63,12 +63,14 @@ def _schemas(limits: Limits) -> Schema:
         "KeyRequest": {
             "type": "object",
             "properties": {
-                "number": _number(limits),
-                "size": _size(limits),
+                "number": _or_null(_number(limits)),
+                "size": _or_null(_size(limits)),
                 # Multicast is not supported, nor is any extension that must be.
-                "additional_slave_SAE_IDs": {"type": "array", "items": text, "maxItems": 0},
-                "extension_mandatory": extensions | {"items": _OBJECT | {"maxProperties": 0}},
-                "extension_optional": extensions,
+                "additional_slave_SAE_IDs": _or_null({"type": "array", "items": text, "maxItems": 0}),
+                "extension_mandatory": _or_null(
+                    extensions | {"items": _OBJECT | {"additionalProperties": {"type": "null"}}}
+                ),
+                "extension_optional": _or_null(extensions),
             },
         },
         "KeyContainer": _exactly({"keys": {"type": "array", "minItems": 1, "items": key}}),
@@ -133,6 +135,11 @@ def _number(limits: Limits) -> Schema:
 def _size(limits: Limits) -> Schema:
     bits = {"type": "integer", "minimum": limits.min_key_size, "maximum": limits.max_key_size, "multipleOf": 8}
     return bits | {"default": limits.key_size}
+
+
+def _or_null(schema: Schema) -> Schema:
+    """An optional member, for which null says the same as nothing."""
+    return schema | {"type": [schema["type"], "null"]}
 
 
 def _exactly(properties: Schema) -> Schema:

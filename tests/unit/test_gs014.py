@@ -29,7 +29,34 @@ def test_empty_request_asks_for_one_key_of_the_default_size():
     assert key_request({}, Limits(key_size=512)) == KeyRequest(1, 512)
 
 
-@pytest.mark.parametrize("value", [True, 1.0, "1", None, 0, -1, 65, 10**400, [1]])
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "number": st.none() | st.integers(1, 64),
+            "size": st.none() | st.just(512),
+            "additional_slave_SAE_IDs": st.none() | st.just([]),
+            "extension_mandatory": st.none() | st.lists(st.just({"abc_x": None}), max_size=2),
+            "extension_optional": st.none() | st.lists(st.just({"abc_x": 1}), max_size=2),
+        },
+    )
+)
+def test_members_that_are_null_count_as_left_out(document):
+    """Serialisers write null where a program gave nothing; at every level."""
+    left_out = {name: value for name, value in document.items() if value is not None}
+    expected = KeyRequest(left_out.get("number", 1), left_out.get("size", 256))
+
+    assert key_request(document, Limits()) == expected
+
+
+def test_null_members_beside_key_ids_are_left_out():
+    """Clause 6.4: key_ID_extension and key_IDs_extension are optional."""
+    entry = {"key_ID": ID, "key_ID_extension": None}
+
+    assert key_ids({"key_IDs": [entry], "key_IDs_extension": None}, most=1) == [ID]
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", 0, -1, 65, 10**400, [1]])
 def test_number_that_is_none_or_out_of_range_is_refused_by_name(value):
     """JSON true, 1.0 and "1" are no integers."""
     with pytest.raises(Malformed) as error:
