@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import networkx as nx
@@ -51,6 +51,22 @@ def build(document: Field) -> Topology:
     )
 
 
+def check_enough_nodes(field: Field, number: int) -> None:
+    """Refuses a network of that number of nodes if no two could share keys in it."""
+    if number < 2:
+        raise field.error(f"expected at least two nodes, got {number}")
+
+
+def check_connected(field: Field, nodes: Iterable[str], ends: Iterable[tuple[str, str]]) -> None:
+    """Refuses a network whose links leave some of the nodes apart."""
+    graph: nx.Graph[str] = nx.Graph(ends)
+    graph.add_nodes_from(nodes)
+    parts = [min(part) for part in nx.connected_components(graph)]
+    if len(parts) > 1:
+        apart = f"{len(parts)} parts with no link between them, for example {parts[0]!r} and {parts[1]!r}"
+        raise field.error(f"expected one connected network, got {apart}")
+
+
 def _limits(field: Field) -> Limits:
     given = field.members(**dict.fromkeys(Limits().to_json()))
     try:
@@ -61,8 +77,7 @@ def _limits(field: Field) -> Limits:
 
 def _nodes(field: Field) -> tuple[Node, ...]:
     items = [item.members("name", title=None, position=None) for item in field.items()]
-    if len(items) < 2:
-        raise field.error(f"expected at least two nodes, got {len(items)}")
+    check_enough_nodes(field, len(items))
     nodes = tuple(_node(item, turn=index / len(items)) for index, item in enumerate(items))
     check_distinct(item["name"] for item in items)
     return nodes
@@ -89,12 +104,7 @@ def _links(field: Field, known: Collection[str]) -> tuple[Link, ...]:
     ends = [_ends(item, known) for item in items]
     names = _link_names(items, ends)
     links = tuple(_link(*link) for link in zip(names, ends, field.items(), items, strict=True))
-    graph: nx.Graph[str] = nx.Graph(ends)
-    graph.add_nodes_from(known)
-    parts = [min(part) for part in nx.connected_components(graph)]
-    if len(parts) > 1:
-        apart = f"{len(parts)} parts with no link between them, for example {parts[0]!r} and {parts[1]!r}"
-        raise field.error(f"expected one connected network, got {apart}")
+    check_connected(field, known, ends)
     return links
 
 

@@ -1,19 +1,22 @@
 """GraphML in the form of the Internet Topology Zoo as a document, such as somebody could have written it in YAML.
 
 Labels become names (accents stripped, duplicates numbered), coordinates become positions and great-circle lengths, and
-every node gets one SAE. Each edge is a link, so parallel edges stay parallel links. Line speeds are not applied.
+every node gets one SAE. Each edge is a link, so parallel edges stay parallel links; of directed edges one each way is
+one link, for light goes both ways in a fibre. Edges from a node to itself are left out, which the description says.
+Line speeds are not applied. Errors name elements of the GraphML.
 """
 
 from __future__ import annotations
 
+import collections
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from testbed.topology_document import RESERVED_NODE_NAMES
+from testbed.topology_document import RESERVED_NODE_NAMES, check_connected, check_enough_nodes
 from testbed.topology_field import NAME_LENGTH, Field, TopologyError, free_name, one_line
 
 _TAGS = {"": "http://graphml.graphdrawing.org/xmlns"}
@@ -21,6 +24,7 @@ _DEFAULT_LENGTH_KM = 50.0  # of an edge with an end whose coordinates are unknow
 _EARTH_RADIUS_KM = 6371.0088  # mean radius R1 of the WGS 84 ellipsoid
 # Four characters stay free for the "sae-" before a node's name, four for a number behind it.
 _SLUG_LENGTH = NAME_LENGTH - 8
+_LISTED = 5
 
 _Place = tuple[float, float]  # latitude and longitude in degrees
 
@@ -42,18 +46,45 @@ def parse(text: str, source: str) -> object:
         nodes[field.value] = {"name": name, "title": title}
         if data.get("Latitude") and data.get("Longitude"):
             places[field.value] = _degrees(data, "Latitude", 90, field), _degrees(data, "Longitude", 180, field)
+    whole = Field(source, "graph", None)
+    check_enough_nodes(whole, len(nodes))
+    edges = list(_edges(graph, source, nodes))
+    fibres = [(a, b) for _, a, b in edges if a != b]
+    people = {node_id: f"{node_id} ({node['title']})" for node_id, node in nodes.items()}
+    check_connected(whole, people.values(), [(people[a], people[b]) for a, b in fibres])
     positions = _positions(places)
-    links = []
-    for index, element in enumerate(graph.findall("edge", _TAGS)):
-        a, b = (Field(source, f"edge[{index}].{end}", element.get(end)).one_of(nodes) for end in ("source", "target"))
-        length_km = _length_km(places[a], places[b]) if a in places and b in places else _DEFAULT_LENGTH_KM
-        links.append({"a": nodes[a]["name"], "b": nodes[b]["name"], "length_km": length_km})
     return {
         "name": _slug(_data(graph, attributes).get("Network") or Path(source).stem, "graphml"),
+        "description": _without([f"{place} at {nodes[a]['name']}" for place, a, b in edges if a == b]),
         "nodes": [node | positions.get(node_id, {}) for node_id, node in nodes.items()],
-        "links": links,
+        "links": [
+            {"a": nodes[a]["name"], "b": nodes[b]["name"], "length_km": _length_km(places, a, b)}
+            for a, b in fibres
+        ],
         "saes": [{"name": f"sae-{node['name']}", "node": node["name"]} for node in nodes.values()],
     }
+
+
+def _edges(
+    graph: ElementTree.Element, source: str, nodes: Mapping[str, object]
+) -> Iterator[tuple[str, str, str]]:
+    """Each fibre as its place in the file and the IDs of its ends, which are the same for a loop."""
+    usual = "true" if graph.get("edgedefault") == "directed" else "false"
+    arcs: collections.Counter[tuple[str, str]] = collections.Counter()
+    for index, element in enumerate(graph.findall("edge", _TAGS)):
+        place = f"edge[{index}]"
+        a, b = (Field(source, f"{place}.{end}", element.get(end)).one_of(nodes) for end in ("source", "target"))
+        if element.get("directed", usual) == "true":
+            arcs[a, b] += 1
+            if a != b and arcs[a, b] <= arcs[b, a]:
+                continue  # the way back of a fibre that is there already
+        yield place, a, b
+
+
+def _without(loops: Sequence[str]) -> str:
+    """What is said of a network from whose file edges of nodes to themselves were left out."""
+    listed = ", ".join(loops[:_LISTED]) + (", ..." if len(loops) > _LISTED else "")
+    return f"a QKD network without edges from a node to itself ({listed})" if loops else ""
 
 
 def _graph(text: str, source: str) -> tuple[ElementTree.Element, dict[str | None, str]]:
@@ -84,9 +115,11 @@ def _degrees(data: Mapping[str, str], member: str, limit: int, node: Field) -> f
     return Field(node.source, f"{node.path}.{member}", value).number(limit, -limit)
 
 
-def _length_km(one: _Place, other: _Place) -> float:
-    """Great-circle distance: haversine formula, to the metre."""
-    (lat_1, lon_1), (lat_2, lon_2) = (map(math.radians, place) for place in (one, other))
+def _length_km(places: Mapping[str, _Place], a: str, b: str) -> float:
+    """Great-circle distance between two nodes: haversine formula, to the metre."""
+    if a not in places or b not in places:
+        return _DEFAULT_LENGTH_KM
+    (lat_1, lon_1), (lat_2, lon_2) = (map(math.radians, places[node_id]) for node_id in (a, b))
     across = math.cos(lat_1) * math.cos(lat_2) * math.sin((lon_2 - lon_1) / 2) ** 2
     chord = math.sin((lat_2 - lat_1) / 2) ** 2 + across
     return round(2 * _EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, chord))), 3)
