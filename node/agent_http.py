@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask, Response
 
-from etsi.checks import integer, mapping, uuid_text
+from etsi.checks import mapping, uuid_text
 from etsi.gs004 import qos
 from mtls.identity import Role
 from mtls.serve import allow, caller, error_body, json_body, new_app
@@ -14,7 +14,7 @@ from node.agent import Agent
 from node.failures import KeyFailure
 from node.key_stream import KeyStore
 from node.relay import Relay
-from node.routes import MAX_HOPS, Routes
+from node.routes import Routes
 from telemetry.journal import Journal
 from telemetry.metrics import CONTENT_TYPE, NodeMetrics
 
@@ -47,13 +47,11 @@ def make_app(
         agent.register_slave(caller().name, master, slave, qos(mapping(body.get("qos", {}), "qos")))
         return "", 204
 
-    @app.get("/qkd/v1/virtual_links/<link_id>/route")
+    @app.get("/qkd/v1/virtual_links/<link_id>/neighbours")
     @allow(Role.NODE)
-    def route(link_id: str) -> dict[str, Any]:
-        text = request.args.get("hops", "")
-        budget = integer(int(text) if text.isascii() and text.isdigit() else None, "hops", low=0, high=MAX_HOPS)
-        path, qcs = routes.onward(uuid_text(link_id, "link"), caller().name, budget)
-        return {"path": path, "qcs": qcs}
+    def neighbours(link_id: str) -> dict[str, Any]:
+        found = routes.neighbours(uuid_text(link_id, "link"))
+        return {"neighbours": [{"node": name, "qcs": qcs} for name, qcs in found.items()]}
 
     @app.post("/qkd/v1/relay/<request_id>")
     @allow(Role.NODE)

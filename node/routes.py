@@ -1,13 +1,15 @@
 """Where keys of a session go: over one link to its other end, or along a virtual link, node by node.
 
 The standard tells a node only its neighbours on a virtual link. The first node, which allocates key material on all
-links of the way, so asks its neighbour, which asks the next one, and each adds the QC that it takes from there.
+links of the way, so asks every node of the way itself who its neighbours are and by which QCs, one after the other. It
+goes on to a node only if that node, too, names the one before: no relay can lead it a way that others do not know of.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from etsi import gs015
@@ -22,9 +24,36 @@ from node.model import apps, capability, hops, links, node_id, qcs_in_use
 from node.sessions import Association, Session
 
 MAX_HOPS = 64
-# The answer takes a round trip for each hop behind the next one.
-_TIMEOUT_S = 10.0
-_MAX_UNDER_WAY = 8
+_MAX_PARALLEL_QCS = 64
+_TIMEOUT_S = 3.0  # of each node's answer
+
+# The neighbours of a node on a virtual link, with the QCs in use to each; QCs that the link is configured on go first.
+Neighbours = Mapping[str, list[str]]
+
+
+def along(first: str, neighbours: Callable[[str], Neighbours]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The nodes of a virtual link from its end `first` on, and a QC between each and the next; RelayBroken.
+
+    `neighbours(node)`: what that node says. PURE. A node that lies can end the way at itself, and lead it nowhere else.
+    """
+    path, qcs = [first], list[str]()
+    here = neighbours(first)
+    if len(here) > 1:
+        raise RelayBroken("the session's virtual link does not end at this node", hop=first)
+    while onward := [name for name in here if name not in path[-2:]]:
+        at, to = path[-1], onward[0]
+        if to in path or len(qcs) == MAX_HOPS:
+            raise RelayBroken("the session's virtual link goes round in circles", hop=to)
+        there = neighbours(to)
+        if at not in there:
+            raise RelayBroken(f"node {at} leads to node {to}, which does not lead back", hop=at)
+        qc = next((qc for qc in here[to] if qc in there[at]), None)
+        if qc is None:
+            raise RelayBroken(f"no QC leads from {at} to {to}", hop=at)
+        path.append(to)
+        qcs.append(qc)
+        here = there
+    return tuple(path), tuple(qcs)
 
 
 class Routes:
@@ -40,8 +69,6 @@ class Routes:
         self._caller = caller
         self._lock = threading.Lock()
         self._found: dict[str, tuple[dict[str, Any], Session]] = {}  # KSID -> what it was found by, and the route
-        # Each takes one of the server's threads until the next node answers.
-        self._under_way = threading.BoundedSemaphore(_MAX_UNDER_WAY)
         datastore.on_change(lambda *_: self._forget())
 
     def of(self, session: Association) -> Session:
@@ -62,95 +89,75 @@ class Routes:
                 raise NoSession("no QC feeds the link of this session", ksid=session.ksid)
             path, qcs = (self._name, session.slave_node), (qc,)
         else:
-            self._check_enabled(link)
-            path, qcs = self._along(link, self._neighbours(link), MAX_HOPS)
-            if path[-1] != session.slave_node or len(set(path)) != len(path) or len(set(qcs)) != len(qcs):
+            path, qcs = along(self._name, functools.partial(self._neighbours_of, link["qkdl_id"]))
+            if path[-1] != session.slave_node:
                 raise RelayBroken("the session's virtual link does not lead to the slave's node", hop=path[-1])
         found = Session(session.ksid, session.master_sae, session.slave_sae, path, qcs, link["qkdl_id"])
         with self._lock:
             self._found[session.ksid] = (link, found)
         return found
 
-    def onward(self, link_id: str, sender: str, budget: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """For the neighbour `sender`: nodes from this one on, and QCs between them, of at most `budget` hops more.
+    def neighbours(self, link_id: str) -> Neighbours:
+        """This node's neighbours on that virtual link: one at the link's ends, two between.
 
-        NoSession, RelayBroken, Malformed.
+        NoSession, or RelayBroken if the link is switched off or this node is not to relay.
         """
-        following = self.next_hop(link_id, sender)
-        if not self._under_way.acquire(blocking=False):
-            raise RelayBroken("too many routes are being looked for here at once: try again", hop=self._name)
-        try:
-            return self._along(self.virtual_link(link_id), [] if following is None else [following], budget)
-        finally:
-            self._under_way.release()
-
-    def virtual_link(self, link_id: str) -> Mapping[str, Any]:
-        """The virtual link of that ID; NoSession, or RelayBroken if it is switched off."""
-        for link in links(self._datastore.tree):
-            if link["qkdl_id"] == link_id and link["qkdl_type"] == gs015.VIRT:
-                self._check_enabled(link)
-                return link
-        raise NoSession("this virtual link does not pass this node", link=link_id, node=self._name)
+        virtual = (link for link in links(self._datastore.tree) if link["qkdl_type"] == gs015.VIRT)
+        link = next((link for link in virtual if link["qkdl_id"] == link_id), None)
+        if link is None:
+            raise NoSession("this virtual link does not pass this node", link=link_id, node=self._name)
+        if not link["qkdl_enable"]:
+            raise RelayBroken("the session's virtual link is switched off", hop=self._name)
+        named = [self._names.get(hop, hop) for hop in hops(link)]
+        if len(named) > 1 and not capability(self._datastore.tree, "key_relay_mode_enable"):
+            raise RelayBroken("this node relays no keys: key_relay_mode_enable is false", hop=self._name)
+        fed_by = self._fed_by()
+        app = next((a for a in apps(self._datastore.tree) if a["app_id"] == link_id), {})
+        configured = [fed_by[b] for b in app.get("backing_qkdl_id", []) if b in fed_by]
+        qcs = list(dict.fromkeys((*configured, *self._own_qcs)))
+        return {name: [qc for qc in qcs if self.joins(qc, name)] for name in named}
 
     def next_hop(self, link_id: str, sender: str) -> str | None:
         """The node behind this one as seen from `sender`; None at the link's end. NoSession, RelayBroken, Malformed."""
-        neighbours = self._neighbours(self.virtual_link(link_id))
+        neighbours = self.neighbours(link_id)
         if sender not in neighbours:
             raise Malformed("link", f"a virtual link that joins {sender} and this node")
-        onward = next((n for n in neighbours if n != sender), None)
-        if onward is not None and not capability(self._datastore.tree, "key_relay_mode_enable"):
-            raise RelayBroken("this node relays no keys: key_relay_mode_enable is false", hop=self._name)
-        return onward
+        return next((n for n in neighbours if n != sender), None)
 
     def joins(self, qc: str, neighbour: str) -> bool:
         """Whether `qc` is in use between this node and that one."""
         return self._peers.get(qc) == neighbour and qc in qcs_in_use(self._datastore.tree, self._own_qcs)
 
-    def _along(
-        self, link: Mapping[str, Any], following: Sequence[str], budget: int
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if not following:
-            return (self._name,), ()
-        if budget < 1 or len(following) > 1:
-            raise RelayBroken("a virtual link goes round in circles", hop=self._name)
-        to = following[0]
-        qc = self._choose(link["qkdl_id"], to)
-        url = f"{self._urls[to]}/qkd/v1/virtual_links/{link['qkdl_id']}/route?hops={budget - 1}"
+    def _neighbours_of(self, link_id: str, node: str) -> Neighbours:
+        """What a node says of its neighbours on the virtual link; NoSession, RelayBroken."""
+        if node == self._name:
+            return self.neighbours(link_id)
+        if node not in self._urls:
+            raise RelayBroken(f"node {node} is not of this network", hop=node)
+        url = f"{self._urls[node]}/qkd/v1/virtual_links/{link_id}/neighbours"
         try:
-            reply = self._caller.request("GET", url, to=Identity(Role.NODE, to), timeout_s=_TIMEOUT_S)
+            reply = self._caller.request("GET", url, to=Identity(Role.NODE, node), timeout_s=_TIMEOUT_S)
         except Unreachable as error:
-            raise RelayBroken(f"node {to} cannot be reached: {error.reason}", hop=to) from None
+            raise RelayBroken(f"node {node} cannot be reached: {error.reason}", hop=node) from None
         if not reply.ok:
-            raise RelayBroken(reply.message, hop=str(reply.detail("hop") or to))
+            raise RelayBroken(reply.message, hop=str(reply.detail("hop") or node))
         try:
-            answer = mapping(reply.body, "answer")
-            path = tuple(text(n, "path") for n in sequence(answer.get("path"), "path", longest=MAX_HOPS + 1))
-            qcs = tuple(text(q, "qcs") for q in sequence(answer.get("qcs"), "qcs", longest=MAX_HOPS))
+            entries = [
+                mapping(entry, "neighbours")
+                for entry in sequence(mapping(reply.body, "answer").get("neighbours"), "neighbours", longest=2)
+            ]
+            return {
+                text(entry.get("node"), "neighbours.node"): [
+                    text(qc, "neighbours.qcs")
+                    for qc in sequence(entry.get("qcs"), "neighbours.qcs", longest=_MAX_PARALLEL_QCS)
+                ]
+                for entry in entries
+            }
         except Malformed as error:
-            raise RelayBroken(f"node {to} gave no route: {error}", hop=to) from None
-        if not path or path[0] != to or len(path) != len(qcs) + 1 or not set(path) <= set(self._urls):
-            raise RelayBroken(f"node {to} gave no route", hop=to)
-        return (self._name, *path), (qc, *qcs)
-
-    def _check_enabled(self, link: Mapping[str, Any]) -> None:
-        if not link["qkdl_enable"]:
-            raise RelayBroken("the session's virtual link is switched off", hop=self._name)
-
-    def _choose(self, link_id: str, to: str) -> str:
-        """The QC to that neighbour which the link's INTERNAL application names, or else the first one."""
-        fed_by = self._fed_by()
-        app = next((a for a in apps(self._datastore.tree) if a["app_id"] == link_id), None)
-        named = [fed_by[b] for b in (app or {}).get("backing_qkdl_id", []) if b in fed_by]
-        for qc in (*named, *self._own_qcs):
-            if self.joins(qc, to):
-                return qc
-        raise RelayBroken(f"no QC leads from {self._name} to {to}", hop=self._name)
+            raise RelayBroken(f"node {node} does not say who its neighbours are: {error}", hop=node) from None
 
     def _fed_by(self) -> dict[str, str]:
         return {link["qkdl_id"]: qc for qc, link in qcs_in_use(self._datastore.tree, self._own_qcs).items()}
-
-    def _neighbours(self, link: Mapping[str, Any]) -> list[str]:
-        return [self._names.get(hop, hop) for hop in hops(link)]
 
     def forget(self, ksid: str) -> None:
         """A route turned out to be of no use: next time it is found anew."""

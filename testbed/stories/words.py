@@ -21,7 +21,7 @@ _WORDS = [
         (".*", r"/api/v1/keys/.+/dec_keys", "Get key with key IDs"),
         ("GET", r"/api/v1/keys/.+/status", "Get status"),
         ("POST", r"/qkd/v1/applications", "register the slave's side"),
-        ("GET", r"/qkd/v1/virtual_links/[^/]+/route", "ask the way along the virtual link"),
+        ("GET", r"/qkd/v1/virtual_links/[^/]+/neighbours", "ask for neighbours on the virtual link"),
         ("POST", r"/qkd/v1/relay/[^/]+", RELAY),
         ("POST", r"/qkd/v1/relay/[^/]+/keys", "the new key under the shared key"),
         ("PATCH", r"/restconf/data/[^/]+:qkd_node", "configure the path"),

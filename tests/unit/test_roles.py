@@ -45,7 +45,7 @@ EXPECTED = {
         },
         "POST /restconf/operations/qkd-testbed:application_answer": {CONTROLLER},
         "POST /qkd/v1/applications": {NODE},
-        "GET /qkd/v1/virtual_links/<link_id>/route": {NODE},
+        "GET /qkd/v1/virtual_links/<link_id>/neighbours": {NODE},
         "POST /qkd/v1/relay/<request_id>": {NODE},
         "POST /qkd/v1/relay/<request_id>/keys": {NODE},
         "GET /qkd/v1/status": {OPERATOR},
