@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -15,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from etsi.errors import Malformed
 from mtls.identity import Identity, Role
+from telemetry import bugs
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,10 +70,8 @@ def new_app(name: str) -> Flask:
 
     @app.errorhandler(Exception)
     def on_bug(error: Exception) -> Response:
-        # The type and the place only: an exception's text may quote the data it was raised about.
-        where = "".join(traceback.format_tb(error.__traceback__))
-        _log.error("unexpected %s in %s %s\n%s", type(error).__name__, request.method, request.path, where)
-        return error_body(500, "internal error", {})
+        bugs.report(_log, f"{request.method} {request.path}", error)
+        return error_body(500, "internal error: a bug of this server, see its log", {"cause": "internal_error"})
 
     return app
 

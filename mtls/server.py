@@ -16,7 +16,6 @@ import socket
 import ssl
 import threading
 import time
-import traceback
 from asyncio import sslproto
 from collections.abc import Awaitable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from mtls.events import BEAT_S, FEED, Feed
 from mtls.identity import identity_from_uris
 from mtls.serve import ARRIVED, IDENTITY, MAX_BODY_BYTES, Problem, error_body
 from mtls.wsgi import Answer, base_environ, call, request_environ
+from telemetry import bugs
 
 _BACKLOG = 1024  # connections that the kernel has accepted and we have not
 _MAX_CONNECTIONS = 8000
@@ -492,5 +492,4 @@ def _report(what: str, error: object) -> None:
     if isinstance(error, OSError | web.RequestPayloadError | HttpProcessingError):
         _log.info("%s: %s", what, type(error).__name__)
     else:
-        where = "".join(traceback.format_tb(getattr(error, "__traceback__", None)))
-        _log.error("%s: unexpected %s\n%s", what, type(error).__name__, where)
+        bugs.report(_log, what, error)

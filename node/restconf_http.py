@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ from node.datastore import Datastore
 from node.model import MODEL
 from node.registrations import Registrations
 from node.streams import DESCRIPTIONS, Streams
+from telemetry import bugs
 
 _log = logging.getLogger(__name__)
 _DATA = "/restconf/data"
@@ -223,7 +223,5 @@ def _add_errors(routes: Blueprint) -> None:
 
     @routes.errorhandler(Exception)
     def on_bug(error: Exception) -> Response:
-        # As everywhere: the type and the place only, because an exception's text may quote data.
-        where = "".join(traceback.format_tb(error.__traceback__))
-        _log.error("unexpected %s in %s %s\n%s", type(error).__name__, request.method, request.path, where)
+        bugs.report(_log, f"{request.method} {request.path}", error)
         return _refused(500, error_document("operation-failed", "internal error"))

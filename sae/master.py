@@ -18,6 +18,7 @@ from sae.handover import Handover
 from sae.messages import NONCE_BYTES, seal
 from sae.rekey import Turns, goes_on, next_due
 from sae.sessions import CLOSING, MASTER, Record, Session, milliseconds
+from telemetry import bugs
 
 _log = logging.getLogger(__name__)
 # Sessions being opened at the same time. Each holds one of this SAE's workers until the slave has answered, which
@@ -202,8 +203,8 @@ class Master:
                 return False
             except Exception as error:
                 # A thread that dies in silence would look like a session that needs no keys.
-                _log.error("rekeying failed: %s", type(error).__name__)
-                self._record.key_error(session, Failed(500, "internal", type(error).__name__))
+                bugs.report(_log, "rekeying", error)
+                self._record.key_error(session, Failed(500, "internal_error", "a bug in this SAE: see its log"))
                 return False
             return True
 

@@ -143,10 +143,11 @@ def test_framework_errors_have_the_error_body(url, issue, method, path, status):
 
 
 def test_a_bug_tells_nothing(url, issue):
-    """An unforeseen error is a 500 without its text, which may quote what must not be told."""
+    """An unforeseen error is a 500 with a cause and without its text, which may quote what must not be told."""
     reply = Caller(issue("sae", "s1")).request("GET", f"{url}/bug", to=ALICE)
 
-    assert (reply.status, reply.body) == (500, {"message": "internal error"})
+    assert (reply.status, reply.details) == (500, {"cause": "internal_error"})
+    assert reply.message == "internal error: a bug of this server, see its log"
 
 
 @pytest.mark.parametrize(
