@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = {
     "etsi": set(),
     "telemetry": {"etsi"},
-    "mtls": {"etsi"},
+    "mtls": {"etsi", "telemetry"},
     "node": {"etsi", "telemetry", "mtls"},
     "controller": {"etsi", "telemetry", "mtls"},
     "sae": {"etsi", "telemetry", "mtls"},
