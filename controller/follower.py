@@ -25,6 +25,7 @@ from etsi.yang import Refusal
 from mtls import trace
 from mtls.call import Unreachable
 from mtls.events import Listener
+from telemetry import bugs
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Follower:
         # A change of settings reaches a node from before it is told them for the first time: none falls in between.
         self._tellable = False
         self._telling = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=f"follow-{agent.name}", daemon=True)
+        self._thread = bugs.vital_thread(self._run, name=f"follow-{agent.name}")
 
     def start(self) -> None:
         """Begin."""
@@ -177,8 +178,7 @@ class Follower:
                 if isinstance(error, Refusal | Malformed):
                     self._journal.event("agent_misbehaves", node=self.agent.name, error=str(error)[:200])
             except Exception as error:
-                _log.error("following %s failed: %s", self.agent.name, type(error).__name__)
-                self._journal.event("follower_error", node=self.agent.name, error=type(error).__name__)
+                bugs.report(_log, "following a node", error, self._journal, node=self.agent.name)
             self._tellable = False
             if self._connected:
                 self._connected = False
@@ -300,8 +300,7 @@ class Follower:
         except AgentFailed as error:
             _log.info("application %s: %s", application["app_id"], error)  # told again soon (mover.py)
         except Exception as error:
-            _log.error("a change of QoS at %s failed: %s", self.agent.name, type(error).__name__)
-            self._journal.event("follower_error", node=self.agent.name, error=type(error).__name__)
+            bugs.report(_log, "a change of QoS", error, self._journal, node=self.agent.name)
 
     def _register(self, application: Mapping[str, Any]) -> None:
         """An application asks for an association; the agent hears how that fares, if it can."""
@@ -315,8 +314,7 @@ class Follower:
             _log.info("application at %s: %s", self.agent.name, error)
             return
         except Exception as error:
-            _log.error("registration from %s failed: %s", self.agent.name, type(error).__name__)
-            self._journal.event("follower_error", node=self.agent.name, error=type(error).__name__)
+            bugs.report(_log, "a registration", error, self._journal, node=self.agent.name)
             return
         if not session.complete and self._extended:
             self._agents.answer(self.agent, waiting(*pair, implicit=implicit))

@@ -24,6 +24,7 @@ from controller.moves import Verdict, judge
 from controller.paths import PATH_POLICIES, Path
 from controller.settings import Settings
 from controller.upkeep import Upkeep
+from telemetry import bugs
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Mover:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._busy: dict[str, float] = {}  # KSID -> when it may be looked at again; infinity while it is worked at
-        self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
+        self._thread = bugs.vital_thread(self._run, name="mover")
 
     def start(self) -> None:
         """Begin."""
@@ -73,8 +74,7 @@ class Mover:
         try:
             step(*arguments)
         except Exception as error:
-            _log.error("%s failed: %s", step.__name__, type(error).__name__)
-            self._journal.event("mover_error", step=step.__name__, error=type(error).__name__)
+            bugs.report(_log, f"step {step.__name__}", error, self._journal)
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -107,8 +107,7 @@ class Mover:
         except AgentFailed as error:
             _log.info("session %s: %s", session.ksid, error)
         except Exception as error:
-            _log.error("moving a session failed: %s", type(error).__name__)
-            self._journal.event("mover_error", step="tend", error=type(error).__name__)
+            bugs.report(_log, "moving a session", error, self._journal, ksid=session.ksid)
         finally:
             self._next_look(session, time.monotonic() + (0.0 if done else _AGAIN_S))
 

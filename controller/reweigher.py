@@ -15,6 +15,7 @@ from controller.agents import AgentFailed
 from controller.book import Book
 from controller.key_session import KeySession
 from controller.upkeep import Upkeep
+from telemetry import bugs
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Reweigher:
         self._upkeep = upkeep
         self._journal = journal
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reweigher", daemon=True)
+        self._thread = bugs.vital_thread(self._run, name="reweigher")
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reweigh")
 
     def start(self) -> None:
@@ -55,8 +56,7 @@ class Reweigher:
             return self._look()
         except Exception as error:
             if not self._stopping.is_set():
-                _log.error("reweighing failed: %s", type(error).__name__)
-                self._journal.event("reweigher_error", error=type(error).__name__)
+                bugs.report(_log, "reweighing", error, self._journal)
             return False
 
     def _look(self) -> bool:

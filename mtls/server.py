@@ -14,7 +14,6 @@ import logging
 import resource
 import socket
 import ssl
-import threading
 import time
 from asyncio import sslproto
 from collections.abc import Awaitable, Iterable, Iterator
@@ -136,7 +135,7 @@ class _Door:
         self.limits = limits
         self.loop = asyncio.new_event_loop()
         self.http = web.Server(self._answer, loop=self.loop)
-        self.thread = threading.Thread(target=self._run, name=f"https-{port}", daemon=True)
+        self.thread = bugs.vital_thread(self._run, name=f"https-{port}")
         self._app = app
         self._listener = listener
         self._tls = tls

@@ -35,6 +35,7 @@ from node.routes import Routes
 from node.sessions import Sessions
 from node.shared_db import SharedDatabase
 from node.streams import Streams
+from telemetry import bugs
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
@@ -228,8 +229,7 @@ class Agent:
             _log.info("%s: %s", step.__name__, error)
             return False
         except Exception as error:
-            _log.error("%s failed: %s", step.__name__, type(error).__name__)
-            self._parts.journal.event("agent_error", step=step.__name__, error=type(error).__name__)
+            bugs.report(_log, f"step {step.__name__}", error, self._parts.journal)
             return False
         return True
 
@@ -326,7 +326,7 @@ class _Worker:
         self._step = step
         self._woken = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=f"agent{step.__name__}", daemon=True)
+        self._thread = bugs.vital_thread(self._run, name=f"agent{step.__name__}")
 
     def start(self) -> None:
         self._thread.start()

@@ -11,13 +11,16 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from node.blocks import BadFrame, acknowledge, ask_generation, ask_rate, receive
 from node.key_stream import KeyStore
+from telemetry import bugs
 
 _log = logging.getLogger(__name__)
+_BREATH_S = 0.5  # without a descriptor to spare, devices wait for so long
 # QC, slot, bytes, quantum bit error rate in percent.
 OnBlock = Callable[[str, int, int, float | None], None]
 
@@ -54,7 +57,7 @@ class QuantumModule:
             os.close(folder)
         self._path.chmod(0o600)  # no window: the directory is private, too
         self._listener.listen(16)
-        threading.Thread(target=self._accept, name="qc-accept", daemon=True).start()
+        bugs.vital_thread(self._accept, name="qc-accept").start()
 
     def stop(self) -> None:
         """Accept nothing more."""
@@ -64,8 +67,12 @@ class QuantumModule:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return  # stopped
+            except OSError as error:
+                if self._listener.fileno() < 0:
+                    return  # stopped
+                bugs.report(_log, "accepting a QC device", error)
+                time.sleep(_BREATH_S)
+                continue
             threading.Thread(target=self._serve, args=(connection,), name="qc-blocks", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -92,3 +99,7 @@ class QuantumModule:
                     connection.sendall(acknowledge(block.sequence))
             except BadFrame as error:
                 _log.warning("blocks refused: %s", error)
+            except OSError:
+                raise  # the device is gone
+            except Exception as error:  # the device connects again, and sends again what was not acknowledged
+                bugs.report(_log, "keeping a block", error)

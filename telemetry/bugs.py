@@ -1,26 +1,68 @@
 """Bugs of our own, which are loud: where one struck stands in the log, and a thread that must live ends the process.
 
 The log has the type and the place only, not the text: an exception's text may quote the data it was raised about.
+What the machine refuses for a while, such as room on a full disk, is no bug, and is called by its name.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import logging
 import os
+import sqlite3
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from telemetry.journal import Journal
 
 MARK = "a bug of ours"  # in each line of a log that tells of one
 STATUS = 70  # of a process that ends by one; EX_SOFTWARE of sysexits.h
+EVENT, REFUSED = "bug", "machine_refused"  # in journals
+_SCARCE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+_SCARCE_TO_SQLITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN)
 
 
-def report(log: logging.Logger, what: str, error: object) -> None:
-    """Log that `what` met a bug, with the exception's type and the places that it went through."""
-    places = "".join(traceback.format_tb(getattr(error, "__traceback__", None)))
-    log.error("%s: %s, %s\n%s", what, MARK, type(error).__name__, places.rstrip())
+def report(log: logging.Logger, what: str, error: object, journal: Journal | None = None, **facts: Any) -> None:
+    """Log that `what` met a bug, with the exception's type and the places that it went through. Never raises.
+
+    The same of what the exception was raised from. `journal` gets an event with `facts`.
+    """
+    scarce, kind = refused(error), type(error).__name__
+    if scarce is None:
+        log.error("%s: %s, %s\n%s", what, MARK, kind, "\n".join(map(_place, _chain(error))))
+    else:
+        log.error("%s: the machine refuses: %s", what, scarce)
+    if journal is not None:
+        # It may be that nothing can be written; the log has it.
+        with contextlib.suppress(OSError):
+            journal.event(EVENT if scarce is None else REFUSED, what=what, error=scarce or kind, **facts)
+
+
+def refused(error: object) -> str | None:
+    """What the machine refuses, in its own words, if that is what was raised; None if it may be a bug of ours. PURE."""
+    if isinstance(error, OSError) and error.errno in _SCARCE:
+        return os.strerror(error.errno)
+    # The last 8 bits are the error, those above tell of which kind.
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _SCARCE_TO_SQLITE:
+        return "the local database cannot be written"
+    return None
+
+
+def _chain(error: object) -> Iterator[BaseException]:
+    """What was raised, then what it was raised from, and so on."""
+    seen: list[BaseException] = []
+    while isinstance(error, BaseException) and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _place(error: BaseException) -> str:
+    return f"{type(error).__name__} at\n{''.join(traceback.format_tb(error.__traceback__)).rstrip()}"
 
 
 def vital_thread(target: Callable[..., object], *args: Any, name: str) -> threading.Thread:
