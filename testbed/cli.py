@@ -46,6 +46,8 @@ qkd fault             what is broken now, and since when
 qkd fault cut A B     cut the fibre between two datacenters, for traffic and for keys
 qkd fault qc A B      have no key come of the QCs between them; traffic goes on
 qkd fault node A      kill a node; as well: 'qkd fault database', 'qkd fault controller'
+qkd fault pause A     have a node sleep; its connections stay, and it answers nothing
+qkd fault standby     kill the database, and have a standby in its place, which takes no writes until it is healed
 qkd fault heal        heal everything; 'qkd fault heal cut A B', for one, heals that alone
 """
 _FAULT_HELP = "".join(f"{line}\n" for line in _HELP.splitlines() if line.startswith("qkd fault "))

@@ -28,6 +28,8 @@ NODES_ROLE = "qkd_node"  # what all nodes may do
 _INSIDE = "/var/lib/postgresql"
 _VERSIONS = Path("/usr/lib/postgresql")
 _OLDEST = 14
+_START_S = 30.0
+_Connection = psycopg.Connection[tuple[object, ...]]
 
 # What differs from PostgreSQL's defaults, and why.
 _SETTINGS = """
@@ -48,7 +50,10 @@ shared_buffers = 32MB
 log_min_error_statement = panic
 log_line_prefix = '%m [%p] '
 """
-_HBA = f"local all postgres peer map=admin\nhostssl {DATABASE} +{NODES_ROLE} all cert clientname=DN map=nodes\n"
+_HBA = f"""
+local all,replication postgres peer map=admin
+hostssl {DATABASE} +{NODES_ROLE} all cert clientname=DN map=nodes
+"""
 _IDENT = 'admin root postgres\nadmin postgres postgres\nnodes "/^CN=([a-z0-9-]+),OU=node$" node-\\1\n'
 
 
@@ -71,6 +76,9 @@ class Cluster:
         self.directory = directory
         self._credentials = credentials
         self._binaries = find_binaries()
+        self._data = "data"  # the folder of the server in command, in `directory`; a standby's becomes it
+        self._servers = 1
+        self._port = 0
 
     @staticmethod
     def version() -> str:
@@ -80,6 +88,7 @@ class Cluster:
 
     def initialise(self, *, listen: str, port: int) -> None:
         """Make the cluster (about a second); it will listen on address `listen`."""
+        self._port = port
         self.directory.mkdir(mode=0o700)
         shutil.chown(self.directory, "postgres", "postgres")
         for source, name in (
@@ -101,20 +110,70 @@ class Cluster:
 
     def command(self) -> list[str]:
         """Command of the server in the foreground; SIGINT ends it quickly and cleanly."""
-        return self._as_postgres("postgres", "-D", f"{_INSIDE}/data")
+        return self._as_postgres("postgres", "-D", f"{_INSIDE}/{self._data}")
 
-    def wait_ready(self, alive: Callable[[], bool], log: Path, *, timeout_s: float = 30.0) -> None:
+    def copy(self) -> list[str]:
+        """Command of a standby, which begins as a copy of what the server has now (a second or two), and follows it."""
+        self._servers += 1
+        standby, primary = f"data-{self._servers}", f"host={_INSIDE} port={self._port} user=postgres"
+        options = ["--checkpoint=fast", "--no-sync", f"--pgdata={_INSIDE}/{standby}", f"--dbname={primary}"]
+        command = self._as_postgres("pg_basebackup", *options)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ClusterError(f"pg_basebackup failed: {_last_line(done.stderr)}")
+        self._write(f"{standby}/standby.signal", b"")
+        settings = {"listen_addresses": "", "port": self._port + 1, "primary_conninfo": primary}
+        given = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return self._as_postgres("postgres", "-D", f"{_INSIDE}/{standby}", *given)
+
+    def wait_following(self, alive: Callable[[], bool], log: Path) -> None:
+        """Return when all that was committed is on the standby too, and nothing is committed without it any more.
+
+        ClusterError as of `wait_ready`; then the server goes on without one.
+        """
+        query = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
+        try:
+            self._configure("SET synchronous_standby_names = '*'")
+            self._wait(lambda admin: admin.execute(query).rowcount == 1, alive, log, _START_S)
+        except ClusterError:
+            self._configure("RESET synchronous_standby_names")
+            raise
+
+    def take_over(self) -> None:
+        """Once server and standby have ended: `command` is of the standby now. It takes no writes until `promote`."""
+        old, self._data = self._data, f"data-{self._servers}"
+        shutil.rmtree(self.directory / old)
+
+    def promote(self) -> None:
+        """Have the server take writes."""
+        with self._admin("postgres") as admin:
+            admin.execute("SELECT pg_promote()")
+
+    def wait_ready(self, alive: Callable[[], bool], log: Path, *, timeout_s: float = _START_S) -> None:
         """Return when the server answers; ClusterError if it ends (`alive` says no) or takes longer."""
+        self._wait(lambda _: True, alive, log, timeout_s)
+
+    def _configure(self, change: str) -> None:
+        with self._admin("postgres") as admin:
+            admin.execute(f"ALTER SYSTEM {change}")
+            admin.execute("SELECT pg_reload_conf()")
+
+    def _wait(
+        self, settled: Callable[[_Connection], bool], alive: Callable[[], bool], log: Path, timeout_s: float
+    ) -> None:
         deadline = time.monotonic() + timeout_s
+        why: object = "it answers, and no standby follows"
         while True:
             try:
-                with self._admin("postgres"):
-                    return
+                with self._admin("postgres") as admin:
+                    if settled(admin):
+                        return
             except psycopg.OperationalError as error:
-                if not alive():
-                    raise ClusterError(f"PostgreSQL ended at once: {_last_line(log.read_text())}; see {log}") from None
-                if time.monotonic() > deadline:
-                    raise ClusterError(f"PostgreSQL is silent after {timeout_s:g} s: {error}; see {log}") from None
+                why = error
+            if not alive():
+                raise ClusterError(f"PostgreSQL ended at once: {_last_line(log.read_text())}; see {log}")
+            if time.monotonic() > deadline:
+                raise ClusterError(f"PostgreSQL is silent after {timeout_s:g} s: {why}; see {log}")
             time.sleep(0.02)
 
     def create(self, schema: str) -> None:
@@ -145,13 +204,12 @@ class Cluster:
         # By way of the folder's descriptor: a socket's path may be 107 bytes long, a run directory's longer.
         fd = os.open(self.directory, os.O_PATH | os.O_DIRECTORY)
         try:
-            port = int((self.directory / "data" / "postgresql.auto.conf").read_text().rsplit("=", 1)[1])
-            yield f"host=/proc/{os.getpid()}/fd/{fd} port={port} user=postgres dbname={database}"
+            yield f"host=/proc/{os.getpid()}/fd/{fd} port={self._port} user=postgres dbname={database}"
         finally:
             os.close(fd)
 
     @contextlib.contextmanager
-    def _admin(self, database: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    def _admin(self, database: str) -> Iterator[_Connection]:
         with self.admin_url(database) as url, psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
             yield connection
 

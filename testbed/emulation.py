@@ -43,6 +43,7 @@ from testbed.namespaces import call_in_network
 from testbed.network import Network
 from testbed.open_vswitch import OpenVSwitch
 from testbed.plan import CONTROLLER, DATABASE, DATABASE_PORT, OPENFLOW_PORT, OPERATOR, Plan, SaePlan
+from testbed.private_database import PrivateDatabase
 from testbed.probe import wait_for_carrier
 from testbed.processes import Process, Processes, ProcessFailed
 from testbed.run_directory import RunDirectory
@@ -50,7 +51,6 @@ from testbed.shaping import NETEM, DelayLineControl, Netem, Shaper, find_shaper
 from testbed.shared_database import UserDatabase
 
 _REGISTRATION_S = 60.0
-_RESTART_S = 20.0
 # Material to begin with, so that the first keys of many applications at once do not fail for want of it.
 _FIRST_SLOTS = 3
 DEFAULT_QOS = QoS()
@@ -85,8 +85,7 @@ class Emulation:
         self.processes = Processes(run.make("logs"))
         self.faults = Faults(
             plan, self.processes, Journal(run.make("faults") / "journal.jsonl", "faults"),
-            network=lambda: self.network, break_qcs=self._break_qcs,
-            restart_database=self._restart_database if user_database is None else None,
+            network=lambda: self.network, break_qcs=self._break_qcs, database=lambda: self._database,
         )  # fmt: skip
         self.captures = Captures(plan, run, self.processes)
         self._parameters = parameters
@@ -100,7 +99,7 @@ class Emulation:
         self.exposed: Mapping[str, Any] | None = None  # what expose.json says
         self._network: Network | None = None
         self._fibres: Fibres | None = None
-        self._cluster: Cluster | None = None
+        self._database: PrivateDatabase | None = None
         self._control_room: ControlRoom | None = None
         self._credentials: dict[Identity, Credentials] = {}
 
@@ -163,8 +162,8 @@ class Emulation:
 
     def connect_database(self, node: str) -> psycopg.Connection[Any]:
         """A connection to the private cluster as `node` makes it, with a scratch table `bare`, for benchmarks."""
-        assert self._cluster is not None  # noqa: S101 - benchmarks use no other
-        with self._cluster.admin_url() as url, psycopg.connect(url, autocommit=True) as admin:
+        assert self._database is not None  # noqa: S101 - benchmarks use no other
+        with self._database.cluster.admin_url() as url, psycopg.connect(url, autocommit=True) as admin:
             admin.execute("CREATE TABLE IF NOT EXISTS bare (id uuid PRIMARY KEY, start_at bigint, end_at bigint)")
             admin.execute("GRANT INSERT ON bare TO qkd_node; GRANT USAGE ON SCHEMA public TO qkd_node")
         return psycopg.connect(self._database_url(node), autocommit=True)
@@ -211,8 +210,8 @@ class Emulation:
                 # That server lives in the machine's own network.
                 allocations = call_in_network(self.outside, lambda: read_allocations(url, self._schema))
             else:
-                assert self._cluster is not None  # noqa: S101 - the network was up
-                with self._cluster.admin_url() as url:
+                assert self._database is not None  # noqa: S101 - the network was up
+                with self._database.cluster.admin_url() as url:
                     allocations = read_allocations(url, self._schema)
             self.run.write(RECORDS, {"nodes": nodes, "allocations": allocations})
         except (subprocess.CalledProcessError, psycopg.Error, OSError) as error:
@@ -297,27 +296,10 @@ class Emulation:
             return
         cluster = Cluster(self.run.path / "db", self._credentials[DATABASE])
         cluster.initialise(listen=self.plan.hosts["db"].ip, port=DATABASE_PORT)
-        process = self.processes.start(
-            "postgres", [*self.network.enter("db"), *cluster.command()], says_ready=False, stop_signal=2
-        )
-        cluster.wait_ready(process.alive, process.log)
+        self._database = PrivateDatabase(cluster, self.processes, self.network.enter("db"))
+        self._database.start()
         cluster.create(self._schema)
         cluster.admit(self.plan.nodes)
-        self._cluster = cluster
-
-    def _restart_database(self) -> None:
-        """Have the private cluster up again on the data that it left; UserError."""
-        assert self._cluster is not None  # noqa: S101 - it has been up
-        deadline = time.monotonic() + _RESTART_S
-        while True:
-            process = self.processes.restart("postgres")
-            try:
-                self._cluster.wait_ready(process.alive, process.log)
-                return
-            except ClusterError as error:  # a server process of the killed one may still be about to end
-                process.kill()
-                if time.monotonic() > deadline:
-                    raise UserError(f"heal database: {error}") from None
 
     @property
     def _schema(self) -> str:

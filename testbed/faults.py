@@ -1,15 +1,18 @@
 """Faults for the classroom: a fibre, a QC, a node, the shared database or the controller fails, and is healed again.
 
 A fibre carries both light and traffic: cut, it takes its QCs along. A QC that fails alone leaves the traffic. A process
-that fails is killed, as a crash would, and healed by starting it again on what it left on disk.
+that fails is killed, as a crash would, and healed by starting it again on what it left on disk; or it is paused, and
+sleeps until it is healed, while its connections look alive.
 """
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from telemetry.journal import Journal
 from testbed.errors import UserError
@@ -17,9 +20,9 @@ from testbed.network import Network
 from testbed.plan import LinkPlan, Plan
 from testbed.processes import Processes, ProcessFailed
 
-CUT, QC, NODE, DATABASE, CONTROLLER = "cut", "qc", "node", "database", "controller"
+CUT, QC, NODE, PAUSE, DATABASE, STANDBY, CONTROLLER = "cut", "qc", "node", "pause", "database", "standby", "controller"
 # How many datacenters each kind names.
-KINDS = {CUT: 2, QC: 2, NODE: 1, DATABASE: 0, CONTROLLER: 0}
+KINDS = {CUT: 2, QC: 2, NODE: 1, PAUSE: 1, DATABASE: 0, STANDBY: 0, CONTROLLER: 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,24 @@ def broken_qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
     return {qc.name for link in plan.topology.links if (link.a, link.b) in pairs for qc in link.qcs}
 
 
+class Database(Protocol):
+    """The shared database, as far as faults break and heal it. All of it raises UserError."""
+
+    def restart(self) -> None:
+        """Start it again, now that it was killed; returns when it answers."""
+
+    def fail_over(self) -> None:
+        """Kill it and have a standby in its place, which holds all that was committed and takes no writes."""
+
+    def promote(self) -> None:
+        """Have that standby take writes."""
+
+
 class Faults:
     """What is broken in a running network. Thread-safe; all of it raises UserError, in one line.
 
-    `network` gives it once it is up. `break_qcs` has exactly these QCs make nothing. `restart_database` returns when
-    the database answers again; it is None if that is the user's.
+    `network` and `database` give these once they are up; a database of the user's is None. `break_qcs` has exactly
+    these QCs make nothing.
     """
 
     def __init__(
@@ -81,14 +97,14 @@ class Faults:
         *,
         network: Callable[[], Network],
         break_qcs: Callable[[Collection[str]], None],
-        restart_database: Callable[[], None] | None,
+        database: Callable[[], Database | None],
     ) -> None:
         self._plan = plan
         self._processes = processes
         self._journal = journal
         self._network = network
         self._break_qcs = break_qcs
-        self._restart_database = restart_database
+        self._database = database
         self._lock = threading.Lock()
         self._active: dict[tuple[str, tuple[str, ...]], Fault] = {}
 
@@ -112,7 +128,7 @@ class Faults:
         """Heal that, or everything; what is healed now. Returns when what was killed serves again."""
         with self._lock:
             if kind is None:
-                chosen = self.active()
+                chosen = sorted(self.active(), key=lambda f: f.kind == STANDBY)  # killed, it must live to be promoted
             else:
                 names = check(self._plan, kind, where)
                 if (kind, names) not in self._active:
@@ -125,8 +141,9 @@ class Faults:
 
     def heal_database(self) -> None:
         """At the end of a run: its records are in the database."""
-        if (DATABASE, ()) in self._active:
-            self.heal(DATABASE)
+        for kind in (DATABASE, STANDBY):
+            if (kind, ()) in self._active:
+                self.heal(kind)
 
     def _break(self, fault: Fault) -> None:
         if fault.kind in (CUT, QC):
@@ -134,24 +151,40 @@ class Faults:
             if fault.kind == CUT:
                 self._set_carrier(fault, up=False)
             return
-        if fault.kind == DATABASE and self._restart_database is None:
-            raise UserError("fault database: the database is yours (--shared-db): the testbed does not break it")
+        if fault.kind in (DATABASE, STANDBY):
+            self._own_database(fault)
         process = self._processes.named(_process(fault))
         if not process.alive():
-            raise UserError(f"fault {fault.name}: {process.name} has ended on its own already")
-        process.kill()
+            how = "has ended on its own already" if process.wanted else "is down by another fault: heal that first"
+            raise UserError(f"fault {fault.name}: {process.name} {how}")
+        if fault.kind == PAUSE:
+            process.signal(signal.SIGSTOP)
+        elif fault.kind == STANDBY:
+            self._own_database(fault).fail_over()
+        else:
+            process.kill()
 
     def _mend(self, fault: Fault) -> None:
         """Also forgets the fault, unless what was killed does not start."""
         if fault.kind == CUT:
             self._set_carrier(fault, up=True)
-        elif fault.kind == DATABASE and self._restart_database is not None:
-            self._restart_database()
+        elif fault.kind == PAUSE:
+            self._processes.named(_process(fault)).signal(signal.SIGCONT)
+        elif fault.kind == DATABASE:
+            self._own_database(fault).restart()
+        elif fault.kind == STANDBY:
+            self._own_database(fault).promote()
         elif fault.kind in (NODE, CONTROLLER):
             self._restart(fault)
         del self._active[fault.kind, fault.where]
         if fault.kind in (CUT, QC):
             self._break_qcs(broken_qcs(self._plan, self._active.values()))
+
+    def _own_database(self, fault: Fault) -> Database:
+        database = self._database()
+        if database is None:
+            raise UserError(f"fault {fault.name}: the database is yours (--shared-db): the testbed does not break it")
+        return database
 
     def _restart(self, fault: Fault) -> None:
         process = self._processes.restart(_process(fault))
@@ -169,5 +202,6 @@ class Faults:
 
 
 def _process(fault: Fault) -> str:
-    """The name of the process that a fault kills."""
-    return {NODE: "node-", DATABASE: "postgres", CONTROLLER: "controller"}[fault.kind] + "".join(fault.where)
+    """The name of the process that a fault kills or pauses."""
+    names = {NODE: "node-", PAUSE: "node-", DATABASE: "postgres", STANDBY: "postgres", CONTROLLER: "controller"}
+    return names[fault.kind] + "".join(fault.where)

@@ -101,6 +101,7 @@ class Process:
         if not self._asked:
             self._asked = True
             self.signal(self._stop_signal)
+            self.signal(signal.SIGCONT)  # it may be paused
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Ask it to end, wait, insist."""

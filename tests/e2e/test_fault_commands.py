@@ -201,6 +201,26 @@ def test_dead_database_gives_errors_and_keeps_its_word(network):
     assert until(lambda: exchanged(network, nodes, pair), SOON_S)
 
 
+def test_standby_takes_over_what_was_committed(network):
+    """No key while it takes no writes; promoted, it serves all nodes at the old address."""
+    pair = open_session(network, "government", "university")[:2]
+    nodes = "government", "university"
+    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    with broken(network, "standby"):
+        assert ask_key(network, "government", pair)["status"] != 200
+    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+
+
+def test_paused_node_is_silent_and_goes_on_where_it_was(network):
+    """Its own clients wait; once it wakes, all of them have keys."""
+    pair = open_session(network, "finance", "university")[:2]
+    nodes = "finance", "university"
+    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    with broken(network, "pause university"):
+        assert refused(network, "finance", pair, "university")
+    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+
+
 def test_impossible_faults_are_one_line(network):
     """And nothing breaks."""
     say(network, "qkd fault cut government telecom", "no fibre between government and telecom: there are government-")

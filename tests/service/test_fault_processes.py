@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
@@ -13,8 +14,9 @@ from telemetry.journal import Journal
 from testbed.errors import UserError
 from testbed.faults import Faults
 from testbed.plan import make_plan
-from testbed.processes import Processes
+from testbed.processes import Process, Processes
 from testbed.topology import load
+from tests.e2e.running import until
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
 
@@ -29,7 +31,7 @@ class World:
         self.network = Mock()
         self.faults = Faults(
             make_plan(load("poliqi", TOPOLOGIES)), self.processes, Journal(self.journal, "faults"),
-            network=lambda: self.network, break_qcs=lambda qcs: self.silent.append(set(qcs)), restart_database=None,
+            network=lambda: self.network, break_qcs=lambda qcs: self.silent.append(set(qcs)), database=lambda: None,
         )  # fmt: skip
         for name in ("controller", "node-finance"):
             self.processes.start(name, ["sleep", "600"], says_ready=False)
@@ -41,6 +43,11 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.processes.stop()
+
+
+def state(process: Process) -> str:
+    """As Linux says it in one letter: T is stopped by a signal."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 def names(world: World) -> list[str]:
@@ -75,6 +82,39 @@ def test_process_that_died_on_its_own_is_no_fault_of_ours(world):
     with pytest.raises(UserError, match="controller has ended on its own already"):
         world.faults.inject("controller")
     assert [p.name for p in world.processes.dead()] == ["controller"]
+
+
+def test_paused_process_sleeps_until_it_is_healed(world):
+    """Nobody takes it for dead."""
+    process = world.processes.named("node-finance")
+    world.faults.inject("pause", "finance")
+    assert until(lambda: state(process) == "T")
+    assert process.alive()
+    assert names(world) == ["pause finance"]
+
+    world.faults.heal("pause", "finance")
+
+    assert until(lambda: state(process) == "S")
+    assert names(world) == []
+
+
+def test_paused_process_ends_as_asked_at_the_end_of_a_run(world):
+    """It wakes up for that, in place of being killed in its sleep."""
+    process = world.processes.named("node-finance")
+    world.faults.inject("pause", "finance")
+
+    process.stop()
+
+    assert process.status == -signal.SIGTERM
+
+
+def test_what_is_down_by_one_fault_is_not_broken_by_another(world):
+    """And that is said in these words."""
+    world.faults.inject("node", "finance")
+
+    with pytest.raises(UserError, match="fault pause finance: node-finance is down by another fault: heal that first"):
+        world.faults.inject("pause", "finance")
+    assert names(world) == ["node finance"]
 
 
 def test_qcs_are_silent_as_long_as_a_fault_wants_it(world):

@@ -23,7 +23,8 @@ def poliqi() -> Plan:
 @pytest.mark.parametrize(
     ("given", "where"),
     [(("cut", "military", "government"), ("government", "military")), (("node", "finance"), ("finance",)),
-     (("qc", "telecom", "finance"), ("telecom", "finance")), (("database",), ()), (("controller",), ())],
+     (("qc", "telecom", "finance"), ("telecom", "finance")), (("pause", "finance"), ("finance",)),
+     (("database",), ()), (("standby",), ()), (("controller",), ())],
 )  # fmt: skip
 def test_fault_names_datacenters_in_either_order(poliqi, given, where):
     """One name for one fibre."""
@@ -33,7 +34,7 @@ def test_fault_names_datacenters_in_either_order(poliqi, given, where):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("flood",), "fault flood: expected one of cut, qc, node, database, controller"),
+        (("flood",), "fault flood: expected one of cut, qc, node, pause, database, standby, controller"),
         (("cut", "government"), "fault cut: expected two datacenters after it"),
         (("node",), "fault node: expected a datacenter after it"),
         (("database", "now"), "fault database: expected nothing after it"),
