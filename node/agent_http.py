@@ -62,8 +62,12 @@ def make_app(
     @app.post("/qkd/v1/relay/<request_id>/keys")
     @allow(Role.NODE)
     def accept_keys(request_id: str) -> tuple[str, int]:
-        relay.accept_keys(caller().name, uuid_text(request_id, "request"), json_body())
-        return "", 204
+        return "", 204 if relay.accept_keys(caller().name, uuid_text(request_id, "request"), json_body()) else 202
+
+    @app.post("/qkd/v1/relay/<request_id>/check")
+    @allow(Role.NODE)
+    def check_keys(request_id: str) -> tuple[str, int]:
+        return "", 204 if relay.check_keys(caller().name, uuid_text(request_id, "request"), json_body()) else 202
 
     @app.get("/metrics")
     @allow(Role.OPERATOR)

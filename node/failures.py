@@ -59,6 +59,15 @@ class RelayBroken(KeyFailure):
     cause = "relay_broken"
 
 
+class RelayAltered(KeyFailure):
+    """What reached the last node of `path` is not what the first one sent; neither end keeps a key of it."""
+
+    cause = "relay_altered"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"the key was altered on the way {path}; no SAE has got it, its material is lost", path=path)
+
+
 class DatabaseUnreachable(KeyFailure):
     """The shared database did not answer in time; nothing was delivered."""
 

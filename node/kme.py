@@ -220,7 +220,8 @@ class Kme:
         return self._pool.levels()
 
     def on_slot(self, qc: str, slot: int) -> None:
-        """A QC began a slot: pooled keys of sessions that begin with it grew older."""
+        """A QC began a slot: pooled keys of sessions that begin with it grew older, and what was relayed here."""
+        self._relay.expire()
         self._pool.expire(qc, slot, self._parameters().ttl_slots)
 
     def end_session(self, ksid: str) -> None:

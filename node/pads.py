@@ -1,8 +1,12 @@
-"""PURE: the ciphers between nodes. OTP: exclusive or with a pad used once. CCM: many keys under a shared one."""
+"""PURE but for a nonce: what goes between nodes. OTP: exclusive or with a pad used once. CCM: many keys under a shared
+one. The check value: what shows the last node that the keys which came to it are those that the first node made.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import os
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
@@ -11,6 +15,8 @@ from etsi.secret import Secret
 
 _NONCE_BYTES = 12  # leaves three bytes for the length of the message (RFC 3610, 2.1): up to 16 MiB
 CCM_TAG_BYTES = 16
+_CHECK_NONCE_BYTES = 16
+CHECK_BYTES = _CHECK_NONCE_BYTES + 8
 
 
 class Tampered(ValueError):
@@ -40,6 +46,26 @@ def ccm_open(sealed: Secret, key: Secret, request: str, header: bytes) -> Secret
         return Secret(_cipher(key).decrypt(_nonce(request), sealed.reveal(), header))
     except InvalidTag:
         raise Tampered("the message does not fit key and header") from None
+
+
+def check_value(data: Secret, header: bytes) -> Secret:
+    """CHECK_BYTES that `fits` knows `data` and `header` by: a fresh nonce, and 64 bits of an HMAC under it.
+
+    Whoever sees it learns at most those 64 bits about `data`; docs/keys.md says who may.
+    """
+    nonce = os.urandom(_CHECK_NONCE_BYTES)
+    return Secret(nonce + _mac(nonce, data, header))
+
+
+def fits(data: Secret, header: bytes, check: Secret) -> bool:
+    """Whether `check` was made of the same `data` and `header`; what is altered passes once in 2^64 times."""
+    nonce, value = check.reveal()[:_CHECK_NONCE_BYTES], check.reveal()[_CHECK_NONCE_BYTES:]
+    return hmac.compare_digest(value, _mac(nonce, data, header))
+
+
+def _mac(nonce: bytes, data: Secret, header: bytes) -> bytes:
+    message = len(header).to_bytes(8, "big") + header + data.reveal()
+    return hmac.digest(nonce, message, "sha256")[: CHECK_BYTES - _CHECK_NONCE_BYTES]
 
 
 def _cipher(key: Secret) -> AESCCM:

@@ -3,9 +3,12 @@
 On the path n0, n1, ..., nk the ranges are allocated on all links at once. In BASIC and QKP the first link's range is
 the shared key S and, behind it, the new keys K. n1 holds S too, and sends it on under the pad of the next link; each
 node does so until nk has S. Then n0 sends K under S to nk directly. In OTP mode K is drawn by n0 and takes the way of
-S, under a pad on the first link too, and there is no second message. A message bears the ranges of the links from the
-one it comes over on: what a node needs, and what it passes on. Every node erases what the ranges name on its side
-before it sends anything, so that a failure half way costs material and never repeats it.
+S, under a pad on the first link too. A message bears the ranges of the links from the one it comes over on: what a node
+needs, and what it passes on. Every node erases what the ranges name on its side before it sends anything, so that a
+failure half way costs material and never repeats it.
+
+A relay could alter what it passes on. So n0 tells nk directly by what it knows K: in QKP the tag of AES-CCM, else a
+check value, which in OTP mode goes to nk while K is on its way. What does not fit is erased at both ends.
 """
 
 from __future__ import annotations
@@ -14,32 +17,35 @@ import base64
 import json
 import os
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from etsi.checks import integer, mapping, sequence, text, uuid_text
 from etsi.errors import Malformed
 from etsi.secret import Secret
+from mtls import trace
 from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 from node import told
-from node.failures import MaterialExpired, NoSession, RelayBroken
+from node.arrivals import Arrivals, Relayed
+from node.failures import MaterialExpired, NoSession, RelayAltered, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
 from node.modes import AES_CCM, OTP, Mode
-from node.pads import CCM_TAG_BYTES, ccm_open, ccm_seal, otp
+from node.pads import CCM_TAG_BYTES, CHECK_BYTES, ccm_open, ccm_seal, check_value, fits, otp
 from node.performance import Performance
 from node.ranges import Range
 from node.routes import MAX_HOPS, Routes
 from node.sessions import Association, Session, Sessions
 from telemetry.journal import Journal
 
-# A shared key whose second message never comes is dropped after this time.
-_SHARED_KEY_LIFE_S = 30.0
 _TIMEOUT_PER_HOP_S = 3.0
 _MAX_KEY_BYTES = 1 << 20
-_MAX_UNDER_WAY = 12
+_NOTHING_THERE = 202  # the last node's answer to who claims what has not come to it
+_CHECKS_AT_ONCE = 32  # no more keys are made at once
+_MAX_UNDER_WAY = 8
 
 
 class Relay:
@@ -65,8 +71,8 @@ class Relay:
         self._routes = routes
         self._performance = performance
         self._journal = journal
-        self._shared: dict[str, _Waiting] = {}
-        self._lock = threading.Lock()
+        self._arrivals = Arrivals()
+        self._checks = ThreadPoolExecutor(_CHECKS_AT_ONCE, thread_name_prefix="check")
         # Each takes one of the server's threads until the next node answers. Some must be left, or two nodes that relay
         # to each other could wait for each other.
         self._under_way = threading.BoundedSemaphore(_MAX_UNDER_WAY)
@@ -82,30 +88,57 @@ class Relay:
         key_bytes: int,
     ) -> list[Secret]:
         """As first node: make `key_ids` of `key_bytes` each at the last node too; the keys, once it has confirmed."""
-        keys = [{"key_ID": key_id, "bytes": key_bytes} for key_id in key_ids]
-        first: dict[str, Any] = {
-            "link": session.link, "ksid": session.ksid, "ranges": [_range_json(r) for r in ranges],
-        }  # fmt: skip
+        order = _Order(
+            request, session, [{"key_ID": key_id, "bytes": key_bytes} for key_id in key_ids], list(ranges)
+        )
         if mode.cipher is None:
             (pad,) = self._take([(ranges[0], told.PAD)], request)
             self._performance.consumed(session.link, 8 * len(pad))
             new = Secret(os.urandom(len(pad)))
-            body = first | {"sealed": _encode(otp(new, pad)), "keys": keys}
-            self._send(session.path[1], f"/qkd/v1/relay/{request}", body, hops=session.hops)
+            sealed = otp(new, pad)
             pad.wipe()
+            with _wiped_on_failure(new):
+                self._relay_checked(order, new, sealed)
             return cut(new, key_bytes)
         shared, new = self._take(told.uses(mode, ranges, key_bytes, len(key_ids))[:2], request)
-        self._performance.consumed(session.link, 8 * (len(shared) + len(new)))
-        first |= {"sealed": None, "keys": None}
-        self._send(session.path[1], f"/qkd/v1/relay/{request}", first, hops=session.hops)
-        if mode.cipher == AES_CCM:
-            sealed = ccm_seal(new, shared, request, _header(request, session.ksid, keys))
-        else:
-            sealed = otp(new, shared)
-        shared.wipe()
-        body = {"ksid": session.ksid, "keys": keys, "cipher": mode.cipher, "sealed": _encode(sealed)}
-        self._send(session.path[-1], f"/qkd/v1/relay/{request}/keys", body, hops=1)
+        with _wiped_on_failure(shared, new):
+            self._performance.consumed(session.link, 8 * (len(shared) + len(new)))
+            self._relay(order, None)
+            if mode.cipher == AES_CCM:
+                sealed, check = ccm_seal(new, shared, request, order.header), None
+            else:
+                sealed, check = otp(new, shared), _encode(check_value(new, order.header))
+            shared.wipe()
+            if not self._tell_last(order, "keys", cipher=mode.cipher, sealed=_encode(sealed), check=check):
+                raise order.not_there()
         return cut(new, key_bytes)
+
+    def _relay_checked(self, order: _Order, new: Secret, sealed: Secret) -> None:
+        """Relay the keys themselves, and tell the last node by what it knows them while they are on their way."""
+        check = _encode(check_value(new, order.header))
+        first = self._checks.submit(trace.carried(self._tell_last), order, "check", check=check)
+        self._relay(order, sealed)
+        # It may have waited for too long; now the keys are said to be there.
+        if not first.result() and not self._tell_last(order, "check", check=check):
+            raise order.not_there()
+
+    def _relay(self, order: _Order, sealed: Secret | None) -> None:
+        """Have the next node relay over the rest of the path; it has done so when this returns."""
+        session = order.session
+        body = {
+            "link": session.link, "ksid": session.ksid, "ranges": [_range_json(r) for r in order.ranges],
+            "sealed": None if sealed is None else _encode(sealed),
+        }  # fmt: skip
+        self._send(session.path[1], f"/qkd/v1/relay/{order.request}", body, hops=session.hops)
+
+    def _tell_last(self, order: _Order, what: str, **facts: Any) -> bool:
+        """Tell the last node what it needs to keep the keys; False if nothing was relayed to it (yet). RelayAltered."""
+        body = {"ksid": order.session.ksid, "keys": order.keys} | facts
+        node = order.session.path[-1]
+        try:
+            return self._send(node, f"/qkd/v1/relay/{order.request}/{what}", body, hops=1).status != _NOTHING_THERE
+        except RelayAltered:
+            raise RelayAltered(" - ".join(order.session.path)) from None
 
     def forward(self, sender: str, request: str, document: Mapping[str, Any]) -> None:
         """As a later node: take over what is relayed and pass it on, or keep it if this is the last node."""
@@ -120,15 +153,12 @@ class Relay:
             if neighbour is None or not self._routes.joins(where.qc, neighbour):
                 raise Malformed("ranges.qc", f"a QC between this node and {neighbour}")
         n_bytes = len(ranges[-1])
-        keys = None if document.get("keys") is None else _keys(document)
-        if keys is not None and keys.n_bytes != n_bytes:
-            raise Malformed("keys.bytes", f"{n_bytes} bytes in all, as on the links")
-        sealed = None if document.get("sealed") is None else _decode(document["sealed"], n_bytes)
+        sealed = None if document.get("sealed") is None else _decode(document["sealed"], "sealed", n_bytes)
         if sealed is not None and len(ranges[0]) != n_bytes:
             raise Malformed("ranges", "a pad as long as what it seals")
         if sealed is None and onward is None:
             raise Malformed("sealed", "to be given behind the first hop")
-        message = _Message(request, link, uuid_text(document.get("ksid"), "ksid"), ranges, keys, sealed)
+        message = _Message(request, link, uuid_text(document.get("ksid"), "ksid"), ranges, sealed)
         if onward is None:
             self._receive(message)
         elif not self._under_way.acquire(blocking=False):
@@ -145,7 +175,7 @@ class Relay:
         self._performance.consumed(message.link, 8 * sum(len(r) for r in message.ranges[:2]))
         relayed = message.opened(taken[0])
         body = {
-            "link": message.link, "ksid": message.ksid, "ranges": document["ranges"][1:], "keys": document.get("keys"),
+            "link": message.link, "ksid": message.ksid, "ranges": document["ranges"][1:],
             "sealed": _encode(otp(relayed, taken[1])),
         }  # fmt: skip
         for secret in (*taken, relayed):
@@ -159,39 +189,61 @@ class Relay:
         self._performance.consumed(message.link, 8 * len(message.ranges[0]))
         relayed = message.opened(taken)
         taken.wipe()
-        qc = message.ranges[0].qc
-        if message.keys is None:
-            self._keep_shared(message.request, _Waiting(relayed, time.monotonic(), session.ksid, qc))
-        else:
-            self._keep_keys(session, message.keys, relayed, qc)
+        self._arrivals.put(message.request, Relayed(relayed, session.ksid, message.ranges[0].qc))
 
-    def accept_keys(self, sender: str, request: str, document: Mapping[str, Any]) -> None:
-        """As last node: the new keys under the shared key of `request`, kept for the slave SAE."""
-        ksid = uuid_text(document.get("ksid"), "ksid")
-        session = self._ends_here(ksid, None)
-        if session.master_node != sender:
-            raise Malformed("ksid", f"a session from {sender} that ends at this node")
-        keys = _keys(document)
+    def accept_keys(self, sender: str, request: str, document: Mapping[str, Any]) -> bool:
+        """As last node: the new keys under the shared key that was relayed for `request`, kept for the slave SAE.
+
+        False if nothing was relayed for it. RelayAltered if it was not what the first node sent.
+        """
+        announced = self._announced(sender, request, document)
         cipher = document.get("cipher")
         if cipher not in (OTP, AES_CCM):
             raise Malformed("cipher", f"{OTP} or {AES_CCM}")
-        sealed = _decode(document.get("sealed"), keys.n_bytes + (CCM_TAG_BYTES if cipher == AES_CCM else 0))
-        with self._lock:
-            waiting = self._shared.get(request)
-            if waiting is None or waiting.ksid != ksid or (cipher == OTP and len(waiting.key) != len(sealed)):
-                raise Malformed("request", "a relayed shared key that fits to be waiting here")
-            del self._shared[request]
+        n_bytes = announced.n_bytes + (CCM_TAG_BYTES if cipher == AES_CCM else 0)
+        sealed = _decode(document.get("sealed"), "sealed", n_bytes)
+        check = _decode(document.get("check"), "check", CHECK_BYTES) if cipher == OTP else None
+        relayed = self._arrivals.claim(request, announced.session.ksid)
+        if relayed is None:
+            return False
         try:
-            if cipher == AES_CCM:
-                new = ccm_open(sealed, waiting.key, request, _header(request, session.ksid, document["keys"]))
+            if check is None:
+                new = ccm_open(sealed, relayed.secret, request, announced.header)
             else:
-                new = otp(sealed, waiting.key)
-        except ValueError:
-            raise Malformed("sealed", "what the relayed shared key opens") from None
+                new = otp(sealed, relayed.secret)
+        except ValueError:  # Tampered, or of another length
+            raise RelayAltered(f"{sender} - ... - {self._name}") from None
         finally:
-            waiting.key.wipe()
-        self._keep_keys(session, keys, new, waiting.qc)
-        self._journal.event("keys_relayed", ksid=session.ksid, request=request, key_ids=keys.key_ids)
+            relayed.secret.wipe()
+        self._keep_keys(announced, new, relayed.qc, check)
+        return True
+
+    def check_keys(self, sender: str, request: str, document: Mapping[str, Any]) -> bool:
+        """As last node: what was relayed for `request` are the keys themselves, kept for the slave SAE if they fit.
+
+        Waits a little for them. False if they have not come; RelayAltered if they are not what the first node sent.
+        """
+        announced = self._announced(sender, request, document)
+        check = _decode(document.get("check"), "check", CHECK_BYTES)
+        relayed = self._arrivals.claim(request, announced.session.ksid, patiently=True)
+        if relayed is None:
+            return False
+        self._keep_keys(announced, relayed.secret, relayed.qc, check)
+        return True
+
+    def expire(self) -> None:
+        """Erase what was relayed to this node so long ago that no first node will claim it."""
+        self._arrivals.expire()
+
+    def _announced(self, sender: str, request: str, document: Mapping[str, Any]) -> _Announced:
+        """Which keys a message to the last node is about, if its sender is the first node of their session."""
+        session = self._ends_here(uuid_text(document.get("ksid"), "ksid"), None)
+        if session.master_node != sender:
+            raise Malformed("ksid", f"a session from {sender} that ends at this node")
+        announced = _Announced(request, session, *_keys(document), document["keys"])
+        if self._store.relayed_owners(announced.key_ids):
+            raise Malformed("keys.key_ID", "IDs of new keys")
+        return announced
 
     def _ends_here(self, ksid: str, link: str | None) -> Association:
         """The session of that KSID, whose slave is at this node and, if `link` is given, which goes over it."""
@@ -209,21 +261,22 @@ class Relay:
         told.used(self._journal, request, uses)
         return taken
 
-    def _keep_keys(self, session: Association, keys: _Keys, whole: Secret, qc: str) -> None:
+    def _keep_keys(self, announced: _Announced, whole: Secret, qc: str, check: Secret | None) -> None:
+        """Have keys wait for the slave SAE, if they fit the check value or were opened by AES-CCM; RelayAltered."""
+        session = announced.session
+        if len(whole) != announced.n_bytes or (check is not None and not fits(whole, announced.header, check)):
+            whole.wipe()
+            raise RelayAltered(f"{session.master_node} - ... - {self._name}")
         relayed = [
             RelayedKey(key_id, session.ksid, session.master_sae, session.slave_sae, key)
-            for key_id, key in zip(keys.key_ids, cut(whole, keys.key_bytes), strict=True)
+            for key_id, key in zip(announced.key_ids, cut(whole, announced.key_bytes), strict=True)
         ]
         self._store.put_relayed(relayed, qc)
+        self._journal.event(
+            "keys_relayed", ksid=session.ksid, request=announced.request, key_ids=list(announced.key_ids)
+        )
 
-    def _keep_shared(self, request: str, waiting: _Waiting) -> None:
-        oldest = waiting.since - _SHARED_KEY_LIFE_S
-        with self._lock:
-            for old in [r for r, known in self._shared.items() if known.since < oldest]:
-                self._shared.pop(old).key.wipe()
-            self._shared[request] = waiting
-
-    def _send(self, node: str, path: str, body: dict[str, Any], *, hops: int) -> None:
+    def _send(self, node: str, path: str, body: dict[str, Any], *, hops: int) -> Reply:
         """To `node`, which passes it on over `hops` - 1 links more."""
         timeout_s = _TIMEOUT_PER_HOP_S * hops  # outer calls outlast the inner ones
         try:
@@ -236,27 +289,36 @@ class Relay:
             raise RelayBroken(f"node {node} cannot be reached: {error.reason}", hop=node) from None
         if not reply.ok:
             raise _failure_from(reply, node)
+        return reply
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A shared key that waits for the keys under it, since when, of which session, over which QC it came."""
+class _Order:
+    """What a first node makes: keys of a session in a request, of these ranges."""
 
-    key: Secret
-    since: float
-    ksid: str
-    qc: str
+    request: str
+    session: Session
+    keys: Sequence[Mapping[str, Any]]
+    ranges: Sequence[Range]
+
+    @property
+    def header(self) -> bytes:
+        return _header(self.request, self.session.ksid, self.keys)
+
+    def not_there(self) -> RelayBroken:
+        """The next node says that it has relayed, and the last one has got nothing."""
+        path = self.session.path
+        return RelayBroken(f"what node {path[1]} was to relay has not reached node {path[-1]}", hop=path[1])
 
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """What comes over a link of a path: ranges from this link on, keys that travel themselves, what is sealed."""
+    """What comes over a link of a path: ranges from this link on, and what is sealed."""
 
     request: str
     link: str
     ksid: str
     ranges: Sequence[Range]
-    keys: _Keys | None
     sealed: Secret | None
 
     def incoming(self) -> list[told.Use]:
@@ -274,18 +336,29 @@ class _Message:
 
 
 @dataclass(frozen=True, slots=True)
-class _Keys:
-    """Keys announced in a message: their IDs, and the size of each in bytes."""
+class _Announced:
+    """Keys that a first node tells the last one of: in which request, of which session, IDs, bytes of each.
 
-    key_ids: list[str]
+    `keys`: the same as the message has it.
+    """
+
+    request: str
+    session: Association
+    key_ids: Sequence[str]
     key_bytes: int
+    keys: Sequence[Mapping[str, Any]]
 
     @property
     def n_bytes(self) -> int:
         return self.key_bytes * len(self.key_ids)
 
+    @property
+    def header(self) -> bytes:
+        return _header(self.request, self.session.ksid, self.keys)
 
-def _keys(document: Mapping[str, Any]) -> _Keys:
+
+def _keys(document: Mapping[str, Any]) -> tuple[list[str], int]:
+    """The IDs of the keys that a message names, and the bytes of each."""
     entries = [mapping(e, "keys") for e in sequence(document.get("keys"), "keys", longest=4096)]
     if not entries:
         raise Malformed("keys", "at least one entry")
@@ -295,11 +368,22 @@ def _keys(document: Mapping[str, Any]) -> _Keys:
     key_ids = [uuid_text(e.get("key_ID"), "keys.key_ID") for e in entries]
     if len(set(key_ids)) != len(key_ids):
         raise Malformed("keys.key_ID", "a different one for each key")
-    return _Keys(key_ids, sizes[0])
+    return key_ids, sizes[0]
+
+
+@contextmanager
+def _wiped_on_failure(*secrets: Secret) -> Iterator[None]:
+    """If the block fails, nobody needs them any more."""
+    try:
+        yield
+    except BaseException:
+        for secret in secrets:
+            secret.wipe()
+        raise
 
 
 def _header(request: str, ksid: str, keys: Any) -> bytes:
-    """What AES-CCM authenticates beside the keys themselves: which keys, of which session, in which request."""
+    """What is authenticated beside the keys themselves: which keys, of which session, in which request."""
     return json.dumps({"request": request, "ksid": ksid, "keys": keys}, sort_keys=True).encode()
 
 
@@ -310,10 +394,12 @@ def cut(whole: Secret, key_bytes: int) -> list[Secret]:
     return [Secret(data[i : i + key_bytes]) for i in range(0, len(data), key_bytes)]
 
 
-def _failure_from(reply: Reply, node: str) -> RelayBroken | MaterialExpired:
+def _failure_from(reply: Reply, node: str) -> RelayBroken | RelayAltered | MaterialExpired:
     """The failure that a node further on reported, so that the first node names the hop where it happened."""
     if reply.detail("cause") == MaterialExpired.cause:
         return MaterialExpired(reply.message, qc=str(reply.detail("qc")), node=str(reply.detail("node")))
+    if reply.detail("cause") == RelayAltered.cause:
+        return RelayAltered(str(reply.detail("path")))
     return RelayBroken(reply.message, hop=str(reply.detail("hop") or node))
 
 
@@ -340,12 +426,12 @@ def _encode(sealed: Secret) -> str:
     return base64.b64encode(sealed.reveal()).decode()
 
 
-def _decode(value: Any, n_bytes: int) -> Secret:
-    encoded = text(value, "sealed", longest=2 * _MAX_KEY_BYTES)
+def _decode(value: Any, field: str, n_bytes: int) -> Secret:
+    encoded = text(value, field, longest=2 * _MAX_KEY_BYTES)
     try:
-        sealed = Secret(base64.b64decode(encoded, validate=True))
+        decoded = Secret(base64.b64decode(encoded, validate=True))
     except ValueError:
-        raise Malformed("sealed", "base64 (RFC 4648)") from None
-    if len(sealed) != n_bytes:
-        raise Malformed("sealed", f"{n_bytes} bytes")
-    return sealed
+        raise Malformed(field, "base64 (RFC 4648)") from None
+    if len(decoded) != n_bytes:
+        raise Malformed(field, f"{n_bytes} bytes")
+    return decoded

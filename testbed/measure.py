@@ -59,12 +59,12 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def _where(events: Iterable[Event]) -> dict[str, int]:
-    """Key errors by cause and place: the QC that was short, the node at which a relay broke."""
+    """Key errors by cause and place: the QC that was short, the node at which a relay broke, the path of a bad one."""
     found: collections.Counter[str] = collections.Counter()
     for event in events:
         if event["event"] == "key_error" and event["side"] == "master":
             facts = event.get("facts") or {}
-            place = facts.get("qc") or facts.get("hop")
+            place = facts.get("qc") or facts.get("hop") or facts.get("path")
             if place is not None:
                 found[f"{event['cause']} {place}"] += 1
     return dict(sorted(found.items()))

@@ -27,6 +27,9 @@ _FAILURES = {
         "Raise its rate, or have fewer keys over it.",
     ),
     "relay_broken": ("The relay broke at {hop}; what it had taken is lost.", "Heal the link or node there."),
+    "relay_altered": (
+        "The key was altered on the way {path}; no application has got it.", "Distrust the nodes between.",
+    ),
     "over_bandwidth": (
         "The application has taken more than its maximum of {max_bandwidth} bit/s allows. Nothing was used up.",
         "Ask less often, or have the controller allow it more.",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etsi.secret import Secret
-from node.pads import CCM_TAG_BYTES, Tampered, ccm_open, ccm_seal, otp
+from node.pads import CCM_TAG_BYTES, CHECK_BYTES, Tampered, ccm_open, ccm_seal, check_value, fits, otp
 
 KEY = Secret(bytes(range(16)))
 
@@ -56,3 +56,22 @@ def test_ccm_notices_any_change(change):
 
     with pytest.raises(Tampered):
         ccm_open(Secret(sealed), change.get("key", KEY), change.get("request", "r"), change.get("header", b"h"))
+
+
+@given(st.binary(min_size=1, max_size=80), st.binary(max_size=80), st.data())
+def test_check_value_fits_what_it_was_made_of_and_nothing_else(data, header, draw):
+    """Another byte in data or header, or a byte that goes over from one to the other: it does not fit."""
+    check = check_value(Secret(data), header)
+    at = draw.draw(st.integers(0, len(data + header) - 1))
+    altered = bytearray(header + data)
+    altered[at] ^= draw.draw(st.integers(1, 255))
+
+    assert len(check) == CHECK_BYTES
+    assert fits(Secret(data), header, check)
+    assert not fits(Secret(altered[len(header) :]), bytes(altered[: len(header)]), check)
+    assert not fits(Secret(data[1:]), header + data[:1], check)
+
+
+def test_check_value_is_another_one_each_time():
+    """So that nobody can tell whether two batches hold the same keys."""
+    assert check_value(KEY, b"").reveal() != check_value(KEY, b"").reveal()

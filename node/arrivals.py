@@ -1,0 +1,67 @@
+"""What relays have brought to this node as the last one of a path, until the first node claims it. In memory only."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from etsi.secret import Secret
+
+# No request lives so long: what nobody has claimed by then is erased.
+LIFE_S = 10.0
+# Who claims may wait so long, at most so many at a time; whoever waited in vain may claim again.
+WAIT_S = 2.0
+WAITING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """A secret, the session that it is for, the QC over which it came."""
+
+    secret: Secret
+    ksid: str
+    qc: str
+
+
+class Arrivals:
+    """By request; nothing older than LIFE_S by `clock` is given out. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self.waiting = 0  # who claim something that has not come
+        self._found: dict[str, tuple[float, Relayed]] = {}
+
+    def put(self, request: str, relayed: Relayed) -> None:
+        """Have it wait to be claimed."""
+        with self._changed:
+            self._found[request] = self._clock(), relayed
+            self._changed.notify_all()
+
+    def claim(self, request: str, ksid: str, *, patiently: bool = False) -> Relayed | None:
+        """What was relayed for that request of that session, which is not here any more; None if nothing was.
+
+        `patiently`: wait for it, unless too many wait.
+        """
+        self.expire()
+
+        def there() -> bool:
+            return request in self._found and self._found[request][1].ksid == ksid
+
+        with self._changed:
+            if patiently and not there() and self.waiting < WAITING:
+                self.waiting += 1
+                try:
+                    self._changed.wait_for(there, WAIT_S)
+                finally:
+                    self.waiting -= 1
+            return self._found.pop(request)[1] if there() else None
+
+    def expire(self) -> None:
+        """Erase what is too old to be claimed."""
+        oldest = self._clock() - LIFE_S
+        with self._changed:
+            for request in [request for request, (since, _) in self._found.items() if since < oldest]:
+                self._found.pop(request)[1].secret.wipe()

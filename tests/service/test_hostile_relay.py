@@ -1,0 +1,226 @@
+"""A relay that lies: four real nodes in a row, and all that b says to others passes a test's hands."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Response, request
+
+from mtls.call import Caller, Reply
+from mtls.identity import Identity, Role
+from mtls.serve import json_body, new_app
+from mtls.server import Server
+from telemetry import journal
+from testbed.loopback import LOOPBACK, Stack
+from tests.service.foreign import open_session
+
+ALICE, DAVE = str(uuid.UUID(int=1)), str(uuid.UUID(int=4))
+HOME = {ALICE: "a", DAVE: "d"}
+NODES = "abcd"
+LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]
+MODES = ["basic", "qkp", "otp"]
+
+
+def until(what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    """The first true result of `what`."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := what()):
+        assert time.monotonic() < deadline, f"still {found!r}"
+        time.sleep(0.05)
+    return found
+
+
+class Between:
+    """Stands between node `speaker` and node `hearer`, and changes what the one says to the other.
+
+    `question` alters a request's body, `answer` an answer (status, body); until a test says otherwise, they do not.
+    """
+
+    def __init__(self, stack: Stack, speaker: str, hearer: str) -> None:
+        self.question: Callable[[str, Any], Any] = lambda _, body: body
+        self.answer: Callable[[str, int, Any], tuple[int, Any]] = lambda _, status, body: (status, body)
+        app = new_app("between")
+        ours, theirs = (
+            stack.authority.issue(Identity(Role.NODE, name), addresses=[LOOPBACK], stem=f"{speaker}{hearer}-{name}")
+            for name in (speaker, hearer)
+        )
+        caller = Caller(ours)
+
+        @app.route("/<path:path>", methods=["GET", "POST"])
+        def through(path: str) -> Response:
+            body = self.question(path, json_body(empty={}))
+            reply = caller.request(
+                request.method, f"{stack.agent(hearer)}/{path}", to=Identity(Role.NODE, hearer),
+                body=body if request.method == "POST" else None, timeout_s=20,
+            )  # fmt: skip
+            status, said = self.answer(path, reply.status, reply.body)
+            return Response("" if said is None else json.dumps(said), status)
+
+        self.server = Server(app, LOOPBACK, 0, theirs)
+        self.server.start()
+        self.url = f"https://{LOOPBACK}:{self.server.port}"
+
+    def be_honest(self) -> None:
+        """Pass on everything as it is."""
+        self.question = lambda _, body: body
+        self.answer = lambda _, status, body: (status, body)
+
+
+class Network(Stack):
+    """A network in which b is hostile: `asked` is between a and b, `onward` between b and c."""
+
+    def build(self) -> None:
+        """Start everything, and open a session from a to d."""
+        self.asked, self.onward = Between(self, "a", "b"), Between(self, "b", "c")
+        self.start_postgres()
+        self.start_nodes(LINKS, HOME)
+        self.start_qcs(LINKS, low=2000, high=2000, slot_s=0.25)
+        self.controller_calls = self.caller(Role.CONTROLLER, "ctl")
+        self.saes = {sae: self.caller(Role.SAE, sae) for sae in HOME}
+        self.session = open_session(
+            lambda method, node, at, body: self.configure(method, node, at, body).status, (ALICE, DAVE), NODES
+        )
+        until(lambda: self.enc_keys().ok)
+
+    def write(self, name: str, document: dict[str, Any]) -> Path:
+        """A configuration file; a finds b, and b finds c, where the test listens."""
+        hearers = {"a": ("b", self.asked), "b": ("c", self.onward)}
+        if name in hearers:
+            hearer, between = hearers[name]
+            document = document | {"nodes": document["nodes"] | {hearer: between.url}}
+        return super().write(name, document)
+
+    def configure(self, method: str, node: str, at: str, body: Any) -> Reply:
+        """Tell a node what a controller has to tell."""
+        url = f"{self.agent(node)}{at}"
+        return self.controller_calls.request(method, url, to=Identity(Role.NODE, node), body=body)
+
+    def set_mode(self, mode: str) -> None:
+        """Have keys made in that mode."""
+        for node in NODES:
+            body = {"qkd-testbed:mode": mode}
+            assert self.configure("PUT", node, "/restconf/data/qkd-testbed:node/parameters/mode", body).ok
+
+    def enc_keys(self, number: int = 1) -> Reply:
+        """Keys for alice."""
+        url = f"{self.kme('a')}/api/v1/keys/{DAVE}/enc_keys"
+        body = {"number": number, "size": 128}
+        return self.saes[ALICE].request("POST", url, to=Identity(Role.NODE, "a"), body=body, timeout_s=20)
+
+    def dec_keys(self, *key_ids: str) -> Reply:
+        """The same keys for dave."""
+        url = f"{self.kme('d')}/api/v1/keys/{ALICE}/dec_keys"
+        body = {"key_IDs": [{"key_ID": k} for k in key_ids]}
+        return self.saes[DAVE].request("POST", url, to=Identity(Role.NODE, "d"), body=body)
+
+    def failure(self) -> Reply:
+        """How a request for keys fails, once there is material for it; in qkp, once the pool is empty."""
+        return until(lambda: (reply := self.enc_keys(20)).detail("cause") not in (None, "short_of_material") and reply)
+
+    def events(self, node: str, name: str) -> list[dict[str, Any]]:
+        """What a node wrote of that name."""
+        return journal.read(self.directory / node / "journal.jsonl", name)
+
+    def waiting(self) -> int:
+        """How many keys wait at d."""
+        return sum(len(e["key_ids"]) for e in self.events("d", "keys_relayed"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """The running network."""
+    network = Network(tmp_path_factory.mktemp("hostile"))
+    try:
+        network.build()
+        yield network
+    finally:
+        network.stop()
+        for between in (network.asked, network.onward):
+            between.server.stop()
+
+
+@pytest.fixture
+def network(built: Network) -> Iterator[Network]:
+    """The same, honest before and after, so that keys come."""
+    until(lambda: built.enc_keys().ok)
+    yield built
+    built.asked.be_honest()
+    built.onward.be_honest()
+
+
+def flip(encoded: str) -> str:
+    """Base64 of the same bytes but for one bit."""
+    data = bytearray(base64.b64decode(encoded))
+    data[len(data) // 2] ^= 4
+    return base64.b64encode(data).decode()
+
+
+def flipped(path: str, body: Any) -> Any:
+    """A relay's message with a bit flipped in what it seals."""
+    return body | {"sealed": flip(body["sealed"])} if "/relay/" in path else body
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bit_that_a_relay_flips_is_noticed_in_every_mode(network, mode):
+    """The request fails and names the way, both ends say so, and nothing waits for the slave."""
+    network.set_mode(mode)
+    given = network.enc_keys()
+    key_ids = [k["key_ID"] for k in given.body["keys"]]
+    assert network.dec_keys(*key_ids).body == given.body
+    before = network.waiting()
+    network.onward.question = flipped
+
+    failed = network.failure()
+
+    assert (failed.status, failed.detail("cause")) == (503, "relay_altered")
+    assert failed.detail("path") == "a - b - c - d"
+    assert network.events("a", "key_failed")[-1]["cause"] == "relay_altered"
+    assert network.events("d", "relay_failed")[-1]["cause"] == "relay_altered"
+    assert network.waiting() == before
+    network.onward.be_honest()
+    until(lambda: network.enc_keys().ok)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_relay_can_hide_that_a_key_was_altered(network, mode):
+    """It says that all went well; but it is not the one who is asked."""
+    network.set_mode(mode)
+    network.onward.question = flipped
+    network.asked.answer = lambda path, status, body: (204, None) if "/relay/" in path else (status, body)
+
+    failed = network.failure()
+
+    assert failed.detail("cause") == "relay_altered"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_relay_that_passes_nothing_on_and_says_it_did_is_found_out(network, mode):
+    """The last node has nothing to keep; the neighbour that took it over is named."""
+    network.set_mode(mode)
+    network.onward.question = lambda path, body: body | {"ksid": str(uuid.uuid4())} if "/relay/" in path else body
+    network.asked.answer = lambda path, status, body: (204, None) if "/relay/" in path else (status, body)
+
+    failed = network.failure()
+
+    assert (failed.status, failed.detail("cause"), failed.detail("hop")) == (503, "relay_broken", "b")
+
+
+def test_way_that_a_relay_makes_up_is_not_taken(network):
+    """b names d, which is on the virtual link, as its neighbour there, and leaves out c."""
+    network.set_mode("otp")
+    made_up = {"neighbours": [{"node": "a", "qcs": ["a-b/1"]}, {"node": "d", "qcs": ["c-d/1"]}]}
+    network.asked.answer = lambda path, status, body: (200, made_up) if "/neighbours" in path else (status, body)
+    network.asked.question = lambda path, body: body | {"ranges": []} if "/relay/" in path else body
+    network.failure()  # so that the way is looked for anew
+
+    failed = network.failure()
+
+    assert (failed.detail("cause"), failed.detail("hop")) == ("relay_broken", "b")
+    assert "does not lead back" in failed.message
