@@ -23,6 +23,7 @@ import urllib3
 from mtls import trace
 from mtls.credentials import Credentials
 from mtls.identity import Identity
+from mtls.liveness import OPTIONS
 
 _MAX_REPLY_BYTES = 16 << 20
 _WORD = re.compile(r"[a-z_]{1,40}")
@@ -178,6 +179,7 @@ class Caller:
                     maxsize=self._connections,
                     ssl_context=self._context,
                     server_hostname=to.dns,  # checked by OpenSSL, whatever address the URL has
+                    socket_options=[*urllib3.connection.HTTPConnection.default_socket_options, *OPTIONS],
                 )
             return self._pools[key]
 

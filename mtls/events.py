@@ -13,22 +13,25 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Response, request
 
+from etsi.errors import Malformed
 from mtls.call import Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity
+from mtls.liveness import SILENCE_S, notice_death
 
 FEED = "qkd.feed"  # where in the WSGI environment the server finds it
 CONTENT_TYPE = "text/event-stream"
-BEAT_S = 5.0  # a comment is sent when there was nothing else for so long
-_SILENCE_S = 3 * BEAT_S
-_MAX_WAITING = 1000
-_MAX_LINE_BYTES = 1 << 20
+MAX_EVENT_BYTES = 1 << 20
+MAX_WAITING, MAX_WAITING_BYTES = 1000, 8 << 20  # events that a listener has not taken yet
+# Who sends more is read no faster: a stream of nothing but comments must not keep its listener busy.
+_MAX_BYTES_S = 8 << 20
 
 
 class Feed:
@@ -37,6 +40,7 @@ class Feed:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: collections.deque[bytes] = collections.deque()
+        self._waiting_bytes = 0
         self._wake: Callable[[], None] = lambda: None
         self.closed = False
 
@@ -44,14 +48,14 @@ class Feed:
         """Send an event. False if nobody listens any more."""
         data = b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
         with self._lock:
-            if len(self._waiting) >= _MAX_WAITING:
+            if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(data) > MAX_WAITING_BYTES:
                 self.closed = True
-            if self.closed:
-                return False
-            self._waiting.append(data)
-            wake = self._wake
-        wake()
-        return True
+            if not self.closed:
+                self._waiting.append(data)
+                self._waiting_bytes += len(data)
+            wake, taken = self._wake, not self.closed
+        wake()  # also to end what is streamed
+        return taken
 
     def close(self) -> None:
         """Nobody listens any more."""
@@ -71,6 +75,7 @@ class Feed:
         with self._lock:
             data = b"".join(self._waiting)
             self._waiting.clear()
+            self._waiting_bytes = 0
             return data
 
 
@@ -81,9 +86,20 @@ def answer_with(feed: Feed) -> Response:
 
 
 class Listener:
-    """Listens to the events of `url`, whose server must be `to`; `events` from one thread, `close` from any."""
+    """Listens to the events of `url`, whose server must be `to`; `events` from one thread, `close` from any.
 
-    def __init__(self, credentials: Credentials, url: str, to: Identity, *, timeout_s: float) -> None:
+    `silence_s`: of a server that sends nothing for so long, not even a comment, the stream counts as broken.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        url: str,
+        to: Identity,
+        *,
+        timeout_s: float,
+        silence_s: float | None = SILENCE_S,
+    ) -> None:
         self._url = url
         parts = urlsplit(url)
         context = credentials.client_context()
@@ -91,6 +107,7 @@ class Listener:
         try:
             raw = socket.create_connection((parts.hostname or "", parts.port or 443), timeout=timeout_s)
             try:
+                notice_death(raw)
                 # Checked is the name in the certificate, whatever address the URL has.
                 self._sock = connection.sock = context.wrap_socket(raw, server_hostname=to.dns)
             except BaseException:
@@ -98,7 +115,7 @@ class Listener:
                 raise
             connection.request("GET", parts.path, headers={"Accept": CONTENT_TYPE})
             answer = connection.getresponse()
-            self._sock.settimeout(_SILENCE_S)
+            self._sock.settimeout(silence_s)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise Unreachable(url, f"{type(error).__name__}: {error}") from None
@@ -108,22 +125,52 @@ class Listener:
             raise Unreachable(url, f"no event stream, but HTTP status {answer.status}")
 
     def events(self) -> Iterator[Any]:
-        """The events' documents as they come; Unreachable when the stream ends or falls silent."""
-        data: list[bytes] = []
-        try:
-            while line := self._answer.readline(_MAX_LINE_BYTES):
-                line = line.rstrip(b"\r\n")
-                if line.startswith(b"data:"):
-                    data.append(line[5:].removeprefix(b" "))
-                elif not line and data:
-                    document, data = json.loads(b"\n".join(data)), []
-                    yield document
-        except (OSError, http.client.HTTPException, ValueError, RecursionError, AttributeError) as error:
-            raise Unreachable(self._url, f"{type(error).__name__}: the event stream broke") from None
+        """The events' documents as they come; Unreachable when the stream ends or falls silent.
+
+        Malformed: an event has more than MAX_EVENT_BYTES, or is no JSON.
+        """
+        data, length = [], 0
+        for line in self._lines():
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+                length += len(line)
+                if length > MAX_EVENT_BYTES:
+                    raise _too_long()
+            elif not line and data:
+                text, data, length = b"\n".join(data), [], 0
+                try:
+                    document = json.loads(text)
+                except (ValueError, RecursionError):
+                    raise Malformed("event", "JSON") from None
+                yield document
+
+    def _lines(self) -> Iterator[bytes]:
+        second, taken = time.monotonic(), 0
+        while line := self._line():
+            if not line.endswith(b"\n") and len(line) > MAX_EVENT_BYTES:
+                raise _too_long()
+            taken += len(line)
+            if taken > _MAX_BYTES_S:
+                time.sleep(max(0.0, second + 1.0 - time.monotonic()))
+                second, taken = time.monotonic(), 0
+            yield line.rstrip(b"\r\n")
         raise Unreachable(self._url, "the event stream ended")
+
+    def _line(self) -> bytes:
+        try:
+            return self._answer.readline(MAX_EVENT_BYTES + 1)
+        except TimeoutError:
+            raise Unreachable(self._url, "the event stream fell silent") from None
+        except (OSError, http.client.HTTPException, ValueError, AttributeError):  # the last two: it was closed here
+            raise Unreachable(self._url, "the event stream broke") from None
 
     def close(self) -> None:
         """Stop listening: `events` ends with Unreachable."""
         with contextlib.suppress(OSError):  # it is closed already
             self._sock.shutdown(socket.SHUT_RDWR)
         self._answer.close()
+        self._sock.close()
+
+
+def _too_long() -> Malformed:
+    return Malformed("event", f"at most {MAX_EVENT_BYTES} bytes")

@@ -27,8 +27,9 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from mtls.credentials import Credentials
-from mtls.events import BEAT_S, FEED, Feed
+from mtls.events import FEED, Feed
 from mtls.identity import identity_from_uris
+from mtls.liveness import BEAT_S, notice_death
 from mtls.serve import ARRIVED, IDENTITY, MAX_BODY_BYTES, Problem, error_body
 from mtls.wsgi import Answer, base_environ, call, request_environ
 from telemetry import bugs
@@ -187,6 +188,7 @@ class _Door:
                 self.loop.call_later(_BREATH_S, self._accept_again)
             return
         sock.setblocking(False)
+        notice_death(sock)
         while len(self._open) >= self.limits.connections and self._make_room():
             pass
         connection = _Connection(self, sock)
