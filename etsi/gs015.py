@@ -74,7 +74,7 @@ _DETAILS: Mapping[str, Node] = {
     "app_type": Leaf(_APP_TYPE),
     "server_app_id": Leaf(URI),
     "client_app_id": LeafList(URI),
-    "app_priority": Leaf(UINT32),
+    "app_priority": Leaf(UINT32, default=0),
 }
 _QOS = Container(
     {
@@ -82,8 +82,8 @@ _QOS = Container(
         "min_bandwidth": Leaf(UINT32),
         "jitter": Leaf(UINT32),
         "ttl": Leaf(UINT32),
-        "clients_shared_path_enable": Leaf(BOOLEAN),
-        "clients_shared_keys_required": Leaf(BOOLEAN),
+        "clients_shared_path_enable": Leaf(BOOLEAN, default=False),
+        "clients_shared_keys_required": Leaf(BOOLEAN, default=False),
     }
 )
 _STATISTICS = List(
@@ -136,7 +136,7 @@ LINK = List(
     {
         "qkdl_id": Leaf(UUID),
         "qkdl_status": Leaf(_LINK_STATUS),
-        "qkdl_enable": Leaf(BOOLEAN),
+        "qkdl_enable": Leaf(BOOLEAN, default=True),
         "qkdl_local": _END,
         "qkdl_remote": _END,
         "qkdl_type": Leaf(_LINK_TYPE),
@@ -155,12 +155,12 @@ QKD_NODE = Container(
         "qkdn_id": Leaf(UUID),
         "qkdn_status": Leaf(_QKDN_STATUS, config=False),
         "qkdn_version": Leaf(STRING),
-        "qkdn_location_id": Leaf(STRING),
+        "qkdn_location_id": Leaf(STRING, default=""),
         "qkdn_capabilities": Container(
             {
-                "link_stats_support": Leaf(BOOLEAN),
-                "application_stats_support": Leaf(BOOLEAN),
-                "key_relay_mode_enable": Leaf(BOOLEAN),
+                "link_stats_support": Leaf(BOOLEAN, default=True),
+                "application_stats_support": Leaf(BOOLEAN, default=True),
+                "key_relay_mode_enable": Leaf(BOOLEAN, default=True),
             }
         ),
         "qkd_applications": Container({"qkd_app": APP}),

@@ -1,4 +1,4 @@
-"""RESTCONF (RFC 8040) over a data model: what a request's path names, and what of a tree a GET shows. PURE.
+"""RESTCONF (RFC 8040) over a data model: what a request's path names, and the errors that say what is wrong. PURE.
 
 A tree is a dict of top-level containers by qualified name ("module:name"); lists in it are arrays of entries.
 """
@@ -6,7 +6,7 @@ A tree is a dict of top-level containers by qualified name ("module:name"); list
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
@@ -18,8 +18,6 @@ Tree: TypeAlias = Mapping[str, Any]
 
 MEDIA_TYPE = "application/yang-data+json"
 DATA = "ietf-restconf:data"
-ALL, CONFIG, NONCONFIG = "all", "config", "nonconfig"
-UNBOUNDED = 1 << 16
 _MAX_SEGMENTS = 32
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -56,8 +54,16 @@ class Step:
         """The step in an instance identifier (RFC 7951, 6.11)."""
         if self.value is None:
             return f"/{self.name}"
-        key = self.node.key if isinstance(self.node, List) else "."
-        return f"/{self.name}[{key}='{self.value}']"
+        names = self.node.key.split() if isinstance(self.node, List) else ["."]
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        return f"/{self.name}" + "".join(f"[{n}='{v}']" for n, v in zip(names, values, strict=True))
+
+    def segment(self) -> str:
+        """The step in a URL (clause 3.5.3)."""
+        if self.value is None:
+            return self.name
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        return f"{self.name}={','.join(quote(str(value), safe='') for value in values)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +91,7 @@ class Target:
     @property
     def url(self) -> str:
         """The path again, with canonical values."""
-        return "/".join(
-            step.name if step.value is None else f"{step.name}={quote(str(step.value), safe='')}" for step in self.steps
-        )
+        return "/".join(step.segment() for step in self.steps)
 
 
 def parse_target(model: Model, path: str) -> Target:
@@ -99,7 +103,7 @@ def parse_target(model: Model, path: str) -> Target:
     children: Mapping[str, Node] = model
     for segment in segments:
         name, equals, text = segment.partition("=")
-        name, given = _decoded(name), _decoded(text)
+        name = _decoded(name)
         if steps and ":" in name and name.partition(":")[0] == steps[0].name.partition(":")[0]:
             name = name.partition(":")[2]  # the module's name again does no harm
         node = children.get(name)
@@ -109,7 +113,7 @@ def parse_target(model: Model, path: str) -> Target:
         if not equals:
             steps.append(Step(name, node))
         elif isinstance(node, List | LeafList):
-            steps.append(Step(name, node, _key(node, given, f"{at}/{name}")))
+            steps.append(Step(name, node, _key(node, text, f"{at}/{name}")))
         else:
             raise Refusal("invalid-value", f"{name} has no key", path=at)
         if isinstance(node, List) and not equals and segment is not segments[-1]:
@@ -119,11 +123,14 @@ def parse_target(model: Model, path: str) -> Target:
 
 
 def _key(node: List | LeafList, text: str, path: str) -> Any:
-    kind = node.key_type if isinstance(node, List) else node.type
+    """The value that tells an entry apart, out of its still encoded form."""
+    kinds = node.key_types if isinstance(node, List) else (node.type,)
+    given = text.split(",") if len(kinds) > 1 else [text]
     try:
-        return kind.from_text(text)
+        values = tuple(kind.from_text(_decoded(value)) for kind, value in zip(kinds, given, strict=True))
     except ValueError:
-        raise Refusal("invalid-value", f"expected {kind.expected}", path=path) from None
+        raise Refusal("invalid-value", f"expected {', '.join(kind.expected for kind in kinds)}", path=path) from None
+    return values[0] if len(kinds) == 1 else values
 
 
 def _decoded(text: str) -> str:
@@ -131,24 +138,6 @@ def _decoded(text: str) -> str:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
         raise Refusal("invalid-value", "expected UTF-8 in the path") from None
-
-
-def read(model: Model, tree: Tree, target: Target, *, content: str = ALL, depth: int = UNBOUNDED) -> dict[str, Any]:
-    """The body of the answer to a GET (clauses 4.3, 4.8); Refusal 404 if there is no such instance."""
-    if not target.steps:
-        found = _shown(Container(model), tree, content, depth)
-        return {DATA: found}
-    value = find(tree, target)
-    node = target.node
-    if isinstance(node, List) and target.steps[-1].value is not None:
-        shown = _shown_entry(node, value, content, depth)
-        return {target.name: [shown]}
-    if isinstance(node, LeafList) and target.steps[-1].value is not None:
-        value = [value]
-    shown = _shown(node, value, content, depth)
-    if shown is None:
-        raise absent(target)
-    return {target.name: shown}
 
 
 def find(tree: Tree, target: Target) -> Any:
@@ -161,63 +150,23 @@ def find(tree: Tree, target: Target) -> Any:
         if below is None and isinstance(step.node, List) and step.value is None:
             below = []
         if below is not None and step.value is not None:
-            key = step.node.key if isinstance(step.node, List) else None
-            below = next((v for v in below if (v if key is None else v[key]) == step.value), None)
+            key_of = step.node.key_of if isinstance(step.node, List) else None
+            below = next((v for v in below if (v if key_of is None else key_of(v)) == step.value), None)
         if below is None:
             raise absent(target)
         value = below
     return value
 
 
+def exists(tree: Tree, target: Target) -> bool:
+    """Whether `tree` has what `target` names."""
+    try:
+        find(tree, target)
+    except Refusal:
+        return False
+    return True
+
+
 def absent(target: Target) -> Refusal:
     """The refusal that says that there is no such instance, 404."""
     return Refusal("invalid-value", "there is no such instance", path=target.path, status=404)
-
-
-def _shown(node: Node, value: Any, content: str, depth: int) -> Any:
-    """What of `value` is shown; None for nothing."""
-    if isinstance(node, Container):
-        return _shown_members(node.children, value, content, depth)
-    if isinstance(node, List):
-        entries = [_shown_entry(node, entry, content, depth) for entry in value]
-        return [e for e in entries if content != NONCONFIG or not node.config or len(e) > 1]
-    return value if content == ALL or node.config == (content == CONFIG) else None
-
-
-def _shown_entry(node: List, entry: Mapping[str, Any], content: str, depth: int) -> dict[str, Any]:
-    # An entry without its key would be no entry, so the key is always there.
-    return {node.key: entry[node.key]} | _shown_members(node.children, entry, content, depth)
-
-
-def _shown_members(
-    children: Mapping[str, Node], value: Mapping[str, Any], content: str, depth: int
-) -> dict[str, Any]:
-    if depth <= 1:
-        return {}
-    found = {}
-    for name, member in value.items():
-        node = children[name]
-        if content == CONFIG and not node.config:
-            continue
-        shown = _shown(node, member, content, depth - 1)
-        if shown is not None and (content != NONCONFIG or shown not in ({}, [])):
-            found[name] = shown
-    return found
-
-
-def query(arguments: Sequence[tuple[str, str]]) -> tuple[str, int]:
-    """`content` and `depth` of a GET's query (clauses 4.8.1, 4.8.2); Refusal for anything else."""
-    found: dict[str, str] = {}
-    for name, value in arguments:
-        if name in found or name not in ("content", "depth"):
-            raise Refusal("invalid-value", f"query parameter {name[:80]!r}: expected content and depth, each once")
-        found[name] = value
-    content = found.get("content", ALL)
-    if content not in (ALL, CONFIG, NONCONFIG):
-        raise Refusal("invalid-value", "content: expected config, nonconfig or all")
-    text = found.get("depth", "unbounded")
-    if text == "unbounded":
-        return content, UNBOUNDED
-    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 1 <= int(text) <= 65535:
-        raise Refusal("invalid-value", "depth: expected a number from 1 to 65535, or unbounded")
-    return content, int(text)

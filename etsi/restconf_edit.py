@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etsi.restconf import DATA, Model, Step, Target, Tree, absent, find
-from etsi.yang import Container, LeafList, List, Node, Refusal, check, check_conditions, check_entry
+from etsi.restconf import DATA, Model, Step, Target, Tree, absent, exists
+from etsi.yang import Container, Leaf, LeafList, List, Node, Refusal, check, check_conditions, check_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,38 @@ class Edit:
     created: str = ""
 
 
+def allowed(target: Target) -> list[str]:
+    """The methods that can change the resource, in whatever state it is: what Allow lists beside those that read."""
+    return [method for method in _METHODS if _why_never(method, target) is None]
+
+
+def _why_never(method: str, target: Target) -> str | None:
+    """Why that method can never change the resource; None if it can."""
+    if not target.steps:
+        return None if method == "PATCH" else "the datastore as a whole can be patched only: all of it is there"
+    node, last = target.node, target.steps[-1]
+    if not node.config:
+        return "this resource is read-only"
+    if method == "POST":
+        return "a leaf has no children" if isinstance(node, Leaf | LeafList) else None
+    if isinstance(node, List) and last.value is None:
+        return "expected one entry of the list"
+    if method == "DELETE":
+        parent = target.steps[-2].node if len(target.steps) > 1 else None
+        if parent is None:
+            return "a node's model as a whole is not deleted"
+        if isinstance(parent, List) and last.name == parent.key:
+            return "a list entry's key is not deleted"
+        if isinstance(parent, Container) and last.name in parent.mandatory:
+            return "this leaf is mandatory"
+    return None
+
+
 def edit(model: Model, tree: Tree, method: str, target: Target, body: Any) -> Edit:
     """What PUT, POST, PATCH or DELETE makes of the configuration `tree` (clauses 4.4 to 4.7); Refusal."""
-    if target.steps and not target.node.config:
-        raise Refusal("operation-not-supported", "this resource is read-only", path=target.path)
+    never = _why_never(method, target)
+    if never is not None:
+        raise Refusal("operation-not-supported", never, path=target.path)
     edited = _METHODS[method](model, tree, target, body)
     for name, value in edited.tree.items():
         check_conditions(model[name], value, f"/{name}")
@@ -31,33 +59,25 @@ def edit(model: Model, tree: Tree, method: str, target: Target, body: Any) -> Ed
 
 def _put(model: Model, tree: Tree, target: Target, body: Any) -> Edit:
     del model
-    if not target.steps:
-        raise Refusal("operation-not-supported", "the datastore as a whole is not replaced")
-    _require_instance(target)
     value = _own_body(target, body)
     if isinstance(target.node, Container):
         for member in target.node.mandatory - set(value):
             raise Refusal("missing-element", f"expected {member}", path=target.path)
-    existed = _exists(tree, target)
+    existed = exists(tree, target)
     edited = _changed(tree, target.steps, functools.partial(_in_place, value))
     return Edit(edited, "" if existed else target.url)
 
 
 def _post(model: Model, tree: Tree, target: Target, body: Any) -> Edit:
     del model
-    if not target.steps:
-        raise Refusal("resource-denied", "all that the datastore can have is there", status=409)
     node = target.node
     if isinstance(node, List) and target.steps[-1].value is None:
         target = Target(target.steps[:-1])  # the list itself in place of its parent: it is clear what is meant
         node = target.node
-    if not isinstance(node, Container | List):
-        raise Refusal("operation-not-supported", "a leaf has no children", path=target.path)
+    assert isinstance(node, Container | List)  # noqa: S101 - nothing else has children
     name, value = _child(target, node, body)
     child = node.children[name]
     path = f"{target.path}/{name}"
-    if not child.config:
-        raise Refusal("operation-not-supported", "this resource is read-only", path=path)
     if isinstance(child, List | LeafList):
         if not isinstance(value, list) or not value:
             raise Refusal("invalid-value", "expected an array with an entry", path=path)
@@ -65,7 +85,7 @@ def _post(model: Model, tree: Tree, target: Target, body: Any) -> Edit:
         key = child.key if isinstance(child, List) else None
         steps = [Step(name, child, e if key is None else e[key]) for e in entries]
         for step in steps:
-            if _exists(tree, Target((*target.steps, step))):
+            if exists(tree, Target((*target.steps, step))):
                 raise Refusal("data-exists", "it exists already", path=target.path + step.identifier())
         made = dict(tree)
         for step, entry in zip(steps, entries, strict=True):
@@ -73,7 +93,7 @@ def _post(model: Model, tree: Tree, target: Target, body: Any) -> Edit:
         return Edit(made, Target((*target.steps, steps[0])).url)
     step = Step(name, child)
     new = Target((*target.steps, step))
-    if isinstance(child, Container) or _exists(tree, new):
+    if isinstance(child, Container) or exists(tree, new):
         raise Refusal("data-exists", "it exists already", path=new.path)
     value = check(child, value, path, state=False)
     return Edit(_changed(tree, new.steps, functools.partial(_in_place, value)), new.url)
@@ -115,8 +135,7 @@ def _patch(model: Model, tree: Tree, target: Target, body: Any) -> Edit:
                 raise Refusal("unknown-element", f"expected one of {', '.join(model)}", path=f"/{top[:80]}")
             edited[top] = _merged(model[top], edited.get(top, {}), check(model[top], members, f"/{top}", state=False))
         return Edit(edited)
-    _require_instance(target)
-    if not _exists(tree, target) and not isinstance(target.node, Container):
+    if not exists(tree, target) and not isinstance(target.node, Container):
         raise absent(target)
     value = _own_body(target, body)
     last = target.steps[-1]
@@ -126,28 +145,14 @@ def _patch(model: Model, tree: Tree, target: Target, body: Any) -> Edit:
 
 def _delete(model: Model, tree: Tree, target: Target, body: Any) -> Edit:
     del model, body
-    if len(target.steps) < 2:
-        raise Refusal("operation-not-supported", "a node's model as a whole is not deleted", path=target.path)
-    _require_instance(target)
-    if not _exists(tree, target):
+    if not exists(tree, target):
         raise absent(target)
-    parent = target.steps[-2].node
-    if isinstance(parent, List) and target.steps[-1].name == parent.key:
-        raise Refusal("operation-not-supported", "a list entry's key is not deleted", path=target.path)
-    if isinstance(parent, Container) and target.steps[-1].name in parent.mandatory:
-        raise Refusal("operation-not-supported", "this leaf is mandatory", path=target.path)
     return Edit(_changed(tree, target.steps, lambda _: None))
 
 
 _METHODS: Mapping[str, Callable[[Model, Tree, Target, Any], Edit]] = {
     "PUT": _put, "POST": _post, "PATCH": _patch, "DELETE": _delete,
 }  # fmt: skip
-
-
-def _require_instance(target: Target) -> None:
-    last = target.steps[-1]
-    if isinstance(last.node, List) and last.value is None:
-        raise Refusal("operation-not-supported", "expected one entry of the list", path=target.path, status=405)
 
 
 def _own_body(target: Target, body: Any) -> Any:
@@ -177,14 +182,6 @@ def _own_body(target: Target, body: Any) -> Any:
     if key != last.value:
         raise Refusal("invalid-value", f"expected {last.value}, as in the URL", path=path)
     return found
-
-
-def _exists(tree: Tree, target: Target) -> bool:
-    try:
-        find(tree, target)
-    except Refusal:
-        return False
-    return True
 
 
 def _changed(value: Mapping[str, Any], steps: Sequence[Step], change: Callable[[Any], Any]) -> dict[str, Any]:

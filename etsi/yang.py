@@ -100,6 +100,13 @@ def _date_and_time(value: Any) -> str:
     return value
 
 
+def _empty(value: Any) -> list[None]:
+    if value != [None]:
+        raise ValueError(value)
+    return [None]
+
+
+EMPTY = Type("[null]", _empty)
 STRING = Type("a string", _string)
 URI = Type("a URI", _uri)
 UUID = Type("a UUID in text form", _uuid)
@@ -135,11 +142,12 @@ def identity(module: str, names: Collection[str]) -> Type:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A single value. `when`: it exists only if that sibling has that value."""
+    """A single value. `when`: it exists only if that sibling has that value. `default`: what counts where it is not."""
 
     type: Type
     config: bool = True
     when: tuple[str, str] | None = None
+    default: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +171,10 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """Entries with the same members, told apart by their `key`."""
+    """Entries with the same members, told apart by their `key`: the name of a leaf, or of several with blanks between.
+
+    Lists that are configuration have one.
+    """
 
     key: str
     children: Mapping[str, Node]
@@ -171,11 +182,14 @@ class List:
     when: tuple[str, str] | None = None
 
     @property
-    def key_type(self) -> Type:
-        """The key leaf's type."""
-        leaf = self.children[self.key]
-        assert isinstance(leaf, Leaf)  # noqa: S101 - or it is no YANG
-        return leaf.type
+    def key_types(self) -> tuple[Type, ...]:
+        """The types of the key's leaves."""
+        return tuple(_leaf(self.children[name]).type for name in self.key.split())
+
+    def key_of(self, entry: Mapping[str, Any]) -> Any:
+        """What tells `entry` apart: the key's value, or a tuple of them if it has several leaves."""
+        names = self.key.split()
+        return entry[names[0]] if len(names) == 1 else tuple(entry[name] for name in names)
 
 
 Node: TypeAlias = Leaf | LeafList | Container | List

@@ -8,7 +8,7 @@ from typing import Any
 
 from etsi import gs015, gs015_testbed
 from etsi.errors import Malformed
-from etsi.restconf import Tree
+from etsi.restconf import Target, Tree
 from etsi.yang import Refusal
 from node.blocks import MAX_PAYLOAD_BYTES
 from node.config import NodeConfig
@@ -19,6 +19,9 @@ _CAPABILITIES = ("link_stats_support", "application_stats_support", "key_relay_m
 _VENDOR = "QKD testbed/emulated quantum channel"
 _WAVELENGTHS = "1530-1565"  # nm, the C band
 _MAX_ABSORPTION_DB = "24.0"
+# The lists of what is installed, which stand in these containers.
+_INSTALLED = {(gs015.NODE, "qkd_interfaces"), (gs015_testbed.NODE, "qcs")}
+_INSTALLED_TEXT = "these are what is installed here: they are not made or removed from afar"
 
 
 def initial(config: NodeConfig, parameters: Parameters) -> dict[str, Any]:
@@ -54,6 +57,16 @@ def initial(config: NodeConfig, parameters: Parameters) -> dict[str, Any]:
     return {gs015.NODE: node, gs015_testbed.NODE: extra}
 
 
+def why_not(method: str, target: Target) -> str | None:
+    """Why this node never does that to what `target` names, whatever the model allows; None if it may."""
+    if tuple(step.name for step in target.steps[:2]) not in _INSTALLED:
+        return None
+    depth, last = len(target.steps), target.steps[-1]
+    makes = method == "POST" and (depth == 2 or (depth == 3 and last.value is None))
+    removes = method == "DELETE" and depth <= 3
+    return _INSTALLED_TEXT if makes or removes else None
+
+
 def normalised(tree: Tree, config: NodeConfig, before: Tree) -> dict[str, Any]:
     """The configuration after a client's edit as the node takes it over; Refusal if it cannot be the node's.
 
@@ -65,8 +78,7 @@ def normalised(tree: Tree, config: NodeConfig, before: Tree) -> dict[str, Any]:
     if node.get("qkdn_id") != own:
         raise Refusal("invalid-value", f"expected {own}, this node's ID", path=f"/{gs015.NODE}/qkdn_id")
     if {i["qkdi_id"] for i in interfaces(tree)} != {i["qkdi_id"] for i in interfaces(before)}:
-        text = "interfaces are what is installed here: they are not made or removed from afar"
-        raise Refusal("operation-not-supported", text, path=f"/{gs015.NODE}/qkd_interfaces")
+        raise Refusal("operation-not-supported", _INSTALLED_TEXT, path=f"/{gs015.NODE}/qkd_interfaces", status=501)
     kept_links = [_link(entry, own) for entry in links(tree)]
     virtual = {entry["qkdl_id"]: entry for entry in kept_links if entry.get("qkdl_type") == gs015.VIRT}
     known = {entry["app_id"]: entry for entry in apps(before)}

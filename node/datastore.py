@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from etsi import gs015, gs015_testbed
-from etsi.restconf import Target, Tree
+from etsi.preconditions import Preconditions
+from etsi.restconf import Target, Tree, exists
 from etsi.restconf_edit import Edit, edit
-from etsi.yang import Refusal
 from node.config import NodeConfig
 from node.configuration import initial, normalised
 from node.key_stream import KeyStore
@@ -18,6 +19,7 @@ from node.model import MODEL, apps, interfaces, links
 from node.parameters import Parameters
 
 _APP, _LINK, _INTERFACE, _NODE, _EXTRA = "app", "link", "interface", "node", "extra"
+_NONE = Preconditions()
 _LISTS = ("qkd_applications", "qkd_links", "qkd_interfaces")
 
 
@@ -33,22 +35,22 @@ class Datastore:
         self.tree: Tree = _restored(initial(config, config.parameters), kept, config)
         self._kept = (_NODE, "") in kept
         self._boot = secrets.token_hex(4)
-        self._version = 0
+        self._changes = 0
+        self.changed_at = time.time()  # wall clock, s
 
     @property
-    def etag(self) -> str:
-        """Another one after each change (RFC 8040, clause 3.4.1.2)."""
-        return f'"{self._boot}-{self._version}"'
+    def version(self) -> str:
+        """Another one after each change, for entity tags (RFC 8040, clause 3.4.1.2)."""
+        return f"{self._boot}-{self._changes}"
 
     def on_change(self, listener: Callable[[Tree, Tree], None]) -> None:
         """Call `listener(old, new)` after each change, under the datastore's lock."""
         self._listeners.append(listener)
 
-    def edit(self, method: str, target: Target, body: Any, *, if_match: str | None = None) -> Edit:
+    def edit(self, method: str, target: Target, body: Any, required: Preconditions = _NONE) -> Edit:
         """A client's edit, whole or not at all; Refusal."""
         with self._lock:
-            if if_match is not None and if_match.strip() not in ("*", self.etag):
-                raise Refusal("operation-failed", "the configuration has changed meanwhile", status=412)
+            required.check(self.version, self.changed_at, exists=exists(self.tree, target))
             found = edit(MODEL, self.tree, method, target, body)
             self._commit(normalised(found.tree, self._config, self.tree))
             return found
@@ -77,7 +79,8 @@ class Datastore:
         self._store.put_documents(changed if self._kept else after)
         self._kept = True
         self.tree = tree
-        self._version += 1
+        self._changes += 1
+        self.changed_at = time.time()
         for listener in self._listeners:
             listener(old, tree)
 

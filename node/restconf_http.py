@@ -1,26 +1,34 @@
-"""Routes of RESTCONF (RFC 8040) on the agent's port. What a request means is decided in etsi/restconf.py.
+"""Routes of RESTCONF (RFC 8040) on the agent's port. What a request means is decided in etsi/restconf*.py.
 
-JSON only. Errors are RFC 8040's, the framework's, too.
+JSON only. Errors are RFC 8040's, the framework's, too. Each resource says in Allow what can be done to it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import resources
 from typing import Any
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.http import http_date, is_resource_modified
 
-from etsi import gs015, gs015_testbed
+from etsi import gs015, gs015_testbed, restconf_server
 from etsi.errors import Malformed
-from etsi.restconf import MEDIA_TYPE, Target, error_document, parse_target, query, read, status_of
+from etsi.preconditions import Preconditions
+from etsi.restconf import MEDIA_TYPE, Target, error_document, parse_target, status_of
+from etsi.restconf_edit import allowed
+from etsi.restconf_read import CONFIG, Query, query, read
+from etsi.restconf_server import Module, Stream
 from etsi.yang import Refusal
 from mtls.events import CONTENT_TYPE as EVENT_STREAM
 from mtls.events import answer_with
 from mtls.identity import Role
 from mtls.serve import Problem, allow, caller, json_body
+from node.configuration import why_not
 from node.datastore import Datastore
 from node.model import MODEL
 from node.registrations import Registrations
@@ -28,27 +36,34 @@ from node.streams import DESCRIPTIONS, Streams
 from telemetry import bugs
 
 _log = logging.getLogger(__name__)
-_DATA = "/restconf/data"
+_ROOT = "/restconf"
 _ACCEPTED = (MEDIA_TYPE, "application/json")  # the second one is wrong and widely sent
-_LIBRARY = "ietf-yang-library:modules-state"
-_MONITORING = "ietf-restconf-monitoring:restconf-state"
-_LIBRARY_REVISION = "2016-06-21"
-_CAPABILITIES = [
-    "urn:ietf:params:restconf:capability:defaults:1.0?basic-mode=explicit",
-    "urn:ietf:params:restconf:capability:depth:1.0",
-]
+_YANG = "application/yang"
+_FILES = {gs015_testbed.MODULE: "qkd-testbed.yang"}  # modules whose text is ours to give
 _MODULES = [
-    (gs015.MODULE, gs015.REVISION, gs015.NAMESPACE, "implement"),
-    (gs015.TYPES, gs015.REVISION, gs015.TYPES_NAMESPACE, "implement"),
-    ("ietf-inet-types", "2013-07-15", "urn:ietf:params:xml:ns:yang:ietf-inet-types", "import"),
-    ("ietf-yang-types", "2013-07-15", "urn:ietf:params:xml:ns:yang:ietf-yang-types", "import"),
-    (gs015_testbed.MODULE, gs015_testbed.REVISION, gs015_testbed.NAMESPACE, "implement"),
+    Module(gs015.MODULE, gs015.REVISION, gs015.NAMESPACE),
+    Module(gs015.TYPES, gs015.REVISION, gs015.TYPES_NAMESPACE),
+    Module("ietf-inet-types", "2013-07-15", "urn:ietf:params:xml:ns:yang:ietf-inet-types", implemented=False),
+    Module("ietf-yang-types", "2013-07-15", "urn:ietf:params:xml:ns:yang:ietf-yang-types", implemented=False),
+    Module(gs015_testbed.MODULE, gs015_testbed.REVISION, gs015_testbed.NAMESPACE, file=True),
 ]
-_EDITS = ("PUT", "POST", "PATCH", "DELETE")
+_STREAMS = [Stream(name, text) for name, text in DESCRIPTIONS.items()]
+_OPERATION = f"operations/{gs015_testbed.APPLICATION_ANSWER}"
+_API_MODEL, _API = restconf_server.api([gs015_testbed.APPLICATION_ANSWER])
+_WHOLE_MODEL = {**MODEL, **restconf_server.MODEL}
+_READS, _EDITS = ["GET", "HEAD", "OPTIONS"], ["PUT", "POST", "PATCH", "DELETE"]
 _ERRORS = {
     400: ("protocol", "malformed-message"), 401: ("protocol", "access-denied"), 404: ("protocol", "invalid-value"),
     405: ("protocol", "operation-not-supported"), 413: ("protocol", "too-big"), 503: ("application", "resource-denied"),
 }  # fmt: skip
+
+
+class _NotAllowed(Refusal):
+    """A method that the resource does not have; `methods`: those that it has."""
+
+    def __init__(self, methods: Sequence[str], message: str, path: str = "") -> None:
+        super().__init__("operation-not-supported", message, path=path, status=405)
+        self.methods = methods
 
 
 def make_blueprint(
@@ -61,55 +76,16 @@ def make_blueprint(
     @routes.route("/.well-known/host-meta", methods=["GET", "HEAD"])
     @_open
     def host_meta() -> Response:
-        link = '<XRD xmlns="http://docs.oasis-open.org/ns/xri/xrd-1.0"><Link rel="restconf" href="/restconf"/></XRD>'
+        link = f'<XRD xmlns="http://docs.oasis-open.org/ns/xri/xrd-1.0"><Link rel="restconf" href="{_ROOT}"/></XRD>'
         return Response(link, content_type="application/xrd+xml")
 
-    @routes.route("/restconf", methods=["GET", "HEAD"])
-    @_open
-    def root() -> Response:
-        api = {"data": {}, "operations": {}, "yang-library-version": _LIBRARY_REVISION}
-        return _json({"ietf-restconf:restconf": api})
-
-    @routes.route("/restconf/yang-library-version", methods=["GET", "HEAD"])
-    @_open
-    def library_version() -> Response:
-        return _json({"ietf-restconf:yang-library-version": _LIBRARY_REVISION})
-
-    @routes.route("/restconf/operations", methods=["GET", "HEAD"])
-    @_open
-    def operations() -> Response:
-        name = gs015_testbed.APPLICATION_ANSWER
-        return _json({"ietf-restconf:operations": {name: f"/restconf/operations/{name}"}})
-
-    @routes.post(f"/restconf/operations/{gs015_testbed.APPLICATION_ANSWER}")
+    @routes.post(f"{_ROOT}/{_OPERATION}")
     @allow(Role.CONTROLLER)
     def application_answer() -> tuple[str, int]:
         registrations.on_answer(gs015_testbed.read_answer(_body()))
         return "", 204
 
-    @routes.route(f"{_DATA}/{_LIBRARY}", methods=["GET", "HEAD"])
-    @_open
-    def library() -> Response:
-        names = ("name", "revision", "namespace", "conformance-type")
-        modules = [dict(zip(names, module, strict=True)) for module in _MODULES]
-        return _json({_LIBRARY: {"module-set-id": gs015_testbed.REVISION, "module": modules}})
-
-    @routes.route(f"{_DATA}/{_MONITORING}", methods=["GET", "HEAD"])
-    @routes.route(f"{_DATA}/{_MONITORING}/streams", methods=["GET", "HEAD"])
-    @_open
-    def monitoring() -> Response:
-        found = [
-            {
-                "name": name, "description": text,
-                "access": [{"encoding": "json", "location": f"{request.host_url}restconf/streams/{name}/json"}],
-            }
-            for name, text in DESCRIPTIONS.items()
-        ]  # fmt: skip
-        if request.path.endswith("/streams"):
-            return _json({"ietf-restconf-monitoring:streams": {"stream": found}})
-        return _json({_MONITORING: {"capabilities": {"capability": _CAPABILITIES}, "streams": {"stream": found}}})
-
-    @routes.get("/restconf/streams/<name>/json")
+    @routes.get(f"{_ROOT}/streams/<name>/json")
     @allow(Role.CONTROLLER, Role.OPERATOR)
     def stream(name: str) -> Response:
         if name not in DESCRIPTIONS:
@@ -120,34 +96,99 @@ def make_blueprint(
             raise Refusal("invalid-value", f"expected Accept: {EVENT_STREAM}", status=406)
         return answer_with(streams.listen(name, controller=caller().role == Role.CONTROLLER))
 
-    @routes.route(_DATA, methods=["GET", "HEAD", "OPTIONS", *_EDITS])
-    @routes.route(f"{_DATA}/", methods=["GET", "HEAD", "OPTIONS", *_EDITS])
-    @routes.route(f"{_DATA}/<path:_>", methods=["GET", "HEAD", "OPTIONS", *_EDITS])
+    @routes.route(_ROOT, methods=[*_READS, *_EDITS])
+    @routes.route(f"{_ROOT}/", methods=[*_READS, *_EDITS])
+    @routes.route(f"{_ROOT}/<path:_>", methods=[*_READS, *_EDITS])
     @_open
-    def data(_: str = "") -> Response:
-        target = parse_target(MODEL, _path())
+    def resource(_: str = "") -> Response:
+        path = _path()
+        methods, target = _methods(path)
         if request.method == "OPTIONS":
-            return _options(target)
-        if request.method in ("GET", "HEAD"):
-            content, depth = query(list(request.args.items(multi=True)))
-            etag = datastore.etag
-            return _json(read(MODEL, live(), target, content=content, depth=depth), {"ETag": etag})
+            accepts = {"Accept-Patch": MEDIA_TYPE} if "PATCH" in methods else {}
+            return Response(b"", 200, {"Allow": ", ".join(methods), **accepts})
+        if request.method not in methods:
+            text = why_not(request.method, target) if target else None
+            raise _NotAllowed(methods, text or "this resource has no such method", target.path if target else "")
+        if path.startswith("schemas/"):
+            return _schema(path.removeprefix("schemas/"))
+        if path == "data" or path.startswith("data/"):
+            assert target is not None  # noqa: S101 - as _methods gives it
+            return _read(target) if request.method in _READS else _edit(target)
+        return _json(read(_API_MODEL, _API, parse_target(_API_MODEL, f"{restconf_server.RESTCONF}/{path}"), _query()))
+
+    @routes.before_app_request
+    def refuse_unknown_methods() -> Response | None:
+        # The framework asks no blueprint about a request that fits none of its routes.
+        is_ours = request.path == _ROOT or request.path.startswith(f"{_ROOT}/")
+        if request.routing_exception is None or not is_ours:
+            return None
+        try:
+            return _on_refusal(_NotAllowed(_methods(_path())[0], "this resource has no such method"))
+        except Refusal as refusal:
+            return _on_refusal(refusal)
+
+    def _read(target: Target) -> Response:
+        asked = _query()
+        root = f"{request.host_url.rstrip('/')}{_ROOT}"
+        state = restconf_server.state(_MODULES, _STREAMS, root=root, version=gs015_testbed.REVISION)
+        changed_at, tag = datastore.changed_at, datastore.version
+        answer = _json(read(_WHOLE_MODEL, live() | state, target, asked))
+        if asked.content != CONFIG:
+            # State changes without the configuration, which alone has versions and a time of its last change.
+            tag += f"-{hashlib.sha256(answer.get_data()).hexdigest()[:16]}"
+        answer.headers |= {"ETag": f'"{tag}"', "Last-Modified": http_date(changed_at)}
+        known_since = answer.headers["Last-Modified"] if asked.content == CONFIG else None
+        if not is_resource_modified(request.environ, etag=tag, last_modified=known_since):
+            return Response(b"", 304, {n: answer.headers[n] for n in ("ETag", "Last-Modified", "Cache-Control")})
+        return answer
+
+    def _edit(target: Target) -> Response:
         if request.args:
             raise Refusal("invalid-value", "expected no query with an edit")
         body = None if request.method == "DELETE" else _body()
-        edited = datastore.edit(request.method, target, body, if_match=request.headers.get("If-Match"))
-        headers = {"ETag": datastore.etag}
+        edited = datastore.edit(request.method, target, body, _preconditions())
+        headers = {"ETag": f'"{datastore.version}"', "Last-Modified": http_date(datastore.changed_at)}
         if edited.created:
-            headers["Location"] = f"{request.host_url.rstrip('/')}{_DATA}/{edited.created}"
+            headers["Location"] = f"{request.host_url.rstrip('/')}{_ROOT}/data/{edited.created}"
             return Response(b"", 201, headers)
         return Response(b"", 204, headers)
 
-    @routes.route("/restconf/<path:_>", methods=["GET", "HEAD", "OPTIONS", *_EDITS])
-    @_open
-    def nothing(_: str) -> Response:
-        raise Refusal("invalid-value", "there is no such resource", status=404)
-
     return routes
+
+
+def _methods(path: str) -> tuple[list[str], Target | None]:
+    """What can be done to the resource at `path` below the root, and what that names in the data model; Refusal 404."""
+    if path == "data" or path.startswith("data/"):
+        target = parse_target(_WHOLE_MODEL, path.removeprefix("data"))
+        return [*_READS, *(m for m in allowed(target) if why_not(m, target) is None)], target
+    if path == _OPERATION:
+        return ["OPTIONS", "POST"], None
+    if path in {f"streams/{name}/json" for name in DESCRIPTIONS}:
+        return ["GET", "OPTIONS"], None
+    if path not in {f"schemas/{name}" for name in _FILES}:
+        parse_target(_API_MODEL, f"{restconf_server.RESTCONF}/{path}")
+    return _READS, None
+
+
+def _schema(name: str) -> Response:
+    """The text of a YANG module (clause 3.7)."""
+    if not _accepts(_YANG):
+        raise Refusal("invalid-value", f"expected Accept: {_YANG}", status=406)
+    return Response(resources.files("etsi").joinpath(_FILES[name]).read_bytes(), content_type=_YANG)
+
+
+def _query() -> Query:
+    return query(list(request.args.items(multi=True)))
+
+
+def _preconditions() -> Preconditions:
+    """Those of the request's header; HTTP dates that are none are ignored, as RFC 9110 says."""
+    asked, since = request.if_match, request.if_unmodified_since
+    return Preconditions(
+        match=None if asked.star_tag or "If-Match" not in request.headers else asked.as_set(),
+        absent=request.if_none_match.star_tag,
+        unmodified_since=None if since is None else int(since.timestamp()),
+    )
 
 
 def _open(view: Callable[..., Any]) -> Any:
@@ -158,10 +199,9 @@ def _open(view: Callable[..., Any]) -> Any:
 
 
 def _path() -> str:
-    """The path below data, still encoded."""
+    """The path below the root, still encoded, without a slash at its end."""
     raw = str(request.environ.get("REQUEST_URI", request.path)).partition("?")[0]
-    found = raw.partition(_DATA)[2]
-    return found if raw.find(_DATA) >= 0 else request.path.partition(_DATA)[2]
+    return (raw if _ROOT in raw else request.path).partition(_ROOT)[2].strip("/")
 
 
 def _accepts(kind: str) -> bool:
@@ -169,11 +209,11 @@ def _accepts(kind: str) -> bool:
     return not accept or bool(accept[kind])
 
 
-def _json(document: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+def _json(document: dict[str, Any]) -> Response:
     kind = next((k for k in _ACCEPTED if _accepts(k)), None)
     if kind is None:
         raise Refusal("invalid-value", f"expected Accept: {MEDIA_TYPE}", status=406)
-    answer = Response(json.dumps(document), content_type=kind, headers=headers)
+    answer = Response(json.dumps(document), content_type=kind)
     answer.headers["Cache-Control"] = "no-cache"
     return answer
 
@@ -187,25 +227,20 @@ def _body() -> dict[str, Any]:
         raise Refusal("malformed-message", str(error)) from None
 
 
-def _options(target: Target) -> Response:
-    methods = ["GET", "HEAD", "OPTIONS"]
-    if not target.steps:
-        methods += ["PATCH"]
-    elif target.node.config:
-        methods += _EDITS
-    headers = {"Allow": ", ".join(methods)} | ({"Accept-Patch": MEDIA_TYPE} if "PATCH" in methods else {})
-    return Response(b"", 200, headers)
-
-
 def _refused(status: int, document: dict[str, Any]) -> Response:
     headers = {"WWW-Authenticate": "TLS-client-certificate"} if status == 401 else {}
     return Response(json.dumps(document), status, headers, content_type=MEDIA_TYPE)
 
 
+def _on_refusal(refusal: Refusal) -> Response:
+    answer = _refused(status_of(refusal), error_document(refusal.tag, refusal.message, refusal.path))
+    if isinstance(refusal, _NotAllowed):
+        answer.headers["Allow"] = ", ".join(refusal.methods)
+    return answer
+
+
 def _add_errors(routes: Blueprint) -> None:
-    @routes.errorhandler(Refusal)
-    def on_refusal(refusal: Refusal) -> Response:
-        return _refused(status_of(refusal), error_document(refusal.tag, refusal.message, refusal.path))
+    routes.errorhandler(Refusal)(_on_refusal)
 
     @routes.errorhandler(Problem)
     def on_problem(problem: Problem) -> Response:

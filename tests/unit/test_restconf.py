@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etsi import gs015
-from etsi.restconf import CONFIG, DATA, NONCONFIG, parse_target, query, read, status_of
-from etsi.restconf_edit import Edit, edit
-from etsi.yang import Refusal
+from etsi.preconditions import Preconditions
+from etsi.restconf import DATA, parse_target, status_of
+from etsi.restconf_edit import Edit, allowed, edit
+from etsi.restconf_read import CONFIG, NONCONFIG, TAGGED, TRIM, Query, query, read
+from etsi.yang import STRING, Container, Leaf, List, Refusal
 from tests.validation import validate
 
 MODEL = {gs015.NODE: gs015.QKD_NODE}
@@ -37,12 +39,19 @@ TREE: dict[str, Any] = {
 
 def get(path: str, **options: Any) -> Any:
     """The body of a GET."""
-    return read(MODEL, TREE, parse_target(MODEL, path), **options)
+    return read(MODEL, TREE, parse_target(MODEL, path), Query(**options))
+
+
+def ask(path: str, **arguments: str) -> Any:
+    """The only member of the body of a GET with these query parameters."""
+    asked = query([(name.replace("_", "-"), value) for name, value in arguments.items()])
+    (value,) = read(MODEL, TREE, parse_target(MODEL, path), asked).values()
+    return value
 
 
 def change(method: str, path: str, body: Any = None) -> Edit:
     """An edit of TREE's configuration."""
-    tree = read(MODEL, TREE, parse_target(MODEL, ""), content=CONFIG)[DATA]
+    tree = read(MODEL, TREE, parse_target(MODEL, ""), Query(CONFIG))[DATA]
     return edit(MODEL, tree, method, parse_target(MODEL, path), body)
 
 
@@ -142,8 +151,10 @@ def test_depth_ends_the_tree(depth, found):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[("content", "some")], [("depth", "0")], [("depth", "65536")], [("depth", "x")], [("fields", "a")],
-     [("depth", "1"), ("depth", "2")]],
+    [[("content", "some")], [("depth", "0")], [("depth", "65536")], [("depth", "x")], [("insert", "first")],
+     [("depth", "1"), ("depth", "2")], [("with-defaults", "all")], [("with-defaults", "")],
+     *([("fields", text)] for text in ("", ";", "a;", "a(", "a)", "a()", "a(b", "a(b))", "a//b", "/a", "a(b)c",
+                                       "a(" * 40 + "b" + ")" * 40, "a/" * 40 + "b"))],
 )  # fmt: skip
 def test_other_query_parameters_are_400(arguments):
     """4.8: unknown, repeated, out of range."""
@@ -151,6 +162,72 @@ def test_other_query_parameters_are_400(arguments):
         query(arguments)
 
     assert status_of(caught.value) == 400
+
+
+LINK_PATH = f"{N}/qkd_links/qkd_link={LINK}"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "found"),
+    [
+        (N, "qkdn_id", {"qkdn_id": NODE}),
+        (N, "qkdn_id;qkdn_location_id", {"qkdn_id": NODE, "qkdn_location_id": "here"}),
+        (N, "etsi-qkd-sdn-node:qkdn_id", {"qkdn_id": NODE}),
+        (N, "qkd_links/qkd_link(qkdl_enable;qkdl_performance/skr)",
+         {"qkd_links": {"qkd_link": [{"qkdl_id": LINK, "qkdl_enable": True, "qkdl_performance": {"skr": 4000}}]}}),
+        (N, "qkd_links(qkd_link/qkdl_local(qkdi_id));qkdn_id",
+         {"qkdn_id": NODE, "qkd_links": {"qkd_link": [{"qkdl_id": LINK, "qkdl_local": {"qkdi_id": 7}}]}}),
+        (LINK_PATH, "qkdl_performance(skr);qkdl_performance/eskr",
+         [{"qkdl_id": LINK, "qkdl_performance": {"skr": 4000, "eskr": 4000}}]),
+        (LINK_PATH, "qkdl_local;qkdl_local/qkdi_id",
+         [{"qkdl_id": LINK, "qkdl_local": {"qkdn_id": NODE, "qkdi_id": 7}}]),
+        ("", f"{N}/qkdn_id", {N: {"qkdn_id": NODE}}),
+    ],
+)  # fmt: skip
+def test_fields_select_what_is_shown(path, fields, found):
+    """4.8.3: paths, brackets, several of them; an entry keeps its key, and the whole wins over a part of it."""
+    assert ask(path, fields=fields) == found
+
+
+@pytest.mark.parametrize("fields", ["colour", "qkd_links/colour", "qkdn_id/x", "other:qkdn_id"])
+def test_fields_that_the_model_does_not_have_are_400(fields):
+    """Like any other parameter that is wrong."""
+    with pytest.raises(Refusal) as caught:
+        ask(N, fields=fields)
+
+    assert status_of(caught.value) == 400
+
+
+def test_fields_go_together_with_content_and_depth():
+    """Each takes away what it does not select."""
+    assert ask(N, fields="qkd_links;qkdn_location_id", depth="2") == {"qkd_links": {}, "qkdn_location_id": "here"}
+    assert ask(LINK_PATH, fields="qkdl_enable;qkdl_performance/skr", content="nonconfig") == [
+        {"qkdl_id": LINK, "qkdl_performance": {"skr": 4000}}
+    ]
+
+
+def test_defaults_are_reported_left_out_or_marked():
+    """4.8.9: what nobody has set counts as the model says; a value that is the default need not be shown."""
+    there = ask(N, with_defaults="report-all")
+    tagged = ask(f"{N}/qkd_links/qkd_link={LINK}", with_defaults=TAGGED)[0]
+
+    assert there["qkdn_capabilities"] == dict.fromkeys(
+        ("link_stats_support", "application_stats_support", "key_relay_mode_enable"), True
+    )
+    assert "qkdn_capabilities" not in ask(N, with_defaults="explicit")
+    assert ask(f"{N}/qkdn_capabilities/link_stats_support", with_defaults="report-all") is True
+    assert "qkdl_enable" not in ask(f"{N}/qkd_links/qkd_link={LINK}", with_defaults=TRIM)[0]
+    assert tagged["@qkdl_enable"] == {"ietf-netconf-with-defaults:default": True}
+    assert set(there) >= set(TREE[N])
+    assert ask(N, with_defaults="report-all", content="nonconfig") == ask(N, content="nonconfig")
+
+
+def test_leaf_that_is_not_there_and_has_no_default_is_404_with_defaults_too():
+    """Nothing is made up."""
+    with pytest.raises(Refusal) as caught:
+        ask(f"{N}/qkdn_version", with_defaults="report-all")
+
+    assert status_of(caught.value) == 404
 
 
 def test_post_creates_a_child_and_says_where():
@@ -231,8 +308,8 @@ Q = "etsi-qkd-sdn-node:qkd_link"
         ("POST", f"{N}/qkd_links", {Q: [{"qkdl_id": OTHER}, {"qkdl_id": OTHER}]}, 400, "invalid-value"),
         ("POST", f"{N}/qkd_links", {"x": 1, "y": 2}, 400, "malformed-message"),
         ("POST", f"{N}/qkdn_id", {"x": 1}, 405, "operation-not-supported"),
-        ("POST", "", {N: {}}, 409, "resource-denied"),
-        ("POST", N, {"etsi-qkd-sdn-node:qkdn_status": gs015.OPERATING}, 405, "operation-not-supported"),
+        ("POST", "", {N: {}}, 405, "operation-not-supported"),
+        ("POST", N, {"etsi-qkd-sdn-node:qkdn_status": gs015.OPERATING}, 400, "invalid-value"),
         ("PUT", f"{N}/qkd_links/qkd_link={OTHER}", {Q: [{"qkdl_id": LINK}]}, 400, "invalid-value"),
         ("PUT", f"{N}/qkd_links/qkd_link", {Q: [{"qkdl_id": LINK}]}, 405, "operation-not-supported"),
         ("PUT", f"{N}/qkdn_status", {"etsi-qkd-sdn-node:qkdn_status": gs015.OPERATING}, 405, "operation-not-supported"),
@@ -281,6 +358,73 @@ def test_edit_that_is_not_allowed_is_refused_by_name(method, path, body, status,
 
     assert (status_of(refusal), refusal.tag) == (status, tag)
     assert refusal.message
+
+
+def targets(path: str = "", children: Any = MODEL) -> list[str]:
+    """A path to everything in the model, to lists and to an entry of each."""
+    found = [path]
+    for name, node in children.items():
+        below = f"{path}/{name}".removeprefix("/")
+        if isinstance(node, List):
+            found += [below, *targets(f"{below}={KEYS.get(node.key, LINK)}", node.children)]
+        else:
+            found += targets(below, getattr(node, "children", {}))
+    return found
+
+
+KEYS = {"qkdi_id": "7", "end_time": "2026-11-24T00:00:00Z", "perf_type": "etsi-qkd-node-types%3AQBER"}
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_what_is_allowed_is_what_is_never_refused_as_not_allowed(method):
+    """OPTIONS and Allow tell the truth (4.1): for everything in the model, whatever the body is."""
+    for path in targets():
+        may = method in allowed(parse_target(MODEL, path))
+        for body in (None, {}, {"x": 1}, {DATA: {}}):
+            status = 204
+            try:
+                change(method, path, body)
+            except Refusal as refusal:
+                status = status_of(refusal)
+            assert (status != 405) is may, path
+
+
+def test_list_with_a_key_of_several_leaves_has_them_all_in_its_path():
+    """3.5.3: with commas between them, as the YANG library's modules have it."""
+    leaf = Leaf(STRING, config=False)
+    model = {"m:top": Container({"module": List("name revision", {"name": leaf, "revision": leaf}, config=False)})}
+    tree = {"m:top": {"module": [{"name": "a,b", "revision": r} for r in ("1", "2")]}}
+    target = parse_target(model, "m:top/module=a%2Cb,2")
+
+    assert read(model, tree, target) == {"m:module": [{"name": "a,b", "revision": "2"}]}
+    assert (target.url, target.path) == ("m:top/module=a%2Cb,2", "/m:top/module[name='a,b'][revision='2']")
+    with pytest.raises(Refusal):
+        parse_target(model, "m:top/module=a")
+
+
+@pytest.mark.parametrize(
+    ("required", "refused"),
+    [
+        (Preconditions(), False),
+        (Preconditions(match={"v-1"}), False),
+        (Preconditions(match={"x", "v-1-a3f"}), False),
+        (Preconditions(match={"v-2", "v-11", "v"}), True),
+        (Preconditions(match=set()), True),
+        (Preconditions(absent=True), True),
+        (Preconditions(unmodified_since=100), False),
+        (Preconditions(unmodified_since=99), True),
+        (Preconditions(match={"v-1"}, unmodified_since=99), False),
+    ],
+)
+def test_edit_is_done_only_if_what_it_requires_holds(required, refused):
+    """RFC 9110, 13.1: If-Match wins over If-Unmodified-Since, which knows whole seconds."""
+    found = False
+    try:
+        required.check("v-1", 100.7, exists=True)
+    except Refusal as refusal:
+        found = status_of(refusal) == 412
+
+    assert found is refused
 
 
 @pytest.mark.parametrize(
@@ -332,7 +476,7 @@ EDITS = st.tuples(
 @given(st.lists(EDITS, max_size=4))
 def test_whatever_edits_are_accepted_the_tree_stays_valid(edits):
     """Each edit is refused, or leaves what a validator of ETSI's modules accepts."""
-    tree = read(MODEL, TREE, parse_target(MODEL, ""), content=CONFIG)[DATA]
+    tree = read(MODEL, TREE, parse_target(MODEL, ""), Query(CONFIG))[DATA]
     for method, path, entry in edits:
         whole = {"qkd_link": [entry]}
         bodies = {N: {N: {"qkdn_id": NODE, "qkd_links": whole}}}

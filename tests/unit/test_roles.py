@@ -31,17 +31,12 @@ EXPECTED = {
     "agent": {
         **{
             f"{method} {path}": {CONTROLLER, OPERATOR}
-            for path in ("/restconf/data", "/restconf/data/", "/restconf/data/<path:_>", "/restconf/<path:_>")
+            for path in ("/restconf", "/restconf/", "/restconf/<path:_>")
             for method in ("GET", "OPTIONS", "PUT", "POST", "PATCH", "DELETE")
         },
         **{
             f"GET {path}": {CONTROLLER, OPERATOR}
-            for path in (
-                "/.well-known/host-meta", "/restconf", "/restconf/operations", "/restconf/yang-library-version",
-                "/restconf/streams/<name>/json", "/restconf/data/ietf-yang-library:modules-state",
-                "/restconf/data/ietf-restconf-monitoring:restconf-state",
-                "/restconf/data/ietf-restconf-monitoring:restconf-state/streams",
-            )
+            for path in ("/.well-known/host-meta", "/restconf/streams/<name>/json")
         },
         "POST /restconf/operations/qkd-testbed:application_answer": {CONTROLLER},
         "POST /qkd/v1/applications": {NODE},

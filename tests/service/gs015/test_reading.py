@@ -109,24 +109,72 @@ def test_our_own_data_is_valid_by_our_own_module(agent):
     both = agent.get("/restconf/data")["ietf-restconf:data"]
 
     validate(document | agent.get(N), extended=True)
-    assert set(both) == {"etsi-qkd-sdn-node:qkd_node", "qkd-testbed:node"}
+    assert set(both) >= {"etsi-qkd-sdn-node:qkd_node", "qkd-testbed:node"}
     assert [qc["name"] for qc in document["qkd-testbed:node"]["qcs"]["qc"]] == ["a-b/1", "b-c/1"]
 
 
-def test_entry_points_of_rfc_8040(agent):
-    """host-meta, the API resource, the YANG library with all modules, streams."""
-    assert '<Link rel="restconf" href="/restconf"' in agent.call("GET", "/.well-known/host-meta").text
-    assert agent.get("/restconf")["ietf-restconf:restconf"]["yang-library-version"] == "2016-06-21"
-    assert agent.get("/restconf/yang-library-version") == {"ietf-restconf:yang-library-version": "2016-06-21"}
-    assert "qkd-testbed:application_answer" in agent.get("/restconf/operations")["ietf-restconf:operations"]
-    modules = agent.get("/restconf/data/ietf-yang-library:modules-state")["ietf-yang-library:modules-state"]["module"]
-    assert {(m["name"], m["revision"]) for m in modules} >= {
-        ("etsi-qkd-sdn-node", "2022-01-30"), ("etsi-qkd-node-types", "2022-01-30"),
+MONITORING = "/restconf/data/ietf-restconf-monitoring:restconf-state"
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_entry_points_of_rfc_8040(agent, slash):
+    """3.1 and 3.3: host-meta, the API resource and each of its members, with a slash at the end, too."""
+    api = {
+        "data": {}, "operations": {"qkd-testbed:application_answer": [None]}, "yang-library-version": "2019-01-04",
     }  # fmt: skip
-    state = agent.get("/restconf/data/ietf-restconf-monitoring:restconf-state")
-    state = state["ietf-restconf-monitoring:restconf-state"]
-    assert {s["name"] for s in state["streams"]["stream"]} == {"NETCONF", "qkd-testbed"}
-    assert any("depth" in c for c in state["capabilities"]["capability"])
+
+    assert '<Link rel="restconf" href="/restconf"' in agent.call("GET", "/.well-known/host-meta").text
+    assert agent.get(f"/restconf{slash}") == {"ietf-restconf:restconf": api}
+    for name in ("operations", "yang-library-version"):
+        assert agent.get(f"/restconf/{name}{slash}") == {f"ietf-restconf:{name}": api[name]}
+    assert "etsi-qkd-sdn-node:qkd_node" in agent.get(f"/restconf/data{slash}")["ietf-restconf:data"]
+
+
+def test_capabilities_are_a_resource(agent):
+    """As RFC 8040 asks in its example B.1.3; what is offered is named, and works."""
+    found = agent.get(f"{MONITORING}/capabilities")["ietf-restconf-monitoring:capabilities"]["capability"]
+
+    assert {uri.partition("capability:")[2] for uri in found} == {
+        "defaults:1.0?basic-mode=explicit", "depth:1.0", "fields:1.0", "with-defaults:1.0",
+    }  # fmt: skip
+    assert agent.get(f"{N}/qkdn_capabilities?fields=link_stats_support") == {
+        "etsi-qkd-sdn-node:qkdn_capabilities": {"link_stats_support": True}
+    }
+    trimmed = agent.get(f"{N}/qkdn_capabilities?with-defaults=trim")
+    assert trimmed == {"etsi-qkd-sdn-node:qkdn_capabilities": {}}
+
+
+def test_location_of_a_stream_is_a_resource(agent):
+    """As RFC 8040 asks in 6.3; the location is where the client can reach it."""
+    streams = agent.get(f"{MONITORING}/streams")["ietf-restconf-monitoring:streams"]["stream"]
+    location = agent.get(f"{MONITORING}/streams/stream=NETCONF/access=json/location")
+
+    assert {s["name"]: s["replay-support"] for s in streams} == {"NETCONF": False, "qkd-testbed": False}
+    assert location == {"ietf-restconf-monitoring:location": f"{agent.url}/restconf/streams/NETCONF/json"}
+    assert agent.call("GET", f"{MONITORING}/streams/stream=NETCONF/access=xml/location").status == 404
+
+
+def test_yang_library_has_all_modules_in_both_its_forms(agent):
+    """RFC 8525, and RFC 7895 for those who know that alone; the text of our own module can be had."""
+    library = agent.get("/restconf/data/ietf-yang-library:yang-library")["ietf-yang-library:yang-library"]
+    (all_of_them,) = library["module-set"]
+    old = agent.get("/restconf/data/ietf-yang-library:modules-state")["ietf-yang-library:modules-state"]["module"]
+
+    kinds = {"implement": all_of_them["module"], "import": all_of_them["import-only-module"]}
+    revisions = {(m["name"], m["revision"], kind) for kind, found in kinds.items() for m in found}
+    assert revisions == {(m["name"], m["revision"], m["conformance-type"]) for m in old}
+    assert {name for name, *_ in revisions} >= {
+        "etsi-qkd-sdn-node", "etsi-qkd-node-types", "qkd-testbed", "ietf-yang-library", "ietf-restconf-monitoring",
+    }  # fmt: skip
+    assert library["schema"] == [{"name": "all", "module-set": ["all"]}]
+    assert {d["name"]: d["schema"] for d in library["datastore"]} == {
+        "ietf-datastores:running": "all", "ietf-datastores:operational": "all",
+    }  # fmt: skip
+    key = next(f"{m['name']},{m['revision']}" for m in old if m["name"] == "qkd-testbed")
+    schema = agent.get(f"/restconf/data/ietf-yang-library:modules-state/module={key}/schema")
+    text = agent.call("GET", schema["ietf-yang-library:schema"].removeprefix(agent.url), Accept="application/yang")
+    assert text.headers["Content-Type"] == "application/yang"
+    assert text.text.startswith("module qkd-testbed {")
 
 
 def test_media_types(agent):
@@ -139,19 +187,73 @@ def test_media_types(agent):
     assert agent.call("GET", "/restconf/streams/NETCONF/json", Accept="application/json").status == 406
 
 
-def test_head_and_options(agent):
-    """HEAD is GET without a body; OPTIONS says what can be done (4.1, 4.2)."""
-    head = agent.call("HEAD", N)
-    assert (head.status, head.text, head.headers["ETag"]) == (200, "", agent.call("GET", N).headers["ETag"])
-    assert agent.call("OPTIONS", f"{N}/qkdn_status").headers["Allow"] == "GET, HEAD, OPTIONS"
-    writable = agent.call("OPTIONS", f"{N}/qkd_links").headers
-    assert "DELETE" in writable["Allow"]
-    assert writable["Accept-Patch"] == YANG_JSON
+def test_head_is_get_without_a_body(agent):
+    """4.2."""
+    head, get = (agent.call(method, f"{N}?content=config") for method in ("HEAD", "GET"))
+
+    assert (head.status, head.text) == (200, "")
+    assert {name: head.headers[name] for name in ("ETag", "Last-Modified")} == {
+        name: get.headers[name] for name in ("ETag", "Last-Modified")
+    }
+
+
+ALL_METHODS = {"GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"}
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/restconf", "GET, HEAD, OPTIONS"), ("/restconf/", "GET, HEAD, OPTIONS"),
+     ("/restconf/operations", "GET, HEAD, OPTIONS"), ("/restconf/yang-library-version", "GET, HEAD, OPTIONS"),
+     ("/restconf/operations/qkd-testbed:application_answer", "OPTIONS, POST"),
+     ("/restconf/streams/NETCONF/json", "GET, OPTIONS"), ("/restconf/schemas/qkd-testbed", "GET, HEAD, OPTIONS"),
+     ("/restconf/data", "GET, HEAD, OPTIONS, PATCH"), (MONITORING, "GET, HEAD, OPTIONS"),
+     (N, "GET, HEAD, OPTIONS, PUT, POST, PATCH"), (f"{N}/qkdn_status", "GET, HEAD, OPTIONS"),
+     (f"{N}/qkdn_id", "GET, HEAD, OPTIONS, PUT, PATCH"), (f"{N}/qkd_links/qkd_link", "GET, HEAD, OPTIONS, POST"),
+     (f"{N}/qkd_links", "GET, HEAD, OPTIONS, PUT, POST, PATCH, DELETE"),
+     (f"{N}/qkd_interfaces", "GET, HEAD, OPTIONS, PUT, PATCH"),
+     (f"{N}/qkd_interfaces/qkd_interface=1", "GET, HEAD, OPTIONS, PUT, POST, PATCH")],
+)  # fmt: skip
+def test_allow_tells_what_a_resource_can_do(agent, path, methods):
+    """OPTIONS (4.1) lists the methods, and all others are 405 with the same list."""
+    options = agent.call("OPTIONS", path)
+    assert (options.status, options.headers["Allow"]) == (200, methods)
+    assert options.headers.get("Accept-Patch") == (YANG_JSON if "PATCH" in methods else None)
+
+    for method in ALL_METHODS - set(methods.split(", ")) - {"HEAD"} | {"PROPFIND"}:
+        answer = agent.call(method, path, {} if method != "GET" else None)
+        assert (answer.status, answer.headers["Allow"], answer.tag) == (405, methods, "operation-not-supported")
+
+
+def test_what_has_not_changed_is_304(agent):
+    """If-None-Match (3.4.1.2) for whatever a GET shows; If-Modified-Since for configuration, which has such a time."""
+    config = f"{N}?content=config"
+    first = agent.call("GET", config)
+    tag, changed = first.headers["ETag"], first.headers["Last-Modified"]
+
+    known = agent.call("GET", config, If_None_Match=f'"other", {tag}')
+    assert (known.status, known.text, known.headers["ETag"]) == (304, "", tag)
+    assert agent.call("HEAD", config, If_None_Match=tag).status == 304
+    assert agent.call("GET", config, If_None_Match="*").status == 304
+    assert agent.call("GET", config, If_None_Match='"other"').status == 200
+    assert agent.call("GET", config, If_Modified_Since=changed).status == 304
+    assert agent.call("GET", config, If_Modified_Since="Thu, 01 Jan 1970 00:00:00 GMT").status == 200
+
+
+def test_state_that_has_changed_is_never_304(agent):
+    """Its configuration may be the same all the while."""
+    qcs = "/restconf/data/qkd-testbed:node/qcs"
+    first = agent.call("GET", qcs)
+    wait_until(lambda: agent.get(qcs) != first.body)
+
+    headers = {"If_Modified_Since": first.headers["Last-Modified"]}
+    assert agent.call("GET", qcs, If_None_Match=first.headers["ETag"]).status == 200
+    assert agent.call("GET", qcs, **headers).status == 200
 
 
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/restconf/data/x:y", 404), (f"{N}/colour", 404), ("/restconf/nothing", 404), (f"{N}?depth=0", 400),
+     ("/restconf/schemas/x", 404), ("/restconf/operations/x:y", 404), ("/restconf?x=1", 400), (f"{N}?fields=x", 400),
      (f"{N}?colour=1", 400), ("/restconf/streams/other/json", 404), ("/restconf/streams/NETCONF/json?filter=x", 400),
      (f"{N}/qkd_links/qkd_link=1", 400)],
 )  # fmt: skip

@@ -187,6 +187,29 @@ def test_edit_of_what_has_changed_meanwhile_is_refused(agent):
     answer = agent.call("PUT", place, body, If_Match=tag)
 
     assert (answer.status, answer.tag) == (412, "operation-failed")
+    assert agent.call("PUT", place, body, If_Match="*").status == 204
+
+
+def test_edit_of_what_has_changed_since_then_is_refused(agent):
+    """If-Unmodified-Since (3.4.1.1): 412 with a time before the last change, which an edit's answer tells."""
+    place, body = f"{N}/qkdn_location_id", {"etsi-qkd-sdn-node:qkdn_location_id": "b"}
+    changed = agent.call("PUT", place, body).headers["Last-Modified"]
+    assert changed.endswith(" GMT")
+
+    early = agent.call("PUT", place, body, If_Unmodified_Since="Thu, 01 Jan 1970 00:00:00 GMT")
+    assert (early.status, early.tag) == (412, "operation-failed")
+    assert agent.call("PUT", place, body, If_Unmodified_Since="Fri, 01 Jan 2100 00:00:00 GMT").status == 204
+    assert agent.call("PUT", place, body, If_Unmodified_Since="no date").status == 204
+
+
+def test_put_that_must_make_makes_once(agent):
+    """If-None-Match: * is refused where the resource is there already."""
+    link = virtual()
+    path = f"{N}/qkd_links/qkd_link={link['qkdl_id']}"
+
+    assert agent.call("PUT", path, {LINK: [link]}, If_None_Match="*").status == 201
+    assert agent.call("PUT", path, {LINK: [link]}, If_None_Match="*").status == 412
+    agent.call("DELETE", path)
 
 
 def test_configuration_outlives_the_node(network: Network):
