@@ -31,6 +31,7 @@ from mtls.events import FEED, Feed
 from mtls.identity import identity_from_uris
 from mtls.liveness import BEAT_S, notice_death
 from mtls.serve import ARRIVED, IDENTITY, MAX_BODY_BYTES, Problem, error_body
+from mtls.turns import Turns
 from mtls.wsgi import Answer, base_environ, call, request_environ
 from telemetry import bugs
 
@@ -64,12 +65,15 @@ sslproto.SSLProtocol = _Tls  # type: ignore[misc]
 @dataclass(frozen=True, slots=True)
 class _Limits:
     """Seconds that a client may take for the handshake, from its last answer to the end of the next request's header,
-    and for sending a body or taking an answer; and how many connections may be open."""
+    and for sending a body or taking an answer; how many connections may be open; how many requests of one party may be
+    with the workers, and the seconds that more of them wait for a turn."""
 
     handshake_s: float
     idle_s: float
     transfer_s: float
     connections: int
+    per_party: int
+    turn_s: float | None
 
 
 class Server:
@@ -78,6 +82,7 @@ class Server:
     A body must have come, and an answer must have been taken, within `timeout_s` seconds; a TLS handshake must be over
     within `handshake_s` seconds, and the next request's header must have come within `idle_s` seconds. At most
     `connections` are open at a time: unless said otherwise, half the files that the process may have open, or 8000.
+    Of one party the workers have at most `per_party` requests at a time; more wait, for `turn_s` seconds at most.
     """
 
     def __init__(
@@ -92,6 +97,8 @@ class Server:
         handshake_s: float = 5.0,
         idle_s: float = 75.0,
         connections: int | None = None,
+        per_party: int | None = None,
+        turn_s: float | None = None,
     ) -> None:
         self._host = host
         self._port = port
@@ -99,7 +106,8 @@ class Server:
         self._tls = credentials.server_context()
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix=f"worker-{port}")
         files = _open_files()
-        self._limits = _Limits(handshake_s, idle_s, timeout_s, connections or min(_MAX_CONNECTIONS, files // 2))
+        connections = connections or min(_MAX_CONNECTIONS, files // 2)
+        self._limits = _Limits(handshake_s, idle_s, timeout_s, connections, per_party or threads, turn_s)
         self._door: _Door | None = None
 
     @property
@@ -142,6 +150,7 @@ class _Door:
         self._tls = tls
         self._workers = workers
         self._base = base_environ(host, port)
+        self._turns = Turns(limits.per_party)
         self._stopping = asyncio.Event()
         self._open: set[_Connection] = set()
         # Those whose client has the next move, the longest waiting first; the others' requests are with the workers.
@@ -264,7 +273,11 @@ class _Door:
         except Problem as problem:
             return _refusal(problem)
         with self._at_work(connection):
-            status, headers, body = await self._work(environ)
+            try:
+                async with self._turns.of(environ.get(IDENTITY), within_s=self.limits.turn_s):
+                    status, headers, body = await self._work(environ)
+            except Problem as problem:
+                return _refusal(problem)
             if FEED in environ:
                 connection.feed = environ[FEED]
                 return await self._stream(request, _response(status, headers, b""), environ[FEED])

@@ -14,15 +14,16 @@ from etsi import gs015_testbed
 from mtls import trace
 from mtls.call import Caller
 from mtls.server import Server
-from node import agent_http, config, kme_http, restconf_http
+from node import agent_http, config, kme_http, limits, restconf_http
 from node.agent import Agent, Parts
 from node.datastore import Datastore
 from node.ends import Ends
-from node.implicit import MAX_WAITING, ImplicitSessions
+from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
 from node.kme import Kme, Requested
 from node.parameters import Current, parse
 from node.performance import Performance
+from node.places import Places
 from node.quantum_module import QuantumModule
 from node.registrations import Registrations
 from node.relay import Relay
@@ -34,7 +35,6 @@ from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 
 _LAST_CALL_S = 1.5
-_THREADS = 16  # for SAEs whose key session is open; requests that wait for one have threads beside these
 
 
 def main(path: Path) -> int:
@@ -56,13 +56,18 @@ def main(path: Path) -> int:
     store.ttl_slots = parameters().ttl_slots
     sessions = Sessions(options, datastore, store)
     shared = SharedDatabase(options.shared_db_url, options.shared_db_schema, options.name)
-    caller = Caller(options.credentials, record=functools.partial(journal.event, "call"))
+    caller = Caller(
+        options.credentials, connections=limits.CONNECTIONS_PER_NODE, record=functools.partial(journal.event, "call")
+    )
     requested, streams = Requested(), Streams()
     performance = Performance(store.held)
     routes = Routes(options, datastore, caller)
     registrations = Registrations(options.name, sessions, streams)
     ends = Ends(store, streams, registrations)
-    implicit = ImplicitSessions(options.name, sessions, registrations, nodes=options.nodes, caller=caller)
+    openings = Places(limits.OPENINGS, limits.OPENINGS_PER_SAE)
+    implicit = ImplicitSessions(
+        options.name, sessions, registrations, nodes=options.nodes, caller=caller, openings=openings
+    )
     relay = Relay(
         options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, routes=routes,
         performance=performance, journal=journal,
@@ -75,8 +80,8 @@ def main(path: Path) -> int:
     blocks = QuantumModule(options.directory / "blocks.sock", [n.qc for n in options.qcs], store)
     agent = Agent(
         Parts(
-            options, datastore, store, shared, sessions, implicit, registrations, ends, routes, streams, performance,
-            requested, parameters, kme, blocks, journal,
+            options, datastore, store, shared, sessions, implicit, registrations, ends, openings, routes, streams,
+            performance, requested, parameters, kme, blocks, journal,
         )
     )  # fmt: skip
     restconf = restconf_http.make_blueprint(datastore, agent.live, streams, registrations)
@@ -89,13 +94,18 @@ def main(path: Path) -> int:
             options.host,
             options.kme_port,
             options.credentials,
-            threads=_THREADS + MAX_WAITING,
+            threads=limits.KME_THREADS,
+            per_party=limits.REQUESTS_PER_SAE,
+            turn_s=limits.TURN_S,
         ),
         Server(
             agent_http.make_app(agent, restconf, relay, routes, store, journal=journal, metrics=metrics),
             options.host,
             options.agent_port,
             options.credentials,
+            threads=limits.AGENT_THREADS,
+            per_party=limits.REQUESTS_PER_NODE,
+            turn_s=limits.TURN_S,
         ),
     ]
     stop = threading.Event()
@@ -113,10 +123,7 @@ def main(path: Path) -> int:
     journal.event("started", kme_port=servers[0].port, agent_port=servers[1].port)
     print("ready", flush=True)
     stop.wait()
-    # Nothing needs a long good-bye, as every store is durable: what still waits for a peer that is away is cut off.
-    last_call = threading.Timer(_LAST_CALL_S, os._exit, (0,))
-    last_call.daemon = True
-    last_call.start()
+    _cut_off_later()
     blocks.stop()
     agent.stop()
     for server in servers:
@@ -125,6 +132,13 @@ def main(path: Path) -> int:
     store.close()
     journal.event("stopped")
     return 0
+
+
+def _cut_off_later() -> None:
+    """Nothing needs a long good-bye, as every store is durable: what still waits for a peer that is away is cut off."""
+    last_call = threading.Timer(_LAST_CALL_S, os._exit, (0,))
+    last_call.daemon = True
+    last_call.start()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from node.live import link_states, live
 from node.model import apps, capability, qcs_in_use
 from node.parameters import Current, Parameters, parse
 from node.performance import Performance, Watch
+from node.places import Places
 from node.quantum_module import QuantumModule
 from node.registrations import Registrations
 from node.routes import Routes
@@ -54,6 +55,7 @@ class Parts:
     implicit: ImplicitSessions
     registrations: Registrations
     ends: Ends
+    openings: Places
     routes: Routes
     streams: Streams
     performance: Performance
@@ -127,7 +129,9 @@ class Agent:
     def open_key_session(self, master: str, slave: str, side: str, wanted: QoS) -> tuple[dict[str, Any], int]:
         """The paper's new_app: 202 and waiting for the first of a pair, 200 and the KSID for the second; or Problem."""
         self._parts.journal.event("new_app", master_sae=master, slave_sae=slave, side=side)
-        found = self._parts.registrations.ask(master, slave, side, wanted)
+        full = Problem(503, "too many key sessions are being opened here at once: try again", cause="opening")
+        with self._parts.openings.taken(master if side == "master" else slave, full=full):
+            found = self._parts.registrations.ask(master, slave, side, wanted)
         if found is None:
             return {"status": "waiting"}, 202
         answer: dict[str, Any] = {"ksid": found.ksid}

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from etsi.secret import Secret
+from node.limits import CLAIM_S, CLAIMS
 
 # No request lives so long: what nobody has claimed by then is erased.
 LIFE_S = 10.0
-# Who claims may wait so long, at most so many at a time; whoever waited in vain may claim again.
-WAIT_S = 2.0
-WAITING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +49,10 @@ class Arrivals:
             return request in self._found and self._found[request][1].ksid == ksid
 
         with self._changed:
-            if patiently and not there() and self.waiting < WAITING:
+            if patiently and not there() and self.waiting < CLAIMS:
                 self.waiting += 1
                 try:
-                    self._changed.wait_for(there, WAIT_S)
+                    self._changed.wait_for(there, CLAIM_S)
                 finally:
                     self.waiting -= 1
             return self._found.pop(request)[1] if there() else None

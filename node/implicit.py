@@ -10,18 +10,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 
 from etsi.gs004 import QoS
 from mtls.call import Caller, Unreachable
 from mtls.identity import Identity, Role
 from mtls.serve import Problem
 from node.failures import NoSession, PathDown, SessionRefused
+from node.once import Once
+from node.places import Places
 from node.registrations import Registrations
 from node.sessions import Association, Sessions
 
-# Each takes one of the server's threads until the controller has answered; the others serve sessions that are open.
-MAX_WAITING = 16
 _TIMEOUT_S = 5.0
 
 
@@ -39,6 +38,7 @@ class ImplicitSessions:
         *,
         nodes: Mapping[str, str],
         caller: Caller,
+        openings: Places,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node = node
@@ -49,14 +49,17 @@ class ImplicitSessions:
         self._now = now
         self._lock = threading.Lock()
         self._used: dict[str, float] = {}  # KSID -> last request
-        self._opening: dict[tuple[str, str], Future[None]] = {}
-        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
+        self._opening: Once[None] = Once()
+        self._openings = openings
 
     def session(self, master: str, slave: str, slave_node: str, wanted: QoS) -> Association:
         """The open session of the pair, in use from now on; SessionRefused if there is none and none is admitted."""
         found = self._in_use(master, slave)
         if found is None:
-            self._open_once(master, slave, slave_node, wanted)
+            full = SessionRefused("too many key sessions are being opened here at once: try again", cause="opening")
+            with self._openings.taken(master, full=full):
+                # What is refused to the first one is refused to all who waited.
+                self._opening.do((master, slave), lambda: self._open_unless_open(master, slave, slave_node, wanted))
             found = self._in_use(master, slave)
         if found is None:
             raise NoSession("the key session ended as soon as it was open", master_sae=master, slave_sae=slave)
@@ -89,32 +92,9 @@ class ImplicitSessions:
             and self._end_if_idle(session, idle_s)
         ]
 
-    def _open_once(self, master: str, slave: str, slave_node: str, wanted: QoS) -> None:
-        """Open the session, or wait for the request that does; what that is refused is refused to all who waited."""
-        if not self._waiting.acquire(blocking=False):
-            raise SessionRefused("too many key sessions are being opened here at once: try again", cause="opening")
-        try:
-            with self._lock:
-                opening = self._opening.get((master, slave))
-                first = opening is None
-                opening = opening or self._opening.setdefault((master, slave), Future())
-            if first:
-                self._lead(opening, master, slave, slave_node, wanted)
-            opening.result()
-        finally:
-            self._waiting.release()
-
-    def _lead(self, opening: Future[None], master: str, slave: str, slave_node: str, wanted: QoS) -> None:
-        try:
-            if self._in_use(master, slave) is None:  # or it was opened a moment ago
-                self._open(master, slave, slave_node, wanted)
-        except Exception as failure:
-            opening.set_exception(failure)
-        else:
-            opening.set_result(None)
-        finally:
-            with self._lock:
-                del self._opening[master, slave]
+    def _open_unless_open(self, master: str, slave: str, slave_node: str, wanted: QoS) -> None:
+        if self._in_use(master, slave) is None:  # it may have been opened a moment ago
+            self._open(master, slave, slave_node, wanted)
 
     def _open(self, master: str, slave: str, slave_node: str, wanted: QoS) -> None:
         body = {"master_sae": master, "slave_sae": slave, "qos": wanted.to_json()}

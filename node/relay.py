@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,9 +32,11 @@ from node import told
 from node.arrivals import Arrivals, Relayed
 from node.failures import MaterialExpired, NoSession, RelayAltered, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
+from node.limits import CHECKS, RELAYS, RELAYS_PER_NODE
 from node.modes import AES_CCM, OTP, Mode
 from node.pads import CCM_TAG_BYTES, CHECK_BYTES, ccm_open, ccm_seal, check_value, fits, otp
 from node.performance import Performance
+from node.places import Places
 from node.ranges import Range
 from node.routes import MAX_HOPS, Routes
 from node.sessions import Association, Session, Sessions
@@ -44,8 +45,6 @@ from telemetry.journal import Journal
 _TIMEOUT_PER_HOP_S = 3.0
 _MAX_KEY_BYTES = 1 << 20
 _NOTHING_THERE = 202  # the last node's answer to who claims what has not come to it
-_CHECKS_AT_ONCE = 32  # no more keys are made at once
-_MAX_UNDER_WAY = 8
 
 
 class Relay:
@@ -72,10 +71,8 @@ class Relay:
         self._performance = performance
         self._journal = journal
         self._arrivals = Arrivals()
-        self._checks = ThreadPoolExecutor(_CHECKS_AT_ONCE, thread_name_prefix="check")
-        # Each takes one of the server's threads until the next node answers. Some must be left, or two nodes that relay
-        # to each other could wait for each other.
-        self._under_way = threading.BoundedSemaphore(_MAX_UNDER_WAY)
+        self._checks = ThreadPoolExecutor(CHECKS, thread_name_prefix="check")
+        self._under_way = Places(RELAYS, RELAYS_PER_NODE)
 
     def originate(
         self,
@@ -161,13 +158,10 @@ class Relay:
         message = _Message(request, link, uuid_text(document.get("ksid"), "ksid"), ranges, sealed)
         if onward is None:
             self._receive(message)
-        elif not self._under_way.acquire(blocking=False):
-            raise RelayBroken("too many keys are being relayed here at once: try again", hop=self._name)
         else:
-            try:
+            full = RelayBroken("too many keys are being relayed here at once: try again", hop=self._name)
+            with self._under_way.taken(sender, onward, full=full):
                 self._pass_on(message, document, to=onward)
-            finally:
-                self._under_way.release()
 
     def _pass_on(self, message: _Message, document: Mapping[str, Any], *, to: str) -> None:
         uses = [*message.incoming(), (message.ranges[1], told.PAD)]

@@ -21,6 +21,7 @@ from node.config import NodeConfig
 from node.datastore import Datastore
 from node.failures import NoSession, RelayBroken
 from node.model import apps, capability, hops, links, node_id, qcs_in_use
+from node.once import Once
 from node.sessions import Association, Session
 
 MAX_HOPS = 64
@@ -69,14 +70,22 @@ class Routes:
         self._caller = caller
         self._lock = threading.Lock()
         self._found: dict[str, tuple[dict[str, Any], Session]] = {}  # KSID -> what it was found by, and the route
+        self._looking: Once[Session] = Once()
         datastore.on_change(lambda *_: self._forget())
 
     def of(self, session: Association) -> Session:
         """The session with its route; NoSession, RelayBroken."""
+        known = self._known(session.ksid)
+        return self._looking.do(session.ksid, lambda: self._look_for(session)) if known is None else known
+
+    def _known(self, ksid: str) -> Session | None:
         with self._lock:
-            known = self._found.get(session.ksid)
-            if known is not None:
-                return known[1]
+            return self._found[ksid][1] if ksid in self._found else None
+
+    def _look_for(self, session: Association) -> Session:
+        known = self._known(session.ksid)
+        if known is not None:  # it was found a moment ago
+            return known
         here = {link["qkdl_id"]: link for link in links(self._datastore.tree)}
         link = next((here[b] for b in session.backing if b in here), None)
         if link is None:

@@ -310,3 +310,57 @@ def _drip_answer(listener: socket.socket, credentials: Credentials, head: bytes)
         for byte in b"HTTP/1.1 200 OK\r\nX: " + 480 * b"x":
             connection.sendall(bytes([byte]))
             time.sleep(0.02)
+
+
+@pytest.fixture
+def stuck(app) -> Iterator[Stuck]:
+    """Requests for /stuck are answered when its `go_on` is set, which it is at the end."""
+    found = Stuck()
+
+    @app.get("/stuck")
+    @allow(Role.SAE)
+    def stuck():
+        found.begun.release()
+        found.go_on.wait(20)
+        return {}
+
+    yield found
+    found.go_on.set()
+
+
+class Stuck:
+    """Requests that a worker has, each of which releases `begun`."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go_on = threading.Event()
+
+
+def ask_to_be_stuck(url: str, credentials: Credentials, kept: ExitStack) -> ssl.SSLSocket:
+    """A request on a connection of its own."""
+    client = kept.enter_context(dial(url, credentials))
+    client.sendall(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n")
+    return client
+
+
+def test_requests_of_one_party_that_take_long_hold_up_no_other(start, sae, issue, kept, stuck):
+    """However many it sends, workers are left for the others; its own are answered one after the other."""
+    url = start(per_party=THREADS - 1)
+    clients = [ask_to_be_stuck(url, sae, kept) for _ in range(MANY)]
+
+    assert_served(url, issue("sae", "s2"))
+    stuck.go_on.set()
+    assert [answer(client).status for client in clients] == [200] * MANY
+
+
+def test_request_that_waits_for_others_of_its_party_is_refused_in_time(start, sae, kept, stuck):
+    """503 and why, while the one before it is still being served."""
+    url = start(per_party=1, turn_s=0.2)
+    first = ask_to_be_stuck(url, sae, kept)
+    assert stuck.begun.acquire(timeout=10)
+
+    refused = answer(ask_to_be_stuck(url, sae, kept))
+
+    assert (refused.status, json.loads(refused.read())["details"]) == (503, [{"cause": "busy"}])
+    stuck.go_on.set()
+    assert answer(first).status == 200

@@ -6,7 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from etsi.secret import Secret
-from node.arrivals import LIFE_S, WAITING, Arrivals, Relayed
+from node.arrivals import LIFE_S, Arrivals, Relayed
+from node.limits import CLAIMS
 
 
 def relayed() -> Relayed:
@@ -47,15 +48,15 @@ def test_who_claims_before_it_has_come_waits_for_it():
 
 def test_when_too_many_wait_the_next_one_is_answered_at_once(monkeypatch):
     """Each holds a thread: no more than so many."""
-    monkeypatch.setattr("node.arrivals.WAIT_S", 60.0)
+    monkeypatch.setattr("node.arrivals.CLAIM_S", 60.0)
     arrivals = Arrivals()
-    with ThreadPoolExecutor(WAITING) as pool:
-        waiting = [pool.submit(arrivals.claim, f"r{i}", "s", patiently=True) for i in range(WAITING)]
-        while arrivals.waiting < WAITING:
+    with ThreadPoolExecutor(CLAIMS) as pool:
+        waiting = [pool.submit(arrivals.claim, f"r{i}", "s", patiently=True) for i in range(CLAIMS)]
+        while arrivals.waiting < CLAIMS:
             time.sleep(0.001)
 
         assert arrivals.claim("r", "s", patiently=True) is None
 
-        for i in range(WAITING):
+        for i in range(CLAIMS):
             arrivals.put(f"r{i}", relayed())
         assert all(claimed.result() for claimed in waiting)

@@ -17,9 +17,11 @@ from mtls.serve import Problem
 from node.config import Neighbour, NodeConfig
 from node.datastore import Datastore
 from node.failures import NoSession, SessionRefused
-from node.implicit import MAX_WAITING, ImplicitSessions
+from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
+from node.limits import OPENINGS, OPENINGS_PER_SAE
 from node.model import MODEL, link_id, node_id
+from node.places import Places
 from node.sessions import Association, Sessions
 
 MASTER, SLAVE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -85,8 +87,9 @@ class Bench:
     def implicit_sessions(self) -> ImplicitSessions:
         """Those of the node as it is now."""
         return ImplicitSessions(
-            "a", self.sessions, self.network, nodes=self.config.nodes, caller=self.network, now=lambda: self.time
-        )
+            "a", self.sessions, self.network, nodes=self.config.nodes, caller=self.network, now=lambda: self.time,
+            openings=Places(OPENINGS, OPENINGS_PER_SAE),
+        )  # fmt: skip
 
     def configure(self, ksid: str) -> None:
         """As the controller does."""
@@ -129,7 +132,7 @@ def test_more_waiting_requests_than_there_are_places_are_refused(bench):
     """They would take all of the server's threads."""
     bench.network.wait.clear()
     with ThreadPoolExecutor(20) as pool:
-        asked = [pool.submit(bench.ask) for _ in range(20)]
+        asked = [pool.submit(bench.ask) for _ in range(OPENINGS_PER_SAE + 4)]
         refused = [call for call in asked if isinstance(_early(call), SessionRefused)]
         bench.network.wait.set()
         assert len(refused) == 4
@@ -159,7 +162,7 @@ def test_refusal_is_that_of_all_who_waited(bench):
     bench.network.wait.clear()
     with ThreadPoolExecutor(5) as pool:
         asked = [pool.submit(bench.ask) for _ in range(5)]
-        while bench.implicit._waiting._value > MAX_WAITING - 5:
+        while bench.implicit._openings._of[MASTER] < 5:
             time.sleep(0.01)
         bench.network.wait.set()
         assert all(isinstance(call.exception(10), SessionRefused) for call in asked)

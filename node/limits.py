@@ -1,0 +1,33 @@
+"""What keeps the node process alive: how many may work and wait at once, and for how many seconds.
+
+A party that does not answer holds what waits for it. So each kind of waiting has fewer places than the port has
+threads, each party has fewer places than there are in all, and whoever finds none is refused at once. The inequalities
+between these numbers are asserted in tests/unit/test_limits.py.
+"""
+
+from __future__ import annotations
+
+# A request of an SAE is answered within so many seconds, and round trips. GS QKD 014 clients give up after 5 or 10 s.
+ANSWER_S = 4.0
+TURN_S = 3.0  # a request that waits for others of its own party is refused after this time
+
+# The KME's port. A session that is being opened holds a thread until the controller has answered.
+KME_THREADS = 96
+REQUESTS_PER_SAE = 24  # with the threads at a time; more of one SAE wait, and hold up no other SAE
+OPENINGS = 48
+OPENINGS_PER_SAE = 16
+
+# The agent's port. A relay holds a thread until the next node has answered. Were there no thread for what waits for
+# nobody, two nodes that relay to each other could wait for each other.
+AGENT_THREADS = 96
+REQUESTS_PER_NODE = 24  # of a node, or of a controller
+RELAYS = 32
+RELAYS_PER_NODE = 8  # that come from it, and that go on to it
+CLAIMS = 4  # first nodes that wait here for what they relay to come; more are told at once that it has not come
+CLAIM_S = 2.0
+
+# A first node tells the last one in a thread of its own by what it knows a key, while the key is on its way.
+CHECKS = KME_THREADS
+
+# Connections to each other node that are kept. More callers than the node serves at once would wait there.
+CONNECTIONS_PER_NODE = REQUESTS_PER_NODE

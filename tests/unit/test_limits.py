@@ -1,0 +1,49 @@
+"""The numbers that keep a node alive fit one another: whoever waits leaves threads to those who do not."""
+
+from __future__ import annotations
+
+from node import limits
+
+
+def test_relays_and_claims_leave_threads_of_the_agents_port():
+    """What ends here, and what the controller wants, finds a thread however many wait for other nodes."""
+    assert limits.RELAYS + limits.CLAIMS < limits.AGENT_THREADS
+
+
+def test_relays_and_claims_of_one_node_leave_requests_of_that_node():
+    """Or a node whose relays wait here could not bring what ends here, for which another node waits."""
+    assert limits.RELAYS_PER_NODE + limits.CLAIMS < limits.REQUESTS_PER_NODE
+
+
+def test_one_node_holds_up_no_other_node():
+    """With all that one node may have under way, others find threads and places."""
+    assert 2 * limits.REQUESTS_PER_NODE < limits.AGENT_THREADS
+    assert 2 * limits.RELAYS_PER_NODE + limits.CLAIMS <= limits.RELAYS
+
+
+def test_openings_leave_threads_of_the_kmes_port():
+    """Sessions that are open get keys while the controller sleeps."""
+    assert limits.OPENINGS + limits.REQUESTS_PER_SAE < limits.KME_THREADS
+    assert limits.OPENINGS_PER_SAE < limits.REQUESTS_PER_SAE
+
+
+def test_one_sae_holds_up_no_other_sae():
+    """With all that one SAE may have under way, others find threads and places."""
+    assert 2 * limits.REQUESTS_PER_SAE < limits.KME_THREADS
+    assert 2 * limits.OPENINGS_PER_SAE <= limits.OPENINGS
+
+
+def test_as_many_connections_are_kept_as_a_node_serves_requests_of_one():
+    """Or busy nodes would shake hands for each call."""
+    assert limits.CONNECTIONS_PER_NODE >= limits.REQUESTS_PER_NODE
+
+
+def test_refusal_comes_before_the_caller_gives_up():
+    """A request that waited for its turn in vain is told so in time."""
+    assert limits.TURN_S < limits.ANSWER_S
+    assert limits.CLAIM_S < limits.ANSWER_S
+
+
+def test_no_check_of_a_key_waits_for_that_of_another():
+    """A last node that does not answer delays only the keys for it."""
+    assert limits.CHECKS >= limits.KME_THREADS

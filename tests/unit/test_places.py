@@ -1,0 +1,60 @@
+"""Places for those who wait: bounded in all and for each party, and given back."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from node.places import Places
+
+
+class Full(Exception):
+    """There is no place."""
+
+
+def take(stack: ExitStack, places: Places, *parties: str) -> None:
+    """Take a place until the stack is closed; Full."""
+    stack.enter_context(places.taken(*parties, full=Full()))
+
+
+def test_there_are_so_many_places_in_all():
+    """However many parties there are."""
+    places = Places(3, 2)
+    with ExitStack() as stack:
+        for party in "abc":
+            take(stack, places, party)
+        with pytest.raises(Full):
+            take(stack, places, "d")
+
+
+def test_one_party_leaves_places_to_the_others():
+    """A place that counts for two parties counts for each of them."""
+    places = Places(10, 2)
+    with ExitStack() as stack:
+        take(stack, places, "a", "b")
+        take(stack, places, "a", "c")
+        with pytest.raises(Full):
+            take(stack, places, "d", "a")
+        take(stack, places, "b", "d")
+
+
+def test_place_is_given_back_whatever_happens():
+    """After an error, too, and after a refusal nothing is held."""
+    places = Places(1, 1)
+
+    def fail() -> None:
+        with places.taken("a", full=Full()):
+            with pytest.raises(Full), ExitStack() as stack:
+                take(stack, places, "b")
+            raise ZeroDivisionError
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            fail()
+
+
+def test_party_may_be_named_twice():
+    """It takes one place: a relay that comes from a node and goes back to it."""
+    with ExitStack() as stack:
+        take(stack, Places(1, 1), "a", "a")
