@@ -21,6 +21,7 @@ from node.ends import Ends
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
 from node.kme import Kme, Requested
+from node.losses import Losses
 from node.parameters import Current, parse
 from node.performance import Performance
 from node.places import Places
@@ -59,7 +60,7 @@ def main(path: Path) -> int:
     caller = Caller(
         options.credentials, connections=limits.CONNECTIONS_PER_NODE, record=functools.partial(journal.event, "call")
     )
-    requested, streams = Requested(), Streams()
+    requested, losses, streams = Requested(), Losses(journal), Streams()
     performance = Performance(store.held)
     routes = Routes(options, datastore, caller)
     registrations = Registrations(options.name, sessions, streams)
@@ -74,7 +75,7 @@ def main(path: Path) -> int:
     )  # fmt: skip
     kme = Kme(
         options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=implicit,
-        routes=routes, relay=relay, performance=performance, requested=requested, parameters=parameters,
+        routes=routes, relay=relay, performance=performance, requested=requested, losses=losses, parameters=parameters,
         journal=journal,
     )  # fmt: skip
     blocks = QuantumModule(options.directory / "blocks.sock", [n.qc for n in options.qcs], store)
@@ -86,7 +87,8 @@ def main(path: Path) -> int:
     )  # fmt: skip
     restconf = restconf_http.make_blueprint(datastore, agent.live, streams, registrations)
     metrics = NodeMetrics(
-        lambda: [(h.qc, h.stored, h.generated, h.used, h.expired) for h in store.held()], kme.pooled
+        lambda: [(h.qc, h.stored, h.generated, h.used, h.expired) for h in store.held()], kme.pooled,
+        losses.by_qc,
     )
     servers = [
         Server(

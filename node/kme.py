@@ -26,6 +26,7 @@ from node.bandwidth import Bandwidths
 from node.failures import KeyFailure, KeysGone, MaterialExpired, OverBandwidth, RelayBroken, ShortOfMaterial
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore, Missing
+from node.losses import Losses
 from node.modes import Mode
 from node.parameters import Parameters
 from node.performance import Performance
@@ -91,12 +92,14 @@ class Kme:
         relay: Relay,
         performance: Performance,
         requested: Requested,
+        losses: Losses,
         parameters: Callable[[], Parameters],
         journal: Journal,
     ) -> None:
         self.name = name
         self.limits = limits
         self._requested = requested
+        self._losses = losses
         self._saes = saes
         self._store = store
         self._shared = shared
@@ -258,18 +261,20 @@ class Kme:
         key_ids = [str(uuid.uuid4()) for _ in range(number)]
         allocation = str(uuid.uuid4())
         found = self._allocate(session, mode, key_ids, key_bytes, allocation)
-        if session.hops > 1:
-            self._relayed_from_here.add(key_ids)
-            made = self._relay.originate(
-                session, mode, found, request=allocation, key_ids=key_ids, key_bytes=key_bytes
-            )
-            return list(zip(key_ids, made, strict=True))
-        try:
-            (whole,) = self._store.take(found, allocation, spare_slots=spare_slots(self._parameters().ttl_slots))
-        except Missing as missing:
-            raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
-        told.used(self._journal, allocation, [(r, told.KEY) for r in found])
-        return list(zip(key_ids, cut(whole, key_bytes), strict=True))
+        uses = told.uses(mode, found, key_bytes, number)
+        with self._losses.counted(allocation, uses):
+            if session.hops > 1:
+                self._relayed_from_here.add(key_ids)
+                made = self._relay.originate(
+                    session, mode, found, request=allocation, key_ids=key_ids, key_bytes=key_bytes
+                )
+                return list(zip(key_ids, made, strict=True))
+            try:
+                (whole,) = self._store.take(found, allocation, spare_slots=spare_slots(self._parameters().ttl_slots))
+            except Missing as missing:
+                raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
+            told.used(self._journal, allocation, uses)
+            return list(zip(key_ids, cut(whole, key_bytes), strict=True))
 
     def _allocate(
         self, session: Session, mode: Mode, key_ids: Sequence[str], key_bytes: int, request: str
@@ -282,9 +287,10 @@ class Kme:
             self._journal, "allocate", request=request, ksid=session.ksid, mode=mode.name, path=list(session.path),
             key_ids=list(key_ids),
         ) as facts:  # fmt: skip
-            found = self._shared.allocate(
-                request, needs, key_ids=key_ids if session.hops == 1 else (), key_bytes=key_bytes, owner=owner
-            )
+            with self._losses.counted(request, ()):  # an allocation whose answer does not come may have been made
+                found = self._shared.allocate(
+                    request, needs, key_ids=key_ids if session.hops == 1 else (), key_bytes=key_bytes, owner=owner
+                )
             if isinstance(found, Shortage):
                 facts.update(qc=found.qc, short_bytes=found.short_bytes)
             else:

@@ -23,12 +23,14 @@ _QC = (
 
 
 class NodeMetrics:
-    """Of a node. `qcs()` gives (QC, bytes stored, generated, used, expired), `pooled()` keys that wait by their QC."""
+    """Of a node. `qcs()` gives (QC, bytes stored, generated, used, expired), `pooled()` keys that wait by their QC,
+    `lost()` by QC bytes that came to nothing."""
 
     def __init__(
         self,
         qcs: Callable[[], Iterable[tuple[str, int, int, int, int]]],
         pooled: Callable[[], Mapping[str, int]],
+        lost: Callable[[], Mapping[str, int]],
     ) -> None:
         self._registry = CollectorRegistry()
         self._delivered = Counter(
@@ -44,7 +46,7 @@ class NodeMetrics:
         self._relay_failures = Counter(
             "qkd_relays_failed", "Keys that this node could not relay or accept", ["cause"], registry=self._registry
         )
-        self._registry.register(_Stocks(qcs, pooled))
+        self._registry.register(_Stocks(qcs, pooled, lost))
 
     def delivered(self, request: str, n_keys: int, duration_s: float, *, mode: str = "", hops: int = 0) -> None:
         """Keys were handed out; `mode` and `hops` are known of new keys only."""
@@ -99,9 +101,11 @@ class _Stocks(Collector):
         self,
         qcs: Callable[[], Iterable[tuple[str, int, int, int, int]]],
         pooled: Callable[[], Mapping[str, int]],
+        lost: Callable[[], Mapping[str, int]],
     ) -> None:
         self._qcs = qcs
         self._pooled = pooled
+        self._lost = lost
 
     def collect(self) -> Iterator[Metric]:
         rows = list(self._qcs())
@@ -109,6 +113,9 @@ class _Stocks(Collector):
             yield _family(name, text, "qc", [(str(row[0]), float(row[i])) for row in rows], grows=grows)
         pooled = [(qc, float(n)) for qc, n in sorted(self._pooled().items())]
         yield _family("qkd_pool_keys", "Keys made ahead that wait, by the first QC of their path", "qc", pooled)
+        text = "Key material of the QC that was allocated for keys of this node's masters which never came to be"
+        lost = [(qc, float(n)) for qc, n in sorted(self._lost().items())]
+        yield _family("qkd_qc_lost_bytes", text, "qc", lost, grows=True)
 
 
 class _Network(Collector):

@@ -24,7 +24,7 @@ def read_run(run: Path, *names: str) -> list[Event]:
 
 
 # Events that a summary is made of: of long journals no more need be read.
-SUMMARISED = ("session_requested", "session_open", "session_refused", "key_delivered", "key_error", "key")
+SUMMARISED = ("session_requested", "session_open", "session_refused", "key_delivered", "key_error", "key", "lost")
 
 
 def summarise(events: Sequence[Event]) -> dict[str, Any]:
@@ -48,6 +48,7 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
             "multi_hop": sum(len(e["key_ids"]) for e in multi),
             "errors": dict(sorted(errors.items())),
             "errors_where": _where(events),
+            "lost_bytes": _lost(events),
         },
         "delivery_ms": {
             "single_hop": quantiles(float(e["duration_ms"]) for e in single),
@@ -67,6 +68,16 @@ def _where(events: Iterable[Event]) -> dict[str, int]:
             place = facts.get("qc") or facts.get("hop") or facts.get("path")
             if place is not None:
                 found[f"{event['cause']} {place}"] += 1
+    return dict(sorted(found.items()))
+
+
+def _lost(events: Iterable[Event]) -> dict[str, int]:
+    """Bytes by QC that were allocated and came to nothing."""
+    found: collections.Counter[str] = collections.Counter()
+    for event in events:
+        if event["event"] == "lost":
+            for qc, start, end, *_ in event["ranges"]:
+                found[qc] += end - start
     return dict(sorted(found.items()))
 
 

@@ -179,6 +179,7 @@ def _for_people(summary: dict[str, Any], path: Path) -> str:
         for name, member in (("one hop", "single_hop"), ("several hops", "multi_hop"))
     ]
     errors = ", ".join(f"{n} {cause}" for cause, n in keys["errors"].items()) or "none"
+    lost = ", ".join(f"{n} bytes of {qc}" for qc, n in keys["lost_bytes"].items()) or "no key material"
     return "\n".join(
         [
             f"Key sessions  {sessions['requested']} requested, {sessions['admitted']} admitted,"
@@ -186,6 +187,7 @@ def _for_people(summary: dict[str, Any], path: Path) -> str:
             "",
             table(("keys over", "delivered", "p50 ms", "p95 ms", "max ms"), rows),
             f"Key errors    {errors}",
+            f"Lost          {lost}",
             f"Key pairs     {pairs['compared']} compared, {pairs['identical']} identical",
             f"Audit         {_verdict(summary['audit'])}",
             f"Links         shaped by {summary['shaper']}, Open vSwitch datapath {summary['datapath']}",

@@ -184,6 +184,7 @@ def test_bit_that_a_relay_flips_is_noticed_in_every_mode(network, mode):
     assert network.events("a", "key_failed")[-1]["cause"] == "relay_altered"
     assert network.events("d", "relay_failed")[-1]["cause"] == "relay_altered"
     assert network.waiting() == before
+    assert network.events("a", "lost")[-1]["cause"] == "relay_altered"
     network.onward.be_honest()
     until(lambda: network.enc_keys().ok)
 

@@ -12,7 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mtls.call import Reply
 from mtls.identity import Identity, Role
+from telemetry import journal
 from testbed.loopback import LOOPBACK, Stack
+from testbed.measure import summarise
 
 ALICE, BOB, CAROL = (str(uuid.uuid4()) for _ in range(3))
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]
@@ -145,6 +147,23 @@ def test_refused_admission_is_counted_by_its_cause(network):
 
     assert (refused.status, refused.detail("cause")) == (503, "refused")
     assert network.figures("ctl")["qkd_admissions_total", "refused", "refused"] == 1
+
+
+def test_key_material_that_came_to_nothing_is_counted_by_qc(network):
+    """What was allocated before a relay broke is lost; a request that is refused before loses nothing."""
+    def lost() -> dict[str, float]:
+        return {of[1]: n for of, n in network.figures("a").items() if of[0] == "qkd_qc_lost_bytes_total"}
+
+    assert lost() == {}
+    network.nodes["c"].kill()
+    broken = network.ask(ALICE, "a", CAROL, "enc_keys", {"size": 128})
+    network.start_node("c").wait_ready()
+
+    assert {"cause": "relay_broken"} in broken["details"]
+    assert lost() == {"a-b/1": 32, "b-c/1": 16}
+    (event,) = journal.read(network.directory / "a" / "journal.jsonl", "lost")
+    assert event["cause"] == "relay_broken"
+    assert summarise([event])["keys"]["lost_bytes"] == lost()
 
 
 def test_figures_name_no_sae_no_session_and_no_key(network):

@@ -13,6 +13,7 @@ from node.blocks import Block
 from node.failures import KeyFailure
 from node.key_stream import KeyStore, RelayedKey
 from node.kme import Kme, Requested, Unauthorized
+from node.losses import Losses
 from node.parameters import Parameters
 from node.performance import Performance
 from node.ranges import Instruction, Range
@@ -76,11 +77,12 @@ def network() -> Network:
 @pytest.fixture
 def kme(store: KeyStore, network: Network, tmp_path: Path) -> Kme:
     """That of bob's node."""
+    journal = Journal(tmp_path / "journal.jsonl", "node:b")
     return Kme(
         "b", saes={ALICE: "a", ADAM: "a", BOB: "b", MALLORY: "b"}, limits=Limits(max_key_count=100), store=store,
         shared=network, sessions=network, routes=network, relay=SimpleNamespace(),
-        performance=Performance(store.held), requested=Requested(), parameters=Parameters,
-        journal=Journal(tmp_path / "journal.jsonl", "node:b"),
+        performance=Performance(store.held), requested=Requested(), losses=Losses(journal), parameters=Parameters,
+        journal=journal,
     )  # fmt: skip
 
 

@@ -53,12 +53,16 @@ def test_summary_counts_sessions_keys_and_errors():
         {"event": "key_delivered", "request": "dec_keys", "hops": 2, "key_ids": ["2"], "duration_ms": 1.0},
         {"event": "key_error", "side": "master", "cause": "short_of_material", "facts": {"qc": "a-b/1"}},
         {"event": "key_error", "side": "slave", "cause": "short_of_material"},
+        {"event": "lost", "cause": "relay_broken", "ranges": [["a-b/1", 0, 16, "shared key"],
+         ["a-b/1", 16, 32, "new keys"], ["b-c/1", 5, 21, "pad"]]},
+        {"event": "lost", "cause": "database_unreachable", "ranges": []},
     ]  # fmt: skip
 
     found = summarise(events)
 
     assert found["sessions"] == {"requested": 3, "admitted": 1, "refused": 1, "failed": 1}
     assert found["keys"] == {"single_hop": 1, "multi_hop": 2, "errors": {"short_of_material": 1},
-                             "errors_where": {"short_of_material a-b/1": 1}}  # fmt: skip
+                             "errors_where": {"short_of_material a-b/1": 1},
+                             "lost_bytes": {"a-b/1": 32, "b-c/1": 16}}  # fmt: skip
     assert found["delivery_ms"]["multi_hop"] == {"p50": 7.0, "p95": 7.0, "max": 7.0}
     assert found["initialisation_ms"]["total"]["p50"] == 9.0
