@@ -17,7 +17,7 @@ def account(path: Path) -> dict[str, Any]:
 
     A taken range says [QC, start, end, newest slot and TTL at that moment, request].
     """
-    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         streams = database.execute(
             "SELECT s.qc, s.head, s.generated, s.used, s.expired, coalesce(sum(f.end - f.start), 0)"

@@ -24,7 +24,7 @@ from testbed.isolation import run_isolated, undisturbed
 from testbed.loopback import LOOPBACK, Stack, free_port
 from testbed.run_directory import RunDirectory, open_run_directory
 from testbed.tables import table
-from testbed.tools import check_tools, complete_path
+from testbed.tools import check_tools, clean_environment
 
 _ROOT = Path(__file__).resolve().parent.parent
 _LINKS = [("a-b/1", "a", "b")]
@@ -43,7 +43,7 @@ _NODE = Identity(Role.NODE, "a")
 
 def main() -> int:
     """Measure in namespaces of its own; prints a table. The exit status."""
-    complete_path()
+    clean_environment()
     try:
         check_tools()
         directory = open_run_directory(None, _ROOT / "runs")

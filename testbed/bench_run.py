@@ -12,14 +12,14 @@ from testbed.errors import UserError
 from testbed.isolation import run_isolated, undisturbed
 from testbed.plan import Plan
 from testbed.run_directory import RunDirectory, open_run_directory
-from testbed.tools import check_tools, complete_path
+from testbed.tools import check_tools, clean_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def bench(name: str, body: Callable[[], int]) -> int:
     """The exit status of a benchmark called `name`, once it is clear that all tools are there."""
-    complete_path()
+    clean_environment()
     try:
         check_tools()
         return body()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mininet.cli import CLI
 from mininet.log import output
 
 from testbed import fibre_commands
+from testbed.console import Console
 from testbed.desk import Desk, rate_of
 from testbed.emulation import Emulation
 from testbed.errors import UserError
@@ -53,15 +52,15 @@ qkd fault heal        heal everything; 'qkd fault heal cut A B', for one, heals 
 _FAULT_HELP = "".join(f"{line}\n" for line in _HELP.splitlines() if line.startswith("qkd fault "))
 
 
-class QkdCLI(CLI):
-    """Mininet's CLI for a running emulation. Commands print an error in one line and go on."""
+class QkdCLI(Console):
+    """The command line of a running emulation."""
 
     prompt = "qkd-testbed> "
 
     def __init__(self, emulation: Emulation) -> None:
         self._emulation = emulation
         self._desk = Desk(emulation)
-        super().__init__(emulation.network.net)
+        super().__init__(emulation.network.net, emulation.run.path)
 
     def do_qkd(self, line: str) -> None:
         """QKD commands; `qkd` alone lists them."""
@@ -84,14 +83,8 @@ class QkdCLI(CLI):
                 self._link(arguments)
             else:
                 commands[word, len(arguments)](*arguments)
-        except (UserError, NoStory) as error:
+        except NoStory as error:
             output(f"{error}\n")
-
-    def do_EOF(self, line: str) -> bool:  # noqa: N802 - Mininet's name
-        """End the run."""
-        if sys.stdin.isatty():
-            output("\n")
-        return bool(self.do_exit(line))
 
     def do_link(self, line: str) -> None:
         """Take the fibre between two datacenters (or switches) down or up: link A B down|up"""

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.metadata
 import json
+import os
 import platform
 import secrets
 import signal
@@ -79,6 +80,7 @@ class Emulation:
     ) -> None:
         self.plan = plan
         self.run = run
+        self._folder = os.open(run.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.links: list[MeasuredLink] = []
         self.shaper = ""
         self.datapath = ""
@@ -309,7 +311,12 @@ class Emulation:
         ip = self.plan.hosts["db"].ip
         if self._user_database is not None:
             return self._user_database.node_url(ip)
-        return node_url(node, self._credentials[Identity(Role.NODE, node)], DATABASE, ip, DATABASE_PORT)
+        given = self._credentials[Identity(Role.NODE, node)]
+        # libpq takes a colon in a key's path for the name of a cryptographic engine: by way of the folder's descriptor,
+        # which this process (the run's first) holds open, no character of the run directory's path matters.
+        folder = Path(f"/proc/1/fd/{self._folder}")
+        certificate, key, ca = (folder / p.relative_to(self.run.path) for p in (given.certificate, given.key, given.ca))
+        return node_url(node, Credentials(certificate, key, ca), DATABASE, ip, DATABASE_PORT)
 
     def _measure_links(self) -> None:
         self._say("measuring the links")
@@ -357,6 +364,9 @@ class Emulation:
         self._say("waiting for switches, nodes and first key material")
         deadline = time.monotonic() + _REGISTRATION_S
         lacking = "everything"
+        # Of each QC, what it is to have shown at one time or another: with a short TTL it does not keep it.
+        slots = max(1, min(_FIRST_SLOTS, self._parameters["ttl_slots"] - 1))
+        awaited = {qc.name: slots * qc.low_bytes_per_slot for link in self.plan.topology.links for qc in link.qcs}
         while lacking:
             for process in self.dead():
                 raise ProcessFailed(f"{process.name} ended: {process.last_words()}")
@@ -364,9 +374,10 @@ class Emulation:
                 raise ProcessFailed(f"after {_REGISTRATION_S:g} s the controller still lacks {lacking}")
             time.sleep(0.1)
             with contextlib.suppress(Unreachable):
-                lacking = self._lacking()
+                lacking = self._lacking(awaited)
 
-    def _lacking(self) -> str:
+    def _lacking(self, awaited: dict[str, int]) -> str:
+        """What the controller does not know yet, "" if nothing; takes out of `awaited` what has come."""
         status = self.control_room.controller("GET", "/qkd/v1/status").body
         missing = [s for s in self.plan.switches.values() if s not in status["switches"]]
         if missing:
@@ -375,10 +386,6 @@ class Emulation:
         if missing:
             return f"nodes {', '.join(missing)}"
         links = {q["qc"]: q for q in self.control_room.controller("GET", "/qkd/v1/links").body["links"]}
-        missing = [
-            qc.name
-            for link in self.plan.topology.links
-            for qc in link.qcs
-            if links.get(qc.name, {}).get("stored_bytes", -1) < _FIRST_SLOTS * qc.low_bytes_per_slot
-        ]
-        return f"key material on {', '.join(missing)}" if missing else ""
+        for qc in [qc for qc, n_bytes in awaited.items() if links.get(qc, {}).get("stored_bytes", -1) >= n_bytes]:
+            del awaited[qc]
+        return f"key material on {', '.join(awaited)}" if awaited else ""

@@ -75,9 +75,9 @@ def _inside(body: Callable[[int], int], outside: int, crash_log: Path) -> int:
     except UserError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
-    except Exception as error:
+    except Exception:
         crash_log.write_text(traceback.format_exc())
-        print(f"run.py: internal error ({type(error).__name__}), a bug of ours; see {crash_log}", file=sys.stderr)
+        print(f"run.py: internal error, a bug of ours; the traceback is in {crash_log}", file=sys.stderr)
         return 1
 
 

@@ -10,13 +10,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mininet.log import setLogLevel
+from mininet.log import lg, setLogLevel
 from mininet.net import Mininet
 from mininet.node import Host, Node, OVSSwitch, RemoteController
 
 from testbed.plan import OPENFLOW_PORT, LinkPlan, Plan
 from testbed.processes import ProcessFailed
 from testbed.shaping import NETEM, DelayLineLink, Netem
+
+# In the namespace of hosts and switches; no datacenter is called so, for their names are in lower case.
+_CONTROLLER = "OpenFlow"
 
 
 class _ForwardedController(RemoteController):
@@ -35,6 +38,7 @@ class Network:
         self.datapath = datapath
         self.delay_node: Node | None = None
         setLogLevel("output")  # what the CLI prints, and no progress reports
+        lg.handlers[0].setStream(sys.stdout)
         # Mininet would raise limits of the whole machine; what a run needs, it sets in its own namespace.
         Mininet.inited = True
         OVSSwitch.setup()
@@ -44,7 +48,7 @@ class Network:
         """Make all namespaces, interfaces and bridges."""
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         controller = self.net.addController(
-            "c0", controller=_ForwardedController, ip="127.0.0.1", port=OPENFLOW_PORT
+            _CONTROLLER, controller=_ForwardedController, ip="127.0.0.1", port=OPENFLOW_PORT
         )
         switches = {
             name: self.net.addSwitch(

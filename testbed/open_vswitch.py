@@ -43,7 +43,9 @@ class OpenVSwitch:
 
     def _wait_for_database(self) -> None:
         deadline = time.monotonic() + 10
-        while not (self._directory / "db.sock").exists():
+        # The socket is there before it listens.
+        look = ["ovs-vsctl", "--timeout=1", "--no-wait", "show"]
+        while subprocess.run(look, capture_output=True, check=False).returncode:
             dead = self._processes.dead()
             if dead or time.monotonic() > deadline:
                 raise ProcessFailed(f"ovsdb-server does not start: {dead[0].last_words() if dead else 'it is silent'}")

@@ -1,8 +1,9 @@
 """From a topology to who lives where: hosts, addresses, switch ports, and the configuration of every process. PURE.
 
 Names follow Mininet: datacenter number i has switch `s{i}`, whose ports are `s{i}-eth1` (towards the datacenter's
-host), `-eth2` and so on. Hosts carry the names of the topology's nodes; `ctl` and `db` are the controller's and the
-shared database's. Host interfaces are all called `eth0`: Linux allows 15 characters, a node's name may have 31.
+host), `-eth2` and so on; numbers that would make the name of a datacenter are left out. Hosts carry the names of the
+topology's nodes; `ctl` and `db` are the controller's and the shared database's. Host interfaces are all called `eth0`:
+Linux allows 15 characters, a node's name may have 31.
 """
 
 from __future__ import annotations
@@ -249,7 +250,9 @@ class Plan:
 
 def make_plan(topology: Topology) -> Plan:
     """The plan for `topology`. SAEs without a fixed ID get a random UUID (RFC 4122)."""
-    switches = {node.name: f"s{i}" for i, node in enumerate(topology.nodes, start=1)}
+    taken = {node.name for node in topology.nodes}
+    free = (name for i in itertools.count(1) if (name := f"s{i}") not in taken)
+    switches = {node.name: next(free) for node in topology.nodes}
     counters = {switch: itertools.count(1) for switch in switches.values()}
 
     def next_port(switch: str) -> str:

@@ -7,26 +7,31 @@ named like a standard module would take its place; so the testbed itself starts 
 from __future__ import annotations
 
 import os
-import subprocess
+import signal
 import sys
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-PYTHON = ROOT / ".venv" / "bin" / "python"
 
 
 def main() -> int:
     """Set up, then become the testbed; an exit status if that is not possible."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C shows no traceback
+    import subprocess  # from here on: loading takes a while
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parent.parent
+    python = root / ".venv" / "bin" / "python"
     if os.geteuid() == 0:
-        status = subprocess.call([ROOT / "vagrant" / "provision.sh"])
+        status = subprocess.call([root / "vagrant" / "provision.sh"])
         if status != 0:
             return status
-    elif not PYTHON.exists():
+    elif not python.exists():
         print("run.py: needs root, and nothing is set up yet: sudo python testbed/run.py", file=sys.stderr)
         return 2
     # -P keeps the current directory off the path: whatever lies there is none of ours.
-    command = [str(PYTHON), "-P", "-m", "testbed", *sys.argv[1:]]
-    return os.execv(PYTHON, command)  # noqa: S606 - no shell on purpose; never returns
+    command = [str(python), "-P", "-m", "testbed", *sys.argv[1:]]
+    # Until the testbed has a handler of its own, which then unblocks it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    return os.execv(python, command)  # noqa: S606 - no shell on purpose; never returns
 
 
 if __name__ == "__main__":

@@ -47,12 +47,24 @@ class UserDatabase:
             print(f"run.py: schema {self.schema} is left in your database: {_one_line(error)}", file=sys.stderr)
 
 
-def open_user_database(url: str, schema: str) -> UserDatabase:
-    """Connect to `url` and make `schema`; UserError that says what is wrong, without a password in it."""
+def complete_url(url: str) -> str:
+    """`url` with what PGPASSWORD, PGSERVICE and the other variables of libpq add to it; UserError."""
     try:
-        given = psycopg.conninfo.conninfo_to_dict(url)
+        given = {k: v for k, v in psycopg.conninfo.conninfo_to_dict(url).items() if v is not None}
     except psycopg.Error as error:
         raise UserError(f"--shared-db: {str(error).strip()}: expected postgresql://USER@HOST:PORT/DATABASE") from None
+    told = {
+        option.keyword.decode(): option.val.decode()
+        for option in psycopg.pq.Conninfo.get_defaults()
+        if option.val not in (None, option.compiled)
+    }
+    told.pop("service", None)  # what it stands for is among the others
+    return psycopg.conninfo.make_conninfo("", **(told | given))
+
+
+def open_user_database(url: str, schema: str) -> UserDatabase:
+    """Connect to `url` and make `schema`; UserError that says what is wrong, without a password in it."""
+    given = psycopg.conninfo.conninfo_to_dict(url)
     host, port = str(given.get("hostaddr") or given.get("host") or ""), str(given.get("port") or 5432)
     where = f"--shared-db {host}:{port}"
     if not host or host.startswith("/") or "," in host or not port.isdigit():

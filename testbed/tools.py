@@ -1,4 +1,4 @@
-"""Programs that a run needs, looked for before anything is built."""
+"""Programs that a run needs, looked for before anything is built, and the environment in which they run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ _NEEDED = (
 )
 # Debian keeps system programs there; `su` and some service managers leave them out of PATH.
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
+# How variables begin that point PostgreSQL's clients and Open vSwitch's tools elsewhere, or have the shells of hosts
+# print what Mininet does not expect.
+_MEANT_FOR_OTHERS = ("PG", "OVS_", "PROMPT_COMMAND", "POSIXLY_CORRECT")
+_HARMLESS = ("PGSERVICEFILE",)  # a URL of --shared-db may name a service of it
 
 
-def complete_path() -> None:
-    """Have the folders of system programs in PATH."""
+def clean_environment() -> None:
+    """Have the folders of system programs in PATH, and nothing of what the caller means for other programs."""
+    for name in [n for n in os.environ if n.startswith(_MEANT_FOR_OTHERS) and n not in _HARMLESS]:
+        del os.environ[name]
     folders = [f for f in os.environ.get("PATH", "").split(":") if f]
     os.environ["PATH"] = ":".join([*folders, *(f for f in _SYSTEM_FOLDERS if f not in folders)])
 

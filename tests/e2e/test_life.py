@@ -7,10 +7,11 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import ROOT, Machine, Running, finished, until
+from tests.e2e.running import ROOT, Machine, Running, command, finished, until
 
 
 def test_run_of_a_given_length_ends_with_a_summary_and_status_0(tmp_path):
@@ -35,8 +36,8 @@ def test_run_of_a_given_length_ends_with_a_summary_and_status_0(tmp_path):
     assert summary["versions"]["python"]
     assert summary["audit"]["verdict"] == "clean"
     assert summary["audit"]["checked"]["ranges_taken"] > 0
-    command = ["make", "-s", "audit", f"RUN={run}"]
-    audited = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    audit = ["make", "-s", "audit", f"RUN={run}"]
+    audited = subprocess.run(audit, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (audited.returncode, audited.stdout.splitlines()[-1]) == (0, "verdict: clean"), audited.stderr
     assert "6 requested, 6 admitted" in done.stdout
     assert run in {link.resolve() for link in (ROOT / "runs").iterdir()}
@@ -77,6 +78,61 @@ def test_signal_at_any_moment_leaves_nothing(tmp_path, moment, number):
     assert "Traceback" not in run.text
     assert not machine.left_behind(run.directory)
     run.stop()
+
+
+@pytest.mark.parametrize("moment", ["set up", "loaded", "begun"])
+def test_ctrl_c_while_it_starts_shows_no_traceback(tmp_path, moment):
+    """Before there is anything to take down: while run.py sets up, while the testbed is loaded, and just after."""
+    run = Running(tmp_path / "run", "--topology", "pair", "--duration", 60)
+    seen = {
+        "set up": lambda: b"provision.sh" in b"".join(map(_command_line, _children(run.process.pid))),
+        "loaded": lambda: b"-m\0testbed" in _command_line(run.process.pid),
+        "begun": lambda: "pair:" in run.text,
+    }
+    assert until(seen[moment])
+
+    run.process.send_signal(signal.SIGINT)
+
+    assert run.process.wait(40) == 130, run.text
+    assert "Traceback" not in run.text
+    assert not Machine.processes(run.directory)
+    run.stop()
+
+
+def test_output_that_nobody_reads_any_more_ends_the_run_in_order(tmp_path):
+    """As `| head` does: no traceback, no process and no key stay."""
+    run = tmp_path / "run"
+    options = ("--topology", "pair", "--duration", 30, "--apps", 2, "--no-cli", "--run-dir", run)
+    with subprocess.Popen(command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+
+        assert (process.wait(60), process.stderr.read()) == (143, b"")
+    assert not Machine.processes(run)
+    assert not list(run.rglob("*.key"))
+
+
+def test_help_that_nobody_reads_to_its_end_is_silent():
+    """Not even a broken pipe is told of."""
+    done = subprocess.run(
+        ["bash", "-c", 'set -o pipefail; "$@" | true', "bash", *command("--help")], capture_output=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) in ((141, b"", b""), (0, b"", b""))
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_kill_9_leaves_no_process_and_the_next_start_erases_its_keys(tmp_path):
@@ -124,7 +180,6 @@ def test_process_that_dies_is_reported_and_the_status_is_not_0(tmp_path):
 def _kill(run: Running, ending: str) -> bool:
     """Kill the run's process whose command line ends so."""
     import os
-    from pathlib import Path
 
     for path in Path("/proc").glob("[0-9]*"):
         try:

@@ -34,6 +34,16 @@ def test_addresses_are_distinct(planned):
         assert len(values) == len(set(values))
 
 
+def test_no_switch_is_called_like_a_datacenter():
+    """Both have their names in one list at the command line: the number is left out."""
+    pair = load("pair", TOPOLOGIES)
+    nodes = tuple(replace(node, name=name) for node, name in zip(pair.nodes, ("s1", "s3"), strict=True))
+
+    planned = plan.make_plan(replace(pair, nodes=nodes, links=(), saes=(), controller_at="s1", database_at="s1"))
+
+    assert planned.switches == {"s1": "s2", "s3": "s4"}
+
+
 def test_interface_names_fit_linux(planned):
     """Linux allows 15 characters."""
     ports = [h.port for h in planned.hosts.values()] + [p for x in planned.links for p in (x.port_a, x.port_b)]

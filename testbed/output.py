@@ -1,0 +1,48 @@
+"""Standard output and error that may be closed by who reads them, as `| head` does when it has seen enough."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from typing import TextIO
+
+
+class _Output(io.TextIOWrapper):
+    """Writes to a descriptor. Once nobody reads it, what is written is thrown away, and the process is hung up."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._hang_up()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGPIPE)
+        else:
+            # As if the terminal were gone: the main thread ends in order, whichever thread was writing.
+            os.kill(os.getpid(), signal.SIGHUP)
+
+
+def survive_closed_pipes() -> None:
+    """Have a closed standard output or error end the process: in order if it handles SIGHUP, else by SIGPIPE."""
+    sys.stdout, sys.stderr = _outlive(sys.stdout), _outlive(sys.stderr)
+
+
+def _outlive(stream: TextIO) -> TextIO:
+    raw = os.fdopen(stream.fileno(), "wb", buffering=0 if stream is sys.stderr else -1, closefd=False)
+    # Names of files may hold bytes that are no text.
+    return _Output(raw, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
