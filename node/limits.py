@@ -31,3 +31,14 @@ CHECKS = KME_THREADS
 
 # Connections to each other node that are kept. More callers than the node serves at once would wait there.
 CONNECTIONS_PER_NODE = REQUESTS_PER_NODE
+
+# The shared database. A call is tried twice: the first connection may be one that has died in silence. The server gives
+# up first, then the node, so that the server is not still at work on what was asked again.
+DATABASE_CONNECTIONS = 8
+DATABASE_WAIT_S = 2.0  # for one of them to be free
+DATABASE_LOCK_S = 1.0  # for rows that another session holds
+DATABASE_STATEMENT_S = 2.0
+DATABASE_TRY_S = 2.2
+DATABASE_CALL_S = 3.5  # in all
+DATABASE_IDLE_S = 5.0  # a connection on which nothing moves is probed after this time
+DATABASE_CONNECT_S = 3.0  # and round trips

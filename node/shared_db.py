@@ -14,24 +14,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
-import psycopg.errors
 import psycopg.sql
-from psycopg.pq import ConnStatus, ExecStatus
-from psycopg_pool import ConnectionPool, PoolTimeout
 
 from mtls import trace
+from node.connections import Connections, NoAnswer, Row
 from node.failures import DatabaseUnreachable
 from node.key_stream import Held
+from node.limits import DATABASE_CONNECT_S
 from node.ranges import Instruction, Range, Shortage
 
-# They bound how long a request waits for a database that is away; GS QKD 014 clients give up after seconds.
-_CONNECT_TIMEOUT_S = 3
-_STATEMENT_TIMEOUT_MS = 3000
-_WAIT_S = 2.0
+_ADMIN_CONNECT_S = 3
 _READ_TIMEOUT_MS = 30_000
 _COLLECTED_AT_ONCE = 1000
 
-# Prepared on every connection, and called by libpq itself: psycopg's own way costs as much again as the server takes.
+# Prepared on every connection.
 _STATEMENTS = {
     "register_qc": "SELECT qkd_register_qc($1, $2, $3)",
     "report": "SELECT qkd_report($1, $2, $3, $4)",
@@ -39,10 +35,10 @@ _STATEMENTS = {
     "deliver": "SELECT * FROM qkd_deliver($1, $2, $3, $4, $5)",
     "collect": "SELECT * FROM qkd_collect($1, $2, $3)",
     "available": "SELECT * FROM qkd_available($1)",
+    "end_holders": "SELECT qkd_end_holders()",
 }
 
 _Value = str | int | Sequence[str] | Sequence[int] | None
-_Row = tuple[str, ...]  # NULL is the empty string
 
 
 class Foreign(Exception):
@@ -70,7 +66,7 @@ def install_schema(url: str, schema: str, role: str | None) -> None:
     """
     name = psycopg.sql.Identifier(schema)
     sql = importlib.resources.files("node").joinpath("shared_db.sql").read_text()
-    with psycopg.connect(url, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
+    with psycopg.connect(url, connect_timeout=_ADMIN_CONNECT_S) as connection:
         connection.execute("SET client_min_messages = warning")
         connection.execute(psycopg.sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
         # Temporary tables last: by default they come first, and a caller's own would shadow ours in functions that run
@@ -82,7 +78,8 @@ def install_schema(url: str, schema: str, role: str | None) -> None:
         grants = (
             "GRANT USAGE ON SCHEMA {schema} TO {role}",
             "GRANT EXECUTE ON FUNCTION"
-            " qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver, qkd_collect TO {role}",
+            " qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver, qkd_collect, qkd_end_holders"
+            " TO {role}",
         )
         for grant in grants:
             connection.execute(psycopg.sql.SQL(grant).format(schema=name, role=psycopg.sql.Identifier(role)))
@@ -94,35 +91,28 @@ def read_allocations(url: str, schema: str) -> list[tuple[str, int, int, str]]:
         psycopg.sql.Identifier(schema)
     )
     with psycopg.connect(
-        url, connect_timeout=_CONNECT_TIMEOUT_S, tcp_user_timeout=_READ_TIMEOUT_MS,
+        url, connect_timeout=_ADMIN_CONNECT_S, tcp_user_timeout=_READ_TIMEOUT_MS,
         options=f"-c statement_timeout={_READ_TIMEOUT_MS}",
     ) as connection:  # fmt: skip
         return connection.execute(query).fetchall()
 
 
 class SharedDatabase:
-    """A pool of connections to the shared database as node `node`."""
+    """Calls of node `node` to the shared database."""
 
-    def __init__(self, url: str, schema: str, node: str, *, connections: int = 8) -> None:
+    def __init__(self, url: str, schema: str, node: str) -> None:
         self._node = node
-        options = {
-            "autocommit": True,
-            "connect_timeout": _CONNECT_TIMEOUT_S,
-            "options": f"-c search_path={schema} -c statement_timeout={_STATEMENT_TIMEOUT_MS}",
-            "tcp_user_timeout": _STATEMENT_TIMEOUT_MS,
-        }
-        self._pool = ConnectionPool(
-            url, kwargs=options, configure=_prepare, min_size=2, max_size=connections, timeout=_WAIT_S, open=False,
-            reconnect_timeout=2,
-        )  # fmt: skip
+        self._connections = Connections(
+            url, search_path=schema, prepared=_STATEMENTS, free="end_holders", connect_s=DATABASE_CONNECT_S
+        )
 
     def open(self) -> None:
         """Start connecting; returns at once."""
-        self._pool.open(wait=False)
+        self._connections.open()
 
     def close(self) -> None:
         """Close all connections."""
-        self._pool.close()
+        self._connections.close()
 
     def register_qc(self, qc: str, peer: str) -> None:
         """Announce a QC between this node and `peer`."""
@@ -179,37 +169,11 @@ class SharedDatabase:
         """Bytes that could be allocated now on each of `qcs`; a QC that nobody registered is left out."""
         return {qc: int(n_bytes) for qc, n_bytes in self._call("available", list(qcs))}
 
-    def _call(self, statement: str, *values: _Value) -> list[_Row]:
-        encoded = [_encoded(value) for value in values]
+    def _call(self, statement: str, *values: _Value) -> list[Row]:
         try:
-            try:
-                return self._once(statement, encoded)
-            except psycopg.OperationalError:
-                self._pool.check()  # a restart broke all of them, not only this one
-                return self._once(statement, encoded)
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            raise DatabaseUnreachable(f"the shared database does not answer ({type(error).__name__})") from error
-
-    def _once(self, statement: str, values: Sequence[bytes | None]) -> list[_Row]:
-        # Not as a context: that would end a transaction, where there is none.
-        connection = self._pool.getconn()
-        try:
-            result = connection.pgconn.exec_prepared(statement.encode(), values)  # type: ignore[arg-type]  # NULLs, too
-            if connection.pgconn.status != ConnStatus.OK:
-                raise psycopg.OperationalError("the connection is lost")
-            if result.status != ExecStatus.TUPLES_OK:
-                raise psycopg.errors.error_from_result(result)
-            columns = range(result.nfields)
-            return [tuple((result.get_value(i, c) or b"").decode() for c in columns) for i in range(result.ntuples)]
-        finally:
-            self._pool.putconn(connection)
-
-
-def _prepare(connection: psycopg.Connection[object]) -> None:
-    for name, sql in _STATEMENTS.items():
-        result = connection.pgconn.prepare(name.encode(), sql.encode())
-        if result.status != ExecStatus.COMMAND_OK:
-            raise psycopg.errors.error_from_result(result)
+            return self._connections.call(statement, [_encoded(value) for value in values])
+        except NoAnswer as error:
+            raise DatabaseUnreachable(f"the shared database {error}") from error
 
 
 def _hex(trace_id: str) -> str:

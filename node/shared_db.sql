@@ -200,4 +200,13 @@ BEGIN
     RETURN QUERY SELECT name, greatest(0, least(head_a, head_b) - greatest(tail, floor_a, floor_b)) FROM qc WHERE name = ANY (p_qcs);
 END $$;
 
-REVOKE ALL ON FUNCTION qkd_check_speaker, qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver, qkd_collect FROM PUBLIC;
+-- End sessions of nodes that hold rows and do not come to an end: whoever waited for rows in vain calls this. A node does
+-- each call in a transaction of its own, for a moment; one that stays in a transaction holds up all who share its QCs.
+CREATE OR REPLACE FUNCTION qkd_end_holders() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND (usename LIKE 'node-%' OR usename = session_user) AND pid <> pg_backend_pid()
+            AND xact_start < clock_timestamp() - CASE state WHEN 'active' THEN interval '5 s' ELSE interval '0.5 s' END;
+END $$;
+
+REVOKE ALL ON FUNCTION qkd_check_speaker, qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver, qkd_collect, qkd_end_holders FROM PUBLIC;

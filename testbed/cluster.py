@@ -21,6 +21,7 @@ import psycopg.sql
 
 from mtls.credentials import Credentials
 from mtls.identity import Identity
+from node.limits import DATABASE_CONNECTIONS
 from node.shared_db import install_schema
 
 DATABASE = "qkd"
@@ -43,6 +44,13 @@ ssl_min_protocol_version = 'TLSv1.2'
 synchronous_commit = on
 fsync = on
 max_connections = 400
+# Who comes and says nothing, or is cut off, makes room for others soon.
+authentication_timeout = 10s
+tcp_keepalives_idle = 5
+tcp_keepalives_interval = 1
+tcp_keepalives_count = 5
+tcp_user_timeout = 10s
+client_connection_check_interval = 2s
 # /dev/shm is tiny in many containers.
 dynamic_shared_memory_type = mmap
 shared_buffers = 32MB
@@ -185,6 +193,8 @@ class Cluster:
                 "CREATE ROLE {role}",
                 "REVOKE ALL ON DATABASE {database} FROM PUBLIC",  # temporary tables among them
                 "GRANT CONNECT ON DATABASE {database} TO {role}",
+                # No node needs more than a statement at a time.
+                "ALTER DATABASE {database} SET idle_in_transaction_session_timeout = '2s'",
             ):
                 admin.execute(psycopg.sql.SQL(statement).format(**names))
         with self.admin_url(DATABASE) as url:
@@ -196,7 +206,9 @@ class Cluster:
             known = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
             for role in sorted({_role(node) for node in nodes} - known):
                 names = {"role": psycopg.sql.Identifier(role), "nodes": psycopg.sql.Identifier(NODES_ROLE)}
-                admin.execute(psycopg.sql.SQL("CREATE ROLE {role} LOGIN IN ROLE {nodes}").format(**names))
+                # Twice what a node needs: those of one that died may be there for a moment.
+                text = f"CREATE ROLE {{role}} LOGIN IN ROLE {{nodes}} CONNECTION LIMIT {2 * DATABASE_CONNECTIONS}"
+                admin.execute(psycopg.sql.SQL(text).format(**names))
 
     @contextlib.contextmanager
     def admin_url(self, database: str = DATABASE) -> Iterator[str]:

@@ -47,3 +47,14 @@ def test_refusal_comes_before_the_caller_gives_up():
 def test_no_check_of_a_key_waits_for_that_of_another():
     """A last node that does not answer delays only the keys for it."""
     assert limits.CHECKS >= limits.KME_THREADS
+
+
+def test_database_gives_up_before_the_node_and_the_node_before_its_client():
+    """Or the server were still at work on what is asked again, and the client heard of nothing."""
+    assert limits.DATABASE_LOCK_S < limits.DATABASE_STATEMENT_S < limits.DATABASE_TRY_S < limits.DATABASE_CALL_S
+    assert limits.DATABASE_CALL_S < limits.ANSWER_S
+
+
+def test_second_try_has_time_after_the_first_one_got_no_answer():
+    """Rows that another session held are free by then."""
+    assert limits.DATABASE_CALL_S - max(limits.DATABASE_TRY_S, limits.DATABASE_LOCK_S) > 1

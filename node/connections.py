@@ -1,0 +1,198 @@
+"""Connections to the shared database: each call has a deadline, and a connection that failed serves nobody again.
+
+A server that restarted, was cut off, or is no longer the one that takes writes has broken every connection, not only
+the one on which that is noticed: those that are older than the failure are closed in place of being tried one by one.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections.abc import Mapping, Sequence
+
+import psycopg
+import psycopg.errors
+from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg_pool import ConnectionPool
+
+from mtls import deadline
+from node.limits import (
+    DATABASE_CALL_S,
+    DATABASE_CONNECTIONS,
+    DATABASE_IDLE_S,
+    DATABASE_LOCK_S,
+    DATABASE_STATEMENT_S,
+    DATABASE_TRY_S,
+    DATABASE_WAIT_S,
+)
+
+Row = tuple[str, ...]  # NULL is the empty string
+
+# The database has decided, and would decide the same again: on data, constraints, privileges, by RAISE in a function.
+_DECIDED = ("22", "23", "42501", "P0001")
+_LOCKED = "55P03"
+# Others were in the way: deadlocks, lock_timeout, statement_timeout. The connection is good.
+_PASSING = ("40", _LOCKED, "57014")
+_WHY = {
+    "": "does not answer",
+    "25006": "takes no writes: it is read-only, or a standby",
+    _LOCKED: "is held up by another session",
+    "57014": "takes too long",
+}
+_log = logging.getLogger(__name__)
+
+
+class NoAnswer(Exception):
+    """The database did not do what was asked. The text goes on after "the shared database"."""
+
+
+class _Connection(psycopg.Connection[tuple[object, ...]]):
+    born = 0.0  # monotonic seconds
+
+
+class Connections:
+    """To the database at `url`: the statements of `prepared` can be called by their names. Thread-safe.
+
+    The statement `free` is called when another session holds rows for too long. `connect_s`: what connecting may take.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        search_path: str,
+        prepared: Mapping[str, str],
+        free: str,
+        connect_s: float,
+    ) -> None:
+        self._prepared = prepared
+        self._free = free
+        self._connect_s = connect_s
+        self._broken_at = 0.0  # connections born before that moment are not used again
+        options = {
+            "autocommit": True,
+            "connect_timeout": round(connect_s),
+            "options": f"-c search_path={search_path} -c statement_timeout={DATABASE_STATEMENT_S * 1000:.0f}"
+            f" -c lock_timeout={DATABASE_LOCK_S * 1000:.0f}",
+            "keepalives_idle": round(DATABASE_IDLE_S),
+            "keepalives_interval": 1,
+            "keepalives_count": 3,
+            "tcp_user_timeout": round(connect_s * 1000),
+        }
+        self._pool = ConnectionPool(
+            url, connection_class=_Connection, kwargs=options, configure=self._prepare, min_size=2,
+            max_size=DATABASE_CONNECTIONS, timeout=DATABASE_WAIT_S, open=False, reconnect_timeout=2,
+        )  # fmt: skip
+
+    def open(self) -> None:
+        """Start connecting; returns at once."""
+        self._pool.open(wait=False)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    def call(self, statement: str, values: Sequence[bytes | None]) -> list[Row]:
+        """The rows that it gives. NoAnswer; or the psycopg.Error by which the database refuses what was asked.
+
+        What was not answered is asked again once, on another connection.
+        """
+        until = time.monotonic() + deadline.left(DATABASE_CALL_S)
+        try:
+            return self._try(statement, values, until)
+        except NoAnswer as first:
+            if time.monotonic() >= until:
+                raise
+            try:
+                return self._try(statement, values, until)
+            except NoAnswer as second:  # of which the first may know more: the second has got no connection
+                raise first if str(second) == _WHY[""] else second from None
+
+    def _try(self, statement: str, values: Sequence[bytes | None], until: float) -> list[Row]:
+        connection = self._get(until)
+        good = False
+        try:
+            rows = _call(connection.pgconn, statement, values, min(until, time.monotonic() + DATABASE_TRY_S))
+            good = True
+        except psycopg.Error as error:
+            state = error.sqlstate or ""
+            good = state.startswith(_DECIDED + _PASSING)
+            if state.startswith(_DECIDED):
+                raise
+            if state == _LOCKED:
+                good = self._free_rows(connection, until)
+            elif state not in _WHY:
+                _log.warning("the shared database refused %s: SQLSTATE %s", statement, state)
+            raise NoAnswer(_WHY.get(state, f"refused (SQLSTATE {state})")) from error
+        finally:
+            if not good:
+                self._broken_at = time.monotonic()
+                connection.close()
+            self._pool.putconn(connection)
+        return rows
+
+    def _free_rows(self, connection: _Connection, until: float) -> bool:
+        """Have the database end who holds them; whether it did."""
+        try:
+            _call(connection.pgconn, self._free, (), until)
+        except psycopg.Error:
+            return False
+        return True
+
+    def _get(self, until: float) -> _Connection:
+        """A connection that is not known to be broken; NoAnswer."""
+        while True:
+            try:
+                connection = self._pool.getconn(min(DATABASE_WAIT_S, max(0.001, until - time.monotonic())))
+            except psycopg.OperationalError as error:  # none is free in time, or the node stops
+                raise NoAnswer(_WHY[""]) from error
+            if connection.born > self._broken_at:
+                return connection
+            connection.close()
+            self._pool.putconn(connection)
+
+    def _prepare(self, connection: _Connection) -> None:
+        connection.born = time.monotonic()
+        until = connection.born + self._connect_s
+        for name, sql in self._prepared.items():
+            connection.pgconn.send_prepare(name.encode(), sql.encode())
+            _finish(connection.pgconn, until)
+
+
+def _call(pgconn: PGconn, statement: str, values: Sequence[bytes | None], until: float) -> list[Row]:
+    """By libpq itself: psycopg's own way costs as much again as the server takes."""
+    pgconn.send_query_prepared(statement.encode(), values)
+    return _finish(pgconn, until)
+
+
+def _finish(pgconn: PGconn, until: float) -> list[Row]:
+    """The rows of what was sent; psycopg.Error, which has no SQLSTATE if no answer has come until that moment."""
+    waiting = select.poll()
+    waiting.register(pgconn.socket, select.POLLIN | select.POLLOUT)
+    while pgconn.flush():
+        _wait(pgconn, waiting, until)
+    waiting.modify(pgconn.socket, select.POLLIN)
+    result = None
+    while (found := _next_result(pgconn, waiting, until)) is not None:
+        result = found
+    if result is None or pgconn.status != ConnStatus.OK:
+        raise psycopg.OperationalError("the connection is lost")
+    if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+        raise psycopg.errors.error_from_result(result)
+    columns = range(result.nfields)
+    return [tuple((result.get_value(i, c) or b"").decode() for c in columns) for i in range(result.ntuples)]
+
+
+def _next_result(pgconn: PGconn, waiting: select.poll, until: float) -> PGresult | None:
+    while pgconn.is_busy():
+        _wait(pgconn, waiting, until)
+    return pgconn.get_result()
+
+
+def _wait(pgconn: PGconn, waiting: select.poll, until: float) -> None:
+    left_ms = 1000 * (until - time.monotonic())
+    if left_ms <= 0 or not waiting.poll(left_ms):
+        raise psycopg.OperationalError("no answer in time")
+    pgconn.consume_input()

@@ -1,0 +1,233 @@
+"""A shared database that is read-only, silent, promoted, or held up by one of its clients, as nodes meet it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import psycopg
+import pytest
+
+from mtls import deadline
+from mtls.identity import Role
+from node import limits
+from node.failures import DatabaseUnreachable
+from node.key_stream import Held
+from node.ranges import Range
+from node.shared_db import SharedDatabase
+from testbed.cluster import node_url
+from testbed.loopback import LOOPBACK, Stack
+from testbed.private_database import PrivateDatabase
+
+QC = "a-b/1"
+HEALS_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A network of which only the shared database runs."""
+    made = Stack(tmp_path_factory.mktemp("database-faults"))
+    made.cluster.initialise(listen=LOOPBACK, port=made.database_port)
+    yield made
+    made.processes.stop()
+
+
+@pytest.fixture(scope="module")
+def database(stack: Stack) -> PrivateDatabase:
+    """It, with a QC between nodes a and b."""
+    made = PrivateDatabase(stack.cluster, stack.processes, [])
+    made.start()
+    stack.cluster.create(stack.schema)
+    stack.cluster.admit("ab")
+    with node_at(stack, "a", stack.database_port) as a, node_at(stack, "b", stack.database_port) as b:
+        for node, peer in ((a, "b"), (b, "a")):
+            node.register_qc(QC, peer)
+            node.report([Held(qc=QC, head=1_000_000, floor=0, slot=0, stored=0, generated=0, used=0, expired=0)])
+    return made
+
+
+@contextmanager
+def node_at(stack: Stack, name: str, port: int) -> Iterator[SharedDatabase]:
+    """That node, whose database is at that port of the loopback."""
+    url = node_url(name, stack.issue(Role.NODE, name), stack.database, LOOPBACK, port)
+    node = SharedDatabase(url, stack.schema, name)
+    node.open()
+    try:
+        yield node
+    finally:
+        node.close()
+
+
+@pytest.fixture
+def node(stack: Stack, database: PrivateDatabase) -> Iterator[SharedDatabase]:
+    """Node a, which has connections."""
+    with node_at(stack, "a", stack.database_port) as found:
+        assert take(found)
+        yield found
+
+
+def take(node: SharedDatabase) -> list[Range]:
+    """A range of the QC that was never given before."""
+    found = node.allocate(str(uuid.uuid4()), [(QC, 10)])
+    assert isinstance(found, list)
+    return found
+
+
+def take_until_refused(node: SharedDatabase) -> None:
+    """Raises what the last one raised."""
+    while take(node):
+        pass
+
+
+def admin(stack: Stack, *statements: str) -> None:
+    """Have the superuser do that, each in a transaction of its own."""
+    with stack.cluster.admin_url() as url, psycopg.connect(url, autocommit=True) as session:
+        session.execute(f"SET search_path = {stack.schema}")
+        for statement in statements:
+            session.execute(statement)
+
+
+def heals(step: Callable[[], object]) -> float:
+    """Seconds until `step` works, tried again and again; a failure if it does not before keys should flow again."""
+    began = time.monotonic()
+    while True:
+        try:
+            step()
+            return time.monotonic() - began
+        except DatabaseUnreachable:
+            assert time.monotonic() < began + HEALS_S
+
+
+def test_read_only_database_is_unreachable_and_is_used_again_as_soon_as_it_takes_writes(stack, node):
+    """Whoever asks is told why; no connection that was read-only is kept."""
+    admin(stack, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+    try:
+        with pytest.raises(DatabaseUnreachable, match="takes no writes"):
+            take_until_refused(node)  # the server reads its configuration in its own time
+    finally:
+        admin(stack, "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
+
+    heals(lambda: take(node))
+
+
+def test_keys_flow_after_a_standby_was_promoted_behind_the_same_address(database, node):
+    """Meanwhile requests are refused; nothing that was given before is given again."""
+    before = take(node)
+    database.fail_over()
+    with pytest.raises(DatabaseUnreachable):
+        take(node)
+
+    database.promote()
+
+    heals(lambda: take(node))
+    assert take(node)[0].start >= before[0].end
+
+
+def test_schema_that_is_not_as_it_should_be_is_no_bug_of_the_request(stack, node, caplog):
+    """Any error that is no decision: the connection is dropped, and the log has the SQLSTATE."""
+    admin(stack, "ALTER FUNCTION qkd_available RENAME TO qkd_gone")
+    try:
+        with pytest.raises(DatabaseUnreachable, match=r"refused \(SQLSTATE 42883\)"):
+            node.available([QC])
+    finally:
+        admin(stack, "ALTER FUNCTION qkd_gone RENAME TO qkd_available")
+    assert "SQLSTATE 42883" in caplog.text
+
+    heals(lambda: node.available([QC]))
+
+
+def test_node_that_locks_rows_and_is_silent_holds_up_nobody(stack, node):
+    """It may set its own time-outs; whoever waited in vain has the database end it."""
+    url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
+    with psycopg.connect(url) as hostile, ExitStack() as until:
+        hostile.execute("SET idle_in_transaction_session_timeout = 0")
+        hostile.execute(f"SET search_path = {stack.schema}")
+        hostile.execute("SELECT qkd_allocate(gen_random_uuid(), 'b', %s, %s, NULL, 0, NULL, NULL, NULL, NULL)",
+                        ([QC], [10]))  # fmt: skip
+        until.enter_context(deadline.until(time.monotonic() + limits.ANSWER_S))
+        assert take(node)
+        with pytest.raises(psycopg.OperationalError):
+            hostile.execute("SELECT 1")
+
+
+class Border:
+    """Carries connections to the database until it is told to fall silent."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._open = threading.Event()
+        self._open.set()
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port = self._listener.getsockname()[1]
+        self._sockets: list[socket.socket] = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def silence(self) -> None:
+        """Lose all that comes from now on."""
+        self._open.clear()
+
+    def hear(self) -> None:
+        """Carry new connections again; what went on before is lost."""
+        self._open.set()
+
+    def close(self) -> None:
+        """Close everything."""
+        for opened in self._sockets:
+            opened.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            self._sockets.append(near)
+            if not self._open.is_set():
+                continue
+            far = socket.create_connection((LOOPBACK, self._to))
+            self._sockets.append(far)
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if not self._open.is_set():
+                    return
+                target.sendall(data)
+        except OSError:
+            return
+
+
+def test_database_that_falls_silent_is_noticed_in_time_and_used_again(stack, database):
+    """Its connections stand and nothing comes: no call waits longer than its deadline, and none uses them again."""
+    border = Border(stack.database_port)
+    try:
+        with node_at(stack, "a", border.port) as node:
+            assert take(node)
+            border.silence()
+            with deadline.until((began := time.monotonic()) + 1.0), pytest.raises(DatabaseUnreachable):
+                take(node)
+            assert time.monotonic() - began < limits.DATABASE_CALL_S
+            border.hear()
+            heals(lambda: take(node))
+    finally:
+        border.close()
+
+
+def test_many_calls_at_once_after_a_restart_all_succeed(database, node):
+    """One of them notices that the connections are dead; none is tried for each of the others."""
+    database._processes.named("postgres").kill()
+    database.restart()
+    heals(lambda: take(node))
+    with ExitStack() as stack:
+        answers: list[object] = []
+        threads = [threading.Thread(target=lambda: answers.append(take(node))) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+            stack.callback(thread.join)
+    assert len(answers) == len(threads)
