@@ -64,7 +64,7 @@ def main(path: Path) -> int:
         )
         upkeep = Upkeep(book, choice, session_agents, journal)
         followers = Followers(graph, agents, journal, sessions=sessions, settings=settings, upkeep=upkeep)
-        mover = Mover(graph, book, settings, upkeep, journal, steady_s=options.steady_s)
+        mover = Mover(graph, book, choice, upkeep, journal, steady_s=options.steady_s)
         reweigher = Reweigher(book, upkeep, journal)
         app = make_app(
             graph, sessions, followers, agents, store, book=book, choice=choice, settings=settings,

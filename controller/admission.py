@@ -28,6 +28,14 @@ class QcView:
     reserved_per_slot: float = 0.0
 
 
+    @property
+    def merit(self) -> tuple[float, int]:
+        """How much the QC has for one more session: bytes a slot that nobody uses or has declared, then its stock."""
+        slots = max(1, self.slots)
+        claimed = max(self.reserved_per_slot, self.requested_bytes / slots)
+        return self.generated_bytes / slots - claimed, self.stored_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The QC that was short, the bytes that the session needs there and the bytes that there are."""

@@ -15,7 +15,7 @@ from controller.configuration import Route
 from controller.declared import Declared, declared_bps, of_bandwidth, updated
 from controller.graph import Graph
 from controller.key_session import KeySession, SessionError
-from controller.paths import PATH_POLICIES, Path
+from controller.paths import PATH_POLICIES, Path, QkdGraph
 from controller.settings import Settings
 from etsi.gs004 import QoS
 
@@ -33,6 +33,11 @@ class Choice:
         views = self._graph.views(qcs, self._settings.parameters.ttl_slots)
         return [replace(view, reserved_per_slot=self._reserved_per_slot(view.qc, besides)) for view in views]
 
+    def path(self, graph: QkdGraph, source: str, target: str) -> Path | None:
+        """The way through `graph` that the path policy takes for one more session; None if there is none."""
+        policy = PATH_POLICIES[self._settings.parameters.path_policy]
+        return policy(graph, source, target, lambda qc: self.views([qc])[0].merit)
+
     def choose(self, session: KeySession) -> Path:
         """Give the session a path, which is reserved for it from now on; SessionError."""
         parameters = self._settings.parameters
@@ -42,7 +47,7 @@ class Choice:
             if unknown:
                 text = f"the controller does not reach node {unknown[0]} (yet)"
                 raise SessionError(503, text, cause="unknown_node", node=unknown[0])
-            path = PATH_POLICIES[parameters.path_policy](graph, session.nodes["master"], session.nodes["slave"])
+            path = self.path(graph, session.nodes["master"], session.nodes["slave"])
             if path is None:
                 text = f"there is no path of QCs between {session.nodes['master']} and {session.nodes['slave']}"
                 down = self._graph.down()

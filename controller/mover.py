@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 
 from controller.agents import AgentFailed
 from controller.book import Book
+from controller.choice import Choice
 from controller.graph import Graph
 from controller.key_session import KeySession, SessionError
 from controller.moves import Verdict, judge
-from controller.paths import PATH_POLICIES, Path
-from controller.settings import Settings
+from controller.paths import Path
 from controller.upkeep import Upkeep
 from telemetry import bugs
 from telemetry.journal import Journal
@@ -39,11 +39,11 @@ class Mover:
     """A thread that has sessions moved that need it, or for which a shorter path has been up for `steady_s`."""
 
     def __init__(
-        self, graph: Graph, book: Book, settings: Settings, upkeep: Upkeep, journal: Journal, *, steady_s: float
+        self, graph: Graph, book: Book, choice: Choice, upkeep: Upkeep, journal: Journal, *, steady_s: float
     ) -> None:
         self._graph = graph
         self._book = book
-        self._settings = settings
+        self._choice = choice
         self._upkeep = upkeep
         self._journal = journal
         self._steady_s = steady_s
@@ -86,11 +86,10 @@ class Mover:
         with self._graph.lock:  # all is judged by the same
             usable, steady = self._graph.topology(), self._graph.topology(self._steady_s)
             downs = {s.ksid: self._graph.lacking(s.path) for s in found if s.path is not None}
-        policy = PATH_POLICIES[self._settings.parameters.path_policy]
         for session in found:
             if session.path is None:
                 continue
-            verdict = judge(session.path, downs[session.ksid], usable, steady, policy)
+            verdict = judge(session.path, downs[session.ksid], usable, steady, self._choice.path)
             told = tuple(verdict.down) == session.down
             if verdict.path is not None or not told or self._upkeep.untidy(session):
                 self._next_look(session, math.inf)

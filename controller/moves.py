@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from controller.paths import Path, PathPolicy, QkdGraph
+from controller.paths import Path, QkdGraph
+
+Way = Callable[[QkdGraph, str, str], Path | None]  # from one node to another
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +18,16 @@ class Verdict:
     down: Sequence[str] = ()
 
 
-def judge(path: Path, down: Sequence[str], usable: QkdGraph, steady: QkdGraph, policy: PathPolicy) -> Verdict:
+def judge(path: Path, down: Sequence[str], usable: QkdGraph, steady: QkdGraph, way: Way) -> Verdict:
     """The verdict on a session on `path`, of which `down` is down.
 
     `usable`: what can carry keys now; `steady`: what has been able to for a while. A session whose path died takes any
-    other way. One that has a way leaves it only for a shorter one that is steady: keys over more links cost more.
+    other way, and be it over another QC of the same fibre. One that has a way leaves it only for a shorter one that is
+    steady: keys over more links cost more.
     """
     if down:
-        return Verdict(policy(usable, path.nodes[0], path.nodes[-1]), down)
+        return Verdict(way(usable, path.nodes[0], path.nodes[-1]), down)
     if len(path.qcs) == 1:
         return Verdict(None)
-    better = policy(steady, path.nodes[0], path.nodes[-1])
+    better = way(steady, path.nodes[0], path.nodes[-1])
     return Verdict(better if better is not None and len(better.qcs) < len(path.qcs) else None)

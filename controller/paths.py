@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,11 +22,16 @@ class Path:
     qcs: tuple[str, ...]
 
 
-PathPolicy = Callable[[QkdGraph, str, str], Path | None]
+# How good a QC is for one more session: of several between the same nodes the one that compares highest is taken.
+Merit = Callable[[str], tuple[float, ...]]
+PathPolicy = Callable[[QkdGraph, str, str, Merit], Path | None]
 
 
-def shortest(graph: QkdGraph, source: str, target: str) -> Path | None:
-    """Fewest hops. Ties fall to the first node by name and to the first QC of a hop; None if there is no way."""
+def shortest(graph: QkdGraph, source: str, target: str, merit: Merit) -> Path | None:
+    """Fewest hops, and over each the QC of most merit. None if there is no way.
+
+    Ties fall to the first by name, among nodes and among QCs.
+    """
     if source not in graph or target not in graph:
         return None
     usable = nx.subgraph_view(graph, filter_node=lambda n: n in (source, target) or graph.nodes[n].get(RELAYS, True))
@@ -37,8 +42,12 @@ def shortest(graph: QkdGraph, source: str, target: str) -> Path | None:
     while nodes[-1] != target:
         here = nodes[-1]
         nodes.append(min(n for n in usable.neighbors(here) if hops.get(n) == hops[here] - 1))
-    qcs = [min(graph[a][b]) for a, b in itertools.pairwise(nodes)]
-    return Path(tuple(nodes), tuple(qcs))
+    return Path(tuple(nodes), tuple(_best(graph[a][b], merit) for a, b in itertools.pairwise(nodes)))
+
+
+def _best(qcs: Collection[str], merit: Merit) -> str:
+    """Nobody asks what a QC is worth that has no other beside it."""
+    return min(qcs) if len(qcs) == 1 else max(sorted(qcs), key=merit)
 
 
 PATH_POLICIES: Mapping[str, PathPolicy] = {"shortest": shortest}

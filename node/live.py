@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,12 +82,14 @@ def link_states(tree: Tree, config: NodeConfig, state: State) -> dict[str, dict[
             performance["phys_perf"] = [{"perf_type": gs015.QBER, "value": gs015.decimal3(qc.qber_percent)}]
         status = qc.status(enabled=link["qkdl_enable"])
         found[key] = {"qkdl_status": status, "qkdl_performance": performance}
+    backing = {app["app_id"]: [b for b in app.get("backing_qkdl_id", []) if b in found] for app in apps(tree)}
     below = links_to(physical)
     for link in links(tree):
         if link.get("qkdl_type") != gs015.VIRT:
             continue
         # Of a virtual link a node knows only its own part: the weaker of the physical links that it passes.
-        parts = [found[i] for i in itertools.chain.from_iterable(below.get(hop, [])[:1] for hop in hops(link))]
+        passed = backing.get(link["qkdl_id"]) or [i for hop in hops(link) for i in below.get(hop, [])[:1]]
+        parts = [found[i] for i in passed]
         skr = min((p["qkdl_performance"]["skr"] for p in parts), default=0)
         skr = min(skr, link.get("virt_bandwidth", skr))
         order = (gs015.ACTIVE, gs015.PASSIVE, gs015.PENDING, gs015.OFF)

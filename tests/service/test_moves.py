@@ -105,6 +105,35 @@ def test_session_goes_around_a_dead_qc_and_comes_back(ring):
     ]  # fmt: skip
 
 
+@pytest.fixture
+def fibre(tmp_path: Path) -> Iterator[World]:
+    """Two nodes on one fibre with two QCs, the second of which makes a little more."""
+    made = World(tmp_path)
+    try:
+        for name, peer in (("a", "b"), ("b", "a")):
+            made.play(name, {"ab-1": peer, "ab-2": peer})
+        made.start(**SOON).wait_ready(20)
+        made.wait_for_nodes()
+        for name, node in made.nodes.items():
+            node.report(1, **{"ab-1": (40, 0, 40), "ab-2": (42, 0, 42)})
+            made.catch_up(name)
+        yield made
+    finally:
+        made.stop()
+
+
+def test_sessions_share_the_qcs_of_a_fibre_and_move_to_another_when_theirs_dies(fibre):
+    """The QC that has most left is taken; the KSID stays, and both ends are fed by the other QC."""
+    sessions = [fibre.open("a", "b") for _ in range(3)]
+    assert [s["qcs"] for s in sessions] == [["ab-2"], ["ab-1"], ["ab-2"]]
+
+    fibre.nodes["b"].fail("ab-2")
+
+    ksid, feeds = sessions[0]["ksid"], [link_id("ab-1")]
+    assert eventually(lambda: {tuple(s["qcs"]) for s in fibre.open_sessions().values()} == {("ab-1",)}, PATIENCE_S)
+    assert eventually(lambda: all(n.app(ksid)["backing_qkdl_id"] == feeds for n in fibre.nodes.values()), PATIENCE_S)
+
+
 def test_what_others_have_set_of_an_application_outlasts_a_move(ring):
     """An end of it, a limit, a priority: a move does not take them away."""
     ksid = ring.open("a", "b")["ksid"]

@@ -60,3 +60,16 @@ def test_cost_is_what_nodes_take(mode, hops, keys_ahead):
 def test_controller_and_nodes_know_the_same_modes():
     """By the same names."""
     assert set(MODES) == set(node.modes.MODES)
+
+
+def test_merit_is_the_rate_that_nobody_claims_and_then_the_stock():
+    """Declared or used, whichever is more; over slots that were measured."""
+    def merit(generated: int = 300, requested: int = 0, stored: int = 0, reserved: float = 0.0) -> tuple[float, int]:
+        return QcView("q", generated, requested, stored, 3, reserved).merit
+
+    assert merit() == (100.0, 0)
+    assert merit(requested=30, reserved=2) == (90.0, 0)
+    assert merit(requested=3, reserved=20, stored=7) == (80.0, 7)
+    assert merit(reserved=1) > merit(reserved=2, stored=1000)
+    assert merit(stored=8) > merit(stored=7)
+    assert QcView("q", 0, 0, 5, 0, 3.0).merit == (-3.0, 5)

@@ -29,6 +29,11 @@ def network(*missing: str) -> nx.MultiGraph:
     return graph
 
 
+def way(graph: nx.MultiGraph, source: str, target: str) -> Path | None:
+    """The shortest, where all QCs are alike."""
+    return shortest(graph, source, target, lambda _: ())
+
+
 SHORT, LONG = Path(("a", "c"), ("ac",)), Path(("a", "b", "c"), ("ab", "bc"))
 
 
@@ -50,7 +55,15 @@ SHORT, LONG = Path(("a", "c"), ("ac",)), Path(("a", "b", "c"), ("ab", "bc"))
 )  # fmt: skip
 def test_session_moves_when_it_must_or_may_take_a_shorter_way(path, down, usable, steady, verdict):
     """And never from one way to another that is as long."""
-    assert judge(path, down, usable, steady, shortest) == verdict
+    assert judge(path, down, usable, steady, way) == verdict
+
+
+def test_session_takes_another_qc_of_the_same_fibre():
+    """Its own is dead; the way is as short as it was."""
+    graph = network("ac")
+    graph.add_edge("a", "c", key="ac-2")
+
+    assert judge(SHORT, ("QC ac",), graph, graph, way) == Verdict(Path(("a", "c"), ("ac-2",)), ("QC ac",))
 
 
 class Shown:
