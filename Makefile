@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-ryu test-uml test-vagrant experiments bench screenshot bench-links audit setup setup-ryu lint unit pictures lock clean
+.PHONY: demo test test-ryu test-uml test-vagrant experiments bench storm screenshot bench-links audit setup setup-ryu lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -21,6 +21,11 @@ bench: setup ## keys a second of one KME pair; delivery times in every mode besi
 
 bench-links: setup ## delay, jitter, loss and bandwidth of a link, as measured and as configured, with errors
 	$(PYTHON) -P -m testbed.bench_links
+
+SEED ?= 1
+FAULTS ?= 2000
+storm: setup ## faults by the thousand, from which PoliQI has to heal: make storm SEED=1 FAULTS=2000 [GUST=7] (needs root)
+	@$(PYTHON) -P -m testbed.storm --seed $(SEED) --faults $(FAULTS) $(if $(GUST),--only-gust $(GUST))
 
 experiments: setup ## the paper's table and figures, and latency: some hours, goes on where it was interrupted
 	$(PYTHON) testbed/run.py experiment all

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.running import PYTHON, Machine, Running, finished
+from testbed.leftovers import Machine
+from tests.e2e.running import PYTHON, Running, finished
 
 NODES = "nodes: [{name: a}, {name: b}, {name: c}]\n"
 SAES = "saes: [{name: x, node: a}, {name: y, node: b}]\n"

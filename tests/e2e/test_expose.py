@@ -13,7 +13,8 @@ import pytest
 from mtls.call import Caller, Reply
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from tests.e2e.running import Machine, Running, finished
+from testbed.leftovers import Machine
+from tests.e2e.running import Running, finished
 
 NODES = ("government", "military", "telecom", "finance", "university")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import ROOT, Machine, Running, command, finished, until
+from testbed.leftovers import Machine
+from tests.e2e.running import ROOT, Running, command, finished, until
 
 
 def test_run_of_a_given_length_ends_with_a_summary_and_status_0(tmp_path):

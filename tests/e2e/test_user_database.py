@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from testbed.cluster import find_binaries
+from testbed.leftovers import Machine
 from testbed.loopback import free_port
-from tests.e2e.running import Machine, finished, until
+from tests.e2e.running import finished, until
 
 
 @pytest.fixture

@@ -1,0 +1,96 @@
+"""`python -m testbed.storm`: PoliQI under thousands of faults in gusts, and whether it heals by itself each time."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from testbed.bench_run import ROOT, bench
+from testbed.errors import UserError
+from testbed.isolation import run_isolated
+from testbed.leftovers import Machine
+from testbed.plan import Plan, make_plan
+from testbed.run_directory import open_run_directory
+from testbed.storm import gusts
+from testbed.storm.gusts import Gust
+from testbed.storm.raging import RESULT, rage
+from testbed.storm.result import Result, parse
+from testbed.storm.strangers import with_strangers
+from testbed.topology import load
+
+# Plenty of key material: a key over five links costs plenty, and for want of it no pair is to go without.
+_QC_RATE = (900, 1000)
+# Then another network: its records are looked through, and what grows with the time begins anew.
+_GUSTS_A_NETWORK = 100
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The storm that `arguments` ask for; exit status 1 if anything was not so."""
+    given = _parser().parse_args(arguments)
+    plan = make_plan(with_strangers(load("poliqi", ROOT / "topologies").with_overrides(qc_rate=_QC_RATE)))
+    if given.only_gust is None:
+        storm = gusts.storm(plan, given.seed, given.faults, given.longest)
+    else:
+        storm = [gusts.nth(plan, given.seed, given.only_gust, given.longest)]
+    print(f"seed {given.seed}, {sum(len(g.blows) for g in storm)} faults in {len(storm)} gusts", flush=True)
+    if given.dry_run:
+        for gust in storm:
+            print(f"gust {gust.number:4}  {gust.mode:5}  {'; '.join(map(str, gust.blows))}")
+        return 0
+    return bench("storm", lambda: _storm(plan, storm, given.run_dir))
+
+
+def _storm(plan: Plan, storm: Sequence[Gust], run_dir: Path | None) -> int:
+    total = Result()
+    try:
+        while total.gusts < len(storm):
+            before = total.gusts
+            _over_one_network(plan, storm[before:][:_GUSTS_A_NETWORK], run_dir, total)
+            if total.gusts == before:
+                break  # what is not whole without a gust needs none
+    finally:
+        print("\n" + total.for_people(), flush=True)
+    return 1 if total.findings else 0
+
+
+def _over_one_network(plan: Plan, storm: Sequence[Gust], run_dir: Path | None, total: Result) -> None:
+    """Have those gusts come, as far as the network heals, and count in what they did."""
+    machine, directory = Machine(), open_run_directory(run_dir, ROOT / "runs")
+    print(f"a network for the gusts from {storm[0].number} on; run directory {directory.path}", flush=True)
+    try:
+        status = run_isolated(
+            functools.partial(rage, plan, directory, storm),
+            pid_file=directory.path / "init.pid",
+            crash_log=directory.path / "crash.log",
+        )
+    finally:
+        directory.erase_secrets()
+    if (directory.path / RESULT).exists():
+        total.add(parse(json.loads((directory.path / RESULT).read_text())))
+    total.findings += [f"left behind: {what}: {left}" for what, left in machine.left_behind(directory.path).items()]
+    if status != 0:
+        raise UserError(f"broke off with status {status}; see {directory.path}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="storm",
+        description="PoliQI under faults in gusts of a few at once, in three modes. After each gust every pair must be"
+        " served again within 10 s, without being touched. Needs root. Exit status 1 if anything was not so.",
+    )
+    add = parser.add_argument
+    add("--seed", type=int, default=1, metavar="N", help="the same storm again for the same seed (default: 1)")
+    add("--faults", type=int, default=2000, metavar="N", help="how many faults, at least (default: 2000)")
+    add("--longest", type=float, default=30.0, metavar="S", help="seconds that a fault lasts at most (default: 30)")
+    add("--only-gust", type=int, metavar="N", help="that gust of the storm, alone")
+    add("--run-dir", type=Path, metavar="DIR", help="where logs and records go (default: a new folder in runs/)")
+    add("--dry-run", action="store_true", help="say what would come, and leave it at that")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,175 @@
+"""What a storm does and when: gusts of a few faults at once, drawn from a seed. PURE.
+
+A gust depends on the seed and its number alone, but for the key sessions, which earlier gusts opened and ended: what
+is open before a gust is told with it, so that it can be raised again alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from node.modes import MODES
+from testbed.load import possible_pairs
+from testbed.plan import Plan
+
+KILL, PAUSE, ONE_WAY, CUT, QC, DISK = "kill", "pause", "one-way", "cut", "qc", "disk"
+STANDBY, SET, OPEN, END = "standby", "set", "open", "end"
+# How often each is drawn, in relation to the others.
+WEIGHTS = {KILL: 22, PAUSE: 22, ONE_WAY: 10, CUT: 8, QC: 5, DISK: 7, STANDBY: 4, SET: 8, OPEN: 8, END: 6}
+CONTROLLER, DATABASE, QCS = "controller", "postgres", "qcs"
+
+_FEWEST, _MOST = 2, 5
+_WITHIN_S = 2.0  # all faults of a gust begin
+_SHORTEST_S = 0.1
+_LONGEST_S = {KILL: 6.0, ONE_WAY: 12.0, CUT: 10.0, QC: 10.0, DISK: 10.0, STANDBY: 8.0, SET: 4.0}
+_STANDING = 4
+_MOST_SESSIONS = 8
+# What a parameter is set to, for as long as the fault lasts.
+_PARAMETERS: dict[str, tuple[int, ...]] = {"ttl_slots": (8, 11, 20, 30), "keys_ahead": (1, 2, 8)}
+RATE, GENERATION = "rate", "generation"
+
+Pair = tuple[str, str]  # names of two applications: master, slave
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """One fault of a gust: begins `at_s` after the gust, lasts `for_s` (0: is done at once), both in seconds.
+
+    `on`: a process; two datacenters for the fibre between them (one-way: what the first sends to the second is lost);
+    a disk; a parameter and its value, with the QC's name between if it is a QC's; two applications.
+    """
+
+    kind: str
+    on: tuple[str, ...]
+    at_s: float
+    for_s: float
+
+    def __str__(self) -> str:
+        lasting = f" for {self.for_s:.1f} s" if self.for_s else ""
+        return f"{self.kind} {' '.join(self.on)} at {self.at_s:.1f}{lasting}"
+
+
+@dataclass(frozen=True, slots=True)
+class Gust:
+    """Faults that come together while the network makes keys in `mode`; `before` are the key sessions open then."""
+
+    number: int
+    mode: str
+    before: tuple[Pair, ...]
+    blows: tuple[Blow, ...]
+
+    @property
+    def after(self) -> tuple[Pair, ...]:
+        """The key sessions that are to be open once all is over."""
+        ended = {b.on for b in self.blows if b.kind == END}
+        return tuple(p for p in self.before if p not in ended) + tuple(
+            (b.on[0], b.on[1]) for b in self.blows if b.kind == OPEN
+        )
+
+
+def storm(plan: Plan, seed: int, faults: int, longest_s: float) -> list[Gust]:
+    """Gusts until there are at least that many faults, none of which lasts longer than `longest_s` seconds."""
+    found: list[Gust] = []
+    number = 0
+    for gust in gusts(plan, seed, longest_s):
+        if number >= faults:
+            break
+        found.append(gust)
+        number += len(gust.blows)
+    return found
+
+
+def nth(plan: Plan, seed: int, number: int, longest_s: float) -> Gust:
+    """The gust of that number, from 1."""
+    return next(itertools.islice(gusts(plan, seed, longest_s), number - 1, None))
+
+
+def gusts(plan: Plan, seed: int, longest_s: float) -> Iterator[Gust]:
+    """The gusts of a seed, one after the other, without an end."""
+    pairs = [(master.name, slave.name) for master, slave in possible_pairs(plan.saes)]
+    standing = tuple(random.Random(f"{seed}").sample(pairs, min(_STANDING, len(pairs))))  # noqa: S311 - no secret
+    for number, mode in zip(itertools.count(1), itertools.cycle(sorted(MODES))):
+        gust = _Draw(plan, random.Random(f"{seed}/{number}"), pairs, standing, longest_s).gust(number, mode)  # noqa: S311
+        yield gust
+        standing = gust.after
+
+
+@dataclass(slots=True)
+class _Draw:
+    """Draws one gust. Nothing is hit twice in it: what a second fault did to it could not be told."""
+
+    plan: Plan
+    random: random.Random
+    pairs: Sequence[Pair]
+    standing: tuple[Pair, ...]
+    longest_s: float
+    hit: set[tuple[str, ...]] = field(default_factory=set)
+
+    def gust(self, number: int, mode: str) -> Gust:
+        wanted = self.random.randint(_FEWEST, _MOST)
+        blows: list[Blow] = []
+        while len(blows) < wanted:
+            kind = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            on, thing = self._target(kind)
+            begins = round(self.random.uniform(0, _WITHIN_S), 1)
+            lasts = self._lasts_s(kind)
+            if on and thing not in self.hit:
+                self.hit.add(thing)
+                blows.append(Blow(kind, on, begins, lasts))
+        return Gust(number, mode, self.standing, tuple(sorted(blows, key=lambda b: b.at_s)))
+
+    def _target(self, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What a fault of that kind hits, as Blow has it, and what no other fault may hit then; empty if nothing."""
+        choose = self.random.choice
+        if kind in (KILL, PAUSE):
+            process = self._process(kind)
+            return (process,), ("process", process)
+        if kind in (ONE_WAY, CUT, QC):
+            link = choose(self.plan.topology.links)
+            ends = (link.a, link.b) if self.random.random() < 0.5 else (link.b, link.a)
+            return ends, ("fibre", link.a, link.b)
+        if kind == DISK:
+            disk = choose([*self.plan.nodes, CONTROLLER, QCS])
+            return (disk,), ("disk", disk)
+        if kind == STANDBY:
+            return (DATABASE,), ("process", DATABASE)
+        if kind == SET:
+            on = self._setting()
+            return on, on[:-1]
+        return self._session(kind)
+
+    def _process(self, kind: str) -> str:
+        """A node as often as all others together: it has the most to lose."""
+        others = [CONTROLLER, CONTROLLER, DATABASE, QCS]
+        if kind == PAUSE:
+            others.append(f"sae-{self.random.choice(self.plan.nodes)}")
+        nodes = [f"node-{node}" for node in self.plan.nodes]
+        return self.random.choice(nodes if self.random.random() < 0.5 else others)
+
+    def _setting(self) -> tuple[str, ...]:
+        choose = self.random.choice
+        name = choose([*_PARAMETERS, RATE, GENERATION])
+        if name in _PARAMETERS:
+            return name, str(choose(_PARAMETERS[name]))
+        qc = choose([qc for link in self.plan.topology.links for qc in link.qcs])
+        return name, qc.name, "off" if name == GENERATION else f"{qc.low_bytes_per_slot // 2}-{qc.high_bytes_per_slot}"
+
+    def _session(self, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if kind == END:
+            found: Sequence[Pair] = self.standing
+        else:
+            room = len(self.standing) < _MOST_SESSIONS
+            found = [p for p in self.pairs if p not in self.standing] if room else []
+        pair = self.random.choice(found) if found else ()
+        return pair, ("session", *pair)
+
+    def _lasts_s(self, kind: str) -> float:
+        if kind == PAUSE:  # as often between 0.1 and 1 s as between 3 and 30 s
+            return round(math.exp(self.random.uniform(math.log(_SHORTEST_S), math.log(self.longest_s))), 1)
+        if kind not in _LONGEST_S:
+            return 0.0
+        return round(self.random.uniform(_SHORTEST_S, min(_LONGEST_S[kind], self.longest_s)), 1)

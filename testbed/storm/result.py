@@ -1,0 +1,69 @@
+"""What a storm found, and how it is told. PURE."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from testbed.tables import table
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a number of gusts.
+
+    `healed_ms`: by kind of fault, after how long the network was whole again (None: not at all). `findings`: what was
+    not so, in words. `exchanges`: how many of those of foreign clients had which outcome.
+    """
+
+    gusts: int = 0
+    healed_ms: dict[str, list[float | None]] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+    exchanges: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def faults(self) -> int:
+        """How many faults there were."""
+        return sum(map(len, self.healed_ms.values()))
+
+    def add(self, other: Result) -> None:
+        """Count in what came to another network."""
+        self.gusts += other.gusts
+        for kind, times in other.healed_ms.items():
+            self.healed_ms.setdefault(kind, []).extend(times)
+        self.findings += other.findings
+        for outcome, number in other.exchanges.items():
+            self.exchanges[outcome] = self.exchanges.get(outcome, 0) + number
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `parse` reads."""
+        return asdict(self)
+
+    def for_people(self) -> str:
+        """The closing table."""
+        kinds = [(kind, *_row(times)) for kind, times in sorted(self.healed_ms.items())]
+        every = [ms for times in self.healed_ms.values() for ms in times]
+        header = ("fault", "number", "healed ms median", "max", "not healed")
+        common = sorted(self.exchanges.items(), key=lambda item: -item[1])
+        return "\n".join(
+            [
+                table(header, [*kinds, ("all", *_row(every))]),
+                table(("exchange of foreign clients", "number"), common),
+                *(f"FINDING  {text}" for text in self.findings),
+                f"{self.gusts} gusts, {self.faults} faults, {len(self.findings)} findings",
+            ]
+        )
+
+
+def parse(document: Mapping[str, Any]) -> Result:
+    """A result as `to_json` wrote it."""
+    return Result(**document)
+
+
+def _row(times: list[float | None]) -> tuple[int, float | None, float | None, int]:
+    healed = [ms for ms in times if ms is not None]
+    if not healed:
+        return len(times), None, None, len(times)
+    return len(times), round(statistics.median(healed)), round(max(healed)), len(times) - len(healed)

@@ -1,0 +1,185 @@
+"""Whether a network is whole again after a gust: keys for every pair, sessions, settings, processes, logs."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtls.call import Unreachable
+from testbed.desk import Desk
+from testbed.emulation import Emulation
+from testbed.errors import UserError
+from testbed.storm.gusts import Gust, Pair
+from testbed.storm.injector import Injector
+from testbed.storm.strangers import Strangers
+
+HEAL_S = 10.0
+# How much longer to look: whether something heals late or not at all is worth knowing.
+_LATE_S = 50.0
+_LOOK_S = 0.2
+_TRACEBACK = "Traceback (most recent call last)"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """After a gust: how long the network took to be whole, in s (None: it is not), and what was not so, in words."""
+
+    healed_s: float | None
+    findings: Sequence[str]
+
+
+class Watch:
+    """Looks at the network of `emulation`."""
+
+    def __init__(self, emulation: Emulation, injector: Injector, strangers: Strangers) -> None:
+        self._emulation = emulation
+        self._injector = injector
+        self._desk: Desk = injector.desk
+        self._strangers = strangers
+        self._logs = Logs(emulation.run.path / "logs")
+
+    def until_whole(self, gust: Gust, since: float) -> Outcome:
+        """What became of the network after `gust`, whose last fault was healed at `since` (monotonic clock)."""
+        with ThreadPoolExecutor(2) as pool:
+            served = pool.submit(self._strangers.served, since, since + HEAL_S + _LATE_S)
+            rest = pool.submit(self._settle, gust, since)
+            findings = [f"pair {pair}: {_late(found)}" for pair, found in served.result().items() if _late(found)]
+            settled, lacking = rest.result()
+        times = [settled, *served.result().values()]
+        whole = None if any(isinstance(t, str) or t is None for t in times) else max(float(t) for t in times if t)
+        return Outcome(whole, [*findings, *lacking, *self._logs.tracebacks()])
+
+    def _settle(self, gust: Gust, since: float) -> tuple[float | None, list[str]]:
+        """After how many seconds nothing was lacking (None: never), and what was after the time for it."""
+        state = _Sessions(self._injector, gust.after)
+        late: list[str] = []
+        while True:
+            lacking = self._lacking(gust, state)
+            passed = time.monotonic() - since
+            if not lacking:
+                return passed, [f"{text} (healed after {passed:.1f} s)" for text in late]
+            if passed > HEAL_S:
+                late = late or lacking
+                if passed > HEAL_S + _LATE_S:
+                    return None, [f"{text} (still after {passed:.0f} s)" for text in lacking]
+            time.sleep(_LOOK_S)
+
+    def _lacking(self, gust: Gust, sessions: _Sessions) -> list[str]:
+        checks: list[Callable[[], Iterator[str]]] = [
+            self._dead, sessions.lacking, lambda: self._settings(gust.mode), self._dark,
+        ]  # fmt: skip
+        found: list[str] = []
+        for check in checks:
+            try:
+                found += check()
+            except (UserError, Unreachable) as error:
+                found.append(str(error))
+        return found
+
+    def _dead(self) -> Iterator[str]:
+        for process in self._emulation.dead():
+            yield f"process {process.name} has ended: {process.last_words()}"
+
+    def _settings(self, mode: str) -> Iterator[str]:
+        wanted = {**self._injector.standard, "mode": mode}
+        if (found := self._desk.parameters()) != wanted:
+            yield f"controller: parameters are {found}, expected {wanted}"
+        for node in self._emulation.plan.nodes:
+            told = self._desk.node(node)["parameters"]
+            for name, value in told.items():
+                if value != wanted.get(name, value):
+                    yield f"node {node}: {name} is {value}, expected {wanted[name]}"
+
+    def _dark(self) -> Iterator[str]:
+        for qc in self._desk.qcs():
+            if not qc["enabled"]:
+                yield f"QC {qc['qc']} is switched off"
+            elif qc["status"] != "ACTIVE":
+                yield f"QC {qc['qc']} is {qc['status']}"
+
+
+class _Sessions:
+    """The key sessions that are to be open, and whether keys came since this was made."""
+
+    def __init__(self, injector: Injector, wanted: Sequence[Pair]) -> None:
+        self._injector = injector
+        self._wanted = wanted
+        self._before: dict[str, int] | None = None  # keys by KSID
+
+    def lacking(self) -> Iterator[str]:
+        """What is not so. What was asked for in vain while faults lasted is asked for again, as any operator does."""
+        name = self._injector.desk.name
+        found = {(name(s["master_sae"]), name(s["slave_sae"])): s
+                 for s in self._injector.desk.sessions() if not s["implicit"]}  # fmt: skip
+        for pair in self._wanted:
+            session = found.get(pair)
+            if session is None:
+                yield f"{_name(pair)} is not there{self._vainly(self._injector.open, pair)}"
+            elif session["state"] != "open" or session["interruption"]:
+                yield f"{_name(pair)} is {session['interruption'] or session['state']}"
+        for pair in found:
+            if pair not in self._wanted:
+                yield f"{_name(pair)} has ended, and is there{self._vainly(self._injector.end, pair)}"
+        yield from self._without_keys({pair: found[pair]["ksid"] for pair in self._wanted if pair in found})
+
+    @staticmethod
+    def _vainly(step: Callable[[str, str], None], pair: Pair) -> str:
+        """Try it once more; why it is not done, in words, empty if it is."""
+        try:
+            step(*pair)
+        except UserError as error:
+            return f": {error}"
+        return ""
+
+    def _without_keys(self, ksids: dict[Pair, str]) -> Iterator[str]:
+        masters = {master for master, _ in self._wanted}
+        documents = {s["ksid"]: s for master in masters for s in self._injector.sessions_of(master)}
+        if self._before is None:
+            self._before = {ksid: s["keys"] for ksid, s in documents.items()}
+        for pair, ksid in ksids.items():
+            if ksid not in documents:
+                yield f"{_name(pair)} is open, and its master has none"
+            elif documents[ksid]["keys"] <= self._before.get(ksid, 0):
+                yield f"{_name(pair)} gets no keys: {documents[ksid]['errors']}"
+
+
+def _name(pair: Pair) -> str:
+    return f"session {pair[0]} with {pair[1]}"
+
+
+def _late(found: float | str) -> str:
+    """What is wrong with the time after which a pair was served, or with the reason why it was not; empty: nothing."""
+    if isinstance(found, str):
+        return f"not served after {HEAL_S + _LATE_S:.0f} s: {found}"
+    return f"served after {found:.1f} s" if found > HEAL_S else ""
+
+
+class Logs:
+    """What processes write to their standard error, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+
+    def tracebacks(self) -> list[str]:
+        """Those that came since the last look, a line each."""
+        found = []
+        for path in sorted(self._folder.glob("*.log")):
+            with path.open("rb") as file:
+                file.seek(self._read.get(path, 0))
+                data = file.read()
+            self._read[path] = self._read.get(path, 0) + len(data)
+            found += [f"{path.name}: traceback: {line}" for line in _errors(data.decode(errors="replace").splitlines())]
+        return found
+
+
+def _errors(lines: Sequence[str]) -> Iterator[str]:
+    """The last line of each traceback: the exception."""
+    for i, line in enumerate(lines):
+        if _TRACEBACK in line:
+            frames = itertools.dropwhile(lambda text: text.startswith((" ", "\t")), lines[i + 1 :])
+            yield next(frames, "cut off")

@@ -1,0 +1,131 @@
+"""The fault storm: what a seed has come, and how it is told."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from testbed.plan import make_plan
+from testbed.storm import gusts
+from testbed.storm.result import Result, parse
+from testbed.storm.strangers import with_strangers
+from testbed.storm.watch import Logs
+from testbed.topology import load
+
+POLIQI = load("poliqi", Path(__file__).resolve().parents[2] / "topologies")
+PLAN = make_plan(POLIQI)
+LONGEST_S = 30.0
+SEEDS = st.integers(0, 1 << 32)
+
+
+def storm(seed: int, faults: int = 60) -> list[gusts.Gust]:
+    """A storm over PoliQI."""
+    return gusts.storm(PLAN, seed, faults, LONGEST_S)
+
+
+@given(SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_seed_gives_the_same_storm_again_and_each_gust_of_it_alone(seed):
+    """However many faults are asked for."""
+    found = storm(seed)
+
+    assert found == storm(seed) == storm(seed, 200)[: len(found)]
+    assert [gusts.nth(PLAN, seed, g.number, LONGEST_S) for g in found[::7]] == found[::7]
+    assert found != storm(seed + 1)
+
+
+def test_storm_of_2000_faults_has_all_kinds_and_modes_in_gusts_of_a_few():
+    """Each kind often enough to tell how the network heals from it, and what it says of that."""
+    found = storm(1, 2000)
+    kinds = Counter(blow.kind for gust in found for blow in gust.blows)
+
+    assert sum(kinds.values()) >= 2000
+    assert set(kinds) == set(gusts.WEIGHTS)
+    assert min(kinds.values()) >= 40
+    assert Counter(g.mode for g in found).keys() == {"basic", "otp", "qkp"}
+    assert {len(g.blows) for g in found} == {2, 3, 4, 5}
+    assert [g.number for g in found] == list(range(1, len(found) + 1))
+
+
+@given(SEEDS)
+@settings(max_examples=20, deadline=None)
+def test_nothing_is_hit_twice_in_a_gust(seed):
+    """Neither a process, nor a fibre, nor a disk, nor a session, nor a setting."""
+    for gust in storm(seed):
+        things = [_thing(blow) for blow in gust.blows]
+        assert len(set(things)) == len(things), gust
+
+
+def _thing(blow: gusts.Blow) -> tuple[str, ...]:
+    families = ((gusts.KILL, gusts.PAUSE, gusts.STANDBY), (gusts.ONE_WAY, gusts.CUT, gusts.QC), (gusts.OPEN, gusts.END))
+    family = next((kinds[0] for kinds in families if blow.kind in kinds), blow.kind)
+    if blow.kind == gusts.SET:
+        return family, *blow.on[:-1]
+    return family, *(sorted(blow.on) if family == gusts.ONE_WAY else blow.on)
+
+
+@given(SEEDS)
+@settings(max_examples=20, deadline=None)
+def test_what_is_open_after_a_gust_is_open_before_the_next(seed):
+    """A session is opened only where there is none, and ended only where there is one."""
+    found = storm(seed)
+    for gust, following in itertools.pairwise(found):
+        for blow in gust.blows:
+            if blow.kind in (gusts.OPEN, gusts.END):
+                assert (blow.on in gust.before) == (blow.kind == gusts.END)
+        assert following.before == gust.after
+        assert len(set(gust.after)) == len(gust.after)
+
+
+@given(SEEDS, st.floats(0.2, 30))
+@settings(max_examples=20, deadline=None)
+def test_no_fault_lasts_longer_than_asked_for(seed, longest_s):
+    """And what has a duration lasts a tenth of a second at least."""
+    for gust in gusts.storm(PLAN, seed, 30, longest_s):
+        for blow in gust.blows:
+            at_once = blow.kind in (gusts.OPEN, gusts.END)
+            assert blow.for_s == 0 if at_once else 0.1 <= blow.for_s <= round(longest_s, 1)
+
+
+def test_each_datacenter_has_a_stranger_that_the_testbed_does_not_run():
+    """Beside the applications that were there."""
+    plan = make_plan(with_strangers(POLIQI))
+
+    added = [sae for sae in plan.saes if sae.name not in {s.name for s in PLAN.saes}]
+    assert [sae.node for sae in added] == plan.nodes
+    assert all(sae.external for sae in added)
+    assert len(plan.applications) == len(PLAN.applications)
+
+
+def test_results_of_networks_add_up_and_are_told_in_a_table():
+    """Also after they were written down."""
+    first = Result(2, {"kill": [900, 1100], "cut": [None]}, ["gust 2: pair a-b: served after 12.0 s"], {"identical": 7})
+    second = Result(1, {"kill": [5000]}, [], {"identical": 1, "enc_keys: 503 path_down": 3})
+
+    total = Result()
+    total.add(parse(json.loads(json.dumps(first.to_json()))))
+    total.add(second)
+
+    assert (total.gusts, total.faults) == (3, 4)
+    shown = [" ".join(line.split()) for line in total.for_people().splitlines()]
+    assert {"kill 3 1100 5000 0", "cut 1 - - 1", "all 4 1100 5000 1", "identical 8"} <= set(shown)
+    assert shown[-2:] == ["FINDING gust 2: pair a-b: served after 12.0 s", "3 gusts, 4 faults, 1 findings"]
+
+
+def test_traceback_in_a_log_is_told_once_by_its_exception(tmp_path):
+    """Whatever else stands there."""
+    log = tmp_path / "node-a.log"
+    log.write_text("2026 WARNING the database is away\n")
+    logs = Logs(tmp_path)
+    assert logs.tracebacks() == []
+
+    with log.open("a") as file:
+        file.write('Traceback (most recent call last):\n  File "x.py", line 1, in f\n    g()\nKeyError: 3\nmore\n')
+
+    assert logs.tracebacks() == ["node-a.log: traceback: KeyError: 3"]
+    assert logs.tracebacks() == []
