@@ -50,8 +50,9 @@ def main(path: Path) -> int:
     options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = Journal(options.directory / "journal.jsonl", f"node:{options.name}", context=trace.ids)
     store = KeyStore(
-        options.directory / "local.db", options.directory / "node.key", ttl_slots=options.parameters.ttl_slots
-    )
+        options.directory / "local.db", options.directory / "node.key", ttl_slots=options.parameters.ttl_slots,
+        slot_s=options.slot_s,
+    )  # fmt: skip
     datastore = Datastore(options, store)
     parameters = Current(parse(datastore.tree[gs015_testbed.NODE]["parameters"], options.parameters))
     store.ttl_slots = parameters().ttl_slots

@@ -1,7 +1,8 @@
 """The SDN agent (GS QKD 015): carries out what controllers configure, and tells those who listen how the node fares.
 
 Two threads wake when a slot begins: one says to the shared database what this end now holds, the other to the
-listeners what has changed. Either side may be away for a while: the node serves on with what is agreed.
+listeners what has changed. Either side may be away for a while: the node serves on with what is agreed. A third one
+erases once a slot what is too old, whatever QCs do.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class Agent:
         self._watch = Watch()
         # Apart, so that one that does not answer holds up only itself: without the controller running sessions still
         # get keys, and the other way round.
-        self._workers = [_Worker(self._serve_database), _Worker(self._serve_listeners)]
+        often_s = min(_RETRY_S, parts.config.slot_s)  # what is held grows older though no block comes
+        self._workers = [_Worker(self._serve_database, often_s), _Worker(self._serve_listeners, _RETRY_S)]
+        self._expiry = _Worker(self._expire, parts.config.slot_s)
         parts.datastore.on_change(self._carry_out)
         for app in apps(parts.datastore.tree):
             parts.performance.app_made(app["app_id"])
@@ -96,20 +99,19 @@ class Agent:
 
     def start(self) -> None:
         """Report in threads, again and again until it works."""
-        for worker in self._workers:
+        for worker in (*self._workers, self._expiry):
             worker.start()
 
     def stop(self) -> None:
         """End the threads."""
-        for worker in self._workers:
+        for worker in (*self._workers, self._expiry):
             worker.stop()
 
     def on_block(self, qc: str, slot: int, n_bytes: int, qber_percent: float | None) -> None:
-        """A QC began a slot: there is something to report, and pooled keys grew older."""
+        """A QC began a slot: there is something to report."""
         if self._since is None:
             self._since = slot - 1
         self._parts.performance.block(qc, n_bytes, qber_percent)
-        self._parts.kme.on_slot(qc, slot)
         for worker in self._workers:
             worker.wake()
 
@@ -212,6 +214,9 @@ class Agent:
                 self._parts.blocks.set_rate(qc, rate["low"], rate["high"])
                 self._parts.journal.event("rate", qc=qc, low=rate["low"], high=rate["high"])
 
+    def _expire(self) -> None:
+        self._quietly(self._parts.kme.expire)
+
     def _serve_database(self) -> None:
         held = self._parts.store.held()
         self._in_database = self._in_database or self._quietly(self._register_qcs)
@@ -260,7 +265,7 @@ class Agent:
 
     def _report_held(self, held: Sequence[Held]) -> None:
         if held:
-            self._parts.shared.report(held)
+            self._parts.shared.report(held, self._parts.store.number_report())
 
     def _report_slot(self) -> None:
         """What admission control counts: made, asked for, in stock, since the last report."""
@@ -324,10 +329,11 @@ def _figures(qc: str, generated: int, requested: int, stored: int | None) -> dic
 
 
 class _Worker:
-    """Takes a step in a thread of its own whenever it is woken, and once a second at least."""
+    """Takes a step in a thread of its own whenever it is woken, and every `every_s` seconds at least."""
 
-    def __init__(self, step: Callable[[], None]) -> None:
+    def __init__(self, step: Callable[[], None], every_s: float) -> None:
         self._step = step
+        self._every_s = every_s
         self._woken = threading.Event()
         self._stopping = False
         self._thread = bugs.vital_thread(self._run, name=f"agent{step.__name__}")
@@ -346,5 +352,5 @@ class _Worker:
     def _run(self) -> None:
         while not self._stopping:
             self._step()
-            self._woken.wait(_RETRY_S)
+            self._woken.wait(self._every_s)
             self._woken.clear()

@@ -16,11 +16,10 @@ LIFE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """A secret, the session that it is for, the QC over which it came."""
+    """A secret, and the session that it is for."""
 
     secret: Secret
     ksid: str
-    qc: str
 
 
 class Arrivals:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from etsi.checks import integer, mapping, sequence, text, uuid_text
+from etsi.checks import integer, mapping, number, sequence, text, uuid_text
 from etsi.errors import Malformed
 from etsi.gs014 import Limits
 from etsi.gs014 import limits as parse_limits
@@ -43,6 +43,7 @@ class NodeConfig:
     qcs: tuple[Neighbour, ...]
     parameters: Parameters = field(default_factory=Parameters)  # until the controller says otherwise
     limits: Limits = field(default_factory=Limits)
+    slot_s: float = 1.0  # in which the TTL counts, by the node's own clock
 
 
 _REQUIRED = (
@@ -50,7 +51,7 @@ _REQUIRED = (
     "shared_db_url", "shared_db_schema", "nodes", "saes", "qcs",
 )  # fmt: skip
 _PARAMETERS = ("mode", "ttl_slots", "keys_ahead", "implicit_idle_s")
-_OPTIONAL = (*_PARAMETERS, "limits")
+_OPTIONAL = (*_PARAMETERS, "limits", "slot_s")
 
 
 def load(path: Path) -> NodeConfig:
@@ -94,4 +95,5 @@ def parse(document: Any) -> NodeConfig:
         ),
         parameters=parameters,
         limits=parse_limits(mapping(given.get("limits", {}), "limits")),
+        slot_s=number(given.get("slot_s", 1.0), "slot_s", low=0.001, high=3600),
     )

@@ -1,11 +1,13 @@
 """A node's local database: the QCs' streams and relayed keys, encrypted at rest, erased when used or expired.
 
 Every byte leaves this store once: `take` reads and deletes in one transaction, before anybody sees the bytes. Whatever
-kills the process, the machine's kernel has what was committed. Should the machine itself fail, it may forget the last
-commits; so a mark, forced to disk ahead of them, says up to where bytes may be out, and after a restart of the machine
-what lies before it counts as gone.
+kills the process, the machine's kernel has what was committed.
 That holds whatever the shared database says. Were that to forget an allocation, the floor that this end reports next
 lies behind what was taken here, so that the other end is not given the same bytes.
+
+Age runs by the machine's clock (CLOCK_BOOTTIME), whatever QCs do. That clock begins anew with the machine, so after a
+restart of the machine the age of what lies here is unknown, and it is erased. What the machine's disk forgot, should it
+fail, is erased with it; so nothing that concerns keys need wait for the disk.
 
 Rows are sealed with AES-GCM under the node's key; `secure_delete` overwrites what is deleted, and the write-ahead log
 is cut once a slot. SQLite's file system keeps no promise on flash; the encryption is for that.
@@ -13,11 +15,13 @@ is cut once a slot. SQLite's file system keeps no promise on flash; the encrypti
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +30,8 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from etsi.secret import Secret
-from node.blocks import Block
-from node.ranges import Instruction, Range, oldest_live_slot, oldest_promised_slot
+from node.blocks import Block, boottime
+from node.ranges import Instruction, Range, promised_slots
 
 # A fragment is rewritten when part of it is taken, so it should be small; but thousands of them in a block take long to
 # seal and to write.
@@ -35,32 +39,33 @@ _FRAGMENT_BYTES = 1024
 _LARGE_FRAGMENT_BYTES = 4096
 _MANY_FRAGMENTS = 256
 _NONCE_BYTES = 12
-_BEYOND = 1 << 62  # no stream is as long
-# How far the mark of what may be out goes ahead: a disk's wait for so many bytes in place of one for each key.
-_LENT_BYTES = 4096
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # another one after each start of the machine
 # Pages that a slot's commits wrote, from which on the next slot's are expected to be as many.
 _BUSY_PAGES = 100
 
 _SCHEMA = """
+-- `made`, `at` and `until` are seconds of CLOCK_BOOTTIME.
+-- An epoch of a QC. The one that came last is current; blocks of others are refused. `slots_before`: of earlier epochs.
 CREATE TABLE IF NOT EXISTS stream (
-    qc TEXT PRIMARY KEY, head INTEGER NOT NULL, gap INTEGER NOT NULL, slot INTEGER NOT NULL,
-    generated INTEGER NOT NULL, used INTEGER NOT NULL, expired INTEGER NOT NULL, last_used INTEGER NOT NULL,
-    lent INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS machine (id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT NOT NULL);
+    number INTEGER PRIMARY KEY, qc TEXT NOT NULL, epoch INTEGER NOT NULL, head INTEGER NOT NULL, gap INTEGER NOT NULL,
+    slot INTEGER NOT NULL, slots_before INTEGER NOT NULL, made REAL NOT NULL, last_used INTEGER NOT NULL DEFAULT 0,
+    generated INTEGER NOT NULL DEFAULT 0, used INTEGER NOT NULL DEFAULT 0, expired INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (qc, epoch)
+);
+CREATE TABLE IF NOT EXISTS machine (id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT NOT NULL, told INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS fragment (
-    qc TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL,
-    PRIMARY KEY (qc, start)
+    qc TEXT NOT NULL, epoch INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, made REAL NOT NULL,
+    sealed BLOB NOT NULL, PRIMARY KEY (qc, epoch, start)
 ) WITHOUT ROWID;
--- What left the streams, for ever: the record that an audit replays. `slot` and `ttl` are those of the moment.
+CREATE INDEX IF NOT EXISTS fragment_made ON fragment (made);
+-- What left the streams, for ever: the record that an audit replays.
 CREATE TABLE IF NOT EXISTS taken (
-    qc TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, slot INTEGER NOT NULL, ttl INTEGER NOT NULL,
-    request TEXT NOT NULL
+    qc TEXT NOT NULL, epoch INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, made REAL NOT NULL,
+    at REAL NOT NULL, request TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS relayed (
     key_id TEXT PRIMARY KEY, ksid TEXT NOT NULL, master_sae TEXT NOT NULL, slave_sae TEXT NOT NULL,
-    qc TEXT NOT NULL, slot INTEGER NOT NULL, sealed BLOB NOT NULL
+    made REAL NOT NULL, sealed BLOB NOT NULL
 ) WITHOUT ROWID;
 -- What controllers configured.
 CREATE TABLE IF NOT EXISTS document (
@@ -79,7 +84,10 @@ class Missing(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What this end can promise of a QC, bytes [floor, head) less those used; bytes it holds, and counters of bytes."""
+    """What this end can promise of a QC's current epoch, bytes [floor, head) less those used.
+
+    Bytes held and counters of bytes are those of all epochs; slots, too, are counted on when a device begins anew.
+    """
 
     qc: str
     head: int
@@ -89,6 +97,7 @@ class Held:
     generated: int
     used: int
     expired: int
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +114,21 @@ class RelayedKey:
 class KeyStore:
     """The local database in `path`, sealed with the 32-byte key in `key_path` (made with mode 0600 if missing).
 
-    Thread-safe. One writer at a time: SQLite allows no more, and one fsync a transaction is the price of never
-    handing a byte out twice.
+    Thread-safe. One writer at a time: SQLite allows no more. `clock`: seconds that count from the machine's start.
     """
 
-    def __init__(self, path: Path, key_path: Path, *, ttl_slots: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        key_path: Path,
+        *,
+        ttl_slots: int,
+        slot_s: float = 1.0,
+        clock: Callable[[], float] = boottime,
+    ) -> None:
         self.ttl_slots = ttl_slots  # may change while the node runs
+        self.clock = clock
+        self._slot_s = slot_s
         self._seal = AESGCM(_node_key(key_path))
         self._lock = threading.Lock()
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -119,8 +137,17 @@ class KeyStore:
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
         self._forced = True  # whether a commit waits for the disk
-        self._give_up_lent()
-        self._lent = dict(self._db.execute("SELECT qc, lent FROM stream").fetchall())
+        self._erase_if_age_is_unknown()
+
+    @property
+    def ttl_s(self) -> float:
+        """The TTL in seconds."""
+        return self.ttl_slots * self._slot_s
+
+    @property
+    def promised_s(self) -> float:
+        """For how long bytes, or keys that wait for their master, are promised to somebody new, in seconds."""
+        return promised_slots(self.ttl_slots) * self._slot_s
 
     def close(self) -> None:
         """Close the database."""
@@ -128,28 +155,45 @@ class KeyStore:
             self._db.close()
 
     def store(self, block: Block) -> bool:
-        """Keep a QC's block durably. False if it was here before (a repetition after a lost acknowledgement).
+        """Keep a QC's block. False if it was here before (a repetition after a lost acknowledgement).
 
         A block beyond the head leaves a gap: bytes that this end never got. What lies before the gap can still be
-        taken by who was promised it, but nothing new is promised from there (see `held`).
+        taken by who was promised it, but nothing new is promised from there (see `held`). So it is with an earlier
+        epoch when a new one begins; what comes of an epoch that was left behind is refused.
         """
         with self._transaction():
-            row = self._db.execute("SELECT head, slot FROM stream WHERE qc = ?", (block.qc,)).fetchone()
-            head, slot = row or (0, block.slot)
+            current = self._db.execute(
+                "SELECT number, epoch, head, slot, slots_before + slot, made FROM stream WHERE qc = ?"
+                " ORDER BY number DESC LIMIT 1",
+                (block.qc,),
+            ).fetchone()
+            if current is None or current[1] != block.epoch:
+                slots = 0 if current is None else current[4]
+                begun = self._db.execute(
+                    "INSERT INTO stream (qc, epoch, head, gap, slot, slots_before, made) VALUES (?, ?, 0, 0, ?, ?, ?)"
+                    " ON CONFLICT (qc, epoch) DO NOTHING RETURNING number, epoch, head, slot, slots_before, made",
+                    (block.qc, block.epoch, block.slot, slots, block.made),
+                ).fetchone()
+                if begun is None:
+                    return False
+                current = begun
+            number, _, head, slot, _, made_before = current
             if block.offset < head or block.slot < slot:
                 return False
-            end = block.offset + len(block.payload)
-            gap = block.offset if block.offset > head else None
+            # No block is older than the one before it: that came later than its device told us, if anything.
+            made = max(float(block.made), made_before)
             self._db.execute(
-                "INSERT INTO stream VALUES (:qc, :head, coalesce(:gap, 0), :slot, :n, 0, 0, 0, 0)"
-                " ON CONFLICT (qc) DO UPDATE SET head = :head, gap = coalesce(:gap, gap), slot = :slot,"
-                " generated = generated + :n",
-                {"qc": block.qc, "head": end, "gap": gap, "slot": block.slot, "n": len(block.payload)},
-            )
+                "UPDATE stream SET head = :head, gap = coalesce(:gap, gap), slot = :slot, made = :made,"
+                " generated = generated + :n WHERE number = :number",
+                {
+                    "number": number, "head": block.offset + len(block.payload), "slot": block.slot, "made": made,
+                    "gap": block.offset if block.offset > head else None, "n": len(block.payload),
+                },
+            )  # fmt: skip
             payload = block.payload.reveal()
             step = min(_LARGE_FRAGMENT_BYTES, max(_FRAGMENT_BYTES, len(payload) // _MANY_FRAGMENTS))
             for at in range(0, len(payload), step):
-                self._insert(block.qc, block.offset + at, block.slot, payload[at : at + step])
+                self._insert(block.qc, block.epoch, block.offset + at, made, payload[at : at + step])
         return True
 
     def take(self, wanted: Sequence[Range], request: str = "", *, spare_slots: int = 0) -> list[Secret]:
@@ -158,70 +202,73 @@ class KeyStore:
         `request` is the allocation that they are taken for, and is kept for the audit. Bytes with less than
         `spare_slots` to live are missing, too.
         """
-        with self._taking(wanted):
+        with self._transaction():
             return [self._take(r, request, spare_slots) for r in wanted]
 
-    def expire(self, qc: str) -> int:
-        """Erase all bytes and relayed keys of `qc` older than the TTL; the number of bytes erased."""
+    def expire(self) -> int:
+        """Erase all bytes and relayed keys older than the TTL; the number of bytes erased. To be called once a slot."""
         with self._transaction():
-            row = self._db.execute("SELECT slot FROM stream WHERE qc = ?", (qc,)).fetchone()
-            if row is None:
-                return 0
-            oldest = oldest_live_slot(row[0], self.ttl_slots)
-            # A key handed out by its first node in the last moment of the TTL is still there for the slave to fetch.
-            grace = oldest_promised_slot(row[0], self.ttl_slots) - oldest
-            self._db.execute("DELETE FROM relayed WHERE qc = ? AND slot < ?", (qc, oldest - 1 - grace))
-            # Later bytes are younger, so what is too old is at the beginning.
-            gone = self._db.execute(
-                "DELETE FROM fragment WHERE qc = :qc AND start < coalesce((SELECT start FROM fragment"
-                " WHERE qc = :qc AND slot >= :oldest ORDER BY start LIMIT 1), :all) RETURNING end - start",
-                {"qc": qc, "oldest": oldest, "all": _BEYOND},
-            ).fetchall()
-            n_bytes = sum(int(n) for (n,) in gone)
-            if n_bytes:
-                self._db.execute("UPDATE stream SET expired = expired + ? WHERE qc = ?", (n_bytes, qc))
+            oldest = self.clock() - self.ttl_s
+            self._db.execute("DELETE FROM relayed WHERE made <= ?", (oldest,))
+            n_bytes = self._erase_older("made <= ?", oldest)
         self._empty_log()
         return n_bytes
+
+    def _erase_older(self, condition: str, *values: float) -> int:
+        gone = self._db.execute(
+            f"DELETE FROM fragment WHERE {condition} RETURNING qc, epoch, end - start", values  # noqa: S608 - no input
+        ).fetchall()
+        erased: collections.Counter[tuple[str, int]] = collections.Counter()
+        for qc, epoch, n_bytes in gone:
+            erased[qc, epoch] += n_bytes
+        for (qc, epoch), n_bytes in erased.items():
+            self._db.execute(
+                "UPDATE stream SET expired = expired + ? WHERE qc = ? AND epoch = ?", (n_bytes, qc, epoch)
+            )
+        return erased.total()
 
     def held(self) -> list[Held]:
         """What this end holds of every QC it knows, in the order of their names.
 
         The floor lies behind the last gap and behind everything that is expired or will be soon.
         """
+        oldest = self.clock() - self.promised_s
         # Nor is anything promised before the last byte that was taken here: if the shared database forgot an allocation
         # (a fail-over that lost commits), the other end, which still holds those bytes, must not be given them again.
         rows = self._query(
-            "SELECT s.qc, s.head, s.gap, s.slot, s.generated, s.used, s.expired,"
-            " s.last_used, (SELECT f.start FROM fragment f WHERE f.qc = s.qc AND f.slot >= s.slot - ?"
+            "SELECT s.qc, s.epoch, s.head, s.gap, s.last_used, s.slots_before + s.slot, t.generated, t.used, t.expired,"
+            " (SELECT f.start FROM fragment f WHERE f.qc = s.qc AND f.epoch = s.epoch AND f.made > ?"
             "  ORDER BY f.start LIMIT 1)"
-            " FROM stream s ORDER BY s.qc",
-            (-oldest_promised_slot(0, self.ttl_slots),),
+            " FROM stream s JOIN (SELECT max(number) AS number, sum(generated) AS generated, sum(used) AS used,"
+            "  sum(expired) AS expired FROM stream GROUP BY qc) t USING (number) ORDER BY s.qc",
+            (oldest,),
         )
         return [
             Held(
                 qc, head, max(gap, last_used, head if first is None else first), slot,
-                stored=generated - used - expired, generated=generated, used=used, expired=expired,
+                stored=generated - used - expired, generated=generated, used=used, expired=expired, epoch=epoch,
             )
-            for qc, head, gap, slot, generated, used, expired, last_used, first in rows
+            for qc, epoch, head, gap, last_used, slot, generated, used, expired, first in rows
         ]  # fmt: skip
 
-    def slot(self, qc: str) -> int:
-        """The newest slot that `qc` has begun; 0 before its first block."""
-        rows = self._query("SELECT slot FROM stream WHERE qc = ?", (qc,))
-        return int(rows[0][0]) if rows else 0
+    def number_report(self) -> int:
+        """A number greater than that of all earlier reports, for the next one."""
+        with self._transaction():
+            (number,) = self._db.execute("UPDATE machine SET told = told + 1 RETURNING told").fetchone()
+            return int(number)
 
-    def put_relayed(self, keys: Sequence[RelayedKey], qc: str) -> None:
-        """Keep relayed keys durably until they are fetched or the TTL, counted in slots of `qc`, has passed.
+    def put_relayed(self, keys: Sequence[RelayedKey]) -> None:
+        """Keep relayed keys until they are fetched or the TTL has passed.
 
         They are wiped: from here on they wait sealed.
         """
         with self._transaction():
             for key in keys:
-                self._keep(key, qc)
+                self._keep(key)
 
     def take_found(self, keys: Sequence[Instruction]) -> dict[str, Secret]:
         """Single-hop keys by their IDs, gone from here for good; or Missing, and nothing is gone."""
-        with self._taking([key.where for key in keys]):
+        with self._transaction():
             return {key.key_id: self._take(key.where, key.request) for key in keys}
 
     def keep_found(self, keys: Sequence[Instruction]) -> set[str]:
@@ -235,7 +282,7 @@ class KeyStore:
                 self._db.execute("SAVEPOINT one")
                 try:
                     taken = self._take(key.where, key.request)
-                    self._keep(RelayedKey(key.key_id, key.ksid, key.master_sae, key.slave_sae, taken), key.where.qc)
+                    self._keep(RelayedKey(key.key_id, key.ksid, key.master_sae, key.slave_sae, taken))
                 except Missing:
                     self._db.execute("ROLLBACK TO one")
                     gone.add(key.key_id)
@@ -257,7 +304,8 @@ class KeyStore:
             taken = []
             for key_id in key_ids:
                 row = self._db.execute(
-                    "DELETE FROM relayed WHERE key_id = ? RETURNING ksid, master_sae, slave_sae, sealed", (key_id,)
+                    "DELETE FROM relayed WHERE key_id = ? AND made > ? RETURNING ksid, master_sae, slave_sae, sealed",
+                    (key_id, self.clock() - self.ttl_s),
                 ).fetchone()
                 if row is None:
                     self._db.execute("ROLLBACK")
@@ -269,7 +317,7 @@ class KeyStore:
         """Keep what was configured, by kind and ID, so that it survives a restart; None: forget it."""
         if not documents:
             return
-        with self._transaction():
+        with self._transaction(forced=True):
             for (kind, name), document in documents.items():
                 if document is None:
                     self._db.execute("DELETE FROM document WHERE kind = ? AND id = ?", (kind, name))
@@ -292,33 +340,20 @@ class KeyStore:
             _, pages, _ = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._db.execute(f"PRAGMA wal_checkpoint({'RESTART' if pages > _BUSY_PAGES else 'TRUNCATE'})")
 
-    def _give_up_lent(self) -> None:
-        """If the machine was started anew since, erase what may have been used without its disk knowing."""
+    def _erase_if_age_is_unknown(self) -> None:
+        """If the machine was started anew since, its clock was, too: nothing that lies here has a known age."""
         boot = _BOOT_ID.read_text().strip()
-        with self._transaction():
-            row = self._db.execute("SELECT boot FROM machine").fetchone()
-            self._db.execute("INSERT OR REPLACE INTO machine VALUES (1, ?)", (boot,))
-            if row is None or row[0] == boot:
-                return
-            for qc, lent in self._db.execute("SELECT qc, lent FROM stream").fetchall():
-                gone = self._db.execute(
-                    "DELETE FROM fragment WHERE qc = ? AND start < ? RETURNING end - start", (qc, lent)
-                ).fetchall()
-                self._db.execute("UPDATE stream SET expired = expired + ? WHERE qc = ?", (sum(n for (n,) in gone), qc))
+        with self._transaction(forced=True):
+            # A database that is made anew must not begin with the numbers of one that was lost.
+            self._db.execute("INSERT OR IGNORE INTO machine VALUES (1, ?, ?)", (boot, time.time_ns()))
+            if self._db.execute("UPDATE machine SET boot = :boot WHERE boot <> :boot", {"boot": boot}).rowcount:
+                self._db.execute("DELETE FROM relayed")
+                self._erase_older("true")
+                self._db.execute("UPDATE stream SET made = 0")
 
     @contextmanager
-    def _taking(self, wanted: Sequence[Range]) -> Iterator[None]:
-        """A transaction that takes these ranges: forced to disk only if one goes beyond the mark of what may be out."""
-        beyond = {r.qc: r.end + _LENT_BYTES for r in wanted if r.end > self._lent.get(r.qc, 0)}
-        with self._transaction(forced=bool(beyond)):
-            yield
-            for qc, lent in beyond.items():
-                self._db.execute("UPDATE stream SET lent = max(lent, ?) WHERE qc = ?", (lent, qc))
-        for qc, lent in beyond.items():
-            self._lent[qc] = max(lent, self._lent.get(qc, 0))
-
-    @contextmanager
-    def _transaction(self, *, forced: bool = True) -> Iterator[None]:
+    def _transaction(self, *, forced: bool = False) -> Iterator[None]:
+        """`forced`: what was committed survives a failure of the machine, too."""
         with self._lock:
             if forced != self._forced:
                 self._db.execute(f"PRAGMA synchronous={'FULL' if forced else 'NORMAL'}")
@@ -338,49 +373,56 @@ class KeyStore:
             return self._db.execute(sql, values).fetchall()
 
     def _take(self, wanted: Range, request: str, spare_slots: int = 0) -> Secret:
+        now = self.clock()
         # From the fragment in which the range starts, so that only its own rows are read. The last condition: expiry
         # runs once a slot, but what is too old is too old at once.
         rows = self._db.execute(
-            "DELETE FROM fragment WHERE qc = :qc AND start < :end AND end > :start AND start >="
-            " (SELECT coalesce(max(start), 0) FROM fragment WHERE qc = :qc AND start <= :start)"
-            " AND slot > (SELECT slot FROM stream WHERE qc = :qc) - :ttl RETURNING start, end, slot, sealed",
-            {"qc": wanted.qc, "start": wanted.start, "end": wanted.end, "ttl": self.ttl_slots - spare_slots},
-        ).fetchall()
+            "DELETE FROM fragment WHERE qc = :qc AND epoch = :epoch AND start < :end AND end > :start AND start >="
+            " (SELECT coalesce(max(start), 0) FROM fragment WHERE qc = :qc AND epoch = :epoch AND start <= :start)"
+            " AND made > :now - :life RETURNING start, end, made, sealed",
+            {
+                "qc": wanted.qc, "epoch": wanted.epoch, "start": wanted.start, "end": wanted.end, "now": now,
+                "life": (self.ttl_slots - spare_slots) * self._slot_s,
+            },
+        ).fetchall()  # fmt: skip
+        rows.sort()
         data = bytearray()
-        for start, end, slot, sealed in sorted(rows):
+        for start, end, made, sealed in rows:
             if max(start, wanted.start) != wanted.start + len(data):
                 raise Missing(wanted)
-            plain = self._opened(sealed, f"{wanted.qc}:{start}:{end}:{slot}")
+            plain = self._opened(sealed, _place(wanted.qc, wanted.epoch, start, end, made))
             data += plain[max(0, wanted.start - start) : wanted.end - start]
             if start < wanted.start:
-                self._insert(wanted.qc, start, slot, plain[: wanted.start - start])
+                self._insert(wanted.qc, wanted.epoch, start, made, plain[: wanted.start - start])
             if end > wanted.end:
-                self._insert(wanted.qc, wanted.end, slot, plain[wanted.end - start :])
+                self._insert(wanted.qc, wanted.epoch, wanted.end, made, plain[wanted.end - start :])
         if len(data) != len(wanted):
             raise Missing(wanted)
-        self._db.execute(
-            "UPDATE stream SET used = used + ?, last_used = max(last_used, ?) WHERE qc = ?",
-            (len(wanted), wanted.end, wanted.qc),
-        )
-        self._db.execute(
-            "INSERT INTO taken SELECT qc, ?, ?, slot, ?, ? FROM stream WHERE qc = ?",
-            (wanted.start, wanted.end, self.ttl_slots, request, wanted.qc),
-        )
+        if rows:
+            self._db.execute(
+                "UPDATE stream SET used = used + ?, last_used = max(last_used, ?) WHERE qc = ? AND epoch = ?",
+                (len(wanted), wanted.end, wanted.qc, wanted.epoch),
+            )
+            self._db.execute(
+                "INSERT INTO taken VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (wanted.qc, wanted.epoch, wanted.start, wanted.end, rows[0][2], now, request),
+            )
         taken = Secret(data)
         data[:] = bytes(len(data))  # taken is a copy
         return taken
 
-    def _keep(self, key: RelayedKey, qc: str) -> None:
+    def _keep(self, key: RelayedKey) -> None:
+        sealed = self._sealed(key.key.reveal(), key.key_id)
         self._db.execute(
-            "INSERT INTO relayed SELECT ?, ?, ?, ?, ?, coalesce(max(slot), 0), ? FROM stream WHERE qc = ?",
-            (key.key_id, key.ksid, key.master_sae, key.slave_sae, qc, self._sealed(key.key.reveal(), key.key_id), qc),
+            "INSERT INTO relayed VALUES (?, ?, ?, ?, ?, ?)",
+            (key.key_id, key.ksid, key.master_sae, key.slave_sae, self.clock(), sealed),
         )
         key.key.wipe()
 
-    def _insert(self, qc: str, start: int, slot: int, plain: bytes) -> None:
+    def _insert(self, qc: str, epoch: int, start: int, made: float, plain: bytes) -> None:
         end = start + len(plain)
-        sealed = self._sealed(plain, f"{qc}:{start}:{end}:{slot}")
-        self._db.execute("INSERT INTO fragment VALUES (?, ?, ?, ?, ?)", (qc, start, end, slot, sealed))
+        sealed = self._sealed(plain, _place(qc, epoch, start, end, made))
+        self._db.execute("INSERT INTO fragment VALUES (?, ?, ?, ?, ?, ?)", (qc, epoch, start, end, made, sealed))
 
     def _sealed(self, plain: bytes, where: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
@@ -388,6 +430,11 @@ class KeyStore:
 
     def _opened(self, sealed: bytes, where: str) -> bytes:
         return self._seal.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], where.encode())
+
+
+def _place(qc: str, epoch: int, start: int, end: int, made: float) -> str:
+    """What a fragment's seal binds it to."""
+    return f"{qc}:{epoch}:{start}:{end}:{made}"
 
 
 def _node_key(path: Path) -> bytes:

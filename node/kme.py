@@ -151,9 +151,7 @@ class Kme:
             [available.get(qc, 0) for qc in session.qcs], key_bytes, self._keys_ahead(parameters)
         )
         if parameters.strategy.ahead:  # what another mode left in the pool is not given out in this one
-            stored += self._pool.count(
-                (session.ksid, key_bytes, session.qcs[0]), self._slot(session), parameters.ttl_slots
-            )
+            stored += self._pool.count((session.ksid, key_bytes), self._oldest_promised())
         return Status(
             source_KME_ID=self.name,
             target_KME_ID=self._saes[slave],
@@ -207,14 +205,15 @@ class Kme:
         with self._pool.refill_lock(session.ksid):
             source = "pool"
             # What was counted may expire before it is taken; that it does so again and again would be a bug.
+            place = session.ksid, request.key_bytes
             for _ in range(_TRIES):
-                place, slot = (session.ksid, request.key_bytes, session.qcs[0]), self._slot(session)
-                keys = self._pool.take(place, request.number, slot, parameters.ttl_slots)
+                keys = self._pool.take(place, request.number, self._oldest_promised())
                 if keys is not None:
                     return Delivery(keys, source)
-                missing = request.number - self._pool.count(place, slot, parameters.ttl_slots)
+                missing = request.number - self._pool.count(place, self._oldest_promised())
+                begun = self._store.clock()
                 new = self._make_ahead(session, parameters, max(1, missing), request.key_bytes)
-                self._pool.put(place, new, self._slot(session))
+                self._pool.put(place, new, made=begun, qc=session.qcs[0])
                 source = "refill"
         raise MaterialExpired("keys made ahead expire faster than they are made", qc=session.qcs[0], node=self.name)
 
@@ -222,19 +221,20 @@ class Kme:
         """How many keys made ahead wait here, by the first QC of their path."""
         return self._pool.levels()
 
-    def on_slot(self, qc: str, slot: int) -> None:
-        """A QC began a slot: pooled keys of sessions that begin with it grew older, and what was relayed here."""
+    def expire(self) -> None:
+        """Erase what is too old, in the streams, in the pool and of the keys that wait. To be called once a slot."""
         self._relay.expire()
-        self._pool.expire(qc, slot, self._parameters().ttl_slots)
+        self._pool.expire(self._oldest_promised())
+        self._store.expire()
 
     def end_session(self, ksid: str) -> None:
         """A session ended: its pooled keys are erased."""
         self._pool.drop(ksid)
         self._bandwidths.forget(ksid)
 
-    def _slot(self, session: Session) -> int:
-        """The session's clock at this node: slots of the first QC of its path."""
-        return self._store.slot(session.qcs[0])
+    def _oldest_promised(self) -> float:
+        """When what may still be handed out to a master was made at the earliest; its slave needs time, too."""
+        return self._store.clock() - self._store.promised_s
 
     def _keys_ahead(self, parameters: Parameters) -> int:
         """Never more at once than fit into a message to the last node."""

@@ -7,23 +7,22 @@ are dropped there after the TTL.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from etsi.secret import Secret
 
 Keys = list[tuple[str, Secret]]
-# KSID, bytes of a key, and the QC that is the keys' clock. When a session moves, another QC may be its clock, with
-# other numbers of slots: what was pooled before is then left to grow old.
-Place = tuple[str, int, str]
+Place = tuple[str, int]  # KSID, bytes of a key
+_Waiting = deque[tuple[str, Secret, float, str]]  # key ID, key, when it was made, first QC of the path
 
 
 class Pool:
-    """Keys by session and size, each with the slot in which it was pooled."""
+    """Keys by session and size, each with the time at which it was made, in seconds of a clock of the caller's."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._keys: dict[Place, deque[tuple[str, Secret, int]]] = {}
+        self._keys: dict[Place, _Waiting] = {}
         self._refills: dict[str, threading.Lock] = {}
 
     def refill_lock(self, ksid: str) -> threading.Lock:
@@ -31,48 +30,46 @@ class Pool:
         with self._lock:
             return self._refills.setdefault(ksid, threading.Lock())
 
-    def put(self, place: Place, keys: Sequence[tuple[str, Secret]], slot: int) -> None:
-        """Have `keys` wait; they are as old as the place's QC has begun slots since `slot`."""
+    def put(self, place: Place, keys: Sequence[tuple[str, Secret]], *, made: float, qc: str) -> None:
+        """Have `keys` wait, which were made at `made` over a path that begins with `qc`."""
         with self._lock:
-            self._keys.setdefault(place, deque()).extend((key_id, key, slot) for key_id, key in keys)
+            self._keys.setdefault(place, deque()).extend((key_id, key, made, qc) for key_id, key in keys)
 
-    def count(self, place: Place, slot: int, ttl_slots: int) -> int:
-        """How many keys wait that are not older than `ttl_slots` in `slot`; older ones are erased."""
+    def count(self, place: Place, oldest: float) -> int:
+        """How many keys wait that were made after `oldest`; the others are erased."""
         with self._lock:
-            return len(self._fresh(place, slot, ttl_slots))
+            return len(self._fresh(place, oldest))
 
-    def take(self, place: Place, number: int, slot: int, ttl_slots: int) -> Keys | None:
-        """The `number` oldest keys that are not too old; None, and none is taken, if there are fewer."""
+    def take(self, place: Place, number: int, oldest: float) -> Keys | None:
+        """The `number` oldest keys made after `oldest`; None, and none is taken, if there are fewer."""
         with self._lock:
-            waiting = self._fresh(place, slot, ttl_slots)
+            waiting = self._fresh(place, oldest)
             if len(waiting) < number:
                 return None
             return [waiting.popleft()[:2] for _ in range(number)]
 
     def levels(self) -> dict[str, int]:
-        """How many keys wait, by the QC that is their clock."""
+        """How many keys wait, by the first QC of the path over which they were made."""
         with self._lock:
-            found: dict[str, int] = {}
-            for place, keys in self._keys.items():
-                found[place[2]] = found.get(place[2], 0) + len(keys)
-            return found
+            return dict(Counter(qc for keys in self._keys.values() for *_, qc in keys))
 
     def drop(self, ksid: str) -> None:
         """Erase all keys of a session that ended."""
         with self._lock:
             for place in [p for p in self._keys if p[0] == ksid]:
-                for _, key, _ in self._keys.pop(place):
+                for _, key, *_ in self._keys.pop(place):
                     key.wipe()
             self._refills.pop(ksid, None)
 
-    def expire(self, qc: str, slot: int, ttl_slots: int) -> None:
-        """Erase what is older than `ttl_slots` now that `qc` has begun `slot`."""
+    def expire(self, oldest: float) -> None:
+        """Erase what was made at `oldest` or before."""
         with self._lock:
-            for place in [p for p in self._keys if p[2] == qc]:
-                self._fresh(place, slot, ttl_slots)
+            for place in list(self._keys):
+                if not self._fresh(place, oldest):
+                    del self._keys[place]
 
-    def _fresh(self, place: Place, slot: int, ttl_slots: int) -> deque[tuple[str, Secret, int]]:
+    def _fresh(self, place: Place, oldest: float) -> _Waiting:
         waiting = self._keys.get(place, deque())
-        while waiting and slot - waiting[0][2] > ttl_slots:
+        while waiting and waiting[0][2] <= oldest:
             waiting.popleft()[1].wipe()
         return waiting

@@ -1,7 +1,7 @@
 """The node's end of its QCs: takes blocks from a Unix socket into the local database and counts the slots.
 
 The socket lies in the node's own directory with mode 0600; what stands behind it (a QKD device's driver, an emulator)
-is none of the node's business. Each block is acknowledged once it is on disk.
+is none of the node's business. Each block is acknowledged once it is stored.
 """
 
 from __future__ import annotations
@@ -80,11 +80,10 @@ class QuantumModule:
         enabled: bool | None = None
         with connection, contextlib.suppress(OSError):
             try:
-                while (block := receive(connection)) is not None:
+                while (block := receive(connection, self._store.clock)) is not None:
                     if block.qc not in self._qcs:
                         raise BadFrame(f"this node has no QC {block.qc!r}")
                     if self._store.store(block):
-                        self._store.expire(block.qc)
                         qber = None if block.qber is None else block.qber / 1000
                         self._on_block(block.qc, block.slot, len(block.payload), qber)
                     block.payload.wipe()

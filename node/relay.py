@@ -183,7 +183,7 @@ class Relay:
         self._performance.consumed(message.link, 8 * len(message.ranges[0]))
         relayed = message.opened(taken)
         taken.wipe()
-        self._arrivals.put(message.request, Relayed(relayed, session.ksid, message.ranges[0].qc))
+        self._arrivals.put(message.request, Relayed(relayed, session.ksid))
 
     def accept_keys(self, sender: str, request: str, document: Mapping[str, Any]) -> bool:
         """As last node: the new keys under the shared key that was relayed for `request`, kept for the slave SAE.
@@ -209,7 +209,7 @@ class Relay:
             raise RelayAltered(f"{sender} - ... - {self._name}") from None
         finally:
             relayed.secret.wipe()
-        self._keep_keys(announced, new, relayed.qc, check)
+        self._keep_keys(announced, new, check)
         return True
 
     def check_keys(self, sender: str, request: str, document: Mapping[str, Any]) -> bool:
@@ -222,7 +222,7 @@ class Relay:
         relayed = self._arrivals.claim(request, announced.session.ksid, patiently=True)
         if relayed is None:
             return False
-        self._keep_keys(announced, relayed.secret, relayed.qc, check)
+        self._keep_keys(announced, relayed.secret, check)
         return True
 
     def expire(self) -> None:
@@ -255,7 +255,7 @@ class Relay:
         told.used(self._journal, request, uses)
         return taken
 
-    def _keep_keys(self, announced: _Announced, whole: Secret, qc: str, check: Secret | None) -> None:
+    def _keep_keys(self, announced: _Announced, whole: Secret, check: Secret | None) -> None:
         """Have keys wait for the slave SAE, if they fit the check value or were opened by AES-CCM; RelayAltered."""
         session = announced.session
         if len(whole) != announced.n_bytes or (check is not None and not fits(whole, announced.header, check)):
@@ -265,7 +265,7 @@ class Relay:
             RelayedKey(key_id, session.ksid, session.master_sae, session.slave_sae, key)
             for key_id, key in zip(announced.key_ids, cut(whole, announced.key_bytes), strict=True)
         ]
-        self._store.put_relayed(relayed, qc)
+        self._store.put_relayed(relayed)
         self._journal.event(
             "keys_relayed", ksid=session.ksid, request=announced.request, key_ids=list(announced.key_ids)
         )
@@ -398,7 +398,7 @@ def _failure_from(reply: Reply, node: str) -> RelayBroken | RelayAltered | Mater
 
 
 def _range_json(r: Range) -> dict[str, Any]:
-    return {"qc": r.qc, "start": r.start, "end": r.end}
+    return {"qc": r.qc, "epoch": r.epoch, "start": r.start, "end": r.end}
 
 
 def _ranges(document: Mapping[str, Any]) -> list[Range]:
@@ -407,9 +407,11 @@ def _ranges(document: Mapping[str, Any]) -> list[Range]:
     for i, entry in enumerate(entries):
         given = mapping(entry, f"ranges[{i}]")
         qc = text(given.get("qc"), f"ranges[{i}].qc")
+        epoch = integer(given.get("epoch"), f"ranges[{i}].epoch", low=0, high=(1 << 63) - 1)
         start = integer(given.get("start"), f"ranges[{i}].start", low=0, high=1 << 62)
         limit = start + 2 * _MAX_KEY_BYTES
-        found.append(Range(qc, start, integer(given.get("end"), f"ranges[{i}].end", low=start, high=limit)))
+        end = integer(given.get("end"), f"ranges[{i}].end", low=start, high=limit)
+        found.append(Range(qc, start, end, epoch))
     n_bytes = len(found[-1]) if found else 0
     if not n_bytes or len(found[0]) < n_bytes or any(len(r) != n_bytes for r in found[1:]):
         raise Malformed("ranges", "one at least, the same length on all links but the first, and no less there")

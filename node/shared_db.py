@@ -30,7 +30,7 @@ _COLLECTED_AT_ONCE = 1000
 # Prepared on every connection.
 _STATEMENTS = {
     "register_qc": "SELECT qkd_register_qc($1, $2, $3)",
-    "report": "SELECT qkd_report($1, $2, $3, $4)",
+    "report": "SELECT qkd_report($1, $2, $3, $4, $5, $6)",
     "allocate": "SELECT * FROM qkd_allocate($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     "deliver": "SELECT * FROM qkd_deliver($1, $2, $3, $4, $5)",
     "collect": "SELECT * FROM qkd_collect($1, $2, $3)",
@@ -85,9 +85,9 @@ def install_schema(url: str, schema: str, role: str | None) -> None:
             connection.execute(psycopg.sql.SQL(grant).format(schema=name, role=psycopg.sql.Identifier(role)))
 
 
-def read_allocations(url: str, schema: str) -> list[tuple[str, int, int, str]]:
-    """Every allocation ever made, as (QC, start, end, request), for its owner to audit."""
-    query = psycopg.sql.SQL("SELECT qc, start_at, end_at, request::text FROM {}.allocation").format(
+def read_allocations(url: str, schema: str) -> list[tuple[str, int, int, int, str]]:
+    """Every allocation ever made, as (QC, epoch, start, end, request), for its owner to audit."""
+    query = psycopg.sql.SQL("SELECT qc, epoch, start_at, end_at, request::text FROM {}.allocation").format(
         psycopg.sql.Identifier(schema)
     )
     with psycopg.connect(
@@ -118,9 +118,15 @@ class SharedDatabase:
         """Announce a QC between this node and `peer`."""
         self._call("register_qc", qc, self._node, peer)
 
-    def report(self, held: Sequence[Held]) -> None:
-        """Say what this end holds; from then on it can be allocated as far as the other end holds it too."""
-        self._call("report", self._node, [h.qc for h in held], [h.head for h in held], [h.floor for h in held])
+    def report(self, held: Sequence[Held], number: int) -> None:
+        """Say what this end holds; from then on it can be allocated as far as the other end holds it too.
+
+        `number` grows with each report: one that others have overtaken counts for nothing.
+        """
+        self._call(
+            "report", self._node, number, [h.qc for h in held], [h.epoch for h in held], [h.head for h in held],
+            [h.floor for h in held],
+        )  # fmt: skip
 
     def allocate(
         self,
@@ -138,10 +144,10 @@ class SharedDatabase:
             "allocate", request, self._node, [qc for qc, _ in needs], [n for _, n in needs], key_ids, key_bytes, *whose,
             span.trace if span else None,
         )  # fmt: skip
-        qc, _, _, short = rows[0]
+        qc, *_, short = rows[0]
         if int(short):
             return Shortage(qc, int(short))
-        return [Range(qc, int(start), int(end)) for qc, start, end, _ in rows]
+        return [_range(*place) for *place, _ in rows]
 
     def deliver(self, master_sae: str, slave_sae: str, key_ids: Sequence[str]) -> list[Instruction]:
         """The instructions of all `key_ids` and of keys made with them; Foreign or NotFound, and none is delivered."""
@@ -151,18 +157,16 @@ class SharedDatabase:
         if rows[0][0] == "missing":
             raise NotFound
         return [
-            Instruction(
-                key, request, ksid, master_sae, slave_sae, Range(qc, int(start), int(end)), verdict == "ok", _hex(of)
-            )
-            for verdict, key, request, ksid, qc, start, end, of in rows
+            Instruction(key, request, ksid, master_sae, slave_sae, _range(*place), verdict == "ok", _hex(of))
+            for verdict, key, request, ksid, *place, of in rows
         ]
 
     def collect(self) -> list[Instruction]:
         """Instructions for this node that nobody has asked for yet; they count as delivered."""
         rows = self._call("collect", str(uuid.uuid4()), self._node, _COLLECTED_AT_ONCE)
         return [
-            Instruction(key, request, ksid, master, slave, Range(qc, int(start), int(end)), False, _hex(of))
-            for key, request, ksid, master, slave, qc, start, end, of in rows
+            Instruction(key, request, ksid, master, slave, _range(*place), False, _hex(of))
+            for key, request, ksid, master, slave, *place, of in rows
         ]
 
     def available(self, qcs: Sequence[str]) -> dict[str, int]:
@@ -174,6 +178,10 @@ class SharedDatabase:
             return self._connections.call(statement, [_encoded(value) for value in values])
         except NoAnswer as error:
             raise DatabaseUnreachable(f"the shared database {error}") from error
+
+
+def _range(qc: str, epoch: str, start: str, end: str) -> Range:
+    return Range(qc, int(start), int(end), int(epoch))
 
 
 def _hex(trace_id: str) -> str:

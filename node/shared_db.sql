@@ -6,11 +6,27 @@ CREATE TABLE IF NOT EXISTS qc (
     name    text PRIMARY KEY,
     node_a  text NOT NULL,
     node_b  text NOT NULL,
+    -- What each end holds of the epoch that is current there, and the number of the report that said so.
+    epoch_a bigint NOT NULL DEFAULT 0,
+    epoch_b bigint NOT NULL DEFAULT 0,
+    said_a  bigint NOT NULL DEFAULT 0,
+    said_b  bigint NOT NULL DEFAULT 0,
     head_a  bigint NOT NULL DEFAULT 0,
     head_b  bigint NOT NULL DEFAULT 0,
     floor_a bigint NOT NULL DEFAULT 0,
     floor_b bigint NOT NULL DEFAULT 0,
+    -- The next free byte of the epoch that was the last to be current at both ends.
+    epoch   bigint NOT NULL DEFAULT 0,
     tail    bigint NOT NULL DEFAULT 0
+);
+
+-- The next free byte of epochs that others have followed, for ever: should both ends come back to one, no byte of it is
+-- given out again.
+CREATE TABLE IF NOT EXISTS past_epoch (
+    qc    text NOT NULL,
+    epoch bigint NOT NULL,
+    tail  bigint NOT NULL,
+    PRIMARY KEY (qc, epoch)
 );
 
 -- What was handed out, for ever: the record that an audit replays. `request` makes a repeated call harmless.
@@ -18,6 +34,7 @@ CREATE TABLE IF NOT EXISTS allocation (
     request  uuid NOT NULL,
     position integer NOT NULL,
     qc       text NOT NULL,
+    epoch    bigint NOT NULL,
     start_at bigint NOT NULL,
     end_at   bigint NOT NULL,
     node     text NOT NULL,
@@ -34,6 +51,7 @@ CREATE TABLE IF NOT EXISTS key_instruction (
     slave_sae  uuid NOT NULL,
     slave_node text NOT NULL,
     qc         text NOT NULL,
+    epoch      bigint NOT NULL,
     start_at   bigint NOT NULL,
     end_at     bigint NOT NULL,
     trace      uuid,  -- W3C trace ID of whoever made it, for the journal of whoever fetches it
@@ -65,19 +83,35 @@ BEGIN
     END IF;
 END $$;
 
--- What one end holds of its QCs, once a slot. Heads and floors only grow, so that reports may overtake one another.
-CREATE OR REPLACE FUNCTION qkd_report(p_node text, p_qcs text[], p_heads bigint[], p_floors bigint[]) RETURNS void
+-- What one end holds of its QCs, once a slot. A report that a later one (p_number) has overtaken counts for nothing;
+-- within an epoch heads and floors only grow.
+CREATE OR REPLACE FUNCTION qkd_report(
+    p_node text, p_number bigint, p_qcs text[], p_epochs bigint[], p_heads bigint[], p_floors bigint[]
+) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM qkd_check_speaker(p_node);
-    WITH report AS (SELECT * FROM unnest(p_qcs, p_heads, p_floors) AS r (name, head, floor)),
-    locked AS (SELECT qc.name FROM qc JOIN report USING (name) ORDER BY qc.name FOR UPDATE OF qc)
+    PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
     UPDATE qc SET
-        head_a  = CASE WHEN node_a = p_node THEN greatest(head_a, r.head) ELSE head_a END,
-        floor_a = CASE WHEN node_a = p_node THEN greatest(floor_a, r.floor) ELSE floor_a END,
-        head_b  = CASE WHEN node_b = p_node THEN greatest(head_b, r.head) ELSE head_b END,
-        floor_b = CASE WHEN node_b = p_node THEN greatest(floor_b, r.floor) ELSE floor_b END
-    FROM report r JOIN locked USING (name) WHERE qc.name = r.name;
+        head_a  = CASE WHEN epoch_a = r.epoch THEN greatest(head_a, r.head) ELSE r.head END,
+        floor_a = CASE WHEN epoch_a = r.epoch THEN greatest(floor_a, r.floor) ELSE r.floor END,
+        epoch_a = r.epoch, said_a = p_number
+    FROM unnest(p_qcs, p_epochs, p_heads, p_floors) AS r (name, epoch, head, floor)
+    WHERE qc.name = r.name AND node_a = p_node AND said_a < p_number;
+    UPDATE qc SET
+        head_b  = CASE WHEN epoch_b = r.epoch THEN greatest(head_b, r.head) ELSE r.head END,
+        floor_b = CASE WHEN epoch_b = r.epoch THEN greatest(floor_b, r.floor) ELSE r.floor END,
+        epoch_b = r.epoch, said_b = p_number
+    FROM unnest(p_qcs, p_epochs, p_heads, p_floors) AS r (name, epoch, head, floor)
+    WHERE qc.name = r.name AND node_b = p_node AND said_b < p_number;
+    -- Where both have come to a new epoch, its stream begins.
+    INSERT INTO past_epoch (qc, epoch, tail)
+        SELECT name, epoch, tail FROM qc WHERE name = ANY (p_qcs) AND epoch_a = epoch_b AND epoch <> epoch_a AND tail > 0
+        ON CONFLICT ON CONSTRAINT past_epoch_pkey DO UPDATE SET tail = greatest(past_epoch.tail, excluded.tail);
+    UPDATE qc SET
+        epoch = epoch_a,
+        tail = coalesce((SELECT p.tail FROM past_epoch p WHERE p.qc = name AND p.epoch = epoch_a), 0)
+    WHERE name = ANY (p_qcs) AND epoch_a = epoch_b AND epoch <> epoch_a;
 END $$;
 
 -- Ranges of p_needs[i] bytes on each QC p_qcs[i], all or nothing. Either one row a QC, or one row with short_bytes > 0
@@ -87,11 +121,12 @@ CREATE OR REPLACE FUNCTION qkd_allocate(
     p_request uuid, p_node text, p_qcs text[], p_needs bigint[],
     p_key_ids uuid[], p_key_bytes bigint, p_ksid uuid, p_master uuid, p_slave uuid, p_slave_node text,
     p_trace uuid DEFAULT NULL
-) RETURNS TABLE (qc_name text, start_at bigint, end_at bigint, short_bytes bigint)
+) RETURNS TABLE (qc_name text, epoch bigint, start_at bigint, end_at bigint, short_bytes bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 DECLARE
     starts  bigint[];
+    epochs  bigint[];
     free    bigint;
     head    bigint;
     lacking bigint;
@@ -103,9 +138,11 @@ BEGIN
 
     short_bytes := 0;
     FOR i IN 1..cardinality(p_qcs) LOOP
-        SELECT greatest(tail, floor_a, floor_b), least(head_a, head_b) INTO free, head
-            FROM qc WHERE name = p_qcs[i] FOR UPDATE;
+        SELECT q.epoch, greatest(q.tail, q.floor_a, q.floor_b),
+               CASE WHEN q.epoch_a = q.epoch_b THEN least(q.head_a, q.head_b) END
+            INTO epoch, free, head FROM qc q WHERE q.name = p_qcs[i] FOR UPDATE;
         starts[i] := free;
+        epochs[i] := epoch;
         lacking := p_needs[i] - greatest(0, coalesce(head - free, 0));
         IF lacking > short_bytes OR lacking = short_bytes AND p_qcs[i] < qc_name THEN
             qc_name := p_qcs[i];
@@ -115,7 +152,7 @@ BEGIN
 
     -- A repeated request gets what it got: its first answer was lost on the way. By then there may be too little.
     IF EXISTS (SELECT 1 FROM allocation WHERE request = p_request) THEN
-        RETURN QUERY SELECT a.qc, a.start_at, a.end_at, 0::bigint FROM allocation a
+        RETURN QUERY SELECT a.qc, a.epoch, a.start_at, a.end_at, 0::bigint FROM allocation a
             WHERE a.request = p_request ORDER BY a.position;
         RETURN;
     END IF;
@@ -126,15 +163,17 @@ BEGIN
 
     FOR i IN 1..cardinality(p_qcs) LOOP
         qc_name := p_qcs[i];
+        epoch := epochs[i];
         start_at := starts[i];
         end_at := starts[i] + p_needs[i];
-        INSERT INTO allocation (request, position, qc, start_at, end_at, node)
-            VALUES (p_request, i, qc_name, start_at, end_at, p_node);
+        INSERT INTO allocation (request, position, qc, epoch, start_at, end_at, node)
+            VALUES (p_request, i, qc_name, epoch, start_at, end_at, p_node);
         UPDATE qc SET tail = starts[i] + p_needs[i] WHERE name = p_qcs[i];
         RETURN NEXT;
     END LOOP;
-    INSERT INTO key_instruction (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, start_at, end_at, trace)
-        SELECT k.key_id, p_request, p_ksid, p_master, p_slave, p_slave_node, p_qcs[1],
+    INSERT INTO key_instruction
+            (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, epoch, start_at, end_at, trace)
+        SELECT k.key_id, p_request, p_ksid, p_master, p_slave, p_slave_node, p_qcs[1], epochs[1],
                starts[1] + (k.i - 1) * p_key_bytes, starts[1] + k.i * p_key_bytes, p_trace
         FROM unnest(p_key_ids) WITH ORDINALITY AS k (key_id, i);
 END $$;
@@ -147,7 +186,8 @@ CREATE OR REPLACE FUNCTION qkd_deliver(
     p_delivery uuid, p_node text, p_master uuid, p_slave uuid, p_key_ids uuid[]
 )
 RETURNS TABLE (
-    verdict text, key_id uuid, request uuid, ksid uuid, qc_name text, start_at bigint, end_at bigint, trace uuid
+    verdict text, key_id uuid, request uuid, ksid uuid, qc_name text, epoch bigint, start_at bigint, end_at bigint,
+    trace uuid
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
@@ -158,27 +198,29 @@ BEGIN
         ORDER BY k.key_id FOR UPDATE;
     PERFORM 1 FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) AND k.slave_sae <> p_slave;
     IF FOUND THEN
-        RETURN QUERY SELECT 'foreign', NULL::uuid, NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint, NULL::uuid;
+        verdict := 'foreign';
+        RETURN NEXT;
         RETURN;
     END IF;
     IF (SELECT count(*) FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) AND (k.delivery IS NULL OR k.delivery = p_delivery)
             AND k.master_sae = p_master AND k.slave_node = p_node) <> cardinality(p_key_ids) THEN
-        RETURN QUERY SELECT 'missing', NULL::uuid, NULL::uuid, NULL::uuid, NULL, NULL::bigint, NULL::bigint, NULL::uuid;
+        verdict := 'missing';
+        RETURN NEXT;
         RETURN;
     END IF;
     UPDATE key_instruction k SET delivery = p_delivery, delivered = clock_timestamp()
         WHERE k.delivery IS NULL AND k.master_sae = p_master AND k.slave_sae = p_slave
             AND k.request IN (SELECT own.request FROM key_instruction own WHERE own.key_id = ANY (p_key_ids));
     RETURN QUERY SELECT CASE WHEN k.key_id = ANY (p_key_ids) THEN 'ok' ELSE 'ahead' END,
-            k.key_id, k.request, k.ksid, k.qc, k.start_at, k.end_at, k.trace
+            k.key_id, k.request, k.ksid, k.qc, k.epoch, k.start_at, k.end_at, k.trace
         FROM key_instruction k WHERE k.delivery = p_delivery;
 END $$;
 
 -- Hand the slave's KME the instructions that nobody has asked for yet, before their bytes are too old.
 CREATE OR REPLACE FUNCTION qkd_collect(p_delivery uuid, p_node text, p_most integer)
 RETURNS TABLE (
-    key_id uuid, request uuid, ksid uuid, master_sae uuid, slave_sae uuid, qc_name text, start_at bigint, end_at bigint,
-    trace uuid
+    key_id uuid, request uuid, ksid uuid, master_sae uuid, slave_sae uuid, qc_name text, epoch bigint, start_at bigint,
+    end_at bigint, trace uuid
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
@@ -189,7 +231,8 @@ BEGIN
         WHERE k.key_id IN (
             SELECT w.key_id FROM key_instruction w WHERE w.slave_node = p_node AND w.delivery IS NULL
             ORDER BY w.key_id LIMIT p_most FOR UPDATE SKIP LOCKED);
-    RETURN QUERY SELECT k.key_id, k.request, k.ksid, k.master_sae, k.slave_sae, k.qc, k.start_at, k.end_at, k.trace
+    RETURN QUERY SELECT k.key_id, k.request, k.ksid, k.master_sae, k.slave_sae, k.qc, k.epoch, k.start_at,
+            k.end_at, k.trace
         FROM key_instruction k WHERE k.delivery = p_delivery;
 END $$;
 
@@ -197,7 +240,9 @@ END $$;
 CREATE OR REPLACE FUNCTION qkd_available(p_qcs text[]) RETURNS TABLE (qc_name text, n_bytes bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    RETURN QUERY SELECT name, greatest(0, least(head_a, head_b) - greatest(tail, floor_a, floor_b)) FROM qc WHERE name = ANY (p_qcs);
+    RETURN QUERY SELECT name, CASE WHEN epoch_a = epoch_b
+            THEN greatest(0, least(head_a, head_b) - greatest(tail, floor_a, floor_b)) ELSE 0 END
+        FROM qc WHERE name = ANY (p_qcs);
 END $$;
 
 -- End sessions of nodes that hold rows and do not come to an end: whoever waited for rows in vain calls this. A node does

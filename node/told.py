@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from node.modes import Mode
@@ -33,9 +34,9 @@ def uses(mode: Mode, ranges: Sequence[Range], key_bytes: int, number: int) -> li
 def joined(ranges: Iterable[Range]) -> list[Range]:
     """The same bytes in as few ranges as it takes. PURE."""
     found: list[Range] = []
-    for r in sorted(ranges, key=lambda r: (r.qc, r.start)):
-        if found and found[-1].qc == r.qc and found[-1].end == r.start:
-            found[-1] = Range(r.qc, found[-1].start, r.end)
+    for r in sorted(ranges, key=lambda r: (r.qc, r.epoch, r.start)):
+        if found and (found[-1].qc, found[-1].epoch, found[-1].end) == (r.qc, r.epoch, r.start):
+            found[-1] = replace(found[-1], end=r.end)
         else:
             found.append(r)
     return found

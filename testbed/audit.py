@@ -20,9 +20,10 @@ from typing import Any
 from testbed.measure import compare_pairs, read_run
 
 RECORDS = "audit.json"
-_READ = ("block", "block_lost", "key")  # of the journals
+_READ = ("block", "block_lost", "key", "parameters")  # of the journals
 _ROOT = Path(__file__).resolve().parent.parent
 _SHOWN = 20
+_Epoch = tuple[str, int]  # QC and epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +45,27 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A QC's blocks: offsets in order, the slot of each, and where the last one ends."""
+    """The blocks of an epoch of a QC: offsets in order, when each was made, and where the last one ends."""
 
     offsets: list[int]
-    slots: list[int]
+    times: list[float]
     end: int
 
-    def oldest_slot(self, start: int) -> int:
-        """The slot in which the byte at `start` was made."""
-        return self.slots[bisect.bisect_right(self.offsets, start) - 1]
+    def at(self, start: int) -> float:
+        """When the byte at `start` was made."""
+        return self.times[bisect.bisect_right(self.offsets, start) - 1]
 
 
 def audit(events: Sequence[Mapping[str, Any]], records: Mapping[str, Any]) -> Verdict:
     """The verdict on a run's journals and records (see `collect`). PURE."""
     made = _blocks(events)
-    lost = {e["qc"] for e in events if e["event"] == "block_lost"}
+    lost = {(e["qc"], e["epoch"], e["end"]) for e in events if e["event"] == "block_lost"}
+    ttl_s = max([records["ttl_s"], *(e["ttl_slots"] for e in events if e["event"] == "parameters")])
     allocations = records["allocations"]
     nodes: Mapping[str, Any] = records["nodes"]
     findings = list(_allocations(allocations, made))
     for node, account in sorted(nodes.items()):
-        findings += _takes(node, account["taken"], allocations, made)
+        findings += _takes(node, account["taken"], allocations, made, ttl_s)
         findings += _balance(node, account, lost)
     pairs = compare_pairs(events)
     if pairs["compared"] != pairs["identical"]:
@@ -77,64 +79,66 @@ def audit(events: Sequence[Mapping[str, Any]], records: Mapping[str, Any]) -> Ve
     return Verdict(findings, counted)
 
 
-def _blocks(events: Sequence[Mapping[str, Any]]) -> dict[str, _Made]:
-    made: dict[str, _Made] = {}
+def _blocks(events: Sequence[Mapping[str, Any]]) -> dict[_Epoch, _Made]:
+    made: dict[_Epoch, _Made] = {}
     for event in sorted((e for e in events if e["event"] == "block"), key=lambda e: int(e["sequence"])):
         # Empty blocks are left out: two blocks would begin at one offset.
-        found = made.setdefault(event["qc"], _Made([], [], 0))
+        stream = event["qc"], event["epoch"]
+        found = made.setdefault(stream, _Made([], [], 0))
         if event["n_bytes"]:
             found.offsets.append(event["offset"])
-            found.slots.append(event["slot"])
-            made[event["qc"]] = _Made(found.offsets, found.slots, event["offset"] + event["n_bytes"])
+            found.times.append(event["made"])
+            made[stream] = _Made(found.offsets, found.times, event["offset"] + event["n_bytes"])
     return made
 
 
-def _allocations(allocations: Sequence[Sequence[Any]], made: Mapping[str, _Made]) -> Iterator[str]:
+def _allocations(allocations: Sequence[Sequence[Any]], made: Mapping[_Epoch, _Made]) -> Iterator[str]:
     """No two allocations overlap, and none reaches beyond what the QC made."""
-    by_qc: dict[str, list[tuple[int, int, str]]] = collections.defaultdict(list)
-    for qc, start, end, request in allocations:
-        by_qc[qc].append((start, end, request))
-    for qc, ranges in sorted(by_qc.items()):
+    by_stream: dict[_Epoch, list[tuple[int, int, str]]] = collections.defaultdict(list)
+    for qc, epoch, start, end, request in allocations:
+        by_stream[qc, epoch].append((start, end, request))
+    for (qc, epoch), ranges in sorted(by_stream.items()):
         ranges.sort()
         for (start, end, first), (again, _, second) in itertools.pairwise(ranges):
             if again < end:
                 yield f"QC {qc}: bytes from {again} were allocated to {first} and to {second} (from {start} to {end})"
-        if qc not in made or ranges[-1][1] > made[qc].end:
+        if (qc, epoch) not in made or ranges[-1][1] > made[qc, epoch].end:
             yield f"QC {qc}: bytes up to {ranges[-1][1]} were allocated that it never made"
 
 
 def _takes(
-    node: str, taken: Sequence[Sequence[Any]], allocations: Sequence[Sequence[Any]], made: Mapping[str, _Made]
-) -> Iterator[str]:
+    node: str, taken: Sequence[Sequence[Any]], allocations: Sequence[Sequence[Any]], made: Mapping[_Epoch, _Made],
+    ttl_s: float,
+) -> Iterator[str]:  # fmt: skip
     """Every range taken lies in an allocation, none was taken twice, and none was older than the TTL."""
-    allocated = {(qc, request): (start, end) for qc, start, end, request in allocations}
-    spans: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
-    for qc, start, end, slot, ttl, request in taken:
-        spans[qc].append((start, end))
-        whole = allocated.get((qc, request))
+    allocated = {(qc, epoch, request): (start, end) for qc, epoch, start, end, request in allocations}
+    spans: dict[_Epoch, list[tuple[int, int]]] = collections.defaultdict(list)
+    for qc, epoch, start, end, _, at, request in taken:
+        spans[qc, epoch].append((start, end))
+        whole = allocated.get((qc, epoch, request))
         if whole is None or not whole[0] <= start <= end <= whole[1]:
             yield f"node {node}, QC {qc}: bytes {start} to {end} were taken for {request}, which was not given them"
-        elif made[qc].oldest_slot(start) <= slot - ttl:
-            yield f"node {node}, QC {qc}: bytes from {start} were used in slot {slot}, older than {ttl} slots"
-    for qc, ranges in sorted(spans.items()):
+        elif (qc, epoch) in made and (age := at - made[qc, epoch].at(start)) > ttl_s:
+            yield f"node {node}, QC {qc}: bytes from {start} were used {age:.3f} s old, older than {ttl_s:g} s"
+    for (qc, _), ranges in sorted(spans.items()):
         for (start, end), (again, _) in itertools.pairwise(sorted(ranges)):
             if again < end:
                 yield f"node {node}, QC {qc}: bytes from {again} were taken twice (first from {start} to {end})"
 
 
-def _balance(node: str, account: Mapping[str, Any], lost: set[str]) -> Iterator[str]:
+def _balance(node: str, account: Mapping[str, Any], lost: set[tuple[str, int, str]]) -> Iterator[str]:
     """At this end of each QC: generated = used + expired + stored, used = what was taken, generated = what was made."""
-    used: collections.Counter[str] = collections.Counter()
-    for qc, start, end, *_ in account["taken"]:
-        used[qc] += end - start
+    used: collections.Counter[_Epoch] = collections.Counter()
+    for qc, epoch, start, end, *_ in account["taken"]:
+        used[qc, epoch] += end - start
     for stream in account["streams"]:
-        qc, where = stream["qc"], f"node {node}, QC {stream['qc']}"
+        qc, epoch, where = stream["qc"], stream["epoch"], f"node {node}, QC {stream['qc']}"
         if stream["generated"] != stream["used"] + stream["expired"] + stream["stored"]:
             yield f"{where}: {stream['generated']} bytes came, but used, expired and stored are not as many"
-        if stream["used"] != used[qc]:
-            yield f"{where}: {stream['used']} bytes are counted as used, {used[qc]} were taken"
+        if stream["used"] != used[qc, epoch]:
+            yield f"{where}: {stream['used']} bytes are counted as used, {used[qc, epoch]} were taken"
         short = stream["head"] - stream["generated"]
-        if short < 0 or (short > 0 and qc not in lost):
+        if short < 0 or (short > 0 and (qc, epoch, node) not in lost):
             yield f"{where}: {stream['generated']} bytes came of {stream['head']} that were made"
 
 

@@ -43,8 +43,9 @@ def with_network(plan: Plan, body: Callable[[Emulation], None]) -> int:
 
 def _inside(plan: Plan, directory: RunDirectory, body: Callable[[Emulation], None], outside: int) -> int:
     emulation = Emulation(
-        plan, directory, outside=outside, parameters={}, seed=None, user_database=None, say=lambda _: None
-    )
+        plan, directory, outside=outside, parameters={"ttl_slots": 15}, seed=None, user_database=None,
+        say=lambda _: None,
+    )  # fmt: skip
     try:
         emulation.start()
         body(emulation)

@@ -215,7 +215,8 @@ class Emulation:
                 assert self._database is not None  # noqa: S101 - the network was up
                 with self._database.cluster.admin_url() as url:
                     allocations = read_allocations(url, self._schema)
-            self.run.write(RECORDS, {"nodes": nodes, "allocations": allocations})
+            ttl_s = self._parameters["ttl_slots"]  # slots last a second here
+            self.run.write(RECORDS, {"nodes": nodes, "allocations": allocations, "ttl_s": ttl_s})
         except (subprocess.CalledProcessError, psycopg.Error, OSError) as error:
             self._say(f"no audit: the run's records cannot be kept ({type(error).__name__})")
 

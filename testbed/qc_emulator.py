@@ -2,12 +2,13 @@
 
 Each slot every QC makes a block of a random number of random bytes and hands the same block to the quantum modules
 at both its ends, over their Unix sockets: what a real QKD link would have agreed upon, out of band of the network.
-A block is kept until the module has it on disk, so a node that restarts misses nothing that is still fresh.
+A block is kept until the module has stored it, so a node that restarts misses nothing that is still fresh. Each start
+of the process begins a new epoch of every QC, whose stream counts from 0.
 
 A node may ask for another rate of a QC, or to stop it, as an SDN agent sets a QKD device. SIGHUP reads the
 configuration again; what has changed there, rates and which QCs are broken, holds. Both count from the next slot on. A
 broken QC's photons do not arrive: its devices are there, and say each slot that there is no key. The journal says what
-was made (sequence, slot, offset, length), never the bytes.
+was made (sequence, epoch, slot, offset, length, when), never the bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import collections
 import json
 import os
 import random
+import secrets
 import signal
 import socket
 import sys
@@ -29,7 +31,7 @@ from typing import Any
 from etsi.checks import integer, mapping, number, sequence, text
 from etsi.errors import Malformed
 from etsi.secret import Secret
-from node.blocks import ANSWER_BYTES, MAX_PAYLOAD_BYTES, BadFrame, Block, read_answer
+from node.blocks import ANSWER_BYTES, MAX_PAYLOAD_BYTES, BadFrame, Block, boottime, encode_age, read_answer
 from telemetry.journal import Journal
 
 # Blocks kept for an end that is away. More than any TTL in use, so that what is lost here would be expired there.
@@ -89,7 +91,8 @@ def load(path: Path) -> EmulatorConfig:
 class End:
     """Delivers blocks to the quantum module in folder `node`, in order, each until it is acknowledged."""
 
-    def __init__(self, node: Path, on_lost: Callable[[Block], None], on_wish: Callable[[End, Wish], None]) -> None:
+    def __init__(self, node: Path, on_lost: Callable[[End, Block], None], on_wish: Callable[[End, Wish], None]) -> None:
+        self.name = node.name
         self._node = node
         self._on_lost = on_lost
         self._on_wish = on_wish
@@ -102,7 +105,7 @@ class End:
         """Take `block` for delivery; the oldest one waiting is given up if there are too many."""
         with self._some:
             if len(self._waiting) == _KEPT_BLOCKS:
-                self._on_lost(self._waiting.popleft())
+                self._on_lost(self, self._waiting.popleft())
             self._waiting.append(block)
             self._some.notify()
 
@@ -138,12 +141,14 @@ class End:
 
     def _deliver(self, connection: socket.socket, block: Block) -> None:
         connection.sendall(block.encode())
-        while isinstance(answer := read_answer(self._receive(connection)), tuple | bool):
-            self._on_wish(self, answer)
+        while not isinstance(answer := read_answer(self._receive(connection)), int) or isinstance(answer, bool):
+            if answer is None:
+                connection.sendall(encode_age(boottime() - block.made))
+            else:
+                self._on_wish(self, answer)
         with self._some:
             if self._waiting and self._waiting[0] is block:
                 self._waiting.popleft()
-
 
     @staticmethod
     def _receive(connection: socket.socket) -> bytes:
@@ -165,6 +170,8 @@ class Qc:
         self._random = random.SystemRandom() if seed is None else random.Random(f"{seed}/{config.qc}")  # noqa: S311
         # Apart, so that a seed's key material does not depend on what is reported beside it.
         self._noise = random.Random(f"{seed}/{config.qc}/qber")  # noqa: S311 - no secret
+        # Never from the seed: no two starts may have one in common.
+        self._epoch = 1 + secrets.randbelow((1 << 63) - 1)
         self._sequence = 0
         self._offset = 0
         self._ends = [End(folder, self._lost, self._wished) for folder in config.ends]
@@ -202,17 +209,20 @@ class Qc:
         if n_bytes:
             # What error correction would have found; it varies from block to block.
             qber = round(1000 * self.config.qber_percent * self._noise.uniform(0.9, 1.1))
+        made = boottime()
         data = self._random.randbytes(n_bytes)
         self._journal.event(
-            "block", qc=self.config.qc, sequence=self._sequence, slot=slot, offset=self._offset, n_bytes=n_bytes
-        )
+            "block", qc=self.config.qc, sequence=self._sequence, epoch=self._epoch, slot=slot, offset=self._offset,
+            n_bytes=n_bytes, made=round(made, 6),
+        )  # fmt: skip
         for end in self._ends:
-            end.put(Block(self.config.qc, self._sequence, slot, self._offset, Secret(data), qber))
+            block = Block(self.config.qc, self._sequence, slot, self._offset, Secret(data), qber, self._epoch, made)
+            end.put(block)
         self._sequence += 1
         self._offset += n_bytes
 
-    def _lost(self, block: Block) -> None:
-        self._journal.event("block_lost", qc=block.qc, sequence=block.sequence)
+    def _lost(self, end: End, block: Block) -> None:
+        self._journal.event("block_lost", qc=block.qc, sequence=block.sequence, epoch=block.epoch, end=end.name)
 
 
 def _reread(path: Path, qcs: dict[str, Qc], journal: Journal) -> None:

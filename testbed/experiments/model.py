@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import networkx as nx
 
 from node.modes import MODES, Mode
-from node.ranges import Shortage, Stream, allocate, oldest_promised_slot
+from node.ranges import Shortage, Stream, allocate, promised_slots
 from sae.rekey import APPLICATION, Turns, goes_on
 from testbed.experiments.outcome import Load
 from testbed.topology import Topology
@@ -47,7 +47,7 @@ class _Qcs:
         while len(next(iter(self._heads.values()))) <= slot + 1:
             for qc, heads in self._heads.items():
                 heads.append(heads[-1] + self._generator.randint(*self._rates[qc]))
-        floor = max(0, oldest_promised_slot(slot, self._ttl_slots))
+        floor = max(0, slot + 1 - promised_slots(self._ttl_slots))
         for qc, heads in self._heads.items():
             head, first = heads[slot + 1], heads[floor]
             self.streams[qc] = replace(self.streams[qc], head_a=head, head_b=head, floor_a=first, floor_b=first)

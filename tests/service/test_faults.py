@@ -104,7 +104,7 @@ class Line(Stack):
         self.proxies = {node: Proxy(agent) for node, (_, agent) in self.ports.items()}
         between = {node: f"https://{LOOPBACK}:{proxy.port}" for node, proxy in self.proxies.items()}
         # The usual 15 s in slots this short: long enough for a node to start again on a busy machine.
-        self.start_nodes(LINKS, HOME, mode=mode, ttl_slots=60, nodes=between)
+        self.start_nodes(LINKS, HOME, mode=mode, ttl_slots=60, slot_s=0.25, nodes=between)
         self.qcs = self.start_qcs(LINKS, low=3000, high=3000, slot_s=0.25)
         self.callers = {sae: self.caller(Role.SAE, sae) for sae in HOME}
         self.sdn = self.caller(Role.CONTROLLER, "ctl")
@@ -176,7 +176,7 @@ class Line(Stack):
         with self.cluster.admin_url() as url:
             allocations = read_allocations(url, self.schema)
         events = journal.read(self.directory / "qcs" / "journal.jsonl")
-        return audit(events, {"nodes": nodes, "allocations": allocations})
+        return audit(events, {"nodes": nodes, "allocations": allocations, "ttl_s": 15})
 
 
 @pytest.fixture(params=["basic", "qkp", "otp"])

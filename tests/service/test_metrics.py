@@ -56,7 +56,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     try:
         stack.start_postgres()
         stack.start_controller()
-        stack.start_nodes(LINKS, {ALICE: "a", BOB: "b", CAROL: "c"})
+        stack.start_nodes(LINKS, {ALICE: "a", BOB: "b", CAROL: "c"}, slot_s=0.5)
         stack.start_qcs(LINKS, low=2000, high=2000, slot_s=0.5)
         deadline = time.monotonic() + 20
         while stack.ask(ALICE, "a", CAROL, "enc_keys")["status"] != 200:

@@ -224,9 +224,10 @@ def test_journal_says_what_was_made_and_not_the_bytes(emulator):
 
     path = emulator.directory / "qcs" / "journal.jsonl"
     events = [e for e in journal.read(path) if e["event"] == "block"][:5]
-    assert [(e["sequence"], e["slot"], e["offset"], e["n_bytes"]) for e in events] == [
-        (x.sequence, x.slot, x.offset, len(x.payload)) for x in a.blocks[:5]
+    assert [(e["sequence"], e["epoch"], e["slot"], e["offset"], e["n_bytes"]) for e in events] == [
+        (x.sequence, x.epoch, x.slot, x.offset, len(x.payload)) for x in a.blocks[:5]
     ]
+    assert all(x.made <= e["made"] + 1e-3 for e, x in zip(events, a.blocks, strict=False))
     assert not [x for x in a.blocks if x.payload.reveal().hex() in path.read_text()]
 
 

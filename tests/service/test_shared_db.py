@@ -7,7 +7,7 @@ import itertools
 import random
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import psycopg
 import pytest
@@ -24,6 +24,8 @@ ALICE, BOB, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 4))
 KSID = str(uuid.UUID(int=9))
 OWNER = KeyOwner(KSID, ALICE, BOB, "b")
 KEY_BYTES = 32
+EPOCH = 5
+NUMBERS = itertools.count(1)  # of reports: that of a later one is greater
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ class Ring:
     def fill(self, n_bytes: int) -> None:
         """All ends say that they hold the first `n_bytes` of their QCs."""
         for name, node in self.nodes.items():
-            node.report([held(qc, n_bytes) for qc, ends in self.qcs.items() if name in ends])
+            node.report([held(qc, n_bytes) for qc, ends in self.qcs.items() if name in ends], next(NUMBERS))
 
 
 @pytest.fixture
@@ -71,9 +73,9 @@ def ring(stack: Stack) -> Iterator[Ring]:
             node.close()
 
 
-def held(qc: str, head: int, floor: int = 0) -> Held:
-    """What a node's store would say; the database looks at head and floor only."""
-    return Held(qc=qc, head=head, floor=floor, slot=0, stored=0, generated=0, used=0, expired=0)
+def held(qc: str, head: int, floor: int = 0, epoch: int = EPOCH) -> Held:
+    """What a node's store would say; the database looks at epoch, head and floor only."""
+    return Held(qc=qc, head=head, floor=floor, slot=0, stored=0, generated=0, used=0, expired=0, epoch=epoch)
 
 
 def request() -> str:
@@ -87,19 +89,13 @@ def at_once(calls: list[Callable[[], object]], threads: int = 12) -> list[object
         return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
-def reported(stream: Stream, *, by_a: bool, head: int, floor: int) -> Stream:
-    """The stream after a report: greatest wins."""
-    if by_a:
-        return replace(stream, head_a=max(stream.head_a, head), floor_a=max(stream.floor_a, floor))
-    return replace(stream, head_b=max(stream.head_b, head), floor_b=max(stream.floor_b, floor))
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_decides_as_the_rule_says(ring, seed):
     """Whatever is reported and asked, from whichever end: the same ranges, the same shortage as node/ranges.py."""
     rng = random.Random(seed)
     streams = dict.fromkeys(ring.qcs, Stream())
     made = dict.fromkeys(ring.qcs, 0)
+    epochs = dict.fromkeys(ring.qcs, 1)
     given: dict[str, tuple[list[tuple[str, int]], list[Range]]] = {}
     refused = 0
     for _ in range(300):
@@ -110,13 +106,16 @@ def test_decides_as_the_rule_says(ring, seed):
             reports = []
             for qc in rng.sample(own, rng.randint(1, len(own))):
                 by_a = name == ring.qcs[qc][0]
+                if rng.random() < 0.05:  # the device begins anew, or goes back to what it did before
+                    epochs[qc] = rng.randint(1, 3)
                 made[qc] += rng.randint(0, 60)
+                epoch = epochs[qc] if rng.random() < 0.95 else 1  # an end may not have heard of it yet
                 # Behind what was made by more or less, so that some say less than the last one: they were overtaken.
                 head = max(0, made[qc] - rng.randint(0, 80))
                 floor = max(0, made[qc] - rng.randint(60, 600))
-                reports.append(held(qc, head, floor))
-                streams[qc] = reported(streams[qc], by_a=by_a, head=head, floor=floor)
-            node.report(reports)
+                reports.append(held(qc, head, floor, epoch))
+                streams[qc] = streams[qc].reported(by_a=by_a, epoch=epoch, head=head, floor=floor)
+            node.report(reports, next(NUMBERS))
         elif dice < 0.45 and given:
             again, (needs, ranges) = rng.choice(list(given.items()))
             assert node.allocate(again, needs) == ranges
@@ -149,7 +148,8 @@ def test_a_crowd_on_crossing_paths_gets_ranges_of_its_own(ring, stack):
 
     def report(name: str, head: int, *, turned: bool) -> Callable[[], object]:
         own = [held(qc, head) for qc, ends in ring.qcs.items() if name in ends]
-        return lambda: ring.nodes[name].report(own[::-1] if turned else own)
+        number = next(NUMBERS)  # of when it is made; on their way they overtake each other
+        return lambda: ring.nodes[name].report(own[::-1] if turned else own, number)
 
     calls = [ask(rng.choice("abc"), order, rng.randint(1, 30)) for order in orders * 40]
     calls += [report(name, 2000 + 10 * i, turned=i % 2 == 0) for i in range(100) for name in "abc"]
@@ -176,7 +176,7 @@ def test_a_request_repeated_by_a_crowd_is_served_once(ring):
 
     answers = at_once([lambda: ring.nodes["b"].allocate(again, needs)] * 40)
 
-    assert answers == [[Range(path[1], 0, 100), Range(path[0], 0, 50)]] * 40
+    assert answers == [[Range(path[1], 0, 100, EPOCH), Range(path[0], 0, 50, EPOCH)]] * 40
     assert ring.nodes["a"].available(path) == {path[0]: 950, path[1]: 900}
 
 
@@ -190,7 +190,7 @@ def test_allocations_survive_a_crash_of_the_database(ring, stack):
     stack.start_postgres()
 
     assert ring.nodes["b"].allocate(before, [(qc, 100)]) == given
-    assert ring.nodes["b"].allocate(request(), [(qc, 100)]) == [Range(qc, 100, 200)]
+    assert ring.nodes["b"].allocate(request(), [(qc, 100)]) == [Range(qc, 100, 200, EPOCH)]
 
 
 def test_a_qc_between_other_nodes_is_refused(ring):
@@ -201,12 +201,29 @@ def test_a_qc_between_other_nodes_is_refused(ring):
         ring.nodes["a"].register_qc(qc, "c")
 
 
+def test_report_that_was_overtaken_counts_for_nothing(ring):
+    """It may name an epoch that its node has left behind since."""
+    qc = next(iter(ring.qcs))
+    first, second = next(NUMBERS), next(NUMBERS)
+    for name in "ab":
+        ring.nodes[name].report([held(qc, 100, epoch=8)], second)
+
+    ring.nodes["a"].report([held(qc, 100, epoch=7)], first)
+
+    assert ring.nodes["a"].allocate(request(), [(qc, 100)]) == [Range(qc, 0, 100, 8)]
+
+
+def test_node_that_holds_nothing_yet_may_say_so(ring):
+    """It has had no block of any QC."""
+    ring.nodes["a"].report([], next(NUMBERS))
+
+
 def make_keys(ring: Ring, number: int, owner: KeyOwner = OWNER) -> tuple[list[str], str, str]:
     """(key IDs, request, QC) of as many keys on the QC a-b, all of one request."""
     qc, key_ids, made = next(iter(ring.qcs)), [str(uuid.uuid4()) for _ in range(number)], request()
     needs = [(qc, KEY_BYTES * number)]
     answer = ring.nodes["a"].allocate(made, needs, key_ids=key_ids, key_bytes=KEY_BYTES, owner=owner)
-    assert answer == [Range(qc, 0, KEY_BYTES * number)]
+    assert answer == [Range(qc, 0, KEY_BYTES * number, EPOCH)]
     return key_ids, made, qc
 
 
@@ -307,7 +324,7 @@ def test_a_node_may_call_the_functions_and_nothing_else(stack, statement):
     ("function", "arguments"),
     [
         ("qkd_register_qc", "'x', 'b', 'a'"),
-        ("qkd_report", "'b', '{}', '{}', '{}'"),
+        ("qkd_report", "'b', 1, '{}', '{}', '{}', '{}'"),
         ("qkd_allocate", "gen_random_uuid(), 'b', '{}', '{}', '{}', 1, NULL, NULL, NULL, NULL"),
         ("qkd_deliver", "gen_random_uuid(), 'b', gen_random_uuid(), gen_random_uuid(), '{}'"),
         ("qkd_collect", "gen_random_uuid(), 'b', 1"),

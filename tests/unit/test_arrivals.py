@@ -12,7 +12,7 @@ from node.limits import CLAIMS
 
 def relayed() -> Relayed:
     """A secret of session s."""
-    return Relayed(Secret(b"secret"), "s", "a-b/1")
+    return Relayed(Secret(b"secret"), "s")
 
 
 def test_what_was_relayed_is_claimed_once_and_by_its_session_only():

@@ -8,25 +8,27 @@ import pytest
 
 from testbed.audit import audit
 
-BLOCKS = [(0, 1, 0, 10), (1, 2, 10, 0), (2, 3, 10, 10), (3, 20, 20, 10)]  # sequence, slot, offset, bytes
+BLOCKS = [(0, 1, 0, 10), (1, 2, 10, 0), (2, 3, 10, 10), (3, 20, 20, 10)]  # sequence, slot and made, offset, bytes
 EVENTS = [
     *(
-        {"event": "block", "qc": "q", "sequence": sequence, "slot": slot, "offset": offset, "n_bytes": n_bytes}
+        {"event": "block", "qc": "q", "sequence": sequence, "epoch": 5, "slot": slot, "offset": offset,
+         "n_bytes": n_bytes, "made": float(slot)}
         for sequence, slot, offset, n_bytes in BLOCKS
     ),
     {"event": "key", "key_id": "k", "side": "master", "fingerprint": "x"},
     {"event": "key", "key_id": "k", "side": "slave", "fingerprint": "x"},
 ]  # fmt: skip
 RECORDS = {
-    "allocations": [["q", 0, 4, "r1"], ["q", 10, 16, "r2"]],
+    "allocations": [["q", 5, 0, 4, "r1"], ["q", 5, 10, 16, "r2"]],
+    "ttl_s": 15,
     "nodes": {
         "a": {
-            "streams": [{"qc": "q", "head": 30, "generated": 30, "used": 10, "expired": 10, "stored": 10}],
-            "taken": [["q", 0, 4, 15, 15, "r1"], ["q", 10, 12, 17, 15, "r2"], ["q", 12, 16, 17, 15, "r2"]],
+            "streams": [{"qc": "q", "epoch": 5, "head": 30, "generated": 30, "used": 10, "expired": 10, "stored": 10}],
+            "taken": [["q", 5, 0, 4, 1, 15, "r1"], ["q", 5, 10, 12, 3, 17, "r2"], ["q", 5, 12, 16, 3, 17, "r2"]],
         },
         "b": {
-            "streams": [{"qc": "q", "head": 20, "generated": 20, "used": 4, "expired": 0, "stored": 16}],
-            "taken": [["q", 0, 4, 3, 15, "r1"]],
+            "streams": [{"qc": "q", "epoch": 5, "head": 20, "generated": 20, "used": 4, "expired": 0, "stored": 16}],
+            "taken": [["q", 5, 0, 4, 1, 3, "r1"]],
         },
     },
 }
@@ -48,8 +50,8 @@ def changed(**parts):
             records["allocations"].append(value)
         elif name == "take":
             records["nodes"]["a"]["taken"].append(value)
-            records["nodes"]["a"]["streams"][0]["used"] += value[2] - value[1]
-            records["nodes"]["a"]["streams"][0]["stored"] -= value[2] - value[1]
+            records["nodes"]["a"]["streams"][0]["used"] += value[3] - value[2]
+            records["nodes"]["a"]["streams"][0]["stored"] -= value[3] - value[2]
         else:
             records["nodes"]["a"]["streams"][0][name] = value
     return records
@@ -58,13 +60,13 @@ def changed(**parts):
 @pytest.mark.parametrize(
     ("records", "found"),
     [
-        (changed(allocation=["q", 3, 5, "r3"]), "bytes from 3 were allocated to r1 and to r3"),
-        (changed(allocation=["q", 28, 31, "r3"]), "up to 31 were allocated that it never made"),
-        (changed(allocation=["p", 0, 1, "r3"]), "QC p: bytes up to 1 were allocated"),
-        (changed(take=["q", 0, 2, 5, 15, "r1"]), "bytes from 0 were taken twice"),
-        (changed(take=["q", 4, 6, 5, 15, "r1"]), "were taken for r1, which was not given them"),
-        (changed(take=["q", 20, 22, 5, 15, "r9"]), "were taken for r9, which was not given them"),
-        (changed(allocation=["q", 5, 7, "r3"], take=["q", 5, 7, 16, 15, "r3"]), "used in slot 16, older than 15 slots"),
+        (changed(allocation=["q", 5, 3, 5, "r3"]), "bytes from 3 were allocated to r1 and to r3"),
+        (changed(allocation=["q", 5, 28, 31, "r3"]), "up to 31 were allocated that it never made"),
+        (changed(allocation=["p", 5, 0, 1, "r3"]), "QC p: bytes up to 1 were allocated"),
+        (changed(take=["q", 5, 0, 2, 1, 5, "r1"]), "bytes from 0 were taken twice"),
+        (changed(take=["q", 5, 4, 6, 1, 5, "r1"]), "were taken for r1, which was not given them"),
+        (changed(take=["q", 5, 20, 22, 1, 5, "r9"]), "were taken for r9, which was not given them"),
+        (changed(allocation=["q", 5, 5, 7, "r3"], take=["q", 5, 5, 7, 2, 16.5, "r3"]), "used 15.500 s old"),
         (changed(expired=11), "30 bytes came, but used, expired and stored are not as many"),
         (changed(used=9, stored=11), "9 bytes are counted as used, 10 were taken"),
         (changed(generated=29, expired=9), "29 bytes came of 30 that were made"),
@@ -86,6 +88,6 @@ def test_pair_with_different_keys_is_a_violation():
 
 def test_block_that_was_lost_on_its_way_is_no_violation():
     """The QC says that it gave it up; this end never had it."""
-    events = [*EVENTS, {"event": "block_lost", "qc": "q", "sequence": 1}]
+    events = [*EVENTS, {"event": "block_lost", "qc": "q", "sequence": 1, "epoch": 5, "end": "a"}]
 
     assert list(audit(events, changed(generated=29, expired=9)).findings) == []

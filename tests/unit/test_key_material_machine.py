@@ -8,7 +8,8 @@ import random
 import shutil
 import tempfile
 from bisect import bisect_right
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -30,6 +31,7 @@ from node.key_stream import Held, KeyStore, Missing
 from node.ranges import Range, Shortage, Stream, allocate
 
 ENDS = {"a-b/1": ("a", "b"), "b-c/1": ("b", "c")}
+SLOT_S = 2.0
 QCS = st.sampled_from(sorted(ENDS))
 NODES = st.sampled_from("abc")
 EITHER = st.sampled_from((0, 1))
@@ -50,47 +52,61 @@ NEVER_CAME, HELD, USED, EXPIRED = b"-HUX"
 
 @dataclass
 class Output:
-    """All that a QC ever made: its stream, and where in it each slot began."""
+    """All that a QC made in an epoch: its stream, and where in it each block begins, and when that was made."""
 
+    epoch: int
     stream: bytearray = field(default_factory=bytearray)
-    slots: list[int] = field(default_factory=list)
+    made: list[float] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
 
-    def make(self, qc: str, payload: bytes, slots_later: int) -> Block:
+    def make(self, qc: str, payload: bytes, now: float) -> Block:
         """The next block."""
-        sequence = len(self.slots)
-        self.slots.append((self.slots[-1] if self.slots else 0) + slots_later)
+        sequence = len(self.made)
+        self.made.append(now)
         self.starts.append(len(self.stream))
         self.stream += payload
-        return Block(qc, sequence, self.slots[-1], self.starts[-1], Secret(payload))
+        return Block(qc, sequence, sequence, self.starts[-1], Secret(payload), epoch=self.epoch, made=now)
 
-    def slot_of(self, offset: int) -> int:
-        """The slot that the byte was made in (empty blocks begin where the next one does)."""
-        return self.slots[bisect_right(self.starts, offset) - 1]
+    def made_at(self, offset: int) -> float:
+        """When the byte was made (empty blocks begin where the next one does)."""
+        return self.made[bisect_right(self.starts, offset) - 1]
 
 
 @dataclass
 class End:
-    """What one end of a QC should hold: a letter a byte of the stream, and the newest slot that it heard of."""
+    """What one end of a QC should hold: a letter a byte of each epoch, the last of which is current."""
 
-    state: bytearray = field(default_factory=bytearray)
-    slot: int = 0
+    states: dict[int, bytearray] = field(default_factory=dict)
     waiting: list[Block] = field(default_factory=list)  # on their way from the QC, in order
 
+    @property
+    def epoch(self) -> int:
+        """The current one."""
+        return next(reversed(self.states))
+
     def got(self, block: Block) -> bool:
-        """A block came. False if it had come before."""
-        if block.offset < len(self.state) or block.slot < self.slot:
+        """A block came. False if it had come before, or is of an epoch that was left behind."""
+        state = self.states.setdefault(block.epoch, bytearray())
+        if block.epoch != self.epoch or block.offset < len(state):
             return False
-        self.state += bytes([NEVER_CAME]) * (block.offset - len(self.state)) + bytes([HELD]) * len(block.payload)
-        self.slot = block.slot
+        state += bytes([NEVER_CAME]) * (block.offset - len(state)) + bytes([HELD]) * len(block.payload)
         return True
+
+    def count(self, letter: int) -> int:
+        """Bytes of all epochs that fared so."""
+        return sum(state.count(letter) for state in self.states.values())
+
+
+def overlap(a: Range, b: Range) -> bool:
+    """Whether they have a byte in common."""
+    return (a.qc, a.epoch) == (b.qc, b.epoch) and a.start < b.end and b.start < a.end
 
 
 class KeyMaterial(RuleBasedStateMachine):
     """Nodes a, b and c; QCs a-b/1 and b-c/1."""
 
     allocations = Bundle("allocations")  # (node, the ranges that it is to take in one go)
-    reports = Bundle("reports")  # (node, what it held), on their way to the shared database
+    reports = Bundle("reports")  # (node, number, what it held), on their way to the shared database
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +114,10 @@ class KeyMaterial(RuleBasedStateMachine):
         self.directories: dict[str, Path] = {}
         self.crashes = itertools.count(1)
         self.stores: dict[str, KeyStore] = {}
-        self.outputs = {qc: Output() for qc in ENDS}
+        self.time = 1000.0
+        self.epochs = itertools.count(1)
+        self.outputs: dict[str, list[Output]] = {qc: [Output(next(self.epochs))] for qc in ENDS}
+        self.said = dict.fromkeys([(node, qc) for qc, nodes in ENDS.items() for node in nodes], 0)
         self.ends = {(node, qc): End() for qc, nodes in ENDS.items() for node in nodes}
         self.streams = {qc: Stream() for qc in ENDS}
         self.random = random.Random(1)
@@ -115,7 +134,10 @@ class KeyMaterial(RuleBasedStateMachine):
         """Start the node on what lies in `directory`."""
         directory.mkdir(exist_ok=True)
         self.directories[node] = directory
-        self.stores[node] = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=self.ttl_slots)
+        self.stores[node] = KeyStore(
+            directory / "local.db", directory / "node.key", ttl_slots=self.ttl_slots, slot_s=SLOT_S,
+            clock=lambda: self.time,
+        )  # fmt: skip
         # No power fails here; the fsyncs would take most of the test's time.
         self.stores[node]._db.execute("PRAGMA synchronous = OFF")
 
@@ -127,6 +149,27 @@ class KeyMaterial(RuleBasedStateMachine):
 
     # What QCs do
 
+    @rule(qc=QCS, lost=st.tuples(st.booleans(), st.booleans()))
+    def device_begins_anew(self, qc: str, lost: tuple[bool, bool]) -> None:
+        """In a new epoch; what it had not delivered yet is lost, or still comes."""
+        self.outputs[qc].append(Output(next(self.epochs)))
+        for node, forgotten in zip(ENDS[qc], lost, strict=True):
+            if forgotten:
+                self.ends[node, qc].waiting.clear()
+
+    @rule(seconds=st.floats(0.1, 5.0))
+    def devices_are_silent(self, seconds: float) -> None:
+        """Time passes all the same."""
+        self.time += seconds
+
+    @rule(qc=QCS, which=EITHER)
+    def device_repeats_itself(self, qc: str, which: int) -> None:
+        """A block that it made in an earlier epoch, if there was one, is refused."""
+        if len(self.ends[ENDS[qc][which], qc].states) > 1:
+            left = Output(next(iter(self.ends[ENDS[qc][which], qc].states)))
+            left.stream += bytes(1 << 20)
+            assert not self.stores[ENDS[qc][which]].store(left.make(qc, bytes(8), self.time))
+
     @rule(slots=st.lists(st.tuples(SIZES, SIZES, FATES), min_size=1, max_size=3), pause=st.sampled_from((1, 1, 1, 2)))
     def slots_pass(self, slots: list[tuple[int, int, list[str]]], pause: int) -> None:
         """Some slots, with or without one left out between."""
@@ -135,8 +178,9 @@ class KeyMaterial(RuleBasedStateMachine):
 
     def slot_passes(self, sizes: list[int], slots_later: int, fates: list[str]) -> None:
         """Each QC makes a block, which fares differently on its way to either end."""
+        self.time += SLOT_S * slots_later
         made = zip(ENDS, sizes, strict=True)
-        blocks = [self.outputs[qc].make(qc, self.random.randbytes(n), slots_later) for qc, n in made]
+        blocks = [self.outputs[qc][-1].make(qc, self.random.randbytes(n), self.time) for qc, n in made]
         ends = [(node, block) for block in blocks for node in ENDS[block.qc]]
         for (node, block), fate in zip(ends, fates, strict=True):
             waiting = self.ends[node, block.qc].waiting
@@ -169,21 +213,20 @@ class KeyMaterial(RuleBasedStateMachine):
     # What nodes do
 
     @rule(target=reports, node=NODES)
-    def report_leaves(self, node: str) -> tuple[str, list[Held]]:
+    def report_leaves(self, node: str) -> tuple[str, int, list[Held]]:
         """A node says what it holds; the report may arrive later than newer ones, or never."""
-        return node, self.stores[node].held()
+        return node, self.stores[node].number_report(), self.stores[node].held()
 
     @rule(report=consumes(reports))
-    def report_arrives(self, report: tuple[str, list[Held]]) -> None:
-        """The greatest head and floor win, as in qkd_report."""
-        node, held = report
+    def report_arrives(self, report: tuple[str, int, list[Held]]) -> None:
+        """One that was overtaken counts for nothing, as in qkd_report."""
+        node, number, held = report
         for h in held:
-            stream = self.streams[h.qc]
-            if node == ENDS[h.qc][0]:
-                after = replace(stream, head_a=max(stream.head_a, h.head), floor_a=max(stream.floor_a, h.floor))
-            else:
-                after = replace(stream, head_b=max(stream.head_b, h.head), floor_b=max(stream.floor_b, h.floor))
-            self.streams[h.qc] = after
+            if self.said[node, h.qc] < number:
+                self.said[node, h.qc] = number
+                self.streams[h.qc] = self.streams[h.qc].reported(
+                    by_a=node == ENDS[h.qc][0], epoch=h.epoch, head=h.head, floor=h.floor
+                )
 
     @precondition(lambda self: any(stream.available for stream in self.streams.values()))
     @rule(target=allocations, qc=QCS, share=SHARES, at_once=AT_ONCE)
@@ -211,10 +254,10 @@ class KeyMaterial(RuleBasedStateMachine):
         self.streams, ranges = result
         for r in ranges:
             # Tails only grow, so ranges that begin at or behind the tail of before never overlap.
-            assert before[r.qc].tail <= r.start < r.end == self.streams[r.qc].tail
+            assert before[r.qc].tails.get(r.epoch, 0) <= r.start < r.end == self.streams[r.qc].tails[r.epoch]
             for node in ENDS[r.qc]:
                 # The report it was promised on may be old, so it can be expired by now. But it did come, and is unused.
-                promised = self.ends[node, r.qc].state[r.start : r.end]
+                promised = self.ends[node, r.qc].states[r.epoch][r.start : r.end]
                 assert len(promised) == len(r)
                 assert set(promised) <= {HELD, EXPIRED}
         nodes = sorted({node for r in ranges for node in ENDS[r.qc]})
@@ -234,18 +277,20 @@ class KeyMaterial(RuleBasedStateMachine):
         self, allocation: tuple[str, list[Range]], qc: str, which: int, data: st.DataObject
     ) -> None:
         """After a bad fail-over ranges may overlap earlier ones: still no byte leaves twice, and all or nothing."""
-        tail = self.streams[qc].tail
+        tails = {self.outputs[qc][0].epoch: 0, **self.streams[qc].tails}
+        epoch, tail = data.draw(st.sampled_from(sorted(tails.items())))
         start = data.draw(st.integers(0, max(0, tail - 1)))
         end = data.draw(st.integers(start, min(tail, start + 1500)))
         node = ENDS[qc][which]
-        own = [r for r in allocation[1] if allocation[0] == node and (r.qc != qc or r.end <= start or end <= r.start)]
-        self.check_take(node, [*own, Range(qc, start, end)])
+        forged = Range(qc, start, end, epoch)
+        own = [r for r in allocation[1] if allocation[0] == node and not overlap(r, forged)]
+        self.check_take(node, [*own, forged])
 
     def check_take(self, node: str, ranges: list[Range]) -> None:
         """It succeeds if and only if each byte is held, unused and young enough; then the bytes are those made."""
         possible = all(
-            self.ends[node, r.qc].state[r.start : r.end] == bytes([HELD]) * len(r)
-            and (not len(r) or self.outputs[r.qc].slot_of(r.start) > self.ends[node, r.qc].slot - self.ttl_slots)
+            self.state(node, r) == bytes([HELD]) * len(r)
+            and (not len(r) or self.live(self.output(r.qc, r.epoch).made_at(r.start)))
             for r in ranges
         )
         before = self.stores[node].held()
@@ -256,20 +301,39 @@ class KeyMaterial(RuleBasedStateMachine):
             assert self.stores[node].held() == before
             return
         assert possible
-        assert [s.reveal() for s in secrets] == [self.outputs[r.qc].stream[r.start : r.end] for r in ranges]
+        assert [s.reveal() for s in secrets] == [self.output(r.qc, r.epoch).stream[r.start : r.end] for r in ranges]
         for r in ranges:
-            self.ends[node, r.qc].state[r.start : r.end] = bytes([USED]) * len(r)
+            if len(r):
+                self.ends[node, r.qc].states[r.epoch][r.start : r.end] = bytes([USED]) * len(r)
 
-    @rule(qc=QCS, which=EITHER)
-    def expire(self, qc: str, which: int) -> None:
+    def output(self, qc: str, epoch: int) -> Output:
+        """What the QC made in that epoch."""
+        return next(output for output in self.outputs[qc] if output.epoch == epoch)
+
+    def state(self, node: str, r: Range) -> bytes:
+        """What the node should hold of a range: a letter a byte."""
+        return bytes(self.ends[node, r.qc].states.get(r.epoch, b"")[r.start : r.end])
+
+    @rule(node=NODES)
+    def expire(self, node: str) -> None:
         """Exactly what is too old and still there goes."""
-        node = ENDS[qc][which]
-        end, output = self.ends[node, qc], self.outputs[qc]
-        old = [s for s, slot in zip(output.starts, output.slots, strict=True) if slot > end.slot - self.ttl_slots]
-        first_live = min(min(old, default=len(end.state)), len(end.state))
-        n_bytes = end.state[:first_live].count(HELD)
-        end.state[:first_live] = end.state[:first_live].replace(bytes([HELD]), bytes([EXPIRED]))
-        assert self.stores[node].expire(qc) == n_bytes
+        n_bytes = 0
+        for qc, end in self.ends_of(node):
+            for epoch, state in end.states.items():
+                output = self.output(qc, epoch)
+                live = [s for s, made in zip(output.starts, output.made, strict=True) if self.live(made)]
+                first_live = min(min(live, default=len(state)), len(state))
+                n_bytes += state[:first_live].count(HELD)
+                state[:first_live] = state[:first_live].replace(bytes([HELD]), bytes([EXPIRED]))
+        assert self.stores[node].expire() == n_bytes
+
+    def live(self, made: float) -> bool:
+        """Whether what was made then may still be used."""
+        return made > self.time - self.ttl_slots * SLOT_S
+
+    def ends_of(self, node: str) -> Iterator[tuple[str, End]]:
+        """The node's ends of QCs."""
+        return ((qc, end) for (at, qc), end in self.ends.items() if at == node)
 
     @rule(node=NODES, killed=st.booleans())
     def restart(self, node: str, killed: bool) -> None:
@@ -291,9 +355,8 @@ class KeyMaterial(RuleBasedStateMachine):
         for node, store in self.stores.items():
             for h in store.held():
                 end = self.ends[node, h.qc]
-                count = end.state.count
-                assert (h.head, h.slot) == (len(end.state), end.slot)
-                assert (h.stored, h.used, h.expired) == (count(HELD), count(USED), count(EXPIRED))
+                assert (h.epoch, h.head) == (end.epoch, len(end.states[end.epoch]))
+                assert (h.stored, h.used, h.expired) == (end.count(HELD), end.count(USED), end.count(EXPIRED))
                 assert h.generated == h.used + h.expired + h.stored
 
     @invariant()
@@ -301,11 +364,11 @@ class KeyMaterial(RuleBasedStateMachine):
         """Behind the floor nothing is missing, and nothing has fewer slots to live than it must."""
         for node, store in self.stores.items():
             for h in store.held():
-                promised = self.ends[node, h.qc].state[h.floor : h.head]
+                promised = self.ends[node, h.qc].states[h.epoch][h.floor : h.head]
                 assert set(promised) <= {HELD, USED}
                 if h.floor < h.head:
-                    age = h.slot - self.outputs[h.qc].slot_of(h.floor)
-                    assert age < max(1, self.ttl_slots - 1)
+                    age_s = self.time - self.output(h.qc, h.epoch).made_at(h.floor)
+                    assert age_s < max(1, self.ttl_slots - 1) * SLOT_S
 
 
 TestKeyMaterial = KeyMaterial.TestCase

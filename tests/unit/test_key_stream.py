@@ -19,22 +19,43 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "local.db"
 
 
+class Clock:
+    """The machine's, which the test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+
 @pytest.fixture
-def store(path: Path):
-    """A store with a TTL of 3 slots."""
-    store = KeyStore(path, path.with_suffix(".key"), ttl_slots=3)
+def clock() -> Clock:
+    """It stands at 1000 s."""
+    return Clock()
+
+
+def opened(path: Path, clock: Clock) -> KeyStore:
+    """A store with a TTL of 3 slots of 2 s, in `path`."""
+    return KeyStore(path, path.with_suffix(".key"), ttl_slots=3, slot_s=2.0, clock=clock)
+
+
+@pytest.fixture
+def store(path: Path, clock: Clock):
+    """A store with a TTL of 3 slots of 2 s."""
+    store = opened(path, clock)
     yield store
     store.close()
 
 
-def block(slot: int, offset: int, payload: bytes) -> Block:
+def block(slot: int, offset: int, payload: bytes, *, epoch: int = 7, made: float = 1000.0) -> Block:
     """A block of QC a-b/1."""
-    return Block(QC, slot, slot, offset, Secret(payload))
+    return Block(QC, slot, slot, offset, Secret(payload), epoch=epoch, made=made)
 
 
-def bytes_of(store: KeyStore, start: int, end: int) -> bytes:
+def bytes_of(store: KeyStore, start: int, end: int, *, epoch: int = 7) -> bytes:
     """Take [start, end) and reveal it."""
-    return store.take([Range(QC, start, end)])[0].reveal()
+    return store.take([Range(QC, start, end, epoch)])[0].reveal()
 
 
 def test_gives_the_bytes_of_a_range_across_blocks(store):
@@ -53,53 +74,53 @@ def test_a_byte_leaves_once(store):
     bytes_of(store, 2, 4)
 
     with pytest.raises(Missing):
-        store.take([Range(QC, 4, 6), Range(QC, 3, 4)])
+        store.take([Range(QC, 4, 6, 7), Range(QC, 3, 4, 7)])
 
     assert bytes_of(store, 4, 6) == b"ef"
 
 
-def test_a_byte_leaves_once_across_a_restart(store, path):
+def test_a_byte_leaves_once_across_a_restart(store, path, clock):
     """What was taken before a crash cannot be taken after it; what was not is still there."""
     store.store(block(1, 0, b"abcd"))
     bytes_of(store, 0, 2)
-    again = KeyStore(path, path.with_suffix(".key"), ttl_slots=3)
+    again = opened(path, clock)
 
     with pytest.raises(Missing):
-        again.take([Range(QC, 0, 1)])
+        bytes_of(again, 0, 1)
 
     assert bytes_of(again, 2, 4) == b"cd"
     again.close()
 
 
-def test_a_byte_leaves_once_though_the_machine_forgets_the_last_commits(store, path, monkeypatch):
-    """A power failure brings back what the disk had; what may have been used since is erased before anybody asks."""
+def test_nothing_is_kept_across_a_restart_of_the_machine(store, path, clock, monkeypatch):
+    """Its clock begins anew, so no age is known; what the disk may have forgotten of the last takes is gone with it."""
     store.store(block(1, 0, bytes(1000) * 12))
     bytes_of(store, 0, 32)
+    store.put_relayed([RelayedKey("k", "s", "m", "v", Secret(b"key"))])
     on_disk = path.parent / "before"
     shutil.copytree(path.parent, on_disk, ignore=shutil.ignore_patterns("before", "*-shm"))
-    bytes_of(store, 32, 64)
     boot = path.parent / "boot_id"
     boot.write_text("another\n")
     monkeypatch.setattr("node.key_stream._BOOT_ID", boot)
+    clock.now = 3.0
 
-    again = KeyStore(on_disk / path.name, on_disk / "local.key", ttl_slots=3)
+    again = opened(on_disk / path.name, clock)
 
-    with pytest.raises(Missing):
-        again.take([Range(QC, 32, 64)])
     (held,) = again.held()
-    assert held.floor >= 64
+    assert (held.stored, held.floor) == (0, held.head)
     assert held.generated == held.used + held.expired + held.stored
-    assert len(bytes_of(again, held.floor, held.head)) == held.head - held.floor > 0
+    assert again.relayed_owners(["k"]) == {}
+    assert again.store(block(2, 12_000, b"abcd", made=3.0))
+    assert bytes_of(again, 12_000, 12_004) == b"abcd"
     again.close()
 
 
-def test_bytes_survive_a_crash_of_the_node_alone(store, path):
-    """The machine runs on and forgets nothing, so nothing is given up."""
+def test_bytes_survive_a_crash_of_the_node_alone(store, path, clock):
+    """The machine runs on, so their age is known."""
     store.store(block(1, 0, b"abcdefgh"))
-    bytes_of(store, 0, 2)
-    bytes_of(store, 2, 4)
+    bytes_of(store, 0, 4)
 
-    again = KeyStore(path, path.with_suffix(".key"), ttl_slots=3)
+    again = opened(path, clock)
 
     assert bytes_of(again, 4, 8) == b"efgh"
     again.close()
@@ -114,30 +135,88 @@ def test_a_repeated_block_changes_nothing(store):
     assert store.held()[0].stored == 0
 
 
-def test_expired_bytes_are_never_given(store):
-    """Bytes made in slot 1 with a TTL of 3 slots serve in slots 1 to 3; from slot 4 on they are refused and erased."""
+def test_expired_bytes_are_never_given(store, clock):
+    """With a TTL of 3 slots of 2 s they serve for 6 s, whatever the device does; then they are refused and erased."""
     store.store(block(1, 0, b"abcd"))
-    store.store(block(3, 4, b"efgh"))
+    clock.now += 5.9
     assert bytes_of(store, 0, 1) == b"a"
 
-    store.store(block(4, 8, b""))
+    clock.now += 0.1
 
     with pytest.raises(Missing):
-        store.take([Range(QC, 1, 2)])
-    assert store.expire(QC) == 3
+        bytes_of(store, 1, 2)
+    assert store.expire() == 3
     (held,) = store.held()
-    assert (held.generated, held.used, held.expired, held.stored) == (8, 1, 3, 4)
+    assert (held.generated, held.used, held.expired, held.stored) == (4, 1, 3, 0)
     assert held.floor == 4
 
 
-def test_nothing_is_promised_in_its_last_slot(store):
-    """What expires with the next block can still be taken by who was promised it, but nobody new is promised it."""
+def test_nothing_is_promised_in_its_last_slot(store, clock):
+    """What expires within a slot can still be taken by who was promised it, but nobody new is promised it."""
     for slot in (1, 2, 3):
-        store.store(block(slot, 4 * (slot - 1), b"abcd"))
+        clock.now = 1000.0 + 2 * slot
+        store.store(block(slot, 4 * (slot - 1), b"abcd", made=clock.now))
 
     (held,) = store.held()
     assert held.floor == 4
     assert bytes_of(store, 0, 4) == b"abcd"
+
+
+def test_age_is_that_which_the_block_had_when_it_came(store, clock):
+    """A block that waited for the node has so much less to live."""
+    store.store(block(1, 0, b"abcd", made=995.0))
+    clock.now += 1.0
+
+    with pytest.raises(Missing):
+        bytes_of(store, 0, 4)
+
+
+def test_no_block_is_older_than_the_one_before_it(store, clock):
+    """A message that was held up makes a block look older than it is; nothing young expires before what is older."""
+    store.store(block(1, 0, b"abcd", made=999.0))
+    store.store(block(2, 4, b"efgh", made=996.0))
+    clock.now = 1004.9
+
+    assert bytes_of(store, 0, 8) == b"abcdefgh"
+
+
+def test_device_that_begins_anew_has_another_stream(store):
+    """The same offsets of two epochs are different bytes; only the newest epoch is promised to anybody new."""
+    store.store(block(9, 0, b"abcdefgh", epoch=7))
+    store.store(block(1, 0, b"klmn", epoch=3))
+
+    (held,) = store.held()
+    assert (held.epoch, held.floor, held.head) == (3, 0, 4)
+    assert (held.generated, held.stored) == (12, 12)
+    assert bytes_of(store, 0, 4, epoch=7) == b"abcd"
+    assert bytes_of(store, 0, 4, epoch=3) == b"klmn"
+
+
+def test_epoch_that_was_left_behind_is_refused(store):
+    """A device that comes back to an earlier epoch would repeat its offsets."""
+    store.store(block(1, 0, b"abcd", epoch=7))
+    store.store(block(1, 0, b"klmn", epoch=3))
+
+    assert store.store(block(2, 4, b"efgh", epoch=7)) is False
+    assert store.held()[0].generated == 8
+
+
+def test_slots_are_counted_on_when_a_device_begins_anew(store):
+    """Who watches the node sees a number that only grows."""
+    store.store(block(9, 0, b"abcd", epoch=7))
+    store.store(block(1, 0, b"abcd", epoch=3))
+    store.store(block(4, 4, b"abcd", epoch=3))
+
+    assert store.held()[0].slot == 13
+
+
+def test_numbers_of_reports_grow_across_restarts(store, path, clock):
+    """By them the shared database knows which of two reports is the newer one."""
+    before = store.number_report()
+    again = opened(path, clock)
+
+    assert before < again.number_report() < again.number_report()
+    again.close()
 
 
 def test_a_lost_block_leaves_a_gap_that_nothing_spans(store):
@@ -149,14 +228,14 @@ def test_a_lost_block_leaves_a_gap_that_nothing_spans(store):
     assert (held.floor, held.head) == (10, 14)
     assert bytes_of(store, 0, 4) == b"abcd"
     with pytest.raises(Missing):
-        store.take([Range(QC, 8, 12)])
+        bytes_of(store, 8, 12)
 
 
 def test_nothing_readable_lies_on_disk(store, path):
     """Neither waiting nor taken key bytes stand in the files in the clear, and the files are private."""
     store.store(block(1, 0, b"quite-recognisable-key-material"))
     bytes_of(store, 0, 10)
-    store.put_relayed([RelayedKey("k", "s", "m", "v", Secret(b"another-recognisable-key"))], QC)
+    store.put_relayed([RelayedKey("k", "s", "m", "v", Secret(b"another-recognisable-key"))])
 
     for file in path.parent.iterdir():
         assert b"recognisable" not in file.read_bytes()
@@ -167,14 +246,14 @@ def test_relayed_key_waits_sealed_and_nowhere_else(store):
     """What is ours of it in memory is wiped."""
     key = Secret(b"key")
 
-    store.put_relayed([RelayedKey("k1", "s", "m", "v", key)], QC)
+    store.put_relayed([RelayedKey("k1", "s", "m", "v", key)])
 
     assert len(key) == 0
 
 
 def test_relayed_keys_are_taken_all_or_none_and_once(store):
     """A request with one unknown ID takes nothing; a key taken is gone."""
-    store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"key"))], QC)
+    store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"key"))])
 
     assert store.take_relayed(["k1", "unknown"]) is None
     (key,) = store.take_relayed(["k1"])
@@ -182,25 +261,24 @@ def test_relayed_keys_are_taken_all_or_none_and_once(store):
     assert store.take_relayed(["k1"]) is None
 
 
-def test_relayed_keys_expire(store):
-    """One that nobody fetched is gone, a little later than the TTL: its master may have got it in the last moment."""
-    store.store(block(1, 0, b"a"))
-    store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"key"))], QC)
+def test_relayed_key_lives_for_the_ttl(store, clock):
+    """One that nobody fetched is refused then, and erased."""
+    store.put_relayed([RelayedKey(name, "s", "m", "v", Secret(b"key")) for name in ("k1", "k2")])
+    clock.now += 5.9
+    assert store.take_relayed(["k1"]) is not None
 
-    store.store(block(5, 1, b""))
-    store.expire(QC)
-    assert store.relayed_owners(["k1"]) == {"k1": ("m", "v")}
+    clock.now += 0.1
 
-    store.store(block(6, 1, b""))
-    store.expire(QC)
-    assert store.relayed_owners(["k1"]) == {}
+    assert store.take_relayed(["k2"]) is None
+    store.expire()
+    assert store.relayed_owners(["k2"]) == {}
 
 
 def test_keys_that_were_found_leave_the_stream_and_wait(store):
     """Those that are still held; one that expired meanwhile is left out and harms no other."""
     store.store(block(1, 0, b"abcd"))
     made = [("k1", 0, 2), ("k2", 2, 9), ("k3", 2, 4)]
-    found = [Instruction(key_id, "r", "s", "m", "v", Range(QC, start, end), False) for key_id, start, end in made]
+    found = [Instruction(key_id, "r", "s", "m", "v", Range(QC, start, end, 7), False) for key_id, start, end in made]
 
     assert store.keep_found(found) == {"k2"}
     assert set(store.relayed_owners(["k1", "k2", "k3"])) == {"k1", "k3"}

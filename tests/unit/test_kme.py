@@ -9,7 +9,7 @@ import pytest
 
 from etsi.gs014 import KEYS_NOT_FOUND, Limits
 from etsi.secret import Secret
-from node.blocks import Block
+from node.blocks import Block, boottime
 from node.failures import KeyFailure
 from node.key_stream import KeyStore, RelayedKey
 from node.kme import Kme, Requested, Unauthorized
@@ -63,7 +63,7 @@ class Network:
 def store(tmp_path: Path):
     """Bob's node holds the first 64 bytes of the QC's stream."""
     found = KeyStore(tmp_path / "local.db", tmp_path / "node.key", ttl_slots=15)
-    found.store(Block(QC, 0, 1, 0, Secret(bytes(range(64)))))
+    found.store(Block(QC, 0, 1, 0, Secret(bytes(range(64))), made=boottime()))
     yield found
     found.close()
 
@@ -112,7 +112,7 @@ def test_key_whose_bytes_are_gone_cannot_be_returned_and_others_stay(kme, networ
 
 def test_foreign_key_is_unauthorized_beside_one_that_waits_here_for_another_masters_url(kme, store, network):
     """401 if any known ID is foreign, wherever each of them lies; nothing is delivered."""
-    store.put_relayed([RelayedKey(KEYS[0], KSID, ADAM, BOB, Secret(bytes(32)))], QC)
+    store.put_relayed([RelayedKey(KEYS[0], KSID, ADAM, BOB, Secret(bytes(32)))])
     network.has(KEYS[1], master=ALICE, slave=MALLORY, where=Range(QC, 0, 32))
     network.has(KEYS[2], master=ALICE, slave=BOB, where=Range(QC, 32, 64))
 

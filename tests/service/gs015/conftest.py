@@ -36,7 +36,7 @@ class Network(Stack):
         """Start everything."""
         self.ids = {name: str(uuid.uuid4()) for name in HOMES}
         self.start_postgres()
-        self.start_nodes(LINKS, {self.ids[name]: node for name, node in HOMES.items()}, ttl_slots=8)
+        self.start_nodes(LINKS, {self.ids[name]: node for name, node in HOMES.items()}, ttl_slots=8, slot_s=SLOT_S)
         self.qcs = self.start_qcs(LINKS, low=BYTES_PER_SLOT, high=BYTES_PER_SLOT, slot_s=SLOT_S)
         self.foreign = {n: self.restconf(n, Role.CONTROLLER, "foreign") for n in "abc"}
         self.saes = {name: self.caller(Role.SAE, self.ids[name]) for name in HOMES}

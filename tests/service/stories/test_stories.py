@@ -66,7 +66,7 @@ def _check_message(message: Message, event: dict[str, Any]) -> None:
 def check_ranges(world: World, story: Story, request: str) -> None:
     """The ranges told are those that the shared database allocated and that each node took out of its streams."""
     with world.stack.cluster.admin_url() as url:
-        allocated = {(qc, s, e) for qc, s, e, of in read_allocations(url, world.stack.schema) if of == request}
+        allocated = {(qc, s, e) for qc, _, s, e, of in read_allocations(url, world.stack.schema) if of == request}
     told: dict[str, set[int]] = defaultdict(set)
     for use in story.material:
         told[use.qc] |= set(range(use.start, use.end))
@@ -84,7 +84,7 @@ def taken(world: World, node: str, request: str) -> set[tuple[str, int]]:
     path = world.stack.directory / node / "local.db"
     command = [sys.executable, "-P", "-m", "node.account", str(path)]
     account = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return {(qc, at) for qc, start, end, _, _, of in account["taken"] if of == request for at in range(start, end)}
+    return {(qc, at) for qc, _, start, end, _, _, of in account["taken"] if of == request for at in range(start, end)}
 
 
 def request_of(story: Story) -> str:
