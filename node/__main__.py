@@ -20,7 +20,7 @@ from node.datastore import Datastore
 from node.ends import Ends
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
-from node.kme import Kme, Requested
+from node.kme import Kme
 from node.losses import Losses
 from node.parameters import Current, parse
 from node.performance import Performance
@@ -28,6 +28,7 @@ from node.places import Places
 from node.quantum_module import QuantumModule
 from node.registrations import Registrations
 from node.relay import Relay
+from node.requested import Requested
 from node.routes import Routes
 from node.sessions import Sessions
 from node.shared_db import SharedDatabase

@@ -25,7 +25,7 @@ from node.ends import Ends
 from node.failures import KeyFailure, NoSession, RelayBroken
 from node.implicit import ImplicitSessions
 from node.key_stream import Held, KeyStore
-from node.kme import Kme, Requested, Unauthorized
+from node.kme import Kme, Unauthorized
 from node.live import link_states, live
 from node.model import apps, capability, qcs_in_use
 from node.parameters import Current, Parameters, parse
@@ -33,6 +33,7 @@ from node.performance import Performance, Watch
 from node.places import Places
 from node.quantum_module import QuantumModule
 from node.registrations import Registrations
+from node.requested import Requested
 from node.routes import Routes
 from node.sessions import Sessions
 from node.shared_db import SharedDatabase

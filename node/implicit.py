@@ -75,6 +75,11 @@ class ImplicitSessions:
         found = self._sessions.get(ksid)
         return None if found is None else found.max_bps
 
+    def min_bps(self, ksid: str) -> int | None:
+        """The bandwidth that the session has declared to need, if it has."""
+        found = self._sessions.get(ksid)
+        return None if found is None else found.min_bps
+
     def check_path(self, master: str, slave: str) -> None:
         """PathDown if the controller has no path for the pair's session now."""
         problem = self._registrations.interruption(master, slave)

@@ -11,9 +11,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from etsi.errors import Malformed
@@ -23,7 +22,7 @@ from etsi.secret import Secret
 from mtls import trace
 from node import told
 from node.bandwidth import Bandwidths
-from node.failures import KeyFailure, KeysGone, MaterialExpired, OverBandwidth, RelayBroken, ShortOfMaterial
+from node.failures import KeyFailure, KeysGone, MaterialExpired, OverBandwidth, PathDown, RelayBroken, ShortOfMaterial
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore, Missing
 from node.losses import Losses
@@ -34,6 +33,7 @@ from node.pool import Keys, Pool
 from node.ranges import Instruction, Range, Shortage, spare_slots
 from node.recent import RecentIds
 from node.relay import Relay, cut
+from node.requested import USUAL_INTERVAL_S, Requested
 from node.routes import Routes
 from node.sessions import Session
 from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
@@ -43,6 +43,8 @@ from telemetry.journal import Journal
 # Longer than a fetch from the shared database takes before it gives up.
 _FETCH_S = 10.0
 _TRIES = 3
+# Of its interval: an application that asks for its next key so much of it later is not too early.
+_PUNCTUAL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +57,6 @@ class Delivery:
 
 class Unauthorized(Exception):
     """The caller may not have this key (clause 5.4)."""
-
-
-class Requested:
-    """Bytes asked of each QC since the last look, granted or not: what admission calls the load."""
-
-    def __init__(self) -> None:
-        self._bytes: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    def add(self, needs: Sequence[tuple[str, int]]) -> None:
-        """Count a request."""
-        with self._lock:
-            self._bytes.update(dict(needs))
-
-    def drain(self) -> dict[str, int]:
-        """The counts, which begin anew."""
-        with self._lock:
-            counted, self._bytes = self._bytes, Counter()
-        return dict(counted)
 
 
 class Kme:
@@ -198,9 +181,12 @@ class Kme:
         parameters = self._parameters()
         if not parameters.strategy.ahead:
             kind = session.ksid, request.key_bytes, parameters.mode
-            made = self._together.make(
-                kind, request.number, lambda number: self._make(session, parameters.strategy, number, request.key_bytes)
-            )
+            with self._counted(session, parameters.strategy, request.number, request.key_bytes):
+                made = self._together.make(
+                    kind,
+                    request.number,
+                    lambda number: self._make(session, parameters.strategy, number, request.key_bytes),
+                )
             return Delivery(made, "direct")
         with self._pool.refill_lock(session.ksid):
             source = "pool"
@@ -231,6 +217,7 @@ class Kme:
         """A session ended: its pooled keys are erased."""
         self._pool.drop(ksid)
         self._bandwidths.forget(ksid)
+        self._requested.forget(ksid)
 
     def _oldest_promised(self) -> float:
         """When what may still be handed out to a master was made at the earliest; its slave needs time, too."""
@@ -243,13 +230,35 @@ class Kme:
     def _make_ahead(self, session: Session, parameters: Parameters, missing: int, key_bytes: int) -> Keys:
         number = parameters.strategy.number_at_once(missing, self._keys_ahead(parameters))
         number = max(missing, min(number, self.limits.max_key_per_request))
+        mode = parameters.strategy
+        if number > missing:  # if that is too much, what is needed now may be there
+            with suppress(ShortOfMaterial), self._counted(session, mode, number, key_bytes, unless=ShortOfMaterial):
+                return self._make(session, mode, number, key_bytes)
+        with self._counted(session, mode, missing, key_bytes):
+            return self._make(session, mode, missing, key_bytes)
+
+    @contextmanager
+    def _counted(
+        self, session: Session, mode: Mode, number: int, key_bytes: int, unless: type[KeyFailure] = PathDown
+    ) -> Iterator[None]:
+        """A request for so many keys is asked of the QCs, whether they can give them or not; not if it fails `unless`.
+
+        That is where it never came to the QCs, or goes on as another one.
+        """
         try:
-            return self._make(session, parameters.strategy, number, key_bytes)
-        except ShortOfMaterial:
-            if number == missing:
-                raise
-            # Not enough to look ahead, but perhaps enough for now.
-            return self._make(session, parameters.strategy, missing, key_bytes)
+            yield
+        except (PathDown, unless):
+            raise
+        except KeyFailure:
+            self._count(session, mode, number, key_bytes, met=False)
+            raise
+        self._count(session, mode, number, key_bytes, met=True)
+
+    def _count(self, session: Session, mode: Mode, number: int, key_bytes: int, *, met: bool) -> None:
+        needs = mode.needs(session.qcs, key_bytes, number)
+        min_bps = self._sessions.min_bps(session.ksid)
+        interval_s = _PUNCTUAL * 8 * key_bytes * number / min_bps if min_bps else USUAL_INTERVAL_S
+        self._requested.add(session.ksid, key_bytes, needs, met=met, interval_s=interval_s)
 
     def _make(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         """`number` new keys, which the slave can fetch when this returns; KeyFailure if not."""
@@ -281,7 +290,6 @@ class Kme:
     ) -> Sequence[Range]:
         """Ranges for these keys on all links of the path; ShortOfMaterial."""
         needs = mode.needs(session.qcs, key_bytes, len(key_ids))
-        self._requested.add(needs)
         owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
         with told.statement(
             self._journal, "allocate", request=request, ksid=session.ksid, mode=mode.name, path=list(session.path),

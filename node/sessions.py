@@ -19,7 +19,8 @@ _IMPLICIT = "implicit"
 class Association:
     """Two SAEs that share keys, one of them at this node; `backing`: IDs of the links that feed it.
 
-    `max_bps`: how much they may take, in bit/s; None is as much as there is.
+    `max_bps`: how much they may take, in bit/s; None is as much as there is. `min_bps`: how much they have declared to
+    need, in bit/s, if they have.
     """
 
     ksid: str
@@ -29,6 +30,7 @@ class Association:
     slave_node: str
     backing: tuple[str, ...]
     max_bps: int | None = None
+    min_bps: int | None = None
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -69,7 +71,7 @@ def association(app: dict[str, object], config: NodeConfig) -> Association | Non
     assert isinstance(backing, list) and isinstance(qos, dict)  # noqa: S101, PT018 - as the model has it
     return Association(
         str(app["app_id"]), master, slave, config.saes[master], config.saes[slave], tuple(str(b) for b in backing),
-        qos.get("max_bandwidth"),
+        qos.get("max_bandwidth"), qos.get("min_bandwidth"),
     )  # fmt: skip
 
 

@@ -167,9 +167,9 @@ class Qc:
     def __init__(self, config: QcConfig, seed: int | None, journal: Journal) -> None:
         self.config = self._read = config
         self._journal = journal
-        self._random = random.SystemRandom() if seed is None else random.Random(f"{seed}/{config.qc}")  # noqa: S311
+        self._random = _source(seed, config.qc)
         # Apart, so that a seed's key material does not depend on what is reported beside it.
-        self._noise = random.Random(f"{seed}/{config.qc}/qber")  # noqa: S311 - no secret
+        self._noise = _source(seed, f"{config.qc}/qber")
         # Never from the seed: no two starts may have one in common.
         self._epoch = 1 + secrets.randbelow((1 << 63) - 1)
         self._sequence = 0
@@ -223,6 +223,11 @@ class Qc:
 
     def _lost(self, end: End, block: Block) -> None:
         self._journal.event("block_lost", qc=block.qc, sequence=block.sequence, epoch=block.epoch, end=end.name)
+
+
+def _source(seed: int | None, name: str) -> random.Random:
+    """Where random numbers come from: the same in each run of a seed, others in each run without one."""
+    return random.SystemRandom() if seed is None else random.Random(f"{seed}/{name}")  # noqa: S311 - asked for
 
 
 def _reread(path: Path, qcs: dict[str, Qc], journal: Journal) -> None:

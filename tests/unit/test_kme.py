@@ -7,16 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from etsi.gs014 import KEYS_NOT_FOUND, Limits
+from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits
 from etsi.secret import Secret
 from node.blocks import Block, boottime
-from node.failures import KeyFailure
+from node.failures import KeyFailure, ShortOfMaterial
 from node.key_stream import KeyStore, RelayedKey
-from node.kme import Kme, Requested, Unauthorized
+from node.kme import Kme, Unauthorized
 from node.losses import Losses
 from node.parameters import Parameters
 from node.performance import Performance
-from node.ranges import Instruction, Range
+from node.ranges import Instruction, Range, Shortage
+from node.requested import Requested
 from node.sessions import Session
 from node.shared_db import Foreign, NotFound
 from telemetry.journal import Journal
@@ -31,7 +32,7 @@ class Network:
     """The shared database, and the one session of alice and bob, as the KME asks for them."""
 
     def __init__(self) -> None:
-        self.available_bytes = 0
+        self.available_bytes = self.limit = 0
         self.instructions: dict[str, Instruction] = {}
 
     def has(self, key_id: str, *, master: str, slave: str, where: Range) -> None:
@@ -50,6 +51,13 @@ class Network:
         if len(known) < len(key_ids) or any(k.master_sae != master for k in known):
             raise NotFound
         return [self.instructions.pop(k) for k in key_ids]
+
+    def allocate(self, _: str, needs: list[tuple[str, int]], **__: object) -> list[Range] | Shortage:
+        """Ranges, if none is larger than `limit` bytes."""
+        short = [Shortage(qc, n - self.limit) for qc, n in needs if n > self.limit]
+        return short[0] if short else [Range(qc, 0, n) for qc, n in needs]
+
+    max_bps = min_bps = check_path = staticmethod(lambda *_: None)
 
     def session(self, *_: object) -> Session:
         """That of the pair, which `of` finds a route for."""
@@ -84,6 +92,28 @@ def kme(store: KeyStore, network: Network, tmp_path: Path) -> Kme:
         performance=Performance(store.held), requested=Requested(), losses=Losses(journal), parameters=Parameters,
         journal=journal,
     )  # fmt: skip
+
+
+def test_request_that_is_tried_again_for_fewer_keys_counts_once(store, network, tmp_path):
+    """In QKP a batch of four is too much for what there is, one key is not: that one alone is asked of the QCs."""
+    requested, journal = Requested(), Journal(tmp_path / "journal.jsonl", "node:a")
+    network.limit = 40
+    relay = SimpleNamespace(originate=lambda *_, key_ids, **__: [Secret(bytes(16)) for _ in key_ids])
+    kme = Kme(
+        "a", saes={ALICE: "a", BOB: "b"}, limits=Limits(), store=store, shared=network, sessions=network,
+        routes=network, relay=relay, performance=Performance(store.held), requested=requested, losses=Losses(journal),
+        parameters=lambda: Parameters(mode="qkp"), journal=journal,
+    )  # fmt: skip
+    session = Session(KSID, ALICE, BOB, ("a", "b", "c"), (QC, "b-c/1"), "link")
+
+    kme.get_keys(session, KeyRequest(1, 128))
+    assert requested.drain() == {QC: 32, "b-c/1": 16}
+
+    network.limit = 10
+    for _ in range(3):
+        with pytest.raises(ShortOfMaterial):
+            kme.get_keys(session, KeyRequest(1, 128))
+    assert requested.drain() == {QC: 32, "b-c/1": 16}
 
 
 @pytest.mark.parametrize(("stored_bytes", "counted"), [(0, 0), (31, 0), (99 * 32, 99), (100 * 32, 100), (1 << 20, 100)])
