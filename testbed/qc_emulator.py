@@ -8,7 +8,8 @@ of the process begins a new epoch of every QC, whose stream counts from 0.
 A node may ask for another rate of a QC, or to stop it, as an SDN agent sets a QKD device. SIGHUP reads the
 configuration again; what has changed there, rates and which QCs are broken, holds. Both count from the next slot on. A
 broken QC's photons do not arrive: its devices are there, and say each slot that there is no key. The journal says what
-was made (sequence, epoch, slot, offset, length, when), never the bytes.
+was made (sequence, epoch, slot, offset, length, when), never the bytes; which blocks were given up, and for which end;
+and which may have been on their way when all ended.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from node.blocks import ANSWER_BYTES, MAX_PAYLOAD_BYTES, BadFrame, Block, bootti
 from telemetry.journal import Journal
 
 # Blocks kept for an end that is away. More than any TTL in use, so that what is lost here would be expired there.
-_KEPT_BLOCKS = 128
+KEPT_BLOCKS = 128
 _RECONNECT_S = 0.2
 Wish = tuple[int, int] | bool  # a rate, or whether to generate
 
@@ -98,16 +99,27 @@ class End:
         self._on_wish = on_wish
         self.enabled = True  # whether the node there wants the QC to generate
         self._waiting: collections.deque[Block] = collections.deque()
+        self._sent: Block | None = None  # the module may have it, though it has not said so
         self._some = threading.Condition()
         threading.Thread(target=self._run, name=f"end-{node.name}", daemon=True).start()
 
     def put(self, block: Block) -> None:
-        """Take `block` for delivery; the oldest one waiting is given up if there are too many."""
+        """Take `block` for delivery; the oldest one waiting is given up if there are too many.
+
+        None that was sent is: what is told to be lost has never come there.
+        """
         with self._some:
-            if len(self._waiting) == _KEPT_BLOCKS:
-                self._on_lost(self, self._waiting.popleft())
+            if len(self._waiting) == KEPT_BLOCKS:
+                oldest = 1 if self._waiting[0] is self._sent else 0
+                self._on_lost(self, self._waiting[oldest])
+                del self._waiting[oldest]
             self._waiting.append(block)
             self._some.notify()
+
+    def oldest(self) -> Block | None:
+        """The oldest block that waits: it, and those after it, may not have come there yet."""
+        with self._some:
+            return self._waiting[0] if self._waiting else None
 
     def _run(self) -> None:
         while True:
@@ -137,7 +149,8 @@ class End:
         with self._some:
             while not self._waiting:
                 self._some.wait()
-            return self._waiting[0]
+            self._sent = self._waiting[0]
+            return self._sent
 
     def _deliver(self, connection: socket.socket, block: Block) -> None:
         connection.sendall(block.encode())
@@ -221,6 +234,11 @@ class Qc:
         self._sequence += 1
         self._offset += n_bytes
 
+    def undelivered(self) -> list[list[Any]]:
+        """[QC, epoch, node, sequence number] of the oldest block that may not have come to an end, if there is one."""
+        oldest = [(end, block) for end in self._ends if (block := end.oldest()) is not None]
+        return [[self.config.qc, block.epoch, end.name, block.sequence] for end, block in oldest]
+
     def _lost(self, end: End, block: Block) -> None:
         self._journal.event("block_lost", qc=block.qc, sequence=block.sequence, epoch=block.epoch, end=end.name)
 
@@ -275,6 +293,7 @@ def main(path: Path) -> int:
             if "reread" in wanted:
                 wanted.discard("reread")
                 _reread(path, qcs, journal)
+    journal.event("stopped", waiting=[row for qc in qcs.values() for row in qc.undelivered()])
     return 0
 
 

@@ -32,6 +32,7 @@ class Module:
         folder.mkdir(parents=True, exist_ok=True)
         self.blocks: list[Block] = []
         self.wanted_rate: tuple[int, int] | None = None
+        self.silent = False  # takes blocks, and never says so
         self._connections: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         fd = os.open(folder, os.O_PATH)
@@ -54,6 +55,8 @@ class Module:
         try:
             while block := receive(connection):
                 self.blocks.append(block)
+                if self.silent:
+                    continue
                 if self.wanted_rate is not None:
                     connection.sendall(ask_rate(*self.wanted_rate))
                 connection.sendall(acknowledge(block.sequence))
@@ -231,6 +234,36 @@ def test_journal_says_what_was_made_and_not_the_bytes(emulator):
     ]
     assert all(x.made <= e["made"] + 1e-3 for e, x in zip(events, a.blocks, strict=False))
     assert not [x for x in a.blocks if x.payload.reveal().hex() in path.read_text()]
+
+
+def events(emulator: Emulator, name: str) -> list[dict[str, object]]:
+    """Events of that name in the emulator's journal."""
+    return journal.read(emulator.directory / "qcs" / "journal.jsonl", name)
+
+
+def test_block_that_was_sent_is_not_told_to_be_lost(emulator):
+    """The end may have it, though it never says so; of those behind it the oldest go, and for this end only."""
+    a, _ = emulator.module("a"), emulator.module("b")
+    a.silent = True
+    emulator.start(slot_s=0.002)
+
+    until(lambda: len(events(emulator, "block_lost")) >= 3)
+
+    lost = events(emulator, "block_lost")[:3]
+    assert [(e["sequence"], e["end"], e["epoch"]) for e in lost] == [(n, "a", a.blocks[0].epoch) for n in (1, 2, 3)]
+    assert [block.sequence for block in a.blocks] == [0]
+
+
+def test_journal_ends_with_what_may_not_have_come(emulator):
+    """For each end the oldest block that it has not said to have."""
+    a = emulator.module("a")
+    emulator.start()
+    until(lambda: len(a.blocks) >= 3)
+    emulator.process.stop()
+
+    (stopped,) = events(emulator, "stopped")
+    assert [QC, a.blocks[0].epoch, "b", 0] in stopped["waiting"]
+    assert all(row[2] == "b" or row[3] >= len(a.blocks) - 1 for row in stopped["waiting"])
 
 
 @pytest.mark.parametrize(
