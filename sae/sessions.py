@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import threading
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,8 +47,8 @@ class Session:
 class Record:
     """Counts and journals what happens in sessions. Thread-safe.
 
-    A key is journalled as a fingerprint under `audit_secret`: who compares both sides' journals sees whether they got
-    the same key, and learns nothing about it.
+    A key is journalled as a fingerprint under `audit_secret`: who compares journals sees whether both sides got the
+    same key, and no key came twice, and learns nothing about it.
     """
 
     def __init__(self, journal: Journal, audit_secret: Secret) -> None:
@@ -59,7 +58,7 @@ class Record:
 
     def key(self, session: Session, ksid: str, key_id: str, key: Secret, duration_ms: float) -> None:
         """A key arrived `duration_ms` after this side asked its node for it; a master says how many hops it came."""
-        mark = b"qkd-pair\0" + uuid.UUID(key_id).bytes + key.reveal()
+        mark = b"qkd-key\0" + key.reveal()  # without its ID: a key under two IDs must not look like two
         fingerprint = hmac.digest(self._audit_secret.reveal(), mark, "sha256")[:_FINGERPRINT_BYTES].hex()
         with self._lock:
             session.keys += 1
