@@ -12,7 +12,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,18 @@ def _refuse_secrets(value: Any, where: str) -> None:
 
 
 def read(path: Path, *names: str) -> list[dict[str, Any]]:
-    """All whole lines of a journal; a last line cut off by a crash is left out. [] if there is no such file.
+    """All events of a journal, as `events` gives them; [] if there is no such file."""
+    return list(events(path, *names)) if path.exists() else []
 
-    With `names` only events of these names, found before they are parsed: a journal grows long.
+
+def events(path: Path, *names: str) -> Iterator[dict[str, Any]]:
+    """The events of all whole lines, read as they are asked for; a last line cut off by a crash is left out.
+
+    With `names` only events of these names, found before they are parsed: a journal grows long. OSError, and
+    ValueError for a line that is none of a journal.
     """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
     wanted = re.compile(rb'"event":"(?:%s)"' % b"|".join(re.escape(name.encode()) for name in names))
-    return [json.loads(line) for line in lines if line and (not names or wanted.search(line))]
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n") and line != b"\n" and (not names or wanted.search(line)):
+                yield json.loads(line)
