@@ -257,6 +257,8 @@ def _members(
             if lenient and (":" in name or name.startswith("@")):
                 continue
             raise Refusal("unknown-element", f"expected one of {', '.join(children)}", path=f"{path}/{name[:80]}")
+        if member is None and name != key:
+            continue  # a widely used controller writes null for what it leaves out
         found[name] = check(children[name], member, f"{path}/{name}", state=state or name == key, lenient=lenient)
     return found
 

@@ -18,19 +18,24 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mtls.credentials import Credentials
-from mtls.identity import Identity
+from mtls.identity import Identity, Role
 
 # A run lasts hours at most; an hour of the past covers clocks that differ.
 _VALID = datetime.timedelta(days=30)
 _SKEW = datetime.timedelta(hours=1)
+_CALLED_BY_STRANGERS = (Role.NODE, Role.CONTROLLER)
 
 
 class Authority:
-    """A CA in memory that writes certificates into `directory` (made with mode 0700)."""
+    """A CA in memory that writes certificates into `directory`.
+
+    Every user of the machine may open a certificate whose name he knows, the CA's first of all; keys have mode 0600.
+    """
 
     def __init__(self, directory: Path, *, name: str = "QKD testbed") -> None:
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        directory.chmod(0o711)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} CA")])
         self._certificate = self._self_signed()
@@ -47,10 +52,16 @@ class Authority:
         valid: datetime.timedelta = _VALID,
         stem: str | None = None,
     ) -> Credentials:
-        """Certificate and key for `identity`, also valid for the IP `addresses`; files are named `stem`."""
+        """Certificate and key for `identity`, also valid for the IP `addresses`; files are named `stem`.
+
+        That of a server which others call at the loopback address is valid for localhost, too.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(identity.uri), x509.DNSName(identity.dns)]
-        names += [x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]
+        ips = [ipaddress.ip_address(address) for address in addresses]
+        names += [x509.IPAddress(ip) for ip in ips]
+        if identity.role in _CALLED_BY_STRANGERS and any(ip.is_loopback for ip in ips):
+            names.append(x509.DNSName("localhost"))
         # GS QKD 014 leaves open where an ID stands; foreign clients look at the common name, we at the URI, and
         # PostgreSQL, which knows no URIs, at the whole subject.
         subject = x509.Name(

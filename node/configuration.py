@@ -126,7 +126,9 @@ def _link(entry: Entry, own: str) -> dict[str, Any]:
     path = f"/{gs015.NODE}/qkd_links/qkd_link[qkdl_id='{entry['qkdl_id']}']"
     if "qkdl_type" not in entry:
         raise Refusal("missing-element", "expected qkdl_type", path=path)
-    if entry.get("qkdl_local", {}).get("qkdn_id", own) != own:
+    # A node between has no end of a virtual link: a widely used controller tells it of the ends of the whole link.
+    between = entry["qkdl_type"] == gs015.VIRT and len(hops(entry)) > 1
+    if not between and entry.get("qkdl_local", {}).get("qkdn_id", own) != own:
         raise Refusal("invalid-value", f"expected {own}, this node's ID", path=f"{path}/qkdl_local/qkdn_id")
     if entry.get("qkdl_remote", {}).get("qkdn_id") == own:
         raise Refusal("invalid-value", "expected another node than this one", path=f"{path}/qkdl_remote/qkdn_id")

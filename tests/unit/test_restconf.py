@@ -248,6 +248,16 @@ def test_post_that_repeats_its_parent_is_understood(outer, inner):
     assert link(made.tree, OTHER) is not None
 
 
+def test_members_that_are_null_are_left_out():
+    """A widely used controller writes null for a hop that there is not; a key is never left out."""
+    entry = {"qkdl_id": OTHER, "qkdl_type": gs015.VIRT, "virt_prev_hop": None, "virt_next_hop": [NODE]}
+    made = change("POST", f"{N}/qkd_links", {"etsi-qkd-sdn-node:qkd_link": [entry]})
+
+    assert link(made.tree, OTHER) == {name: value for name, value in entry.items() if value is not None}
+    refusal = refused("POST", f"{N}/qkd_links", {"etsi-qkd-sdn-node:qkd_link": [entry | {"qkdl_id": None}]})
+    assert status_of(refusal) == 400
+
+
 def test_put_replaces_the_whole_resource():
     """4.5: what is not in the body is gone, and what was not there is made."""
     path = f"{N}/qkd_links/qkd_link"

@@ -22,6 +22,26 @@ from .client import Sae
 NO_ANSWER = (OSError, http.client.HTTPException)
 
 
+def test_kme_at_the_loopback_address_is_localhost_too(alice):
+    """A client that checks names calls it either way; no SAE's certificate will do for it."""
+    port = alice.address.rpartition(":")[2]
+    connection = http.client.HTTPSConnection("localhost", int(port), context=alice.context, timeout=10)
+    connection.request("GET", "/api/v1/openapi.json")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+    names = x509.load_pem_x509_certificate(Path(alice.credentials.certificate).read_bytes()).extensions
+    assert "localhost" not in str(names.get_extension_for_class(x509.SubjectAlternativeName))
+
+
+def test_every_user_may_read_the_certificate_of_the_ca(alice):
+    """Whoever checks a KME needs it; private keys are their owners' alone."""
+    ca = Path(alice.credentials.ca)
+
+    assert ca.stat().st_mode & 0o777 == 0o644
+    assert ca.parent.stat().st_mode & 0o777 == 0o711
+
+
 @pytest.fixture(autouse=True)
 def _server_stays_up(alice: Sae, bob: Sae) -> Iterator[None]:
     """Whatever a test did: those who may ask are answered."""

@@ -98,6 +98,22 @@ def test_body_that_repeats_its_container_and_plain_json_are_understood(agent):
     assert agent.call("DELETE", f"{N}/qkd_links/qkd_link={link['qkdl_id']}/").status == 204
 
 
+def test_virtual_link_as_teraflowsdn_writes_it_at_a_node_between(network, agent):
+    """It tells every node of the two ends of the link, not of its own place; who is an end must be the one named."""
+    a, b, c = (network.foreign[n].get(f"{N}/qkdn_id")["etsi-qkd-sdn-node:qkdn_id"] for n in "abc")
+    ends = {"qkdl_local": {"qkdn_id": a, "qkdi_id": 1}, "qkdl_remote": {"qkdn_id": c, "qkdi_id": 1}}
+    link = virtual(virt_bandwidth=0, virt_prev_hop=a, virt_next_hop=[c], **ends)
+    first = virtual(virt_bandwidth=0, virt_prev_hop=None, virt_next_hop=[b], **ends)
+
+    path = made(agent, link)
+
+    assert agent.link(link["qkdl_id"])["qkdl_local"] == ends["qkdl_local"]
+    assert agent.call("DELETE", path).status == 204
+    assert agent.call("POST", f"{N}/qkd_links", {LINK: [first]}).status == 400  # b is not the end that it names
+    place = made(network.foreign["a"], first)
+    assert network.foreign["a"].call("DELETE", place).status == 204
+
+
 def test_status_that_a_controller_writes_back_is_ignored(agent):
     """It is configuration in the published module, but who knows it is the node."""
     path = made(agent, virtual(qkdl_status="etsi-qkd-node-types:ACTIVE", qkdl_enable=False))
