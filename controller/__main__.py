@@ -53,7 +53,9 @@ def main(path: Path) -> int:
     try:
         openflow = _start_openflow(options.openflow)
         graph = Graph(options.grace_s)
-        agents = Agents(options.credentials, record=functools.partial(journal.event, "call"))
+        agents = Agents(
+            options.credentials, record=functools.partial(journal.event, "call"), round_trip_s=options.round_trip_s
+        )
         store = Store(options.directory / "controller.db")
         settings = Settings(graph, options.parameters, journal, store)
         book = Book(store)

@@ -49,13 +49,18 @@ class AgentFailed(Exception):
 
 
 class Agents:
-    """Calls the agents. Thread-safe. `record` is told of the calls, see `mtls.call.Caller`."""
+    """Calls the agents. Thread-safe. `record` and `round_trip_s`: see `mtls.call.Caller`."""
 
     def __init__(
-        self, credentials: Credentials, *, threads: int = 32, record: Callable[..., None] | None = None
+        self,
+        credentials: Credentials,
+        *,
+        threads: int = 32,
+        record: Callable[..., None] | None = None,
+        round_trip_s: float = 0.0,
     ) -> None:
         self._credentials = credentials
-        self._caller = Caller(credentials, connections=threads, record=record)
+        self._caller = Caller(credentials, connections=threads, record=record, round_trip_s=round_trip_s)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="agents")
         # Apart from the calls, for which the steps wait.
         self._steps = ThreadPoolExecutor(threads, thread_name_prefix="steps")

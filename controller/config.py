@@ -39,10 +39,11 @@ class ControllerConfig:
     half_open_timeout_s: float = 30.0  # a session that only one side has registered is dropped after this
     grace_s: float = 2.0  # a node or QC that has been down for so long is down for the sessions over it: they move
     steady_s: float = 5.0  # and they come back to a shorter path when it has been up for so long
+    round_trip_s: float = 0.0  # the longest one between two parties of the network, as far as is known beforehand
 
 
 _REQUIRED = ("name", "host", "port", "directory", "credentials", "openflow")
-_OPTIONAL = ("parameters", "agents", "half_open_timeout_s", "grace_s", "steady_s")
+_OPTIONAL = ("parameters", "agents", "half_open_timeout_s", "grace_s", "steady_s", "round_trip_s")
 
 
 def load(path: Path) -> ControllerConfig:
@@ -78,6 +79,7 @@ def parse(document: Any) -> ControllerConfig:
         half_open_timeout_s=number(given.get("half_open_timeout_s", 30.0), "half_open_timeout_s", low=0.1, high=3600),
         grace_s=number(given.get("grace_s", 2.0), "grace_s", low=0.0, high=3600),
         steady_s=number(given.get("steady_s", 5.0), "steady_s", low=0.1, high=3600),
+        round_trip_s=number(given.get("round_trip_s", 0), "round_trip_s", low=0, high=3600),
     )
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -20,12 +22,17 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from mtls import trace
+from mtls import deadline, trace
 from mtls.credentials import Credentials
 from mtls.identity import Identity
 from mtls.liveness import OPTIONS
 
 _MAX_REPLY_BYTES = 16 << 20
+_ROUND_TRIPS = 3  # of a call: TCP, TLS 1.3, HTTP
+_LEAST_S = 0.001
+# A kernel that waits before it confirms makes short round trips look longer; a hostile one may make any look so.
+_NOISE_S, _LONGEST_S = 0.1, 5.0
+_TCP_RTT = struct.Struct("68xI")  # tcpi_rtt of struct tcp_info, in microseconds
 _WORD = re.compile(r"[a-z_]{1,40}")
 
 
@@ -78,6 +85,7 @@ class _Socket(ssl.SSLSocket):
     """
 
     _deadline = math.inf
+    heard: Callable[[str, float], None]  # is told the round trip in seconds to the server of that name
 
     def settimeout(self, value: float | None) -> None:
         self._deadline = math.inf if value is None else time.monotonic() + value
@@ -89,11 +97,26 @@ class _Socket(ssl.SSLSocket):
             if left <= 0:
                 raise TimeoutError("the deadline has passed")
             super().settimeout(left)
-        return super().recv_into(buffer, nbytes, flags)
+        try:
+            return super().recv_into(buffer, nbytes, flags)
+        finally:  # when no answer comes, too: the kernel knows how long a packet takes
+            self.heard(self.server_hostname or "", _round_trip_s(self))
+
+
+def _round_trip_s(sock: ssl.SSLSocket) -> float:
+    """As the kernel has it, smoothed."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_RTT.size)
+    except OSError:  # it was closed meanwhile
+        return 0.0
+    return float(_TCP_RTT.unpack(info)[0]) / 1e6
 
 
 class Caller:
     """Calls as the owner of `credentials`. Thread-safe; one pool of connections a party called.
+
+    `round_trip_s`: the longest one in this network, as far as is known beforehand; what is measured counts where it is
+    more, so that links may become slow while the network runs.
 
     `record` is told of each call in a trace when it is over, by keywords: `to` ("ROLE:NAME"), `method`, `path`, `at`
     (wall clock, s) and `duration_ms` of the call, `above` (see Span) if there is such a span, and the answer's `status`
@@ -101,10 +124,17 @@ class Caller:
     """
 
     def __init__(
-        self, credentials: Credentials, *, connections: int = 16, record: Callable[..., None] | None = None
+        self,
+        credentials: Credentials,
+        *,
+        connections: int = 16,
+        record: Callable[..., None] | None = None,
+        round_trip_s: float = 0.0,
     ) -> None:
         self._context = credentials.client_context()
-        self._context.sslsocket_class = _Socket
+        self._context.sslsocket_class = type("_Socket", (_Socket,), {"heard": staticmethod(self._heard)})
+        self._expected_s = round_trip_s
+        self._measured_s: dict[str, float] = {}  # by the DNS name of the party
         self._connections = connections
         self._record = record
         self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
@@ -119,8 +149,9 @@ class Caller:
         body: Any = None,
         timeout_s: float = 5.0,
     ) -> Reply:
-        """One request to `url`, which must be answered by `to`, all of it within `timeout_s` seconds.
+        """One request to `url`, which must be answered by `to`; that party has `timeout_s` seconds for it.
 
+        The round trips that the call takes come on top; but no call outlasts the deadline of what it is made for.
         Unreachable says "no answer within N s" if the last byte of the answer has not come by then.
         """
         with trace.part() as span:
@@ -132,6 +163,14 @@ class Caller:
                 raise
             self._note(span, started, to, method, url, status=reply.status, **_cause(reply))
             return reply
+
+    @property
+    def round_trip_s(self) -> float:
+        """The longest round trip to a party of this network, as expected or as measured."""
+        return max(self._expected_s, *self._measured_s.values(), 0.0)
+
+    def _heard(self, name: str, seconds: float) -> None:
+        self._measured_s[name] = 0.0 if seconds < _NOISE_S else min(seconds, _LONGEST_S)
 
     def _note(
         self, span: trace.Span | None, started: tuple[float, float], to: Identity, method: str, url: str, **facts: Any
@@ -149,11 +188,16 @@ class Caller:
     def _exchange(self, method: str, url: str, to: Identity, body: Any, timeout_s: float) -> Reply:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
+        on_the_way_s = _ROUND_TRIPS * max(self._expected_s, self._measured_s.get(to.dns, 0.0))
+        wait_s = deadline.left_for_others(timeout_s + on_the_way_s)
+        if wait_s < _LEAST_S:
+            raise Unreachable(url, "no time is left to ask")
+        headers[deadline.HEADER] = deadline.to_header(max(wait_s - on_the_way_s, wait_s / 2))
         if (span := trace.current()) is not None:
             headers[trace.HEADER] = trace.to_header(span)
         try:
             answer = self._pool(to).request(
-                method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=timeout_s),
+                method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=wait_s),
                 retries=False, redirect=False, preload_content=False,
             )  # fmt: skip
             raw = answer.read(_MAX_REPLY_BYTES + 1)
@@ -162,7 +206,7 @@ class Caller:
                 raise Unreachable(url, "the answer is too long")
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(url, _why(error, timeout_s)) from error
+            raise Unreachable(url, _why(error, wait_s)) from error
         return Reply(answer.status, _decode(url, raw))
 
     def close(self) -> None:
@@ -206,6 +250,6 @@ def _why(error: BaseException, timeout_s: float) -> str:
         inner = inner if isinstance(inner, BaseException) else error.__cause__
         if not isinstance(inner, BaseException):
             if isinstance(error, TimeoutError):
-                return f"no answer within {timeout_s:g} s"
+                return f"no answer within {round(timeout_s, 1):g} s"
             return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
         error = inner

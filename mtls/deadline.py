@@ -1,7 +1,7 @@
 """Until when an answer is of use: said once, for all that is done to give it, over all processes that take part.
 
 Whoever serves a request sets a deadline. Each wait on the way asks how much time is left; a call says so to the party
-called (header QKD-TIMEOUT-MS), which must answer a little earlier, so that a refusal comes before its caller gives up.
+called (header Qkd-Timeout-Ms), which must answer a little earlier, so that a refusal comes before its caller gives up.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from asyncio import sslproto
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,13 +26,14 @@ from wsgiref.types import WSGIApplication
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
+from mtls import deadline
 from mtls.credentials import Credentials
 from mtls.events import FEED, Feed
 from mtls.identity import identity_from_uris
 from mtls.liveness import BEAT_S, notice_death
 from mtls.serve import ARRIVED, IDENTITY, MAX_BODY_BYTES, Problem, error_body
 from mtls.turns import Turns
-from mtls.wsgi import Answer, base_environ, call, request_environ
+from mtls.wsgi import DEADLINE, Answer, base_environ, call, request_environ
 from telemetry import bugs
 
 _BACKLOG = 1024  # connections that the kernel has accepted and we have not
@@ -42,6 +43,7 @@ _LINGER_S = 2.0  # after a refusal what the client still sends is thrown away fo
 _FAREWELL_S = 3.0  # a stop lets running requests end for so long
 _BREATH_S = 0.01  # without a file to spare, newcomers wait for so long
 _PIECE_BYTES = 64 << 10
+_TURN = 0.75  # who has waited for its turn for this part of its time is refused
 _OURS = frozenset({"connection", "content-length", "keep-alive", "server", "transfer-encoding"})
 _log = logging.getLogger(__name__)
 
@@ -66,14 +68,14 @@ sslproto.SSLProtocol = _Tls  # type: ignore[misc]
 class _Limits:
     """Seconds that a client may take for the handshake, from its last answer to the end of the next request's header,
     and for sending a body or taking an answer; how many connections may be open; how many requests of one party may be
-    with the workers, and the seconds that more of them wait for a turn."""
+    with the workers, and within how many seconds a request is answered."""
 
     handshake_s: float
     idle_s: float
     transfer_s: float
     connections: int
     per_party: int
-    turn_s: float | None
+    answer_s: Callable[[], float] | None
 
 
 class Server:
@@ -82,7 +84,8 @@ class Server:
     A body must have come, and an answer must have been taken, within `timeout_s` seconds; a TLS handshake must be over
     within `handshake_s` seconds, and the next request's header must have come within `idle_s` seconds. At most
     `connections` are open at a time: unless said otherwise, half the files that the process may have open, or 8000.
-    Of one party the workers have at most `per_party` requests at a time; more wait, for `turn_s` seconds at most.
+    Of one party the workers have at most `per_party` requests at a time; more wait, and are refused in time. What is
+    done for a request has a deadline: `answer_s()` seconds, or less if the caller says so (see mtls/deadline.py).
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class Server:
         idle_s: float = 75.0,
         connections: int | None = None,
         per_party: int | None = None,
-        turn_s: float | None = None,
+        answer_s: Callable[[], float] | None = None,
     ) -> None:
         self._host = host
         self._port = port
@@ -107,7 +110,7 @@ class Server:
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix=f"worker-{port}")
         files = _open_files()
         connections = connections or min(_MAX_CONNECTIONS, files // 2)
-        self._limits = _Limits(handshake_s, idle_s, timeout_s, connections, per_party or threads, turn_s)
+        self._limits = _Limits(handshake_s, idle_s, timeout_s, connections, per_party or threads, answer_s)
         self._door: _Door | None = None
 
     @property
@@ -266,7 +269,9 @@ class _Door:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast(_Connection, request.protocol)
         self._wait(connection)  # a request has begun: it is no longer among those idle longest
-        environ = connection.environ | {ARRIVED: time.monotonic()}
+        arrived = time.monotonic()
+        within_s = self._within_s(request)
+        environ = connection.environ | {ARRIVED: arrived, DEADLINE: None if within_s is None else arrived + within_s}
         try:
             _check_version(request)
             environ |= request_environ(request, await self._body(request))
@@ -274,7 +279,8 @@ class _Door:
             return _refusal(problem)
         with self._at_work(connection):
             try:
-                async with self._turns.of(environ.get(IDENTITY), within_s=self.limits.turn_s):
+                turn_s = None if within_s is None else _TURN * within_s
+                async with self._turns.of(environ.get(IDENTITY), within_s=turn_s):
                     status, headers, body = await self._work(environ)
             except Problem as problem:
                 return _refusal(problem)
@@ -285,6 +291,12 @@ class _Door:
         if "Upgrade" in request.headers:  # answered as if it were not there; what follows may be no HTTP
             response.force_close()
         return response
+
+    def _within_s(self, request: web.BaseRequest) -> float | None:
+        """Seconds in which that request is to be answered."""
+        given = deadline.from_header(request.headers.get(deadline.HEADER))
+        own = None if self.limits.answer_s is None else self.limits.answer_s()
+        return own if given is None else given if own is None else min(given, own)
 
     async def _work(self, environ: dict[str, Any]) -> Answer:
         """The application's answer, from a worker."""

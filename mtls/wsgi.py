@@ -12,10 +12,12 @@ from wsgiref.types import WSGIApplication
 
 from aiohttp import web
 
-from mtls import trace
+from mtls import deadline, trace
 from mtls.serve import Problem
 
 _TARGET = re.compile(r"(?:https?://[^/?#]+)?(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
+# Where the server puts the monotonic moment by which the answer must be there; None: it may take any time.
+DEADLINE = "qkd.deadline"
 _TRACEPARENT = "HTTP_" + trace.HEADER.upper()
 # Status line without the version, header fields, body.
 Answer = tuple[str, list[tuple[str, str]], bytes]
@@ -76,7 +78,7 @@ def _target(raw: str) -> tuple[str, str]:
 
 
 def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
-    """Run the application, in a worker, as part of the caller's trace."""
+    """Run the application, in a worker, as part of the caller's trace and before its deadline."""
     started: list[tuple[str, list[tuple[str, str]]]] = []
     written: list[bytes] = []
 
@@ -84,7 +86,7 @@ def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
         started.append((status, headers))
         return written.append
 
-    with trace.received(environ.get(_TRACEPARENT)):
+    with trace.received(environ.get(_TRACEPARENT)), deadline.until(environ.get(DEADLINE)):
         body = _collected(app(environ, start_response))
     status, headers = started[-1]
     return status, headers, b"".join(written) + body

@@ -58,10 +58,13 @@ def main(path: Path) -> int:
     parameters = Current(parse(datastore.tree[gs015_testbed.NODE]["parameters"], options.parameters))
     store.ttl_slots = parameters().ttl_slots
     sessions = Sessions(options, datastore, store)
-    shared = SharedDatabase(options.shared_db_url, options.shared_db_schema, options.name)
-    caller = Caller(
-        options.credentials, connections=limits.CONNECTIONS_PER_NODE, record=functools.partial(journal.event, "call")
+    shared = SharedDatabase(
+        options.shared_db_url, options.shared_db_schema, options.name, round_trip_s=options.round_trip_s
     )
+    caller = Caller(
+        options.credentials, connections=limits.CONNECTIONS_PER_NODE, record=functools.partial(journal.event, "call"),
+        round_trip_s=options.round_trip_s,
+    )  # fmt: skip
     requested, losses, streams = Requested(), Losses(journal), Streams()
     performance = Performance(store.held)
     routes = Routes(options, datastore, caller)
@@ -92,6 +95,9 @@ def main(path: Path) -> int:
         lambda: [(h.qc, h.stored, h.generated, h.used, h.expired) for h in store.held()], kme.pooled,
         losses.by_qc,
     )
+    def answer_s() -> float:
+        return limits.answer_s(caller.round_trip_s)
+
     servers = [
         Server(
             kme_http.make_app(kme, agent, journal, metrics),
@@ -100,7 +106,7 @@ def main(path: Path) -> int:
             options.credentials,
             threads=limits.KME_THREADS,
             per_party=limits.REQUESTS_PER_SAE,
-            turn_s=limits.TURN_S,
+            answer_s=answer_s,
         ),
         Server(
             agent_http.make_app(agent, restconf, relay, routes, store, journal=journal, metrics=metrics),
@@ -109,7 +115,7 @@ def main(path: Path) -> int:
             options.credentials,
             threads=limits.AGENT_THREADS,
             per_party=limits.REQUESTS_PER_NODE,
-            turn_s=limits.TURN_S,
+            answer_s=answer_s,
         ),
     ]
     stop = threading.Event()

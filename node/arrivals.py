@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from etsi.secret import Secret
 from node.limits import CLAIM_S, CLAIMS
 
-# No request lives so long: what nobody has claimed by then is erased.
-LIFE_S = 10.0
-
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
@@ -23,9 +20,10 @@ class Relayed:
 
 
 class Arrivals:
-    """By request; nothing older than LIFE_S by `clock` is given out. Thread-safe."""
+    """By request; nothing older than `life_s()` by `clock` is given out: no request lives so long. Thread-safe."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, life_s: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._life_s = life_s
         self._clock = clock
         self._changed = threading.Condition()
         self.waiting = 0  # who claim something that has not come
@@ -58,7 +56,7 @@ class Arrivals:
 
     def expire(self) -> None:
         """Erase what is too old to be claimed."""
-        oldest = self._clock() - LIFE_S
+        oldest = self._clock() - self._life_s()
         with self._changed:
             for request in [request for request, (since, _) in self._found.items() if since < oldest]:
                 self._found.pop(request)[1].secret.wipe()

@@ -44,6 +44,7 @@ class NodeConfig:
     parameters: Parameters = field(default_factory=Parameters)  # until the controller says otherwise
     limits: Limits = field(default_factory=Limits)
     slot_s: float = 1.0  # in which the TTL counts, by the node's own clock
+    round_trip_s: float = 0.0  # the longest one between two parties of the network, as far as is known beforehand
 
 
 _REQUIRED = (
@@ -51,7 +52,7 @@ _REQUIRED = (
     "shared_db_url", "shared_db_schema", "nodes", "saes", "qcs",
 )  # fmt: skip
 _PARAMETERS = ("mode", "ttl_slots", "keys_ahead", "implicit_idle_s")
-_OPTIONAL = (*_PARAMETERS, "limits", "slot_s")
+_OPTIONAL = (*_PARAMETERS, "limits", "slot_s", "round_trip_s")
 
 
 def load(path: Path) -> NodeConfig:
@@ -96,4 +97,5 @@ def parse(document: Any) -> NodeConfig:
         parameters=parameters,
         limits=parse_limits(mapping(given.get("limits", {}), "limits")),
         slot_s=number(given.get("slot_s", 1.0), "slot_s", low=0.001, high=3600),
+        round_trip_s=number(given.get("round_trip_s", 0), "round_trip_s", low=0, high=3600),
     )

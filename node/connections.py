@@ -20,6 +20,7 @@ from psycopg_pool import ConnectionPool
 from mtls import deadline
 from node.limits import (
     DATABASE_CALL_S,
+    DATABASE_CONNECT_S,
     DATABASE_CONNECTIONS,
     DATABASE_IDLE_S,
     DATABASE_LOCK_S,
@@ -41,6 +42,8 @@ _WHY = {
     _LOCKED: "is held up by another session",
     "57014": "takes too long",
 }
+_ROUND_TRIPS_OF_A_CALL = 2  # more are other packets that were lost
+_ROUND_TRIPS_TO_CONNECT = 6  # TCP, PostgreSQL's own hello, TLS, the session, our statements
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +58,7 @@ class _Connection(psycopg.Connection[tuple[object, ...]]):
 class Connections:
     """To the database at `url`: the statements of `prepared` can be called by their names. Thread-safe.
 
-    The statement `free` is called when another session holds rows for too long. `connect_s`: what connecting may take.
+    The statement `free` is called when another session holds rows for too long. `round_trip_s`: to the server, at most.
     """
 
     def __init__(
@@ -65,11 +68,13 @@ class Connections:
         search_path: str,
         prepared: Mapping[str, str],
         free: str,
-        connect_s: float,
+        round_trip_s: float,
     ) -> None:
         self._prepared = prepared
         self._free = free
-        self._connect_s = connect_s
+        self._try_s = DATABASE_TRY_S + _ROUND_TRIPS_OF_A_CALL * round_trip_s
+        self._call_s = DATABASE_CALL_S + 2 * _ROUND_TRIPS_OF_A_CALL * round_trip_s
+        self._connect_s = connect_s = DATABASE_CONNECT_S + _ROUND_TRIPS_TO_CONNECT * round_trip_s
         self._broken_at = 0.0  # connections born before that moment are not used again
         options = {
             "autocommit": True,
@@ -99,7 +104,7 @@ class Connections:
 
         What was not answered is asked again once, on another connection.
         """
-        until = time.monotonic() + deadline.left(DATABASE_CALL_S)
+        until = time.monotonic() + deadline.left(self._call_s)
         try:
             return self._try(statement, values, until)
         except NoAnswer as first:
@@ -114,7 +119,7 @@ class Connections:
         connection = self._get(until)
         good = False
         try:
-            rows = _call(connection.pgconn, statement, values, min(until, time.monotonic() + DATABASE_TRY_S))
+            rows = _call(connection.pgconn, statement, values, min(until, time.monotonic() + self._try_s))
             good = True
         except psycopg.Error as error:
             state = error.sqlstate or ""
@@ -156,9 +161,15 @@ class Connections:
     def _prepare(self, connection: _Connection) -> None:
         connection.born = time.monotonic()
         until = connection.born + self._connect_s
+        pgconn = connection.pgconn
+        pgconn.enter_pipeline_mode()  # one round trip for all
         for name, sql in self._prepared.items():
-            connection.pgconn.send_prepare(name.encode(), sql.encode())
-            _finish(connection.pgconn, until)
+            pgconn.send_prepare(name.encode(), sql.encode())
+        pgconn.pipeline_sync()
+        for _ in self._prepared:
+            _finish(pgconn, until)
+        _next_result(pgconn, _poll(pgconn), until)  # of the synchronisation
+        pgconn.exit_pipeline_mode()
 
 
 def _call(pgconn: PGconn, statement: str, values: Sequence[bytes | None], until: float) -> list[Row]:
@@ -169,8 +180,7 @@ def _call(pgconn: PGconn, statement: str, values: Sequence[bytes | None], until:
 
 def _finish(pgconn: PGconn, until: float) -> list[Row]:
     """The rows of what was sent; psycopg.Error, which has no SQLSTATE if no answer has come until that moment."""
-    waiting = select.poll()
-    waiting.register(pgconn.socket, select.POLLIN | select.POLLOUT)
+    waiting = _poll(pgconn, select.POLLIN | select.POLLOUT)
     while pgconn.flush():
         _wait(pgconn, waiting, until)
     waiting.modify(pgconn.socket, select.POLLIN)
@@ -183,6 +193,12 @@ def _finish(pgconn: PGconn, until: float) -> list[Row]:
         raise psycopg.errors.error_from_result(result)
     columns = range(result.nfields)
     return [tuple((result.get_value(i, c) or b"").decode() for c in columns) for i in range(result.ntuples)]
+
+
+def _poll(pgconn: PGconn, events: int = select.POLLIN) -> select.poll:
+    waiting = select.poll()
+    waiting.register(pgconn.socket, events)
+    return waiting
 
 
 def _next_result(pgconn: PGconn, waiting: select.poll, until: float) -> PGresult | None:

@@ -41,6 +41,12 @@ class ShortOfMaterial(KeyFailure):
     cause = "short_of_material"
 
 
+class TooLate(KeyFailure):
+    """What came before it took all the time that there was for this request; nothing was consumed."""
+
+    cause = "busy"
+
+
 class OverBandwidth(KeyFailure):
     """The application has taken more than its maximum bandwidth allows until now; nothing was consumed."""
 

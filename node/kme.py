@@ -19,12 +19,22 @@ from etsi.errors import Malformed
 from etsi.gs004 import QoS
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits, Status
 from etsi.secret import Secret
-from mtls import trace
+from mtls import deadline, trace
 from node import told
 from node.bandwidth import Bandwidths
-from node.failures import KeyFailure, KeysGone, MaterialExpired, OverBandwidth, PathDown, RelayBroken, ShortOfMaterial
+from node.failures import (
+    KeyFailure,
+    KeysGone,
+    MaterialExpired,
+    OverBandwidth,
+    PathDown,
+    RelayBroken,
+    ShortOfMaterial,
+    TooLate,
+)
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore, Missing
+from node.limits import ANSWER_S, LEAST_S
 from node.losses import Losses
 from node.modes import Mode
 from node.parameters import Parameters
@@ -40,8 +50,6 @@ from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
 from node.together import Together
 from telemetry.journal import Journal
 
-# Longer than a fetch from the shared database takes before it gives up.
-_FETCH_S = 10.0
 _TRIES = 3
 # Of its interval: an application that asks for its next key so much of it later is not too early.
 _PUNCTUAL = 0.9
@@ -53,6 +61,16 @@ class Delivery:
 
     keys: Keys
     source: str
+
+
+def _in_time() -> None:
+    """TooLate if so little time is left for the request that what is taken for it would be lost."""
+    if deadline.left(ANSWER_S) < LEAST_S:
+        raise _too_late()
+
+
+def _too_late() -> TooLate:
+    return TooLate("what came before this request took all the time there was for it: try again")
 
 
 class Unauthorized(Exception):
@@ -94,7 +112,7 @@ class Kme:
         self._journal = journal
         self._pool = Pool()
         self._bandwidths = Bandwidths()
-        self._together = Together(limits.max_key_per_request)
+        self._together = Together(limits.max_key_per_request, ready=_in_time)
         self._fetches = _Fetches()
         self._relayed_from_here = RecentIds()
 
@@ -188,7 +206,7 @@ class Kme:
                     lambda number: self._make(session, parameters.strategy, number, request.key_bytes),
                 )
             return Delivery(made, "direct")
-        with self._pool.refill_lock(session.ksid):
+        with self._refilling(session.ksid):
             source = "pool"
             # What was counted may expire before it is taken; that it does so again and again would be a bug.
             place = session.ksid, request.key_bytes
@@ -202,6 +220,17 @@ class Kme:
                 self._pool.put(place, new, made=begun, qc=session.qcs[0])
                 source = "refill"
         raise MaterialExpired("keys made ahead expire faster than they are made", qc=session.qcs[0], node=self.name)
+
+    @contextmanager
+    def _refilling(self, ksid: str) -> Iterator[None]:
+        """One request at a time looks into the pool of a session and refills it; TooLate."""
+        lock = self._pool.refill_lock(ksid)
+        if not lock.acquire(timeout=max(0.0, deadline.left(ANSWER_S))):
+            raise _too_late()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def pooled(self) -> dict[str, int]:
         """How many keys made ahead wait here, by the first QC of their path."""
@@ -247,7 +276,7 @@ class Kme:
         """
         try:
             yield
-        except (PathDown, unless):
+        except (PathDown, TooLate, unless):
             raise
         except KeyFailure:
             self._count(session, mode, number, key_bytes, met=False)
@@ -262,7 +291,8 @@ class Kme:
 
     def _make(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         """`number` new keys, which the slave can fetch when this returns; KeyFailure if not."""
-        self._sessions.check_path(session.master_sae, session.slave_sae)  # before anything is used up
+        _in_time()  # before anything is used up
+        self._sessions.check_path(session.master_sae, session.slave_sae)
         with trace.part():  # its story is told apart from that of the request which happens to be served by it
             return self._make_apart(session, mode, number, key_bytes)
 
@@ -427,4 +457,4 @@ class _Fetches:
         """Return when all fetches that run now have ended."""
         with self._changed:
             running = set(self._running)
-            self._changed.wait_for(lambda: not running & self._running, timeout=_FETCH_S)
+            self._changed.wait_for(lambda: not running & self._running, timeout=max(0.0, deadline.left(ANSWER_S)))

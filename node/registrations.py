@@ -17,13 +17,13 @@ from typing import Any
 from etsi import gs015
 from etsi.gs004 import QoS
 from etsi.yang import Refusal
-from mtls import trace
+from mtls import deadline, trace
 from mtls.serve import Problem
 from node.model import node_id, sae_of
 from node.sessions import Association, Sessions
 from node.streams import EXTENDED, Streams
 
-# Opening a session configures all nodes of the path; a refusal comes sooner.
+# Opening a session configures all nodes of the path; a refusal comes sooner. Who asks for keys has less time.
 _ANSWER_S = 15.0
 # A controller that knows only the standard never says that it waits for the other side.
 _PATIENCE_S = 1.0
@@ -71,11 +71,11 @@ class Registrations:
             self._given_up.discard((master, slave))
         try:
             self._notify(master, slave, side, wanted, implicit=implicit)
-            patience_s = _ANSWER_S if implicit or stream == EXTENDED else _PATIENCE_S
-            deadline = time.monotonic() + patience_s
+            patience_s = deadline.left_for_others(_ANSWER_S if implicit or stream == EXTENDED else _PATIENCE_S)
+            until = time.monotonic() + patience_s
             # A controller that dies meanwhile has forgotten that we asked.
-            while not entry.done.wait(min(_LOOK_S, max(0.0, deadline - time.monotonic()))):
-                if time.monotonic() >= deadline or self._streams.controlled is None:
+            while not entry.done.wait(min(_LOOK_S, max(0.0, until - time.monotonic()))):
+                if time.monotonic() >= until or self._streams.controlled is None:
                     break
         finally:
             with self._lock:

@@ -32,7 +32,7 @@ from node import told
 from node.arrivals import Arrivals, Relayed
 from node.failures import MaterialExpired, NoSession, RelayAltered, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
-from node.limits import CHECKS, RELAYS, RELAYS_PER_NODE
+from node.limits import CHECKS, RELAYS, RELAYS_PER_NODE, answer_s
 from node.modes import AES_CCM, OTP, Mode
 from node.pads import CCM_TAG_BYTES, CHECK_BYTES, ccm_open, ccm_seal, check_value, fits, otp
 from node.performance import Performance
@@ -42,7 +42,6 @@ from node.routes import MAX_HOPS, Routes
 from node.sessions import Association, Session, Sessions
 from telemetry.journal import Journal
 
-_TIMEOUT_PER_HOP_S = 3.0
 _MAX_KEY_BYTES = 1 << 20
 _NOTHING_THERE = 202  # the last node's answer to who claims what has not come to it
 
@@ -70,7 +69,7 @@ class Relay:
         self._routes = routes
         self._performance = performance
         self._journal = journal
-        self._arrivals = Arrivals()
+        self._arrivals = Arrivals(lambda: 2 * answer_s(caller.round_trip_s))
         self._checks = ThreadPoolExecutor(CHECKS, thread_name_prefix="check")
         self._under_way = Places(RELAYS, RELAYS_PER_NODE)
 
@@ -126,14 +125,14 @@ class Relay:
             "link": session.link, "ksid": session.ksid, "ranges": [_range_json(r) for r in order.ranges],
             "sealed": None if sealed is None else _encode(sealed),
         }  # fmt: skip
-        self._send(session.path[1], f"/qkd/v1/relay/{order.request}", body, hops=session.hops)
+        self._send(session.path[1], f"/qkd/v1/relay/{order.request}", body)
 
     def _tell_last(self, order: _Order, what: str, **facts: Any) -> bool:
         """Tell the last node what it needs to keep the keys; False if nothing was relayed to it (yet). RelayAltered."""
         body = {"ksid": order.session.ksid, "keys": order.keys} | facts
         node = order.session.path[-1]
         try:
-            return self._send(node, f"/qkd/v1/relay/{order.request}/{what}", body, hops=1).status != _NOTHING_THERE
+            return self._send(node, f"/qkd/v1/relay/{order.request}/{what}", body).status != _NOTHING_THERE
         except RelayAltered:
             raise RelayAltered(" - ".join(order.session.path)) from None
 
@@ -174,7 +173,7 @@ class Relay:
         }  # fmt: skip
         for secret in (*taken, relayed):
             secret.wipe()
-        self._send(to, f"/qkd/v1/relay/{message.request}", body, hops=len(message.ranges) - 1)
+        self._send(to, f"/qkd/v1/relay/{message.request}", body)
 
     def _receive(self, message: _Message) -> None:
         """As last node: keep what was relayed."""
@@ -270,15 +269,14 @@ class Relay:
             "keys_relayed", ksid=session.ksid, request=announced.request, key_ids=list(announced.key_ids)
         )
 
-    def _send(self, node: str, path: str, body: dict[str, Any], *, hops: int) -> Reply:
-        """To `node`, which passes it on over `hops` - 1 links more."""
-        timeout_s = _TIMEOUT_PER_HOP_S * hops  # outer calls outlast the inner ones
+    def _send(self, node: str, path: str, body: dict[str, Any]) -> Reply:
         try:
             if node not in self._nodes:
                 raise Unreachable(node, "no such node is configured")
             reply = self._caller.request(
-                "POST", self._nodes[node] + path, to=Identity(Role.NODE, node), body=body, timeout_s=timeout_s
-            )
+                "POST", self._nodes[node] + path, to=Identity(Role.NODE, node), body=body,
+                timeout_s=answer_s(self._caller.round_trip_s),
+            )  # fmt: skip
         except Unreachable as error:
             raise RelayBroken(f"node {node} cannot be reached: {error.reason}", hop=node) from None
         if not reply.ok:

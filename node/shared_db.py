@@ -20,7 +20,6 @@ from mtls import trace
 from node.connections import Connections, NoAnswer, Row
 from node.failures import DatabaseUnreachable
 from node.key_stream import Held
-from node.limits import DATABASE_CONNECT_S
 from node.ranges import Instruction, Range, Shortage
 
 _ADMIN_CONNECT_S = 3
@@ -100,10 +99,10 @@ def read_allocations(url: str, schema: str) -> list[tuple[str, int, int, int, st
 class SharedDatabase:
     """Calls of node `node` to the shared database."""
 
-    def __init__(self, url: str, schema: str, node: str) -> None:
+    def __init__(self, url: str, schema: str, node: str, *, round_trip_s: float = 0.0) -> None:
         self._node = node
         self._connections = Connections(
-            url, search_path=schema, prepared=_STATEMENTS, free="end_holders", connect_s=DATABASE_CONNECT_S
+            url, search_path=schema, prepared=_STATEMENTS, free="end_holders", round_trip_s=round_trip_s
         )
 
     def open(self) -> None:

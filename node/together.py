@@ -26,10 +26,14 @@ class _Caller:
 
 
 class Together:
-    """Callers of `make` by kind; `most` is the largest number of keys made in one go. Thread-safe."""
+    """Callers of `make` by kind; `most` is the largest number of keys made in one go. Thread-safe.
 
-    def __init__(self, most: int) -> None:
+    `ready` raises if it is too late for the caller whose turn it is to make keys: then it makes none for others either.
+    """
+
+    def __init__(self, most: int, *, ready: Callable[[], None] = lambda: None) -> None:
         self._most = most
+        self._ready = ready
         self._lock = threading.Lock()
         self._queues: dict[Hashable, deque[_Caller]] = {}  # a kind is in it while somebody makes keys of it
 
@@ -54,8 +58,10 @@ class Together:
         return me.keys or []
 
     def _lead(self, kind: Hashable, me: _Caller, make: Callable[[int], Keys]) -> None:
-        group = [me, *self._followers(kind, me.number)]
+        group = [me]
         try:
+            self._ready()
+            group += self._followers(kind, me.number)
             keys = make(sum(caller.number for caller in group))
             for caller in group:
                 caller.keys, keys = keys[: caller.number], keys[caller.number :]

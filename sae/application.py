@@ -22,7 +22,7 @@ class Application:
 
     def __init__(self, config: Config, sae: SaeConfig, journal: Journal) -> None:
         record_call = functools.partial(journal.event, "call", by=f"{Role.SAE}:{sae.id}")
-        caller = Caller(sae.credentials, record=record_call)
+        caller = Caller(sae.credentials, record=record_call, round_trip_s=config.round_trip_s)
         kme = KmeClient(caller, config.kme_url, config.kme_name)
         record = Record(journal, config.audit_secret)
         self.id = sae.id

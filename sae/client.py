@@ -16,7 +16,7 @@ from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 
 # A KME waits for its database, its controller or for relays that are away; it must give up before we do, to say why.
-_TIMEOUT_S = 20.0
+_TIMEOUT_S, _ROUND_TRIPS = 10.0, 12
 # Nobody waits for the end of a session: what stays behind, the other side finds closed.
 _CLOSE_TIMEOUT_S = 3.0
 # What another party's error text or fact may fill of our journal and of our own answers.
@@ -43,6 +43,11 @@ class Opened:
     path: tuple[str, ...]
 
 
+def timeout_s(round_trip_s: float) -> float:
+    """What a KME may take in a network whose longest round trip is that. PURE."""
+    return _TIMEOUT_S + _ROUND_TRIPS * round_trip_s
+
+
 class KmeClient:
     """Calls the KME `name` at `url` as the owner of `caller`'s credentials."""
 
@@ -66,11 +71,11 @@ class KmeClient:
 
     def withdraw(self, master: str) -> None:
         """Take back the registration as `master`'s slave; or Failed."""
-        self._ask("DELETE", f"/qkd/v1/key_sessions?master_sae={master}", timeout_s=_CLOSE_TIMEOUT_S)
+        self._ask("DELETE", f"/qkd/v1/key_sessions?master_sae={master}", within_s=_CLOSE_TIMEOUT_S)
 
     def close_key_session(self, ksid: str) -> None:
         """End a session; or Failed."""
-        self._ask("DELETE", f"/qkd/v1/key_sessions/{ksid}", timeout_s=_CLOSE_TIMEOUT_S)
+        self._ask("DELETE", f"/qkd/v1/key_sessions/{ksid}", within_s=_CLOSE_TIMEOUT_S)
 
     def get_key(self, slave: str, size_bits: int) -> tuple[str, Secret]:
         """GS QKD 014 "Get key" (clause 5.3) for one key: its ID and the key; or Failed."""
@@ -90,9 +95,10 @@ class KmeClient:
             raise Failed(502, "bad_answer", "the KME answered with other key IDs than asked for")
         return found
 
-    def _ask(self, method: str, path: str, body: Any = None, *, timeout_s: float = _TIMEOUT_S) -> Reply:
+    def _ask(self, method: str, path: str, body: Any = None, *, within_s: float | None = None) -> Reply:
         try:
-            reply = self._caller.request(method, self._url + path, to=self._kme, body=body, timeout_s=timeout_s)
+            within_s = within_s or timeout_s(self._caller.round_trip_s)
+            reply = self._caller.request(method, self._url + path, to=self._kme, body=body, timeout_s=within_s)
         except Unreachable as error:
             raise Failed(503, "kme_unreachable", f"the KME cannot be reached: {error.reason}") from None
         if not reply.ok:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from etsi.checks import integer, mapping, sequence, text, uuid_text
+from etsi.checks import integer, mapping, number, sequence, text, uuid_text
 from etsi.errors import Malformed
 from etsi.secret import Secret
 from mtls.credentials import Credentials
@@ -52,6 +52,7 @@ class Config:
     peers: Mapping[str, Peer]  # by SAE ID, all applications of the network: only they may be masters here
     on_key_failure: str = END  # or "go_on": what a session does when a key does not come
     pace: str = SESSION  # or "application": what keeps the interval between two requests for keys
+    round_trip_s: float = 0.0  # the longest one between two parties of the network, as far as is known beforehand
 
 
 _REQUIRED = ("name", "host", "directory", "audit_secret", "kme_url", "kme_name", "saes", "peers")
@@ -67,7 +68,7 @@ def load(path: Path) -> Config:
 
 def parse(document: Any) -> Config:
     """The configuration in `document`. ValueError (one line) names the member and what was expected."""
-    given = _members(document, "", _REQUIRED, ("on_key_failure", "pace"))
+    given = _members(document, "", _REQUIRED, ("on_key_failure", "pace", "round_trip_s"))
     policy, pace = given.get("on_key_failure", END), given.get("pace", SESSION)
     for member, value, allowed in (("on_key_failure", policy, POLICIES), ("pace", pace, PACES)):
         if value not in allowed:
@@ -84,6 +85,7 @@ def parse(document: Any) -> Config:
         peers=peers,
         on_key_failure=policy,
         pace=pace,
+        round_trip_s=number(given.get("round_trip_s", 0), "round_trip_s", low=0, high=3600),
     )
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from etsi.gs004 import QoS
 from mtls.call import Caller, Unreachable
 from mtls.identity import Identity, Role
-from sae.client import Failed, failure
+from sae.client import Failed, failure, timeout_s
 from sae.config import Peer
 
 # The slave calls its own KME before it answers, and must give up before we do, to say why.
-_TIMEOUT_S = 25.0
+_MORE_S = 5.0
 _END_TIMEOUT_S = 5.0
 
 
@@ -39,12 +39,13 @@ class Handover:
 
     def end(self, slave: str) -> None:
         """Tell `slave` that there will be no more keys. Or Failed."""
-        self._ask("DELETE", slave, "/sae/v1/connections", timeout_s=_END_TIMEOUT_S)
+        self._ask("DELETE", slave, "/sae/v1/connections", within_s=_END_TIMEOUT_S)
 
-    def _ask(self, method: str, slave: str, path: str, body: Any = None, *, timeout_s: float = _TIMEOUT_S) -> Any:
+    def _ask(self, method: str, slave: str, path: str, body: Any = None, *, within_s: float | None = None) -> Any:
         to = Identity(Role.SAE, slave)
+        within_s = within_s or timeout_s(self._caller.round_trip_s) + _MORE_S
         try:
-            reply = self._caller.request(method, self._peers[slave].url + path, to=to, body=body, timeout_s=timeout_s)
+            reply = self._caller.request(method, self._peers[slave].url + path, to=to, body=body, timeout_s=within_s)
         except Unreachable as error:
             raise Failed(503, "slave_unreachable", f"the slave SAE cannot be reached: {error.reason}") from None
         if not reply.ok:

@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from flask import Flask, request
 
-from mtls import trace
+from mtls import deadline, trace
 from mtls.authority import Authority
 from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
@@ -498,3 +499,45 @@ def test_address_in_use_is_said_in_words(app, issue):
 def test_details_are_the_facts_of_an_error_body(body, details):
     """The standard's list of objects as one; what is malformed tells nothing."""
     assert Reply(400, body).details == details
+
+
+def test_party_that_is_asked_gives_up_before_the_one_that_asks(issue, serve):
+    """What it waits for itself has less time than it was given, so that its refusal is heard."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # nobody accepts
+        onward, app = Caller(issue("node", "b")), new_app("between")
+        nowhere = f"https://127.0.0.1:{silent.getsockname()[1]}/"
+
+        @app.get("/")
+        @allow(Role.NODE)
+        def ask_on():
+            try:
+                onward.request("GET", nowhere, to=Identity(Role.NODE, "c"), timeout_s=60)
+            except Unreachable as error:
+                return {"reason": error.reason}
+            return {}
+
+        url = serve(app, issue("node", "b"))
+        caller = Caller(issue("node", "a"))
+        answer = caller.request("GET", f"{url}/", to=Identity(Role.NODE, "b"), timeout_s=1.0)
+        for each in (caller, onward):
+            each.close()
+
+    assert answer.body == {"reason": "no answer within 0.9 s"}
+
+
+def test_call_of_what_is_too_late_is_not_made(issue):
+    """Nobody waits for its answer any more."""
+    caller = Caller(issue("node", "a"))
+
+    with deadline.until(time.monotonic() - 1), pytest.raises(Unreachable, match="no time is left"):
+        caller.request("GET", "https://127.0.0.1:1/", to=Identity(Role.NODE, "b"))
+
+
+def test_call_has_its_round_trips_on_top_of_its_time(issue):
+    """As many as a call on a new connection takes, of the longest that is expected."""
+    caller = Caller(issue("node", "a"), round_trip_s=0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
+        with pytest.raises(Unreachable, match=r"no answer within 0\.5 s"):
+            caller.request("GET", url, to=Identity(Role.NODE, "b"), timeout_s=0.2)
+    caller.close()

@@ -355,7 +355,7 @@ def test_requests_of_one_party_that_take_long_hold_up_no_other(start, sae, issue
 
 def test_request_that_waits_for_others_of_its_party_is_refused_in_time(start, sae, kept, stuck):
     """503 and why, while the one before it is still being served."""
-    url = start(per_party=1, turn_s=0.2)
+    url = start(per_party=1, answer_s=lambda: 0.3)
     first = ask_to_be_stuck(url, sae, kept)
     assert stuck.begun.acquire(timeout=10)
 

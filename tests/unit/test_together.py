@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from etsi.secret import Secret
-from node.failures import RelayBroken, ShortOfMaterial
+from node.failures import RelayBroken, ShortOfMaterial, TooLate
 from node.together import Keys, Together
 
 
@@ -115,3 +115,19 @@ def test_single_failure_is_raised_as_it_is():
     """With nobody else in the group the caller sees what happened."""
     with pytest.raises(RelayBroken):
         Together(most=4).make("kind", 1, lambda _: (_ for _ in ()).throw(RelayBroken("no", hop="x")))
+
+
+def test_one_for_whom_it_is_too_late_makes_keys_for_nobody():
+    """Those who came after it have more time: the next of them makes keys for the others."""
+    maker, turns = Maker(), iter([None, TooLate("no time is left"), None])
+
+    def ready() -> None:
+        failure = next(turns)
+        if failure is not None:
+            raise failure
+
+    got = gather(Together(most=64, ready=ready), maker, [1, 2, 3])
+
+    assert maker.calls == [1, 5]
+    assert isinstance(got[1], TooLate)
+    assert [len(keys) for keys in (got[0], *got[2:])] == [1, 2, 3]
