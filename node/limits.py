@@ -28,7 +28,7 @@ REQUESTS_PER_NODE = 24  # of a node, or of a controller
 RELAYS = 32
 RELAYS_PER_NODE = 8  # that come from it, and that go on to it
 CLAIMS = 4  # first nodes that wait here for what they relay to come; more are told at once that it has not come
-CLAIM_S = 2.0
+CLAIM_S = 1.0  # and once more when the chain of relays says that it has come
 
 # A first node tells the last one in a thread of its own by what it knows a key, while the key is on its way.
 CHECKS = KME_THREADS

@@ -24,6 +24,7 @@ from testbed.loopback import LOOPBACK, Stack
 from testbed.private_database import PrivateDatabase
 
 QC = "a-b/1"
+HELD = Held(qc=QC, head=1_000_000, floor=0, slot=0, stored=0, generated=0, used=0, expired=0, epoch=1)
 HEALS_S = 10.0
 
 
@@ -46,7 +47,7 @@ def database(stack: Stack) -> PrivateDatabase:
     with node_at(stack, "a", stack.database_port) as a, node_at(stack, "b", stack.database_port) as b:
         for node, peer in ((a, "b"), (b, "a")):
             node.register_qc(QC, peer)
-            node.report([Held(qc=QC, head=1_000_000, floor=0, slot=0, stored=0, generated=0, used=0, expired=0)])
+            node.report([HELD], 1)
     return made
 
 
