@@ -20,8 +20,10 @@ from mtls import trace
 from node.connections import Connections, NoAnswer, Row
 from node.failures import DatabaseUnreachable
 from node.key_stream import Held
+from node.limits import DATABASE_CONNECTIONS
 from node.ranges import Instruction, Range, Shortage
 
+CONNECTIONS_PER_NODE = 2 * DATABASE_CONNECTIONS  # at most: those of a node that died may be there for a moment
 _ADMIN_CONNECT_S = 3
 _READ_TIMEOUT_MS = 30_000
 _COLLECTED_AT_ONCE = 1000

@@ -21,8 +21,7 @@ import psycopg.sql
 
 from mtls.credentials import Credentials
 from mtls.identity import Identity
-from node.limits import DATABASE_CONNECTIONS
-from node.shared_db import install_schema
+from node.shared_db import CONNECTIONS_PER_NODE, install_schema
 
 DATABASE = "qkd"
 NODES_ROLE = "qkd_node"  # what all nodes may do
@@ -206,8 +205,7 @@ class Cluster:
             known = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
             for role in sorted({_role(node) for node in nodes} - known):
                 names = {"role": psycopg.sql.Identifier(role), "nodes": psycopg.sql.Identifier(NODES_ROLE)}
-                # Twice what a node needs: those of one that died may be there for a moment.
-                text = f"CREATE ROLE {{role}} LOGIN IN ROLE {{nodes}} CONNECTION LIMIT {2 * DATABASE_CONNECTIONS}"
+                text = f"CREATE ROLE {{role}} LOGIN IN ROLE {{nodes}} CONNECTION LIMIT {CONNECTIONS_PER_NODE}"
                 admin.execute(psycopg.sql.SQL(text).format(**names))
 
     @contextlib.contextmanager
