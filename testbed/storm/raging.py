@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from sae.rekey import GO_ON
 from telemetry.journal import Journal
@@ -34,8 +35,8 @@ def rage(plan: Plan, directory: RunDirectory, storm: Sequence[Gust], outside: in
     """As the first process of new namespaces: a network, and `storm` over it; the result is in the run directory."""
     disks = Disks(plan, directory)
     emulation = Emulation(
-        plan, directory, outside=outside, parameters={}, seed=None, user_database=None, say=lambda _: None,
-        habits={"on_key_failure": GO_ON},
+        plan, directory, outside=outside, parameters={"ttl_slots": 15}, seed=None, user_database=None,
+        say=lambda _: None, habits={"on_key_failure": GO_ON},
     )  # fmt: skip
     result = Result()
     try:
@@ -87,12 +88,11 @@ class _Storm:
     def _weather(self, gust: Gust) -> Outcome:
         self._gust = gust.number
         self._journal.event("gust", number=gust.number, mode=gust.mode, blows=[str(blow) for blow in gust.blows])
-        self._injector.desk.set_parameter("mode", gust.mode)
-        threads = [threading.Thread(target=self._strike, args=(blow,), name=str(blow)) for blow in gust.blows]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        self._set_mode(gust.mode)
+        with ThreadPoolExecutor(len(gust.blows) or 1) as pool:
+            under_way = [pool.submit(self._strike, blow) for blow in gust.blows]
+        for done in under_way:
+            done.result()
         outcome = self._watch.until_whole(gust, time.monotonic())
         for text in outcome.findings:
             self._find(text)
@@ -105,6 +105,12 @@ class _Storm:
         healed = "NOT HEALED       " if outcome.healed_s is None else f"healed in {outcome.healed_s:4.1f} s"
         print(f"gust {gust.number:4}  {gust.mode:5}  {healed}  {'; '.join(map(str, gust.blows))}", flush=True)
         return outcome
+
+    def _set_mode(self, mode: str) -> None:
+        try:
+            self._injector.desk.set_parameter("mode", mode)
+        except UserError as error:
+            self._find(f"mode {mode}: {error}")
 
     def _strike(self, blow: Blow) -> None:
         """One fault, from its beginning until it is undone."""

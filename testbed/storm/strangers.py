@@ -110,6 +110,9 @@ class StrangerPair:
                 return Exchange("differ", f"key {key['key_ID']} of {self.name}: the two sides got different keys")
         except (OSError, http.client.HTTPException) as error:
             return Exchange(f"{step}: {_no_answer(error)}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            failure = f"{step}: an answer that the standard does not know"
+            return Exchange(failure, f"{failure} ({error!r})")
         return Exchange()
 
 
