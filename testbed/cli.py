@@ -44,6 +44,7 @@ qkd set generation QC on|off   whether a QC generates at all
 qkd fault             what is broken now, and since when
 qkd fault cut A B     cut the fibre between two datacenters, for traffic and for keys
 qkd fault qc A B      have no key come of the QCs between them; traffic goes on
+qkd fault device A B  cut the power of their devices, which say nothing until they are healed, and then start anew
 qkd fault node A      kill a node; as well: 'qkd fault database', 'qkd fault controller'
 qkd fault pause A     have a node sleep; its connections stay, and it answers nothing
 qkd fault standby     kill the database, and have a standby in its place, which takes no writes until it is healed

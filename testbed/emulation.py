@@ -352,12 +352,13 @@ class Emulation:
             process.wait_ready()
         self._wait_for_registration()
 
-    def _write_qcs(self, broken: Collection[str] = ()) -> Path:
+    def _write_qcs(self, broken: Collection[str] = (), off: Collection[str] = ()) -> Path:
         nodes, qcs = self.run.make("nodes"), self.run.make("qcs")
-        return self.run.write("config/qcs.json", self.plan.qc_config(qcs, nodes, seed=self._seed, broken=broken))
+        document = self.plan.qc_config(qcs, nodes, seed=self._seed, broken=broken, off=off)
+        return self.run.write("config/qcs.json", document)
 
-    def _break_qcs(self, broken: Collection[str]) -> None:
-        self._write_qcs(broken)
+    def _break_qcs(self, broken: Collection[str], off: Collection[str]) -> None:
+        self._write_qcs(broken, off)
         self.processes.named("qcs").signal(signal.SIGHUP)
 
     def _wait_for_registration(self) -> None:

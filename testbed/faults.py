@@ -1,8 +1,9 @@
 """Faults for the classroom: a fibre, a QC, a node, the shared database or the controller fails, and is healed again.
 
-A fibre carries both light and traffic: cut, it takes its QCs along. A QC that fails alone leaves the traffic. A process
-that fails is killed, as a crash would, and healed by starting it again on what it left on disk; or it is paused, and
-sleeps until it is healed, while its connections look alive.
+A fibre carries both light and traffic: cut, it takes its QCs along. A QC that fails alone leaves the traffic; its
+devices say that there is no key, unless they have lost their power. A process that fails is killed, as a crash would,
+and healed by starting it again on what it left on disk; or it is paused, and sleeps until it is healed, while its
+connections look alive.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from testbed.network import Network
 from testbed.plan import LinkPlan, Plan
 from testbed.processes import Processes, ProcessFailed
 
-CUT, QC, NODE, PAUSE, DATABASE, STANDBY, CONTROLLER = "cut", "qc", "node", "pause", "database", "standby", "controller"
+CUT, QC, DEVICE, NODE, PAUSE = "cut", "qc", "device", "node", "pause"
+DATABASE, STANDBY, CONTROLLER = "database", "standby", "controller"
 # How many datacenters each kind names.
-KINDS = {CUT: 2, QC: 2, NODE: 1, PAUSE: 1, DATABASE: 0, STANDBY: 0, CONTROLLER: 0}
+KINDS = {CUT: 2, QC: 2, DEVICE: 2, NODE: 1, PAUSE: 1, DATABASE: 0, STANDBY: 0, CONTROLLER: 0}
+_OF_QCS = (CUT, QC, DEVICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,16 @@ def link_between(plan: Plan, a: str, b: str) -> LinkPlan:
 
 def broken_qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
     """The QCs of which nothing comes under these faults: those that failed, and those of fibres that are cut. PURE."""
-    pairs = [f.where for f in faults if f.kind in (CUT, QC)]
+    return _qcs(plan, (f for f in faults if f.kind in _OF_QCS))
+
+
+def silent_qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
+    """The QCs of which not a word comes: their devices are without power. PURE."""
+    return _qcs(plan, (f for f in faults if f.kind == DEVICE))
+
+
+def _qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
+    pairs = [f.where for f in faults]
     return {qc.name for link in plan.topology.links if (link.a, link.b) in pairs for qc in link.qcs}
 
 
@@ -86,7 +98,7 @@ class Faults:
     """What is broken in a running network. Thread-safe; all of it raises UserError, in one line.
 
     `network` and `database` give these once they are up; a database of the user's is None. `break_qcs` has exactly
-    these QCs make nothing.
+    these QCs make nothing, and of those the second ones say nothing either.
     """
 
     def __init__(
@@ -96,7 +108,7 @@ class Faults:
         journal: Journal,
         *,
         network: Callable[[], Network],
-        break_qcs: Callable[[Collection[str]], None],
+        break_qcs: Callable[[Collection[str], Collection[str]], None],
         database: Callable[[], Database | None],
     ) -> None:
         self._plan = plan
@@ -113,7 +125,7 @@ class Faults:
         return sorted(self._active.values(), key=lambda f: f.since)
 
     def inject(self, kind: str, *where: str) -> Fault:
-        """Break something: "cut" and "qc" name two datacenters, "node" one, "database" and "controller" none."""
+        """Break something: KINDS says how many datacenters it names."""
         names = check(self._plan, kind, where)
         with self._lock:
             if (kind, names) in self._active:
@@ -146,8 +158,8 @@ class Faults:
                 self.heal(kind)
 
     def _break(self, fault: Fault) -> None:
-        if fault.kind in (CUT, QC):
-            self._break_qcs(broken_qcs(self._plan, [*self._active.values(), fault]))
+        if fault.kind in _OF_QCS:
+            self._set_qcs([*self._active.values(), fault])
             if fault.kind == CUT:
                 self._set_carrier(fault, up=False)
             return
@@ -177,8 +189,11 @@ class Faults:
         elif fault.kind in (NODE, CONTROLLER):
             self._restart(fault)
         del self._active[fault.kind, fault.where]
-        if fault.kind in (CUT, QC):
-            self._break_qcs(broken_qcs(self._plan, self._active.values()))
+        if fault.kind in _OF_QCS:
+            self._set_qcs(self._active.values())
+
+    def _set_qcs(self, faults: Collection[Fault]) -> None:
+        self._break_qcs(broken_qcs(self._plan, faults), silent_qcs(self._plan, faults))
 
     def _own_database(self, fault: Fault) -> Database:
         database = self._database()

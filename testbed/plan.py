@@ -217,9 +217,15 @@ class Plan:
         }
 
     def qc_config(
-        self, directory: Path, nodes_directory: Path, *, seed: int | None, broken: Collection[str] = ()
+        self,
+        directory: Path,
+        nodes_directory: Path,
+        *,
+        seed: int | None,
+        broken: Collection[str] = (),
+        off: Collection[str] = (),
     ) -> dict[str, Any]:
-        """Configuration of the QC emulators; `broken`: names of QCs."""
+        """Configuration of the QC emulators; `broken` and `off`: names of QCs."""
         qcs = [
             {
                 "qc": qc.name,
@@ -227,6 +233,7 @@ class Plan:
                 "high": qc.high_bytes_per_slot,
                 "ends": [str(nodes_directory / link.a), str(nodes_directory / link.b)],
                 "broken": qc.name in broken,
+                "off": qc.name in off,
             }
             for link in self.topology.links
             for qc in link.qcs

@@ -7,9 +7,10 @@ of the process begins a new epoch of every QC, whose stream counts from 0.
 
 A node may ask for another rate of a QC, or to stop it, as an SDN agent sets a QKD device. SIGHUP reads the
 configuration again; what has changed there, rates and which QCs are broken, holds. Both count from the next slot on. A
-broken QC's photons do not arrive: its devices are there, and say each slot that there is no key. The journal says what
-was made (sequence, epoch, slot, offset, length, when), never the bytes; which blocks were given up, and for which end;
-and which may have been on their way when all ended.
+broken QC's photons do not arrive: its devices are there, and say each slot that there is no key. A QC that is off has
+devices without power: they say nothing, and begin a new epoch when they are on again. The journal says what was made
+(sequence, epoch, slot, offset, length, when), never the bytes; which blocks were given up, and for which end; and which
+may have been on their way when all ended.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from telemetry.journal import Journal
 # Blocks kept for an end that is away. More than any TTL in use, so that what is lost here would be expired there.
 KEPT_BLOCKS = 128
 _RECONNECT_S = 0.2
+_FLAGS = ("broken", "off")
 Wish = tuple[int, int] | bool  # a rate, or whether to generate
 
 
@@ -45,7 +47,8 @@ Wish = tuple[int, int] | bool  # a rate, or whether to generate
 class QcConfig:
     """A QC: bytes a slot, uniform in [low, high], and the folders of the two nodes with their `blocks.sock`.
 
-    `qber_percent` is the mean of the quantum bit error rates that it reports. `broken`: nothing comes of it.
+    `qber_percent` is the mean of the quantum bit error rates that it reports. `broken`: nothing comes of it. `off`: nor
+    do its devices say so.
     """
 
     qc: str
@@ -54,6 +57,7 @@ class QcConfig:
     ends: tuple[Path, ...]
     qber_percent: float = 2.0
     broken: bool = False
+    off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +80,11 @@ def load(path: Path) -> EmulatorConfig:
         high = integer(qc.get("high"), f"qcs[{i}].high", low=low, high=MAX_PAYLOAD_BYTES)
         ends = tuple(Path(text(e, f"qcs[{i}].ends", longest=4096)) for e in sequence(qc.get("ends"), "ends", longest=2))
         qber = number(qc.get("qber_percent", 2.0), f"qcs[{i}].qber_percent", low=0, high=50)
-        broken = qc.get("broken", False)
-        if not isinstance(broken, bool):
-            raise Malformed(f"qcs[{i}].broken", "true or false")
-        qcs.append(QcConfig(text(qc.get("qc"), f"qcs[{i}].qc"), low, high, ends, qber, broken))
+        flags = [qc.get(member, False) for member in _FLAGS]
+        for member, flag in zip(_FLAGS, flags, strict=True):
+            if not isinstance(flag, bool):
+                raise Malformed(f"qcs[{i}].{member}", "true or false")
+        qcs.append(QcConfig(text(qc.get("qc"), f"qcs[{i}].qc"), low, high, ends, qber, *flags))
     seed = given.get("seed")
     return EmulatorConfig(
         directory=Path(text(given.get("directory"), "directory", longest=4096)),
@@ -183,11 +188,15 @@ class Qc:
         self._random = _source(seed, config.qc)
         # Apart, so that a seed's key material does not depend on what is reported beside it.
         self._noise = _source(seed, f"{config.qc}/qber")
+        self._begin()
+        self._ends = [End(folder, self._lost, self._wished) for folder in config.ends]
+
+    def _begin(self) -> None:
+        """A new epoch, in which everything counts from 0."""
         # Never from the seed: no two starts may have one in common.
         self._epoch = 1 + secrets.randbelow((1 << 63) - 1)
         self._sequence = 0
         self._offset = 0
-        self._ends = [End(folder, self._lost, self._wished) for folder in config.ends]
 
     def set_rate(self, low: int, high: int) -> None:
         """Make low to high bytes a slot from the next one on. Either end may ask; both usually do."""
@@ -199,9 +208,12 @@ class Qc:
         """Follow what has changed in the configuration; a node may have set another rate meanwhile."""
         if (config.low, config.high) != (self._read.low, self._read.high):
             self.set_rate(config.low, config.high)
-        if config.broken != self.config.broken:
-            self.config = replace(self.config, broken=config.broken)
-            self._journal.event("broken", qc=config.qc, broken=config.broken)
+        for member in _FLAGS:
+            if (now := getattr(config, member)) != getattr(self.config, member):
+                if member == "off" and not now:
+                    self._begin()
+                self.config = replace(self.config, **{member: now})
+                self._journal.event(member, qc=config.qc, **{member: now})
         self._read = config
 
     def _wished(self, end: End, wish: Wish) -> None:
@@ -212,10 +224,12 @@ class Qc:
             self._journal.event("generation", qc=self.config.qc, enabled=all(e.enabled for e in self._ends))
 
     def make(self, slot: int) -> None:
-        """Make the block of `slot` and hand it to both ends.
+        """Make the block of `slot` and hand it to both ends; none if the QC is off.
 
         It is empty at rate 0, where one end wants no more, and if the QC is broken: time passes all the same.
         """
+        if self.config.off:
+            return
         generates = not self.config.broken and all(end.enabled for end in self._ends)
         n_bytes = self._random.randint(self.config.low, self.config.high) if generates else 0
         qber = None

@@ -16,16 +16,18 @@ from node.modes import MODES
 from testbed.load import possible_pairs
 from testbed.plan import Plan
 
-KILL, PAUSE, ONE_WAY, CUT, QC, DISK = "kill", "pause", "one-way", "cut", "qc", "disk"
-STANDBY, SET, OPEN, END = "standby", "set", "open", "end"
+KILL, PAUSE, ONE_WAY, CUT, QC, DEVICE = "kill", "pause", "one-way", "cut", "qc", "device"
+DISK, STANDBY, SET, OPEN, END = "disk", "standby", "set", "open", "end"
 # How often each is drawn, in relation to the others.
-WEIGHTS = {KILL: 22, PAUSE: 22, ONE_WAY: 10, CUT: 8, QC: 5, DISK: 7, STANDBY: 4, SET: 8, OPEN: 8, END: 6}
+WEIGHTS = {
+    KILL: 21, PAUSE: 21, ONE_WAY: 10, CUT: 7, QC: 4, DEVICE: 6, DISK: 7, STANDBY: 4, SET: 8, OPEN: 7, END: 5,
+}  # fmt: skip
 CONTROLLER, DATABASE, QCS = "controller", "postgres", "qcs"
 
 _FEWEST, _MOST = 2, 5
 _WITHIN_S = 2.0  # all faults of a gust begin
 _SHORTEST_S = 0.1
-_LONGEST_S = {KILL: 6.0, ONE_WAY: 12.0, CUT: 10.0, QC: 10.0, DISK: 10.0, STANDBY: 8.0, SET: 4.0}
+_LONGEST_S = {KILL: 6.0, ONE_WAY: 12.0, CUT: 10.0, QC: 10.0, DEVICE: 10.0, DISK: 10.0, STANDBY: 8.0, SET: 4.0}
 _STANDING = 4
 _MOST_SESSIONS = 8
 # What a parameter is set to, for as long as the fault lasts.
@@ -128,7 +130,7 @@ class _Draw:
         if kind in (KILL, PAUSE):
             process = self._process(kind)
             return (process,), ("process", process)
-        if kind in (ONE_WAY, CUT, QC):
+        if kind in (ONE_WAY, CUT, QC, DEVICE):
             link = choose(self.plan.topology.links)
             ends = (link.a, link.b) if self.random.random() < 0.5 else (link.b, link.a)
             return ends, ("fibre", link.a, link.b)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ QOS = QoS(key_size_bits=128, interval_s=1.0)
 # An operator who hears nothing for so long tries again later.
 _OPERATOR_S = 10.0
 _NODE = "node-"
+# What `qkd fault` calls by the same word.
+_FAULTS = (gusts.CUT, gusts.QC, gusts.DEVICE)
 
 
 class Injector:
@@ -42,8 +45,7 @@ class Injector:
         self._ways: Mapping[str, tuple[Callable[..., object], Callable[..., object]]] = {
             gusts.KILL: (self._kill, self._start),
             gusts.PAUSE: (self._pause, self._wake),
-            gusts.CUT: (lambda *ends: faults.inject("cut", *ends), lambda *ends: faults.heal("cut", *ends)),
-            gusts.QC: (lambda *ends: faults.inject("qc", *ends), lambda *ends: faults.heal("qc", *ends)),
+            **{k: (functools.partial(faults.inject, k), functools.partial(faults.heal, k)) for k in _FAULTS},
             gusts.ONE_WAY: (self._lose, self._reset),
             gusts.DISK: (disks.fill, disks.empty),
             gusts.STANDBY: (lambda _: faults.inject("standby"), lambda _: faults.heal("standby")),

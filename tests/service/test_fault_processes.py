@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -28,13 +28,19 @@ class World:
         self.journal = directory / "journal.jsonl"
         self.processes = Processes(directory)
         self.silent: list[set[str]] = []
+        self.off: list[set[str]] = []
         self.network = Mock()
         self.faults = Faults(
             make_plan(load("poliqi", TOPOLOGIES)), self.processes, Journal(self.journal, "faults"),
-            network=lambda: self.network, break_qcs=lambda qcs: self.silent.append(set(qcs)), database=lambda: None,
+            network=lambda: self.network, break_qcs=self.broken, database=lambda: None,
         )  # fmt: skip
         for name in ("controller", "node-finance"):
             self.processes.start(name, ["sleep", "600"], says_ready=False)
+
+    def broken(self, silent: Collection[str], off: Collection[str]) -> None:
+        """QCs are broken."""
+        self.silent.append(set(silent))
+        self.off.append(set(off))
 
 
 @pytest.fixture
@@ -128,6 +134,17 @@ def test_qcs_are_silent_as_long_as_a_fault_wants_it(world):
     ab, tf = "government-military/1", "telecom-finance/1"
     assert world.silent == [{ab}, {ab}, {ab, tf}, {ab, tf}, {tf}, set()]
     assert [call.kwargs["up"] for call in world.network.set_carrier.call_args_list] == [False, True]
+
+
+def test_devices_without_power_say_nothing_until_all_that_is_healed(world):
+    """A broken QC beside it goes on to say that there is no key."""
+    world.faults.inject("device", "finance", "telecom")
+    world.faults.inject("qc", "military", "government")
+    world.faults.heal("device", "telecom", "finance")
+
+    ab, tf = "government-military/1", "telecom-finance/1"
+    assert world.silent == [{tf}, {ab, tf}, {ab}]
+    assert world.off == [{tf}, {tf}, set()]
 
 
 def test_what_cannot_be_is_one_line(world):

@@ -81,10 +81,12 @@ class Emulator:
         self.process: Process | None = None
         self.modules: list[Module] = []
 
-    def write(self, low: int = 33, high: int = 47, *, broken: bool = False, **options: object) -> Path:
+    def write(
+        self, low: int = 33, high: int = 47, *, broken: bool = False, off: bool = False, **options: object
+    ) -> Path:
         """Write the configuration."""
         ends = [str(self.directory / "a"), str(self.directory / "b")]
-        qcs = [{"qc": QC, "low": low, "high": high, "ends": ends, "broken": broken}]
+        qcs = [{"qc": QC, "low": low, "high": high, "ends": ends, "broken": broken, "off": off}]
         path = self.directory / "qcs.json"
         path.write_text(json.dumps({"directory": str(self.directory / "qcs"), "slot_s": 0.05, "qcs": qcs} | options))
         return path
@@ -209,6 +211,26 @@ def test_broken_qc_makes_empty_blocks_and_its_stream_goes_on(emulator):
     assert [x.sequence for x in blocks] == list(range(len(blocks)))
     assert all(y.offset == x.offset + len(x.payload) for x, y in itertools.pairwise(blocks))
     assert [x.payload.reveal() for x in b.blocks[: len(blocks)]] == [x.payload.reveal() for x in blocks]
+
+
+def test_device_that_lost_its_power_is_silent_and_starts_anew(emulator):
+    """A new epoch at both ends, in which sequence and offset count from 0."""
+    a, b = emulator.module("a"), emulator.module("b")
+    emulator.start()
+    until(lambda: len(a.blocks) > 2)
+
+    emulator.write(off=True)
+    emulator.process.signal(signal.SIGHUP)
+    until(lambda: events(emulator, "off"))
+    made = len(events(emulator, "block"))
+    emulator.write()
+    emulator.process.signal(signal.SIGHUP)
+    until(lambda: b.blocks[-1].epoch != b.blocks[0].epoch)
+
+    assert [e["off"] for e in events(emulator, "off")] == [True, False]
+    again = events(emulator, "block")[made]
+    assert (again["sequence"], again["offset"]) == (0, 0)
+    until(lambda: a.blocks[-1].epoch == b.blocks[-1].epoch == again["epoch"])
 
 
 @pytest.mark.parametrize("end", ["a", "b"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import UserError
-from testbed.faults import Fault, broken_qcs, check
+from testbed.faults import Fault, broken_qcs, check, silent_qcs
 from testbed.plan import Plan, make_plan
 from testbed.topology import load
 
@@ -24,6 +24,7 @@ def poliqi() -> Plan:
     ("given", "where"),
     [(("cut", "military", "government"), ("government", "military")), (("node", "finance"), ("finance",)),
      (("qc", "telecom", "finance"), ("telecom", "finance")), (("pause", "finance"), ("finance",)),
+     (("device", "finance", "telecom"), ("telecom", "finance")),
      (("database",), ()), (("standby",), ()), (("controller",), ())],
 )  # fmt: skip
 def test_fault_names_datacenters_in_either_order(poliqi, given, where):
@@ -34,7 +35,7 @@ def test_fault_names_datacenters_in_either_order(poliqi, given, where):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("flood",), "fault flood: expected one of cut, qc, node, pause, database, standby, controller"),
+        (("flood",), "fault flood: expected one of cut, qc, device, node, pause, database, standby, controller"),
         (("cut", "government"), "fault cut: expected two datacenters after it"),
         (("node",), "fault node: expected a datacenter after it"),
         (("database", "now"), "fault database: expected nothing after it"),
@@ -59,4 +60,7 @@ def test_qcs_of_cut_fibres_and_failed_ones_make_nothing(poliqi):
     assert broken_qcs(poliqi, [cut, failed, node]) == {"government-military/1"}
     assert broken_qcs(poliqi, [failed, other]) == {"government-military/1", "telecom-finance/1"}
     assert broken_qcs(poliqi, [node]) == set()
+    device = Fault("device", ("telecom", "finance"), 5.0)
+    assert broken_qcs(poliqi, [failed, device]) == {"government-military/1", "telecom-finance/1"}
+    assert silent_qcs(poliqi, [cut, failed, device]) == {"telecom-finance/1"}
     assert other.name == "qc telecom finance"

@@ -62,7 +62,11 @@ def test_nothing_is_hit_twice_in_a_gust(seed):
 
 
 def _thing(blow: gusts.Blow) -> tuple[str, ...]:
-    families = ((gusts.KILL, gusts.PAUSE, gusts.STANDBY), (gusts.ONE_WAY, gusts.CUT, gusts.QC), (gusts.OPEN, gusts.END))
+    families = (
+        (gusts.KILL, gusts.PAUSE, gusts.STANDBY),
+        (gusts.ONE_WAY, gusts.CUT, gusts.QC, gusts.DEVICE),
+        (gusts.OPEN, gusts.END),
+    )
     family = next((kinds[0] for kinds in families if blow.kind in kinds), blow.kind)
     if blow.kind == gusts.SET:
         return family, *blow.on[:-1]
