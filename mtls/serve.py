@@ -71,6 +71,8 @@ def new_app(name: str) -> Flask:
     @app.errorhandler(Exception)
     def on_bug(error: Exception) -> Response:
         bugs.report(_log, f"{request.method} {request.path}", error)
+        if scarce := bugs.refused(error):
+            return error_body(503, f"the machine of this server refuses: {scarce}", {"cause": "machine_refused"})
         return error_body(500, "internal error: a bug of this server, see its log", {"cause": "internal_error"})
 
     return app

@@ -169,6 +169,8 @@ class Master:
         try:
             reason = self._exchange(running, limits)
             self._finish(running.session, reason)
+        except Exception as error:
+            bugs.report(_log, f"session {running.session.ksid}", error)
         finally:
             # Only now may the pair open anew: the slave would take this session's end for the next one's.
             self._leave(running)

@@ -7,6 +7,8 @@ as one story.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -16,11 +18,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+# Of lines that wait for room on a full disk: what a busy node has to say in a minute.
+_MOST_WAITING_BYTES = 4 << 20
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Journal:
     """An append-only file of events. Thread-safe; each line is written by one system call.
+
+    On a full disk events wait in memory and are written with the first one for which there is room. Of those that find
+    4 MiB waiting before them, only the number is kept, and told by an event `events_lost`.
 
     The file is made with mode 0600. `mono` is seconds of this machine's monotonic clock: differences within one
     journal are exact, across machines they mean nothing. `context` gives facts that every event has besides its own.
@@ -31,24 +38,62 @@ class Journal:
         self._context = context
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._lock = threading.Lock()
+        _drop_torn_line(self._fd, path)
+        self._waiting = bytearray()
+        self._lost = 0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether events wait for room on the disk."""
+        return bool(self._waiting)
 
     def event(self, name: str, **facts: Any) -> None:
         """Write one event. TypeError for anything that is not plain JSON data, so for bytes and secrets."""
-        line = {"time": round(time.time(), 6), "mono": round(time.monotonic(), 6), "who": self._who, "event": name}
         try:
-            data = (_ENCODER.encode({**line, **self._context(), **facts}) + "\n").encode()
+            line = self._line(name, {**self._context(), **facts})
         except TypeError:
             for key, value in facts.items():
                 _refuse_secrets(value, key)  # which of them it was
             raise
         with self._lock:
-            os.write(self._fd, data)
+            if self._fd < 0:
+                raise OSError(errno.EBADF, "the journal is closed")
+            if len(self._waiting) + len(line) <= _MOST_WAITING_BYTES:
+                self._waiting += line
+            else:
+                self._lost += 1
+            self._write()
 
     def close(self) -> None:
         """Close the file; later events raise OSError."""
         with self._lock:
+            self._write()
             os.close(self._fd)
             self._fd = -1
+
+    def _line(self, name: str, facts: Mapping[str, Any]) -> bytes:
+        line = {"time": round(time.time(), 6), "mono": round(time.monotonic(), 6), "who": self._who, "event": name}
+        return (_ENCODER.encode({**line, **facts}) + "\n").encode()
+
+    def _write(self) -> None:
+        """Write what waits, as far as there is room. Call with the lock held."""
+        with contextlib.suppress(OSError):
+            while self._waiting:
+                # Of a line for which there is half the room one half is written; the other one stays the first to wait.
+                del self._waiting[: os.write(self._fd, self._waiting)]
+                if not self._waiting and self._lost:
+                    self._waiting += self._line("events_lost", {"number": self._lost})
+                    self._lost = 0
+
+
+def _drop_torn_line(fd: int, path: Path) -> None:
+    """Cut off the part of a line that a crash on a full disk may have left at the end: it tells of nothing."""
+    size = os.fstat(fd).st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _MOST_WAITING_BYTES))
+        torn = len(file.read().rpartition(b"\n")[2])
+    if torn:
+        os.ftruncate(fd, size - torn)
 
 
 def _refuse_secrets(value: Any, where: str) -> None:

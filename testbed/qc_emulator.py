@@ -34,6 +34,7 @@ from etsi.checks import integer, mapping, number, sequence, text
 from etsi.errors import Malformed
 from etsi.secret import Secret
 from node.blocks import ANSWER_BYTES, MAX_PAYLOAD_BYTES, BadFrame, Block, boottime, encode_age, read_answer
+from telemetry import bugs
 from telemetry.journal import Journal
 
 # Blocks kept for an end that is away. More than any TTL in use, so that what is lost here would be expired there.
@@ -106,7 +107,7 @@ class End:
         self._waiting: collections.deque[Block] = collections.deque()
         self._sent: Block | None = None  # the module may have it, though it has not said so
         self._some = threading.Condition()
-        threading.Thread(target=self._run, name=f"end-{node.name}", daemon=True).start()
+        bugs.vital_thread(self._run, name=f"end-{node.name}").start()
 
     def put(self, block: Block) -> None:
         """Take `block` for delivery; the oldest one waiting is given up if there are too many.
@@ -226,11 +227,12 @@ class Qc:
     def make(self, slot: int) -> None:
         """Make the block of `slot` and hand it to both ends; none if the QC is off.
 
-        It is empty at rate 0, where one end wants no more, and if the QC is broken: time passes all the same.
+        It is empty at rate 0, where one end wants no more, if the QC is broken, and while there is no room for the
+        record of what is made: time passes all the same.
         """
         if self.config.off:
             return
-        generates = not self.config.broken and all(end.enabled for end in self._ends)
+        generates = not self.config.broken and not self._journal.is_behind and all(end.enabled for end in self._ends)
         n_bytes = self._random.randint(self.config.low, self.config.high) if generates else 0
         qber = None
         if n_bytes:

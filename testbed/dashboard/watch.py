@@ -6,18 +6,21 @@ asks no more often when many look at it.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from typing import Any
 
+from telemetry import bugs
 from testbed.dashboard.curves import Curves, Totals
 from testbed.dashboard.journals import Tail
 from testbed.dashboard.snapshot import FibreNow, Heard, Snapshot
 from testbed.dashboard.tally import Tally
 from testbed.desk import Desk, NotDone
 
+_log = logging.getLogger(__name__)
 # A cut must show within two seconds, page included.
 _LOOK_S = 0.5
 # A slot lasts as long: nothing that is asked for changes faster.
@@ -60,7 +63,10 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._look()
+            try:
+                self._look()
+            except Exception as error:  # the page shows that it is late; the next look may go better
+                bugs.report(_log, "looking at the network", error)
             self._stop.wait(_LOOK_S)
 
     def _look(self) -> None:
@@ -112,6 +118,9 @@ class _Source:
                 self._problem = str(error)
             except (RuntimeError, CancelledError):  # the room is closed: the run ends
                 return
+            except Exception as error:
+                bugs.report(_log, "asking for the live view", error)
+                self._problem = bugs.MARK
             self._stop.wait(max(0.0, asked + self._every_s - time.monotonic()))
 
 

@@ -1,12 +1,17 @@
-"""Journals as they are read."""
+"""Journals as they are written, also on a disk that is full for a while, and as they are read.
+
+A limit on the size of files stands for the full disk: it, too, takes a part of a line and then no more.
+"""
 
 from __future__ import annotations
 
 import json
+import resource
 
 import pytest
 
 from telemetry import journal
+from telemetry.journal import Journal, read
 
 
 @pytest.fixture
@@ -40,3 +45,83 @@ def test_events_are_read_as_they_are_asked_for(path):
 def test_missing_journal_has_no_events(tmp_path):
     """Of who never came to write one."""
     assert journal.read(tmp_path / "journal.jsonl") == []
+
+
+@pytest.fixture
+def room():
+    """Sets how long files may be, None for any length."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(n_bytes):
+        soft = before[0] if n_bytes is None else n_bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_events_wait_for_room_and_are_then_all_there_in_order(tmp_path, room):
+    """Also the one of which a part was written."""
+    book = Journal(tmp_path / "journal.jsonl", "me")
+    book.event("before")
+    room((tmp_path / "journal.jsonl").stat().st_size + 10)
+    for number in range(100):
+        book.event("meanwhile", number=number)
+    assert book.is_behind
+    assert [e["event"] for e in read(tmp_path / "journal.jsonl")] == ["before"]
+
+    room(None)
+    book.event("after")
+
+    assert not book.is_behind
+    found = read(tmp_path / "journal.jsonl")
+    assert [e["event"] for e in found] == ["before", *["meanwhile"] * 100, "after"]
+    assert [e["number"] for e in found[1:-1]] == list(range(100))
+
+
+def test_events_for_which_memory_has_no_room_are_counted_and_told(tmp_path, room, monkeypatch):
+    """What waits is bounded."""
+    monkeypatch.setattr(journal, "_MOST_WAITING_BYTES", 1000)
+    book = Journal(tmp_path / "journal.jsonl", "me")
+    room(0)
+    for number in range(100):
+        book.event("meanwhile", number=number)
+    room(None)
+    book.event("after")
+
+    *found, last = read(tmp_path / "journal.jsonl")
+
+    assert last["event"] == "events_lost"
+    assert last["number"] == 101 - len(found)
+    assert 0 < len(found) < 20
+
+
+def test_what_waits_is_written_when_the_journal_is_closed(tmp_path, room):
+    """If there is room then."""
+    book = Journal(tmp_path / "journal.jsonl", "me")
+    room(0)
+    book.event("last words")
+    room(None)
+
+    book.close()
+
+    assert [e["event"] for e in read(tmp_path / "journal.jsonl")] == ["last words"]
+
+
+def test_line_that_a_crash_cut_off_spoils_no_other(tmp_path):
+    """The next start takes it away."""
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"event":"whole"}\n{"event":"par')
+
+    Journal(path, "me").event("next")
+
+    assert [e["event"] for e in read(path)] == ["whole", "next"]
+
+
+def test_closed_journal_refuses_events(tmp_path):
+    """As a file does."""
+    book = Journal(tmp_path / "journal.jsonl", "me")
+    book.close()
+
+    with pytest.raises(OSError, match="closed"):
+        book.event("late")
