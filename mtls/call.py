@@ -206,7 +206,7 @@ class Caller:
                 raise Unreachable(url, "the answer is too long")
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(url, _why(error, wait_s)) from error
+            raise Unreachable(url, why(error, wait_s)) from error
         return Reply(answer.status, _decode(url, raw))
 
     def close(self) -> None:
@@ -243,13 +243,16 @@ def _decode(url: str, raw: bytes) -> Any:
         raise Unreachable(url, "the answer is not JSON") from None
 
 
-def _why(error: BaseException, timeout_s: float) -> str:
-    """The innermost cause in a few words: urllib3 wraps errors in errors, with addresses of objects in the text."""
+def why(error: BaseException, timeout_s: float) -> str:
+    """The innermost cause in a few words: urllib3 wraps errors in errors, with addresses of objects in the text.
+
+    An exception's name is none of these words: users read them.
+    """
     while True:
         inner = getattr(error, "reason", None)
         inner = inner if isinstance(inner, BaseException) else error.__cause__
         if not isinstance(inner, BaseException):
             if isinstance(error, TimeoutError):
                 return f"no answer within {round(timeout_s, 1):g} s"
-            return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+            return str(getattr(error, "strerror", None) or error) or "the connection broke"
         error = inner

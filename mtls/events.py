@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from flask import Response, request
 
 from etsi.errors import Malformed
-from mtls.call import Unreachable
+from mtls.call import Unreachable, why
 from mtls.credentials import Credentials
 from mtls.identity import Identity
 from mtls.liveness import SILENCE_S, notice_death
@@ -118,7 +118,7 @@ class Listener:
             self._sock.settimeout(silence_s)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise Unreachable(url, f"{type(error).__name__}: {error}") from None
+            raise Unreachable(url, why(error, timeout_s)) from None
         self._answer = answer
         if answer.status != 200 or not answer.headers.get("Content-Type", "").startswith(CONTENT_TYPE):
             self.close()

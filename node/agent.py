@@ -89,6 +89,11 @@ class Agent:
         self._set_qcs({}, parts.datastore.tree)
 
     @property
+    def in_database(self) -> bool:
+        """Whether the shared database knows this node."""
+        return self._in_database
+
+    @property
     def registered(self) -> bool:
         """Whether the shared database knows this node, and a controller listens to it."""
         return self._in_database and self._parts.streams.controlled is not None

@@ -83,8 +83,8 @@ def make_app(
             for h in store.held()
         ]  # fmt: skip
         return {
-            "registered": agent.registered, "parameters": agent.parameters.to_json(), "qcs": held,
-            "sessions": agent.sessions(),
+            "registered": agent.registered, "in_database": agent.in_database,
+            "parameters": agent.parameters.to_json(), "qcs": held, "sessions": agent.sessions(),
         }  # fmt: skip
 
     return app

@@ -218,7 +218,8 @@ class Emulation:
             ttl_s = self._parameters["ttl_slots"]  # slots last a second here
             self.run.write(RECORDS, {"nodes": nodes, "allocations": allocations, "ttl_s": ttl_s})
         except (subprocess.CalledProcessError, psycopg.Error, OSError) as error:
-            self._say(f"no audit: the run's records cannot be kept ({type(error).__name__})")
+            said = str(error.stderr if isinstance(error, subprocess.CalledProcessError) else error)
+            self._say(f"no audit: the run's records cannot be kept: {' '.join(said.split()) or 'no reason was given'}")
 
     def _start_network(self) -> None:
         self._say("starting Open vSwitch")
@@ -362,32 +363,40 @@ class Emulation:
         self.processes.named("qcs").signal(signal.SIGHUP)
 
     def _wait_for_registration(self) -> None:
-        """Return when the controller knows all switches and nodes, and every QC has some key material."""
+        """Return when the controller knows all switches, all nodes are in the database, and all QCs have material."""
         self._say("waiting for switches, nodes and first key material")
         deadline = time.monotonic() + _REGISTRATION_S
-        lacking = "everything"
+        lacking = "the controller does not answer"
         # Of each QC, what it is to have shown at one time or another: with a short TTL it does not keep it.
         slots = max(1, min(_FIRST_SLOTS, self._parameters["ttl_slots"] - 1))
         awaited = {qc.name: slots * qc.low_bytes_per_slot for link in self.plan.topology.links for qc in link.qcs}
+        outside = set(self.plan.nodes)  # of the database, as far as is known
         while lacking:
             for process in self.dead():
                 raise ProcessFailed(f"{process.name} ended: {process.last_words()}")
             if time.monotonic() > deadline:
-                raise ProcessFailed(f"after {_REGISTRATION_S:g} s the controller still lacks {lacking}")
+                raise ProcessFailed(f"after {_REGISTRATION_S:g} s {lacking}")
             time.sleep(0.1)
             with contextlib.suppress(Unreachable):
-                lacking = self._lacking(awaited)
+                lacking = self._lacking(awaited, outside)
 
-    def _lacking(self, awaited: dict[str, int]) -> str:
-        """What the controller does not know yet, "" if nothing; takes out of `awaited` what has come."""
+    def _lacking(self, awaited: dict[str, int], outside: set[str]) -> str:
+        """What is not there yet, "" if nothing; takes out of `awaited` and `outside` what has come."""
         status = self.control_room.controller("GET", "/qkd/v1/status").body
         missing = [s for s in self.plan.switches.values() if s not in status["switches"]]
         if missing:
-            return f"switches {', '.join(missing)}"
+            return f"the controller still lacks switches {', '.join(missing)}"
         missing = [n for n in self.plan.nodes if n not in status["nodes"]]
         if missing:
-            return f"nodes {', '.join(missing)}"
+            return f"the controller still lacks nodes {', '.join(missing)}"
+        for node in sorted(outside):
+            if self.control_room.agent(node, "GET", "/qkd/v1/status").body["in_database"]:
+                outside.remove(node)
+        if outside:
+            one = min(outside)
+            said = self.processes.named(f"node-{one}").end_of_log()
+            return f"nodes {', '.join(sorted(outside))} do not reach the shared database; {one}: {said}"
         links = {q["qc"]: q for q in self.control_room.controller("GET", "/qkd/v1/links").body["links"]}
         for qc in [qc for qc, n_bytes in awaited.items() if links.get(qc, {}).get("stored_bytes", -1) >= n_bytes]:
             del awaited[qc]
-        return f"key material on {', '.join(awaited)}" if awaited else ""
+        return f"there is too little key material on {', '.join(awaited)}" if awaited else ""

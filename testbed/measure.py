@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import collections
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from telemetry import journal
+from telemetry import bugs, journal
 
 Event = Mapping[str, Any]
 
@@ -23,8 +24,14 @@ def read_run(run: Path, *names: str) -> list[Event]:
     return sorted(events, key=lambda e: float(e["time"]))
 
 
+# How a log tells of a bug of ours: as all of our processes do, or as Python does of what nobody caught.
+_BUG = re.compile(f"{re.escape(bugs.MARK)}|^Traceback ")
+_LONGEST_LINE = 200
 # Events that a summary is made of: of long journals no more need be read.
-SUMMARISED = ("session_requested", "session_open", "session_refused", "key_delivered", "key_error", "key", "lost")
+SUMMARISED = (
+    "session_requested", "session_open", "session_refused", "session_failed", "key_delivered", "key_error", "key",
+    "lost",
+)  # fmt: skip
 
 
 def summarise(events: Sequence[Event]) -> dict[str, Any]:
@@ -35,7 +42,7 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
     delivered = [e for e in events if e["event"] == "key_delivered" and e["request"] == "enc_keys"]
     single = [e for e in delivered if e["hops"] == 1]
     multi = [e for e in delivered if e["hops"] > 1]
-    errors = collections.Counter(str(e["cause"]) for e in events if e["event"] == "key_error" and e["side"] == "master")
+    errors = collections.Counter(str(e["cause"]) for e in events if _is_key_error(e))
     return {
         "sessions": {
             "requested": requested,
@@ -48,6 +55,7 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
             "multi_hop": sum(len(e["key_ids"]) for e in multi),
             "errors": dict(sorted(errors.items())),
             "errors_where": _where(events),
+            "errors_said": {str(e["cause"]): str(e["message"]) for e in events if _is_key_error(e)},
             "lost_bytes": _lost(events),
         },
         "delivery_ms": {
@@ -59,11 +67,37 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
     }
 
 
+def why_no_keys(events: Sequence[Event]) -> str | None:
+    """Why sessions that asked for keys got none at all; None if one got any, or none was to get any."""
+    names = collections.Counter(str(e["event"]) for e in events)
+    if names["key_delivered"] or names["session_requested"] == names["session_refused"]:
+        return None
+    for what, told in (("key error", _is_key_error), ("session that failed", lambda e: e["event"] == "session_failed")):
+        if said := [e for e in events if told(e)]:
+            return f"the last {what}: {said[-1]['message']} ({said[-1]['cause']})"
+    return "none came before the end of the run"
+
+
+def bugs_told(logs: Path) -> list[str]:
+    """What logs of a run's processes tell of bugs of ours, a line for each log that does."""
+    found = []
+    for path in sorted(logs.glob("*.log")):
+        told = [line for line in path.read_text(errors="replace").splitlines() if _BUG.search(line)]
+        if told:
+            found.append(f"{path.stem}: {len(told)}, the last: {told[-1][:_LONGEST_LINE]}; see {path}")
+    return found
+
+
+def _is_key_error(event: Event) -> bool:
+    """Whether a key did not come: the slave tells of the same one."""
+    return bool(event["event"] == "key_error" and event["side"] == "master")
+
+
 def _where(events: Iterable[Event]) -> dict[str, int]:
     """Key errors by cause and place: the QC that was short, the node at which a relay broke, the path of a bad one."""
     found: collections.Counter[str] = collections.Counter()
     for event in events:
-        if event["event"] == "key_error" and event["side"] == "master":
+        if _is_key_error(event):
             facts = event.get("facts") or {}
             place = facts.get("qc") or facts.get("hop") or facts.get("path")
             if place is not None:

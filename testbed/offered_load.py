@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 from mtls.call import Unreachable
+from telemetry import bugs
 from testbed.emulation import Emulation
 from testbed.workload import Arrival
+
+_log = logging.getLogger(__name__)
+_LOOK_S = 0.05
 
 
 class OfferedLoad:
@@ -19,21 +24,31 @@ class OfferedLoad:
         self._arrivals = arrivals
         self._say = say
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._open_all, name="arrivals", daemon=True)
+        # Not by Thread.join(): after Ctrl-C in one, the next one returns at once.
+        self._done = threading.Event()
+        self._done.set()
 
     def start(self) -> None:
         """Time begins."""
-        self._thread.start()
+        self._done.clear()
+        threading.Thread(target=self._run, name="arrivals", daemon=True).start()
 
     def stop(self) -> None:
-        """Nothing arrives any more."""
+        """Nothing arrives any more, and no answer is awaited."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._done.wait()
 
     def join(self) -> None:
         """Return when all have arrived and know their KSID, or that they get none."""
-        self._thread.join()
+        self._done.wait()
+
+    def _run(self) -> None:
+        try:
+            self._open_all()
+        except Exception as error:
+            bugs.report(_log, "opening key sessions", error)
+        finally:
+            self._done.set()
 
     def _open_all(self) -> None:
         begin = time.monotonic()
@@ -45,6 +60,9 @@ class OfferedLoad:
             opening.append((arrival, answer))
         for arrival, answer in opening:
             who = f"{arrival.master.name} with {arrival.slave.name}"
+            while not answer.done():
+                if self._stop.wait(_LOOK_S):
+                    return
             try:
                 reply = answer.result()
                 if not reply.ok:

@@ -19,6 +19,17 @@ class ProcessFailed(Exception):
     """A process did not start; one line that says which, and its own last words."""
 
 
+def how_it_ended(status: int | None) -> str:
+    """An exit status in words; negative for a signal. PURE."""
+    if status is None:
+        return "it runs"
+    if status == -signal.SIGKILL:
+        return "killed by SIGKILL, by somebody or by the kernel for want of memory"
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    return f"exit status {status}, which nobody asked for" if status == 0 else f"exit status {status}"
+
+
 class Process:
     """One running component. `log` holds what it writes to its standard error."""
 
@@ -80,9 +91,13 @@ class Process:
             said += chunk
 
     def last_words(self) -> str:
-        """The end of its log, in one line."""
+        """How it ended, and the end of its log, in one line."""
+        return f"{how_it_ended(self.status)}: {self.end_of_log()}"
+
+    def end_of_log(self) -> str:
+        """The last lines of its log, in one."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return " / ".join(line.strip() for line in lines[-_TAIL_LINES:]) or f"exit status {self.status}, no message"
+        return " / ".join(line.strip() for line in lines[-_TAIL_LINES:]) or "its log is empty"
 
     def signal(self, signum: int) -> None:
         """Send a signal, if it still runs."""

@@ -99,22 +99,25 @@ def run(
                     {"name": m.name, "configured_rtt_ms": m.configured_rtt_ms, "measured_rtt_ms": m.measured_rtt_ms}
                     for m in emulation.links
                 ]
+                events = measure.read_run(directory.path, *measure.SUMMARISED)
                 summary: dict[str, Any] = {
                     "topology": plan.topology.name,
                     "parameters": dict(options.parameters),
-                    **measure.summarise(measure.read_run(directory.path, *measure.SUMMARISED)),
+                    **measure.summarise(events),
+                    "why_no_keys": measure.why_no_keys(events),
                     "links": links,
                     **facts,
                     "seed": options.seed,
                     "workload": options.workload,
                     "died": died,
+                    "bugs": measure.bugs_told(directory.path / "logs"),
                     "audit": _audit(directory.path),
                 }
                 _write(directory.path / "summary.json", summary)
                 print("\n" + _for_people(summary, directory.path), flush=True)
     pairs = summary["pairs"]
     sound = pairs["compared"] == pairs["identical"] and summary["audit"]["verdict"] != "violated"
-    return 0 if sound and not died else 1
+    return 0 if sound and not died and not summary["bugs"] and summary["why_no_keys"] is None else 1
 
 
 @contextlib.contextmanager
@@ -184,7 +187,7 @@ def _for_people(summary: dict[str, Any], path: Path) -> str:
         (name, keys[member], *(delivery[member][q] for q in ("p50", "p95", "max")))
         for name, member in (("one hop", "single_hop"), ("several hops", "multi_hop"))
     ]
-    errors = ", ".join(f"{n} {cause}" for cause, n in keys["errors"].items()) or "none"
+    errors = [f"{n} {cause}: {keys['errors_said'][cause]}" for cause, n in keys["errors"].items()] or ["none"]
     lost = ", ".join(f"{n} bytes of {qc}" for qc, n in keys["lost_bytes"].items()) or "no key material"
     return "\n".join(
         [
@@ -192,13 +195,15 @@ def _for_people(summary: dict[str, Any], path: Path) -> str:
             f" {sessions['refused']} refused, {sessions['failed']} failed",
             "",
             table(("keys over", "delivered", "p50 ms", "p95 ms", "max ms"), rows),
-            f"Key errors    {errors}",
+            "Key errors    " + "\n              ".join(errors),
             f"Lost          {lost}",
             f"Key pairs     {pairs['compared']} compared, {pairs['identical']} identical",
             f"Audit         {_verdict(summary['audit'])}",
             f"Links         shaped by {summary['shaper']}, Open vSwitch datapath {summary['datapath']}",
             f"Seed          {summary['seed']}",
             *(f"DIED          {line}" for line in summary["died"]),
+            *(f"BUGS          {line}" for line in summary["bugs"]),
+            *([f"NO KEYS       {summary['why_no_keys']}"] if summary["why_no_keys"] is not None else []),
             f"Summary       {path / 'summary.json'}",
         ]
     )

@@ -182,7 +182,7 @@ def _check_alive(emulation: Emulation) -> None:
 
 
 def _check_keys(events: Sequence[measure.Event], path: Path) -> None:
-    """A network that broke a rule of key material is none to measure."""
+    """A network that broke a rule of key material, or met a bug of ours, is none to measure."""
     pairs = measure.compare_pairs(events)
     if pairs["compared"] != pairs["identical"]:
         raise UserError(f"{pairs['compared'] - pairs['identical']} key pairs differ")
@@ -192,6 +192,8 @@ def _check_keys(events: Sequence[measure.Event], path: Path) -> None:
         raise UserError(f"no audit: {error}") from None
     if verdict["verdict"] == "violated":
         raise UserError(f"the audit found a violation: {'; '.join(verdict['findings'][:3])}")
+    if bugs := measure.bugs_told(path / "logs"):
+        raise UserError(f"bugs of ours: {'; '.join(bugs)}")
 
 
 def _made(events: Iterable[Mapping[str, Any]], began: float, ended: float) -> list[tuple[str, float, int]]:

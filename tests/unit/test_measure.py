@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.measure import compare_pairs, quantiles, summarise
+from telemetry import bugs
+from testbed.measure import bugs_told, compare_pairs, quantiles, summarise, why_no_keys
 
 
 def key(key_id: str, side: str, fingerprint: str) -> dict[str, object]:
@@ -51,7 +54,8 @@ def test_summary_counts_sessions_keys_and_errors():
         {"event": "key_delivered", "request": "enc_keys", "hops": 1, "key_ids": ["1"], "duration_ms": 5.0},
         {"event": "key_delivered", "request": "enc_keys", "hops": 2, "key_ids": ["2", "3"], "duration_ms": 7.0},
         {"event": "key_delivered", "request": "dec_keys", "hops": 2, "key_ids": ["2"], "duration_ms": 1.0},
-        {"event": "key_error", "side": "master", "cause": "short_of_material", "facts": {"qc": "a-b/1"}},
+        {"event": "key_error", "side": "master", "cause": "short_of_material", "facts": {"qc": "a-b/1"},
+         "message": "QC a-b/1 is short"},
         {"event": "key_error", "side": "slave", "cause": "short_of_material"},
         {"event": "lost", "cause": "relay_broken", "ranges": [["a-b/1", 0, 16, "shared key"],
          ["a-b/1", 16, 32, "new keys"], ["b-c/1", 5, 21, "pad"]]},
@@ -63,6 +67,41 @@ def test_summary_counts_sessions_keys_and_errors():
     assert found["sessions"] == {"requested": 3, "admitted": 1, "refused": 1, "failed": 1}
     assert found["keys"] == {"single_hop": 1, "multi_hop": 2, "errors": {"short_of_material": 1},
                              "errors_where": {"short_of_material a-b/1": 1},
+                             "errors_said": {"short_of_material": "QC a-b/1 is short"},
                              "lost_bytes": {"a-b/1": 32, "b-c/1": 16}}  # fmt: skip
     assert found["delivery_ms"]["multi_hop"] == {"p50": 7.0, "p95": 7.0, "max": 7.0}
     assert found["initialisation_ms"]["total"]["p50"] == 9.0
+
+
+ASKED = {"event": "session_requested"}
+FAILED = {"event": "session_failed", "cause": "kme_unreachable", "message": "the KME cannot be reached"}
+ERROR = {"event": "key_error", "side": "master", "cause": "path_down", "message": "QC a-b/1 is off"}
+
+
+@pytest.mark.parametrize(
+    ("events", "why"),
+    [
+        ([], None),
+        ([ASKED, {"event": "session_refused"}], None),
+        ([ASKED, {"event": "session_open"}, ERROR, {"event": "key_delivered"}], None),
+        ([ASKED, FAILED], "the last session that failed: the KME cannot be reached (kme_unreachable)"),
+        ([ASKED, {"event": "session_open"}, ERROR], "the last key error: QC a-b/1 is off (path_down)"),
+        ([ASKED, {"event": "session_open"}], "none came before the end of the run"),
+    ],
+)
+def test_run_without_a_key_says_why(events, why):
+    """Unless nobody asked for one, or each session was refused, as admission does."""
+    assert why_no_keys(events) == why
+
+
+def test_bugs_are_found_in_the_logs(tmp_path, caplog):
+    """As our processes tell of them, and as Python does; what is lost on the way is no bug."""
+    bugs.report(logging.getLogger("x"), "counting", ValueError())
+    (tmp_path / "node-a.log").write_text(caplog.text)
+    (tmp_path / "qcs.log").write_text("Traceback (most recent call last):\n  ...\n")
+    (tmp_path / "node-b.log").write_text("WARNING the controller is away\n")
+
+    found = bugs_told(tmp_path)
+
+    assert [line.partition(":")[0] for line in found] == ["node-a", "qcs"]
+    assert "counting: a bug of ours" in found[0]

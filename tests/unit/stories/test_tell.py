@@ -100,7 +100,7 @@ def test_failure_is_named_where_it_happened():
     """Not where it was noticed last: the node that could not be reached."""
     story = tell(EVENTS, FAILED)
 
-    assert story.failure == "b to c, relay: the shared key under the pad: ConnectionRefusedError: Connection refused"
+    assert story.failure == "b to c, relay: the shared key under the pad: Connection refused"
     assert [m.receiver for m in story.messages if m.failed] == ["node:a", "node:b", "node:c"]
     assert "No application was given this key" in story.notes[0]
     assert story.learned == []
