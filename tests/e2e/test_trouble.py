@@ -1,0 +1,106 @@
+"""What befalls a run from outside and is no bug: it lives on where that is possible, and says what it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import psycopg
+
+from telemetry.journal import read
+from tests.e2e.running import PYTHON, Running, command, finished, until
+from tests.e2e.test_user_database import server  # noqa: F401 - a fixture
+
+FULL_S = 8
+
+
+class OnSmallDisk(Running):
+    """A run whose directory lies in a small memory disk, which is there for this run alone."""
+
+    def __init__(self, folder: Path, *options: object) -> None:
+        disk = folder / "disk"
+        disk.mkdir()
+        self.output = folder / "out"
+        mount = 'mount -t tmpfs -o size=128m tmpfs "$1" && shift && exec "$@"'
+        run = command("--run-dir", disk / "run", *options)
+        with self.output.open("wb") as out:
+            self.process = subprocess.Popen(
+                ["unshare", "--mount", "sh", "-c", mount, "sh", str(disk), *run],
+                stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        self.disk = Path(f"/proc/{self.process.pid}/root{disk}")
+        self.directory = self.disk / "run"
+
+    def fill(self, lasting_s: float) -> None:
+        """Have no room on the disk for so long: what others free is taken at once."""
+        filler = self.disk / "filler"
+        ends = time.monotonic() + lasting_s
+        with filler.open("wb", buffering=0) as file:
+            while time.monotonic() < ends:
+                try:
+                    file.write(bytes(4096))
+                except OSError:
+                    time.sleep(0.01)
+        filler.unlink()
+
+    def keys(self, since: float) -> set[str]:
+        """Key sessions that had a key since a moment of the wall clock."""
+        events = [e for p in self.directory.glob("saes/*/journal.jsonl") for e in read(p, "key")]
+        return {e["ksid"] for e in events if e["side"] == "master" and e["time"] > since}
+
+
+def test_full_disk_is_survived_and_named(tmp_path):
+    """Every process lives on, every session has keys again, no record of a key is missing, and pairs are equal."""
+    run = OnSmallDisk(tmp_path, "--apps", 4, "--no-dashboard")
+    try:
+        run.wait_up()
+        assert until(lambda: len(run.keys(0)) == 4)
+
+        run.fill(FULL_S)
+
+        freed = time.time()
+        assert until(lambda: len(run.keys(freed)) == 4, 30), run.text
+        run.cli("qkd status")
+        run.wait_for("processes +all alive")
+        assert run.exit() == 0, run.text
+        run.wait_for("Audit +clean")
+        compared, identical = map(int, re.search(r"Key pairs +(\d+) compared, (\d+) identical", run.text).groups())
+        assert compared == identical > 4
+        assert "BUGS" not in run.text
+    finally:
+        run.stop()
+
+
+def test_run_without_a_single_key_has_status_1_and_says_why(tmp_path):
+    """Here the QC makes a byte a second."""
+    options = ("--topology", "pair", "--qc-rate", "1-1", "--apps", 1, "--duration", 2, "--no-cli")
+
+    done = finished(*options, "--run-dir", tmp_path / "run")
+
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"NO KEYS +the last key error: .*alice-bob/1.*\(short_of_material\)", done.stdout), done.stdout
+    assert re.search(r"Key errors +\d+ short_of_material: .*alice-bob/1", done.stdout)
+    assert "short_of_material" in json.loads((tmp_path / "run" / "summary.json").read_text())["why_no_keys"]
+
+
+def test_nodes_that_do_not_reach_the_database_are_named_at_the_start(tmp_path, server):  # noqa: F811
+    """With the reason that the database gives: here it lets the role of the URL in only once."""
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute("CREATE ROLE miser LOGIN PASSWORD 'sesame' CONNECTION LIMIT 1")
+        admin.execute("GRANT CREATE ON DATABASE postgres TO miser")
+    url = server.replace("postgres:sesame", "miser:sesame")
+    run = str(tmp_path / "run")
+    options = ["--topology", "pair", "--shared-db", url, "--duration", "1", "--no-cli", "--run-dir", run]
+    script = (
+        "import testbed.emulation as e; e._REGISTRATION_S = 8.0\n"
+        f"from testbed.__main__ import main; raise SystemExit(main({options!r}))"
+    )
+
+    done = subprocess.run([PYTHON, "-P", "-c", script], capture_output=True, text=True, check=False, env=os.environ)
+
+    assert done.returncode == 2, done.stdout
+    assert re.search(r"nodes .* do not reach the shared database; .*too many connections for role", done.stderr)
