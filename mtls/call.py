@@ -28,6 +28,9 @@ from mtls.identity import Identity
 from mtls.liveness import OPTIONS
 
 _MAX_REPLY_BYTES = 16 << 20
+# Of errors, whose text goes on to journals and to others.
+_MAX_ERROR_BYTES = 64 << 10
+_LONGEST_TEXT, _LONGEST_FACT, _MOST_FACTS = 500, 4000, 32
 _ROUND_TRIPS = 3  # of a call: TCP, TLS 1.3, HTTP
 _LEAST_S = 0.001
 # A kernel that waits before it confirms makes short round trips look longer; a hostile one may make any look so.
@@ -61,21 +64,26 @@ class Reply:
     def message(self) -> str:
         """The error body's message, or the status."""
         found = self.body.get("message") if isinstance(self.body, dict) else None
-        return found if isinstance(found, str) else f"HTTP status {self.status}"
+        return _shortened(found) if isinstance(found, str) else f"HTTP status {self.status}"
 
     @property
     def details(self) -> dict[str, Any]:
-        """The facts in the error body's details; empty if there are none."""
+        """The facts in the error body's details; empty if there are none. What is far too long is left out."""
         details = self.body.get("details") if isinstance(self.body, dict) else None
         facts: dict[str, Any] = {}
-        for entry in details if isinstance(details, list) else []:
+        for entry in details[:_MOST_FACTS] if isinstance(details, list) else []:
             if isinstance(entry, dict):
-                facts |= entry
-        return facts
+                facts |= {k: v for k, v in entry.items() if len(k) + len(json.dumps(v)) <= _LONGEST_FACT}
+        return dict(list(facts.items())[:_MOST_FACTS])
 
     def detail(self, name: str) -> Any:
         """The value of `name` in the error body's details, or None."""
         return self.details.get(name)
+
+
+def _shortened(text: str) -> str:
+    """What another party says, fit for one line of a journal and for an answer of our own."""
+    return "".join(c if c.isprintable() else " " for c in text[:_LONGEST_TEXT])
 
 
 class _Socket(ssl.SSLSocket):
@@ -200,10 +208,13 @@ class Caller:
                 method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=wait_s),
                 retries=False, redirect=False, preload_content=False,
             )  # fmt: skip
-            raw = answer.read(_MAX_REPLY_BYTES + 1)
-            if len(raw) > _MAX_REPLY_BYTES:
+            most = _MAX_REPLY_BYTES if answer.status < 400 else _MAX_ERROR_BYTES
+            raw = answer.read(most + 1)
+            if len(raw) > most:
                 answer.close()
-                raise Unreachable(url, "the answer is too long")
+                if answer.status < 400:
+                    raise Unreachable(url, "the answer is too long")
+                return Reply(answer.status, None)
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(url, why(error, wait_s)) from error

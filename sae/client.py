@@ -117,7 +117,7 @@ def failure(reply: Reply, *, otherwise: str | None = None) -> Failed:
     return Failed(
         reply.status if 400 <= reply.status < 600 else 502,
         cause if isinstance(cause, str) and cause else otherwise or f"http_{reply.status}",
-        reply.message[:_LONGEST_TEXT],
+        reply.message,
         {k: v for k, v in given.items() if k not in _RESERVED},
     )
 

@@ -541,3 +541,30 @@ def test_call_has_its_round_trips_on_top_of_its_time(issue):
         with pytest.raises(Unreachable, match=r"no answer within 0\.5 s"):
             caller.request("GET", url, to=Identity(Role.NODE, "b"), timeout_s=0.2)
     caller.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "details"),
+    [
+        ({"message": 8_000_000 * "x"}, "HTTP status 503", {}),
+        ({"message": 60_000 * "x", "details": [{"cause": "away"}]}, 500 * "x", {"cause": "away"}),
+        ({"message": "a\nb\x1b[2J", "details": [{"why": "x"}, {"more": 50_000 * "x"}]}, "a b [2J", {"why": "x"}),
+        ({"message": "no", "details": [{str(i): i} for i in range(2000)]}, "no", {str(i): i for i in range(32)}),
+    ],
+    ids=["body", "text", "fact", "facts"],
+)
+def test_error_of_another_party_is_short(issue, serve, body, message, details):
+    """However much it says: it goes into journals and into our own answers."""
+    app = new_app("talkative")
+
+    @app.get("/")
+    @allow(Role.NODE)
+    def error():
+        return body, 503
+
+    url = serve(app, issue("node", "b"))
+    caller = Caller(issue("node", "a"))
+    reply = caller.request("GET", f"{url}/", to=Identity(Role.NODE, "b"))
+    caller.close()
+
+    assert (reply.status, reply.message, reply.details) == (503, message, details)
