@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from flask import Flask, Response, g, request
@@ -24,6 +25,8 @@ MAX_BODY_BYTES = 1 << 20
 # Where the server puts who calls and when the request came (monotonic seconds); names of headers begin with HTTP_.
 IDENTITY = "qkd.identity"
 ARRIVED = "qkd.arrived"
+# Where an application puts whom to tell what became of its answer.
+OUTCOME = "qkd.outcome"
 _log = logging.getLogger(__name__)
 
 
@@ -90,6 +93,19 @@ def error_document(message: str, details: dict[str, Any]) -> bytes:
     if details:
         body["details"] = [{key: value} for key, value in details.items()]
     return json.dumps(body).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Called when an answer was written: `taken`, which must not wait for anything, or else `lost`, in a worker."""
+
+    taken: Callable[[], None]
+    lost: Callable[[], None]
+
+
+def tell_outcome(taken: Callable[[], None], lost: Callable[[], None]) -> None:
+    """Call one of them when the answer to the present request has been written, or could not be."""
+    request.environ[OUTCOME] = Outcome(taken, lost)
 
 
 def arrived() -> float:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import logging
 import resource
 import socket
 import ssl
+import termios
 import time
 from asyncio import sslproto
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -31,7 +33,7 @@ from mtls.credentials import Credentials
 from mtls.events import FEED, Feed
 from mtls.identity import identity_from_uris
 from mtls.liveness import BEAT_S, notice_death
-from mtls.serve import ARRIVED, IDENTITY, MAX_BODY_BYTES, Problem, error_body
+from mtls.serve import ARRIVED, IDENTITY, MAX_BODY_BYTES, OUTCOME, Outcome, Problem, error_body
 from mtls.turns import Turns
 from mtls.wsgi import DEADLINE, Answer, base_environ, call, request_environ
 from telemetry import bugs
@@ -41,7 +43,7 @@ _MAX_CONNECTIONS = 8000
 _MAX_FILES = 65536
 _LINGER_S = 2.0  # after a refusal what the client still sends is thrown away for so long, lest it miss the answer
 _FAREWELL_S = 3.0  # a stop lets running requests end for so long
-_BREATH_S = 0.01  # without a file to spare, newcomers wait for so long
+_BREATH_S = 0.01  # between two looks at what only time can change
 _PIECE_BYTES = 64 << 10
 _TURN = 0.75  # who has waited for its turn for this part of its time is refused
 _OURS = frozenset({"connection", "content-length", "keep-alive", "server", "transfer-encoding"})
@@ -59,6 +61,41 @@ class _Tls(sslproto.SSLProtocol):
         if handshake_exc is not None:
             self._process_outgoing()  # type: ignore[attr-defined]
         super()._on_handshake_complete(handshake_exc)
+
+    # It closes as soon as the client has said that it sends no more, by TLS or by TCP, as some proxies do behind a
+    # request; the answer to that request would be lost. So the protocol above says whether it still has one to give.
+    _client_is_done = False
+    _must_stay = False
+
+    def _call_eof_received(self) -> None:
+        if not self._client_is_done and self._app_protocol.eof_received():  # type: ignore[attr-defined]
+            self._client_is_done = self._must_stay = True
+        else:
+            super()._call_eof_received()  # type: ignore[misc]
+
+    def _start_shutdown(self) -> None:
+        if self._must_stay:  # called once behind _call_eof_received
+            self._must_stay = False
+        else:
+            super()._start_shutdown()
+
+    def _do_shutdown(self) -> None:
+        if not self._client_is_done:
+            super()._do_shutdown()  # type: ignore[misc]
+            return
+        with suppress(ssl.SSLError):  # nothing more comes, its farewell perhaps neither
+            self._sslobj.unwrap()  # type: ignore[attr-defined]
+        self._process_outgoing()  # type: ignore[attr-defined]
+        self._on_shutdown_complete(None)  # type: ignore[attr-defined]
+
+    def _do_read(self) -> None:
+        if not self._client_is_done:
+            super()._do_read()  # type: ignore[misc]
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        if not self._client_is_done and self._state == sslproto.SSLProtocolState.WRAPPED:  # type: ignore[attr-defined]
+            self._client_is_done = bool(self._app_protocol.eof_received())  # type: ignore[attr-defined]
+        return True if self._client_is_done else super().eof_received()
 
 
 sslproto.SSLProtocol = _Tls  # type: ignore[misc]
@@ -288,6 +325,7 @@ class _Door:
                 connection.feed = environ[FEED]
                 return await self._stream(request, _response(status, headers, b""), environ[FEED])
         response = _response(status, headers, b"" if request.method == "HEAD" else body)
+        response.outcome = environ.get(OUTCOME)
         if "Upgrade" in request.headers:  # answered as if it were not there; what follows may be no HTTP
             response.force_close()
         return response
@@ -336,6 +374,13 @@ class _Door:
         async with asyncio.timeout(self.limits.transfer_s):
             await writing
 
+    def tell(self, outcome: Outcome, *, taken: bool) -> None:
+        """Tell the application whether the client has taken its answer."""
+        if taken:
+            outcome.taken()
+        else:
+            self.loop.run_in_executor(self._workers, outcome.lost)
+
     def _tell(self, news: asyncio.Event) -> None:
         with suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(news.set)
@@ -374,6 +419,7 @@ class _Connection(web.RequestHandler):
         self.environ: dict[str, Any] = {}
         self.admission: asyncio.Task[None] | None = None
         self.feed: Feed | None = None  # what is being streamed
+        self.client_is_done = False  # it has said that it sends no more
         self._door = door
         self._sock = sock
         self._wire: asyncio.Transport | None = None
@@ -385,6 +431,14 @@ class _Connection(web.RequestHandler):
         else:  # in the middle of the first handshake or of the last: that fails, and asyncio cleans up
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more. Whether it is still to get the answers to requests that have come whole."""
+        self.client_is_done = True
+        if self.feed is not None:
+            return False
+        request = self._current_request
+        return bool(self._messages) or (request is not None and request.content.is_eof())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is over: see who it is, once for all requests."""
@@ -411,12 +465,32 @@ class _Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Write the answer, and wait until the client has taken all but what the buffers hold."""
+        last = self.client_is_done and not self._messages
+        if last:
+            resp.force_close()
         try:
             async with asyncio.timeout(self._door.limits.transfer_s):
-                return await super().finish_response(request, resp, start_time)
+                resp, lost = await super().finish_response(request, resp, start_time)
+                if last and not lost:
+                    lost = not await self._confirmed()
         except TimeoutError:
             self.drop()
-            return resp, True
+            lost = True
+        if isinstance(resp, _Response) and resp.outcome is not None:
+            self._door.tell(resp.outcome, taken=not lost)
+        return resp, lost
+
+    async def _confirmed(self) -> bool:
+        """Whether the kernel of a client that sends no more has taken what was written; it may be gone altogether."""
+        while self._wire is not None and not self._wire.is_closing():
+            if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                return False
+            unconfirmed = bytearray(4)
+            fcntl.ioctl(self._sock, termios.TIOCOUTQ, unconfirmed)
+            if not any(unconfirmed) and not self._wire.get_write_buffer_size():
+                return True
+            await asyncio.sleep(_BREATH_S)
+        return False
 
     def handle_error(
         self,
@@ -447,6 +521,8 @@ def _check_version(request: web.BaseRequest) -> None:
 class _Response(web.Response):
     """Written in pieces: asyncio's TLS takes any length in one go and does not say that the client takes none of it."""
 
+    outcome: Outcome | None = None
+
     async def write_eof(self, data: bytes = b"") -> None:
         """Write all but the headers, which `prepare` has written."""
         body = self.body
@@ -471,7 +547,7 @@ def _too_long() -> Problem:
     return Problem(413, f"a body has at most {MAX_BODY_BYTES} bytes", max_bytes=MAX_BODY_BYTES)
 
 
-def _response(status: str, headers: Iterable[tuple[str, str]], body: bytes) -> web.Response:
+def _response(status: str, headers: Iterable[tuple[str, str]], body: bytes) -> _Response:
     code, _, reason = status.partition(" ")
     kept = [(name, value) for name, value in headers if name.lower() not in _OURS]
     kept.append(("Server", "qkd"))  # or aiohttp names itself and its version

@@ -16,7 +16,7 @@ from etsi.errors import Malformed
 from etsi.gs004 import qos
 from etsi.gs014_openapi import describe
 from mtls.identity import Role
-from mtls.serve import allow, arrived, caller, error_body, json_body, new_app
+from mtls.serve import allow, arrived, caller, error_body, json_body, new_app, tell_outcome
 from node.agent import Agent
 from node.failures import KeyFailure
 from node.kme import Kme, Unauthorized
@@ -25,6 +25,7 @@ from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 
 _SIDES = ("master", "slave")
+_NOT_TAKEN = "answer_not_taken"  # the client was gone, and its keys are lost
 
 
 class _SaeId(BaseConverter):
@@ -46,6 +47,17 @@ def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> 
     @app.errorhandler(KeyFailure)
     def on_failure(error: KeyFailure) -> Response:
         return error_body(error.status, str(error), error.details())
+
+    def delivered(kind: str, key_ids: Sequence[str], facts: dict[str, Any]) -> None:
+        """The paper's delivery time is from the arrival of the request until its answer is ready."""
+        duration_ms, mode, hops = _since_ms(), facts.get("mode", ""), facts.get("hops", 0)
+        journal.event("key_delivered", request=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
+
+        def lost() -> None:
+            journal.event("lost", request=kind, cause=_NOT_TAKEN, key_ids=list(key_ids), ranges=[], **facts)
+            metrics.failed(kind, _NOT_TAKEN)
+
+        tell_outcome(lambda: metrics.delivered(kind, len(key_ids), duration_ms / 1000, mode=mode, hops=hops), lost)
 
     @app.get("/api/v1/openapi.json")
     @allow(Role.SAE)
@@ -76,8 +88,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> 
             raise
         facts |= {"size_bits": wanted.size, "source": delivery.source}
         answer = _container(delivery.keys)
-        duration_s = _delivered(journal, "enc_keys", [k for k, _ in delivery.keys], facts)
-        metrics.delivered("enc_keys", len(delivery.keys), duration_s, mode=facts["mode"], hops=session.hops)
+        delivered("enc_keys", [k for k, _ in delivery.keys], facts)
         return answer
 
     @app.route("/api/v1/keys/<sae_id:master>/dec_keys", methods=["GET", "POST"])
@@ -98,8 +109,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> 
             metrics.failed("dec_keys", failure.cause)
             raise
         answer = _container(keys)
-        duration_s = _delivered(journal, "dec_keys", key_ids, facts)
-        metrics.delivered("dec_keys", len(keys), duration_s)
+        delivered("dec_keys", key_ids, facts)
         return answer
 
     add_session_routes(app, kme, agent)
@@ -154,13 +164,6 @@ def _container(keys: Keys) -> Response:
 def _json(document: dict[str, Any]) -> Response:
     """Flask's own way looks for types that our documents do not have, and takes twice the time."""
     return Response(json.dumps(document, separators=(",", ":")), content_type="application/json")
-
-
-def _delivered(journal: Journal, kind: str, key_ids: Sequence[str], facts: dict[str, Any]) -> float:
-    """The paper's delivery time in seconds: from the arrival of the request until its answer is ready."""
-    duration_ms = _since_ms()
-    journal.event("key_delivered", request=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
-    return duration_ms / 1000
 
 
 def _since_ms() -> float:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 from types import SimpleNamespace
 
 import pytest
+from werkzeug.test import create_environ
 
 from etsi.gs014 import Limits
 from etsi.secret import Secret
 from mtls.identity import Identity, Role
-from mtls.serve import IDENTITY
+from mtls.serve import IDENTITY, OUTCOME, Outcome
+from mtls.wsgi import call
 from node.kme import Delivery
 from node.kme_http import make_app
 from node.sessions import Session
@@ -19,22 +22,49 @@ ALICE, BOB, KEY_ID = (f"{n:08d}-0000-4000-8000-000000000000" for n in range(3))
 KEY = b"0123456789abcdef"
 
 
-@pytest.mark.parametrize("what", ["enc_keys", f"dec_keys?key_ID={KEY_ID}"])
-def test_key_is_wiped_as_soon_as_the_answer_has_it(what):
-    """Used bytes are erased from memory, too, as far as they are ours."""
-    keys = [(KEY_ID, Secret(KEY))]
+REQUESTS = ["enc_keys", f"dec_keys?key_ID={KEY_ID}"]
+
+
+def ask(what: str, keys: list[tuple[str, Secret]], told: SimpleNamespace) -> tuple[dict, Outcome]:
+    """The KME's answer to Alice, and whom it wants to be told what becomes of the answer."""
     kme = SimpleNamespace(
         limits=Limits(), mode="basic", check_local=lambda _: None,
         session=lambda *_: Session(KEY_ID, ALICE, BOB, ("a", "b"), ("a-b/1",), "link"),
         get_keys=lambda *_: Delivery(keys, "direct"), get_keys_by_id=lambda *_: keys,
     )  # fmt: skip
-    told = SimpleNamespace(event=lambda *_, **__: None, delivered=lambda *_, **__: None)
+    environ = create_environ(f"/api/v1/keys/{BOB}/{what}") | {IDENTITY: Identity(Role.SAE, ALICE)}
+    _, _, answer = call(make_app(kme, None, told, told), environ)
+    return json.loads(answer), environ[OUTCOME]
 
-    answer = (
-        make_app(kme, None, told, told)
-        .test_client()
-        .get(f"/api/v1/keys/{BOB}/{what}", environ_overrides={IDENTITY: Identity(Role.SAE, ALICE)})
-    )
 
-    assert answer.json == {"keys": [{"key_ID": KEY_ID, "key": base64.b64encode(KEY).decode()}]}
+@pytest.mark.parametrize("what", REQUESTS)
+def test_key_is_wiped_as_soon_as_the_answer_has_it(what):
+    """Used bytes are erased from memory, too, as far as they are ours."""
+    keys = [(KEY_ID, Secret(KEY))]
+
+    answer, _ = ask(what, keys, SimpleNamespace(event=lambda *_, **__: None))
+
+    assert answer == {"keys": [{"key_ID": KEY_ID, "key": base64.b64encode(KEY).decode()}]}
     assert len(keys[0][1]) == 0
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+def test_keys_count_as_delivered_when_the_answer_is_written_and_else_as_lost(what):
+    """Not before: the client may be gone."""
+    counted: list[tuple] = []
+    told = SimpleNamespace(
+        event=lambda event, **facts: counted.append((event, facts["key_ids"], facts.get("cause"))),
+        delivered=lambda kind, n, *_, **__: counted.append(("delivered", kind, n)),
+        failed=lambda kind, cause: counted.append(("failed", kind, cause)),
+    )
+    kind = what.partition("?")[0]
+    _, outcome = ask(what, [(KEY_ID, Secret(KEY))], told)
+    assert counted == [("key_delivered", [KEY_ID], None)]
+
+    counted.clear()
+    outcome.taken()
+    assert counted == [("delivered", kind, 1)]
+
+    counted.clear()
+    outcome.lost()
+    assert counted == [("lost", [KEY_ID], "answer_not_taken"), ("failed", kind, "answer_not_taken")]

@@ -46,7 +46,7 @@ def test_nothing_measured_has_no_quantiles():
 
 
 def test_summary_counts_sessions_keys_and_errors():
-    """Requested, admitted and refused; keys by number of hops; errors by cause, once each."""
+    """Requested, admitted and refused; keys that clients took, by number of hops; errors by cause, once each."""
     events = [
         {"event": "session_requested"}, {"event": "session_requested"}, {"event": "session_requested"},
         {"event": "session_open", "ask_connection_ms": 3.0, "total_ms": 9.0},
@@ -60,6 +60,9 @@ def test_summary_counts_sessions_keys_and_errors():
         {"event": "lost", "cause": "relay_broken", "ranges": [["a-b/1", 0, 16, "shared key"],
          ["a-b/1", 16, 32, "new keys"], ["b-c/1", 5, 21, "pad"]]},
         {"event": "lost", "cause": "database_unreachable", "ranges": []},
+        {"event": "key_delivered", "request": "enc_keys", "hops": 1, "key_ids": ["4"], "duration_ms": 5.0},
+        {"event": "lost", "request": "enc_keys", "cause": "answer_not_taken", "key_ids": ["4"], "ranges": []},
+        {"event": "lost", "request": "dec_keys", "cause": "answer_not_taken", "key_ids": ["1"], "ranges": []},
     ]  # fmt: skip
 
     found = summarise(events)
