@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from controller.configuration import application_path, with_application
 from etsi import gs015, gs015_testbed
+from etsi.sae_id import to_uri
 from etsi.yang import Refusal
 from mtls import trace
 from mtls.call import Caller, Reply, Unreachable
@@ -199,19 +200,23 @@ def _reason(reply: Reply) -> str:
         return reply.message
 
 
+def _pair(server: str, client: str) -> dict[str, Any]:
+    return {"server_app_id": to_uri(server), "client_app_id": [to_uri(client)]}
+
+
 def refusal(
     server: str, client: str, *, implicit: bool, status: int, message: str, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The input of application_answer that says why there is no association. PURE."""
     return {
-        "server_app_id": server, "client_app_id": [client], "implicit": implicit, "state": "refused", "status": status,
-        "message": message, "fact": [{"name": k, "value": json.dumps(v)} for k, v in facts.items()],
+        **_pair(server, client), "implicit": implicit, "state": "refused", "status": status, "message": message,
+        "fact": [{"name": k, "value": json.dumps(v)} for k, v in facts.items()],
     }  # fmt: skip
 
 
 def waiting(server: str, client: str, *, implicit: bool) -> dict[str, Any]:
     """The input of application_answer that says that the other side is awaited. PURE."""
-    return {"server_app_id": server, "client_app_id": [client], "implicit": implicit, "state": "waiting"}
+    return {**_pair(server, client), "implicit": implicit, "state": "waiting"}
 
 
 def interrupted(server: str, client: str, *, implicit: bool, message: str, down: Sequence[str]) -> dict[str, Any]:
@@ -219,7 +224,7 @@ def interrupted(server: str, client: str, *, implicit: bool, message: str, down:
 
     PURE.
     """
-    document = {"server_app_id": server, "client_app_id": [client], "implicit": implicit}
+    document = {**_pair(server, client), "implicit": implicit}
     if not message:
         return document | {"state": "resumed"}
     fact = {"name": "down", "value": json.dumps(list(down))}

@@ -15,6 +15,7 @@ from typing import Any
 
 from controller.declared import Declared, declared, updated
 from etsi import gs015
+from etsi.sae_id import to_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,8 @@ def application(
     app = {
         "app_id": ksid,
         "app_type": gs015.CLIENT,
-        "server_app_id": pair[0],
-        "client_app_id": [pair[1]],
+        "server_app_id": to_uri(pair[0]),
+        "client_app_id": [to_uri(pair[1])],
         **declares,
         "backing_qkdl_id": [route.links[0] if len(route.links) == 1 else virtual_link(ksid, route.number)],
         "local_qkdn_id": local,

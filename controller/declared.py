@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from etsi.checks import uuid_text
 from etsi.errors import Malformed
 from etsi.gs004 import QoS, qos
+from etsi.sae_id import from_uri
 
 Declared = Mapping[str, Any]  # members of qkd_app: app_qos and app_priority, as far as they were named
 _MEMBERS = ("app_qos", "app_priority")
@@ -27,7 +27,9 @@ def pair(content: Mapping[str, Any]) -> tuple[str, str]:
     clients = content.get("client_app_id", [])
     if len(clients) != 1:
         raise Malformed("client_app_id", "one application")
-    found = _sae(content.get("server_app_id"), "server_app_id"), _sae(clients[0], "client_app_id")
+    if "server_app_id" not in content:
+        raise Malformed("server_app_id", "an application")
+    found = from_uri(content["server_app_id"]), from_uri(clients[0])
     if found[0] == found[1]:
         raise Malformed("client_app_id", "another application than server_app_id")
     return found
@@ -63,14 +65,3 @@ def wanted(application: Mapping[str, Any]) -> Wants:
         wants = qos({"key_size_bits": application["qkd-testbed:key_size"], "interval_s": interval_s})
         return Wants(wants, what)
     return Wants(of_bandwidth(declared_bps(what)), what)
-
-
-def _sae(uri: Any, field: str) -> str:
-    """An application's ID; ours are UUIDs, in a URI's clothes or not, those of other nodes are what they like."""
-    text = str(uri or "")
-    try:
-        return uuid_text(text.lower().removeprefix("urn:uuid:"), field)
-    except Malformed:
-        if not text:
-            raise
-        return text

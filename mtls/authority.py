@@ -22,6 +22,7 @@ from mtls.identity import Identity, Role
 
 # A run lasts hours at most; an hour of the past covers clocks that differ.
 _VALID = datetime.timedelta(days=30)
+_LONGEST_COMMON_NAME = 64  # bytes, by X.520
 _SKEW = datetime.timedelta(hours=1)
 _CALLED_BY_STRANGERS = (Role.NODE, Role.CONTROLLER)
 
@@ -64,12 +65,10 @@ class Authority:
             names.append(x509.DNSName("localhost"))
         # GS QKD 014 leaves open where an ID stands; foreign clients look at the common name, we at the URI, and
         # PostgreSQL, which knows no URIs, at the whole subject.
-        subject = x509.Name(
-            [
-                x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, identity.role),
-                x509.NameAttribute(NameOID.COMMON_NAME, identity.name),
-            ]
-        )
+        attributes = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, identity.role)]
+        if len(identity.name.encode()) <= _LONGEST_COMMON_NAME:
+            attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, identity.name))
+        subject = x509.Name(attributes)
         usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
             self._builder(subject, key.public_key(), valid)
@@ -79,7 +78,7 @@ class Authority:
             .add_extension(_key_usage(sign_certificates=False), critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        stem = stem or f"{identity.role}-{identity.name}"
+        stem = stem or f"{identity.role}-{identity.label}"
         credentials = Credentials(self._directory / f"{stem}.pem", self._directory / f"{stem}.key", self.ca)
         _write(credentials.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
         _write(credentials.key, _pem(key), 0o600)

@@ -8,6 +8,7 @@ from flask import Blueprint, Flask, Response
 
 from etsi.checks import mapping, uuid_text
 from etsi.gs004 import qos
+from etsi.sae_id import sae_id
 from mtls.identity import Role
 from mtls.serve import allow, caller, error_body, json_body, new_app
 from node.agent import Agent
@@ -43,7 +44,7 @@ def make_app(
     @allow(Role.NODE)
     def register_slave() -> tuple[str, int]:
         body = json_body()
-        master, slave = (uuid_text(body.get(m), m) for m in ("master_sae", "slave_sae"))
+        master, slave = (sae_id(body.get(m), m) for m in ("master_sae", "slave_sae"))
         agent.register_slave(caller().name, master, slave, qos(mapping(body.get("qos", {}), "qos")))
         return "", 204
 

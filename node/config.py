@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from etsi.checks import integer, mapping, number, sequence, text, uuid_text
+from etsi.checks import integer, mapping, number, sequence, text
 from etsi.errors import Malformed
 from etsi.gs014 import Limits
 from etsi.gs014 import limits as parse_limits
+from etsi.sae_id import sae_id
 from mtls.credentials import Credentials
 from node.parameters import Parameters
 from node.parameters import parse as parse_parameters
@@ -85,7 +86,7 @@ def parse(document: Any) -> NodeConfig:
         shared_db_url=text(given["shared_db_url"], "shared_db_url", longest=4096),
         shared_db_schema=text(given["shared_db_schema"], "shared_db_schema"),
         nodes={text(k, "nodes"): text(v, f"nodes.{k}") for k, v in mapping(given["nodes"], "nodes").items()},
-        saes={uuid_text(k, "saes"): text(v, f"saes.{k}") for k, v in mapping(given["saes"], "saes").items()},
+        saes={sae_id(k, "saes"): text(v, f"saes.{k}") for k, v in mapping(given["saes"], "saes").items()},
         qcs=tuple(
             Neighbour(
                 text(q.get("qc"), f"qcs[{i}].qc"),

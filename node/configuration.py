@@ -9,10 +9,11 @@ from typing import Any
 from etsi import gs015, gs015_testbed
 from etsi.errors import Malformed
 from etsi.restconf import Target, Tree
+from etsi.sae_id import from_uri
 from etsi.yang import Refusal
 from node.blocks import MAX_PAYLOAD_BYTES
 from node.config import NodeConfig
-from node.model import Entry, apps, hops, interfaces, link_id, links, links_to, node_id, sae_of
+from node.model import Entry, apps, hops, interfaces, link_id, links, links_to, node_id
 from node.parameters import Parameters, parse
 
 _CAPABILITIES = ("link_stats_support", "application_stats_support", "key_relay_mode_enable")
@@ -142,7 +143,7 @@ def _app(entry: Entry, config: NodeConfig, own: str, *, new: bool) -> dict[str, 
     if entry.get("local_qkdn_id", own) != own:
         raise Refusal("invalid-value", f"expected {own}, this node's ID", path=f"{path}/local_qkdn_id")
     if entry.get("app_type") == gs015.CLIENT and new:
-        saes = {sae_of(entry.get("server_app_id", "")), *(sae_of(c) for c in entry.get("client_app_id", []))}
+        saes = {from_uri(entry.get("server_app_id", "")), *(from_uri(c) for c in entry.get("client_app_id", []))}
         here = [sae for sae in saes if config.saes.get(sae) == config.name]
         remote = [sae for sae in saes if node_id(config.saes.get(sae, "")) == entry.get("remote_qkdn_id")]
         # A controller could name SAEs that are not the other node's: keys for them would end up with it.

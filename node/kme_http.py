@@ -15,6 +15,7 @@ from etsi.checks import mapping, uuid_text
 from etsi.errors import Malformed
 from etsi.gs004 import qos
 from etsi.gs014_openapi import describe
+from etsi.sae_id import sae_id
 from mtls.identity import Role
 from mtls.serve import allow, arrived, caller, error_body, json_body, new_app, tell_outcome
 from node.agent import Agent
@@ -124,7 +125,7 @@ def add_session_routes(app: Flask, kme: Kme, agent: Agent) -> None:
     def open_key_session() -> tuple[dict[str, Any], int]:
         sae = _local_sae(kme)
         body = json_body()
-        peer = uuid_text(body.get("peer"), "peer")
+        peer = sae_id(body.get("peer"), "peer")
         side = body.get("side")
         if side not in _SIDES:
             raise Malformed("side", "master or slave")
@@ -135,7 +136,7 @@ def add_session_routes(app: Flask, kme: Kme, agent: Agent) -> None:
     @app.delete("/qkd/v1/key_sessions")
     @allow(Role.SAE)
     def withdraw() -> tuple[str, int]:
-        peer = uuid_text(request.args.get("master_sae"), "master_sae")
+        peer = sae_id(request.args.get("master_sae"), "master_sae")
         agent.withdraw(peer, _local_sae(kme))
         return "", 204
 

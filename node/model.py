@@ -55,11 +55,6 @@ def qcs_in_use(tree: Tree, own_qcs: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def sae_of(uri: str) -> str:
-    """The SAE ID in an application's URI: it may stand there as it is, or as a urn:uuid."""
-    return uri.lower().removeprefix("urn:uuid:")
-
-
 def hops(link: Entry) -> list[str]:
     """The neighbours of this node on a virtual link: one at its ends, two between."""
     found = [link.get("virt_prev_hop"), *link.get("virt_next_hop", [])]

@@ -16,10 +16,11 @@ from typing import Any
 
 from etsi import gs015
 from etsi.gs004 import QoS
+from etsi.sae_id import from_uri, to_uri
 from etsi.yang import Refusal
 from mtls import deadline, trace
 from mtls.serve import Problem
-from node.model import node_id, sae_of
+from node.model import node_id
 from node.sessions import Association, Sessions
 from node.streams import EXTENDED, Streams
 
@@ -102,7 +103,7 @@ class Registrations:
         """The slave's side does not wait for its master any more."""
         self._streams.notify_own(
             "application_withdrawn",
-            {"server_app_id": master, "client_app_id": [slave], "local_qkdn_id": node_id(self._name)},
+            {"server_app_id": to_uri(master), "client_app_id": [to_uri(slave)], "local_qkdn_id": node_id(self._name)},
         )
 
     def ended(self, ksid: str) -> None:
@@ -136,7 +137,7 @@ class Registrations:
         clients = answer.get("client_app_id", [])
         if "server_app_id" not in answer or len(clients) != 1 or "state" not in answer:
             raise Refusal("missing-element", "expected server_app_id, one client_app_id, and state")
-        key = sae_of(answer["server_app_id"]), sae_of(clients[0]), bool(answer.get("implicit", False))
+        key = from_uri(answer["server_app_id"]), from_uri(clients[0]), bool(answer.get("implicit", False))
         with self._lock:
             if answer["state"] == "resumed":
                 self._interrupted.pop(key[:2], None)
@@ -158,8 +159,8 @@ class Registrations:
     def _notify(self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool) -> None:
         content = {
             "app_type": gs015.CLIENT,
-            "server_app_id": master,
-            "client_app_id": [slave],
+            "server_app_id": to_uri(master),
+            "client_app_id": [to_uri(slave)],
             "local_qkdn_id": node_id(self._name),
             "app_qos": {"min_bandwidth": gs015.clamped(math.ceil(wanted.max_bps))},
         }

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from etsi import gs015
 from etsi.restconf import Tree
+from etsi.sae_id import from_uri
 from node.config import NodeConfig
 from node.datastore import Datastore
 from node.key_stream import KeyStore
-from node.model import apps, sae_of
+from node.model import apps
 
 _IMPLICIT = "implicit"
 
@@ -63,7 +64,7 @@ def association(app: dict[str, object], config: NodeConfig) -> Association | Non
     clients = app.get("client_app_id", [])
     if app.get("app_type", gs015.CLIENT) != gs015.CLIENT or not isinstance(clients, list) or len(clients) != 1:
         return None
-    master, slave = sae_of(str(app.get("server_app_id", ""))), sae_of(str(clients[0]))
+    master, slave = from_uri(str(app.get("server_app_id", ""))), from_uri(str(clients[0]))
     if master not in config.saes or slave not in config.saes or "remote_qkdn_id" not in app:
         return None
     backing = app.get("backing_qkdl_id", [])

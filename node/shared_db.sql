@@ -47,8 +47,8 @@ CREATE TABLE IF NOT EXISTS key_instruction (
     key_id     uuid PRIMARY KEY,
     request    uuid NOT NULL,
     ksid       uuid NOT NULL,
-    master_sae uuid NOT NULL,
-    slave_sae  uuid NOT NULL,
+    master_sae text NOT NULL,
+    slave_sae  text NOT NULL,
     slave_node text NOT NULL,
     qc         text NOT NULL,
     epoch      bigint NOT NULL,
@@ -119,7 +119,7 @@ END $$;
 -- with an instruction for the slave's KME in the same transaction.
 CREATE OR REPLACE FUNCTION qkd_allocate(
     p_request uuid, p_node text, p_qcs text[], p_needs bigint[],
-    p_key_ids uuid[], p_key_bytes bigint, p_ksid uuid, p_master uuid, p_slave uuid, p_slave_node text,
+    p_key_ids uuid[], p_key_bytes bigint, p_ksid uuid, p_master text, p_slave text, p_slave_node text,
     p_trace uuid DEFAULT NULL
 ) RETURNS TABLE (qc_name text, epoch bigint, start_at bigint, end_at bigint, short_bytes bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -183,7 +183,7 @@ END $$;
 -- made together go together: those not asked for yet come along ('ahead'), so that the next one needs no round trip.
 -- p_delivery names this delivery: repeated because its answer was lost, it gets the same answer again.
 CREATE OR REPLACE FUNCTION qkd_deliver(
-    p_delivery uuid, p_node text, p_master uuid, p_slave uuid, p_key_ids uuid[]
+    p_delivery uuid, p_node text, p_master text, p_slave text, p_key_ids uuid[]
 )
 RETURNS TABLE (
     verdict text, key_id uuid, request uuid, ksid uuid, qc_name text, epoch bigint, start_at bigint, end_at bigint,
@@ -219,7 +219,7 @@ END $$;
 -- Hand the slave's KME the instructions that nobody has asked for yet, before their bytes are too old.
 CREATE OR REPLACE FUNCTION qkd_collect(p_delivery uuid, p_node text, p_most integer)
 RETURNS TABLE (
-    key_id uuid, request uuid, ksid uuid, master_sae uuid, slave_sae uuid, qc_name text, epoch bigint, start_at bigint,
+    key_id uuid, request uuid, ksid uuid, master_sae text, slave_sae text, qc_name text, epoch bigint, start_at bigint,
     end_at bigint, trace uuid
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from etsi.checks import mapping, sequence, text, uuid_text
 from etsi.errors import Malformed
@@ -71,7 +72,7 @@ class KmeClient:
 
     def withdraw(self, master: str) -> None:
         """Take back the registration as `master`'s slave; or Failed."""
-        self._ask("DELETE", f"/qkd/v1/key_sessions?master_sae={master}", within_s=_CLOSE_TIMEOUT_S)
+        self._ask("DELETE", f"/qkd/v1/key_sessions?master_sae={quote(master, safe='')}", within_s=_CLOSE_TIMEOUT_S)
 
     def close_key_session(self, ksid: str) -> None:
         """End a session; or Failed."""
@@ -80,7 +81,7 @@ class KmeClient:
     def get_key(self, slave: str, size_bits: int) -> tuple[str, Secret]:
         """GS QKD 014 "Get key" (clause 5.3) for one key: its ID and the key; or Failed."""
         body = {"number": 1, "size": size_bits}
-        found = _keys(self._ask("POST", f"/api/v1/keys/{slave}/enc_keys", body))
+        found = _keys(self._ask("POST", f"/api/v1/keys/{quote(slave, safe='')}/enc_keys", body))
         if [8 * len(key) for key in found.values()] != [size_bits]:
             _wipe(found)
             raise Failed(502, "bad_answer", "the KME answered with other keys than asked for")
@@ -89,7 +90,7 @@ class KmeClient:
     def get_keys_with_ids(self, master: str, key_ids: Sequence[str]) -> dict[str, Secret]:
         """GS QKD 014 "Get key with key IDs" (clause 5.4): all of them, by their IDs, or Failed."""
         body = {"key_IDs": [{"key_ID": key_id} for key_id in key_ids]}
-        found = _keys(self._ask("POST", f"/api/v1/keys/{master}/dec_keys", body))
+        found = _keys(self._ask("POST", f"/api/v1/keys/{quote(master, safe='')}/dec_keys", body))
         if set(found) != set(key_ids):
             _wipe(found)
             raise Failed(502, "bad_answer", "the KME answered with other key IDs than asked for")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from etsi.checks import integer, mapping, number, sequence, text, uuid_text
+from etsi.checks import integer, mapping, number, sequence, text
 from etsi.errors import Malformed
+from etsi.sae_id import sae_id
 from etsi.secret import Secret
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
@@ -103,17 +104,17 @@ def _saes(value: Any, peers: Mapping[str, Peer]) -> tuple[SaeConfig, ...]:
 def _sae(value: Any, where: str) -> SaeConfig:
     given = _members(value, where, ("id", "name", "port", "credentials"))
     return SaeConfig(
-        uuid_text(given["id"], f"{where}.id"),
+        sae_id(given["id"], f"{where}.id"),
         text(given["name"], f"{where}.name"),
         integer(given["port"], f"{where}.port", low=1, high=65535),  # 0 would be one that no peer knows
         Credentials.from_config(given["credentials"], f"{where}.credentials"),
     )
 
 
-def _peer(sae_id: Any, value: Any) -> tuple[str, Peer]:
-    where = f"peers.{uuid_text(sae_id, 'peers')}"
+def _peer(given_id: Any, value: Any) -> tuple[str, Peer]:
+    where = f"peers.{sae_id(given_id, 'peers')}"
     given = _members(value, where, ("name", "url"))
-    return sae_id.lower(), Peer(text(given["name"], f"{where}.name"), _url(given["url"], f"{where}.url"))
+    return given_id, Peer(text(given["name"], f"{where}.name"), _url(given["url"], f"{where}.url"))
 
 
 def _members(value: Any, where: str, required: Iterable[str], optional: Iterable[str] = ()) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from flask import Flask, Response
 from etsi.checks import integer, mapping, number, sequence, uuid_text
 from etsi.errors import Malformed
 from etsi.gs004 import qos
+from etsi.sae_id import sae_id
 from mtls.identity import Role
 from mtls.serve import Problem, allow, caller, error_body, json_body, new_app
 from sae import messages
@@ -85,7 +86,7 @@ def _add_operator_routes(app: Flask, application: Application) -> None:
         for member in body:
             if member not in _SESSION_MEMBERS:
                 raise Malformed(member, f"one of {', '.join(_SESSION_MEMBERS)}")
-        peer = uuid_text(body.get("peer"), "peer")
+        peer = sae_id(body.get("peer"), "peer")
         if not application.is_peer(peer):
             raise Malformed("peer", "the ID of another SAE of this network")
         wanted = qos(mapping(body.get("qos", {}), "qos"))

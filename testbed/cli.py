@@ -28,9 +28,9 @@ qkd link A -> B ...   the same for one direction; of several fibres take one by 
 qkd link A B measure|reset   delay, jitter, loss and bandwidth as they really are; back to the topology's shape
 qkd sessions          key sessions with their path
 qkd refusals          the last key sessions that were refused, and why
-qkd saes              applications, their nodes and their UUIDs, and which run outside the testbed
+qkd saes              applications, their nodes and their IDs, and which run outside the testbed
 qkd cert NAME         where certificate and key of an application, a node or the operator lie, and the URLs to call
-qkd open A B          application A opens a key session with B (names or UUIDs)
+qkd open A B          application A opens a key session with B (names or IDs)
 qkd close KSID|A B    end a key session
 qkd story             the last keys and key sessions of which a story can be told
 qkd story ID          the story of a key, a key session (KSID) or a trace: who said what to whom, what was used where

@@ -77,7 +77,7 @@ class Desk:
         return sae.name if sae is not None else sae_id
 
     def open(self, master: str, slave: str) -> Opened:
-        """Have application `master` open a key session with `slave`; both by name or UUID."""
+        """Have application `master` open a key session with `slave`; both by name or ID."""
         asks, answers = self.sae(master), self.sae(slave)
         outside = next((sae.name for sae in (asks, answers) if sae.external), None)
         if outside is not None:
@@ -89,7 +89,7 @@ class Desk:
         return Opened(reply.body["ksid"], tuple(reply.body["path"]))
 
     def ksid(self, master: str, slave: str) -> str:
-        """The ID of the key session that application `master` has with `slave`; both by name or UUID."""
+        """The ID of the key session that application `master` has with `slave`; both by name or ID."""
         pair = (self.sae(master).id, self.sae(slave).id)
         found = next((s["ksid"] for s in self.sessions() if (s["master_sae"], s["slave_sae"]) == pair), None)
         if found is None:
@@ -162,7 +162,7 @@ class Desk:
             raise NotDone(f"no answer: {error}") from None
 
     def sae(self, name: str) -> SaePlan:
-        """The application of that name or UUID."""
+        """The application of that name or ID."""
         sae = self._emulation.plan.sae(name)
         if sae is None:
             raise NotDone(f"no application {name!r}: 'qkd saes' lists them")

@@ -57,7 +57,7 @@ class LinkPlan:
 
 @dataclass(frozen=True, slots=True)
 class SaePlan:
-    """An application, the UUID it has in this run, and the TCP port it listens on at its datacenter's host.
+    """An application, the ID it has in this run, and the TCP port it listens on at its datacenter's host.
 
     An external one has no port: it is somebody else's software, of which the network knows no more than the name.
     """
@@ -117,8 +117,9 @@ class Plan:
             yield sae.identity, sae.node, sae.name
 
     def sae(self, name_or_id: str) -> SaePlan | None:
-        """The application of that name or UUID."""
-        return next((s for s in self.saes if name_or_id.lower() in (s.name, s.id)), None)
+        """The application of that name or ID. An ID counts letter by letter; a name does so, or in small letters."""
+        words = (name_or_id, name_or_id.lower())
+        return next((s for word in words for s in self.saes if word in (s.name, s.id)), None)
 
     def fabric(self) -> dict[str, Any]:
         """What the controller must know of the switches: ports, neighbours, hosts."""
@@ -289,4 +290,4 @@ def _saes(saes: tuple[Sae, ...]) -> Iterator[SaePlan]:
     ports: dict[str, Iterator[int]] = {}
     for sae in saes:
         port = None if sae.external else next(ports.setdefault(sae.node, itertools.count(FIRST_SAE_PORT)))
-        yield SaePlan(sae.name, sae.node, str(sae.id or uuid.uuid4()), port)
+        yield SaePlan(sae.name, sae.node, sae.id or str(uuid.uuid4()), port)

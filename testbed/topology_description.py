@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass, field, replace
 
 import networkx as nx
@@ -56,14 +55,14 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Sae:
-    """A secure application and the node that it sits at; `id` is None unless the file fixes its UUID.
+    """A secure application and the node that it sits at; `id` is None unless the file fixes it.
 
     An `external` one is somebody else's software, which this network only knows and certifies.
     """
 
     name: str
     node: str
-    id: uuid.UUID | None = None
+    id: str | None = None
     external: bool = False
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
@@ -23,7 +22,8 @@ RESERVED_NODE_NAMES = ("ctl", "db")
 _LINK_NAME_LENGTH = 80  # two node names, the hyphen between them and a number fit
 # What a link may say of both directions, and each direction of its own, with defaults.
 _SHAPE: dict[str, object] = {"delay_ms": None, "jitter_ms": 0, "loss_percent": 0, "bandwidth_mbit": None}
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+# IDs of SAEs that serve as names, too; others may hold slashes, or be longer than the name of a file.
+_AS_A_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 _Members = dict[str, Field]
 
@@ -170,16 +170,15 @@ def _shape(members: _Members, length_km: float | None) -> Shape:
 def _saes(field: Field, known: Collection[str]) -> tuple[Sae, ...]:
     items = [_sae_members(item) for item in field.items()]
     saes = tuple(_sae(item, known) for item in items)
-    # A name made of a UUID is longer than any that a file may give, so the two kinds cannot meet.
-    check_distinct(item["name"] for item in items if "name" in item)
-    check_distinct(replace(i["id"], value=str(sae.id)) for i, sae in zip(items, saes, strict=True) if sae.id)
+    check_distinct(item["id"] for item in items if "id" in item)
+    check_distinct(replace(i.get("name") or i["id"], value=sae.name) for i, sae in zip(items, saes, strict=True))
     if len({sae.node for sae in saes}) < 2:
         raise field.error("expected SAEs at two nodes or more, so that some pair can share keys")
     return saes
 
 
 def _sae_members(field: Field) -> _Members:
-    """The members of an SAE. One of somebody else's needs no name of ours if it has an ID."""
+    """The members of an SAE. One of somebody else's needs no name of ours if its ID will do."""
     members = field.members("node", name=None, id=None, external=False)
     if not members["external"].truth():
         return field.members("name", "node", id=None, external=False)
@@ -189,15 +188,8 @@ def _sae_members(field: Field) -> _Members:
 
 
 def _sae(members: _Members, known: Collection[str]) -> Sae:
-    identity = _identity(members)
+    identity = members["id"].sae_id() if "id" in members else None
     name = members["name"].name() if "name" in members else str(identity)
+    if not _AS_A_NAME.fullmatch(name):
+        raise members["id"].error("such an ID needs a name beside it, for people and for files")
     return Sae(name, members["node"].one_of(known), identity, members["external"].truth())
-
-
-def _identity(members: _Members) -> uuid.UUID | None:
-    if "id" not in members:
-        return None
-    value = members["id"].value
-    if not isinstance(value, str) or not _UUID.fullmatch(value):
-        raise members["id"].expected("a UUID such as 3fa85f64-5717-4562-b3fc-2c963f66afa6")
-    return uuid.UUID(value)

@@ -12,6 +12,9 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from etsi.errors import Malformed
+from etsi.sae_id import LONGEST, sae_id
+
 NAME_LENGTH = 31
 # Names of nodes become host names, and a DNS label may not end in a hyphen.
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
@@ -68,6 +71,14 @@ class Field:
             rule = "characters a-z, 0-9 and inner hyphens that starts with a letter"
             raise self.expected(f"a name of 1 to {longest} {rule}")
         return self.value
+
+    def sae_id(self) -> str:
+        """An SAE's ID, in whatever letters it is written."""
+        try:
+            return sae_id(self.value, self.path)
+        except Malformed:
+            what = f"1 to {LONGEST} printable characters (in quotes, if they look like a number)"
+            raise self.expected(what) from None
 
     def one_of(self, names: Collection[str]) -> str:
         """A reference to a node."""

@@ -37,7 +37,7 @@ _BITS = 256
 
 def with_strangers(topology: Topology) -> Topology:
     """The same network with a foreign SAE at each datacenter, which the testbed does not run."""
-    added = (Sae(f"{_NAME}-{node.name}", node.name, uuid.uuid4(), external=True) for node in topology.nodes)
+    added = (Sae(f"{_NAME}-{node.name}", node.name, str(uuid.uuid4()), external=True) for node in topology.nodes)
     return replace(topology, saes=(*topology.saes, *added))
 
 

@@ -326,7 +326,7 @@ def test_a_node_may_call_the_functions_and_nothing_else(stack, statement):
         ("qkd_register_qc", "'x', 'b', 'a'"),
         ("qkd_report", "'b', 1, '{}', '{}', '{}', '{}'"),
         ("qkd_allocate", "gen_random_uuid(), 'b', '{}', '{}', '{}', 1, NULL, NULL, NULL, NULL"),
-        ("qkd_deliver", "gen_random_uuid(), 'b', gen_random_uuid(), gen_random_uuid(), '{}'"),
+        ("qkd_deliver", "gen_random_uuid(), 'b', 'one', 'other', '{}'"),
         ("qkd_collect", "gen_random_uuid(), 'b', 1"),
     ],
 )

@@ -141,7 +141,7 @@ def test_no_workload_has_an_external_sae(with_stranger):
 def test_external_sae_needs_no_name_but_its_id():
     """Then people call it by its ID."""
     network = load("poliqi", TOPOLOGIES)
-    topology = replace(network, saes=(*network.saes, Sae(UUID, "finance", uuid.UUID(UUID), external=True)))
+    topology = replace(network, saes=(*network.saes, Sae(UUID, "finance", UUID, external=True)))
 
     found = plan.make_plan(topology).sae(UUID.upper())
     assert (found.name, found.id, found.external) == (UUID, UUID, True)

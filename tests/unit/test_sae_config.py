@@ -21,14 +21,14 @@ def document(tmp_path):
         "kme_url": "https://127.0.0.1:8443", "kme_name": "telecom",
         "saes": [{"id": HERE, "name": "billing", "port": 9001, "credentials": files}],
         "peers": {
-            HERE.upper(): {"name": "billing", "url": "https://127.0.0.1:9001"},
+            HERE: {"name": "billing", "url": "https://127.0.0.1:9001"},
             THERE: {"name": "tax-office", "url": "https://[::1]:9001"},
         },
     }  # fmt: skip
 
 
 def test_good_configuration_is_taken(document):
-    """IDs come out in lower case, and a session ends at a key failure unless the file says otherwise."""
+    """IDs stay as they are written, and a session ends at a key failure unless the file says otherwise."""
     config = parse(document)
 
     assert [sae.id for sae in config.saes] == [HERE]
@@ -46,7 +46,7 @@ CASES = [
     ("name", None), ("host", ""), ("directory", 3), ("audit_secret", "ab" * 31), ("audit_secret", "xy" * 32),
     ("audit_secret", None), ("kme_url", "http://127.0.0.1:8443"), ("kme_url", "https://127.0.0.1"),
     ("kme_url", "https://127.0.0.1:8443/"), ("kme_url", "https://h:99999"), ("kme_name", "Telecom Inc."),
-    ("saes", {}), ("saes", [3]), ("saes", [{}]), ("peers", []), ("peers", {"x": {}}), ("peers", {HERE: {}}),
+    ("saes", {}), ("saes", [3]), ("saes", [{}]), ("peers", []), ("peers", {"x" * 129: {}}), ("peers", {HERE: {}}),
     ("peers", {}), ("on_key_failure", "shrug"), ("on_key_failure", []), ("surprise", 1),
 ]  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,7 +108,7 @@ def test_what_a_file_says_arrives():
     assert (topology.controller_at, topology.database_at, topology.description) == ("east", "west", "Two lines")
 
     assert parsed(node(title="W", position=[1, 0])).nodes[2].position == (1, 0)
-    assert parsed(sae(id=UUID.upper())).saes[1].id == uuid.UUID(UUID)
+    assert parsed(sae(id=UUID.upper())).saes[1].id == UUID.upper()
 
 
 def test_limits_of_the_kmes_can_be_set():
@@ -123,7 +122,19 @@ def test_an_sae_may_be_somebody_elses():
     assert [s.external for s in parsed(sae(external=True)).saes] == [False, True]
 
     nameless = parsed(lambda d: d["saes"].append({"node": "west", "id": UUID.upper(), "external": True})).saes[2]
-    assert (nameless.name, nameless.id) == (UUID, uuid.UUID(UUID))
+    assert (nameless.name, nameless.id) == (UUID.upper(), UUID.upper())
+
+
+@pytest.mark.parametrize("sae_id", ["7", "VPN-Nord", "vpn nord/1", "Süd#", "urn:x:y", "x" * 128])
+def test_the_id_of_an_sae_is_any_text_and_stays_as_it_is_written(sae_id):
+    """GS QKD 014, clause 4: it is opaque."""
+    assert parsed(sae(id=sae_id)).saes[1].id == sae_id
+
+
+def test_ids_in_other_letters_are_others():
+    """Nobody who compares them letter by letter takes the one for the other."""
+    found = parsed(lambda d: [x.update(id=y) for x, y in zip(d["saes"], (UUID, UUID.upper()), strict=True)]).saes
+    assert [s.id for s in found] == [UUID, UUID.upper()]
 
 
 def test_external_saes_alone_are_enough():
@@ -184,7 +195,7 @@ CASES: list[tuple[Change, str]] = [
     (node(name="north"), "nodes[2].name: duplicate 'north', already used by nodes[0].name"),
     (sae(name="mail"), "saes[1].name: duplicate 'mail', already used by saes[0].name"),
     (lambda d: [x.update(name="f") for x in d["links"]], "links[1].name: duplicate 'f', already used by links[0].name"),
-    (lambda d: [x.update(id=y) for x, y in zip(d["saes"], (UUID, UUID.upper()), strict=True)], "saes[1].id: dup"),
+    (lambda d: [x.update(id=y) for x, y in zip(d["saes"], (UUID, UUID), strict=True)], "saes[1].id: dup"),
     (sae(external="yes"), "saes[1].external: expected true or false, got 'yes'"),
     (sae(external=1), "saes[1].external: expected true or false, got 1"),
     (lambda d: d["saes"][1].pop("name"), "saes[1].name: missing, and it is required"),
@@ -196,7 +207,12 @@ CASES: list[tuple[Change, str]] = [
     (network(limits={"max_size": 1}), "limits: unknown member 'max_size'; did you mean 'max_key_size'?"),
     (network(limits={"key_size": 100}), "limits.key_size: expected a multiple of 8"),
     (network(limits={"max_key_size": 32}), "limits.max_key_size: expected an integer from 64"),
-    (sae(id="{3fa85f64}"), "saes[1].id: expected a UUID"),
+    (sae(id=7), "saes[1].id: expected 1 to 128 printable characters (in quotes, if they look like a number), got 7"),
+    (sae(id="a" * 129), "saes[1].id: expected 1 to 128 printable characters"),
+    (sae(id="a\nb"), "saes[1].id: expected 1 to 128 printable characters"),
+    (sae(id=""), "saes[1].id: expected 1 to 128 printable characters"),
+    (lambda d: d["saes"].append({"node": "west", "id": "a/b", "external": True}), "saes[2].id: such an ID needs"),
+    (lambda d: d["saes"].append({"node": "west", "id": "mail", "external": True}), "saes[2].id: duplicate 'mail'"),
     (link(delay_ms=-1), "links[2].delay_ms: expected a plain number from 0 to 60000, got -1"),
     (link(delay_ms=math.nan), "links[2].delay_ms: expected a plain number from 0 to 60000, got nan"),
     (link(delay_ms=math.inf), "links[2].delay_ms: expected a plain number"),

@@ -16,7 +16,9 @@ from testbed.loopback import LOOPBACK, Stack
 
 from .client import Sae
 
-HOMES = {"alice": "a", "adam": "a", "bob": "b", "mallory": "b", "carol": "c", "carl": "c"}
+HOMES = {"alice": "a", "adam": "a", "bob": "b", "mallory": "b", "carol": "c", "carl": "c", "odd": "a", "strange": "c"}
+# IDs are opaque: these two are no UUIDs, and one is as long as can be.
+OPAQUE = {"odd": "VPN/Süd: 100 % #1?", "strange": "X" + "y/" * 63 + "Z"}
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]
 BYTES_PER_SLOT, SLOT_S = 40_000, 0.5
 
@@ -34,7 +36,7 @@ class Kmes:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.ids = {name: str(uuid.uuid4()) for name in HOMES}
+        self.ids = {name: str(uuid.uuid4()) for name in HOMES} | OPAQUE
         stack.start_postgres()
         self.start_controller()
         stack.start_nodes(LINKS, {self.ids[name]: node for name, node in HOMES.items()})

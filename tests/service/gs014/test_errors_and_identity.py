@@ -6,6 +6,7 @@ That the body is the standard's, of content type application/json, is checked by
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from cryptography import x509
@@ -63,6 +64,20 @@ def test_sae_of_another_site_is_401(kmes, carol, bob, name):
     elsewhere = kmes.sae(carol.id, "a")
 
     assert elsewhere.call("GET", f"/api/v1/keys/{bob.id}/{name}").status == 401
+
+
+def test_ids_are_opaque(kmes):
+    """Clause 4: whatever they are, keys come over a relay, and status names them as they are."""
+    odd, strange = kmes.saes["odd"], kmes.saes["strange"]
+    there, back = (quote(sae.id, safe="") for sae in (strange, odd))
+
+    status = odd.status(there)
+    given = odd.get(there, number=2)
+
+    assert (status["master_SAE_ID"], status["slave_SAE_ID"]) == (odd.id, strange.id)
+    assert given.status == 200
+    assert strange.fetch(back, *given.ids).keys == given.keys
+    assert odd.call("GET", f"/api/v1/keys/{quote(strange.id.lower(), safe='')}/status").status == 400
 
 
 @pytest.mark.parametrize("role", ["node", "controller", "operator"])
