@@ -55,6 +55,10 @@ class Node:
     slot: int = 0
     relays: bool = True
 
+    def shown(self, end: LinkEnd) -> LinkEnd:
+        """An end of a link as it counts: what a node said before it was gone is no longer so."""
+        return end if self.reachable else replace(end, status=gs015.OFF, skr=0, eskr=0)
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -268,7 +272,8 @@ class Graph:
                     continue
                 other = self._nodes[peer].links.get(key)
                 if other is not None and other.remote == node.qkdn_id:
-                    found.append(Link(end.qc or other.qc or key, key, name, peer, end, other))
+                    ends = node.shown(end), self._nodes[peer].shown(other)
+                    found.append(Link(end.qc or other.qc or key, key, name, peer, *ends))
         return found
 
     def _view(self, qc: str, ends: Sequence[str], slots: int) -> QcView:
@@ -282,6 +287,8 @@ class Graph:
         )
         requested = sum(_share(e, oldest) * e[3] for entries in recent.values() for e in entries)
         stored = min((windows[name].stored_bytes for name in ends if name in windows), default=0)
+        if not all(self._nodes[name].reachable for name in ends):
+            stored = 0  # of no use to anybody
         first = min((e[0] for entries in recent.values() for e in entries), default=newest)
         return QcView(qc, math.floor(generated), math.ceil(requested), stored, newest - max(first, oldest))
 

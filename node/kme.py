@@ -147,6 +147,10 @@ class Kme:
         """What `master` can get for `slave` now, over the whole path (clause 6.1)."""
         session = self.session(master, slave, self.limits.key_size)
         available = self._shared.available(session.qcs)
+        try:
+            self._sessions.check_path(master, slave)
+        except PathDown:
+            available = {}  # whatever there is, none is made
         parameters, key_bytes = self._parameters(), self.limits.key_size // 8
         stored = parameters.strategy.makeable(
             [available.get(qc, 0) for qc in session.qcs], key_bytes, self._keys_ahead(parameters)

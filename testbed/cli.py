@@ -98,20 +98,25 @@ class QkdCLI(Console):
         output(fibre_commands.obey(self._emulation.fibres, words) if words else _HELP)
 
     def _status(self) -> None:
-        status = self._desk.status()
-        plan = self._emulation.plan
         output(f"run directory   {self._emulation.run.path}\n")
+        try:
+            self._told_by_controller(self._desk.status())
+        except UserError as error:
+            output(f"controller      does not answer, nor can it say what it knows: {error}\n")
+        if self._emulation.exposed is not None:
+            output(f"exposed         on {LOOPBACK}; URLs and certificates: {self._emulation.run.path / FILE}\n")
+        if broken := [fault.name for fault in self._emulation.faults.active()]:
+            output(f"broken          {', '.join(broken)}\n")
+        away = ", ".join(f"{name} {why}" for name, why in self._emulation.processes.away().items())
+        output(f"processes       {away or 'all alive'}\n")
+
+    def _told_by_controller(self, status: Mapping[str, Any]) -> None:
+        plan = self._emulation.plan
         output(f"switches        {len(status['switches'])} of {len(plan.switches)} connected\n")
         output(f"controller      on {status['framework']}\n")
         output(f"fibres          {self._dark(status['ports_down']) or 'all lit'}\n")
         output(f"nodes           {len(status['nodes'])} of {len(plan.nodes)} registered\n")
         output(f"parameters      {', '.join(f'{k} {v}' for k, v in status['parameters'].items())}\n")
-        if self._emulation.exposed is not None:
-            output(f"exposed         on {LOOPBACK}; URLs and certificates: {self._emulation.run.path / FILE}\n")
-        if broken := [fault.name for fault in self._emulation.faults.active()]:
-            output(f"broken          {', '.join(broken)}\n")
-        dead = [p.name for p in self._emulation.dead()]
-        output(f"processes       {'all alive' if not dead else 'DEAD: ' + ', '.join(dead)}\n")
 
     def _dark(self, ports: list[str]) -> str:
         """What the controller heard of ports that are down, by fibre."""

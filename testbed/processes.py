@@ -46,6 +46,7 @@ class Process:
         self.command = list(command)
         self.log = log
         self.wanted = True  # until somebody stops it on purpose
+        self.killed = False
         self._stop_signal = stop_signal
         self._says_ready = says_ready
         self._asked = False
@@ -67,6 +68,15 @@ class Process:
     def alive(self) -> bool:
         """Whether it runs."""
         return self._popen.poll() is None
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it is stopped, as by SIGSTOP, and does nothing."""
+        try:
+            after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2]
+        except OSError:  # it ended
+            return False
+        return after_name.startswith("T")
 
     @property
     def status(self) -> int | None:
@@ -125,7 +135,7 @@ class Process:
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
-        self.wanted = False
+        self.wanted, self.killed = False, True
         self.signal(signal.SIGKILL)
         self._finish(5.0)
 
@@ -175,6 +185,12 @@ class Processes:
     def dead(self) -> list[Process]:
         """Those that ended though nobody stopped them."""
         return [p for p in self._started if p.wanted and not p.alive()]
+
+    def away(self) -> dict[str, str]:
+        """Those that do not serve, by name, each with a word that says why."""
+        found = {p.name: "killed" for p in self._started if p.killed and not p.alive()}
+        found |= {p.name: "asleep" for p in self._started if p.asleep}
+        return found | {p.name: "DEAD" for p in self.dead()}
 
     def stop(self, *kinds: str) -> None:
         """Stop all (of `kinds`, if given), the last ones started first.

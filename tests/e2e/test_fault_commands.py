@@ -186,6 +186,8 @@ def test_dead_controller_stops_no_session_that_is_open(network):
         assert exchanged(network, ("military", "telecom"), pair)
         assert refused(network, "military", strangers, "no controller listens to this node")
         say(network, "qkd sessions", "no answer")
+        shown = (r"controller +does not answer[^\n]*", "broken +controller", "processes +controller killed")
+        say(network, "qkd status", r"\n".join(shown))
         assert ping(network, "military", "university", 1)[0] == 1
     assert until(lambda: exchanged(network, ("military", "university"), strangers), SOON_S)
     assert path_of(network, *pair) == ["military", "telecom"]

@@ -79,6 +79,18 @@ def test_killed_process_did_not_die_on_its_own_and_starts_again(world, fault, pr
     assert [(e["event"], e["kind"]) for e in journal.read(world.journal)] == [("fault", fault[0]), ("healed", fault[0])]
 
 
+def test_processes_that_do_not_serve_are_named_with_the_reason(world):
+    """A fault has killed one or has it sleep, or it died; what is healed serves again."""
+    assert world.processes.away() == {}
+    world.faults.inject("node", "finance")
+    assert world.processes.away() == {"node-finance": "killed"}
+    world.faults.heal("node", "finance")
+    world.faults.inject("pause", "finance")
+    assert until(lambda: world.processes.away() == {"node-finance": "asleep"})
+    world.processes.named("controller").signal(9)
+    assert until(lambda: world.processes.away() == {"node-finance": "asleep", "controller": "DEAD"})
+
+
 def test_process_that_died_on_its_own_is_no_fault_of_ours(world):
     """It stays among the dead, whom the summary names."""
     world.processes.named("controller").signal(9)

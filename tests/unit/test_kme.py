@@ -10,7 +10,7 @@ import pytest
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits
 from etsi.secret import Secret
 from node.blocks import Block, boottime
-from node.failures import KeyFailure, ShortOfMaterial
+from node.failures import KeyFailure, PathDown, ShortOfMaterial
 from node.key_stream import KeyStore, RelayedKey
 from node.kme import Kme, Unauthorized
 from node.losses import Losses
@@ -124,6 +124,18 @@ def test_stored_key_count_is_of_whole_keys_and_never_exceeds_max_key_count(kme, 
     status = kme.status(BOB, ALICE)
 
     assert (status.stored_key_count, status.max_key_count) == (counted, 100)
+
+
+def test_status_promises_no_key_that_a_request_would_not_get(kme, network):
+    """The path is down: whatever is in stock, the request for keys is answered so."""
+    network.available_bytes = 1 << 20
+
+    def down(*_: str) -> None:
+        raise PathDown("no path")
+
+    network.check_path = down
+
+    assert kme.status(BOB, ALICE).stored_key_count == 0
 
 
 def test_key_whose_bytes_are_gone_cannot_be_returned_and_others_stay(kme, network):

@@ -8,7 +8,7 @@ import networkx as nx
 import pytest
 
 from controller.agents import Agent
-from controller.graph import Graph
+from controller.graph import Graph, Report
 from controller.moves import Verdict, judge
 from controller.paths import Path, shortest
 from etsi import gs015
@@ -126,6 +126,22 @@ def test_node_that_is_lost_is_named_and_its_qcs_are_not(shown):
     shown.time += GRACE_S
     assert shown.graph.lacking(PATH) == ("node b",)
     assert shown.graph.down() == ("node b",)
+
+
+def test_qcs_of_a_node_that_is_lost_are_off_and_have_no_stock(shown):
+    """What it said before it was gone is no longer so; it counts again when the node is back."""
+    for name in "ab":
+        shown.graph.report(name, 1, [Report("ab", 40, 0, 400)])
+    assert shown.graph.links()["ab"].status == "ACTIVE"
+    assert shown.graph.views(["ab"], 1)[0].stored_bytes == 400
+
+    shown.graph.lost("b")
+
+    assert [shown.graph.links()[qc].status for qc in ("ab", "bc")] == ["OFF", "OFF"]
+    assert shown.graph.views(["ab"], 1)[0].stored_bytes == 0
+    shown.show("b", ab="ACTIVE", bc="PENDING")
+    assert shown.graph.links()["ab"].status == "ACTIVE"
+    assert shown.graph.views(["ab"], 1)[0].stored_bytes == 400
 
 
 def test_what_a_new_controller_has_not_seen_yet_is_not_down_at_once():
