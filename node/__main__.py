@@ -83,7 +83,7 @@ def main(path: Path) -> int:
         routes=routes, relay=relay, performance=performance, requested=requested, losses=losses, parameters=parameters,
         journal=journal,
     )  # fmt: skip
-    blocks = QuantumModule(options.directory / "blocks.sock", [n.qc for n in options.qcs], store)
+    blocks = QuantumModule(options.directory / "blocks.sock", {n.qc: n.authentication_key for n in options.qcs}, store)
     agent = Agent(
         Parts(
             options, datastore, store, shared, sessions, implicit, registrations, ends, openings, routes, streams,
@@ -92,7 +92,7 @@ def main(path: Path) -> int:
     )  # fmt: skip
     restconf = restconf_http.make_blueprint(datastore, agent.live, streams, registrations)
     metrics = NodeMetrics(
-        lambda: [(h.qc, h.stored, h.generated, h.used, h.expired) for h in store.held()], kme.pooled,
+        lambda: [(h.qc, h.stored, h.generated, h.used, h.expired, h.differing) for h in store.held()], kme.pooled,
         losses.by_qc,
     )
     def answer_s() -> float:

@@ -13,23 +13,25 @@ from typing import Any
 
 
 def account(path: Path) -> dict[str, Any]:
-    """`streams`: head, bytes generated, used, expired and stored of each epoch of each QC, oldest first.
+    """`streams`: head, bytes generated, used, expired, differing and stored of each epoch of each QC, oldest first.
 
+    Differing ones were erased because the other end held others in their place.
     `taken`: every range that was used, [QC, epoch, start, end, made, at, request]: made when at the latest age that
     this end knew, and used when, both in seconds of the machine's clock since its start (CLOCK_BOOTTIME).
     """
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         streams = database.execute(
-            "SELECT s.qc, s.epoch, s.head, s.generated, s.used, s.expired, coalesce(sum(f.end - f.start), 0)"
-            " FROM stream s LEFT JOIN fragment f USING (qc, epoch) GROUP BY s.number ORDER BY s.qc, s.number"
+            "SELECT s.qc, s.epoch, s.head, s.generated, s.used, s.expired, s.differing,"
+            " coalesce(sum(f.end - f.start), 0) FROM stream s LEFT JOIN fragment f USING (qc, epoch)"
+            " GROUP BY s.number ORDER BY s.qc, s.number"
         ).fetchall()
         taken = database.execute(
             "SELECT qc, epoch, start, end, made, at, request FROM taken ORDER BY rowid"
         ).fetchall()
     finally:
         database.close()
-    names = ("qc", "epoch", "head", "generated", "used", "expired", "stored")
+    names = ("qc", "epoch", "head", "generated", "used", "expired", "differing", "stored")
     return {"streams": [dict(zip(names, row, strict=True)) for row in streams], "taken": taken}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,13 @@ from etsi.errors import Malformed
 from etsi.gs004 import QoS
 from etsi.restconf import Tree
 from mtls.serve import Problem
+from node.agreement import Agreement
 from node.config import NodeConfig
 from node.datastore import Datastore
 from node.ends import Ends
 from node.failures import KeyFailure, NoSession, RelayBroken
 from node.implicit import ImplicitSessions
-from node.key_stream import Held, KeyStore
+from node.key_stream import KeyStore
 from node.kme import Kme, Unauthorized
 from node.live import link_states, live
 from node.model import apps, capability, qcs_in_use
@@ -74,6 +75,7 @@ class Agent:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._in_database = False
+        self._agreement = Agreement(parts.store, parts.shared, parts.journal)
         # What listeners know: figures of the QCs, and the slot that they were of.
         self._reported = {h.qc: h for h in parts.store.held()}
         self._since = max((h.slot for h in self._reported.values()), default=None)
@@ -224,10 +226,9 @@ class Agent:
         self._quietly(self._parts.kme.expire)
 
     def _serve_database(self) -> None:
-        held = self._parts.store.held()
         self._in_database = self._in_database or self._quietly(self._register_qcs)
         if self._in_database:
-            self._quietly(self._report_held, held)
+            self._quietly(self._agreement.report)
             self._quietly(self._parts.kme.collect)
 
     def _serve_listeners(self) -> None:
@@ -268,10 +269,6 @@ class Agent:
     def _register_qcs(self) -> None:
         for neighbour in self._parts.config.qcs:
             self._parts.shared.register_qc(neighbour.qc, neighbour.peer)
-
-    def _report_held(self, held: Sequence[Held]) -> None:
-        if held:
-            self._parts.shared.report(held, self._parts.store.number_report())
 
     def _report_slot(self) -> None:
         """What admission control counts: made, asked for, in stock, since the last report."""

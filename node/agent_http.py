@@ -80,7 +80,7 @@ def make_app(
     def status() -> dict[str, Any]:
         held = [
             {"qc": h.qc, "slot": h.slot, "stored_bytes": h.stored, "generated_bytes": h.generated,
-             "used_bytes": h.used, "expired_bytes": h.expired}
+             "used_bytes": h.used, "expired_bytes": h.expired, "differing_bytes": h.differing}
             for h in store.held()
         ]  # fmt: skip
         return {

@@ -12,12 +12,16 @@ block is stored, so that the sender can repeat what a crash swallowed.
 
 from __future__ import annotations
 
+import hmac
+import json
 import math
+import os
 import socket
 import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from etsi.secret import Secret
 
@@ -27,6 +31,10 @@ _MAGIC = b"QB"
 _VERSION = 3
 # A QC of 8 Mbit/s in slots of a second: far above today's devices, and a bound on what a peer can make us buffer.
 MAX_PAYLOAD_BYTES = 1 << 20
+SOCKET = "blocks.sock"  # in a node's folder
+_PATIENCE_S = 30.0
+AUTHENTICATION_KEY_BYTES = 32
+DIGEST_BYTES = 16
 # What a node writes back: a letter and a number. "A": the block of that sequence number is stored. "R": make blocks of
 # low to high bytes from now on, low in the upper half of the number. "G": generate (1) or do not (0). "T": say how long
 # ago the block of that sequence number was made.
@@ -61,6 +69,11 @@ class Block:
     epoch: int = 0
     made: float = field(default=0.0, compare=False)
 
+    def digest(self, key: Secret) -> bytes:
+        """What the two ends of the QC compare, under the key that they share: HMAC-SHA256, cut to DIGEST_BYTES."""
+        where = json.dumps([self.qc, self.epoch, self.offset, len(self.payload)]).encode()
+        return hmac.digest(key.reveal(), where + b"\0" + self.payload.reveal(), "sha256")[:DIGEST_BYTES]
+
     def encode(self) -> bytes:
         """The frame."""
         name = self.qc.encode()
@@ -69,6 +82,23 @@ class Block:
             _NOT_MEASURED if self.qber is None else self.qber,
         )  # fmt: skip
         return header + name + self.payload.reveal()
+
+
+def connect(directory: Path) -> socket.socket:
+    """A device's connection to the quantum module of the node whose folder that is; OSError."""
+    # By way of the folder's descriptor: a socket's path may be 107 bytes long, a run directory's longer.
+    folder = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(_PATIENCE_S)
+            connection.connect(f"/proc/self/fd/{folder}/{SOCKET}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    finally:
+        os.close(folder)
 
 
 def acknowledge(sequence: int) -> bytes:

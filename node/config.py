@@ -13,18 +13,24 @@ from etsi.errors import Malformed
 from etsi.gs014 import Limits
 from etsi.gs014 import limits as parse_limits
 from etsi.sae_id import sae_id
+from etsi.secret import Secret
 from mtls.credentials import Credentials
+from node.blocks import AUTHENTICATION_KEY_BYTES
 from node.parameters import Parameters
 from node.parameters import parse as parse_parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A QC of this node, the node at its other end, and the number of the interface there."""
+    """A QC of this node, the node at its other end, and the number of the interface there.
+
+    `authentication_key` is what the two ends of the QC share, to compare what they hold.
+    """
 
     qc: str
     peer: str
-    remote_interface: int = 1
+    remote_interface: int
+    authentication_key: Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,17 @@ _REQUIRED = (
 )  # fmt: skip
 _PARAMETERS = ("mode", "ttl_slots", "keys_ahead", "implicit_idle_s")
 _OPTIONAL = (*_PARAMETERS, "limits", "slot_s", "round_trip_s")
+
+
+def _authentication_key(path: Any, field: str) -> Secret:
+    """The key in the file that the configuration names."""
+    try:
+        key = Secret(Path(text(path, field, longest=4096)).read_bytes())
+    except OSError as error:
+        raise Malformed(field, f"a file that can be read ({error.strerror}: {error.filename})") from None
+    if len(key) != AUTHENTICATION_KEY_BYTES:
+        raise Malformed(field, f"a file of {AUTHENTICATION_KEY_BYTES} bytes")
+    return key
 
 
 def load(path: Path) -> NodeConfig:
@@ -92,6 +109,7 @@ def parse(document: Any) -> NodeConfig:
                 text(q.get("qc"), f"qcs[{i}].qc"),
                 text(q.get("peer"), f"qcs[{i}].peer"),
                 integer(q.get("remote_interface", 1), f"qcs[{i}].remote_interface", low=1, high=1 << 16),
+                _authentication_key(q.get("authentication_key"), f"qcs[{i}].authentication_key"),
             )
             for i, q in enumerate(qcs)
         ),

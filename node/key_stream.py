@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from etsi.secret import Secret
 from node.blocks import Block, boottime
-from node.ranges import Instruction, Range, promised_slots
+from node.ranges import MOST_MARKS, Claim, Instruction, Mark, Range, promised_slots
 
 # A fragment is rewritten when part of it is taken, so it should be small; but thousands of them in a block take long to
 # seal and to write.
@@ -50,8 +50,13 @@ CREATE TABLE IF NOT EXISTS stream (
     number INTEGER PRIMARY KEY, qc TEXT NOT NULL, epoch INTEGER NOT NULL, head INTEGER NOT NULL, gap INTEGER NOT NULL,
     slot INTEGER NOT NULL, slots_before INTEGER NOT NULL, made REAL NOT NULL, last_used INTEGER NOT NULL DEFAULT 0,
     generated INTEGER NOT NULL DEFAULT 0, used INTEGER NOT NULL DEFAULT 0, expired INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (qc, epoch)
+    differing INTEGER NOT NULL DEFAULT 0, UNIQUE (qc, epoch)
 );
+-- Blocks as they came, empty ones left out, by which the two ends compare what they hold.
+CREATE TABLE IF NOT EXISTS block (
+    qc TEXT NOT NULL, epoch INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, made REAL NOT NULL,
+    digest BLOB NOT NULL, PRIMARY KEY (qc, epoch, start)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS machine (id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT NOT NULL, told INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS fragment (
     qc TEXT NOT NULL, epoch INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, made REAL NOT NULL,
@@ -97,6 +102,7 @@ class Held:
     generated: int
     used: int
     expired: int
+    differing: int = 0  # erased, because the other end held other bytes in their place
     epoch: int = 0
 
 
@@ -154,8 +160,10 @@ class KeyStore:
         with self._lock:
             self._db.close()
 
-    def store(self, block: Block) -> bool:
+    def store(self, block: Block, digest: bytes) -> bool:
         """Keep a QC's block. False if it was here before (a repetition after a lost acknowledgement).
+
+        `digest` is what the other end has to have of it, too, before a byte of it is allocated.
 
         A block beyond the head leaves a gap: bytes that this end never got. What lies before the gap can still be
         taken by who was promised it, but nothing new is promised from there (see `held`). So it is with an earlier
@@ -191,6 +199,11 @@ class KeyStore:
                 },
             )  # fmt: skip
             payload = block.payload.reveal()
+            if payload:
+                self._db.execute(
+                    "INSERT INTO block VALUES (?, ?, ?, ?, ?, ?)",
+                    (block.qc, block.epoch, block.offset, block.offset + len(payload), made, digest),
+                )
             step = min(_LARGE_FRAGMENT_BYTES, max(_FRAGMENT_BYTES, len(payload) // _MANY_FRAGMENTS))
             for at in range(0, len(payload), step):
                 self._insert(block.qc, block.epoch, block.offset + at, made, payload[at : at + step])
@@ -210,11 +223,46 @@ class KeyStore:
         with self._transaction():
             oldest = self.clock() - self.ttl_s
             self._db.execute("DELETE FROM relayed WHERE made <= ?", (oldest,))
-            n_bytes = self._erase_older("made <= ?", oldest)
+            self._db.execute("DELETE FROM block WHERE made <= ?", (oldest,))
+            n_bytes = self._erase("expired", "made <= ?", oldest)
         self._empty_log()
         return n_bytes
 
-    def _erase_older(self, condition: str, *values: float) -> int:
+    def claims(self, known: Mapping[str, tuple[int, int]]) -> list[Claim]:
+        """What this end holds of every QC, for the other end to agree to: the oldest blocks that nobody knows of yet.
+
+        `known`: by QC an epoch, and up to where the shared database knows what is held of it.
+        """
+        claims = []
+        for h in self.held():
+            epoch, after = known.get(h.qc, (h.epoch, 0))
+            after = max(h.floor, after if epoch == h.epoch else 0)
+            rows = self._query(
+                "SELECT start, end, digest FROM block WHERE qc = ? AND epoch = ? AND end > ? ORDER BY start LIMIT ?",
+                (h.qc, h.epoch, after, MOST_MARKS),
+            )
+            claims.append(Claim(h.qc, h.epoch, h.floor, after, [Mark(*row) for row in rows]))
+        return claims
+
+    def discard(self, differing: Range) -> bool:
+        """Erase a block that is another one at the other end; nothing before it is promised any more.
+
+        False if it is not here (any more).
+        """
+        place = differing.qc, differing.epoch, differing.start, differing.end
+        with self._transaction():
+            gone = self._db.execute("DELETE FROM block WHERE qc = ? AND epoch = ? AND start = ? AND end = ?", place)
+            if not gone.rowcount:
+                return False
+            self._erase("differing", "qc = ? AND epoch = ? AND start >= ? AND end <= ?", *place)
+            self._db.execute(
+                "UPDATE stream SET gap = max(gap, ?) WHERE qc = ? AND epoch = ?",
+                (differing.end, differing.qc, differing.epoch),
+            )
+        return True
+
+    def _erase(self, counter: str, condition: str, *values: str | float) -> int:
+        """Erase the fragments for which the condition holds, and count their bytes, which are returned."""
         gone = self._db.execute(
             f"DELETE FROM fragment WHERE {condition} RETURNING qc, epoch, end - start", values  # noqa: S608 - no input
         ).fetchall()
@@ -223,7 +271,8 @@ class KeyStore:
             erased[qc, epoch] += n_bytes
         for (qc, epoch), n_bytes in erased.items():
             self._db.execute(
-                "UPDATE stream SET expired = expired + ? WHERE qc = ? AND epoch = ?", (n_bytes, qc, epoch)
+                f"UPDATE stream SET {counter} = {counter} + ? WHERE qc = ? AND epoch = ?",  # noqa: S608 - no input
+                (n_bytes, qc, epoch),
             )
         return erased.total()
 
@@ -237,18 +286,21 @@ class KeyStore:
         # (a fail-over that lost commits), the other end, which still holds those bytes, must not be given them again.
         rows = self._query(
             "SELECT s.qc, s.epoch, s.head, s.gap, s.last_used, s.slots_before + s.slot, t.generated, t.used, t.expired,"
+            " t.differing,"
             " (SELECT f.start FROM fragment f WHERE f.qc = s.qc AND f.epoch = s.epoch AND f.made > ?"
             "  ORDER BY f.start LIMIT 1)"
             " FROM stream s JOIN (SELECT max(number) AS number, sum(generated) AS generated, sum(used) AS used,"
-            "  sum(expired) AS expired FROM stream GROUP BY qc) t USING (number) ORDER BY s.qc",
+            "  sum(expired) AS expired, sum(differing) AS differing FROM stream GROUP BY qc) t USING (number)"
+            " ORDER BY s.qc",
             (oldest,),
         )
         return [
             Held(
                 qc, head, max(gap, last_used, head if first is None else first), slot,
-                stored=generated - used - expired, generated=generated, used=used, expired=expired, epoch=epoch,
+                stored=generated - used - expired - differing, generated=generated, used=used, expired=expired,
+                differing=differing, epoch=epoch,
             )
-            for qc, epoch, head, gap, last_used, slot, generated, used, expired, first in rows
+            for qc, epoch, head, gap, last_used, slot, generated, used, expired, differing, first in rows
         ]  # fmt: skip
 
     def number_report(self) -> int:
@@ -348,7 +400,8 @@ class KeyStore:
             self._db.execute("INSERT OR IGNORE INTO machine VALUES (1, ?, ?)", (boot, time.time_ns()))
             if self._db.execute("UPDATE machine SET boot = :boot WHERE boot <> :boot", {"boot": boot}).rowcount:
                 self._db.execute("DELETE FROM relayed")
-                self._erase_older("true")
+                self._db.execute("DELETE FROM block")
+                self._erase("expired", "true")
                 self._db.execute("UPDATE stream SET made = 0")
 
     @contextmanager

@@ -12,9 +12,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from etsi.secret import Secret
 from node.blocks import BadFrame, acknowledge, ask_generation, ask_rate, receive
 from node.key_stream import KeyStore
 from telemetry import bugs
@@ -26,11 +27,14 @@ OnBlock = Callable[[str, int, int, float | None], None]
 
 
 class QuantumModule:
-    """Listens on the Unix socket `path` for blocks of `qcs` and stores them."""
+    """Listens on the Unix socket `path` for blocks of `qcs` and stores them.
 
-    def __init__(self, path: Path, qcs: Collection[str], store: KeyStore) -> None:
+    `qcs`: by name the key under which the two ends of a QC compare what they hold.
+    """
+
+    def __init__(self, path: Path, qcs: Mapping[str, Secret], store: KeyStore) -> None:
         self._path = path
-        self._qcs = frozenset(qcs)
+        self._qcs = qcs
         self._store = store
         self._on_block: OnBlock = lambda *_: None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -83,7 +87,7 @@ class QuantumModule:
                 while (block := receive(connection, self._store.clock)) is not None:
                     if block.qc not in self._qcs:
                         raise BadFrame(f"this node has no QC {block.qc!r}")
-                    if self._store.store(block):
+                    if self._store.store(block, block.digest(self._qcs[block.qc])):
                         qber = None if block.qber is None else block.qber / 1000
                         self._on_block(block.qc, block.slot, len(block.payload), qber)
                     block.payload.wipe()

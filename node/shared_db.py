@@ -19,9 +19,8 @@ import psycopg.sql
 from mtls import trace
 from node.connections import Connections, NoAnswer, Row
 from node.failures import DatabaseUnreachable
-from node.key_stream import Held
 from node.limits import DATABASE_CONNECTIONS
-from node.ranges import Instruction, Range, Shortage
+from node.ranges import Answer, Claim, Instruction, Range, Shortage
 
 CONNECTIONS_PER_NODE = 2 * DATABASE_CONNECTIONS  # at most: those of a node that died may be there for a moment
 _ADMIN_CONNECT_S = 3
@@ -31,7 +30,7 @@ _COLLECTED_AT_ONCE = 1000
 # Prepared on every connection.
 _STATEMENTS = {
     "register_qc": "SELECT qkd_register_qc($1, $2, $3)",
-    "report": "SELECT qkd_report($1, $2, $3, $4, $5, $6)",
+    "report": "SELECT * FROM qkd_report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     "allocate": "SELECT * FROM qkd_allocate($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     "deliver": "SELECT * FROM qkd_deliver($1, $2, $3, $4, $5)",
     "collect": "SELECT * FROM qkd_collect($1, $2, $3)",
@@ -119,15 +118,23 @@ class SharedDatabase:
         """Announce a QC between this node and `peer`."""
         self._call("register_qc", qc, self._node, peer)
 
-    def report(self, held: Sequence[Held], number: int) -> None:
-        """Say what this end holds; from then on it can be allocated as far as the other end holds it too.
+    def report(self, claims: Sequence[Claim], number: int) -> dict[str, Answer]:
+        """Say what this end holds; what the other end holds alike can be allocated from then on. The answers by QC.
 
-        `number` grows with each report: one that others have overtaken counts for nothing.
+        `number` grows with each report: one that others have overtaken counts for nothing, and has no answers.
         """
-        self._call(
-            "report", self._node, number, [h.qc for h in held], [h.epoch for h in held], [h.head for h in held],
-            [h.floor for h in held],
+        marks = [(claim.qc, mark) for claim in claims for mark in claim.marks]
+        rows = self._call(
+            "report", self._node, number, [c.qc for c in claims], [c.epoch for c in claims], [c.floor for c in claims],
+            [c.after for c in claims], [qc for qc, _ in marks], [m.start for _, m in marks], [m.end for _, m in marks],
+            [m.digest.hex() for _, m in marks],
         )  # fmt: skip
+        epochs = {claim.qc: claim.epoch for claim in claims}
+        differing: dict[str, list[Range]] = {qc: [] for qc, *_ in rows}
+        for qc, known, start, end in rows:
+            if not known:
+                differing[qc].append(Range(qc, int(start), int(end), epochs[qc]))
+        return {qc: Answer(int(known), differing[qc]) for qc, known, *_ in rows if known}
 
     def allocate(
         self,

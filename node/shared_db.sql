@@ -11,12 +11,12 @@ CREATE TABLE IF NOT EXISTS qc (
     epoch_b bigint NOT NULL DEFAULT 0,
     said_a  bigint NOT NULL DEFAULT 0,
     said_b  bigint NOT NULL DEFAULT 0,
-    head_a  bigint NOT NULL DEFAULT 0,
-    head_b  bigint NOT NULL DEFAULT 0,
     floor_a bigint NOT NULL DEFAULT 0,
     floor_b bigint NOT NULL DEFAULT 0,
-    -- The next free byte of the epoch that was the last to be current at both ends.
+    -- The epoch that was the last to be current at both ends, the bytes of it on which they agree, the next free byte.
     epoch   bigint NOT NULL DEFAULT 0,
+    floor   bigint NOT NULL DEFAULT 0,
+    head    bigint NOT NULL DEFAULT 0,
     tail    bigint NOT NULL DEFAULT 0
 );
 
@@ -27,6 +27,19 @@ CREATE TABLE IF NOT EXISTS past_epoch (
     epoch bigint NOT NULL,
     tail  bigint NOT NULL,
     PRIMARY KEY (qc, epoch)
+);
+
+-- Blocks that an end has said that it holds in its current epoch, and that the other end has not agreed to yet.
+-- `differs`: the other end has another one in its place; it stays until this end has given it up.
+CREATE TABLE IF NOT EXISTS mark (
+    qc       text NOT NULL,
+    node     text NOT NULL,
+    epoch    bigint NOT NULL,
+    start_at bigint NOT NULL,
+    end_at   bigint NOT NULL,
+    digest   bytea NOT NULL,
+    differs  boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (qc, node, start_at)
 );
 
 -- What was handed out, for ever: the record that an audit replays. `request` makes a repeated call harmless.
@@ -83,35 +96,109 @@ BEGIN
     END IF;
 END $$;
 
--- What one end holds of its QCs, once a slot. A report that a later one (p_number) has overtaken counts for nothing;
--- within an epoch heads and floors only grow.
+-- What one end holds of its QCs, once a slot: the current epoch, the first byte that it has not given up, and its blocks
+-- that end after p_after. A report that a later one (p_number) has overtaken counts for nothing. One row a QC says up to
+-- where the database knows now what is held; further rows name blocks that are others at the other end.
 CREATE OR REPLACE FUNCTION qkd_report(
-    p_node text, p_number bigint, p_qcs text[], p_epochs bigint[], p_heads bigint[], p_floors bigint[]
-) RETURNS void
+    p_node text, p_number bigint, p_qcs text[], p_epochs bigint[], p_floors bigint[], p_after bigint[],
+    p_mark_qcs text[], p_starts bigint[], p_ends bigint[], p_digests text[]
+) RETURNS TABLE (qc_name text, known bigint, start_at bigint, end_at bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_column
+DECLARE
+    said record;
 BEGIN
     PERFORM qkd_check_speaker(p_node);
     PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
-    UPDATE qc SET
-        head_a  = CASE WHEN epoch_a = r.epoch THEN greatest(head_a, r.head) ELSE r.head END,
-        floor_a = CASE WHEN epoch_a = r.epoch THEN greatest(floor_a, r.floor) ELSE r.floor END,
-        epoch_a = r.epoch, said_a = p_number
-    FROM unnest(p_qcs, p_epochs, p_heads, p_floors) AS r (name, epoch, head, floor)
-    WHERE qc.name = r.name AND node_a = p_node AND said_a < p_number;
-    UPDATE qc SET
-        head_b  = CASE WHEN epoch_b = r.epoch THEN greatest(head_b, r.head) ELSE r.head END,
-        floor_b = CASE WHEN epoch_b = r.epoch THEN greatest(floor_b, r.floor) ELSE r.floor END,
-        epoch_b = r.epoch, said_b = p_number
-    FROM unnest(p_qcs, p_epochs, p_heads, p_floors) AS r (name, epoch, head, floor)
-    WHERE qc.name = r.name AND node_b = p_node AND said_b < p_number;
+    UPDATE qc SET epoch_a = r.epoch, floor_a = r.floor, said_a = p_number
+        FROM unnest(p_qcs, p_epochs, p_floors) AS r (name, epoch, floor)
+        WHERE qc.name = r.name AND node_a = p_node AND said_a < p_number;
+    UPDATE qc SET epoch_b = r.epoch, floor_b = r.floor, said_b = p_number
+        FROM unnest(p_qcs, p_epochs, p_floors) AS r (name, epoch, floor)
+        WHERE qc.name = r.name AND node_b = p_node AND said_b < p_number;
     -- Where both have come to a new epoch, its stream begins.
     INSERT INTO past_epoch (qc, epoch, tail)
         SELECT name, epoch, tail FROM qc WHERE name = ANY (p_qcs) AND epoch_a = epoch_b AND epoch <> epoch_a AND tail > 0
         ON CONFLICT ON CONSTRAINT past_epoch_pkey DO UPDATE SET tail = greatest(past_epoch.tail, excluded.tail);
     UPDATE qc SET
-        epoch = epoch_a,
+        epoch = epoch_a, floor = 0, head = 0,
         tail = coalesce((SELECT p.tail FROM past_epoch p WHERE p.qc = name AND p.epoch = epoch_a), 0)
     WHERE name = ANY (p_qcs) AND epoch_a = epoch_b AND epoch <> epoch_a;
+    FOR said IN
+        SELECT r.name, r.epoch, r.after FROM unnest(p_qcs, p_epochs, p_after) AS r (name, epoch, after) JOIN qc USING (name)
+            WHERE p_number = CASE p_node WHEN node_a THEN said_a WHEN node_b THEN said_b END
+                AND r.epoch = CASE p_node WHEN node_a THEN epoch_a ELSE epoch_b END
+    LOOP
+        RETURN QUERY SELECT said.name, m.known, m.start_at, m.end_at FROM qkd_compare(
+            p_node, said.name, said.epoch, said.after,
+            ARRAY(SELECT (r.qc, p_node, said.epoch, r.s, r.e, decode(r.digest, 'hex'), false)::mark
+                FROM unnest(p_mark_qcs, p_starts, p_ends, p_digests) AS r (qc, s, e, digest) WHERE r.qc = said.name)
+        ) AS m;
+    END LOOP;
+END $$;
+
+-- Take in one end's blocks of a QC, which is locked, and compare them with those of the other end: see node/ranges.py.
+CREATE OR REPLACE FUNCTION qkd_compare(p_node text, p_qc text, p_epoch bigint, p_after bigint, p_marks mark[])
+RETURNS TABLE (known bigint, start_at bigint, end_at bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    q       qc;
+    common  boolean;
+    settled bigint;
+    new     bigint[];
+    bad     bigint[];
+    there   bigint[];
+    m       record;
+BEGIN
+    SELECT * INTO q FROM qc WHERE name = p_qc;
+    common := q.epoch_a = q.epoch_b;
+    settled := CASE WHEN common THEN greatest(q.floor, q.head, q.floor_a, q.floor_b)
+                    WHEN p_node = q.node_a THEN q.floor_a ELSE q.floor_b END;
+    DELETE FROM mark WHERE qc = p_qc AND node = p_node AND (epoch <> p_epoch OR (end_at <= settled AND NOT differs)
+        OR end_at <= CASE p_node WHEN q.node_a THEN q.floor_a ELSE q.floor_b END);
+    SELECT greatest(settled, max(end_at)) INTO known FROM mark WHERE qc = p_qc AND node = p_node;
+    IF p_after <= known THEN
+        WITH taken AS (
+            INSERT INTO mark SELECT * FROM unnest(p_marks) AS r
+                WHERE r.end_at > settled AND r.start_at >= 0 AND r.end_at - r.start_at BETWEEN 1 AND 1 << 20
+                    AND octet_length(r.digest) = 16
+                ON CONFLICT DO NOTHING RETURNING start_at)
+        SELECT array_agg(start_at) INTO new FROM taken;
+    END IF;
+    IF new IS NOT NULL AND common THEN
+        SELECT array_agg(o.start_at), array_agg(t.start_at) INTO bad, there
+            FROM mark o JOIN mark t ON t.qc = p_qc AND t.node <> p_node AND t.start_at < o.end_at AND t.end_at > o.start_at
+                AND t.start_at > o.start_at - (1 << 20)  -- no block is longer
+                AND (t.start_at, t.end_at, t.digest) IS DISTINCT FROM (o.start_at, o.end_at, o.digest)
+            WHERE o.qc = p_qc AND o.node = p_node AND o.start_at = ANY (new);
+        UPDATE mark SET differs = true
+            WHERE qc = p_qc AND ((node = p_node AND start_at = ANY (bad)) OR (node <> p_node AND start_at = ANY (there)));
+        FOR m IN
+            SELECT o.start_at, o.end_at FROM mark o JOIN mark t USING (qc, start_at, end_at, digest)
+                WHERE o.qc = p_qc AND o.node = p_node AND o.start_at = ANY (new) AND t.node <> p_node
+                    AND NOT o.differs AND NOT t.differs
+                ORDER BY o.start_at
+        LOOP
+            IF m.start_at >= q.head THEN
+                IF m.start_at > q.head THEN  -- what is before it is missing at an end, or differs
+                    q.floor := m.start_at;
+                END IF;
+                q.head := m.end_at;
+            END IF;
+        END LOOP;
+        UPDATE qc SET floor = q.floor, head = q.head WHERE name = p_qc;
+    END IF;
+    IF common THEN
+        settled := greatest(q.floor, q.head, q.floor_a, q.floor_b);
+        DELETE FROM mark WHERE qc = p_qc AND (NOT differs OR end_at <= CASE node WHEN q.node_a THEN q.floor_a ELSE q.floor_b END)
+            AND end_at <= settled;
+    END IF;
+    -- An end whose other end is away for long is compared by the last of its blocks: others are not waited for.
+    DELETE FROM mark WHERE qc = p_qc AND node = p_node AND NOT differs AND start_at < (
+        SELECT l.start_at FROM mark l WHERE l.qc = p_qc AND l.node = p_node ORDER BY l.start_at DESC OFFSET 4096 LIMIT 1);
+    SELECT greatest(settled, max(end_at)) INTO known FROM mark WHERE qc = p_qc AND node = p_node;
+    RETURN NEXT;
+    RETURN QUERY SELECT NULL::bigint, d.start_at, d.end_at FROM mark d WHERE d.qc = p_qc AND d.node = p_node AND d.differs;
 END $$;
 
 -- Ranges of p_needs[i] bytes on each QC p_qcs[i], all or nothing. Either one row a QC, or one row with short_bytes > 0
@@ -138,8 +225,7 @@ BEGIN
 
     short_bytes := 0;
     FOR i IN 1..cardinality(p_qcs) LOOP
-        SELECT q.epoch, greatest(q.tail, q.floor_a, q.floor_b),
-               CASE WHEN q.epoch_a = q.epoch_b THEN least(q.head_a, q.head_b) END
+        SELECT q.epoch, greatest(q.tail, q.floor, q.floor_a, q.floor_b), CASE WHEN q.epoch_a = q.epoch_b THEN q.head END
             INTO epoch, free, head FROM qc q WHERE q.name = p_qcs[i] FOR UPDATE;
         starts[i] := free;
         epochs[i] := epoch;
@@ -241,7 +327,7 @@ CREATE OR REPLACE FUNCTION qkd_available(p_qcs text[]) RETURNS TABLE (qc_name te
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     RETURN QUERY SELECT name, CASE WHEN epoch_a = epoch_b
-            THEN greatest(0, least(head_a, head_b) - greatest(tail, floor_a, floor_b)) ELSE 0 END
+            THEN greatest(0, head - greatest(tail, floor, floor_a, floor_b)) ELSE 0 END
         FROM qc WHERE name = ANY (p_qcs);
 END $$;
 
@@ -254,4 +340,4 @@ BEGIN
             AND xact_start < clock_timestamp() - CASE state WHEN 'active' THEN interval '5 s' ELSE interval '0.5 s' END;
 END $$;
 
-REVOKE ALL ON FUNCTION qkd_check_speaker, qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver, qkd_collect, qkd_end_holders FROM PUBLIC;
+REVOKE ALL ON FUNCTION qkd_check_speaker, qkd_available, qkd_register_qc, qkd_report, qkd_compare, qkd_allocate, qkd_deliver, qkd_collect, qkd_end_holders FROM PUBLIC;

@@ -19,16 +19,17 @@ _QC = (
     ("qkd_qc_generated_bytes", "Key material of the QC that this node has received", True),
     ("qkd_qc_used_bytes", "Key material of the QC that left this node's store in keys and relay pads", True),
     ("qkd_qc_expired_bytes", "Key material of the QC that was erased unused", True),
+    ("qkd_qc_differing_bytes", "Key material of the QC that was erased because its other end held other bytes", True),
 )
 
 
 class NodeMetrics:
-    """Of a node. `qcs()` gives (QC, bytes stored, generated, used, expired), `pooled()` keys that wait by their QC,
-    `lost()` by QC bytes that came to nothing."""
+    """Of a node. `qcs()` gives (QC, bytes stored, generated, used, expired, differing), `pooled()` keys that wait by
+    their QC, `lost()` by QC bytes that came to nothing."""
 
     def __init__(
         self,
-        qcs: Callable[[], Iterable[tuple[str, int, int, int, int]]],
+        qcs: Callable[[], Iterable[tuple[str, int, int, int, int, int]]],
         pooled: Callable[[], Mapping[str, int]],
         lost: Callable[[], Mapping[str, int]],
     ) -> None:
@@ -99,7 +100,7 @@ class ControllerMetrics:
 class _Stocks(Collector):
     def __init__(
         self,
-        qcs: Callable[[], Iterable[tuple[str, int, int, int, int]]],
+        qcs: Callable[[], Iterable[tuple[str, int, int, int, int, int]]],
         pooled: Callable[[], Mapping[str, int]],
         lost: Callable[[], Mapping[str, int]],
     ) -> None:

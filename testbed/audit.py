@@ -127,14 +127,15 @@ def _takes(
 
 
 def _balance(node: str, account: Mapping[str, Any], lost: set[tuple[str, int, str]]) -> Iterator[str]:
-    """At this end of each QC: generated = used + expired + stored, used = what was taken, generated = what was made."""
+    """At this end of each QC: generated = used + expired + differing + stored = what was made; used = what was taken.
+    """
     used: collections.Counter[_Epoch] = collections.Counter()
     for qc, epoch, start, end, *_ in account["taken"]:
         used[qc, epoch] += end - start
     for stream in account["streams"]:
         qc, epoch, where = stream["qc"], stream["epoch"], f"node {node}, QC {stream['qc']}"
-        if stream["generated"] != stream["used"] + stream["expired"] + stream["stored"]:
-            yield f"{where}: {stream['generated']} bytes came, but used, expired and stored are not as many"
+        if stream["generated"] != sum(stream[name] for name in ("used", "expired", "differing", "stored")):
+            yield f"{where}: {stream['generated']} bytes came, but used, expired, differing and stored are not as many"
         if stream["used"] != used[qc, epoch]:
             yield f"{where}: {stream['used']} bytes are counted as used, {used[qc, epoch]} were taken"
         short = stream["head"] - stream["generated"]

@@ -47,6 +47,7 @@ from testbed.plan import CONTROLLER, DATABASE, DATABASE_PORT, OPENFLOW_PORT, OPE
 from testbed.private_database import PrivateDatabase
 from testbed.probe import wait_for_carrier
 from testbed.processes import Process, Processes, ProcessFailed
+from testbed.qc_keys import share_qc_key
 from testbed.run_directory import RunDirectory
 from testbed.shaping import NETEM, DelayLineControl, Netem, Shaper, find_shaper
 from testbed.shared_database import UserDatabase
@@ -330,6 +331,8 @@ class Emulation:
     def _start_nodes(self) -> None:
         self._say(f"starting {len(self.plan.nodes)} nodes and {len(self.plan.applications)} applications")
         audit_secret = secrets.token_hex(32)
+        for ends in self.plan.qc_keys(self.run.make("nodes")):
+            share_qc_key(ends)
         waiting = []
         for node in self.plan.nodes:
             document = self.plan.node_config(

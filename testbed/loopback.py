@@ -16,6 +16,7 @@ from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from testbed.cluster import Cluster, ClusterError, node_url
 from testbed.processes import Process, Processes
+from testbed.qc_keys import qc_key, share_qc_key
 
 LOOPBACK = "127.0.0.1"
 Links = Sequence[tuple[str, str, str]]  # QC, node, node
@@ -31,6 +32,11 @@ def free_port() -> int:
 def _qcs_of(links: Links, node: str) -> list[tuple[str, str]]:
     """The QCs of a node in the order of its interfaces, with the node at the other end."""
     return [(qc, b if node == a else a) for qc, a, b in links if node in (a, b)]
+
+
+def _interface(links: Links, node: str, qc: str) -> int:
+    """The number of the node's interface to that QC."""
+    return [name for name, _ in _qcs_of(links, node)].index(qc) + 1
 
 
 class Stack:
@@ -110,6 +116,8 @@ class Stack:
         for name in sorted({n for _, a, b in links for n in (a, b)}):
             self.ports.setdefault(name, (free_port(), free_port()))
         self.cluster.admit(self.ports)
+        for qc, *ends in links:
+            share_qc_key([self._qc_key(links, node, qc) for node in ends])
         agents = {n: f"https://{LOOPBACK}:{agent}" for n, (_, agent) in self.ports.items()}
         for name, (kme, agent) in self.ports.items():
             credentials = self.issue(Role.NODE, name)
@@ -119,7 +127,8 @@ class Stack:
                 "shared_db_url": node_url(name, credentials, self.database, LOOPBACK, self.database_port),
                 "shared_db_schema": self.schema, "nodes": agents, "saes": saes,
                 "qcs": [
-                    {"qc": qc, "peer": peer, "remote_interface": [q for q, _ in _qcs_of(links, peer)].index(qc) + 1}
+                    {"qc": qc, "peer": peer, "remote_interface": _interface(links, peer, qc),
+                     "authentication_key": str(self._qc_key(links, name, qc))}
                     for qc, peer in _qcs_of(links, name)
                 ],
             }  # fmt: skip
@@ -129,6 +138,9 @@ class Stack:
             process.wait_ready()
         if self.controller is not None:
             self._follow_nodes()
+
+    def _qc_key(self, links: Links, node: str, qc: str) -> Path:
+        return qc_key(self.directory / node, _interface(links, node, qc))
 
     def start_node(self, name: str) -> Process:
         """Start (again) the node of that name."""

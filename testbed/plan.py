@@ -17,6 +17,7 @@ from typing import Any
 
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
+from testbed.qc_keys import qc_key
 from testbed.topology import Link, Sae, Topology
 
 KME_PORT = 8443
@@ -160,9 +161,12 @@ class Plan:
         """A node's configuration file."""
         interfaces = {n: self._interfaces(n) for n in self.nodes}
         qcs = [
-            {"qc": qc, "peer": peer, "remote_interface": list(interfaces[peer]).index(qc) + 1}
-            for qc, peer in interfaces[node].items()
-        ]
+            {
+                "qc": qc, "peer": peer, "remote_interface": list(interfaces[peer]).index(qc) + 1,
+                "authentication_key": str(qc_key(directory, number)),
+            }
+            for number, (qc, peer) in enumerate(interfaces[node].items(), start=1)
+        ]  # fmt: skip
         return {
             "name": node,
             "host": self.hosts[node].ip,
@@ -177,6 +181,15 @@ class Plan:
             "qcs": qcs,
             "limits": self.topology.limits.to_json(),
         }
+
+    def qc_keys(self, nodes_directory: Path) -> Iterator[list[Path]]:
+        """For each QC where the nodes at its ends, in folders of their names, look for the key that they share."""
+        for link in self.topology.links:
+            for qc in link.qcs:
+                yield [
+                    qc_key(nodes_directory / node, list(self._interfaces(node)).index(qc.name) + 1)
+                    for node in (link.a, link.b)
+                ]
 
     def _interfaces(self, node: str) -> dict[str, str]:
         """The QCs of a node in the order of its interfaces, with the node at the other end."""

@@ -33,7 +33,7 @@ from typing import Any
 from etsi.checks import integer, mapping, number, sequence, text
 from etsi.errors import Malformed
 from etsi.secret import Secret
-from node.blocks import ANSWER_BYTES, MAX_PAYLOAD_BYTES, BadFrame, Block, boottime, encode_age, read_answer
+from node.blocks import ANSWER_BYTES, MAX_PAYLOAD_BYTES, BadFrame, Block, boottime, connect, encode_age, read_answer
 from telemetry import bugs
 from telemetry.journal import Journal
 
@@ -130,26 +130,11 @@ class End:
     def _run(self) -> None:
         while True:
             try:
-                with self._connect() as connection:
+                with connect(self._node) as connection:
                     while True:
                         self._deliver(connection, self._next())
             except (OSError, BadFrame):
                 time.sleep(_RECONNECT_S)  # the node is not up yet, or went down
-
-    def _connect(self) -> socket.socket:
-        # By way of the folder's descriptor: a socket's path may be 107 bytes long, a run directory's longer.
-        folder = os.open(self._node, os.O_PATH | os.O_DIRECTORY)
-        try:
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                connection.settimeout(30)
-                connection.connect(f"/proc/self/fd/{folder}/blocks.sock")
-            except BaseException:
-                connection.close()
-                raise
-            return connection
-        finally:
-            os.close(folder)
 
     def _next(self) -> Block:
         with self._some:

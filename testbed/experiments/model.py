@@ -50,7 +50,7 @@ class _Qcs:
         floor = max(0, slot + 1 - promised_slots(self._ttl_slots))
         for qc, heads in self._heads.items():
             head, first = heads[slot + 1], heads[floor]
-            self.streams[qc] = replace(self.streams[qc], head_a=head, head_b=head, floor_a=first, floor_b=first)
+            self.streams[qc] = replace(self.streams[qc], head=head, floor=first)
 
 
 def offer(

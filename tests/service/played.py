@@ -12,6 +12,7 @@ from flask import request
 from etsi import gs015
 from etsi.gs004 import QoS
 from etsi.restconf import Tree
+from etsi.secret import Secret
 from mtls.credentials import Credentials
 from mtls.serve import Problem, new_app
 from mtls.server import Server
@@ -64,7 +65,7 @@ class PlayedNode:
         self.config = NodeConfig(
             name=name, host="127.0.0.1", kme_port=0, agent_port=0, directory=directory, credentials=credentials,
             shared_db_url="", shared_db_schema="", nodes={}, saes=saes,
-            qcs=tuple(Neighbour(qc, peer) for qc, peer in qcs.items()),
+            qcs=tuple(Neighbour(qc, peer, 1, Secret(b"")) for qc, peer in qcs.items()),
         )  # fmt: skip
         self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15)
         self.datastore = Datastore(self.config, self.store)

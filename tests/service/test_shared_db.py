@@ -14,8 +14,7 @@ import pytest
 
 from mtls.authority import Authority
 from mtls.identity import Identity, Role
-from node.key_stream import Held
-from node.ranges import Range, Shortage, Stream, allocate
+from node.ranges import Claim, Mark, Range, Shortage, Stream, allocate
 from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
 from testbed.cluster import node_url
 from testbed.loopback import LOOPBACK, Stack
@@ -25,6 +24,7 @@ KSID = str(uuid.UUID(int=9))
 OWNER = KeyOwner(KSID, ALICE, BOB, "b")
 KEY_BYTES = 32
 EPOCH = 5
+DIGEST = bytes(16)
 NUMBERS = itertools.count(1)  # of reports: that of a later one is greater
 
 
@@ -49,7 +49,7 @@ class Ring:
     def fill(self, n_bytes: int) -> None:
         """All ends say that they hold the first `n_bytes` of their QCs."""
         for name, node in self.nodes.items():
-            node.report([held(qc, n_bytes) for qc, ends in self.qcs.items() if name in ends], next(NUMBERS))
+            node.report([claim(qc, n_bytes) for qc, ends in self.qcs.items() if name in ends], next(NUMBERS))
 
 
 @pytest.fixture
@@ -73,9 +73,10 @@ def ring(stack: Stack) -> Iterator[Ring]:
             node.close()
 
 
-def held(qc: str, head: int, floor: int = 0, epoch: int = EPOCH) -> Held:
-    """What a node's store would say; the database looks at epoch, head and floor only."""
-    return Held(qc=qc, head=head, floor=floor, slot=0, stored=0, generated=0, used=0, expired=0, epoch=epoch)
+def claim(qc: str, *ends: int, epoch: int = EPOCH) -> Claim:
+    """What a node's store would say: blocks up to these ends, the first of which begins at 0."""
+    marks = [Mark(start, end, DIGEST) for start, end in itertools.pairwise((0, *ends))]
+    return Claim(qc, epoch, 0, 0, marks)
 
 
 def request() -> str:
@@ -89,13 +90,51 @@ def at_once(calls: list[Callable[[], object]], threads: int = 12) -> list[object
         return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
+class Device:
+    """Makes blocks for both ends, some of which get lost or differ, and begins anew now and then; what each end has."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._epochs = itertools.count(1)
+        self.begin()
+
+    def begin(self) -> None:
+        """A new epoch, or (what no device should do) one of before."""
+        self.epoch = next(self._epochs) if self._rng.random() < 0.7 else 1
+        self.head = 0
+        self.ends: tuple[list[Mark], list[Mark]] = [], []
+
+    def run(self) -> None:
+        """Some blocks."""
+        if self._rng.random() < 0.02:
+            self.begin()
+        for _ in range(self._rng.randint(1, 4)):
+            mark = Mark(self.head, self.head + self._rng.randint(1, 60), self._rng.randbytes(16))
+            self.head = mark.end + self._rng.choice((0, 0, 0, 0, 0, 7))
+            for marks in self.ends:
+                dice = self._rng.random()
+                if dice < 0.03:
+                    marks.append(Mark(mark.start, mark.end - self._rng.randint(0, 1) or mark.end, DIGEST))
+                elif dice < 0.97:
+                    marks.append(mark)
+
+    def claim(self, qc: str, by_a: bool, known: tuple[int, int]) -> Claim:
+        """What that end says; it may have heard of nothing yet, or believe too much to be known."""
+        marks = self.ends[0 if by_a else 1]
+        after = known[1] if known[0] == self.epoch else 0
+        after = self._rng.choice((after, after, after, after, 0, after + 30))
+        floor = max(0, self.head - self._rng.randint(200, 900))
+        return Claim(qc, self.epoch, floor, after, [m for m in marks if m.end > after and m.end > m.start])
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_decides_as_the_rule_says(ring, seed):
     """Whatever is reported and asked, from whichever end: the same ranges, the same shortage as node/ranges.py."""
     rng = random.Random(seed)
     streams = dict.fromkeys(ring.qcs, Stream())
-    made = dict.fromkeys(ring.qcs, 0)
-    epochs = dict.fromkeys(ring.qcs, 1)
+    devices = {qc: Device(rng) for qc in ring.qcs}
+    known: dict[tuple[str, str], tuple[int, int]] = {}
+    told = 0
     given: dict[str, tuple[list[tuple[str, int]], list[Range]]] = {}
     refused = 0
     for _ in range(300):
@@ -103,19 +142,20 @@ def test_decides_as_the_rule_says(ring, seed):
         dice = rng.random()
         if dice < 0.4:
             own = [qc for qc, ends in ring.qcs.items() if name in ends]
-            reports = []
+            claims = []
             for qc in rng.sample(own, rng.randint(1, len(own))):
                 by_a = name == ring.qcs[qc][0]
-                if rng.random() < 0.05:  # the device begins anew, or goes back to what it did before
-                    epochs[qc] = rng.randint(1, 3)
-                made[qc] += rng.randint(0, 60)
-                epoch = epochs[qc] if rng.random() < 0.95 else 1  # an end may not have heard of it yet
-                # Behind what was made by more or less, so that some say less than the last one: they were overtaken.
-                head = max(0, made[qc] - rng.randint(0, 80))
-                floor = max(0, made[qc] - rng.randint(60, 600))
-                reports.append(held(qc, head, floor, epoch))
-                streams[qc] = streams[qc].reported(by_a=by_a, epoch=epoch, head=head, floor=floor)
-            node.report(reports, next(NUMBERS))
+                devices[qc].run()
+                claims.append(devices[qc].claim(qc, by_a, known.get((name, qc), (0, 0))))
+                streams[qc] = streams[qc].reported(claims[-1], by_a=by_a)
+            answers = node.report(claims, next(NUMBERS))
+            for said in claims:
+                stream, answer = streams[said.qc], answers[said.qc]
+                end = stream.a if name == ring.qcs[said.qc][0] else stream.b
+                assert answer.known == stream.known(end)
+                assert {(r.start, r.end) for r in answer.differing} == {(m.start, m.end) for m in end.differing}
+                known[name, said.qc] = said.epoch, answer.known
+                told += len(answer.differing)
         elif dice < 0.45 and given:
             again, (needs, ranges) = rng.choice(list(given.items()))
             assert node.allocate(again, needs) == ranges
@@ -135,6 +175,7 @@ def test_decides_as_the_rule_says(ring, seed):
         assert node.available(list(ring.qcs)) == {qc: stream.available for qc, stream in streams.items()}
     assert len(given) > 30
     assert refused > 30
+    assert told > 5
 
 
 def test_a_crowd_on_crossing_paths_gets_ranges_of_its_own(ring, stack):
@@ -146,13 +187,14 @@ def test_a_crowd_on_crossing_paths_gets_ranges_of_its_own(ring, stack):
     def ask(name: str, qcs: tuple[str, ...], n_bytes: int) -> Callable[[], object]:
         return lambda: ring.nodes[name].allocate(request(), [(qc, n_bytes + i) for i, qc in enumerate(qcs)])
 
-    def report(name: str, head: int, *, turned: bool) -> Callable[[], object]:
-        own = [held(qc, head) for qc, ends in ring.qcs.items() if name in ends]
+    def report(name: str, n_blocks: int, *, turned: bool) -> Callable[[], object]:
+        blocks = range(2000, 2000 + 10 * n_blocks + 1, 10)
+        own = [claim(qc, *blocks) for qc, ends in ring.qcs.items() if name in ends]
         number = next(NUMBERS)  # of when it is made; on their way they overtake each other
         return lambda: ring.nodes[name].report(own[::-1] if turned else own, number)
 
     calls = [ask(rng.choice("abc"), order, rng.randint(1, 30)) for order in orders * 40]
-    calls += [report(name, 2000 + 10 * i, turned=i % 2 == 0) for i in range(100) for name in "abc"]
+    calls += [report(name, i, turned=i % 2 == 0) for i in range(100) for name in "abc"]
     rng.shuffle(calls)
     answers = at_once(calls, threads=24)
 
@@ -206,9 +248,9 @@ def test_report_that_was_overtaken_counts_for_nothing(ring):
     qc = next(iter(ring.qcs))
     first, second = next(NUMBERS), next(NUMBERS)
     for name in "ab":
-        ring.nodes[name].report([held(qc, 100, epoch=8)], second)
+        ring.nodes[name].report([claim(qc, 100, epoch=8)], second)
 
-    ring.nodes["a"].report([held(qc, 100, epoch=7)], first)
+    assert ring.nodes["a"].report([claim(qc, 100, epoch=7)], first) == {}
 
     assert ring.nodes["a"].allocate(request(), [(qc, 100)]) == [Range(qc, 0, 100, 8)]
 
@@ -324,7 +366,7 @@ def test_a_node_may_call_the_functions_and_nothing_else(stack, statement):
     ("function", "arguments"),
     [
         ("qkd_register_qc", "'x', 'b', 'a'"),
-        ("qkd_report", "'b', 1, '{}', '{}', '{}', '{}'"),
+        ("qkd_report", "'b', 1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'"),
         ("qkd_allocate", "gen_random_uuid(), 'b', '{}', '{}', '{}', 1, NULL, NULL, NULL, NULL"),
         ("qkd_deliver", "gen_random_uuid(), 'b', 'one', 'other', '{}'"),
         ("qkd_collect", "gen_random_uuid(), 'b', 1"),

@@ -23,11 +23,13 @@ RECORDS = {
     "ttl_s": 15,
     "nodes": {
         "a": {
-            "streams": [{"qc": "q", "epoch": 5, "head": 30, "generated": 30, "used": 10, "expired": 10, "stored": 10}],
+            "streams": [{"qc": "q", "epoch": 5, "head": 30, "generated": 30, "used": 10, "expired": 10, "differing": 0,
+                         "stored": 10}],
             "taken": [["q", 5, 0, 4, 1, 15, "r1"], ["q", 5, 10, 12, 3, 17, "r2"], ["q", 5, 12, 16, 3, 17, "r2"]],
         },
         "b": {
-            "streams": [{"qc": "q", "epoch": 5, "head": 20, "generated": 20, "used": 4, "expired": 0, "stored": 16}],
+            "streams": [{"qc": "q", "epoch": 5, "head": 20, "generated": 20, "used": 4, "expired": 0, "differing": 0,
+                         "stored": 16}],
             "taken": [["q", 5, 0, 4, 1, 3, "r1"]],
         },
     },
@@ -67,7 +69,7 @@ def changed(**parts):
         (changed(take=["q", 5, 4, 6, 1, 5, "r1"]), "were taken for r1, which was not given them"),
         (changed(take=["q", 5, 20, 22, 1, 5, "r9"]), "were taken for r9, which was not given them"),
         (changed(allocation=["q", 5, 5, 7, "r3"], take=["q", 5, 5, 7, 2, 16.5, "r3"]), "used 15.500 s old"),
-        (changed(expired=11), "30 bytes came, but used, expired and stored are not as many"),
+        (changed(expired=11), "30 bytes came, but used, expired, differing and stored are not as many"),
         (changed(used=9, stored=11), "9 bytes are counted as used, 10 were taken"),
         (changed(generated=29, expired=9), "29 bytes came of 30 that were made"),
     ],

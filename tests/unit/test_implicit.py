@@ -12,6 +12,7 @@ import pytest
 from etsi import gs015
 from etsi.gs004 import QoS
 from etsi.restconf import parse_target
+from etsi.secret import Secret
 from mtls.call import Reply
 from mtls.serve import Problem
 from node.config import Neighbour, NodeConfig
@@ -72,7 +73,8 @@ class Bench:
         self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15)
         self.config = NodeConfig(
             name="a", host="", kme_port=0, agent_port=0, directory=directory, credentials=None, shared_db_url="",
-            shared_db_schema="", nodes={"b": "https://b"}, saes={MASTER: "a", SLAVE: "b"}, qcs=(Neighbour("q", "b"),),
+            shared_db_schema="", nodes={"b": "https://b"}, saes={MASTER: "a", SLAVE: "b"},
+            qcs=(Neighbour("q", "b", 1, Secret(b"")),),
         )  # fmt: skip
         self.time = 0.0
         self.restart()

@@ -1,4 +1,4 @@
-"""The rules of key material, tried by a machine: three nodes in a chain, whatever is lost, repeated, late or crashes.
+"""The rules of key material, tried by a machine: three nodes in a chain, whatever is lost, late, different or crashes.
 
 The nodes' stores are real files; the shared database is the rule of node/ranges.py that its SQL implements.
 """
@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -27,8 +27,8 @@ from hypothesis.stateful import (
 
 from etsi.secret import Secret
 from node.blocks import Block
-from node.key_stream import Held, KeyStore, Missing
-from node.ranges import Range, Shortage, Stream, allocate
+from node.key_stream import KeyStore, Missing
+from node.ranges import Claim, Range, Shortage, Stream, allocate
 
 ENDS = {"a-b/1": ("a", "b"), "b-c/1": ("b", "c")}
 SLOT_S = 2.0
@@ -47,7 +47,8 @@ FATES = st.one_of(
     st.lists(st.sampled_from(("reported", "reported", "arrives", "late", "lost")), min_size=4, max_size=4),
 )
 
-NEVER_CAME, HELD, USED, EXPIRED = b"-HUX"
+NEVER_CAME, HELD, USED, EXPIRED, DIFFERED = b"-HUXD"
+KEY = Secret(bytes(32))
 
 
 @dataclass
@@ -74,9 +75,10 @@ class Output:
 
 @dataclass
 class End:
-    """What one end of a QC should hold: a letter a byte of each epoch, the last of which is current."""
+    """What one end of a QC should hold: a letter a byte of each epoch, the last of which is current, and the bytes."""
 
     states: dict[int, bytearray] = field(default_factory=dict)
+    streams: dict[int, bytearray] = field(default_factory=dict)
     waiting: list[Block] = field(default_factory=list)  # on their way from the QC, in order
 
     @property
@@ -89,12 +91,23 @@ class End:
         state = self.states.setdefault(block.epoch, bytearray())
         if block.epoch != self.epoch or block.offset < len(state):
             return False
+        stream = self.streams.setdefault(block.epoch, bytearray())
+        stream += bytes(block.offset - len(stream)) + block.payload.reveal()
         state += bytes([NEVER_CAME]) * (block.offset - len(state)) + bytes([HELD]) * len(block.payload)
         return True
 
     def count(self, letter: int) -> int:
         """Bytes of all epochs that fared so."""
         return sum(state.count(letter) for state in self.states.values())
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a node said that it holds."""
+
+    node: str
+    number: int
+    claims: list[Claim]
 
 
 def overlap(a: Range, b: Range) -> bool:
@@ -106,7 +119,7 @@ class KeyMaterial(RuleBasedStateMachine):
     """Nodes a, b and c; QCs a-b/1 and b-c/1."""
 
     allocations = Bundle("allocations")  # (node, the ranges that it is to take in one go)
-    reports = Bundle("reports")  # (node, number, what it held), on their way to the shared database
+    reports = Bundle("reports")  # on their way to the shared database
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,6 +132,8 @@ class KeyMaterial(RuleBasedStateMachine):
         self.outputs: dict[str, list[Output]] = {qc: [Output(next(self.epochs))] for qc in ENDS}
         self.said = dict.fromkeys([(node, qc) for qc, nodes in ENDS.items() for node in nodes], 0)
         self.ends = {(node, qc): End() for qc, nodes in ENDS.items() for node in nodes}
+        # Up to where the shared database knows what a node holds, as the node thinks.
+        self.known: dict[str, dict[str, tuple[int, int]]] = {node: {} for node in "abc"}
         self.streams = {qc: Stream() for qc in ENDS}
         self.random = random.Random(1)
 
@@ -168,7 +183,19 @@ class KeyMaterial(RuleBasedStateMachine):
         if len(self.ends[ENDS[qc][which], qc].states) > 1:
             left = Output(next(iter(self.ends[ENDS[qc][which], qc].states)))
             left.stream += bytes(1 << 20)
-            assert not self.stores[ENDS[qc][which]].store(left.make(qc, bytes(8), self.time))
+            assert not self.stores[ENDS[qc][which]].store(left.make(qc, bytes(8), self.time), b"")
+
+    @rule(qc=QCS, n_bytes=st.integers(1, 40), lack=st.sampled_from((0, 0, 1)), reported=st.booleans())
+    def ends_get_different_blocks(self, qc: str, n_bytes: int, lack: int, reported: bool) -> None:
+        """Of the same place, by a fault of the device: other bytes, or not as many."""
+        block = self.outputs[qc][-1].make(qc, self.random.randbytes(n_bytes), self.time)
+        other = Secret(bytes(b ^ 1 for b in block.payload.reveal())[lack:])
+        for node, sent in zip(ENDS[qc], (block, replace(block, payload=other)), strict=True):
+            self.ends[node, qc].waiting.append(sent)
+            while reported and self.ends[node, qc].waiting:
+                self.deliver(node, qc)
+            if reported:
+                self.report_arrives(self.report_leaves(node))
 
     @rule(slots=st.lists(st.tuples(SIZES, SIZES, FATES), min_size=1, max_size=3), pause=st.sampled_from((1, 1, 1, 2)))
     def slots_pass(self, slots: list[tuple[int, int, list[str]]], pause: int) -> None:
@@ -204,29 +231,38 @@ class KeyMaterial(RuleBasedStateMachine):
         block = end.waiting[0]
         new = end.got(block)
         if new or len(block.payload):  # an empty block may count as new each time: it changes nothing
-            assert self.stores[node].store(block) is new
+            assert self.stores[node].store(block, block.digest(KEY)) is new
         else:
-            self.stores[node].store(block)
+            self.stores[node].store(block, block.digest(KEY))
         if acknowledged:
             end.waiting.pop(0)
 
     # What nodes do
 
     @rule(target=reports, node=NODES)
-    def report_leaves(self, node: str) -> tuple[str, int, list[Held]]:
+    def report_leaves(self, node: str) -> Report:
         """A node says what it holds; the report may arrive later than newer ones, or never."""
-        return node, self.stores[node].number_report(), self.stores[node].held()
+        return Report(node, self.stores[node].number_report(), self.stores[node].claims(self.known[node]))
 
     @rule(report=consumes(reports))
-    def report_arrives(self, report: tuple[str, int, list[Held]]) -> None:
-        """One that was overtaken counts for nothing, as in qkd_report."""
-        node, number, held = report
-        for h in held:
-            if self.said[node, h.qc] < number:
-                self.said[node, h.qc] = number
-                self.streams[h.qc] = self.streams[h.qc].reported(
-                    by_a=node == ENDS[h.qc][0], epoch=h.epoch, head=h.head, floor=h.floor
-                )
+    def report_arrives(self, report: Report) -> None:
+        """One that was overtaken counts for nothing, as in qkd_report; the node hears what differs."""
+        node = report.node
+        for claim in report.claims:
+            if self.said[node, claim.qc] < report.number:
+                self.said[node, claim.qc] = report.number
+                by_a = node == ENDS[claim.qc][0]
+                stream = self.streams[claim.qc] = self.streams[claim.qc].reported(claim, by_a=by_a)
+                end = stream.a if by_a else stream.b
+                self.known[node][claim.qc] = claim.epoch, stream.known(end)
+                for mark in end.differing:
+                    self.differ(node, Range(claim.qc, mark.start, mark.end, claim.epoch))
+
+    def differ(self, node: str, r: Range) -> None:
+        """A node is told, perhaps again, that a block is another one at the other end."""
+        if self.stores[node].discard(r):
+            state = self.ends[node, r.qc].states[r.epoch]
+            state[r.start : r.end] = state[r.start : r.end].replace(bytes([HELD]), bytes([DIFFERED]))
 
     @precondition(lambda self: any(stream.available for stream in self.streams.values()))
     @rule(target=allocations, qc=QCS, share=SHARES, at_once=AT_ONCE)
@@ -255,6 +291,8 @@ class KeyMaterial(RuleBasedStateMachine):
         for r in ranges:
             # Tails only grow, so ranges that begin at or behind the tail of before never overlap.
             assert before[r.qc].tails.get(r.epoch, 0) <= r.start < r.end == self.streams[r.qc].tails[r.epoch]
+            ends = [self.ends[node, r.qc] for node in ENDS[r.qc]]
+            assert ends[0].streams[r.epoch][r.start : r.end] == ends[1].streams[r.epoch][r.start : r.end]
             for node in ENDS[r.qc]:
                 # The report it was promised on may be old, so it can be expired by now. But it did come, and is unused.
                 promised = self.ends[node, r.qc].states[r.epoch][r.start : r.end]
@@ -301,7 +339,9 @@ class KeyMaterial(RuleBasedStateMachine):
             assert self.stores[node].held() == before
             return
         assert possible
-        assert [s.reveal() for s in secrets] == [self.output(r.qc, r.epoch).stream[r.start : r.end] for r in ranges]
+        assert [s.reveal() for s in secrets] == [
+            self.ends[node, r.qc].streams.get(r.epoch, b"")[r.start : r.end] for r in ranges
+        ]
         for r in ranges:
             if len(r):
                 self.ends[node, r.qc].states[r.epoch][r.start : r.end] = bytes([USED]) * len(r)
@@ -346,18 +386,20 @@ class KeyMaterial(RuleBasedStateMachine):
             directory = left_behind
         self.stores.pop(node).close()
         self.open(node, directory)
+        self.known[node].clear()
 
     # What must hold at any time
 
     @invariant()
     def every_byte_is_accounted_for(self) -> None:
-        """At each end: generated = used + expired + stored, each as the model counts it."""
+        """At each end: generated = used + expired + differing + stored, each as the model counts it."""
         for node, store in self.stores.items():
             for h in store.held():
                 end = self.ends[node, h.qc]
                 assert (h.epoch, h.head) == (end.epoch, len(end.states[end.epoch]))
                 assert (h.stored, h.used, h.expired) == (end.count(HELD), end.count(USED), end.count(EXPIRED))
-                assert h.generated == h.used + h.expired + h.stored
+                assert h.differing == end.count(DIFFERED)
+                assert h.generated == h.used + h.expired + h.differing + h.stored
 
     @invariant()
     def only_what_is_held_is_promised(self) -> None:

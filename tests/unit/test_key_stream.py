@@ -8,9 +8,10 @@ import pytest
 from etsi.secret import Secret
 from node.blocks import Block
 from node.key_stream import KeyStore, Missing, RelayedKey
-from node.ranges import Instruction, Range
+from node.ranges import Claim, Instruction, Mark, Range
 
 QC = "a-b/1"
+DIGEST = bytes(16)  # which the shared database compares, not the store
 
 
 @pytest.fixture
@@ -60,8 +61,8 @@ def bytes_of(store: KeyStore, start: int, end: int, *, epoch: int = 7) -> bytes:
 
 def test_gives_the_bytes_of_a_range_across_blocks(store):
     """A key larger than a block comes out in the order of the stream."""
-    store.store(block(1, 0, b"abcd"))
-    store.store(block(2, 4, b"efgh"))
+    store.store(block(1, 0, b"abcd"), DIGEST)
+    store.store(block(2, 4, b"efgh"), DIGEST)
 
     assert bytes_of(store, 2, 7) == b"cdefg"
     assert bytes_of(store, 0, 2) == b"ab"
@@ -70,7 +71,7 @@ def test_gives_the_bytes_of_a_range_across_blocks(store):
 
 def test_a_byte_leaves_once(store):
     """Any overlap with bytes already taken is refused, and the rest of the request stays where it was."""
-    store.store(block(1, 0, b"abcdefgh"))
+    store.store(block(1, 0, b"abcdefgh"), DIGEST)
     bytes_of(store, 2, 4)
 
     with pytest.raises(Missing):
@@ -81,7 +82,7 @@ def test_a_byte_leaves_once(store):
 
 def test_a_byte_leaves_once_across_a_restart(store, path, clock):
     """What was taken before a crash cannot be taken after it; what was not is still there."""
-    store.store(block(1, 0, b"abcd"))
+    store.store(block(1, 0, b"abcd"), DIGEST)
     bytes_of(store, 0, 2)
     again = opened(path, clock)
 
@@ -94,7 +95,7 @@ def test_a_byte_leaves_once_across_a_restart(store, path, clock):
 
 def test_nothing_is_kept_across_a_restart_of_the_machine(store, path, clock, monkeypatch):
     """Its clock begins anew, so no age is known; what the disk may have forgotten of the last takes is gone with it."""
-    store.store(block(1, 0, bytes(1000) * 12))
+    store.store(block(1, 0, bytes(1000) * 12), DIGEST)
     bytes_of(store, 0, 32)
     store.put_relayed([RelayedKey("k", "s", "m", "v", Secret(b"key"))])
     on_disk = path.parent / "before"
@@ -110,14 +111,14 @@ def test_nothing_is_kept_across_a_restart_of_the_machine(store, path, clock, mon
     assert (held.stored, held.floor) == (0, held.head)
     assert held.generated == held.used + held.expired + held.stored
     assert again.relayed_owners(["k"]) == {}
-    assert again.store(block(2, 12_000, b"abcd", made=3.0))
+    assert again.store(block(2, 12_000, b"abcd", made=3.0), DIGEST)
     assert bytes_of(again, 12_000, 12_004) == b"abcd"
     again.close()
 
 
 def test_bytes_survive_a_crash_of_the_node_alone(store, path, clock):
     """The machine runs on, so their age is known."""
-    store.store(block(1, 0, b"abcdefgh"))
+    store.store(block(1, 0, b"abcdefgh"), DIGEST)
     bytes_of(store, 0, 4)
 
     again = opened(path, clock)
@@ -128,16 +129,16 @@ def test_bytes_survive_a_crash_of_the_node_alone(store, path, clock):
 
 def test_a_repeated_block_changes_nothing(store):
     """A block sent again because its acknowledgement was lost is not stored twice."""
-    store.store(block(1, 0, b"abcd"))
+    store.store(block(1, 0, b"abcd"), DIGEST)
     bytes_of(store, 0, 4)
 
-    assert store.store(block(1, 0, b"abcd")) is False
+    assert store.store(block(1, 0, b"abcd"), DIGEST) is False
     assert store.held()[0].stored == 0
 
 
 def test_expired_bytes_are_never_given(store, clock):
     """With a TTL of 3 slots of 2 s they serve for 6 s, whatever the device does; then they are refused and erased."""
-    store.store(block(1, 0, b"abcd"))
+    store.store(block(1, 0, b"abcd"), DIGEST)
     clock.now += 5.9
     assert bytes_of(store, 0, 1) == b"a"
 
@@ -155,7 +156,7 @@ def test_nothing_is_promised_in_its_last_slot(store, clock):
     """What expires within a slot can still be taken by who was promised it, but nobody new is promised it."""
     for slot in (1, 2, 3):
         clock.now = 1000.0 + 2 * slot
-        store.store(block(slot, 4 * (slot - 1), b"abcd", made=clock.now))
+        store.store(block(slot, 4 * (slot - 1), b"abcd", made=clock.now), DIGEST)
 
     (held,) = store.held()
     assert held.floor == 4
@@ -164,7 +165,7 @@ def test_nothing_is_promised_in_its_last_slot(store, clock):
 
 def test_age_is_that_which_the_block_had_when_it_came(store, clock):
     """A block that waited for the node has so much less to live."""
-    store.store(block(1, 0, b"abcd", made=995.0))
+    store.store(block(1, 0, b"abcd", made=995.0), DIGEST)
     clock.now += 1.0
 
     with pytest.raises(Missing):
@@ -173,8 +174,8 @@ def test_age_is_that_which_the_block_had_when_it_came(store, clock):
 
 def test_no_block_is_older_than_the_one_before_it(store, clock):
     """A message that was held up makes a block look older than it is; nothing young expires before what is older."""
-    store.store(block(1, 0, b"abcd", made=999.0))
-    store.store(block(2, 4, b"efgh", made=996.0))
+    store.store(block(1, 0, b"abcd", made=999.0), DIGEST)
+    store.store(block(2, 4, b"efgh", made=996.0), DIGEST)
     clock.now = 1004.9
 
     assert bytes_of(store, 0, 8) == b"abcdefgh"
@@ -182,8 +183,8 @@ def test_no_block_is_older_than_the_one_before_it(store, clock):
 
 def test_device_that_begins_anew_has_another_stream(store):
     """The same offsets of two epochs are different bytes; only the newest epoch is promised to anybody new."""
-    store.store(block(9, 0, b"abcdefgh", epoch=7))
-    store.store(block(1, 0, b"klmn", epoch=3))
+    store.store(block(9, 0, b"abcdefgh", epoch=7), DIGEST)
+    store.store(block(1, 0, b"klmn", epoch=3), DIGEST)
 
     (held,) = store.held()
     assert (held.epoch, held.floor, held.head) == (3, 0, 4)
@@ -194,18 +195,49 @@ def test_device_that_begins_anew_has_another_stream(store):
 
 def test_epoch_that_was_left_behind_is_refused(store):
     """A device that comes back to an earlier epoch would repeat its offsets."""
-    store.store(block(1, 0, b"abcd", epoch=7))
-    store.store(block(1, 0, b"klmn", epoch=3))
+    store.store(block(1, 0, b"abcd", epoch=7), DIGEST)
+    store.store(block(1, 0, b"klmn", epoch=3), DIGEST)
 
-    assert store.store(block(2, 4, b"efgh", epoch=7)) is False
+    assert store.store(block(2, 4, b"efgh", epoch=7), DIGEST) is False
     assert store.held()[0].generated == 8
+
+
+def test_block_that_differs_at_the_other_end_is_erased_and_counted(store):
+    """Once; what lies behind it is still promised."""
+    for slot in (1, 2, 3):
+        store.store(block(slot, 4 * slot - 4, b"abcd"), DIGEST)
+
+    assert store.discard(Range(QC, 4, 8, 7)) is True
+    assert store.discard(Range(QC, 4, 8, 7)) is False
+
+    (held,) = store.held()
+    assert (held.differing, held.stored, held.floor, held.head) == (4, 8, 8, 12)
+    assert store.claims({}) == [Claim(QC, 7, 8, 8, [Mark(8, 12, DIGEST)])]
+    with pytest.raises(Missing):
+        bytes_of(store, 4, 5)
+
+
+def test_claims_are_of_blocks_that_live_and_that_nobody_knows_of(store, clock):
+    """Of blocks with bytes in them."""
+    store.store(block(1, 0, b"abcd"), b"1" * 16)
+    store.store(block(2, 4, b""), b"2" * 16)
+    clock.now = 1003.0
+    store.store(block(3, 4, b"efgh", made=1003.0), b"3" * 16)
+    assert store.claims({}) == [Claim(QC, 7, 0, 0, [Mark(0, 4, b"1" * 16), Mark(4, 8, b"3" * 16)])]
+    assert store.claims({QC: (7, 4)}) == [Claim(QC, 7, 0, 4, [Mark(4, 8, b"3" * 16)])]
+    assert store.claims({QC: (3, 4)}) == store.claims({})
+
+    clock.now = 1006.0
+    store.expire()
+
+    assert store.claims({}) == [Claim(QC, 7, 4, 4, [Mark(4, 8, b"3" * 16)])]
 
 
 def test_slots_are_counted_on_when_a_device_begins_anew(store):
     """Who watches the node sees a number that only grows."""
-    store.store(block(9, 0, b"abcd", epoch=7))
-    store.store(block(1, 0, b"abcd", epoch=3))
-    store.store(block(4, 4, b"abcd", epoch=3))
+    store.store(block(9, 0, b"abcd", epoch=7), DIGEST)
+    store.store(block(1, 0, b"abcd", epoch=3), DIGEST)
+    store.store(block(4, 4, b"abcd", epoch=3), DIGEST)
 
     assert store.held()[0].slot == 13
 
@@ -221,8 +253,8 @@ def test_numbers_of_reports_grow_across_restarts(store, path, clock):
 
 def test_a_lost_block_leaves_a_gap_that_nothing_spans(store):
     """After a gap new allocations start behind it, while what was promised before it can still be taken."""
-    store.store(block(1, 0, b"abcd"))
-    store.store(block(2, 10, b"klmn"))
+    store.store(block(1, 0, b"abcd"), DIGEST)
+    store.store(block(2, 10, b"klmn"), DIGEST)
 
     (held,) = store.held()
     assert (held.floor, held.head) == (10, 14)
@@ -233,7 +265,7 @@ def test_a_lost_block_leaves_a_gap_that_nothing_spans(store):
 
 def test_nothing_readable_lies_on_disk(store, path):
     """Neither waiting nor taken key bytes stand in the files in the clear, and the files are private."""
-    store.store(block(1, 0, b"quite-recognisable-key-material"))
+    store.store(block(1, 0, b"quite-recognisable-key-material"), DIGEST)
     bytes_of(store, 0, 10)
     store.put_relayed([RelayedKey("k", "s", "m", "v", Secret(b"another-recognisable-key"))])
 
@@ -276,7 +308,7 @@ def test_relayed_key_lives_for_the_ttl(store, clock):
 
 def test_keys_that_were_found_leave_the_stream_and_wait(store):
     """Those that are still held; one that expired meanwhile is left out and harms no other."""
-    store.store(block(1, 0, b"abcd"))
+    store.store(block(1, 0, b"abcd"), DIGEST)
     made = [("k1", 0, 2), ("k2", 2, 9), ("k3", 2, 4)]
     found = [Instruction(key_id, "r", "s", "m", "v", Range(QC, start, end, 7), False) for key_id, start, end in made]
 

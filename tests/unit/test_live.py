@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from etsi import gs015
+from etsi.secret import Secret
 from mtls.credentials import Credentials
 from node.config import Neighbour, NodeConfig
 from node.configuration import initial, normalised
@@ -21,7 +22,7 @@ def test_virtual_link_shows_the_rate_of_the_qc_that_it_is_led_over():
     config = NodeConfig(
         name="a", host="127.0.0.1", kme_port=0, agent_port=0, directory=nowhere,
         credentials=Credentials(nowhere, nowhere, nowhere), shared_db_url="", shared_db_schema="", nodes={}, saes={},
-        qcs=(Neighbour("ab-1", "b"), Neighbour("ab-2", "b")),
+        qcs=(Neighbour("ab-1", "b", 1, Secret(b"")), Neighbour("ab-2", "b", 2, Secret(b""))),
     )  # fmt: skip
     state = State({name: QcState(rate_bps=rate, alive=True) for name, rate in (("ab-1", 8.0), ("ab-2", 800.0))}, {})
     fresh = initial(config, Parameters())

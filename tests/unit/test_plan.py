@@ -12,6 +12,7 @@ from mtls.credentials import Credentials
 from node import config as node_config
 from testbed import plan
 from testbed.load import possible_pairs
+from testbed.qc_keys import share_qc_key
 from testbed.topology import Sae, load
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
@@ -79,8 +80,10 @@ def test_node_accepts_its_configuration(planned, tmp_path):
     files = [tmp_path / name for name in ("cert", "key", "ca")]
     for file in files:
         file.touch()
+    for pair in planned.qc_keys(tmp_path):
+        share_qc_key(pair)
     configs = [
-        node_config.parse(planned.node_config(n, tmp_path, Credentials(*files), database_url="x", schema="qkd"))
+        node_config.parse(planned.node_config(n, tmp_path / n, Credentials(*files), database_url="x", schema="qkd"))
         for n in planned.nodes
     ]
 

@@ -1,17 +1,19 @@
 """Laws of allocation: no byte twice, nothing that an end lacks, all or nothing, and the shortage named."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from etsi.secret import Secret
 from node.pads import otp
-from node.ranges import Range, Shortage, Stream, allocate, promised_slots
+from node.ranges import Claim, End, Mark, Range, Shortage, Stream, allocate, promised_slots
 
 OFFSET = st.integers(0, 500)
 EPOCH = st.sampled_from((1, 1, 1, 2))
+ENDS = st.builds(End, EPOCH, OFFSET)
 STREAMS = st.fixed_dictionaries(
     {
-        qc: st.builds(Stream, OFFSET, OFFSET, OFFSET, OFFSET, EPOCH, EPOCH, st.dictionaries(EPOCH, OFFSET))
+        qc: st.builds(Stream, ENDS, ENDS, st.just(1), OFFSET, OFFSET, st.dictionaries(EPOCH, OFFSET))
         for qc in ("q1", "q2", "q3")
     }
 )
@@ -31,9 +33,9 @@ def test_no_byte_is_allocated_twice_and_none_that_an_end_lacks(streams, requests
         streams, ranges = result
         for r in ranges:
             stream = streams[r.qc]
-            assert max(stream.floor_a, stream.floor_b) <= r.start
-            assert r.end <= min(stream.head_a, stream.head_b)
-            assert r.epoch == stream.epoch_a == stream.epoch_b
+            assert max(stream.a.floor, stream.b.floor, stream.floor) <= r.start
+            assert r.end <= stream.head
+            assert r.epoch == stream.a.epoch == stream.b.epoch
             assert seen.isdisjoint((r.qc, i) for i in range(r.start, r.end))
             seen.update((r.qc, i) for i in range(r.start, r.end))
 
@@ -50,13 +52,19 @@ def test_a_refusal_names_the_tightest_qc_and_its_lack(streams, needs):
         assert all(n <= streams[qc].available for qc, n in needs)
 
 
+def said(stream: Stream, end: str, *blocks: tuple[int, int, bytes], epoch: int = 1, floor: int = 0) -> Stream:
+    """The stream after end "a" or "b" has said that it holds these blocks."""
+    marks = [Mark(*block) for block in blocks]
+    return stream.reported(Claim("q", epoch, floor, 0, marks), by_a=end == "a")
+
+
 def test_no_byte_is_allocated_twice_though_both_ends_come_back_to_an_epoch():
     """Its tail is remembered."""
     stream = Stream()
     given = []
     for epoch in (1, 2, 1):
-        for by_a in (True, False):
-            stream = stream.reported(by_a=by_a, epoch=epoch, head=100, floor=0)
+        for end in "ab":
+            stream = said(stream, end, (0, 100, b"x"), epoch=epoch)
         after, ranges = allocate({"q": stream}, [("q", 10)])
         stream, given = after["q"], [*given, *ranges]
 
@@ -65,9 +73,67 @@ def test_no_byte_is_allocated_twice_though_both_ends_come_back_to_an_epoch():
 
 def test_nothing_is_available_while_the_ends_are_in_different_epochs():
     """One of them has not heard yet that the device began anew."""
-    stream = Stream().reported(by_a=True, epoch=1, head=100, floor=0).reported(by_a=False, epoch=2, head=100, floor=0)
+    stream = said(said(Stream(), "a", (0, 100, b"x")), "b", (0, 100, b"x"))
+    assert stream.available == 100
 
+    assert said(stream, "a", (0, 100, b"x"), epoch=2).available == 0
+
+
+def test_head_moves_over_what_both_ends_hold_alike():
+    """Not before the second one has said so."""
+    stream = said(Stream(), "a", (0, 10, b"x"), (10, 20, b"y"))
     assert stream.available == 0
+
+    assert said(stream, "b", (0, 10, b"x")).available == 10
+
+
+def test_floor_moves_behind_a_block_that_is_missing_at_one_end():
+    """As soon as a later one agrees."""
+    stream = said(Stream(), "a", (0, 10, b"x"), (10, 20, b"y"), (20, 30, b"z"))
+    stream = said(stream, "b", (0, 10, b"x"), (20, 30, b"z"))
+
+    assert (stream.first_free, stream.head) == (20, 30)
+
+
+@pytest.mark.parametrize("other", [(10, 20, b"?"), (10, 18, b"y"), (8, 18, b"y")])
+def test_block_that_differs_is_never_available_and_both_ends_are_told(other):
+    """In bytes, length or place."""
+    stream = said(Stream(), "a", (0, 8, b"x"), (10, 20, b"y"), (20, 30, b"z"))
+    stream = said(stream, "b", (0, 8, b"x"), other, (20, 30, b"z"))
+
+    assert stream.a.differing == {Mark(10, 20, b"y")}
+    assert stream.b.differing == {Mark(*other)}
+    assert (stream.first_free, stream.head) == (20, 30)
+
+
+def test_end_that_has_erased_what_differs_is_told_no_more():
+    """Its floor says so."""
+    stream = said(said(Stream(), "a", (0, 8, b"x")), "b", (0, 8, b"y"))
+
+    stream = said(stream, "a", floor=8)
+
+    assert (stream.a.differing, stream.b.differing) == (frozenset(), {Mark(0, 8, b"y")})
+
+
+def test_end_that_leaves_out_what_is_not_known_has_to_begin_further_back():
+    """The server that knew it is not there any more."""
+    before = said(Stream(), "a", (0, 8, b"x"))
+    assert before.known(before.a) == 8
+
+    stream = Stream().reported(Claim("q", 1, 0, 8, [Mark(8, 16, b"y")]), by_a=True)
+
+    assert stream.known(stream.a) == 0
+
+
+def test_marks_of_both_ends_go_when_they_are_settled():
+    """Nothing grows with the length of a run."""
+    stream = Stream()
+    for start in range(0, 1000, 10):
+        for end in "ab":
+            stream = said(stream, end, (start, start + 10, b"x"))
+
+    assert not stream.a.marks | stream.b.marks
+    assert stream.available == 1000
 
 
 @given(st.binary(min_size=1, max_size=64), st.data())

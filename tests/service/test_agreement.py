@@ -1,0 +1,199 @@
+"""Two real nodes at the ends of a QC whose device the test plays: what the ends do not hold alike becomes no key."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etsi.secret import Secret
+from mtls.call import Reply
+from mtls.identity import Identity, Role
+from node.blocks import ANSWER_BYTES, Block, boottime, connect, encode_age, read_answer
+from telemetry import journal
+from testbed.loopback import Stack
+from tests.service.foreign import open_session
+
+ALICE, BOB = (str(uuid.uuid4()) for _ in range(2))
+QC = "a-b/1"
+KEY_BYTES = 32
+
+
+def until(what: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+    """The first true result of `what`."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+class Device:
+    """A QKD device in its epoch; each end gets of a block what the test says."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._epoch = 1 + secrets.randbelow(1 << 62)
+        self._sequence = self._offset = 0
+        self._connections: dict[str, socket.socket] = {}
+
+    def make(self, n_bytes: int = 4 * KEY_BYTES, *, to: str = "ab", differently: bool = False) -> None:
+        """A block for the ends that are named."""
+        payload = secrets.token_bytes(n_bytes)
+        for end in to:
+            sent = bytes([payload[0] ^ 1]) + payload[1:] if differently and end == "b" else payload
+            self._deliver(
+                end, Block(QC, self._sequence, self._sequence, self._offset, Secret(sent), epoch=self._epoch,
+                           made=boottime())
+            )  # fmt: skip
+        self._sequence += 1
+        self._offset += n_bytes
+
+    def _deliver(self, end: str, block: Block) -> None:
+        if end not in self._connections:
+            self._connections[end] = connect(self._directory / end)
+        connection = self._connections[end]
+        connection.sendall(block.encode())
+        while (answer := read_answer(connection.recv(ANSWER_BYTES, socket.MSG_WAITALL))) != block.sequence:
+            if answer is None:
+                connection.sendall(encode_age(boottime() - block.made))
+
+    def stop(self) -> None:
+        """Break off all connections."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+
+class Network(Stack):
+    """Nodes a and b, a session of alice and bob."""
+
+    device: Device
+
+    def call(self, sae: str, node: str, path: str, body: Any) -> Reply:
+        """A request of an SAE to its KME."""
+        to = Identity(Role.NODE, node)
+        return self.caller(Role.SAE, sae).request("POST", self.kme(node) + path, to=to, body=body)
+
+    def exchange(self) -> str:
+        """One key for both SAEs: "ok", or what the master was told."""
+        given = self.call(ALICE, "a", f"/api/v1/keys/{BOB}/enc_keys", {"size": 8 * KEY_BYTES})
+        if not given.ok:
+            return str(given.detail("cause"))
+        ids = {"key_IDs": [{"key_ID": k["key_ID"]} for k in given.body["keys"]]}
+        assert self.call(BOB, "b", f"/api/v1/keys/{ALICE}/dec_keys", ids).body == given.body
+        assert len(base64.b64decode(given.body["keys"][0]["key"])) == KEY_BYTES
+        return "ok"
+
+    def renew(self) -> None:
+        """The device begins anew."""
+        self.device.stop()
+        self.device = Device(self.directory)
+
+    def differing(self, node: str) -> list[tuple[int, int]]:
+        """Bytes that the node says in its journal that it erased because the other end held others."""
+        events = journal.read(self.directory / node / "journal.jsonl", "block_differs")
+        return [(e["start"], e["end"]) for e in events]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """The ends hold nothing that they agree on."""
+    stack = Network(tmp_path_factory.mktemp("agreement"))
+    stack.device = Device(stack.directory)
+    try:
+        stack.start_postgres()
+        stack.start_nodes([(QC, "a", "b")], {ALICE: "a", BOB: "b"}, ttl_slots=600)
+        controller = stack.caller(Role.CONTROLLER, "ctl")
+
+        def call(method: str, node: str, at: str, body: Any) -> int:
+            url = f"{stack.agent(node)}{at}"
+            return controller.request(method, url, to=Identity(Role.NODE, node), body=body).status
+
+        open_session(call, (ALICE, BOB), ["a", "b"])
+        yield stack
+    finally:
+        stack.device.stop()
+        stack.stop()
+
+
+@pytest.fixture(autouse=True)
+def fresh(network: Network) -> None:
+    """Each test begins with an epoch of which both ends hold a block alike, which becomes four keys."""
+    network.renew()
+    network.device.make()
+    until(lambda: network.exchange() == "ok")
+    for _ in range(3):
+        assert network.exchange() == "ok"
+
+
+def test_block_that_differs_becomes_no_key_and_both_ends_say_so(network):
+    """A later one that agrees does; what differed is erased and counted."""
+    before = len(network.differing("a"))
+    network.device.make(differently=True)
+    until(lambda: len(network.differing("a")) == len(network.differing("b")) == before + 1)
+    assert network.exchange() == "short_of_material"
+
+    network.device.make(KEY_BYTES)
+
+    until(lambda: network.exchange() == "ok")
+    assert network.exchange() == "short_of_material"
+    assert network.differing("a")[before:] == network.differing("b")[before:] == [(4 * KEY_BYTES, 8 * KEY_BYTES)]
+
+
+def test_block_that_one_end_missed_becomes_no_key(network):
+    """Neither before nor after a later one has agreed."""
+    network.device.make(to="a")
+    network.device.make(KEY_BYTES)
+
+    until(lambda: network.exchange() == "ok")
+    assert network.exchange() == "short_of_material"
+
+
+def test_device_that_begins_anew_while_one_end_is_away(network):
+    """The ends hold different bytes at the same offsets; none of them becomes a key until both know the new epoch."""
+    network.device.make()
+    network.renew()
+    network.device.make(8 * KEY_BYTES, to="a")
+    until(lambda: network.exchange() != "ok")
+    assert network.exchange() == "short_of_material"
+
+    network.device.make(KEY_BYTES)
+
+    until(lambda: network.exchange() == "ok")
+    assert network.exchange() == "short_of_material"
+
+
+def test_node_that_begins_anew_says_again_what_it_holds(network):
+    """Blocks that came before and after are agreed on."""
+    network.device.make(KEY_BYTES)
+    network.nodes["b"].kill()
+    network.device.stop()
+    network.start_node("b").wait_ready()
+    network.device.make(KEY_BYTES)
+
+    for _ in range(2):
+        until(lambda: network.exchange() == "ok")
+
+
+def test_account_of_both_ends_adds_up(network):
+    """generated = used + expired + differing + stored."""
+    network.device.make(differently=True)
+    network.device.make()
+    until(lambda: network.exchange() == "ok")
+    for node in "ab":
+        command = [sys.executable, "-P", "-m", "node.account", str(network.directory / node / "local.db")]
+        account = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        assert len(account["streams"]) > 1
+        for s in account["streams"]:
+            assert s["generated"] == s["used"] + s["expired"] + s["differing"] + s["stored"]
