@@ -1,0 +1,35 @@
+"""What the front for TeraFlowSDN makes of requests and answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from testbed.teraflow import as_modelled, main, unprefixed
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [({"etsi-qkd-sdn-node:qkd_links": {"a:b": 1}}, {"qkd_links": {"a:b": 1}}), ({"x": 1}, {"x": 1}), (None, None)],
+)
+def test_outermost_name_loses_its_module(document, found):
+    """And no other, for those are identities and members of other modules."""
+    assert unprefixed(document) == found
+
+
+def test_only_the_next_hop_is_left_of_all_that_follow():
+    """Other members and other bodies stay as they are."""
+    link = {"qkdl_id": "x", "virt_prev_hop": None, "virt_next_hop": ["b", "c"]}
+    physical = {"qkdl_id": "y"}
+
+    posted = as_modelled({"qkd_links": {"qkd_link": [link, physical]}})
+
+    assert posted == {"qkd_links": {"qkd_link": [{**link, "virt_next_hop": ["b"]}, physical]}}
+    others = [{"x": 1}, [1], None, 3, {"qkd_links": 3}, {"qkd_links": {"qkd_link": [3, {"virt_next_hop": 3}]}}]
+    assert [as_modelled(body) for body in others] == others
+
+
+@pytest.mark.parametrize("arguments", [[], ["runs/latest", "a"], ["runs/latest", "a", "port"], ["/nowhere", "a", "1"]])
+def test_wrong_arguments_end_in_a_line(arguments, capsys):
+    """How it is used, or what is not there."""
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
