@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,15 +42,15 @@ def main(arguments: Sequence[str]) -> int:
         for gust in storm:
             print(f"gust {gust.number:4}  {gust.mode:5}  {'; '.join(map(str, gust.blows))}")
         return 0
-    return bench("storm", lambda: _storm(plan, storm, given.run_dir))
+    return bench("storm", lambda: _storm(plan, storm, given.within, given.run_dir))
 
 
-def _storm(plan: Plan, storm: Sequence[Gust], run_dir: Path | None) -> int:
+def _storm(plan: Plan, storm: Sequence[Gust], within_s: float, run_dir: Path | None) -> int:
     total = Result()
     try:
         while total.gusts < len(storm):
             before = total.gusts
-            _over_one_network(plan, storm[before:][:_GUSTS_A_NETWORK], run_dir, total)
+            _over_one_network(plan, storm[before:][:_GUSTS_A_NETWORK], within_s, run_dir, total)
             if total.gusts == before:
                 break  # what is not whole without a gust needs none
     finally:
@@ -57,13 +58,15 @@ def _storm(plan: Plan, storm: Sequence[Gust], run_dir: Path | None) -> int:
     return 1 if total.findings else 0
 
 
-def _over_one_network(plan: Plan, storm: Sequence[Gust], run_dir: Path | None, total: Result) -> None:
+def _over_one_network(
+    plan: Plan, storm: Sequence[Gust], within_s: float, run_dir: Path | None, total: Result
+) -> None:
     """Have those gusts come, as far as the network heals, and count in what they did."""
     machine, directory = Machine(), open_run_directory(run_dir, ROOT / "runs")
     print(f"a network for the gusts from {storm[0].number} on; run directory {directory.path}", flush=True)
     try:
         status = run_isolated(
-            functools.partial(rage, plan, directory, storm),
+            functools.partial(rage, plan, directory, storm, within_s),
             pid_file=directory.path / "init.pid",
             crash_log=directory.path / "crash.log",
         )
@@ -80,16 +83,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="storm",
         description="PoliQI under faults in gusts of a few at once, in three modes. After each gust every pair must be"
-        " served again within 10 s, without being touched. Needs root. Exit status 1 if anything was not so.",
+        " served again before long, without being touched. Needs root. Exit status 1 if anything was not so.",
     )
     add = parser.add_argument
     add("--seed", type=int, default=1, metavar="N", help="the same storm again for the same seed (default: 1)")
-    add("--faults", type=int, default=2000, metavar="N", help="how many faults, at least (default: 2000)")
-    add("--longest", type=float, default=30.0, metavar="S", help="seconds that a fault lasts at most (default: 30)")
-    add("--only-gust", type=int, metavar="N", help="that gust of the storm, alone")
+    add("--faults", type=_number, default=2000, metavar="N", help="how many faults, at least (default: 2000)")
+    add("--longest", type=_seconds, default=30.0, metavar="S", help="seconds that a fault lasts at most (default: 30)")
+    add("--within", type=_seconds, default=10.0, metavar="S", help="seconds to heal in (default: 10)")
+    add("--only-gust", type=_number, metavar="N", help="that gust of the storm, alone")
     add("--run-dir", type=Path, metavar="DIR", help="where logs and records go (default: a new folder in runs/)")
     add("--dry-run", action="store_true", help="say what would come, and leave it at that")
     return parser
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= len(text) <= 6 or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 999999, got {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.2 <= value <= 600:
+        raise argparse.ArgumentTypeError(f"expected seconds from 0.2 to 600, got {text!r}")
+    return value
 
 
 if __name__ == "__main__":

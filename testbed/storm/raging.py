@@ -31,8 +31,11 @@ _AGAIN_S = 0.5
 _HALF_DONE = (gusts.SET, gusts.DISK)
 
 
-def rage(plan: Plan, directory: RunDirectory, storm: Sequence[Gust], outside: int) -> int:
-    """As the first process of new namespaces: a network, and `storm` over it; the result is in the run directory."""
+def rage(plan: Plan, directory: RunDirectory, storm: Sequence[Gust], within_s: float, outside: int) -> int:
+    """As the first process of new namespaces: a network, and `storm` over it; the result is in the run directory.
+
+    After each gust the network has to be whole within `within_s` seconds.
+    """
     disks = Disks(plan, directory)
     emulation = Emulation(
         plan, directory, outside=outside, parameters={"ttl_slots": 15}, seed=None, user_database=None,
@@ -41,7 +44,7 @@ def rage(plan: Plan, directory: RunDirectory, storm: Sequence[Gust], outside: in
     result = Result()
     try:
         emulation.start()
-        _Storm(emulation, disks, result).rage(storm)
+        _Storm(emulation, disks, result, within_s).rage(storm)
     finally:
         with undisturbed():
             emulation.stop()
@@ -62,12 +65,12 @@ def _audit(directory: RunDirectory) -> Sequence[str]:
 class _Storm:
     """The storm over a network that is up; `result` is told as it comes."""
 
-    def __init__(self, emulation: Emulation, disks: Disks, result: Result) -> None:
+    def __init__(self, emulation: Emulation, disks: Disks, result: Result, within_s: float) -> None:
         self._emulation = emulation
         self._result = result
         self._injector = Injector(emulation, disks)
         self._strangers = Strangers(emulation, self._find)
-        self._watch = Watch(emulation, self._injector, self._strangers)
+        self._watch = Watch(emulation, self._injector, self._strangers, within_s=within_s)
         self._journal = Journal(emulation.run.make("storm") / "journal.jsonl", "storm")
         self._lock = threading.Lock()
         self._gust = 0

@@ -17,7 +17,6 @@ from testbed.storm.gusts import Gust, Pair
 from testbed.storm.injector import Injector
 from testbed.storm.strangers import Strangers
 
-HEAL_S = 10.0
 # How much longer to look: whether something heals late or not at all is worth knowing.
 _LATE_S = 50.0
 _LOOK_S = 0.2
@@ -33,9 +32,10 @@ class Outcome:
 
 
 class Watch:
-    """Looks at the network of `emulation`."""
+    """Looks at the network of `emulation`, which has to be whole within `within_s` seconds."""
 
-    def __init__(self, emulation: Emulation, injector: Injector, strangers: Strangers) -> None:
+    def __init__(self, emulation: Emulation, injector: Injector, strangers: Strangers, *, within_s: float) -> None:
+        self._within_s = within_s
         self._emulation = emulation
         self._injector = injector
         self._desk: Desk = injector.desk
@@ -45,9 +45,9 @@ class Watch:
     def until_whole(self, gust: Gust, since: float) -> Outcome:
         """What became of the network after `gust`, whose last fault was healed at `since` (monotonic clock)."""
         with ThreadPoolExecutor(2) as pool:
-            served = pool.submit(self._strangers.served, since, since + HEAL_S + _LATE_S)
+            served = pool.submit(self._strangers.served, since, since + self._within_s + _LATE_S)
             rest = pool.submit(self._settle, gust, since)
-            findings = [f"pair {pair}: {_late(found)}" for pair, found in served.result().items() if _late(found)]
+            findings = [f"pair {pair}: {why}" for pair, t in served.result().items() if (why := self._late(t))]
             settled, lacking = rest.result()
         times = [settled, *served.result().values()]
         whole = None if any(isinstance(t, str) or t is None for t in times) else max(float(t) for t in times if t)
@@ -62,11 +62,17 @@ class Watch:
             passed = time.monotonic() - since
             if not lacking:
                 return passed, [f"{text} (healed after {passed:.1f} s)" for text in late]
-            if passed > HEAL_S:
+            if passed > self._within_s:
                 late = late or lacking
-                if passed > HEAL_S + _LATE_S:
+                if passed > self._within_s + _LATE_S:
                     return None, [f"{text} (still after {passed:.0f} s)" for text in lacking]
             time.sleep(_LOOK_S)
+
+    def _late(self, found: float | str) -> str:
+        """What is wrong with the time after which a pair was served, or with why it was not; empty if nothing is."""
+        if isinstance(found, str):
+            return f"not served after {self._within_s + _LATE_S:.0f} s: {found}"
+        return f"served after {found:.1f} s" if found > self._within_s else ""
 
     def _lacking(self, gust: Gust, sessions: _Sessions) -> list[str]:
         checks: list[Callable[[], Iterator[str]]] = [
@@ -149,13 +155,6 @@ class _Sessions:
 
 def _name(pair: Pair) -> str:
     return f"session {pair[0]} with {pair[1]}"
-
-
-def _late(found: float | str) -> str:
-    """What is wrong with the time after which a pair was served, or with the reason why it was not; empty: nothing."""
-    if isinstance(found, str):
-        return f"not served after {HEAL_S + _LATE_S:.0f} s: {found}"
-    return f"served after {found:.1f} s" if found > HEAL_S else ""
 
 
 class Logs:

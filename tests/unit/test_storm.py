@@ -7,11 +7,13 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.plan import make_plan
 from testbed.storm import gusts
+from testbed.storm.__main__ import main
 from testbed.storm.result import Result, parse
 from testbed.storm.strangers import with_strangers
 from testbed.storm.watch import Logs
@@ -20,6 +22,7 @@ from testbed.topology import load
 POLIQI = load("poliqi", Path(__file__).resolve().parents[2] / "topologies")
 PLAN = make_plan(POLIQI)
 LONGEST_S = 30.0
+MODES = ("qkp", "basic", "otp")  # of gusts 3, 1, 2 and so on
 SEEDS = st.integers(0, 1 << 32)
 
 
@@ -133,3 +136,24 @@ def test_traceback_in_a_log_is_told_once_by_its_exception(tmp_path):
 
     assert logs.tracebacks() == ["node-a.log: traceback: KeyError: 3"]
     assert logs.tracebacks() == []
+
+
+def test_dry_run_tells_what_would_come(capsys):
+    """And needs neither root nor a network."""
+    assert main(["--dry-run", "--seed", "4", "--faults", "9", "--longest", "2"]) == 0
+
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith("seed 4, ")
+    assert [line.split()[:3] for line in lines] == [["gust", str(n), MODES[n % 3]] for n in range(1, len(lines) + 1)]
+
+
+@pytest.mark.parametrize(
+    "words", [("--only-gust", "0"), ("--faults", "many"), ("--longest", "0"), ("--longest", "1e9"), ("--within", "nan")]
+)
+def test_option_that_cannot_be_is_one_line(capsys, words):
+    """Exit status 2."""
+    with pytest.raises(SystemExit) as error:
+        main(words)
+
+    assert error.value.code == 2
+    assert f"error: argument {words[0]}: expected " in capsys.readouterr().err
