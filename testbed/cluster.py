@@ -42,7 +42,7 @@ ssl_ca_file = '{inside}/ca.pem'
 ssl_min_protocol_version = 'TLSv1.2'
 synchronous_commit = on
 fsync = on
-max_connections = 400
+max_connections = {connections}
 # Who comes and says nothing, or is cut off, makes room for others soon.
 authentication_timeout = 10s
 tcp_keepalives_idle = 5
@@ -93,8 +93,8 @@ class Cluster:
         shown = subprocess.run([find_binaries() / "postgres", "--version"], capture_output=True, text=True, check=False)
         return shown.stdout.strip().partition(") ")[2].partition(" ")[0]
 
-    def initialise(self, *, listen: str, port: int) -> None:
-        """Make the cluster (about a second); it will listen on address `listen`."""
+    def initialise(self, *, listen: str, port: int, connections: int = 100) -> None:
+        """Make the cluster (about a second); it will listen on address `listen`, for so many connections at a time."""
         self._port = port
         self.directory.mkdir(mode=0o700)
         shutil.chown(self.directory, "postgres", "postgres")
@@ -110,7 +110,8 @@ class Cluster:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ClusterError(f"initdb failed: {_last_line(done.stderr)}")
-        settings = _SETTINGS.format(inside=_INSIDE) + f"listen_addresses = '{listen}'\nport = {port}\n"
+        settings = _SETTINGS.format(inside=_INSIDE, connections=connections)
+        settings += f"listen_addresses = '{listen}'\nport = {port}\n"
         self._write("data/postgresql.auto.conf", settings.encode())
         self._write("data/pg_hba.conf", _HBA.encode())
         self._write("data/pg_ident.conf", _IDENT.encode())

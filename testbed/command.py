@@ -12,6 +12,7 @@ from pathlib import Path
 from node.modes import MODES
 from sae.rekey import GO_ON
 from testbed import vm
+from testbed.capacity import needs, reserve
 from testbed.dashboard.address import USUAL_PORT
 from testbed.desk import ADMISSION_POLICIES
 from testbed.errors import UserError
@@ -115,11 +116,14 @@ def _main(given: argparse.Namespace) -> int:
     if given.no_cli and duration_s is None:
         raise UserError("--no-cli needs --duration or --workload: otherwise nothing would ever end the run")
     options.check(plan)
+    reserve(plan)
     directory = open_run_directory(given.run_dir, _RUNS)
     database = None
     try:
         if database_url is not None:
-            database = open_user_database(database_url, f"qkd_{directory.id.replace('-', '_')}")
+            database = open_user_database(
+                database_url, f"qkd_{directory.id.replace('-', '_')}", connections=needs(plan).fewest_connections
+            )
         return run_isolated(
             lambda outside: run(plan, directory, options, outside=outside, user_database=database),
             pid_file=directory.path / "init.pid",

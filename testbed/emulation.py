@@ -33,6 +33,7 @@ from node.shared_db import read_allocations
 from telemetry.journal import Journal
 from testbed import expose
 from testbed.audit import RECORDS
+from testbed.capacity import needs
 from testbed.captures import Captures
 from testbed.cluster import Cluster, ClusterError, node_url
 from testbed.control_room import ControlRoom
@@ -300,7 +301,9 @@ class Emulation:
         if self._user_database is not None:
             return
         cluster = Cluster(self.run.path / "db", self._credentials[DATABASE])
-        cluster.initialise(listen=self.plan.hosts["db"].ip, port=DATABASE_PORT)
+        cluster.initialise(
+            listen=self.plan.hosts["db"].ip, port=DATABASE_PORT, connections=needs(self.plan).connections
+        )
         self._database = PrivateDatabase(cluster, self.processes, self.network.enter("db"))
         self._database.start()
         cluster.create(self._schema)

@@ -90,9 +90,11 @@ class Process:
         out = self._popen.stdout
         assert out is not None  # noqa: S101 - says_ready asked for a pipe
         deadline = time.monotonic() + timeout_s
+        poll = select.poll()  # select() knows no descriptors beyond 1023
+        poll.register(out, select.POLLIN)
         said = b""
         while b"ready\n" not in said:
-            if not select.select([out], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
                 raise ProcessFailed(f"{self.name} is not ready after {timeout_s:g} s; see {self.log}")
             chunk = os.read(out.fileno(), 4096)
             if not chunk:

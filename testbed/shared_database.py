@@ -19,6 +19,10 @@ from testbed.errors import UserError
 from testbed.plan import DATABASE_PORT
 
 _TIMEOUT_S = 5
+_FREE_CONNECTIONS = """
+    SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+         - count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,11 @@ def complete_url(url: str) -> str:
     return psycopg.conninfo.make_conninfo("", **(told | given))
 
 
-def open_user_database(url: str, schema: str) -> UserDatabase:
-    """Connect to `url` and make `schema`; UserError that says what is wrong, without a password in it."""
+def open_user_database(url: str, schema: str, *, connections: int) -> UserDatabase:
+    """Connect to `url` and make `schema`; UserError that says what is wrong, without a password in it.
+
+    Also if the server allows fewer than `connections`.
+    """
     given = psycopg.conninfo.conninfo_to_dict(url)
     host, port = str(given.get("hostaddr") or given.get("host") or ""), str(given.get("port") or 5432)
     where = f"--shared-db {host}:{port}"
@@ -73,8 +80,14 @@ def open_user_database(url: str, schema: str) -> UserDatabase:
         address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][4][0]
     except OSError as error:
         raise UserError(f"{where}: cannot resolve the host name ({error.strerror}): check the URL") from None
+    brief = psycopg.conninfo.make_conninfo(url, connect_timeout=_TIMEOUT_S)
     try:
-        install_schema(psycopg.conninfo.make_conninfo(url, connect_timeout=_TIMEOUT_S), schema, None)
+        with psycopg.connect(brief) as connection:
+            (allowed,) = connection.execute(_FREE_CONNECTIONS).fetchone() or (0,)
+        if allowed < connections:
+            raise UserError(f"{where} has {allowed} connections to give, this network takes {connections}:"
+                            " raise its max_connections")  # fmt: skip
+        install_schema(brief, schema, None)
     except psycopg.OperationalError as error:
         raise UserError(f"{where} cannot be used: {_one_line(error)}: is it running, is the URL right?") from None
     except psycopg.Error as error:

@@ -13,6 +13,7 @@ from typing import Any
 from mtls.call import Unreachable
 from telemetry import journal
 from testbed import audit, measure
+from testbed.capacity import reserve
 from testbed.emulation import Emulation
 from testbed.errors import UserError
 from testbed.experiments import outcome
@@ -63,6 +64,7 @@ def execute(
 
 def _one(run: Run, topology: Topology, store: Store, runs_folder: Path, say: Callable[[str], None]) -> None:
     plan = make_plan(topology.with_overrides(delay_ms=run.delay_ms, qc_rate=run.qc_rate))
+    reserve(plan)
     directory = open_run_directory(None, runs_folder)
     try:
         status = run_isolated(
