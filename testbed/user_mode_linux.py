@@ -7,6 +7,7 @@ outside. It sees the host's files as they are; what it writes is gone with it, b
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import subprocess
 from pathlib import Path
 from types import TracebackType
 
+from testbed.capacity import allow_files
 from testbed.errors import UserError
 
 _KERNEL = "linux.uml"
@@ -23,6 +25,8 @@ _MEMORY_MB = 4096
 # Where the machine's memory can lie, as a file: in memory if there is room, else on disk.
 _SHARED_MEMORY, _DISK = Path("/dev/shm"), Path("/var/tmp")  # noqa: S108 - the kernel unlinks the file at once
 _END_S = 10.0
+# The machine keeps a file of the host open for each one that it remembers, and panics if it may not.
+_FILES, _FEWEST_FILES = 1 << 20, 4096
 
 
 class Machine:
@@ -38,6 +42,7 @@ class Machine:
         root: Path = Path("/"), init: Path = _INIT,
     ) -> None:  # fmt: skip
         check()
+        allow_files(_FILES, at_least=_FEWEST_FILES, what="user-mode Linux")
         self._folder = folder
         (folder / "script").write_text(script if stdin is not None else f"exec </dev/null\n{script}")
         # The kernel's own words go to a console of their own.
@@ -81,13 +86,21 @@ class Machine:
         try:
             return int((self._folder / "status").read_text())
         except (OSError, ValueError):
-            words = (self._folder / "kernel.log").read_text(errors="replace").splitlines()
-            panic = next((w for w in words if "panic" in w), "no message")
-            raise UserError(f"the virtual machine ended without a result: {panic}") from None
+            log = (self._folder / "kernel.log").read_text(errors="replace")
+            raise UserError(f"the virtual machine ended without a result: {last_words(log)}") from None
 
     def terminate(self) -> None:
         """Send SIGTERM to the process whose ID the script leaves in `folder`/pid, now or as soon as it does."""
         (self._folder / "terminate").touch()
+
+
+def last_words(kernel_log: str) -> str:
+    """The panic that ended a machine and what came before it, which is the cause, or else its last line. PURE."""
+    lines = [line.strip() for line in kernel_log.splitlines() if line.strip()]
+    for before, line in itertools.pairwise(["", *lines]):
+        if "panic" in line:
+            return f"{line} (before that: {before})" if before else line
+    return lines[-1] if lines else "its kernel said nothing"
 
 
 def check() -> None:

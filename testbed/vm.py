@@ -58,7 +58,8 @@ def _script(arguments: Sequence[str], *, python: Path, root: Path, run_directory
             f"mkdir -p {shlex.quote(str(runs))} && mount -t tmpfs tmpfs {shlex.quote(str(runs))}",
             f"sh -c {shlex.quote(leave_pid)} sh {testbed}",
             "status=$?",
-            f"cp -a {shlex.quote(str(run_directory))} {shlex.quote(str(folder / 'run'))}",
+            # Not the owner: inside it is root, which the host's folder cannot be given to.
+            f"cp -dR --preserve=mode,timestamps {shlex.quote(str(run_directory))} {shlex.quote(str(folder / 'run'))}",
             "exit $status",
         ]
     )

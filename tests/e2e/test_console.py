@@ -53,8 +53,8 @@ class AtTerminal(Running):
         self.output.touch()
         here, there = pty.openpty()
         self.process = subprocess.Popen(
-            command("--run-dir", directory, *options), stdin=there, stdout=there, stderr=there,
-            env={**os.environ, **env}, start_new_session=True,
+            ["prlimit", "--nofile=90:", *command("--run-dir", directory, *options)], stdin=there, stdout=there,
+            stderr=there, env={**os.environ, **env}, start_new_session=True,
         )  # fmt: skip
         os.close(there)
         self.process.stdin = os.fdopen(os.dup(here), "wb", buffering=0)
@@ -93,7 +93,7 @@ def slow_listen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, slow_listen: dict[str, str]) -> Iterator[AtTerminal]:
-    """A network with awkward names in an awkward folder, with the shortest TTL, started on a slow machine."""
+    """A network with awkward names in an awkward folder, with the shortest TTL, few open files, on a slow machine."""
     folder = tmp_path_factory.mktemp("console")
     (folder / "net.yaml").write_text(NETWORK)
     options = ("--topology", folder / "net.yaml", "--ttl", 1, "--qc-rate", "330-470", "--no-dashboard")

@@ -27,8 +27,8 @@ def home() -> Iterator[Path]:
 
 
 def start(home: Path, *options: object) -> subprocess.Popen[str]:
-    """run.py --vm as nobody."""
-    command = ["python3", str(RUN_PY), "--vm", *map(str, options)]
+    """run.py --vm as nobody, with the usual limit of open files."""
+    command = ["prlimit", "--nofile=1024:", "python3", str(RUN_PY), "--vm", *map(str, options)]
     with (home / "out").open("wb") as out:
         return subprocess.Popen(
             command, cwd=home, env={"PATH": os.environ["PATH"]}, user=NOBODY.pw_uid, group=NOBODY.pw_gid,
@@ -54,6 +54,7 @@ def test_run_without_root_leaves_its_run_directory_on_the_host(home: Path):
         process.stdin.close()
 
     assert shown.startswith("In user-mode Linux: one slow CPU")
+    assert "cp: " not in (home / "out").read_text()
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["shaper"], summary["datapath"]) == ("netem", "kernel")
     assert (run / "summary.json").stat().st_uid == NOBODY.pw_uid
