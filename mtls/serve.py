@@ -25,6 +25,8 @@ MAX_BODY_BYTES = 1 << 20
 # Where the server puts who calls and when the request came (monotonic seconds); names of headers begin with HTTP_.
 IDENTITY = "qkd.identity"
 ARRIVED = "qkd.arrived"
+# Where an application says how errors look; see error_answer.
+ERRORS = "qkd.errors"
 # Where an application puts whom to tell what became of its answer.
 OUTCOME = "qkd.outcome"
 _log = logging.getLogger(__name__)
@@ -79,6 +81,15 @@ def new_app(name: str) -> Flask:
         return error_body(500, "internal error: a bug of this server, see its log", {"cause": "internal_error"})
 
     return app
+
+
+def error_answer(path: str, problem: Problem) -> Response:
+    """The answer to a request for `path` that never came to the application, in a form that others may replace.
+
+    A part of the application that has error bodies of its own puts a function like this into `app.extensions[ERRORS]`.
+    """
+    del path
+    return error_body(problem.status, problem.message, problem.details)
 
 
 def error_body(status: int, message: str, details: dict[str, Any]) -> Response:

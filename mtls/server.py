@@ -33,7 +33,7 @@ from mtls.credentials import Credentials
 from mtls.events import FEED, Feed
 from mtls.identity import identity_from_uris
 from mtls.liveness import BEAT_S, notice_death
-from mtls.serve import ARRIVED, IDENTITY, MAX_BODY_BYTES, OUTCOME, Outcome, Problem, error_body
+from mtls.serve import ARRIVED, ERRORS, IDENTITY, MAX_BODY_BYTES, OUTCOME, Outcome, Problem, error_answer
 from mtls.turns import Turns
 from mtls.wsgi import DEADLINE, Answer, base_environ, call, request_environ
 from telemetry import bugs
@@ -186,6 +186,7 @@ class _Door:
         self.http = web.Server(self._answer, loop=self.loop)
         self.thread = bugs.vital_thread(self._run, name=f"https-{port}")
         self._app = app
+        self._error_answer = getattr(app, "extensions", {}).get(ERRORS, error_answer)
         self._listener = listener
         self._tls = tls
         self._workers = workers
@@ -313,14 +314,14 @@ class _Door:
             _check_version(request)
             environ |= request_environ(request, await self._body(request))
         except Problem as problem:
-            return _refusal(problem)
+            return self.refusal(request, problem)
         with self._at_work(connection):
             try:
                 turn_s = None if within_s is None else _TURN * within_s
                 async with self._turns.of(environ.get(IDENTITY), within_s=turn_s):
                     status, headers, body = await self._work(environ)
             except Problem as problem:
-                return _refusal(problem)
+                return self.refusal(request, problem)
             if FEED in environ:
                 connection.feed = environ[FEED]
                 return await self._stream(request, _response(status, headers, b""), environ[FEED])
@@ -328,6 +329,13 @@ class _Door:
         response.outcome = environ.get(OUTCOME)
         if "Upgrade" in request.headers:  # answered as if it were not there; what follows may be no HTTP
             response.force_close()
+        return response
+
+    def refusal(self, request: web.BaseRequest, problem: Problem) -> web.Response:
+        """The error body, after which the connection is closed."""
+        answer = self._error_answer(request.path, problem)
+        response = _response(answer.status, list(answer.headers.items()), answer.get_data())
+        response.force_close()
         return response
 
     def _within_s(self, request: web.BaseRequest) -> float | None:
@@ -494,18 +502,18 @@ class _Connection(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002
+        request: web.BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it quotes the request
     ) -> web.StreamResponse:
         """The error body for what the application never saw: requests that are no HTTP, and bugs in this module."""
         if isinstance(exc, LineTooLong):
-            return _refusal(Problem(431, "the request line or a header field is too long"))
+            return self._door.refusal(request, Problem(431, "the request line or a header field is too long"))
         if status < 500:
-            return _refusal(Problem(status, "malformed HTTP request"))
+            return self._door.refusal(request, Problem(status, "malformed HTTP request"))
         _report("request failed", exc)
-        return _refusal(Problem(status, "internal error"))
+        return self._door.refusal(request, Problem(status, "internal error"))
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """The type and the place only, as anywhere."""
@@ -552,14 +560,6 @@ def _response(status: str, headers: Iterable[tuple[str, str]], body: bytes) -> _
     kept = [(name, value) for name, value in headers if name.lower() not in _OURS]
     kept.append(("Server", "qkd"))  # or aiohttp names itself and its version
     return _Response(status=int(code), reason=reason, headers=kept, body=body)
-
-
-def _refusal(problem: Problem) -> web.Response:
-    """The error body, after which the connection is closed."""
-    answer = error_body(problem.status, problem.message, problem.details)
-    response = _response(answer.status, list(answer.headers.items()), answer.get_data())
-    response.force_close()
-    return response
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any
 
 from flask import Blueprint, Response, request
+from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import http_date, is_resource_modified
 
@@ -27,7 +28,7 @@ from etsi.yang import Refusal
 from mtls.events import CONTENT_TYPE as EVENT_STREAM
 from mtls.events import answer_with
 from mtls.identity import Role
-from mtls.serve import Problem, allow, caller, json_body
+from mtls.serve import ERRORS, Problem, allow, caller, error_answer, json_body
 from node.configuration import why_not
 from node.datastore import Datastore
 from node.model import MODEL
@@ -119,8 +120,7 @@ def make_blueprint(
     @routes.before_app_request
     def refuse_unknown_methods() -> Response | None:
         # The framework asks no blueprint about a request that fits none of its routes.
-        is_ours = request.path == _ROOT or request.path.startswith(f"{_ROOT}/")
-        if request.routing_exception is None or not is_ours:
+        if request.routing_exception is None or not _is_ours(request.path):
             return None
         try:
             return _on_refusal(_NotAllowed(_methods(_path())[0], "this resource has no such method"))
@@ -198,6 +198,10 @@ def _open(view: Callable[..., Any]) -> Any:
     return checked
 
 
+def _is_ours(path: str) -> bool:
+    return path == _ROOT or path.startswith(f"{_ROOT}/")
+
+
 def _path() -> str:
     """The path below the root, still encoded, without a slash at its end."""
     raw = str(request.environ.get("REQUEST_URI", request.path)).partition("?")[0]
@@ -239,13 +243,21 @@ def _on_refusal(refusal: Refusal) -> Response:
     return answer
 
 
+def _on_problem(problem: Problem) -> Response:
+    kind, tag = _ERRORS.get(problem.status, ("application", "operation-failed"))
+    return _refused(problem.status, error_document(tag, problem.message, kind=kind))
+
+
 def _add_errors(routes: Blueprint) -> None:
     routes.errorhandler(Refusal)(_on_refusal)
 
-    @routes.errorhandler(Problem)
-    def on_problem(problem: Problem) -> Response:
-        kind, tag = _ERRORS.get(problem.status, ("application", "operation-failed"))
-        return _refused(problem.status, error_document(tag, problem.message, kind=kind))
+    routes.errorhandler(Problem)(_on_problem)
+
+    @routes.record_once
+    def have_the_server_do_so_too(state: BlueprintSetupState) -> None:
+        state.app.extensions[ERRORS] = lambda path, problem: (
+            _on_problem(problem) if _is_ours(path) else error_answer(path, problem)
+        )
 
     @routes.errorhandler(HTTPException)
     def on_http(error: HTTPException) -> Response:

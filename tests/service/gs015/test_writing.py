@@ -194,6 +194,14 @@ def test_body_that_is_no_yang_data_in_json_is_refused(agent, body, kind, status,
     assert (answer.status, answer.tag) == (status, tag)
 
 
+@pytest.mark.parametrize("path", ["/restconf/data", f"{N}/qkd_links", "/restconf"])
+def test_body_that_is_too_long_is_an_error_of_rfc_8040_too(agent, path):
+    """The server refuses it before anybody asks what it was for."""
+    answer = agent.call("POST", path, "x" * ((1 << 20) + 1))
+
+    assert (answer.status, answer.tag) == (413, "too-big")
+
+
 def test_edit_of_what_has_changed_meanwhile_is_refused(agent):
     """If-Match with an old entity tag: 412."""
     tag = agent.call("GET", N).headers["ETag"]
