@@ -102,7 +102,7 @@ class QkdCLI(Console):
         try:
             self._told_by_controller(self._desk.status())
         except UserError as error:
-            output(f"controller      does not answer, nor can it say what it knows: {error}\n")
+            output(f"controller      does not answer: {error}\n")
         if self._emulation.exposed is not None:
             output(f"exposed         on {LOOPBACK}; URLs and certificates: {self._emulation.run.path / FILE}\n")
         if broken := [fault.name for fault in self._emulation.faults.active()]:

@@ -247,7 +247,7 @@ class Emulation:
             process = self.processes.start("delay-line", command)
             waiting.append(process)
             shaper = DelayLineControl(process, functools.partial(self.run.write, file), document)
-        self._fibres = Fibres(self.plan, shaper)
+        self._fibres = Fibres(self.plan, shaper, ttl_slots=self._parameters["ttl_slots"])
         self._say("starting controller and shared database")
         document = self.plan.controller_config(
             self.run.make("controller"), self._credentials[CONTROLLER], self._parameters

@@ -22,6 +22,7 @@ from testbed.namespaces import call_in_network, network_of
 from testbed.plan import LinkPlan, Plan
 from testbed.probe import is_off, one_way_ms, without_carrier
 from testbed.processes import ProcessFailed
+from testbed.round_trips import longest_s, too_long
 from testbed.shape import Shape, parse_shape
 from testbed.shaping import Shaper
 
@@ -63,9 +64,13 @@ class MeasuredLink:
 
 
 class Fibres:
-    """All fibres of `plan`, shaped by `shaper` as the plan says when this is made."""
+    """All fibres of `plan`, shaped by `shaper` as the plan says when this is made.
 
-    def __init__(self, plan: Plan, shaper: Shaper) -> None:
+    No fibre becomes so slow that no key could live for `ttl_slots`.
+    """
+
+    def __init__(self, plan: Plan, shaper: Shaper, *, ttl_slots: int) -> None:
+        self._ttl_slots = ttl_slots
         self._shaper = shaper
         self._plans = {p.link.name: p for p in plan.links}
         self._fibres = {name: _planned(p) for name, p in self._plans.items()}
@@ -108,6 +113,9 @@ class Fibres:
                 )
             except Malformed as error:
                 raise FibreError(str(error)) from None
+            why = too_long(longest_s(map(_planned, self._plans.values()), [*self.all(), after]), self._ttl_slots)
+            if why is not None:
+                raise FibreError(why)
             return self._apply(before, after)
 
     def reset(self, name: str) -> Fibre:

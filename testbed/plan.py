@@ -18,6 +18,7 @@ from typing import Any
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from testbed.qc_keys import qc_key
+from testbed.round_trips import longest_s
 from testbed.topology import Link, Sae, Topology
 
 KME_PORT = 8443
@@ -103,6 +104,11 @@ class Plan:
         """The SAEs that the testbed runs itself."""
         return [sae for sae in self.saes if not sae.external]
 
+    @property
+    def round_trip_s(self) -> float:
+        """The longest round trip between two datacenters."""
+        return longest_s(self.topology.links)
+
     def dpid(self, switch: str) -> int:
         """The OpenFlow datapath ID of a switch: its number."""
         return int(switch.removeprefix("s"))
@@ -153,6 +159,7 @@ class Plan:
             "agents": {node: self.url(node, AGENT_PORT) for node in self.nodes},
             "openflow": {"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
             "parameters": dict(parameters),
+            "round_trip_s": self.round_trip_s,
         }
 
     def node_config(
@@ -180,6 +187,7 @@ class Plan:
             "saes": {s.id: s.node for s in self.saes},
             "qcs": qcs,
             "limits": self.topology.limits.to_json(),
+            "round_trip_s": self.round_trip_s,
         }
 
     def qc_keys(self, nodes_directory: Path) -> Iterator[list[Path]]:
@@ -227,6 +235,7 @@ class Plan:
                 if s.node == node
             ],
             "peers": {s.id: {"name": s.name, "url": url} for s, url in ours},
+            "round_trip_s": self.round_trip_s,
             **habits,
         }
 

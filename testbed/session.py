@@ -16,10 +16,12 @@ from testbed import audit, measure
 from testbed.cli import QkdCLI, link_table
 from testbed.dashboard import address
 from testbed.emulation import Emulation
+from testbed.errors import UserError
 from testbed.expose import check_ports
 from testbed.isolation import undisturbed
 from testbed.offered_load import OfferedLoad
 from testbed.plan import Plan
+from testbed.round_trips import too_long
 from testbed.run_directory import RunDirectory
 from testbed.shared_database import UserDatabase
 from testbed.tables import table
@@ -58,6 +60,9 @@ class Options:
             check_ports(plan, self.expose)
         if self.dashboard.on:
             address.check(self.dashboard.port)
+        why = too_long(plan.round_trip_s, self.parameters["ttl_slots"])
+        if why is not None:
+            raise UserError(why)
 
 
 def run(

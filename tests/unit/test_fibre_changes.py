@@ -53,7 +53,7 @@ def shaper():
 @pytest.fixture
 def fibres(shaper):
     """Two fibres between alice and bob, one between bob and carol."""
-    return Fibres(plan.make_plan(build(Field("twins", "", TWINS))), shaper)
+    return Fibres(plan.make_plan(build(Field("twins", "", TWINS))), shaper, ttl_slots=15)
 
 
 def test_fibres_are_shaped_as_the_topology_says_at_first(fibres):
@@ -251,3 +251,12 @@ def test_shipped_links_are_the_same_both_ways():
     shipped = Path(__file__).resolve().parents[2] / "topologies"
     for name in ("poliqi", "nsfnet", "pair"):
         assert all(link.a_to_b == link.b_to_a for link in load(name, shipped).links)
+
+
+def test_fibre_never_becomes_so_slow_that_no_key_could_be_handed_out(fibres):
+    """Nothing changes; what is slow and still allowed is done."""
+    with pytest.raises(FibreError, match="the longest round trip between two datacenters would take"):
+        fibres.change("bob-carol", {"delay_ms": 4000})
+    assert fibres.get("bob-carol").rtt_ms < 4000
+
+    assert fibres.change("bob-carol", {"delay_ms": 1000}).rtt_ms == 2000
