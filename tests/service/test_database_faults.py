@@ -16,15 +16,14 @@ from mtls import deadline
 from mtls.identity import Role
 from node import limits
 from node.failures import DatabaseUnreachable
-from node.key_stream import Held
-from node.ranges import Range
+from node.ranges import Claim, Mark, Range
 from node.shared_db import SharedDatabase
 from testbed.cluster import node_url
 from testbed.loopback import LOOPBACK, Stack
 from testbed.private_database import PrivateDatabase
 
 QC = "a-b/1"
-HELD = Held(qc=QC, head=1_000_000, floor=0, slot=0, stored=0, generated=0, used=0, expired=0, epoch=1)
+HELD = Claim(QC, 1, 0, 0, [Mark(0, 1_000_000, bytes(16))])
 HEALS_S = 10.0
 
 
