@@ -108,7 +108,8 @@ class Choice:
 
     def _demand(self, qos: QoS, path: Path) -> Demand:
         parameters = self._settings.parameters
-        return Demand(qos, MODES[parameters.mode](len(path.qcs), parameters.keys_ahead))
+        cost = MODES[parameters.mode](len(path.qcs), parameters.keys_ahead, qos.key_size_bits // 8)
+        return Demand(qos, cost)
 
     def _reserved_per_slot(self, qc: str, besides: KeySession | None = None) -> float:
         """What the sessions that hold a path have declared to need of that QC, in bytes a slot, but for `besides`.

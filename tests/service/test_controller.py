@@ -749,12 +749,14 @@ def test_qos_that_the_path_does_not_carry_is_not_admitted(admitting):
 
 
 def test_reserve_counts_the_cost_of_the_mode(admitting):
-    """Over two links BASIC takes two units of the first one, OTP one."""
+    """Over two links QKP takes a quarter of an AES key of the second one, however short the keys are."""
     admitting.set(admission="reserve")
 
-    assert admitting.request("a", "d", size=24, interval_s=1)[1].status == 200
+    assert admitting.request("a", "d", size=128, interval_s=16 / 3)[1].status == 200
     admitting.set(mode="qkp")
     assert admitting.request("a", "d", size=128, interval_s=5)[1].status == 200
+    _, answer = admitting.request("a", "d", size=8, interval_s=1)
+    assert (answer.status, answer.facts["qc"], answer.facts["needed_bytes"]) == (503, "cd", 5 * 4)
 
 
 def test_request_for_keys_opens_an_implicit_session_for_both_sides(world):

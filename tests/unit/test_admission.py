@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import node.modes
@@ -47,14 +47,17 @@ def test_reserve_admits_when_every_qc_carries_all_that_is_declared(path, size, i
         assert refused.qc in {v.qc for v in path}
 
 
-@given(st.sampled_from(sorted(MODES)), st.integers(1, 8), st.integers(1, 16))
-def test_cost_is_what_nodes_take(mode, hops, keys_ahead):
-    """The controller's cost of a key is the nodes' for a batch of 128-bit keys, divided by its number."""
+@given(st.sampled_from(sorted(MODES)), st.integers(1, 8), st.integers(1, 16), st.integers(1, 1024))
+@example("qkp", 2, 4, 8)
+@example("qkp", 2, 4, 128)
+def test_cost_is_what_nodes_take(mode, hops, keys_ahead, key_bytes):
+    """The controller's cost of a key of any size is the nodes' for a batch, divided by its number."""
     strategy = node.modes.MODES[mode]
     number = strategy.number_at_once(1, keys_ahead)
-    taken = [n_bytes / number / 16 for _, n_bytes in strategy.needs([str(i) for i in range(hops)], 16, number)]
+    needs = strategy.needs([str(i) for i in range(hops)], key_bytes, number)
+    taken = [n_bytes / number / key_bytes for _, n_bytes in needs]
 
-    assert all(abs(a - b) < 1e-9 for a, b in zip(taken, MODES[mode](hops, keys_ahead), strict=True))
+    assert all(abs(a - b) < 1e-9 for a, b in zip(taken, MODES[mode](hops, keys_ahead, key_bytes), strict=True))
 
 
 def test_controller_and_nodes_know_the_same_modes():
