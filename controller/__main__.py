@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import signal
@@ -14,13 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller import config
+from controller import config, limits
 from controller.agents import Agents
 from controller.api import known_agents, make_app
 from controller.book import Book
 from controller.choice import Choice
 from controller.follower import Followers
 from controller.graph import Graph
+from controller.identities import Identities
 from controller.key_sessions import KeySessions
 from controller.mover import Mover
 from controller.reweigher import Reweigher
@@ -28,6 +28,7 @@ from controller.session_agents import SessionAgents
 from controller.settings import Settings
 from controller.store import Store
 from controller.upkeep import Upkeep
+from controller.words import Words
 from mtls import trace
 from mtls.server import Server
 from telemetry.journal import Journal
@@ -53,32 +54,36 @@ def main(path: Path) -> int:
     try:
         openflow = _start_openflow(options.openflow)
         graph = Graph(options.grace_s)
-        agents = Agents(
-            options.credentials, record=functools.partial(journal.event, "call"), round_trip_s=options.round_trip_s
-        )
+        agents = Agents(options.credentials, journal, round_trip_s=options.round_trip_s)
         store = Store(options.directory / "controller.db")
         settings = Settings(graph, options.parameters, journal, store)
         book = Book(store)
         choice = Choice(graph, book, settings)
-        session_agents = SessionAgents(graph, agents)
-        sessions = KeySessions(
-            graph, book, choice, session_agents, journal, half_open_timeout_s=options.half_open_timeout_s
-        )
+        words = Words(graph, agents, store, journal)
+        session_agents = SessionAgents(graph, agents, words)
         upkeep = Upkeep(book, choice, session_agents, journal)
-        followers = Followers(graph, agents, journal, sessions=sessions, settings=settings, upkeep=upkeep)
+        sessions = KeySessions(
+            graph, book, choice, session_agents, journal, upkeep=upkeep,
+            half_open_timeout_s=options.half_open_timeout_s, round_trip_s=options.round_trip_s,
+        )  # fmt: skip
+        followers = Followers(
+            graph, agents, journal, identities=Identities(store), sessions=sessions, settings=settings, upkeep=upkeep
+        )
         mover = Mover(graph, book, choice, upkeep, journal, steady_s=options.steady_s)
         reweigher = Reweigher(book, upkeep, journal)
         app = make_app(
-            graph, sessions, followers, agents, store, book=book, choice=choice, settings=settings,
+            graph, sessions, followers, store, book=book, choice=choice, settings=settings,
             switches=openflow.switches, framework=openflow.framework,
         )  # fmt: skip
-        server = Server(app, options.host, options.port, options.credentials, threads=32)
+        server = Server(app, options.host, options.port, options.credentials, threads=limits.OPERATORS)
         server.start()
     except OSError as error:
         print(f"controller: {error.strerror}", file=sys.stderr)
         return 2
     for agent in known_agents(dict(options.agents), store):
         followers.follow(agent)
+    followers.start()
+    words.start()
     mover.start()
     reweigher.start()
     journal.event("started", port=server.port)
@@ -92,6 +97,7 @@ def main(path: Path) -> int:
     mover.stop()
     reweigher.stop()
     followers.stop()
+    words.stop()
     agents.close()
     journal.event("stopped")
     return 0

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from controller import limits
 from controller.configuration import application_path, with_application
+from controller.turns import Turns
 from etsi import gs015, gs015_testbed
 from etsi.sae_id import to_uri
 from etsi.yang import Refusal
@@ -18,13 +24,14 @@ from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.events import Listener
 from mtls.identity import Identity, Role
+from mtls.liveness import SILENCE_S
+from telemetry.journal import Journal
 
-# Longer than any round trip of an emulated network, shorter than an application waits for its session.
-_TIMEOUT_S = 8.0
 _DATA = "/restconf/data"
 _STREAMS = f"{_DATA}/ietf-restconf-monitoring:restconf-state/streams"
 _OPERATIONS = "/restconf/operations"
 _STANDARD = "NETCONF"
+_CHANGED_MEANWHILE = 412
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +57,22 @@ class AgentFailed(Exception):
 
 
 class Agents:
-    """Calls the agents. Thread-safe. `record` and `round_trip_s`: see `mtls.call.Caller`."""
+    """Calls the agents. Thread-safe. The calls are told to `journal`; it and `round_trip_s`: see `mtls.call.Caller`."""
 
-    def __init__(
-        self,
-        credentials: Credentials,
-        *,
-        threads: int = 32,
-        record: Callable[..., None] | None = None,
-        round_trip_s: float = 0.0,
-    ) -> None:
+    def __init__(self, credentials: Credentials, journal: Journal, *, round_trip_s: float = 0.0) -> None:
         self._credentials = credentials
-        self._caller = Caller(credentials, connections=threads, record=record, round_trip_s=round_trip_s)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="agents")
+        self._caller = Caller(
+            credentials, connections=limits.CALLS_TO_ONE, record=functools.partial(journal.event, "call"),
+            round_trip_s=round_trip_s,
+        )  # fmt: skip
+        self._pool = ThreadPoolExecutor(limits.CALLS, thread_name_prefix="agents")
         # Apart from the calls, for which the steps wait.
-        self._steps = ThreadPoolExecutor(threads, thread_name_prefix="steps")
+        self._steps = Turns(
+            "steps", journal, threads=limits.STEPS, for_one=limits.STEPS_FOR_ONE, waiting=limits.WAITING_FOR_ONE
+        )
+        self._returned = threading.Condition()
+        self._under_way: dict[str, dict[object, float]] = {}  # agent -> its calls -> when they began
+        self._edited: dict[str, threading.Lock] = {}
 
     def listen(self, agent: Agent) -> tuple[Listener, bool]:
         """Listen to the agent's notifications; whether it offers the stream with our additions. Unreachable."""
@@ -81,8 +89,13 @@ class Agents:
         if name is None:
             raise Unreachable(agent.url, "it offers no event stream in JSON")
         # The path of the location only: the agent may not know the address by which it is reached.
-        listener = Listener(self._credentials, agent.url + streams[name], agent.identity, timeout_s=_TIMEOUT_S)
-        return listener, name == gs015_testbed.STREAM
+        extended = name == gs015_testbed.STREAM
+        listener = Listener(
+            self._credentials, agent.url + streams[name], agent.identity, timeout_s=limits.CALL_S,
+            # Of one that knows only the standard nobody knows whether it says that it has nothing to say.
+            silence_s=SILENCE_S if extended else None,
+        )  # fmt: skip
+        return listener, extended
 
     def node(self, agent: Agent) -> dict[str, Any]:
         """The whole node, configuration and state; Unreachable, Refusal."""
@@ -103,8 +116,9 @@ class Agents:
 
     def configure(self, documents: Mapping[Agent, Mapping[str, Any]]) -> None:
         """Merge into the configuration of each node, of all at once; AgentFailed if one did not take it over."""
+        path = f"{_DATA}/{gs015.NODE}"
         calls = {
-            agent: self._pool.submit(trace.carried(self._try), agent, "PATCH", gs015.NODE, {gs015.NODE: document})
+            agent: self._pool.submit(trace.carried(self._call), agent, "PATCH", path, {gs015.NODE: document})
             for agent, document in documents.items()
         }
         failed = {agent.name: reason for agent, call in calls.items() if (reason := call.result())}
@@ -115,11 +129,23 @@ class Agents:
     def put_application(self, agent: Agent, application: Mapping[str, Any]) -> None:
         """Have an application be configured so, whatever fed it before; AgentFailed.
 
-        What `application` does not name stays as it is. A PATCH would do that, but add to what feeds it.
+        What `application` does not name stays as it is, as others have it at that moment. A PATCH would do that, but
+        add to what feeds it.
         """
         place = f"{_DATA}/{gs015.NODE}/{application_path(application['app_id'])}"
-        whole = with_application(self.application(agent, application["app_id"]), application)
-        self._done(agent, "PUT", place, {f"{gs015.MODULE}:qkd_app": [whole]})
+        with self._editing(agent):
+            for _ in range(limits.TRIES_OF_AN_EDIT):
+                there, etag = self._application(agent, application["app_id"])
+                body = {f"{gs015.MODULE}:qkd_app": [with_application(there, application)]}
+                try:
+                    reply = self._request(agent, "PUT", place, body, if_match=etag)
+                except Unreachable as error:
+                    raise AgentFailed(agent.name, error.reason) from None
+                if reply.ok:
+                    return
+                if reply.status != _CHANGED_MEANWHILE:
+                    raise AgentFailed(agent.name, _reason(reply))
+        raise AgentFailed(agent.name, "its configuration changes again and again")
 
     def remove(self, resources: Mapping[Agent, Sequence[str]]) -> set[str]:
         """Delete resources below qkd_node, at all nodes at once; the names of nodes that did not say that it is done.
@@ -131,39 +157,43 @@ class Agents:
         }
         return {agent.name for agent, call in calls.items() if not call.result()}
 
-    def answer(self, agent: Agent, document: Mapping[str, Any]) -> None:
-        """Say how a registration fares, as far as the agent can be reached; does not wait."""
-        self._pool.submit(trace.carried(self.tell), agent, document)
-
-    def tell(self, agent: Agent, document: Mapping[str, Any]) -> bool:
-        """Say how an application fares; whether the agent knows now."""
+    def tell(self, agent: Agent, document: Mapping[str, Any]) -> int | None:
+        """Say how an application fares; the version of the word that counts there now, None if that is not known."""
         path = f"{_OPERATIONS}/{gs015_testbed.APPLICATION_ANSWER}"
-        return not self._call(agent, "POST", path, {f"{gs015_testbed.MODULE}:input": document})
+        try:
+            reply = self._request(agent, "POST", path, {f"{gs015_testbed.MODULE}:input": document})
+            return gs015_testbed.read_version(reply.body) if reply.ok else None
+        except (Unreachable, Refusal):
+            return None
 
-    def later(self, step: Any, *arguments: Any, **named: Any) -> Future[Any]:
-        """Have `step` done by one of the threads."""
-        return self._steps.submit(trace.carried(step), *arguments, **named)
+    def later(self, node: str, step: Any, *arguments: Any, **named: Any) -> bool:
+        """Have `step` done by one of the threads, for that node; False if too much waits for it already."""
+        return self._steps.take(node, step, *arguments, **named)
 
     def close(self) -> None:
         """Drop what is not under way yet."""
-        for pool in (self._steps, self._pool):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._steps.stop()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def application(self, agent: Agent, app_id: str) -> dict[str, Any]:
         """How an application is configured; empty if it is not. AgentFailed."""
-        url = f"{agent.url}{_DATA}/{gs015.NODE}/{application_path(app_id)}?content=config"
+        return self._application(agent, app_id)[0]
+
+    def _application(self, agent: Agent, app_id: str) -> tuple[dict[str, Any], str | None]:
+        """The same, and the entity-tag of what was read."""
+        path = f"{_DATA}/{gs015.NODE}/{application_path(app_id)}?content=config"
         try:
-            reply = self._caller.request("GET", url, to=agent.identity, timeout_s=_TIMEOUT_S)
+            reply = self._request(agent, "GET", path)
             if reply.status == 404:
-                return {}
+                return {}, None
             if not reply.ok:
                 raise AgentFailed(agent.name, _reason(reply))
-            return gs015.read_app(reply.body)
+            return gs015.read_app(reply.body), reply.etag
         except (Unreachable, Refusal) as error:
             raise AgentFailed(agent.name, str(error)) from None
 
     def _get(self, agent: Agent, path: str) -> Any:
-        reply = self._caller.request("GET", agent.url + path, to=agent.identity, timeout_s=_TIMEOUT_S)
+        reply = self._request(agent, "GET", path)
         if not reply.ok:
             raise Unreachable(agent.url, _reason(reply))
         return reply.body
@@ -171,15 +201,55 @@ class Agents:
     def _call(self, agent: Agent, method: str, path: str, document: Any) -> str:
         """Why the agent did not do it; empty if it did."""
         try:
-            reply = self._caller.request(
-                method, agent.url + path, to=agent.identity, body=document, timeout_s=_TIMEOUT_S
-            )
+            reply = self._request(agent, method, path, document)
         except Unreachable as error:
             return error.reason
         return "" if reply.ok or (method == "DELETE" and reply.status == 404) else _reason(reply)
 
-    def _try(self, agent: Agent, method: str, resource: str, document: Any) -> str:
-        return self._call(agent, method, f"{_DATA}/{resource}", document)
+    def _request(
+        self,
+        agent: Agent,
+        method: str,
+        path: str,
+        document: Any = None,
+        *,
+        if_match: str | None = None,
+    ) -> Reply:
+        with self._turn(agent):
+            return self._caller.request(
+                method, agent.url + path, to=agent.identity, body=document, timeout_s=limits.CALL_S, if_match=if_match
+            )
+
+    @contextmanager
+    def _editing(self, agent: Agent) -> Iterator[None]:
+        """For the block the only reader of what it writes: an entity-tag is of the whole node. AgentFailed."""
+        with self._returned:
+            lock = self._edited.setdefault(agent.name, threading.Lock())
+        if not lock.acquire(timeout=limits.CALL_S):
+            raise AgentFailed(agent.name, "it keeps other changes waiting")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _turn(self, agent: Agent) -> Iterator[None]:
+        """For the block one of the calls that this agent may keep waiting; Unreachable if it keeps all of them so."""
+        call = object()
+        with self._returned:
+            calls = self._under_way.setdefault(agent.name, {})
+            while len(calls) >= limits.CALLS_TO_ONE:
+                left_s = min(calls.values()) + limits.SLOW_S - time.monotonic()
+                if left_s <= 0:
+                    raise Unreachable(agent.url, f"it keeps {len(calls)} calls waiting")
+                self._returned.wait(left_s)
+            calls[call] = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._returned:
+                del calls[call]
+                self._returned.notify_all()
 
     def _done(self, agent: Agent, method: str, path: str, document: Any) -> None:
         reason = self._call(agent, method, path, document)
@@ -187,17 +257,17 @@ class Agents:
             raise AgentFailed(agent.name, reason)
 
     def _delete(self, agent: Agent, paths: Sequence[str]) -> bool:
-        failed = [path for path in paths if self._try(agent, "DELETE", f"{gs015.NODE}/{path}", None)]
-        return not failed
+        return not [path for path in paths if self._call(agent, "DELETE", f"{_DATA}/{gs015.NODE}/{path}", None)]
 
 
 def _reason(reply: Reply) -> str:
-    """What an error answer of RFC 8040 says."""
+    """What an error answer of RFC 8040 says, as far as it may be long."""
     try:
         error = reply.body["ietf-restconf:errors"]["error"][0]
-        return str(error.get("error-message") or error["error-tag"])
+        said = str(error.get("error-message") or error["error-tag"])
     except (KeyError, TypeError, IndexError, AttributeError):
-        return reply.message
+        said = reply.message
+    return "".join(c if c.isprintable() else " " for c in said[: limits.MAX_TEXT])
 
 
 def _pair(server: str, client: str) -> dict[str, Any]:
@@ -205,26 +275,33 @@ def _pair(server: str, client: str) -> dict[str, Any]:
 
 
 def refusal(
-    server: str, client: str, *, implicit: bool, status: int, message: str, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The input of application_answer that says why there is no association. PURE."""
+    server: str, client: str, *, implicit: bool, requests: Sequence[str], status: int, message: str,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """The input of application_answer that says to those requests why there is no association. PURE."""
     return {
-        **_pair(server, client), "implicit": implicit, "state": "refused", "status": status, "message": message,
+        **_pair(server, client), "implicit": implicit, "request": list(requests), "state": "refused", "status": status,
+        "message": message,
         "fact": [{"name": k, "value": json.dumps(v)} for k, v in facts.items()],
     }  # fmt: skip
 
 
-def waiting(server: str, client: str, *, implicit: bool) -> dict[str, Any]:
-    """The input of application_answer that says that the other side is awaited. PURE."""
-    return {**_pair(server, client), "implicit": implicit, "state": "waiting"}
+def waiting(server: str, client: str, *, implicit: bool, requests: Sequence[str]) -> dict[str, Any]:
+    """The input of application_answer that says to those requests that the other side is awaited. PURE."""
+    return {**_pair(server, client), "implicit": implicit, "request": list(requests), "state": "waiting"}
 
 
-def interrupted(server: str, client: str, *, implicit: bool, message: str, down: Sequence[str]) -> dict[str, Any]:
+def ended(ksid: str) -> dict[str, Any]:
+    """The input of application_answer that says that the controller knows of an application's end. PURE."""
+    return {"app_id": ksid, "state": "ended"}
+
+
+def interrupted(ksid: str, message: str, down: Sequence[str]) -> dict[str, Any]:
     """The input of application_answer that says why an open association has no path; without a message, that it has.
 
     PURE.
     """
-    document = {**_pair(server, client), "implicit": implicit}
+    document: dict[str, Any] = {"app_id": ksid}
     if not message:
         return document | {"state": "resumed"}
     fact = {"name": "down", "value": json.dumps(list(down))}

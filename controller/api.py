@@ -12,12 +12,12 @@ from typing import Any
 
 from flask import Flask, Response
 
-from controller.agents import Agent, AgentFailed, Agents
+from controller.agents import Agent
 from controller.api_openapi import describe
 from controller.book import Book
 from controller.choice import Choice
 from controller.follower import Followers
-from controller.graph import Graph
+from controller.graph import Graph, Link
 from controller.key_session import SessionError
 from controller.key_sessions import KeySessions
 from controller.parameters import rate
@@ -36,7 +36,6 @@ def make_app(
     graph: Graph,
     sessions: KeySessions,
     followers: Followers,
-    agents: Agents,
     store: Store,
     *,
     book: Book,
@@ -64,7 +63,7 @@ def make_app(
     _add_views(app, graph, book=book, settings=settings, switches=switches, framework=framework)
     _add_links(app, graph, choice, settings)
     _add_sessions(app, book, sessions)
-    _add_settings(app, graph, settings, agents)
+    _add_settings(app, graph, settings, followers)
     _add_agents(app, graph, followers, store)
     return app
 
@@ -159,43 +158,49 @@ def _add_sessions(app: Flask, book: Book, sessions: KeySessions) -> None:
         return "", 204
 
 
-def _add_settings(app: Flask, graph: Graph, settings: Settings, agents: Agents) -> None:
+def _add_settings(app: Flask, graph: Graph, settings: Settings, followers: Followers) -> None:
     @app.get("/qkd/v1/parameters")
     @allow(Role.OPERATOR)
     def parameters() -> dict[str, Any]:
         return settings.parameters.to_json()
 
+    # What is set holds from the answer on, and is kept; the answer tells which nodes have not taken it over yet.
+
     @app.patch("/qkd/v1/parameters")
     @allow(Role.OPERATOR)
-    def set_parameters() -> dict[str, Any]:
-        return settings.set_parameters(json_body()).to_json()
+    def set_parameters() -> tuple[dict[str, Any], int]:
+        now = settings.set_parameters(json_body()).to_json()
+        not_yet = followers.not_yet()
+        return (now | {"not_yet": not_yet}, 202) if not_yet else (now, 200)
 
     @app.put("/qkd/v1/qcs/<path:qc>/rate")
     @allow(Role.OPERATOR)
-    def set_rate(qc: str) -> tuple[str, int]:
-        if not settings.set_rate(qc, *rate(json_body())):
-            raise Problem(404, "no QC of this name", qc=qc)
-        return "", 204
+    def set_rate(qc: str) -> tuple[Any, int]:
+        low, high = rate(json_body())
+        link = _link(qc)
+        settings.set_rate(link, low, high)
+        return _taken_over(link)
 
     @app.put("/qkd/v1/qcs/<path:qc>/generation")
     @allow(Role.OPERATOR)
-    def set_generation(qc: str) -> tuple[str, int]:
+    def set_generation(qc: str) -> tuple[Any, int]:
         body = json_body()
         enabled = body.get("enabled")
         if not isinstance(enabled, bool) or len(body) != 1:
             raise Malformed("enabled", "true or false, and nothing else")
+        link = _link(qc)
+        settings.set_generation(link, enabled=enabled)
+        return _taken_over(link)
+
+    def _link(qc: str) -> Link:
         link = graph.links().get(qc)
         if link is None:
             raise Problem(404, "no QC of this name", qc=qc)
-        ends = graph.nodes()
-        try:
-            for name in link.ends:
-                agents.enable(ends[name].agent, link.link_id, enabled=enabled)
-        except AgentFailed as error:
-            text_ = f"the agent of node {error.node} did not take it over: {error.reason}"
-            raise Problem(503, text_, cause="agent_unreachable", node=error.node) from None
-        graph.set_enabled(link.link_id, enabled=enabled)  # at once; the agents' notifications follow
-        return "", 204
+        return link
+
+    def _taken_over(link: Link) -> tuple[Any, int]:
+        not_yet = followers.not_yet(link.ends)
+        return ({"not_yet": not_yet}, 202) if not_yet else ("", 204)
 
 
 def _add_agents(app: Flask, graph: Graph, followers: Followers, store: Store) -> None:

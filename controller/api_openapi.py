@@ -79,9 +79,15 @@ def _operation(
     *,
     body: dict[str, Any] | None = None,
     also: tuple[int, ...] = (),
+    kept: bool = False,
 ) -> dict[str, Any]:
     responses = {"200": _answer("as asked", answer)} if answer is not None else {"204": _answer("done")}
-    texts = {400: "a wrong document", 404: "there is none", 503: "a node did not take it over"}
+    if kept:
+        members = (answer or {"properties": {}})["properties"]
+        responses["202"] = _answer("kept, and told to these nodes as soon as they can be told", _object(
+            not_yet=_array(_TEXT), **members
+        ))  # fmt: skip
+    texts = {400: "a wrong document", 404: "there is none"}
     responses["401"] = _answer("not for this caller", _ERROR)
     responses |= {str(status): _answer(texts[status], _ERROR) for status in also}
     found: dict[str, Any] = {"summary": summary, "responses": responses}
@@ -131,17 +137,17 @@ def describe() -> dict[str, Any]:
         "/qkd/v1/parameters": {
             "get": _operation("parameters of the network", _object(**_PARAMETERS)),
             "patch": _operation(
-                "change those that are named", _object(**_PARAMETERS), body=change, also=(400,)
+                "change those that are named", _object(**_PARAMETERS), body=change, also=(400,), kept=True
             ),
         },
         "/qkd/v1/qcs/{qc}/rate": {
             "parameters": qc,
-            "put": _operation("bytes a slot that a QC makes, low <= high", body=rate, also=(400, 404)),
+            "put": _operation("bytes a slot that a QC makes, low <= high", body=rate, also=(400, 404), kept=True),
         },
         "/qkd/v1/qcs/{qc}/generation": {
             "parameters": qc,
             "put": _operation(
-                "have a QC generate, or stop", body=_object(enabled=_BOOLEAN), also=(400, 404, 503)
+                "have a QC generate, or stop", body=_object(enabled=_BOOLEAN), also=(400, 404), kept=True
             ),
         },
         "/qkd/v1/agents": {"get": _operation("the agents followed", _object(agents=_array(agent)))},

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from controller import limits
 from controller.declared import Declared, Wants, updated
 from controller.key_session import (
     CONFIGURING,
@@ -67,7 +68,7 @@ class Book:
         return [session for session in self.all() if session.state == OPEN]
 
     def register(
-        self, node: str, pair: Pair, side: str | None, wants: Wants, *, implicit: bool
+        self, node: str, pair: Pair, side: str | None, wants: Wants, *, implicit: bool, request: str = ""
     ) -> tuple[KeySession, bool | None]:
         """The session with that side in it, and whether it is to be opened now; None: it is open. SessionError."""
         with self._lock:
@@ -77,6 +78,9 @@ class Book:
             known = self._known(place)
             if known is not None and known.state == OPEN and implicit and node in known.nodes.values():
                 return known, None
+            if known is None and self._waiting_at(node) >= limits.HALF_OPEN_OF_ONE:
+                text = "too many applications at this node wait for their other side: try again"
+                raise SessionError(503, text, cause="opening")
             session = known or KeySession(str(uuid.uuid4()), place[0], wants.qos, self._now(), implicit=implicit)
             _check(session, node, side, implicit=implicit)
             if side == MASTER:
@@ -85,6 +89,8 @@ class Book:
             else:
                 session.declared = updated(wants.declared, session.declared)
             session.nodes[side] = node
+            asked = [r for r in session.requests.get(node, []) if r != request]
+            session.requests[node] = [*asked, request][-limits.REQUESTS_OF_ONE :]
             self._places[session.place] = session
             if session.complete:
                 session.state = CONFIGURING
@@ -93,10 +99,16 @@ class Book:
     def _known(self, place: Place) -> KeySession | None:
         """The session of that place; one that both sides registered serves those who ask for an implicit one, too."""
         pair, implicit = place
-        registered = self._places.get((pair, False))
-        if implicit and place not in self._places and registered is not None and registered.state == OPEN:
-            return registered
-        return self._places.get(place)
+        there, registered = self._places.get(place), self._places.get((pair, False))
+        if not implicit or registered is None or registered.state != OPEN:
+            return there
+        if there is not None and there.state == WAITING:  # half of a second session, which nobody needs any more
+            self._leave(there)
+            there = None
+        return there or registered
+
+    def _waiting_at(self, node: str) -> int:
+        return sum(s.state == WAITING and node in s.nodes.values() for s in self._places.values())
 
     def _guessed(self, node: str, pair: Pair) -> Place:
         """The place of a registration that does not say which side it is: each may name itself first."""
@@ -117,7 +129,7 @@ class Book:
         with self._lock:
             session = self._places.get((pair, False))
             if session is not None and session.state == WAITING and node in session.nodes.values():
-                del self._places[session.place]
+                self._leave(session)
 
     def expire(self, age_s: float) -> list[KeySession]:
         """Drop sessions that only one side registered, more than `age_s` ago: those."""
@@ -125,7 +137,7 @@ class Book:
         with self._lock:
             late = [s for s in self._places.values() if s.state == WAITING and s.since < oldest]
             for session in late:
-                del self._places[session.place]
+                self._leave(session)
         return late
 
     def begin(self, session: KeySession) -> None:
@@ -143,8 +155,14 @@ class Book:
     def drop(self, session: KeySession) -> None:
         """It does not come to be."""
         with self._lock:
-            self._places.pop(session.place, None)
-            self._lock.notify_all()
+            if self._has(session):
+                self._leave(session)
+
+    def qcs_used_by(self, node: str) -> set[str]:
+        """The QCs of the paths, and of those aimed at, of the sessions whose master is at that node."""
+        with self._lock:
+            mine = [s for s in self._places.values() if s.nodes.get(MASTER) == node]
+            return {qc for s in mine for path in (s.path, s.target) if path is not None for qc in path.qcs}
 
     def find(self, ksid: str, states: Sequence[str]) -> KeySession | None:
         """The session of that KSID, if it is in one of `states`."""
@@ -156,28 +174,32 @@ class Book:
         with self._lock:
             if not self._has(session):
                 return False
-            del self._places[session.place]
+            self._leave(session)
             self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
             return True
 
     def take_once_open(self, session: KeySession) -> bool:
         """Take a session that is being opened; False: it was refused, or somebody else was first."""
         with self._lock:
-            self._lock.wait_for(lambda: session.state == OPEN or not self._has(session))
+            self._wait(lambda: session.state == OPEN or not self._has(session))
             return self.take(session)
 
     def take_implicit(self, pair: Pair) -> KeySession | None:
-        """Take the implicit session of a pair, if there is one."""
+        """Take the implicit session of a pair, if it is open; half of one, of which no node knows, goes as well."""
         place = pair, True
         with self._lock:
             # While its agents are being told, wait: they keep the session of a pair that they heard of last.
-            self._lock.wait_for(lambda: place not in self._places or self._places[place].state == OPEN)
-            return self._places.pop(place, None)
+            self._wait(lambda: place not in self._places or self._places[place].state != CONFIGURING)
+            session = self._places.get(place)
+            if session is None:
+                return None
+            self._leave(session)
+            return session if session.state == OPEN else None
 
     def end(self, session: KeySession) -> None:
         """Return when nobody tells the nodes of a session that was taken anything any more; they are to forget it."""
         with self._lock:
-            self._lock.wait_for(lambda: session.ksid not in self._held)
+            self._wait(lambda: session.ksid not in self._held)
             self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
 
     def ended(self, ksid: str, left: Mapping[str, list[str]]) -> None:
@@ -192,6 +214,11 @@ class Book:
         """What a node may still have of sessions that are not open, by KSID."""
         with self._lock:
             return {ksid: nodes[node] for ksid, nodes in self._unsettled.items() if node in nodes}
+
+    def unsettled_nodes(self) -> set[str]:
+        """The nodes that may still have something of sessions that are not open."""
+        with self._lock:
+            return {node for nodes in self._unsettled.values() for node in nodes}
 
     def forgot(self, node: str, ksid: str) -> None:
         """That node has nothing of that session any more."""
@@ -222,7 +249,7 @@ class Book:
         Waits until nobody else does; who has the session must not ask again.
         """
         with self._lock:
-            self._lock.wait_for(lambda: session.ksid not in self._held)
+            self._wait(lambda: session.ksid not in self._held)
             if not self._has(session):
                 return False
             self._held.add(session.ksid)
@@ -284,6 +311,16 @@ class Book:
 
     def _has(self, session: KeySession) -> bool:
         return self._places.get(session.place) is session
+
+    def _leave(self, session: KeySession) -> None:
+        """The session is out of the book; whoever waited for it to be open, or gone, looks again."""
+        del self._places[session.place]
+        self._lock.notify_all()
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        """Wait for another thread, whose steps all have their time-outs; that the bound is passed is a bug of ours."""
+        if not self._lock.wait_for(until, limits.HELD_S):
+            raise RuntimeError("nobody let go of a key session")
 
 
 def _check(session: KeySession, node: str, side: str, *, implicit: bool) -> None:

@@ -1,7 +1,7 @@
 """Follows the agents: reads what each node is, listens to its notifications, and has it settled when it comes (again).
 
 A thread for each agent. When its event stream breaks, the node counts as unreachable until it is read anew; nothing is
-replayed, because everything is in what is read then.
+replayed, because everything is in what is read then. What an operator sets is told to each node until it has it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from controller import declared
-from controller.agents import Agent, AgentFailed, Agents, waiting
+from controller import declared, limits
+from controller.agents import Agent, AgentFailed, Agents
 from controller.graph import Graph, Report
+from controller.identities import Identities
 from controller.key_session import SessionError
 from controller.key_sessions import KeySessions
 from controller.settings import Settings
@@ -29,15 +31,12 @@ from telemetry import bugs
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
-_RETRY_S = 0.5
-# A node that knows only the standard is asked how its links fare, once a slot.
-_SLOT_S = 1.0
 _ENVELOPE = "ietf-restconf:notification"
 _NEW = f"{gs015.MODULE}:sdqkdn_application_new"
 
 
 class Followers:
-    """The threads that follow agents. Thread-safe."""
+    """The threads that follow agents, and the one that has them told what was set. Thread-safe."""
 
     def __init__(
         self,
@@ -45,6 +44,7 @@ class Followers:
         agents: Agents,
         journal: Journal,
         *,
+        identities: Identities,
         sessions: KeySessions,
         settings: Settings,
         upkeep: Upkeep,
@@ -54,20 +54,29 @@ class Followers:
             graph=graph,
             agents=agents,
             journal=journal,
+            identities=identities,
             sessions=sessions,
             settings=settings,
             upkeep=upkeep,
+            on_told=self._wake,
         )
         self._graph = graph
         self._agents = agents
-        self._lock = threading.Lock()
+        self._identities = identities
+        self._changed = threading.Condition()
         self._followers: dict[str, Follower] = {}
-        settings.on_change(self._settings_changed)
+        self._stopping = False
+        self._thread = bugs.vital_thread(self._keep_telling, name="settings")
+        settings.on_change(self._wake)
+
+    def start(self) -> None:
+        """Begin to tell what is set."""
+        self._thread.start()
 
     def follow(self, agent: Agent) -> None:
         """Follow an agent from now on, in place of any other of that name."""
         follower = self._make(agent)
-        with self._lock:
+        with self._changed:
             old = self._followers.get(agent.name)
             self._followers[agent.name] = follower
         if old is not None:
@@ -75,37 +84,63 @@ class Followers:
         follower.start()
 
     def forget(self, name: str) -> bool:
-        """Follow an agent no more; False if it was not followed."""
-        with self._lock:
+        """Follow an agent no more; False if it was not followed. Another node may have its qkdn_id then."""
+        with self._changed:
             follower = self._followers.pop(name, None)
         if follower is None:
             return False
         follower.stop()
         self._graph.remove(name)
+        self._identities.forget(name)
         return True
 
     def agents(self) -> dict[str, Agent]:
         """All agents that are followed, by name."""
-        with self._lock:
+        with self._changed:
             return {name: f.agent for name, f in sorted(self._followers.items())}
 
     def stop(self) -> None:
         """Follow nobody any more."""
-        with self._lock:
+        with self._changed:
+            self._stopping = True
             followers, self._followers = self._followers, {}
+            self._changed.notify_all()
         for follower in followers.values():
             follower.stop()
 
-    def _settings_changed(self) -> None:
-        with self._lock:
-            followers = list(self._followers.values())
-        pushed = [self._agents.later(f.push) for f in followers]
-        for done in pushed:
-            done.result()
+    def not_yet(self, names: Iterable[str] | None = None) -> list[str]:
+        """Those nodes, of `names` or of all, that have not taken over yet what is set; they will when they can be told.
+
+        Waits until those that can be reached have been told once, for a few seconds at most.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not any(f.is_to_be_told for f in self._behind(names)), limits.SETTING_S)
+            return sorted(f.agent.name for f in self._behind(names))
+
+    def _behind(self, names: Iterable[str] | None = None) -> list[Follower]:
+        wanted = self._followers if names is None else set(names)
+        return [f for name, f in self._followers.items() if name in wanted and f.is_behind]
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _keep_telling(self) -> None:
+        with self._changed:
+            while not self._stopping:
+                now = time.monotonic()
+                behind = [f for f in self._behind() if f.can_be_told]
+                for follower in behind:
+                    if follower.tell_at <= now:
+                        # Until it is done, or was dropped because too much waits for that node.
+                        follower.tell_at = now + limits.HELD_S
+                        if not self._agents.later(follower.agent.name, follower.tell):
+                            follower.tell_at = now + limits.AGAIN_S
+                self._changed.wait(limits.LOOK_S if behind else None)
 
 
 class Follower:
-    """Follows one agent."""
+    """Follows one agent. `on_told` is called when what it is to be told, or has been, changes."""
 
     def __init__(
         self,
@@ -114,24 +149,29 @@ class Follower:
         graph: Graph,
         agents: Agents,
         journal: Journal,
+        identities: Identities,
         sessions: KeySessions,
         settings: Settings,
         upkeep: Upkeep,
+        on_told: Callable[[], None],
     ) -> None:
         self.agent = agent
         self._graph = graph
         self._agents = agents
+        self._identities = identities
         self._sessions = sessions
         self._settings = settings
         self._upkeep = upkeep
         self._journal = journal
+        self._on_told = on_told
         self._stopping = threading.Event()
         self._listener: Listener | None = None
-        self._extended = False
+        self._extended = True  # until it is known
         self._names: dict[int, str] = {}
         self._connected = False
-        # A change of settings reaches a node from before it is told them for the first time: none falls in between.
-        self._tellable = False
+        self.can_be_told = False
+        self.tell_at = 0.0  # monotonic seconds
+        self._told = self._tried = -1  # the version of the settings that the node has, and that it was told last
         self._telling = threading.Lock()
         self._thread = bugs.vital_thread(self._run, name=f"follow-{agent.name}")
 
@@ -145,47 +185,78 @@ class Follower:
         if self._listener is not None:
             self._listener.close()
 
-    def push(self) -> None:
-        """Have the node follow the parameters and rates of now; if it cannot be told, it will when it comes again."""
-        if not self._tellable:
-            return
+    @property
+    def is_behind(self) -> bool:
+        """Whether the node has not taken over yet all that is set."""
+        if self._extended and self._told < self._settings.version:
+            return True
+        return bool(self._settings.wishes(self.agent.name))
+
+    @property
+    def is_to_be_told(self) -> bool:
+        """Whether it can be told what is set now, and was not."""
+        return self.can_be_told and self._tried < self._settings.version
+
+    def tell(self) -> None:
+        """Have the node follow what is set now; it is told again if it does not."""
+        version = self._settings.version
         try:
-            self._push()
+            self._tell()
         except AgentFailed as error:
             _log.info("settings of %s: %s", self.agent.name, error.reason)
-            if self._listener is not None:
-                self._listener.close()
+            self.tell_at = time.monotonic() + limits.AGAIN_S
+        else:
+            self.tell_at = 0.0
+        self._tried = version
+        self._on_told()
 
-    def _push(self) -> None:
+    def _tell(self) -> None:
         with self._telling:  # the last to tell tells of the latest
-            rates = self._settings.rates
-            qcs = [
-                {"name": name, "rate": {"low": rates[name][0], "high": rates[name][1]}}
-                for name in self._names.values()
-                if name in rates
-            ]
-            document: dict[str, Any] = {"parameters": self._settings.parameters.for_nodes()}
-            if qcs:
-                document["qcs"] = {"qc": qcs}
-            self._agents.set_additions(self.agent, document)
+            version = self._settings.version
+            if self._extended:
+                self._agents.set_additions(self.agent, self._additions())
+            for link_id, enabled in self._settings.wishes(self.agent.name).items():
+                if link_id in self._graph.nodes()[self.agent.name].links:
+                    self._agents.enable(self.agent, link_id, enabled=enabled)
+                self._settings.taken_over(self.agent.name, link_id, enabled=enabled)
+            self._told = version
+
+    def _additions(self) -> dict[str, Any]:
+        rates = self._settings.rates
+        qcs = [
+            {"name": name, "rate": {"low": rates[name][0], "high": rates[name][1]}}
+            for name in self._names.values()
+            if name in rates
+        ]
+        document: dict[str, Any] = {"parameters": self._settings.parameters.for_nodes()}
+        return document | ({"qcs": {"qc": qcs}} if qcs else {})
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            pause_s = limits.RETRY_S
             try:
                 self._follow()
-            except (Unreachable, Refusal, Malformed, AgentFailed) as error:
+            except (Unreachable, AgentFailed) as error:
                 _log.info("agent of %s: %s", self.agent.name, error)
-                if isinstance(error, Refusal | Malformed):
-                    self._journal.event("agent_misbehaves", node=self.agent.name, error=str(error)[:200])
+            except (Refusal, Malformed) as error:
+                pause_s = limits.MISBEHAVED_S
+                self._note("agent_misbehaves", error=str(error)[: limits.MAX_TEXT])
             except Exception as error:
                 bugs.report(_log, "following a node", error, self._journal, node=self.agent.name)
-            self._tellable = False
+            self.can_be_told = False
             if self._connected:
                 self._connected = False
-                self._journal.event("agent_lost", node=self.agent.name)
+                self._note("agent_lost")
             if not self._stopping.is_set():
                 self._graph.lost(self.agent.name)
-            self._stopping.wait(_RETRY_S)
+            self._on_told()
+            self._stopping.wait(pause_s)
+
+    def _note(self, event: str, **facts: Any) -> None:
+        try:
+            self._journal.event(event, node=self.agent.name, **facts)
+        except OSError as error:
+            bugs.report(_log, "following a node", error)
 
     def _follow(self) -> None:
         # Listening comes first: what changes while the node is read is not missed.
@@ -193,9 +264,10 @@ class Follower:
         self._listener = listener
         try:
             node = self._read()
-            if self._extended:
-                self._tellable = True
-                self._push()
+            # A change of settings reaches a node from before it is told them for the first time: none falls in between.
+            self._told = self._tried = -1
+            self.tell_at, self.can_be_told = time.monotonic() + limits.HELD_S, True
+            self.tell()
             for ksid in self._upkeep.settle(self.agent.name, node):
                 with trace.begin():
                     self._sessions.close(ksid, node=self.agent.name)
@@ -211,39 +283,45 @@ class Follower:
             listener.close()
 
     def _read(self) -> dict[str, Any]:
-        """The node as it is now, into the graph."""
+        """The node as it is now, into the graph; applications that it says are over, out of the book."""
         node = self._agents.node(self.agent)
         if "qkdn_id" not in node:
             raise Refusal("missing-element", "expected qkdn_id", path=f"/{gs015.NODE}")
-        if self._graph.name(node["qkdn_id"]) not in (None, self.agent.name):
-            # Links would lead to it that are another's.
-            raise Refusal("invalid-value", "expected an ID that no other node has", path=f"/{gs015.NODE}/qkdn_id")
+        self._identities.check(self.agent.name, node["qkdn_id"])
         if self._extended:
             extra = self._agents.additions(self.agent)
-            qcs = extra.get("qcs", {}).get("qc", [])
-            self._names = {qc["qkdi_id"]: qc["name"] for qc in qcs if "qkdi_id" in qc}
+            self._names = {qc["qkdi_id"]: qc["name"] for qc in extra.get("qcs", {}).get("qc", []) if "qkdi_id" in qc}
+            for ksid in extra.get("ended", []):
+                with trace.begin():
+                    self._sessions.ended(ksid, node=self.agent.name)
         self._graph.put(self.agent, node, self._names, extended=self._extended)
         return node
 
     def _poll(self, listener: Listener) -> None:
-        """Read the links' performance each slot, as long as `listener` is the one that counts."""
-        slot = 0
-        while self._listener is listener and self._connected and not self._stopping.wait(_SLOT_S):
-            slot += 1
+        """Read the links' performance each slot, as long as `listener` is the one that counts and the node answers."""
+        heard = time.monotonic()
+        while self._listener is listener and self._connected and not self._stopping.wait(limits.POLL_S):
             try:
-                node = self._read()
-            except (Unreachable, Refusal):
-                continue
-            reports = []
-            ends = self._graph.nodes()[self.agent.name].links
-            names = {link.link_id: link.qc for link in self._graph.links().values()}
-            for key, end in ends.items():
-                # What is left of the rate is all that the standard says of consumption.
-                made, left = end.skr // 8, end.eskr // 8
-                reports.append(Report(names.get(key, key), made, made - min(made, left), None))
-            self._graph.report(self.agent.name, slot, reports)
-            self._sessions.expire()
-            del node
+                self._read()
+                # By our own clock, which a new connection does not set back.
+                self._report_rates(slot=int(time.monotonic() / limits.POLL_S))
+                heard = time.monotonic()
+            except (Unreachable, AgentFailed, Refusal, Malformed) as error:
+                _log.info("agent of %s: %s", self.agent.name, error)
+            except Exception as error:
+                bugs.report(_log, "asking a node", error, self._journal, node=self.agent.name)
+            if time.monotonic() - heard > limits.DEAF_S:
+                listener.close()
+
+    def _report_rates(self, slot: int) -> None:
+        names = {link.link_id: link.qc for link in self._graph.links().values()}
+        reports = []
+        for key, end in self._graph.nodes()[self.agent.name].links.items():
+            # What is left of the rate is all that the standard says of consumption.
+            made, left = end.skr // 8, end.eskr // 8
+            reports.append(Report(names.get(key, key), made, made - min(made, left), None))
+        self._graph.report(self.agent.name, slot, reports)
+        self._sessions.expire()
 
     def _notified(self, event: Any) -> None:
         envelope = event.get(_ENVELOPE) if isinstance(event, Mapping) else None
@@ -258,7 +336,7 @@ class Follower:
         if name == _NEW:
             application = gs015_testbed.read_notification(name, content).get("qkd_application", {})
             with trace.received(application.get("qkd-testbed:traceparent")):
-                self._agents.later(self._register, application)
+                self._later(self._register, application)
         elif module == gs015_testbed.MODULE:
             handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
                 "slot_report": self._report, "application_withdrawn": self._withdraw,
@@ -269,14 +347,18 @@ class Follower:
             application = gs015.read_notification(own, content).get("qkd_application", {})
             if "app_id" in application:
                 with trace.begin():
-                    self._sessions.close(application["app_id"], node=self.agent.name)
+                    self._sessions.ended(application["app_id"], node=self.agent.name)
         elif module == gs015.MODULE and own == "sdqkdn_application_qos_update":
             application = gs015.read_notification(own, content).get("qkd_application", {})
             if "app_id" in application:
                 with trace.begin():
-                    self._agents.later(self._change, application)
+                    self._later(self._change, application)
         elif module == gs015.MODULE and own in gs015.NOTIFICATIONS and "application" not in own:
             self._read()
+
+    def _later(self, step: Callable[[Mapping[str, Any]], None], application: Mapping[str, Any]) -> None:
+        if not self._agents.later(self.agent.name, step, application):
+            self._journal.event("agent_misbehaves", node=self.agent.name, error="it announces more than can be done")
 
     def _report(self, content: Mapping[str, Any]) -> None:
         reports = [
@@ -287,7 +369,10 @@ class Follower:
             for qc in content.get("qc", [])
         ]  # fmt: skip
         slot, since = int(content.get("slot", 0)), content.get("since")
-        self._graph.report(self.agent.name, slot, reports, since=None if since is None else int(since))
+        self._graph.report(
+            self.agent.name, slot, reports, since=None if since is None else int(since),
+            uses=functools.partial(self._upkeep.qcs_used_by, self.agent.name),
+        )  # fmt: skip
         self._sessions.expire()
 
     def _withdraw(self, content: Mapping[str, Any]) -> None:
@@ -299,22 +384,15 @@ class Follower:
             self._upkeep.change(application["app_id"], self.agent.name, declared.declared(application))
         except AgentFailed as error:
             _log.info("application %s: %s", application["app_id"], error)  # told again soon (mover.py)
-        except Exception as error:
-            bugs.report(_log, "a change of QoS", error, self._journal, node=self.agent.name)
 
     def _register(self, application: Mapping[str, Any]) -> None:
-        """An application asks for an association; the agent hears how that fares, if it can."""
-        implicit = bool(application.get("qkd-testbed:implicit", False))
+        """An application asks for an association; the agent hears how that fares."""
         try:
-            pair, side = declared.pair(application), application.get("qkd-testbed:side")
-            wants = declared.wanted(application)
-            session = self._sessions.register(self.agent.name, pair, side, wants, implicit=implicit)
+            self._sessions.register(
+                self.agent.name, declared.pair(application), application.get("qkd-testbed:side"),
+                declared.wanted(application), implicit=bool(application.get("qkd-testbed:implicit", False)),
+                request=str(application.get("qkd-testbed:request", "")),
+            )  # fmt: skip
         except (SessionError, Malformed) as error:
             # Those whom the session concerned have been told; a document that is wrong concerns nobody.
             _log.info("application at %s: %s", self.agent.name, error)
-            return
-        except Exception as error:
-            bugs.report(_log, "a registration", error, self._journal, node=self.agent.name)
-            return
-        if not session.complete and self._extended:
-            self._agents.answer(self.agent, waiting(*pair, implicit=implicit))

@@ -10,20 +10,23 @@ import collections
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import networkx as nx
 
+from controller import limits
 from controller.admission import QcView
 from controller.agents import Agent
 from controller.paths import RELAYS, Path
 from etsi import gs015
+from etsi.yang import Refusal
 
-# What is kept of each QC: no TTL that makes sense for key material is longer.
-_KEPT_SLOTS = 3600
+# A node that has said nothing for so many seconds has less to say of the last slots, one for each further second.
+_STALE_S = 10.0
+_MAX_STORED_BYTES = 1 << 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +106,37 @@ class Report:
     stored_bytes: int | None
 
 
+Entry = tuple[int, int, int, int]
+
+
 @dataclass(slots=True)
 class _Window:
-    """One reporter's reports of the last slots, and the stock it has now.
+    """One reporter's reports of the last slots, and the stock it has now. Each counts slots in its own way.
 
     An entry is (since, slot, generated, requested): bytes of the slots behind `since` up to `slot`.
     """
 
-    entries: collections.deque[tuple[int, int, int, int]] = field(
-        default_factory=lambda: collections.deque(maxlen=_KEPT_SLOTS)
+    entries: collections.deque[Entry] = field(
+        default_factory=lambda: collections.deque(maxlen=limits.REPORTED_SLOTS)
     )
     stored_bytes: int = 0
+    heard: float = 0.0  # when, in seconds that only grow
+
+    def take(self, entry: Entry, now: float) -> None:
+        """Another report. What it says of slots that were reported before counts in place of what was said then."""
+        since, slot, _, _ = entry
+        if self.entries and slot < self.entries[-1][1]:  # the reporter counts from the beginning again
+            self.entries.clear()
+        while self.entries and self.entries[-1][1] > since:
+            self.entries.pop()
+        self.entries.append(entry)
+        self.heard = now
+
+    def recent(self, slots: int, now: float) -> tuple[int, int, list[Entry]]:
+        """The slot behind which the last `slots` slots lie, how many of these were reported, and the reports."""
+        newest = self.entries[-1][1] + max(0, int(now - self.heard - _STALE_S))
+        oldest = newest - slots
+        return oldest, newest - max(self.entries[0][0], oldest), [e for e in self.entries if e[1] > oldest]
 
 
 class Graph:
@@ -136,12 +159,17 @@ class Graph:
         self._up: dict[tuple[str, str], tuple[bool, float]] = {}
 
     def put(self, agent: Agent, document: Mapping[str, Any], names: Mapping[int, str], *, extended: bool) -> None:
-        """Take over what a node shows; `names`: of QCs, by the number of their interface."""
+        """Take over what a node shows; `names`: of QCs, by the number of their interface. Refusal if that is too much.
+
+        The node's ID is to be its own (controller/identities.py).
+        """
         found = {
             link["qkdl_id"]: _end(link, names)
             for link in document.get("qkd_links", {}).get("qkd_link", [])
             if link.get("qkdl_type") == gs015.PHYS
         }
+        if len(found) > limits.LINKS_OF_ONE:
+            raise Refusal("too-big", f"expected at most {limits.LINKS_OF_ONE} physical links", path=f"/{gs015.NODE}")
         with self.lock:
             old = self._nodes.get(agent.name)
             slot = old.slot if old is not None else 0
@@ -149,13 +177,13 @@ class Graph:
             self._nodes[agent.name] = Node(agent, document["qkdn_id"], found, extended, slot=slot, relays=relays)
             self._take_note()
 
-    def set_enabled(self, link_id: str, *, enabled: bool) -> None:
-        """A link is wanted to generate at both ends, or to stop there."""
+    def set_enabled(self, name: str, link_id: str, *, enabled: bool) -> None:
+        """A link is to generate, as far as that node is concerned, or to stop."""
         with self.lock:
-            for node in self._nodes.values():
-                if link_id in node.links:
-                    node.links[link_id] = replace(node.links[link_id], enabled=enabled)
-            self._take_note()
+            links = self._nodes[name].links if name in self._nodes else {}
+            if link_id in links:
+                links[link_id] = replace(links[link_id], enabled=enabled)
+                self._take_note()
 
     def lost(self, name: str) -> None:
         """A node's agent cannot be reached for now."""
@@ -168,23 +196,46 @@ class Graph:
         """A node is no longer part of the network."""
         with self.lock:
             self._nodes.pop(name, None)
+            for windows in self._windows.values():
+                windows.pop(name, None)
             self._take_note()
 
-    def report(self, name: str, slot: int, reports: Iterable[Report], *, since: int | None = None) -> None:
-        """Take in a node's figures of a slot, or of all slots behind `since` up to it."""
+    def report(
+        self,
+        name: str,
+        slot: int,
+        reports: Iterable[Report],
+        *,
+        since: int | None = None,
+        uses: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """Take in a node's figures of a slot, or of all slots behind `since` up to it.
+
+        A node has a word on the QCs that end there, and on what is asked of those that it uses; the rest is ignored. No
+        figure counts for more than a QC can make.
+        """
+        first = slot - 1 if since is None else min(since, slot - 1)
+        most = limits.MAX_BYTES_A_SLOT * (slot - first)
         with self.lock:
             node = self._nodes.get(name)
             if node is None:
                 return
             node.slot = slot
+            used: Collection[str] | None = None
             for r in reports:
-                if r.qc not in self._links:  # nor does a node make us remember what there is not
+                link = self._links.get(r.qc)
+                if link is None:
                     continue
+                own = name in link.ends
+                if not own:
+                    used = uses() if used is None else used
+                    if r.qc not in used:
+                        continue
                 window = self._windows.setdefault(r.qc, {}).setdefault(name, _Window())
-                first = slot - 1 if since is None else min(since, slot - 1)
-                window.entries.append((first, slot, r.generated_bytes, r.requested_bytes))
-                if r.stored_bytes is not None:
-                    window.stored_bytes = r.stored_bytes
+                generated = min(r.generated_bytes, most) if own else 0
+                window.take((first, slot, generated, min(r.requested_bytes, most)), self._now())
+                if own and r.stored_bytes is not None:
+                    window.stored_bytes = min(r.stored_bytes, _MAX_STORED_BYTES)
 
     def nodes(self) -> dict[str, Node]:
         """All nodes by name."""
@@ -195,11 +246,6 @@ class Graph:
         """Those of `names` whose agents can be reached."""
         with self.lock:
             return {n: self._nodes[n] for n in names if n in self._nodes and self._nodes[n].reachable}
-
-    def name(self, qkdn_id: str) -> str | None:
-        """The name of the node of that ID."""
-        with self.lock:
-            return next((name for name, node in self._nodes.items() if node.qkdn_id == qkdn_id), None)
 
     def links(self) -> dict[str, Link]:
         """All QCs that both ends show, by name."""
@@ -277,23 +323,23 @@ class Graph:
         return found
 
     def _view(self, qc: str, ends: Sequence[str], slots: int) -> QcView:
-        windows = self._windows.get(qc, {})
-        newest = max((w.entries[-1][1] for w in windows.values() if w.entries), default=0)
-        oldest = newest - slots
-        recent = {name: [e for e in w.entries if e[1] > oldest] for name, w in windows.items()}
+        windows, now = self._windows.get(qc, {}), self._now()
+        recent = {name: window.recent(slots, now) for name, window in windows.items()}
         # Both ends saw the same blocks; one that started later, or lost some, saw fewer.
-        generated = max(
-            (sum(_share(e, oldest) * e[2] for e in recent[name]) for name in ends if name in recent), default=0
-        )
-        requested = sum(_share(e, oldest) * e[3] for entries in recent.values() for e in entries)
+        generated = max((_total(*recent[name], of=2) for name in ends if name in recent), default=Fraction(0))
+        requested = sum((_total(*found, of=3) for found in recent.values()), start=Fraction(0))
         stored = min((windows[name].stored_bytes for name in ends if name in windows), default=0)
         if not all(self._nodes[name].reachable for name in ends):
             stored = 0  # of no use to anybody
-        first = min((e[0] for entries in recent.values() for e in entries), default=newest)
-        return QcView(qc, math.floor(generated), math.ceil(requested), stored, newest - max(first, oldest))
+        reported = max((found[1] for found in recent.values()), default=0)
+        return QcView(qc, math.floor(generated), math.ceil(requested), stored, reported)
 
 
-def _share(entry: tuple[int, int, int, int], oldest: int) -> Fraction:
+def _total(oldest: int, _: int, entries: Iterable[Entry], *, of: int) -> Fraction:
+    return sum((_share(entry, oldest) * entry[of] for entry in entries), start=Fraction(0))
+
+
+def _share(entry: Entry, oldest: int) -> Fraction:
     """The part of an entry that is of slots behind `oldest`: a node may not have been heard for a while."""
     since, slot, _, _ = entry
     return Fraction(slot - max(since, oldest), slot - since)

@@ -33,6 +33,7 @@ class SessionError(Exception):
 class KeySession:
     """A key session; `nodes` holds the node of each side ("master", "slave") that has registered.
 
+    `requests`: by node, those with which its applications wait for an answer.
     `implicit`: nobody registered it, a request for keys called for it. `target`: the path to which it is moving.
     `elsewhere`: numbers of virtual links that nodes may still have of it, though it does not go over them. `unsure`:
     its ends that may not know what feeds it now. `down`: what its path lacks where there is no other; `interruption`
@@ -45,6 +46,7 @@ class KeySession:
     qos: QoS
     since: float
     nodes: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, list[str]] = field(default_factory=dict)
     implicit: bool = False
     state: str = WAITING
     mode: str = ""
@@ -90,6 +92,11 @@ class KeySession:
     def complete(self) -> bool:
         """Whether both sides have registered."""
         return len(self.nodes) == 2
+
+    def concerns(self, node: str) -> bool:
+        """Whether that node has something of the session, or may have."""
+        passed = () if self.path is None else self.path.nodes
+        return node in self.nodes.values() or node in passed or node in self.elsewhere
 
     def to_nodes(self) -> dict[str, dict[str, Any]]:
         """The configuration of each node of the path, by name, as members of qkd_node."""

@@ -18,13 +18,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from controller import limits
 from controller.agents import AgentFailed
 from controller.book import Book
 from controller.choice import Choice
 from controller.declared import Wants
 from controller.graph import Graph
 from controller.key_session import CONFIGURING, OPEN, KeySession, Pair, SessionError
+from controller.paths import Path
 from controller.session_agents import SessionAgents
+from controller.upkeep import Upkeep
+from mtls import deadline
 from telemetry.journal import Journal
 from telemetry.metrics import ControllerMetrics
 
@@ -42,32 +46,39 @@ class KeySessions:
         agents: SessionAgents,
         journal: Journal,
         *,
+        upkeep: Upkeep,
         half_open_timeout_s: float,
+        round_trip_s: float = 0.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._book = book
         self._choice = choice
         self._agents = agents
+        self._upkeep = upkeep
         self._journal = journal
+        self._opening_s = limits.OPENING_S + limits.ROUND_TRIPS * round_trip_s
         self._half_open_timeout_s = half_open_timeout_s
         self._now = now
         self.metrics = ControllerMetrics(self.states, lambda: len(graph.reachable(graph.nodes())))
         self._lock = threading.Lock()
         self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_REFUSALS)
 
-    def register(self, node: str, pair: Pair, side: str | None, wants: Wants, *, implicit: bool = False) -> KeySession:
+    def register(
+        self, node: str, pair: Pair, side: str | None, wants: Wants, *, implicit: bool = False, request: str = ""
+    ) -> KeySession:
         """One side's registration: the session, open if this side was the second one; SessionError.
 
-        Without a `side` the first of the two is the master: it was the one that asked ("server").
+        Without a `side` the first of the two is the master: it was the one that asked ("server"). The node hears, in
+        answer to its `request`, that the other side is awaited, or why the session is refused.
         """
         self.expire()
         try:
-            session, opening = self._book.register(node, pair, side, wants, implicit=implicit)
+            session, opening = self._book.register(node, pair, side, wants, implicit=implicit, request=request)
         except SessionError as error:
-            self._agents.refuse({node}, pair, error, implicit=implicit)
+            self._agents.refuse(node, pair, [request], error, implicit=implicit)
             raise
         if opening is None:  # it is open, and this node has lost it
-            self._tell_again(node, session)
+            self._tell_again(node, session, request)
             return session
         master, slave = session.pair
         self._journal.event("application_registered", master_sae=master, slave_sae=slave, node=node, implicit=implicit)
@@ -75,14 +86,16 @@ class KeySessions:
             if not implicit:
                 self._give_way(session.pair)
             self._open(session)
+        else:
+            self._agents.await_other(node, pair, [request], implicit=implicit)
         return session
 
-    def _tell_again(self, node: str, session: KeySession) -> None:
+    def _tell_again(self, node: str, session: KeySession, request: str) -> None:
         try:
             self._agents.configure_anew(session, node)
         except AgentFailed as error:
             failure = SessionError(503, str(error), cause="agent_unreachable", node=error.node)
-            self._agents.refuse({node}, session.pair, failure, implicit=True)
+            self._agents.refuse(node, session.pair, [request], failure, implicit=True)
             raise failure from None
 
     def _give_way(self, pair: Pair) -> None:
@@ -94,6 +107,11 @@ class KeySessions:
     def withdraw(self, node: str, pair: Pair) -> None:
         """Take back a registration that still waits."""
         self._book.withdraw(node, pair)
+
+    def ended(self, ksid: str, *, node: str) -> None:
+        """A node tells, or has told before, that an application there is over; it is confirmed."""
+        self.close(ksid, node=node)
+        self._agents.confirm_end(node, ksid)
 
     def close(self, ksid: str, *, node: str | None) -> bool:
         """End a session, on behalf of one of its ends or (None) the operator; False if there is no such session.
@@ -110,7 +128,7 @@ class KeySessions:
         if node is None:
             self._end(session, by="operator")
         else:
-            self._agents.later(self._end_once_open if opening else self._end, session, by=node)
+            self._agents.later(node, self._end_once_open if opening else self._end, session, by=node)
         return True
 
     def _end_once_open(self, session: KeySession, *, by: str) -> None:
@@ -120,14 +138,9 @@ class KeySessions:
 
     def _end(self, session: KeySession, *, by: str) -> None:
         self._book.end(session)
-        self._withdraw_from_nodes(session)
+        self._agents.forget(session)
+        self._upkeep.withdraw(session)
         self._journal.event("ksid_released", ksid=session.ksid, by=by)
-
-    def _withdraw_from_nodes(self, session: KeySession) -> None:
-        """Have all nodes of its path forget a session; those that cannot be told are when they come again."""
-        resources = session.at_nodes()
-        done = self._agents.remove(resources)
-        self._book.ended(session.ksid, {name: paths for name, paths in resources.items() if name not in done})
 
     def expire(self) -> None:
         """Drop sessions that only one side registered, too long ago."""
@@ -146,13 +159,8 @@ class KeySessions:
     def _open(self, session: KeySession) -> None:
         started = self._now()
         try:
-            path = self._choice.choose(session)
-            chosen = self._now()
-            self._book.begin(session)
-            # The master's node is told of the path with the others, of the KSID alone when they know it.
-            self._agents.configure(session, path.nodes, without_ksid_at=path.nodes[:1])
-            informed = self._now()
-            self._agents.configure(session, path.nodes[:1])
+            with deadline.until(time.monotonic() + self._opening_s):
+                path, timings_s = self._inform(session)
         except AgentFailed as error:
             failure = SessionError(503, str(error), cause="agent_unreachable", node=error.node)
             self._refuse(session, failure)
@@ -164,26 +172,34 @@ class KeySessions:
             # A bug of ours must not leave the pair blocked for ever.
             self._refuse(session, SessionError(500, "internal error", cause="internal"))
             raise
-        assigned = self._now()
-        session.timings_ms = {
-            "path_chosen": round((chosen - started) * 1000, 3),
-            "agents_informed": round((informed - started) * 1000, 3),
-            "ksid_assigned": round((assigned - started) * 1000, 3),
-        }
+        session.timings_ms = {name: round((at - started) * 1000, 3) for name, at in timings_s.items()}
         self._book.opened(session)
-        self.metrics.admitted(assigned - started)
+        self.metrics.admitted(timings_s["ksid_assigned"] - started)
         self._journal.event(
             "ksid_assigned", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
             path=list(path.nodes), mode=session.mode, implicit=session.implicit, **session.timings_ms,
         )  # fmt: skip
 
+    def _inform(self, session: KeySession) -> tuple[Path, dict[str, float]]:
+        """Choose a path and tell its nodes: it, and when each step was done. SessionError, AgentFailed."""
+        path = self._choice.choose(session)
+        chosen = self._now()
+        self._book.begin(session)
+        # The master's node is told of the path with the others, of the KSID alone when they know it.
+        self._agents.configure(session, path.nodes, without_ksid_at=path.nodes[:1])
+        informed = self._now()
+        self._agents.configure(session, path.nodes[:1])
+        return path, {"path_chosen": chosen, "agents_informed": informed, "ksid_assigned": self._now()}
+
     def _refuse(self, session: KeySession, error: SessionError) -> None:
         facts = {"master_sae": session.pair[0], "slave_sae": session.pair[1], "message": str(error), **error.facts}
-        if session.path is not None:
-            self._withdraw_from_nodes(session)
         self._book.drop(session)
         with self._lock:
             self._refusals.append({"time": time.time(), **facts})
-        self._agents.refuse(set(session.nodes.values()), session.pair, error, implicit=session.implicit)
+        # Who asked does not wait until all nodes have forgotten the session, and may try again.
+        for node, requests in session.requests.items():
+            self._agents.refuse(node, session.pair, requests, error, implicit=session.implicit)
         self._journal.event("application_refused", **facts)
+        if session.path is not None:
+            self._upkeep.withdraw_later(session)
         self.metrics.refused(str(error.facts.get("cause", "unknown")))

@@ -14,13 +14,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from controller import limits
 from controller.agents import AgentFailed
 from controller.book import Book
 from controller.choice import Choice
 from controller.graph import Graph
-from controller.key_session import KeySession, SessionError
+from controller.key_session import MASTER, KeySession, SessionError
 from controller.moves import Verdict, judge
 from controller.paths import Path
 from controller.upkeep import Upkeep
@@ -28,11 +29,7 @@ from telemetry import bugs
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
-_LOOK_S = 0.25
-# Between two tries to move or to tell the nodes of a session.
-_AGAIN_S = 3.0
-# What a controller before us had sent has arrived by then: longer than a call may take.
-_ARRIVED_S = 15.0
+_ALL = ""  # steps that are of no one node's
 
 
 class Mover:
@@ -61,20 +58,23 @@ class Mover:
         self._stopping.set()
 
     def _run(self) -> None:
-        begun = swept = time.monotonic()
-        while not self._stopping.wait(_LOOK_S):
-            self._guarded(self._look)
+        begun = swept = cleaned = time.monotonic()
+        while not self._stopping.wait(limits.LOOK_S):
+            self._guarded()
             now = time.monotonic()
-            if swept <= begun + _ARRIVED_S and now >= swept + _AGAIN_S:
+            if now >= cleaned + limits.AGAIN_S:
+                cleaned = now
+                self._upkeep.later(_ALL, self._upkeep.clean_again)
+            if swept <= begun + limits.ARRIVED_S and now >= swept + limits.AGAIN_S:
                 swept = now
-                self._upkeep.later(self._guarded, self._upkeep.sweep, now > begun + _ARRIVED_S)
+                self._upkeep.later(_ALL, self._upkeep.sweep, now > begun + limits.ARRIVED_S)
 
-    def _guarded(self, step: Callable[..., None], *arguments: object) -> None:
-        """A bug must not end the thread in silence."""
+    def _guarded(self) -> None:
+        """A bug must not end the thread."""
         try:
-            step(*arguments)
+            self._look()
         except Exception as error:
-            bugs.report(_log, f"step {step.__name__}", error, self._journal)
+            bugs.report(_log, "looking for sessions to be moved", error, self._journal)
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -93,7 +93,8 @@ class Mover:
             told = tuple(verdict.down) == session.down
             if verdict.path is not None or not told or self._upkeep.untidy(session):
                 self._next_look(session, math.inf)
-                self._upkeep.later(self._tend, session, verdict)
+                if not self._upkeep.later(session.nodes[MASTER], self._tend, session, verdict):
+                    self._next_look(session, now + limits.AGAIN_S)
 
     def _next_look(self, session: KeySession, at: float) -> None:
         with self._lock:
@@ -108,7 +109,7 @@ class Mover:
         except Exception as error:
             bugs.report(_log, "moving a session", error, self._journal, ksid=session.ksid)
         finally:
-            self._next_look(session, time.monotonic() + (0.0 if done else _AGAIN_S))
+            self._next_look(session, time.monotonic() + (0.0 if done else limits.AGAIN_S))
 
     def _put_right_alone(self, session: KeySession, verdict: Verdict) -> bool:
         if not self._book.hold(session):

@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from controller import limits
 from controller.agents import AgentFailed
 from controller.book import Book
 from controller.key_session import KeySession
@@ -19,10 +20,6 @@ from telemetry import bugs
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
-_LOOK_S = 0.25
-# After a look at whose end not all nodes had taken it over.
-_AGAIN_S = 3.0
-AT_ONCE = 4
 
 
 class Reweigher:
@@ -34,7 +31,7 @@ class Reweigher:
         self._journal = journal
         self._stopping = threading.Event()
         self._thread = bugs.vital_thread(self._run, name="reweigher")
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reweigh")
+        self._pool = ThreadPoolExecutor(limits.REWEIGHED_AT_ONCE, thread_name_prefix="reweigh")
 
     def start(self) -> None:
         """Begin."""
@@ -46,9 +43,9 @@ class Reweigher:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
-        pause_s = _LOOK_S
+        pause_s = limits.LOOK_S
         while not self._stopping.wait(pause_s):
-            pause_s = _LOOK_S if self._guarded() else _AGAIN_S
+            pause_s = limits.LOOK_S if self._guarded() else limits.AGAIN_S
 
     def _guarded(self) -> bool:
         """Whether all is told; a bug must not end the thread in silence."""

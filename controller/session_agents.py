@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from controller import configuration
-from controller.agents import Agent, AgentFailed, Agents, interrupted, refusal
+from controller import configuration, limits
+from controller.agents import Agent, AgentFailed, Agents, ended, interrupted, refusal, waiting
 from controller.graph import Graph
 from controller.key_session import MASTER, KeySession, Pair, SessionError
+from controller.words import Words
 
 
 class SessionAgents:
     """The agents of the nodes of sessions, as far as they can be reached. Thread-safe."""
 
-    def __init__(self, graph: Graph, agents: Agents) -> None:
+    def __init__(self, graph: Graph, agents: Agents, words: Words) -> None:
         self._graph = graph
         self._agents = agents
+        self._words = words
 
-    def configure(self, session: KeySession, names: Iterable[str], *, without_ksid_at: Iterable[str] = ()) -> None:
+    def configure(
+        self,
+        session: KeySession,
+        names: Iterable[str],
+        *,
+        without_ksid_at: Iterable[str] = (),
+    ) -> None:
         """Tell nodes of the path, all at once, what they are to have of the session; AgentFailed."""
         documents = session.to_nodes()
         agents = self.reachable(names)
@@ -63,27 +71,39 @@ class SessionAgents:
         agents = self.reachable(resources)
         return set(agents) - self._agents.remove({agent: resources[name] for name, agent in agents.items()})
 
-    def refuse(self, names: Iterable[str], pair: Pair, error: SessionError, *, implicit: bool) -> None:
-        """Tell nodes whose applications wait why there is no session, as far as they can be told."""
-        for node in self._graph.reachable(names).values():
-            if node.extended:
-                document = refusal(*pair, implicit=implicit, status=error.status, message=str(error), facts=error.facts)
-                self._agents.answer(node.agent, document)
+    def refuse(self, node: str, pair: Pair, requests: Sequence[str], error: SessionError, *, implicit: bool) -> None:
+        """Have a node whose applications wait with those requests know why there is no session."""
+        document = refusal(
+            *pair, implicit=implicit, requests=requests, status=error.status, message=str(error), facts=error.facts
+        )
+        self._words.say(node, _about(pair, implicit, requests), document, for_s=limits.ASKED_S)
 
-    def interrupt(self, session: KeySession, message: str, down: Sequence[str]) -> None:
-        """Tell the master's node, which makes the keys, if it can be reached; AgentFailed.
+    def await_other(self, node: str, pair: Pair, requests: Sequence[str], *, implicit: bool) -> None:
+        """Have a node whose applications wait with those requests know that the other side is awaited."""
+        document = waiting(*pair, implicit=implicit, requests=requests)
+        self._words.say(node, _about(pair, implicit, requests), document, for_s=limits.ASKED_S)
 
-        Without a message: there is a path again.
-        """
-        document = interrupted(*session.pair, implicit=session.implicit, message=message, down=down)
-        for name, node in self._graph.reachable([session.nodes[MASTER]]).items():
-            if node.extended and not self._agents.tell(node.agent, document):
-                raise AgentFailed(name, "it was not told of the session's interruption")
+    def confirm_end(self, node: str, ksid: str) -> None:
+        """Have a node that told of an application's end know that it need not tell of it again."""
+        self._words.say(node, (ksid, "ended"), ended(ksid), for_s=limits.ASKED_S)
 
-    def later(self, step: Callable[..., None], *arguments: object, **named: object) -> None:
-        """Have `step` done by a thread."""
-        self._agents.later(step, *arguments, **named)
+    def interrupt(self, session: KeySession) -> None:
+        """Have the master's node, which makes the keys, know how the path fares."""
+        document = interrupted(session.ksid, session.interruption, session.down)
+        self._words.say(session.nodes[MASTER], session.ksid, document)
+
+    def forget(self, session: KeySession) -> None:
+        """The session is over: nobody need know how it fares."""
+        self._words.forget(session.nodes[MASTER], session.ksid)
+
+    def later(self, node: str, step: Callable[..., None], *arguments: object, **named: object) -> bool:
+        """Have `step` done by a thread, for that node; False if too much waits for it already."""
+        return self._agents.later(node, step, *arguments, **named)
 
     def reachable(self, names: Iterable[str]) -> dict[str, Agent]:
         """The agents of those nodes that can be reached now."""
         return {name: node.agent for name, node in self._graph.reachable(names).items()}
+
+
+def _about(pair: Pair, implicit: bool, requests: Sequence[str]) -> tuple[object, ...]:
+    return (pair, implicit, *requests)

@@ -1,20 +1,26 @@
-"""What an operator changes while the network runs, parameters and rates of QCs, as it is now and as it is kept."""
+"""What an operator changes while the network runs, as it is now and as it is kept.
+
+Parameters and rates of QCs are state: whoever tells nodes does so until all have the latest. Whether a QC generates is
+the nodes' to say, and others may change it there; so a wish of the operator's is kept for each end of the QC until that
+has taken it over, and no longer.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from controller.graph import Graph
+from controller.graph import Graph, Link
 from controller.parameters import Parameters, changed
 from controller.store import Store
 from telemetry.journal import Journal
 
-_PARAMETERS, _RATES = "parameters", "rates"
+_PARAMETERS, _RATES, _GENERATION = "parameters", "rates", "generation"
 
 
 class Settings:
-    """`parameters`, and `rates` by QC: (low, high) in bytes a slot. Thread-safe."""
+    """`parameters`, and `rates` by QC: (low, high) in bytes a slot. `version` grows with each change. Thread-safe."""
 
     def __init__(self, graph: Graph, parameters: Parameters, journal: Journal, store: Store) -> None:
         self._graph = graph
@@ -25,32 +31,55 @@ class Settings:
         self.rates: dict[str, tuple[int, int]] = {
             qc: (low, high) for qc, (low, high) in store.setting(_RATES).items()
         }  # fmt: skip
-        self._steps: list[Callable[[], None]] = []
+        self.version = 0
+        self._lock = threading.Lock()
+        # Node -> link's ID -> whether it is to generate.
+        self._wishes: dict[str, dict[str, bool]] = store.setting(_GENERATION)
+        self._on_change: Callable[[], None] = lambda: None
 
     def on_change(self, step: Callable[[], None]) -> None:
-        """Call `step` when parameters or rates have changed, after those that were named before."""
-        self._steps.append(step)
+        """Call `step` when there is something to tell to nodes."""
+        self._on_change = step
 
     def set_parameters(self, document: Mapping[str, Any]) -> Parameters:
         """Change what `document` names; Malformed. Running sessions go on under the new parameters."""
         with self._graph.lock:  # who chooses and admits does so by the same from first to last
             self.parameters = changed(self.parameters, document)
             self._store.put_setting(_PARAMETERS, self.parameters.to_json())
+            self.version += 1
         self._journal.event("parameters", **self.parameters.to_json())
-        self._changed()
+        self._on_change()
         return self.parameters
 
-    def set_rate(self, qc: str, low: int, high: int) -> bool:
-        """Have a QC make low to high bytes a slot; False if there is no such QC."""
-        if qc not in self._graph.links():
-            return False
+    def set_rate(self, link: Link, low: int, high: int) -> None:
+        """Have a QC make low to high bytes a slot."""
         with self._graph.lock:
-            self.rates = self.rates | {qc: (low, high)}
+            self.rates = self.rates | {link.qc: (low, high)}
             self._store.put_setting(_RATES, self.rates)
-        self._journal.event("rate", qc=qc, low=low, high=high)
-        self._changed()
-        return True
+            self.version += 1
+        self._journal.event("rate", qc=link.qc, low=low, high=high)
+        self._on_change()
 
-    def _changed(self) -> None:
-        for step in self._steps:
-            step()
+    def set_generation(self, link: Link, *, enabled: bool) -> None:
+        """Have a QC generate, or stop."""
+        with self._lock:
+            for node in link.ends:
+                self._wishes.setdefault(node, {})[link.link_id] = enabled
+            self._store.put_setting(_GENERATION, self._wishes)
+        with self._graph.lock:
+            self.version += 1
+        self._journal.event("generation", qc=link.qc, enabled=enabled)
+        self._on_change()
+
+    def wishes(self, node: str) -> dict[str, bool]:
+        """The links of which that node has not taken over yet whether they are to generate."""
+        with self._lock:
+            return dict(self._wishes.get(node, {}))
+
+    def taken_over(self, node: str, link_id: str, *, enabled: bool) -> None:
+        """That node has the link generate, or not."""
+        self._graph.set_enabled(node, link_id, enabled=enabled)  # at once; the agent's notification follows
+        with self._lock:
+            if self._wishes.get(node, {}).get(link_id) is enabled:
+                del self._wishes[node][link_id]
+                self._store.put_setting(_GENERATION, self._wishes)

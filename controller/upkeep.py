@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,9 +27,9 @@ class Upkeep:
         self._agents = agents
         self._journal = journal
 
-    def later(self, step: Callable[..., None], *arguments: object) -> None:
-        """Have `step` done by a thread."""
-        self._agents.later(step, *arguments)
+    def later(self, node: str, step: Callable[..., None], *arguments: object) -> bool:
+        """Have `step` done by a thread, for that node; False if too much waits for it already."""
+        return self._agents.later(node, step, *arguments)
 
     def start_move(self, session: KeySession, path: Path) -> KeySession | None:
         """The session as it will be on `path`, which is reserved for it; None if that cannot be. SessionError: refused.
@@ -64,11 +65,11 @@ class Upkeep:
         return bool(self._agents.reachable({*session.elsewhere, *session.unsure}))
 
     def interrupt(self, session: KeySession, message: str, down: Sequence[str]) -> None:
-        """There is no path for an open session; or, without a message, there is one again. AgentFailed."""
+        """There is no path for an open session, or, without a message, one again: its master's node is told."""
         if tuple(down) == session.down:
             return
-        self._agents.interrupt(session, message, down)
         session.interruption, session.down = message, tuple(down)
+        self._agents.interrupt(session)
         if message:
             self._journal.event("session_interrupted", ksid=session.ksid, message=message, down=list(down))
         else:
@@ -98,6 +99,10 @@ class Upkeep:
         else:
             self._journal.event("session_changed", ksid=session.ksid, node=node, declared=dict(session.declared))
 
+    def qcs_used_by(self, node: str) -> set[str]:
+        """The QCs that keys are made over by that node, in sessions whose master is there."""
+        return self._book.qcs_used_by(node)
+
     def outdated(self, session: KeySession) -> bool:
         """Whether the session needs more or less of its links now than its nodes have been told."""
         return self._choice.bandwidth(session) != session.bandwidth
@@ -110,6 +115,34 @@ class Upkeep:
         bandwidth = self._choice.bandwidth(session)
         self._agents.tell_bandwidth(replace(session, bandwidth=bandwidth))
         self._book.reweighed(session, bandwidth)
+
+    def withdraw(self, session: KeySession) -> None:
+        """Have all nodes of its path forget a session; those that cannot be told are told again."""
+        resources = session.at_nodes()
+        done = self._agents.remove(resources)
+        self._book.ended(session.ksid, {name: paths for name, paths in resources.items() if name not in done})
+
+    def withdraw_later(self, session: KeySession) -> None:
+        """The same, for a session that nobody has; does not wait."""
+        resources = session.at_nodes()
+        self._book.ended(session.ksid, resources)
+        for node in resources:
+            self._agents.later(node, self._clean_if_possible, node)
+
+    def clean_again(self) -> None:
+        """Have nodes that can be reached forget sessions that are no more, as far as they have not done so."""
+        for node in self._agents.reachable(self._book.unsettled_nodes()):
+            self._agents.later(node, self._clean_if_possible, node)
+
+    def _clean_if_possible(self, node: str) -> None:
+        with contextlib.suppress(AgentFailed):  # it is told again
+            self._clean(node)
+
+    def _clean(self, node: str) -> None:
+        for ksid, paths in self._book.stale_at(node).items():
+            if not self._agents.remove({node: paths}):
+                raise AgentFailed(node, "a session that is over could not be removed")
+            self._book.forgot(node, ksid)
 
     def sweep(self, at_last: bool) -> None:
         """Remove, again, what a controller before us was about to remove or to configure.
@@ -130,12 +163,9 @@ class Upkeep:
         over. AgentFailed.
         """
         over = []
-        for ksid, paths in self._book.stale_at(node).items():
-            if not self._agents.remove({node: paths}):
-                raise AgentFailed(node, "a session that is over could not be removed")
-            self._book.forgot(node, ksid)
+        self._clean(node)
         for session in self._book.open():
-            if self._book.hold(session):
+            if session.concerns(node) and self._book.hold(session):
                 try:
                     if self._is_over(session, node, document):
                         over.append(session.ksid)
@@ -169,4 +199,4 @@ class Upkeep:
                 self._agents.configure_anew(session, node)
             session.unsure.discard(node)
         if session.interruption and node == session.nodes[MASTER]:
-            self._agents.interrupt(session, session.interruption, session.down)
+            self._agents.interrupt(session)

@@ -46,6 +46,7 @@ EXTRA = Container(
                 "implicit_idle_s": Leaf(UINT32),
             }
         ),
+        "ended": LeafList(UUID, config=False),
         "qcs": Container(
             {
                 "qc": List(
@@ -72,6 +73,7 @@ _NEW: Mapping[str, Node] = {
     f"{MODULE}:implicit": Leaf(BOOLEAN),
     f"{MODULE}:key_size": Leaf(UINT32),
     f"{MODULE}:interval": Leaf(DECIMAL3),
+    f"{MODULE}:request": Leaf(STRING),
     f"{MODULE}:traceparent": Leaf(STRING),
 }
 _PAIR: Mapping[str, Node] = {"server_app_id": Leaf(URI), "client_app_id": LeafList(URI), "local_qkdn_id": Leaf(UUID)}
@@ -88,8 +90,13 @@ _ANSWER = Container(
         "server_app_id": Leaf(URI),
         "client_app_id": LeafList(URI),
         "implicit": Leaf(BOOLEAN),
+        "request": LeafList(STRING),
+        "app_id": Leaf(UUID),
+        "version": Leaf(COUNTER),
         "state": Leaf(
-            pattern("waiting|refused|interrupted|resumed", "waiting, refused, interrupted or resumed")
+            pattern(
+                "waiting|refused|interrupted|resumed|ended", "waiting, refused, interrupted, resumed or ended"
+            )
         ),
         "status": Leaf(UINT32),
         "message": Leaf(STRING),
@@ -128,3 +135,10 @@ def read_answer(document: Any) -> dict[str, Any]:
     return dict(check(_ANSWER, value, f"/{APPLICATION_ANSWER}", state=False))
 
 
+def read_version(document: Any) -> int:
+    """The version in the output of the operation application_answer, 0 if it says none; Refusal."""
+    if document is None:
+        return 0
+    value = document.get(f"{MODULE}:output") if isinstance(document, Mapping) else None
+    found = check(Container({"version": Leaf(COUNTER)}), value, f"/{APPLICATION_ANSWER}", state=True, lenient=True)
+    return int(found.get("version", "0"))

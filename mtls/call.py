@@ -50,10 +50,11 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: HTTP status and the decoded JSON body (None if there was none)."""
+    """An answer: HTTP status, the decoded JSON body (None if there was none), and the entity-tag of what it shows."""
 
     status: int
     body: Any
+    etag: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -156,16 +157,18 @@ class Caller:
         to: Identity,
         body: Any = None,
         timeout_s: float = 5.0,
+        if_match: str | None = None,
     ) -> Reply:
         """One request to `url`, which must be answered by `to`; that party has `timeout_s` seconds for it.
 
         The round trips that the call takes come on top; but no call outlasts the deadline of what it is made for.
+        `if_match`: it is to be done only if what it is about still has that entity-tag (RFC 9110, 13.1.1).
         Unreachable says "no answer within N s" if the last byte of the answer has not come by then.
         """
         with trace.part() as span:
             started = time.time(), time.monotonic()
             try:
-                reply = self._exchange(method, url, to, body, timeout_s)
+                reply = self._exchange(method, url, to, body, timeout_s, if_match=if_match)
             except Unreachable as error:
                 self._note(span, started, to, method, url, error=error.reason)
                 raise
@@ -193,7 +196,9 @@ class Caller:
                 **facts,
             )  # fmt: skip
 
-    def _exchange(self, method: str, url: str, to: Identity, body: Any, timeout_s: float) -> Reply:
+    def _exchange(
+        self, method: str, url: str, to: Identity, body: Any, timeout_s: float, *, if_match: str | None
+    ) -> Reply:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
         on_the_way_s = _ROUND_TRIPS * max(self._expected_s, self._measured_s.get(to.dns, 0.0))
@@ -201,6 +206,8 @@ class Caller:
         if wait_s < _LEAST_S:
             raise Unreachable(url, "no time is left to ask")
         headers[deadline.HEADER] = deadline.to_header(max(wait_s - on_the_way_s, wait_s / 2))
+        if if_match is not None:
+            headers["If-Match"] = if_match
         if (span := trace.current()) is not None:
             headers[trace.HEADER] = trace.to_header(span)
         try:
@@ -218,7 +225,7 @@ class Caller:
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(url, why(error, wait_s)) from error
-        return Reply(answer.status, _decode(url, raw))
+        return Reply(answer.status, _decode(url, raw), answer.headers.get("ETag"))
 
     def close(self) -> None:
         """Close all idle connections."""

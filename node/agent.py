@@ -34,6 +34,7 @@ from node.performance import Performance, Watch
 from node.places import Places
 from node.quantum_module import QuantumModule
 from node.registrations import Registrations
+from node.reports import Reports, Totals
 from node.requested import Requested
 from node.routes import Routes
 from node.sessions import Sessions
@@ -76,9 +77,10 @@ class Agent:
         self._parts = parts
         self._in_database = False
         self._agreement = Agreement(parts.store, parts.shared, parts.journal)
-        # What listeners know: figures of the QCs, and the slot that they were of.
-        self._reported = {h.qc: h for h in parts.store.held()}
-        self._since = max((h.slot for h in self._reported.values()), default=None)
+        # What listeners know; nothing before there was a slot.
+        held = parts.store.held()
+        made = {h.qc: h.generated for h in held}
+        self._reports = Reports(Totals(max(h.slot for h in held), made)) if held else None
         self._watch = Watch()
         # Apart, so that one that does not answer holds up only itself: without the controller running sessions still
         # get keys, and the other way round.
@@ -117,15 +119,16 @@ class Agent:
 
     def on_block(self, qc: str, slot: int, n_bytes: int, qber_percent: float | None) -> None:
         """A QC began a slot: there is something to report."""
-        if self._since is None:
-            self._since = slot - 1
+        if self._reports is None:
+            self._reports = Reports(Totals(slot - 1))
         self._parts.performance.block(qc, n_bytes, qber_percent)
         for worker in self._workers:
             worker.wake()
 
     def live(self) -> dict[str, Any]:
         """Configuration and state of this node."""
-        return live(self._parts.datastore.tree, self._parts.config, self._parts.performance.state())
+        parts = self._parts
+        return live(parts.datastore.tree, parts.config, parts.performance.state(), parts.ends.unconfirmed())
 
     def sessions(self) -> list[dict[str, Any]]:
         """The key sessions that end here."""
@@ -236,6 +239,7 @@ class Agent:
         self._quietly(self._report_changes)
         self._quietly(self._end_idle)
         self._quietly(self._end_expired)
+        self._quietly(self._parts.ends.tell)  # again, what has not been confirmed
 
     def _quietly(self, step: Callable[..., None], *arguments: object) -> bool:
         """Whether `step` worked. What is away now may be back later; a bug must not end the thread in silence."""
@@ -272,25 +276,18 @@ class Agent:
 
     def _report_slot(self) -> None:
         """What admission control counts: made, asked for, in stock, since the last report."""
-        if self._parts.streams.controlled is None or self._since is None:
+        if self._parts.streams.controlled is None or self._reports is None:
             return  # what was made and asked for waits for somebody who wants to know
         held = self._parts.store.held()
-        requested = self._parts.requested.drain()
-        entries = [
-            _figures(
-                h.qc,
-                h.generated - (self._reported[h.qc].generated if h.qc in self._reported else 0),
-                requested.pop(h.qc, 0),
-                h.stored,
-            )
-            for h in held
-        ]
-        entries += [_figures(qc, 0, n, None) for qc, n in requested.items()]
-        self._reported = {h.qc: h for h in held}
         slot = max((h.slot for h in held), default=0)
-        # Several reports in one slot are of that slot.
-        since = max(0, min(self._since, slot - 1))
-        self._since = slot
+        now = Totals(slot, {h.qc: h.generated for h in held}, self._parts.requested.totals())
+        before = self._reports.since(now, self._parts.streams.controllers)
+        requested = {qc: n - before.requested.get(qc, 0) for qc, n in now.requested.items()}
+        entries = [
+            _figures(h.qc, h.generated - before.generated.get(h.qc, 0), requested.pop(h.qc, 0), h.stored) for h in held
+        ]
+        entries += [_figures(qc, 0, n, None) for qc, n in requested.items() if n]
+        since = max(0, min(before.slot, slot - 1))
         self._parts.streams.notify_own("slot_report", {"since": str(since), "slot": str(slot), "qc": entries})
 
     def _report_changes(self) -> None:

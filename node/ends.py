@@ -1,47 +1,80 @@
-"""Key sessions that ended here: told to the controller that listens, or kept until one does, over restarts, too.
+"""Key sessions that ended here: told to the controller until it has confirmed that it knows, over restarts, too.
 
 A controller that comes again has the node configured for the sessions that it believes open. So it is told when it
-begins to listen, before it does anything else.
+begins to listen, before it does anything else, and reads of those ends in the node's data. One that knows only the
+standard confirms nothing: it counts as told when its connection has outlived the telling for longer than a dead peer's
+would.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
+from mtls.liveness import DEAD_S, SILENCE_S
 from node.key_stream import KeyStore
 from node.registrations import Registrations
-from node.streams import Streams
+from node.streams import EXTENDED, Streams
 
 _ENDED = "ended"
+_AGAIN_S = 3.0
+_HEARD_S = DEAD_S + SILENCE_S
 
 
 class Ends:
-    """The ends that no controller has heard of. Thread-safe."""
+    """The ends that no controller is known to have heard of. Thread-safe. `now` gives seconds that only grow."""
 
-    def __init__(self, store: KeyStore, streams: Streams, registrations: Registrations) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        streams: Streams,
+        registrations: Registrations,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._streams = streams
         self._registrations = registrations
+        self._now = now
         self._lock = threading.Lock()
-        self._untold = {name for kind, name in store.documents() if kind == _ENDED}
+        # KSID -> when it was told last, and which of the controllers that came; None if it was not.
+        self._untold: dict[str, tuple[float, int] | None] = {
+            name: None for kind, name in store.documents() if kind == _ENDED
+        }
+        registrations.on_end_known(self.known)
         streams.on_controller(self.tell)
 
     def tell(self, *ksids: str) -> None:
-        """These ended; whoever listens hears of all that no controller has heard of."""
+        """These ended; whoever listens hears of all that it has not confirmed, again and again."""
         with self._lock:
             self._store.put_documents({(_ENDED, ksid): {} for ksid in ksids})
-            self._untold |= set(ksids)
-            if self._streams.controlled is None:
+            self._untold |= dict.fromkeys(ksids)
+            stream, who, now = self._streams.controlled, self._streams.controllers, self._now()
+            if stream is None:
                 return
-            for ksid in sorted(self._untold):
-                self._registrations.ended(ksid)
-            self._forget(self._untold)
+            for ksid, told in sorted(self._untold.items()):
+                if told is None or told[1] != who or (stream == EXTENDED and now - told[0] >= _AGAIN_S):
+                    self._registrations.ended(ksid)
+                    self._untold[ksid] = now, who
+                elif stream != EXTENDED and now - told[0] >= _HEARD_S:
+                    self._forget(ksid)
+
+    def unconfirmed(self) -> list[str]:
+        """The KSIDs."""
+        with self._lock:
+            return sorted(self._untold)
+
+    def known(self, ksid: str) -> None:
+        """The controller has written down that it is over."""
+        with self._lock:
+            self._forget(ksid)
 
     def came_back(self, ksid: str) -> None:
-        """A controller has configured it again, so that its end is none."""
-        with self._lock:
-            self._forget(self._untold & {ksid})
+        """A controller has configured it again, so that its end is none; if it confirms ends, it has not heard yet."""
+        if self._streams.controlled != EXTENDED:
+            self.known(ksid)
 
-    def _forget(self, ksids: set[str]) -> None:
-        self._store.put_documents({(_ENDED, ksid): None for ksid in ksids})
-        self._untold = self._untold - ksids
+    def _forget(self, ksid: str) -> None:
+        if ksid in self._untold:
+            self._store.put_documents({(_ENDED, ksid): None})
+            del self._untold[ksid]

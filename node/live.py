@@ -103,8 +103,8 @@ def link_states(tree: Tree, config: NodeConfig, state: State) -> dict[str, dict[
     return found
 
 
-def live(tree: Tree, config: NodeConfig, state: State) -> dict[str, Any]:
-    """Configuration and state together: what a GET shows."""
+def live(tree: Tree, config: NodeConfig, state: State, ended: Sequence[str] = ()) -> dict[str, Any]:
+    """Configuration and state together: what a GET shows. `ended`: applications of which no controller knows that."""
     node = tree[gs015.NODE]
     states = link_states(tree, config, state)
     if not capability(tree, "link_stats_support"):
@@ -137,7 +137,11 @@ def live(tree: Tree, config: NodeConfig, state: State) -> dict[str, Any]:
             "qkd_interfaces": {"qkd_interface": shown_interfaces},
             "qkd_links": {"qkd_link": [{**entry, **states[entry["qkdl_id"]]} for entry in links(tree)]},
         },
-        gs015_testbed.NODE: {**tree[gs015_testbed.NODE], "qcs": {"qc": _shown_qcs(tree, config, state)}},
+        gs015_testbed.NODE: {
+            **tree[gs015_testbed.NODE],
+            "qcs": {"qc": _shown_qcs(tree, config, state)},
+            **({"ended": list(ended)} if ended else {}),
+        },
     }
 
 

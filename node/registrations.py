@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,10 +37,23 @@ Key = tuple[str, str, bool]  # master, slave, implicit
 
 @dataclass(slots=True)
 class _Pending:
+    request: str = field(default_factory=lambda: secrets.token_hex(8))
     done: threading.Event = field(default_factory=threading.Event)
     waiting: bool = False
     refusal: Problem | None = None
     ksid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A controller's word on how the path of an association fares. `problem`: why there is none; None if there is.
+
+    `version`: it is higher in a newer word, whenever that arrives. `who`: which of the controllers that came to listen.
+    """
+
+    version: int
+    problem: Problem | None
+    who: int
 
 
 class Registrations:
@@ -53,8 +67,12 @@ class Registrations:
         self._pending: dict[Key, list[_Pending]] = {}
         # Pairs whose implicit association was asked for in vain: if it comes still, it is implicit and ends when idle.
         self._given_up: set[tuple[str, str]] = set()
-        # Pairs whose association has no path, each with the controller's word and who gave it.
-        self._interrupted: dict[tuple[str, str], tuple[Problem, int]] = {}
+        self._words: dict[str, _Word] = {}  # by KSID
+        self._on_end_known: Callable[[str], None] = lambda _: None
+
+    def on_end_known(self, step: Callable[[str], None]) -> None:
+        """Call `step` with the KSID of which the controller confirms that it knows of its end."""
+        self._on_end_known = step
 
     def ask(self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool = False) -> Association | None:
         """Register one side: the association once it is there, None if the other side is awaited; or Problem.
@@ -71,7 +89,7 @@ class Registrations:
             self._pending.setdefault(key, []).append(entry)
             self._given_up.discard((master, slave))
         try:
-            self._notify(master, slave, side, wanted, implicit=implicit)
+            self._notify(master, slave, side, wanted, implicit=implicit, request=entry.request)
             patience_s = deadline.left_for_others(_ANSWER_S if implicit or stream == EXTENDED else _PATIENCE_S)
             until = time.monotonic() + patience_s
             # A controller that dies meanwhile has forgotten that we asked.
@@ -114,7 +132,6 @@ class Registrations:
         """It was configured: whoever asked for it need not wait. A registered one satisfies those who asked, too."""
         with self._lock:
             self._given_up.discard(found.pair)
-            self._interrupted.pop(found.pair, None)
             for implicit in (False, True):
                 for entry in self._pending.get((*found.pair, implicit), []):
                     entry.ksid = found.ksid
@@ -128,26 +145,49 @@ class Registrations:
 
     def interruption(self, master: str, slave: str) -> Problem | None:
         """Why the pair's association has no path, if the controller that listens now says so."""
+        found = self._sessions.of_pair(master, slave)
         with self._lock:
-            problem, who = self._interrupted.get((master, slave), (None, 0))
-        return problem if self._streams.controlled is not None and who == self._streams.controllers else None
+            word = self._words.get("" if found is None else found.ksid)
+        if word is None or self._streams.controlled is None or word.who != self._streams.controllers:
+            return None
+        return word.problem
 
-    def on_answer(self, answer: Mapping[str, Any]) -> None:
-        """The controller's word (operation application_answer); Refusal if it fits nothing that waits here."""
+    def on_answer(self, answer: Mapping[str, Any]) -> int:
+        """The controller's word (operation application_answer): the version of that which counts. Refusal.
+
+        One that is older than what is known changes nothing, nor does one that fits nothing here.
+        """
+        version = int(answer.get("version", "0"))
+        if answer.get("state") in ("resumed", "interrupted", "ended"):
+            if "app_id" not in answer:
+                raise Refusal("missing-element", "expected app_id")
+            if answer["state"] == "ended":
+                self._on_end_known(answer["app_id"])
+                return version
+            problem = _problem(answer) if answer["state"] == "interrupted" else None
+            return self._on_word(answer["app_id"], _Word(version, problem, self._streams.controllers))
+        self._on_registration(answer)
+        return version
+
+    def _on_word(self, ksid: str, word: _Word) -> int:
+        known = {session.ksid for session in self._sessions.all()}
+        with self._lock:
+            self._words = {k: w for k, w in self._words.items() if k in known}
+            before = self._words.get(ksid)
+            if before is not None and before.version > word.version:
+                return before.version
+            if ksid in known:
+                self._words[ksid] = word
+            return word.version
+
+    def _on_registration(self, answer: Mapping[str, Any]) -> None:
         clients = answer.get("client_app_id", [])
         if "server_app_id" not in answer or len(clients) != 1 or "state" not in answer:
             raise Refusal("missing-element", "expected server_app_id, one client_app_id, and state")
         key = from_uri(answer["server_app_id"]), from_uri(clients[0]), bool(answer.get("implicit", False))
         with self._lock:
-            if answer["state"] == "resumed":
-                self._interrupted.pop(key[:2], None)
-            if answer["state"] == "interrupted":
-                who = self._streams.controllers
-                self._interrupted = {k: v for k, v in self._interrupted.items() if v[1] == who}
-                self._interrupted[key[:2]] = _problem(answer), who
-            if answer["state"] in ("resumed", "interrupted"):
-                return
-            entries = list(self._pending.get(key, []))
+            # An answer that comes late is none to those who have asked since then.
+            entries = [e for e in self._pending.get(key, []) if e.request in answer.get("request", [e.request])]
         for entry in entries:
             if answer["state"] == "refused":
                 entry.refusal = _problem(answer)
@@ -156,7 +196,9 @@ class Registrations:
                 entry.waiting = True
                 entry.done.set()
 
-    def _notify(self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool) -> None:
+    def _notify(
+        self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool, request: str | None = None
+    ) -> None:
         content = {
             "app_type": gs015.CLIENT,
             "server_app_id": to_uri(master),
@@ -170,6 +212,8 @@ class Registrations:
             "qkd-testbed:key_size": wanted.key_size_bits,
             "qkd-testbed:interval": gs015.decimal3(wanted.interval_s),
         }
+        if request is not None:
+            extra["qkd-testbed:request"] = request
         span = trace.current()
         if span is not None:
             extra["qkd-testbed:traceparent"] = trace.to_header(span)

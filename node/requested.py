@@ -14,7 +14,7 @@ _Kind = tuple[str, int]  # KSID, bytes of a key
 
 
 class Requested:
-    """Bytes asked of each QC since the last look, granted or not. `now` gives seconds that only grow. Thread-safe."""
+    """Bytes asked of each QC since the start, granted or not. `now` gives seconds that only grow. Thread-safe."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -45,8 +45,7 @@ class Requested:
         with self._lock:
             self._unmet = {kind: unmet for kind, unmet in self._unmet.items() if kind[0] != ksid}
 
-    def drain(self) -> dict[str, int]:
-        """The counts, which begin anew."""
+    def totals(self) -> dict[str, int]:
+        """The counts."""
         with self._lock:
-            counted, self._bytes = self._bytes, Counter()
-        return dict(counted)
+            return dict(self._bytes)

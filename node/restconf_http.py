@@ -82,9 +82,9 @@ def make_blueprint(
 
     @routes.post(f"{_ROOT}/{_OPERATION}")
     @allow(Role.CONTROLLER)
-    def application_answer() -> tuple[str, int]:
-        registrations.on_answer(gs015_testbed.read_answer(_body()))
-        return "", 204
+    def application_answer() -> Response:
+        version = registrations.on_answer(gs015_testbed.read_answer(_body()))
+        return _json({f"{gs015_testbed.MODULE}:output": {"version": str(version)}})
 
     @routes.get(f"{_ROOT}/streams/<name>/json")
     @allow(Role.CONTROLLER, Role.OPERATOR)

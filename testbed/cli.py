@@ -180,25 +180,21 @@ class QkdCLI(Console):
         output(table(("parameter", "value"), sorted(self._desk.parameters().items())))
 
     def _set(self, name: str, value: str) -> None:
-        now = self._desk.set_parameter(name, int(value) if value.isascii() and value.isdigit() else value)
-        output(f"{name} is {now} now\n")
+        output(self._desk.set_parameter(name, int(value) if value.isascii() and value.isdigit() else value) + "\n")
 
     def _set_qc(self, what: str, qc: str, value: str) -> None:
-        change: Callable[[str], None]
+        change: Callable[[str], str]
         if what == "rate":
             low, high = rate_of(value)
             change = functools.partial(self._desk.set_rate, low=low, high=high)
-            done = f"makes {value} bytes a slot from now on"
         elif what == "generation" and value in ("on", "off"):
             change = functools.partial(self._desk.set_generation, enabled=value == "on")
-            done = "generates" if value == "on" else "does not generate any more"
         else:
             output(_HELP)
             return
         for name in self._desk.qc_names() if qc == "all" else [qc]:
             try:
-                change(name)
-                output(f"{name} {done}\n")
+                output(f"{change(name)}\n")
             except UserError as error:
                 output(f"{error}\n")
 

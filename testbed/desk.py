@@ -111,24 +111,26 @@ class Desk:
         if not reply.ok:
             raise NotDone(f"not closed: {reply.message}")
 
-    def set_parameter(self, name: str, value: str | int) -> Any:
-        """Set a parameter of the network; its new value."""
+    def set_parameter(self, name: str, value: str | int) -> str:
+        """Set a parameter of the network; what it is now, and where not yet."""
         reply = self._call("PATCH", "/qkd/v1/parameters", {name: value})
         if not reply.ok:
             raise NotDone(f"not set: {reply.message}")
-        return reply.body[name]
+        return f"{name} is {reply.body[name]} now{_not_yet(reply)}"
 
     def qc_names(self) -> list[str]:
         """All QCs, in the topology's order."""
         return [qc.name for link in self._emulation.plan.topology.links for qc in link.qcs]
 
-    def set_rate(self, qc: str, low: int, high: int) -> None:
-        """Have a QC make low to high bytes a slot."""
-        self._put(f"/qkd/v1/qcs/{qc}/rate", {"low": low, "high": high}, qc)
+    def set_rate(self, qc: str, low: int, high: int) -> str:
+        """Have a QC make low to high bytes a slot; in words, with the ends that have not taken it over yet."""
+        not_yet = self._put(f"/qkd/v1/qcs/{qc}/rate", {"low": low, "high": high}, qc)
+        return f"{qc} makes {low}-{high} bytes a slot from now on{not_yet}"
 
-    def set_generation(self, qc: str, *, enabled: bool) -> None:
-        """Have a QC generate, or not."""
-        self._put(f"/qkd/v1/qcs/{qc}/generation", {"enabled": enabled}, qc)
+    def set_generation(self, qc: str, *, enabled: bool) -> str:
+        """Have a QC generate, or not; in words, with the ends that have not taken it over yet."""
+        not_yet = self._put(f"/qkd/v1/qcs/{qc}/generation", {"enabled": enabled}, qc)
+        return f"{qc} {'generates' if enabled else 'does not generate any more'}{not_yet}"
 
     @property
     def faults(self) -> Faults:
@@ -140,10 +142,11 @@ class Desk:
         """How the links are shaped, and how to change that."""
         return self._emulation.fibres
 
-    def _put(self, path: str, body: dict[str, Any], qc: str) -> None:
+    def _put(self, path: str, body: dict[str, Any], qc: str) -> str:
         reply = self._call("PUT", path, body)
         if not reply.ok:
             raise NotDone(f"{qc}: {reply.message}")
+        return _not_yet(reply)
 
     def _read(self, path: str) -> dict[str, Any]:
         reply = self._call("GET", path)
@@ -167,6 +170,12 @@ class Desk:
         if sae is None:
             raise NotDone(f"no application {name!r}: 'qkd saes' lists them")
         return sae
+
+
+def _not_yet(reply: Reply) -> str:
+    """Where the controller could not have it taken over yet, to be put behind what is done."""
+    nodes = reply.body.get("not_yet", []) if isinstance(reply.body, dict) else []
+    return f"; not yet at {', '.join(nodes)}, told again until it is" if nodes else ""
 
 
 def rate_of(text: str) -> tuple[int, int]:

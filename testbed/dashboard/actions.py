@@ -101,9 +101,7 @@ def _qc(operator: Operator, qc: Qc) -> None:
         field.props("outlined dense").classes("field wide")
 
         def set_rate() -> str:
-            low, high = rate_of(field.value)
-            desk.set_rate(qc.name, low, high)
-            return f"{qc.name} makes {low}-{high} bytes a slot from now on"
+            return desk.set_rate(qc.name, *rate_of(field.value))
 
         button("Set rate", lambda: operator.do(set_rate, str))
     with Tag("div", "", "form"):
@@ -112,5 +110,4 @@ def _qc(operator: Operator, qc: Qc) -> None:
 
 
 async def _generate(operator: Operator, qc: str, *, enabled: bool) -> None:
-    what = "generates" if enabled else "does not generate any more"
-    await operator.do(lambda: operator.desk.set_generation(qc, enabled=enabled), lambda _: f"{qc} {what}")
+    await operator.do(lambda: operator.desk.set_generation(qc, enabled=enabled), str)

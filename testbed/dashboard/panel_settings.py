@@ -52,11 +52,11 @@ class _Choice:
         if wanted == self._known or wanted is None:
             return
         desk, name = self._operator.desk, self._name
-        done = await self._operator.do(lambda: desk.set_parameter(name, wanted), lambda now: f"{name} is {now} now")
+        done = await self._operator.do(lambda: desk.set_parameter(name, wanted), str)
         if done is None:
             self._toggle.value = self._known
         else:
-            self._known = done
+            self._known = wanted
 
 
 class _Number:
@@ -80,4 +80,4 @@ class _Number:
             self._operator.say(f"✕ {self._name}: expected a whole number", bad=True)
             return
         desk, name = self._operator.desk, self._name
-        await self._operator.do(lambda: desk.set_parameter(name, int(wanted)), lambda now: f"{name} is {now} now")
+        await self._operator.do(lambda: desk.set_parameter(name, int(wanted)), str)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flask import request
+from flask import Response, request
 
 from etsi import gs015
 from etsi.gs004 import QoS
@@ -60,6 +60,8 @@ class PlayedNode:
         directory.mkdir(exist_ok=True)
         self.told: list[tuple[str, str, str]] = []
         self.broken = False
+        self.mute = False  # it does what it is told, and the answer gets lost
+        self.ended: list[str] = []  # applications of which no controller has confirmed that it knows of their end
         self.before_edit: Callable[[], object] = lambda: None  # called when it is about to be configured
         self.qcs: dict[str, QcState] = {}
         self.config = NodeConfig(
@@ -82,6 +84,12 @@ class PlayedNode:
                 if self.broken:
                     raise Problem(500, "out of order")
 
+        @app.after_request
+        def lose(answer: Response) -> Response:
+            if self.mute and request.method == "POST":
+                return Response(b"", 504)
+            return answer
+
         blueprint = make_blueprint(self.datastore, self.live, self.streams, self.registrations)
         app.register_blueprint(blueprint)
         self.server = Server(app, "127.0.0.1", port, credentials, threads=8)
@@ -99,7 +107,15 @@ class PlayedNode:
 
     def live(self) -> dict[str, Any]:
         """Configuration and state."""
-        return live(self.datastore.tree, self.config, State(self.qcs, {}))
+        return live(self.datastore.tree, self.config, State(self.qcs, {}), self.ended)
+
+    def end_in_silence(self, ksid: str) -> None:
+        """An application ends here, and the word of it is lost with the connection that it was told over."""
+        self.datastore.drop_app(ksid)
+        self.ended.append(ksid)
+        self.registrations.on_end_known(self.ended.remove)
+        for feed, _, _ in self.streams._feeds:
+            feed.close()
 
     def fail(self, qc: str) -> None:
         """A QC of this node's has made keys, and makes none any more; whoever listens is told."""
@@ -156,7 +172,6 @@ class PlayedNode:
             found = self.sessions.get(app["app_id"])
             if found is not None and app["app_type"] == gs015.CLIENT:
                 self.registrations.on_association(found)
-
 
 
 

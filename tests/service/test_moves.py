@@ -189,6 +189,36 @@ def test_session_without_another_way_waits_and_its_master_is_told_why(ring):
     assert eventually(lambda: ring.open_sessions()[ksid]["interruption"] is None)
 
 
+def test_word_that_a_node_obeyed_without_an_answer_is_taken_back(ring):
+    """The controller does not know whether the node knows; when there is a path again it says so until that is sure."""
+    ksid = ring.open("a", "c")["ksid"]
+    pair, node = ring.nodes["a"].sessions.get(ksid).pair, ring.nodes["a"]
+    node.mute = True
+    ring.nodes["d"].fail("ad")
+    node.fail("ab")
+    assert eventually(lambda: node.registrations.interruption(*pair), PATIENCE_S)
+
+    node.heal("ab")
+    assert eventually(lambda: not node.registrations.interruption(*pair), PATIENCE_S)
+
+    node.mute = False
+    ring.nodes["d"].fail("ad")
+    node.fail("ab")
+    assert eventually(lambda: node.registrations.interruption(*pair), PATIENCE_S)
+
+
+def test_controller_that_has_forgotten_how_far_its_words_went_goes_on_above_them(ring):
+    """Its store was restored from an older copy: nodes would take its words for old ones."""
+    ksid = ring.open("a", "c")["ksid"]
+    pair, node = ring.nodes["a"].sessions.get(ksid).pair, ring.nodes["a"]
+    node.registrations.on_answer({"app_id": ksid, "state": "resumed", "version": str(1 << 50)})
+
+    ring.nodes["d"].fail("ad")
+    node.fail("ab")
+
+    assert eventually(lambda: node.registrations.interruption(*pair), PATIENCE_S)
+
+
 def test_session_whose_slave_is_down_waits_for_it(ring):
     """There is no way to a node that is not there; a new controller says so anew, and a healed one takes it back."""
     ksid = ring.open("a", "b")["ksid"]

@@ -127,8 +127,8 @@ def test_report_of_many_slots_counts_as_far_as_they_are_in_the_window(graph):
 
 
 def test_window_that_is_not_full_yet_says_how_many_slots_it_has(graph):
-    """Two slots of 40 bytes, the second in two reports."""
-    for slot, n_bytes in ((1, 40), (2, 30), (2, 10)):
+    """Two slots of 40 bytes, the second in two reports, the later of which is of all of it."""
+    for slot, n_bytes in ((1, 40), (2, 30), (2, 40)):
         graph.report("a", slot, [Report("qc", n_bytes, 0, 5)], since=slot - 1)
 
     (view,) = graph.views(["qc"], 15)

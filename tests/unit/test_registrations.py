@@ -8,6 +8,7 @@ from etsi.gs004 import QoS
 from mtls.serve import Problem
 from node import registrations
 from node.registrations import Registrations
+from node.sessions import Association
 from node.streams import EXTENDED
 
 MASTER, SLAVE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -17,7 +18,7 @@ PAIR = MASTER, SLAVE
 class SilentController:
     """Listens to the node and answers nothing."""
 
-    controlled = EXTENDED
+    controlled, controllers = EXTENDED, 1
 
     def notify(self, *_: object, **__: object) -> None:
         """Be told."""
@@ -46,3 +47,74 @@ def test_registered_association_that_comes_too_late_is_none_of_the_implicit_ones
             asked.ask(*PAIR, "master", QoS(), implicit=implicit)
 
     assert not asked.asked_implicitly(PAIR)
+
+
+class OneSession:
+    """A node's sessions, of which there is one."""
+
+    def __init__(self) -> None:
+        self.one = Association("ksid", *PAIR, "a", "b", ())
+
+    def all(self) -> list[Association]:
+        """That one."""
+        return [self.one]
+
+    def of_pair(self, *_: str) -> Association:
+        """The same."""
+        return self.one
+
+
+@pytest.fixture
+def told() -> Registrations:
+    """The registrations of a node with an open session."""
+    return Registrations("a", OneSession(), SilentController())
+
+
+def word(state: str, version: int, ksid: str = "ksid") -> dict[str, object]:
+    """A controller's word on the session."""
+    return {"app_id": ksid, "state": state, "version": str(version), "message": "down"}
+
+
+@pytest.mark.parametrize(("newer", "late"), [("interrupted", "resumed"), ("resumed", "interrupted")])
+def test_word_that_arrives_late_changes_nothing(told, newer, late):
+    """The controller gave up on it, and has said something newer since. It hears which word counts."""
+    assert told.on_answer(word(newer, 7)) == 7
+    assert told.on_answer(word(late, 6)) == 7
+
+    assert (told.interruption(*PAIR) is not None) is (newer == "interrupted")
+
+
+def test_newest_word_counts(told):
+    """Of the same version, too: it was said again."""
+    for state, version in (("interrupted", 1), ("resumed", 2), ("interrupted", 3), ("interrupted", 3)):
+        told.on_answer(word(state, version))
+
+    assert told.interruption(*PAIR).message == "down"
+
+
+def test_word_on_a_session_that_is_not_here_is_not_kept(told):
+    """Whoever says many of them takes no memory."""
+    told.on_answer(word("interrupted", 1, "other"))
+
+    assert told._words == {}
+
+
+def test_answer_to_an_older_request_is_none_to_a_newer_one(monkeypatch):
+    """A refusal that was on its way for long must not reach those who have asked anew."""
+    streams = SilentController()
+    registrations_ = Registrations("a", None, streams)
+    asked: list[str] = []
+
+    def refuse_late(_: str, __: object, *, extended: dict[str, dict[str, str]]) -> None:
+        asked.append(extended["qkd_application"]["qkd-testbed:request"])
+        if len(asked) == 2:
+            answer = {"server_app_id": MASTER, "client_app_id": [SLAVE], "state": "refused", "message": "old"}
+            registrations_.on_answer({**answer, "request": asked[:1]})
+            registrations_.on_answer({**answer, "message": "new", "request": asked[1:]})
+
+    monkeypatch.setattr(registrations, "_ANSWER_S", 0.01)
+    streams.notify = refuse_late
+    with pytest.raises(Problem, match="no answer"):
+        registrations_.ask(*PAIR, "master", QoS())
+    with pytest.raises(Problem, match="new"):
+        registrations_.ask(*PAIR, "master", QoS())

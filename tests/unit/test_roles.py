@@ -82,7 +82,7 @@ APPS = {
         metrics=NOBODY,
     ),
     "controller": lambda: api.make_app(
-        *[NOBODY] * 5, book=NOBODY, choice=NOBODY, settings=NOBODY, switches=NOBODY
+        *[NOBODY] * 4, book=NOBODY, choice=NOBODY, settings=NOBODY, switches=NOBODY
     ),
     "sae": lambda: sae_http.make_app(NOBODY),
 }

@@ -88,15 +88,16 @@ def test_session_moves_to_another_link_and_waits_where_there_is_none(network: Ne
     assert network.dec_keys("alice", "carol", before).body == before.body
     assert network.dec_keys("alice", "carol", after).body == after.body
 
-    place, pair = "/restconf/operations/qkd-testbed:application_answer", (network.ids["carol"], network.ids["alice"])
-    word = {"server_app_id": pair[0], "client_app_id": [pair[1]]}
-    gone = word | {"state": "interrupted", "status": 503, "message": "node b is down"}
+    place = "/restconf/operations/qkd-testbed:application_answer"
+    gone = {"app_id": ksid, "version": "1", "state": "interrupted", "status": 503, "message": "node b is down"}
     spent = used(network, "c")
-    assert network.foreign["c"].call("POST", place, {"qkd-testbed:input": gone}).status == 204
+    answer = network.foreign["c"].call("POST", place, {"qkd-testbed:input": gone})
+    assert (answer.status, answer.body) == (200, {"qkd-testbed:output": {"version": "1"}})
     refused = network.enc_keys("carol", "alice")
     assert (refused.status, refused.message, refused.detail("cause")) == (503, "node b is down", "path_down")
     assert used(network, "c") == spent
-    assert network.foreign["c"].call("POST", place, {"qkd-testbed:input": word | {"state": "resumed"}}).status == 204
+    back = {"app_id": ksid, "version": "2", "state": "resumed"}
+    assert network.foreign["c"].call("POST", place, {"qkd-testbed:input": back}).status == 200
     assert network.enc_keys("carol", "alice").ok
     for node in "ac":
         assert network.foreign[node].call("DELETE", f"{N}/qkd_applications/qkd_app={ksid}").status == 204
@@ -232,8 +233,7 @@ def test_application_ends_at_its_expiration_time(network: Network, over_b, follo
 
     put(network, "a", f"{place}/expiration_time", value="2026-01-01T00:00:00.5+01:00")
 
-    ended = followed["a"].wait_for("sdqkdn_application_disconnected")
-    assert ended == {"qkd_application": {"app_id": ksid}}
+    followed["a"].wait_for("sdqkdn_application_disconnected", lambda c: c == {"qkd_application": {"app_id": ksid}})
     assert network.foreign["a"].call("GET", f"{N}/{place}").status == 404
 
 
@@ -274,8 +274,7 @@ def test_sae_opens_a_session_and_closes_it(network: Network, followed):
     assert network.dec_keys("bob", "alice", given).body == given.body
 
     assert network.sae("alice", "DELETE", f"/qkd/v1/key_sessions/{ksid}").status == 204
-    ended = followed["a"].wait_for("sdqkdn_application_disconnected")
-    assert ended == {"qkd_application": {"app_id": ksid}}
+    followed["a"].wait_for("sdqkdn_application_disconnected", lambda c: c == {"qkd_application": {"app_id": ksid}})
     assert network.foreign["a"].call("GET", f"{N}/qkd_applications/qkd_app={ksid}").status == 404
     assert network.foreign["b"].call("DELETE", f"{N}/qkd_applications/qkd_app={ksid}").status == 204
 
@@ -360,7 +359,7 @@ def test_our_own_stream_is_valid_by_our_own_module(network: Network):
         wait_until(lambda: any("qkd-testbed:slot_report" in e["ietf-restconf:notification"] for e in events.all))
         body = {"server_app_id": network.ids["alice"], "client_app_id": [network.ids["bob"]], "state": "waiting"}
         place = "/restconf/operations/qkd-testbed:application_answer"
-        assert agent.call("POST", place, {"qkd-testbed:input": body}).status == 204
+        assert agent.call("POST", place, {"qkd-testbed:input": body}).status == 200
     finally:
         waiting.join()
         events.close()

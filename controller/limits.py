@@ -1,0 +1,56 @@
+"""Every number of threads, every bound and every time-out of the controller, and how they keep it alive. PURE.
+
+Each stands here because it leans on others; `tests/unit/test_controller_limits.py` has the inequalities. Times are in
+seconds.
+"""
+
+from __future__ import annotations
+
+# Calls to agents. A call that takes longer counts as failed; a node that only sleeps may still do it, later.
+CALL_S = 8.0
+CALLS = 64  # at a time, in all
+CALLS_TO_ONE = 6  # at a time, to one agent
+SLOW_S = 1.5  # an agent with so many calls under way gets no other one while the oldest of them is older than this
+TRIES_OF_AN_EDIT = 10  # of a resource that others change meanwhile
+
+# Opening a key session: nodes on its path have so long in all. Who asked is told before it gives up.
+OPENING_S = 3.0
+ROUND_TRIPS = 8  # that come on top: two calls, one after the other, each over a connection that is new at worst
+ASKED_S = 15.0  # how long an application's node waits for the controller at most
+
+# What nodes announce is done by steps, each in a thread.
+STEPS = 64  # at a time, in all
+STEPS_FOR_ONE = 12  # at a time, for what one node announces
+WAITING_FOR_ONE = 500  # steps that wait because that many are under way; what is announced beyond them is refused
+
+# Words to agents that are told again until they are confirmed.
+WORDS = 16  # at a time, in all
+WORDS_TO_ONE = 4  # at a time, to one agent
+KEPT_FOR_ONE = 2000
+WORD_AGAIN_S = 1.0
+
+# Key sessions.
+HALF_OPEN_OF_ONE = 1000  # registrations of one node that wait for their other side
+REQUESTS_OF_ONE = 16  # of one application, repeated, that wait for an answer
+HELD_S = 20 * CALL_S  # whoever waits for a key session to be let go waits so long at most: longer is a bug of ours
+LOOK_S = 0.25  # between two looks at all sessions, whether one has to move
+AGAIN_S = 3.0  # between two tries to move, to tell, to set
+ARRIVED_S = 2 * CALL_S  # what a controller before us had sent has arrived by then
+REWEIGHED_AT_ONCE = 4
+
+# Nodes that are followed.
+RETRY_S = 0.5  # after a node was lost
+MISBEHAVED_S = 5.0  # after a node said what no node may say
+POLL_S = 1.0  # a node that knows only the standard is asked how its links fare so often
+DEAF_S = 8.0  # and is lost when it has not answered for so long
+LINKS_OF_ONE = 1024  # physical links that a node may show
+REPORTED_SLOTS = 3600  # the most slots that one report is of, and that reports are kept of: no TTL is longer
+MAX_BYTES_A_SLOT = 1 << 20  # of a QC: more than an operator may ask it for
+
+# The operator's interface.
+OPERATORS = 32  # requests at a time
+SETTING_S = 3.0  # how long an operator waits until all nodes have taken over what was set
+
+# Texts of others, in characters.
+MAX_TEXT = 300
+MAX_ID = 256

@@ -1,0 +1,233 @@
+"""The real controller among nodes that are slow, lie or say too much: all others are served as before."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flask import request
+
+from etsi import gs015
+from etsi.restconf import parse_target
+from mtls.identity import Role
+from mtls.serve import Problem
+from node.model import MODEL
+from telemetry import journal
+from tests.service.played import PlayedNode
+from tests.service.test_controller import LINKS, QOS, World, eventually
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A controller that knows four nodes, of which c goes astray."""
+    made = World(tmp_path_factory.mktemp("ctl"))
+    try:
+        made.start_with_nodes()
+        yield made
+    finally:
+        made.stop()
+
+
+def misbehaved(world: World, name: str) -> list[str]:
+    """What the controller's journal has against a node."""
+    events = journal.read(world.directory / "ctl" / "journal.jsonl", "agent_misbehaves")
+    return [e["error"] for e in events if e["node"] == name]
+
+
+def test_node_that_answers_slowly_holds_up_no_other(world):
+    """Sixty applications want keys with SAEs at it, at a node that has others to serve as well."""
+    go = threading.Event()
+    world.nodes["c"].before_edit = lambda: go.wait(20)
+    try:
+        for pair in [world.pair("c", "a") for _ in range(60)]:
+            for node, side in (("c", "master"), ("a", "slave")):
+                world.nodes[node].registrations._notify(*pair, side, QOS, implicit=True)
+        started = time.monotonic()
+        assert world.open("a", "b")["state"] == "open"
+        assert time.monotonic() - started < 6, "as long as one slow call takes, and not sixty"
+    finally:
+        go.set()
+        world.nodes["c"].before_edit = lambda: None
+    assert eventually(lambda: world.nodes["c"].ask(world.pair("c", "d"), "master").status == 202, 15)
+
+
+def test_error_of_eight_megabytes_goes_into_no_journal(world):
+    """Nor into an answer: it is cut."""
+    node = world.nodes["d"]
+
+    def shout() -> None:
+        raise Problem(500, "x" * (8 << 20))
+
+    node.before_edit = shout
+    try:
+        _, refused = world.request("a", "d")
+    finally:
+        node.before_edit = lambda: None
+
+    assert refused.detail("cause") == "agent_unreachable"
+    assert len(refused.message) < 1000
+    (event,) = [e for e in journal.read(world.directory / "ctl" / "journal.jsonl", "application_refused")
+                if e.get("node") == "d"]  # fmt: skip
+    assert len(event["message"]) < 1000
+
+
+def test_node_that_shows_the_id_of_one_that_is_away_is_not_taken_for_it(world):
+    """Not by a restarted controller either, which has not seen the other one yet."""
+    victim = world.nodes["d"]
+    victim.stop()
+    world.restart()
+    directory = world.directory / "mallory"
+    # The configuration of d, and a certificate of one's own.
+    liar = PlayedNode(directory, world.credentials(Role.NODE, "mallory"), "d", LINKS["d"], world.saes)
+    try:
+        assert world.call("PUT", "agents/mallory", {"url": liar.url}).status == 204
+        assert eventually(lambda: misbehaved(world, "mallory"), 15)
+        assert "no other node has had" in misbehaved(world, "mallory")[0]
+        assert "mallory" not in world.operator("status")["nodes"]
+    finally:
+        world.call("DELETE", "agents/mallory")
+        liar.stop()
+        world.play("d", LINKS["d"], port=victim.server.port)
+    world.wait_for_nodes()
+
+
+def test_slot_of_a_liar_does_not_stop_admission(world):
+    """Nor what it says of QCs that are not its own."""
+    world.set(admission="eq1")
+    try:
+        for slot in range(1, 6):
+            for name, node in world.nodes.items():
+                node.report(slot, **dict.fromkeys(LINKS[name], (40, 0, 0)))
+        world.nodes["c"].report(1 << 62, ac=(0, 0, 0), ab=(0, 1 << 60, 0))
+        world.catch_up("b")
+        assert eventually(lambda: world.operator("status")["nodes"]["c"]["slot"] == 1 << 62)
+
+        assert world.request("a", "c")[1].status == 200
+        assert world.request("a", "b")[1].status == 200
+    finally:
+        world.set(admission="none")
+
+
+def test_end_whose_word_was_lost_is_found_in_the_nodes_data(world):
+    """The session is not configured anew, and the node need not tell of it again."""
+    ksid = world.open("a", "d")["ksid"]
+    node = world.nodes["a"]
+    told = len(node.told)
+
+    node.end_in_silence(ksid)
+
+    assert eventually(lambda: ksid not in world.open_sessions(), 15)
+    assert eventually(lambda: node.ended == [], 15)
+    assert eventually(lambda: world.nodes["d"].sessions.get(ksid) is None)
+    assert ("+", "app", ksid) not in node.told[told:]
+
+
+def test_end_of_a_session_that_the_controller_does_not_know_is_confirmed_too(world):
+    """Or the node would tell of it for ever."""
+    known: list[str] = []
+    node = world.nodes["b"]
+    node.registrations.on_end_known(known.append)
+
+    node.registrations.ended("99999999-0000-4000-8000-000000000000")
+
+    assert eventually(lambda: known == ["99999999-0000-4000-8000-000000000000"])
+
+
+def test_removal_that_a_node_stumbles_over_is_tried_again(world):
+    """Though the node was never away."""
+    ksid = world.open("a", "d")["ksid"]
+    world.nodes["c"].broken = True
+    try:
+        assert world.call("DELETE", f"key_sessions/{ksid}").status == 204
+    finally:
+        world.nodes["c"].broken = False
+
+    def left() -> list[str]:
+        entries = world.nodes["c"].datastore.tree[gs015.NODE]["qkd_links"]["qkd_link"]
+        return [e["qkdl_id"] for e in entries if e["qkdl_type"] == gs015.VIRT]
+
+    assert eventually(lambda: left() == [], 15)
+
+
+def test_implicit_half_does_not_hold_up_a_registered_session(world):
+    """Somebody asked for keys while the two were registering; the other half of that never comes."""
+    pair = world.pair("a", "b")
+    world.nodes["b"].registrations.announce(*pair, QOS)
+    assert eventually(lambda: pair in world.waiting())
+    assert world.nodes["b"].ask(pair, "slave").status == 202
+    started = time.monotonic()
+
+    assert world.nodes["a"].ask(pair, "master").status == 200
+    assert time.monotonic() - started < 10
+    assert pair not in world.waiting()
+
+
+def test_change_of_an_application_while_another_is_read_is_kept(world):
+    """The controller writes what it has read only if nobody has written meanwhile."""
+    ksid = world.open("a", "d")["ksid"]
+    node, first = world.nodes["a"], threading.Semaphore(1)
+
+    def interfere() -> None:
+        if request.method == "PUT" and first.acquire(blocking=False):
+            entry = {**node.app(ksid), "app_priority": 7}
+            target = parse_target(MODEL, f"{gs015.NODE}/qkd_applications/qkd_app={ksid}")
+            node.datastore.edit("PUT", target, {"etsi-qkd-sdn-node:qkd_app": [entry]})
+
+    node.before_edit = interfere
+    try:
+        content = {"qkd_application": {"app_id": ksid, "app_qos": {"jitter": 4}}}
+        node.streams.notify("sdqkdn_application_qos_update", content)
+        assert eventually(lambda: node.app(ksid)["app_qos"].get("jitter") == 4)
+    finally:
+        node.before_edit = lambda: None
+
+    assert node.app(ksid)["app_priority"] == 7
+
+
+@pytest.fixture
+def stumbling(world) -> Iterator[PlayedNode]:
+    """c does nothing that it is told, until the test has it do so."""
+    world.nodes["c"].broken = True
+    yield world.nodes["c"]
+    world.nodes["c"].broken = False
+
+
+def test_setting_that_a_node_did_not_take_over_is_told_again_and_the_operator_knows(world, stumbling):
+    """202 names the node; nothing is undone at the others, and the node stays part of the network."""
+    reply = world.set(ttl_slots=21)
+    assert (reply.status, reply.body["not_yet"]) == (202, ["c"])
+    ttl = [n.datastore.tree["qkd-testbed:node"]["parameters"]["ttl_slots"] for n in world.nodes.values()]
+    assert ttl == [21, 21, 15, 21]
+    assert "c" in world.operator("status")["nodes"]
+
+    stumbling.broken = False
+
+    assert eventually(lambda: stumbling.datastore.tree["qkd-testbed:node"]["parameters"]["ttl_slots"] == 21, 15)
+    assert world.set(ttl_slots=15).status == 200
+
+
+def test_generation_that_one_end_did_not_take_over_is_told_again_by_a_new_controller_too(world, stumbling):
+    """The wish is kept until both ends have it, and no longer: others may change it then."""
+    reply = world.call("PUT", "qcs/ac/generation", {"enabled": False})
+    assert (reply.status, reply.body) == (202, {"not_yet": ["c"]})
+    key = world.link("ac")["qkdl_id"]
+    world.restart()
+    stumbling.broken = False
+
+    assert eventually(lambda: stumbling.link(key)["qkdl_enable"] is False, 15)
+    world.wait_for_nodes()
+    assert eventually(lambda: world.call("PUT", "qcs/ac/generation", {"enabled": True}).status == 204, 15)
+    assert [world.nodes[n].link(key)["qkdl_enable"] for n in "ac"] == [True, True]
+
+
+def test_registrations_beyond_what_can_wait_are_refused_to_that_node_alone(world):
+    """A flood of announcements takes its own share of the threads."""
+    node = world.nodes["c"]
+    with ThreadPoolExecutor(1) as pool:
+        flood = pool.submit(lambda: [node.registrations.announce(*world.pair("a", "c"), QOS) for _ in range(800)])
+        assert world.open("a", "b")["state"] == "open"
+        flood.result()
+    assert world.open("b", "d")["state"] == "open"

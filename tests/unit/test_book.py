@@ -1,0 +1,122 @@
+"""The book of key sessions: who waits for a session there, and what wakes whoever does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from controller import limits
+from controller.book import Book
+from controller.configuration import Route
+from controller.declared import Wants
+from controller.key_session import KeySession, SessionError
+from controller.paths import Path as Way
+from controller.store import Store
+from etsi.gs004 import QoS
+
+PAIR = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+WANTS = Wants(QoS(), {})
+
+
+class Desk:
+    """A book with a clock of the test's, and one who waits."""
+
+    def __init__(self, directory: Path, waiter: ThreadPoolExecutor) -> None:
+        self.time = 0.0
+        self.store = Store(directory / "controller.db")
+        self.book = Book(self.store, now=lambda: self.time)
+        self._waiter = waiter
+
+    def register(self, *sides: str, implicit: bool = False) -> KeySession:
+        """Those sides of the pair register: the master's node is a, the slave's b."""
+        for side in sides:
+            session, _ = self.book.register("ab"[side == "slave"], PAIR, side, WANTS, implicit=implicit)
+        return session
+
+    def configuring(self, *, implicit: bool = False) -> KeySession:
+        """A session of which the nodes are being told."""
+        session = self.register("slave", "master", implicit=implicit)
+        session.path, session.route = Way(("a", "b"), ("q",)), Route(["A", "B"], ["L"])
+        self.book.begin(session)
+        return session
+
+    def waits(self, step: Callable[..., object], *arguments: object) -> Future[object]:
+        """Take a step that must not return yet."""
+        waiting = self._waiter.submit(step, *arguments)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.05)
+        return waiting
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """An empty book."""
+    with ThreadPoolExecutor(1) as waiter:
+        made = Desk(tmp_path, waiter)
+        yield made
+    made.store.close()
+
+
+def test_half_of_an_implicit_session_holds_up_nobody(desk):
+    """The pair has registered: whoever opens its session does not wait for the other half, which may never come."""
+    desk.register("slave", implicit=True)
+
+    assert desk.book.take_implicit(PAIR) is None
+    assert desk.book.all() == []
+
+
+@pytest.mark.parametrize("end", ["opened", "drop"])
+def test_implicit_session_that_is_being_opened_is_waited_for(desk, end):
+    """Until it is open or refused."""
+    session = desk.configuring(implicit=True)
+    waiting = desk.waits(desk.book.take_implicit, PAIR)
+
+    getattr(desk.book, end)(session)
+
+    assert waiting.result(10) is (session if end == "opened" else None)
+
+
+def test_end_of_a_session_that_is_being_opened_is_told_when_another_was_first(desk):
+    """False, and it does not wait any longer."""
+    session = desk.configuring()
+    waiting = desk.waits(desk.book.take_once_open, session)
+
+    desk.book.drop(session)
+
+    assert waiting.result(10) is False
+
+
+def test_implicit_half_gives_way_to_the_session_that_was_registered_meanwhile(desk):
+    """Or the pair would have two sessions, and its nodes would each go by another one."""
+    session = desk.configuring()
+    desk.register("slave", implicit=True)
+    desk.book.opened(session)
+
+    found = desk.register("master", implicit=True)
+
+    assert found is session
+    assert desk.book.all() == [session]
+
+
+def test_session_that_is_never_let_go_is_a_bug_and_no_wait_for_ever(desk, monkeypatch):
+    """Whatever holds it has time-outs of its own."""
+    monkeypatch.setattr(limits, "HELD_S", 0.05)
+    session = desk.configuring()
+    desk.book.opened(session)
+    assert desk.book.hold(session)
+
+    with pytest.raises(RuntimeError, match="nobody let go"):
+        desk.book.hold(session)
+
+
+def test_node_with_too_many_registrations_that_wait_gets_no_more(desk, monkeypatch):
+    """It alone: others register as before."""
+    monkeypatch.setattr(limits, "HALF_OPEN_OF_ONE", 1)
+    desk.register("slave")
+
+    with pytest.raises(SessionError, match="too many applications at this node"):
+        desk.book.register("b", PAIR[::-1], "slave", WANTS, implicit=False)
+    assert desk.book.register("a", PAIR[::-1], "master", WANTS, implicit=False)[1] is False

@@ -1,0 +1,49 @@
+"""What keeps the controller alive: whoever waits has fewer places than there are, and gives up before its asker."""
+
+from __future__ import annotations
+
+from controller import limits
+from mtls.liveness import BEAT_S, SILENCE_S
+from node import limits as node_limits
+
+
+def test_one_agent_cannot_hold_all_that_calls_agents():
+    """Nor can several; what it keeps waiting are fewer than the steps of a node, so that these do not all wait."""
+    assert limits.CALLS_TO_ONE * 8 <= limits.CALLS
+    assert limits.CALLS_TO_ONE < limits.STEPS_FOR_ONE
+
+
+def test_one_node_cannot_hold_all_steps():
+    """However much it announces."""
+    assert limits.STEPS_FOR_ONE * 4 <= limits.STEPS
+
+
+def test_one_agent_cannot_hold_all_words():
+    """Nor take all calls to itself that way: it is still configured."""
+    assert limits.WORDS_TO_ONE * 4 <= limits.WORDS
+    assert limits.WORDS_TO_ONE < limits.CALLS_TO_ONE
+
+
+def test_refusal_is_said_before_its_application_gives_up():
+    """The nodes of a path have had their time by then."""
+    assert limits.SLOW_S < limits.OPENING_S < node_limits.ANSWER_S <= limits.ASKED_S
+
+
+def test_session_is_let_go_before_it_counts_as_never_let_go():
+    """Whoever holds one makes a few calls, each of which may take all its time."""
+    assert limits.HELD_S >= 10 * limits.CALL_S
+
+
+def test_what_a_dead_controller_sent_has_arrived_when_it_is_cleaned_up():
+    """A call takes no longer."""
+    assert limits.ARRIVED_S > limits.CALL_S + limits.AGAIN_S
+
+
+def test_silent_stream_has_missed_some_comments():
+    """One that is late is no silence."""
+    assert SILENCE_S >= 3 * BEAT_S
+
+
+def test_operator_is_answered_before_tools_give_up():
+    """A setting that not all nodes have taken over by then is said to be so."""
+    assert limits.SETTING_S < limits.CALL_S
