@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.measure import compare_pairs, read_run
+from testbed.output import survive_closed_pipes
 
 RECORDS = "audit.json"
 _READ = ("block", "block_lost", "key", "parameters")  # of the journals
@@ -170,6 +171,7 @@ def main(run: Path) -> int:
 
 
 if __name__ == "__main__":
+    survive_closed_pipes()
     if len(sys.argv) > 2:
         print("usage: python -m testbed.audit [RUN]", file=sys.stderr)
         sys.exit(2)

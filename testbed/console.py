@@ -62,9 +62,12 @@ class Console(CLI):
             raise
         except SystemExit:  # `py exit()`
             return True
-        except Exception as bug:
-            bugs.report(_log, f"the command {line.partition(' ')[0]!r}", bug)
-            output("this command met a bug of ours; the network goes on, the traceback is in the run's log\n")
+        except Exception as error:
+            bugs.report(_log, f"the command {line.partition(' ')[0]!r}", error)
+            if scarce := bugs.refused(error):
+                output(f"the machine refuses: {scarce}\n")
+            else:
+                output("this command met a bug of ours; the network goes on, the traceback is in the run's log\n")
         return False
 
     def default(self, line: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from testbed.output import survive_closed_pipes
 from testbed.stories import journals, svg, text
 from testbed.stories.model import NoStory
 
@@ -34,4 +35,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    survive_closed_pipes()
     sys.exit(main(sys.argv[1:]))

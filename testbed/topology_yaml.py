@@ -18,8 +18,16 @@ def parse(text: str, source: str) -> object:
         # Not all that PyYAML raises is a YAMLError: `!!int ""` ends as an IndexError, `2001-99-99` as a ValueError,
         # and a thousand brackets as a RecursionError.
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or f"{type(error).__name__}: {str(error)[:120]}"
+        problem = getattr(error, "problem", None) or _in_words(error)
         raise TopologyError(source, f"line {mark.line + 1}" if mark else "", f"not YAML: {problem}") from error
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, yaml.YAMLError | ValueError):
+        return str(error).partition(";")[0][:120]
+    return "a value that its tag does not allow"
 
 
 class _Loader(yaml.SafeLoader):
