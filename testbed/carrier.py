@@ -74,7 +74,9 @@ class Carrier:
                 if error.errno not in (errno.ENODEV, errno.ENXIO):
                     raise
                 # Its outer half was deleted, as at the end of a run: the line is dead, the others are not.
-                print(f"delay_line: line {name}: interface {' or '.join(ends)} is gone", file=sys.stderr, flush=True)
+                gone = f"delay_line: line {name}: interface {' or '.join(ends)} is gone"
+                with contextlib.suppress(OSError):  # there may be no room for it
+                    print(gone, file=sys.stderr, flush=True)
                 del self._lines[name]
 
     def _drain(self) -> None:

@@ -258,7 +258,8 @@ def _write(path: Path, document: object) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"delay_line: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # there may be no room for it
+        print(f"delay_line: {message}", file=sys.stderr, flush=True)
 
 
 def main(path: Path) -> int:

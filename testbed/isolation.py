@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from telemetry import bugs
 from testbed import namespaces
 from testbed.errors import Terminated, UserError
 
@@ -75,8 +76,14 @@ def _inside(body: Callable[[int], int], outside: int, crash_log: Path) -> int:
     except UserError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
-    except Exception:
-        crash_log.write_text(traceback.format_exc())
+    except Exception as error:
+        if scarce := bugs.refused(error):
+            print(f"run.py: the machine refuses: {scarce}", file=sys.stderr)
+            return 1
+        try:
+            crash_log.write_text(traceback.format_exc())
+        except OSError:
+            traceback.print_exc()
         print(f"run.py: internal error, a bug of ours; the traceback is in {crash_log}", file=sys.stderr)
         return 1
 

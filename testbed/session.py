@@ -118,11 +118,16 @@ def run(
                     "bugs": measure.bugs_told(directory.path / "logs"),
                     "audit": _audit(directory.path),
                 }
-                _write(directory.path / "summary.json", summary)
+                written = _write(directory.path / "summary.json", summary, say)
                 print("\n" + _for_people(summary, directory.path), flush=True)
+    return 0 if written and _is_sound(summary) else 1
+
+
+def _is_sound(summary: Mapping[str, Any]) -> bool:
+    """Whether the network was as it must be. PURE."""
     pairs = summary["pairs"]
     sound = pairs["compared"] == pairs["identical"] and summary["audit"]["verdict"] != "violated"
-    return 0 if sound and not died and not summary["bugs"] and summary["why_no_keys"] is None else 1
+    return sound and not summary["died"] and not summary["bugs"] and summary["why_no_keys"] is None
 
 
 @contextlib.contextmanager
@@ -179,10 +184,16 @@ def _wait(emulation: Emulation, options: Options, ends: float, say: Any) -> None
         say(f"{keys['single_hop']} keys over one hop, {keys['multi_hop']} over several, {failed} key errors")
 
 
-def _write(path: Path, document: dict[str, Any]) -> None:
+def _write(path: Path, document: dict[str, Any], say: Callable[[str], None]) -> bool:
+    """Whether that worked; if not, the reason is said."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=2) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(document, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        say(f"{path} cannot be written: {error.strerror}")
+        return False
+    return True
 
 
 def _for_people(summary: dict[str, Any], path: Path) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -37,15 +40,26 @@ class OnSmallDisk(Running):
 
     def fill(self, lasting_s: float) -> None:
         """Have no room on the disk for so long: what others free is taken at once."""
-        filler = self.disk / "filler"
         ends = time.monotonic() + lasting_s
+        self._fill(lambda: time.monotonic() > ends)
+
+    def _fill(self, enough: Callable[[], bool]) -> None:
+        filler = self.disk / "filler"
         with filler.open("wb", buffering=0) as file:
-            while time.monotonic() < ends:
+            while not enough():
                 try:
                     file.write(bytes(4096))
                 except OSError:
                     time.sleep(0.01)
-        filler.unlink()
+        with contextlib.suppress(FileNotFoundError):  # the run has ended, and its disk is gone
+            filler.unlink()
+
+    def full(self, stop: threading.Event) -> threading.Thread:
+        """A thread that keeps the disk full until `stop`."""
+        thread = threading.Thread(target=self._fill, args=(stop.is_set,))
+        thread.start()
+        assert until(lambda: os.statvfs(self.disk).f_bfree == 0)
+        return thread
 
     def keys(self, since: float) -> set[str]:
         """Key sessions that had a key since a moment of the wall clock."""
@@ -71,6 +85,28 @@ def test_full_disk_is_survived_and_named(tmp_path):
         compared, identical = map(int, re.search(r"Key pairs +(\d+) compared, (\d+) identical", run.text).groups())
         assert compared == identical > 4
         assert "BUGS" not in run.text
+    finally:
+        run.stop()
+
+
+def test_run_that_ends_on_a_full_disk_says_so_and_erases_its_keys(tmp_path):
+    """No traceback, whatever cannot be written; status 1, because there is no summary."""
+    run = OnSmallDisk(tmp_path, "--topology", "pair", "--no-dashboard")
+    try:
+        run.wait_up()
+        root = os.open(run.disk, os.O_PATH | os.O_DIRECTORY)  # as long as we hold that, the disk is there
+        held = Path(f"/proc/self/fd/{root}/run")
+        enough = threading.Event()
+        filler = run.full(enough)
+        try:
+            assert run.exit() == 1
+            assert not list(held.rglob("*.key")) + list(held.rglob("local.db*"))
+        finally:
+            enough.set()
+            filler.join()
+            os.close(root)
+        assert "summary.json cannot be written: No space left on device" in run.text
+        assert "Traceback" not in run.text
     finally:
         run.stop()
 
