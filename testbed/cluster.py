@@ -29,6 +29,8 @@ _INSIDE = "/var/lib/postgresql"
 _VERSIONS = Path("/usr/lib/postgresql")
 _OLDEST = 14
 _START_S = 30.0
+# A client that says nothing is put out after this time, and the round trips of TLS and of PostgreSQL's own protocol.
+_AUTHENTICATION_S, _ROUND_TRIPS = 5.0, 6
 _Connection = psycopg.Connection[tuple[object, ...]]
 
 # What differs from PostgreSQL's defaults, and why.
@@ -43,8 +45,8 @@ ssl_min_protocol_version = 'TLSv1.2'
 synchronous_commit = on
 fsync = on
 max_connections = {connections}
-# Who comes and says nothing, or is cut off, makes room for others soon.
-authentication_timeout = 10s
+# Who says nothing, or is cut off, makes room for others soon.
+authentication_timeout = {authentication_s}s
 tcp_keepalives_idle = 5
 tcp_keepalives_interval = 1
 tcp_keepalives_count = 5
@@ -93,8 +95,11 @@ class Cluster:
         shown = subprocess.run([find_binaries() / "postgres", "--version"], capture_output=True, text=True, check=False)
         return shown.stdout.strip().partition(") ")[2].partition(" ")[0]
 
-    def initialise(self, *, listen: str, port: int, connections: int = 100) -> None:
-        """Make the cluster (about a second); it will listen on address `listen`, for so many connections at a time."""
+    def initialise(self, *, listen: str, port: int, connections: int = 100, round_trip_s: float = 0.0) -> None:
+        """Make the cluster (about a second); it will listen on address `listen`, for so many connections at a time.
+
+        `round_trip_s`: the longest one to a client.
+        """
         self._port = port
         self.directory.mkdir(mode=0o700)
         shutil.chown(self.directory, "postgres", "postgres")
@@ -110,7 +115,10 @@ class Cluster:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ClusterError(f"initdb failed: {_last_line(done.stderr)}")
-        settings = _SETTINGS.format(inside=_INSIDE, connections=connections)
+        settings = _SETTINGS.format(
+            inside=_INSIDE, connections=connections,
+            authentication_s=round(_AUTHENTICATION_S + _ROUND_TRIPS * round_trip_s),
+        )  # fmt: skip
         settings += f"listen_addresses = '{listen}'\nport = {port}\n"
         self._write("data/postgresql.auto.conf", settings.encode())
         self._write("data/pg_hba.conf", _HBA.encode())

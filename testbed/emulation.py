@@ -302,8 +302,9 @@ class Emulation:
             return
         cluster = Cluster(self.run.path / "db", self._credentials[DATABASE])
         cluster.initialise(
-            listen=self.plan.hosts["db"].ip, port=DATABASE_PORT, connections=needs(self.plan).connections
-        )
+            listen=self.plan.hosts["db"].ip, port=DATABASE_PORT, connections=needs(self.plan).connections,
+            round_trip_s=self.plan.round_trip_s,
+        )  # fmt: skip
         self._database = PrivateDatabase(cluster, self.processes, self.network.enter("db"))
         self._database.start()
         cluster.create(self._schema)

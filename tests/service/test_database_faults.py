@@ -17,7 +17,7 @@ from mtls.identity import Role
 from node import limits
 from node.failures import DatabaseUnreachable
 from node.ranges import Claim, Mark, Range
-from node.shared_db import SharedDatabase
+from node.shared_db import CONNECTIONS_PER_NODE, SharedDatabase
 from testbed.cluster import node_url
 from testbed.loopback import LOOPBACK, Stack
 from testbed.private_database import PrivateDatabase
@@ -231,3 +231,15 @@ def test_many_calls_at_once_after_a_restart_all_succeed(database, node):
             thread.start()
             stack.callback(thread.join)
     assert len(answers) == len(threads)
+
+
+def test_node_has_so_many_connections_and_others_get_in(stack, database):
+    """Whatever a node does, it leaves room."""
+    url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
+    with ExitStack() as kept:
+        for _ in range(CONNECTIONS_PER_NODE):
+            kept.enter_context(psycopg.connect(url))
+        with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
+            psycopg.connect(url)
+        with node_at(stack, "a", stack.database_port) as node:
+            assert take(node)
