@@ -45,7 +45,7 @@ class Dashboard:
             Tail([emulation.run.path / "nodes" / node / "journal.jsonl" for node in plan.nodes], EVENTS),
             nodes=plan.nodes,
             fibres=lambda: _fibres(plan, self._ports, desk),
-            dead=lambda: [p.name for p in emulation.dead()],
+            away=emulation.processes.away,
         )
         self._server = _Server(self._listener, emulation, desk, self._watch)
 

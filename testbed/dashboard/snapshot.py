@@ -43,7 +43,7 @@ class Snapshot:
     curves: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
     figures: Figures = field(default_factory=lambda: Tally().figures())
-    dead: Sequence[str] = ()
+    away: Mapping[str, str] = field(default_factory=dict)  # processes that do not serve, each with a word why
 
     def told(self, what: str) -> Any:
         """What the controller last told of `status`, `qcs`, `sessions` or `refusals`; empty if nothing yet."""

@@ -31,7 +31,7 @@ def _network(plan: Plan, snapshot: Snapshot, _: Selection) -> tuple[str, Facts]:
         ("switches", f"{len(status.get('switches', ()))} of {len(plan.switches)} connected"),
         ("links", f"{sum(f.lit for f in snapshot.fibres.values())} of {len(plan.links)} up"),
         ("broken", ", ".join(f"✕ {f.name}" for f in snapshot.faults) or "● nothing"),
-        ("processes", "● all alive" if not snapshot.dead else f"✕ ended: {', '.join(snapshot.dead)}"),
+        ("processes", ", ".join(f"✕ {name} {why}" for name, why in snapshot.away.items()) or "● all alive"),
     ]
 
 

@@ -30,17 +30,17 @@ _NODES_A_SECOND = 15
 
 
 class Watch:
-    """Looks at the network through `desk`; `fibres` and `dead` tell how fibres and processes are."""
+    """Looks at the network through `desk`; `fibres` tells how fibres are, `away` which processes do not serve."""
 
     def __init__(
         self, desk: Desk, tail: Tail, *, nodes: list[str], fibres: Callable[[], Mapping[str, FibreNow]],
-        dead: Callable[[], list[str]],
+        away: Callable[[], Mapping[str, str]],
     ) -> None:  # fmt: skip
         self.latest = Snapshot()
         self._desk = desk
         self._tail = tail
         self._fibres = fibres
-        self._dead = dead
+        self._away = away
         self._curves = Curves()
         self._tally = Tally()
         self._stop = threading.Event()
@@ -85,7 +85,7 @@ class Watch:
             faults=self._desk.faults.active(),
             curves={qc: self._curves.of(qc) for qc in self._qcs},
             figures=self._tally.figures(),
-            dead=self._dead(),
+            away=self._away(),
         )
 
 
