@@ -6,13 +6,15 @@ import contextlib
 import json
 import os
 import re
+import resource
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from telemetry.journal import read
 from tests.e2e.running import PYTHON, Running, command, finished, until
@@ -121,6 +123,27 @@ def test_run_without_a_single_key_has_status_1_and_says_why(tmp_path):
     assert re.search(r"NO KEYS +the last key error: .*alice-bob/1.*\(short_of_material\)", done.stdout), done.stdout
     assert re.search(r"Key errors +\d+ short_of_material: .*alice-bob/1", done.stdout)
     assert "short_of_material" in json.loads((tmp_path / "run" / "summary.json").read_text())["why_no_keys"]
+
+
+def test_run_starts_with_more_descriptors_than_select_knows(tmp_path, many_files):
+    """As in networks of 135 nodes and more: here run.py finds so many open that its own begin beyond 1023."""
+    options = ("--topology", "pair", "--apps", 1, "--duration", 1, "--no-cli", "--run-dir", tmp_path / "run")
+
+    done = finished(*options, pass_fds=many_files)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def many_files() -> Iterator[list[int]]:
+    """Descriptors up to one beyond 1023."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    yield files
+    for file in files:
+        os.close(file)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_nodes_that_do_not_reach_the_database_are_named_at_the_start(tmp_path, server):  # noqa: F811

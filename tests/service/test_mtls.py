@@ -52,6 +52,11 @@ def app():
     def bug():
         raise RuntimeError("secret-text")
 
+    @app.get("/full")
+    @allow(Role.SAE)
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     return app
 
 
@@ -141,6 +146,14 @@ def test_framework_errors_have_the_error_body(url, issue, method, path, status):
 
     assert reply.status == status
     assert isinstance(reply.body["message"], str)
+
+
+def test_what_the_machine_refuses_is_no_bug(url, issue):
+    """It may be there again in a moment: 503, with the cause."""
+    reply = Caller(issue("sae", "s1")).request("GET", f"{url}/full", to=ALICE)
+
+    assert (reply.status, reply.details) == (503, {"cause": "machine_refused"})
+    assert reply.message == "the machine of this server refuses: No space left on device"
 
 
 def test_a_bug_tells_nothing(url, issue):
