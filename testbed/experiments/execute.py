@@ -22,6 +22,7 @@ from testbed.floor import RoundTrips
 from testbed.isolation import run_isolated, undisturbed
 from testbed.offered_load import OfferedLoad, lasts_s
 from testbed.plan import Plan, make_plan
+from testbed.round_trips import too_long
 from testbed.run_directory import RunDirectory, open_run_directory
 from testbed.topology import Topology
 from testbed.workload import Arrival, arrivals
@@ -104,6 +105,9 @@ def _inside(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> int:
 
 def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list[dict[str, Any]]:
     """What each phase showed; UserError if anything in the run is not as it must be."""
+    why = too_long(plan.round_trip_s, run.phases[0].parameters["ttl_slots"])
+    if why is not None:
+        raise UserError(why)
     emulation = Emulation(
         plan, directory, outside=outside, parameters=run.phases[0].parameters, seed=None, user_database=None,
         say=lambda _: None, habits=run.phases[0].workload.habits,
