@@ -64,7 +64,7 @@ def test_malformed_topology(case, tmp_path):
         (["--shared-db", "http://x"], "--shared-db: .*expected postgresql://"),
         (["--shared-db", "postgresql:///x"], "--shared-db: expected one host"),
         (["--dashboard", "--no-dashboard"], "--dashboard and --no-dashboard: choose one"),
-        (["--delay", "60000"], "longest round trip between two datacenters would take 240 s: .* than 2.5 s"),
+        (["--delay", "60000"], "longest round trip between two datacenters would take 240 s: .* than 1.875 s"),
     ],
 )
 def test_option_that_cannot_be_satisfied(options, pattern):

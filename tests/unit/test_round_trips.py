@@ -32,8 +32,8 @@ def test_fibre_that_has_become_slow_is_not_avoided():
     assert longest_s(RING, [*RING, slow]) == pytest.approx((1000 + 10 + 30 + 10) / 1000)
 
 
-@pytest.mark.parametrize(("round_trip_s", "ttl_slots"), [(0.25, 1), (2.25, 9), (2.5, 15), (2.5, 1000)])
-def test_keys_live_long_enough_where_a_ttl_has_four_round_trips(round_trip_s, ttl_slots):
+@pytest.mark.parametrize(("round_trip_s", "ttl_slots"), [(0.125, 1), (1.875, 15), (2.5, 20), (2.5, 1000)])
+def test_keys_live_long_enough_where_a_ttl_has_eight_round_trips(round_trip_s, ttl_slots):
     """And a little more is too much, as is what no handshake survives."""
     assert too_long(round_trip_s, ttl_slots) is None
     assert f"{round_trip_s + 0.01:g} s" in too_long(round_trip_s + 0.01, ttl_slots)
