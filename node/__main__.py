@@ -76,7 +76,7 @@ def main(path: Path) -> int:
     )
     relay = Relay(
         options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, routes=routes,
-        performance=performance, journal=journal,
+        performance=performance, secret=lambda: shared.secret, journal=journal,
     )  # fmt: skip
     kme = Kme(
         options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=implicit,

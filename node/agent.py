@@ -23,7 +23,7 @@ from node.agreement import Agreement
 from node.config import NodeConfig
 from node.datastore import Datastore
 from node.ends import Ends
-from node.failures import KeyFailure, NoSession, RelayBroken
+from node.failures import DatabaseChanged, KeyFailure, NoSession, RelayBroken
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
 from node.kme import Kme, Unauthorized
@@ -76,7 +76,7 @@ class Agent:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._in_database = False
-        self._agreement = Agreement(parts.store, parts.shared, parts.journal)
+        self._agreement = Agreement([n.qc for n in parts.config.qcs], parts.store, parts.shared, parts.journal)
         # What listeners know; nothing before there was a slot.
         held = parts.store.held()
         made = {h.qc: h.generated for h in held}
@@ -87,6 +87,7 @@ class Agent:
         often_s = min(_RETRY_S, parts.config.slot_s)  # what is held grows older though no block comes
         self._workers = [_Worker(self._serve_database, often_s), _Worker(self._serve_listeners, _RETRY_S)]
         self._expiry = _Worker(self._expire, parts.config.slot_s)
+        parts.shared.on_other_server(self._workers[0].wake)
         parts.datastore.on_change(self._carry_out)
         for app in apps(parts.datastore.tree):
             parts.performance.app_made(app["app_id"])
@@ -229,9 +230,9 @@ class Agent:
         self._quietly(self._parts.kme.expire)
 
     def _serve_database(self) -> None:
-        self._in_database = self._in_database or self._quietly(self._register_qcs)
+        self._in_database = self._in_database or self._quietly(self._enter_database)
         if self._in_database:
-            self._quietly(self._agreement.report)
+            self._quietly(self._report)
             self._quietly(self._parts.kme.collect)
 
     def _serve_listeners(self) -> None:
@@ -270,9 +271,16 @@ class Agent:
                 self._parts.sessions.remove(app["app_id"])
                 self._parts.ends.tell(app["app_id"])
 
-    def _register_qcs(self) -> None:
-        for neighbour in self._parts.config.qcs:
-            self._parts.shared.register_qc(neighbour.qc, neighbour.peer)
+    def _enter_database(self) -> None:
+        parts = self._parts
+        parts.store.follow(parts.shared.enter({n.qc: n.peer for n in parts.config.qcs}))
+
+    def _report(self) -> None:
+        try:
+            self._agreement.report()
+        except DatabaseChanged:  # another server answers than before
+            self._enter_database()
+            self._agreement.report()
 
     def _report_slot(self) -> None:
         """What admission control counts: made, asked for, in stock, since the last report."""

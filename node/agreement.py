@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from node.key_stream import KeyStore
+from node.ranges import Claim
 from node.shared_db import SharedDatabase
 from telemetry.journal import Journal
 
@@ -12,9 +14,10 @@ _log = logging.getLogger(__name__)
 
 
 class Agreement:
-    """Of the QCs in `store`."""
+    """Of `qcs`, which are held in `store`."""
 
-    def __init__(self, store: KeyStore, shared: SharedDatabase, journal: Journal) -> None:
+    def __init__(self, qcs: Sequence[str], store: KeyStore, shared: SharedDatabase, journal: Journal) -> None:
+        self._qcs = qcs
         self._store = store
         self._shared = shared
         self._journal = journal
@@ -28,6 +31,8 @@ class Agreement:
     def _report_once(self) -> bool:
         """Whether the database lacks what was not said."""
         claims = self._store.claims(self._known)
+        held = {claim.qc for claim in claims}
+        claims += [Claim(qc, epoch=0, floor=0) for qc in self._qcs if qc not in held]  # nothing has come of it yet
         answers = self._shared.report(claims, self._store.number_report())
         for claim in claims:
             if claim.qc not in answers:

@@ -32,7 +32,7 @@ from node.limits import (
 Row = tuple[str, ...]  # NULL is the empty string
 
 # The database has decided, and would decide the same again: on data, constraints, privileges, by RAISE in a function.
-_DECIDED = ("22", "23", "42501", "P0001")
+_DECIDED = ("22", "23", "42501", "P0001", "QK")
 _LOCKED = "55P03"
 # Others were in the way: deadlocks, lock_timeout, statement_timeout. The connection is good.
 _PASSING = ("40", _LOCKED, "57014")

@@ -80,6 +80,19 @@ class DatabaseUnreachable(KeyFailure):
     cause = "database_unreachable"
 
 
+class DatabaseChanged(KeyFailure):
+    """Another server of the shared database answers than before: the ends of QCs report to it first. Nothing was given.
+    """
+
+    cause = "database_changed"
+
+
+class DatabaseRefused(KeyFailure):
+    """The shared database refused what was asked, as no node of ours should ask it. Nothing was given."""
+
+    cause = "database_refused"
+
+
 class MaterialExpired(KeyFailure):
     """The bytes allocated are not held here any more: too old, or lost in a crash."""
 

@@ -2,8 +2,10 @@
 
 Every byte leaves this store once: `take` reads and deletes in one transaction, before anybody sees the bytes. Whatever
 kills the process, the machine's kernel has what was committed.
-That holds whatever the shared database says. Were that to forget an allocation, the floor that this end reports next
-lies behind what was taken here, so that the other end is not given the same bytes.
+That holds whatever the shared database says. A server of that database may have lost allocations that another one made
+(a fail-over, an older copy put back). So an end follows one server at a time, from before it makes up its first report
+to that server, and gives out nothing that another one allocated. The floor of that report lies behind all that was
+taken here before, so that the other end is not given the same bytes.
 
 Age runs by the machine's clock (CLOCK_BOOTTIME), whatever QCs do. That clock begins anew with the machine, so after a
 restart of the machine the age of what lies here is unknown, and it is erased. What the machine's disk forgot, should it
@@ -87,6 +89,10 @@ class Missing(LookupError):
         self.wanted = wanted
 
 
+class Outdated(Missing):
+    """Bytes that another server of the shared database allocated than the one that this end follows now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What this end can promise of a QC's current epoch, bytes [floor, head) less those used.
@@ -143,6 +149,7 @@ class KeyStore:
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
         self._forced = True  # whether a commit waits for the disk
+        self._followed = ""  # a server of the shared database
         self._erase_if_age_is_unknown()
 
     @property
@@ -209,14 +216,24 @@ class KeyStore:
                 self._insert(block.qc, block.epoch, block.offset + at, made, payload[at : at + step])
         return True
 
-    def take(self, wanted: Sequence[Range], request: str = "", *, spare_slots: int = 0) -> list[Secret]:
+    def follow(self, server: str) -> None:
+        """From now on nothing is taken but what that server of the shared database has allocated.
+
+        To be called before what is `held` is made up for the first report to it.
+        """
+        with self._lock:
+            self._followed = server
+
+    def take(
+        self, wanted: Sequence[Range], request: str = "", server: str = "", *, spare_slots: int = 0
+    ) -> list[Secret]:
         """The bytes of all `wanted` ranges, gone from here for good; or Missing, and nothing is gone.
 
-        `request` is the allocation that they are taken for, and is kept for the audit. Bytes with less than
-        `spare_slots` to live are missing, too.
+        `request` is the allocation that they are taken for, and is kept for the audit; `server` made it. Bytes with
+        less than `spare_slots` to live are missing, too.
         """
         with self._transaction():
-            return [self._take(r, request, spare_slots) for r in wanted]
+            return [self._take(r, request, server, spare_slots) for r in wanted]
 
     def expire(self) -> int:
         """Erase all bytes and relayed keys older than the TTL; the number of bytes erased. To be called once a slot."""
@@ -321,21 +338,21 @@ class KeyStore:
     def take_found(self, keys: Sequence[Instruction]) -> dict[str, Secret]:
         """Single-hop keys by their IDs, gone from here for good; or Missing, and nothing is gone."""
         with self._transaction():
-            return {key.key_id: self._take(key.where, key.request) for key in keys}
+            return {key.key_id: self._take(key.where, key.request, key.server) for key in keys}
 
     def keep_found(self, keys: Sequence[Instruction]) -> set[str]:
         """Take keys out of the streams and have them wait as relayed keys do.
 
-        What is not held any more is left out; the IDs of those keys.
+        What is not held any more is left out, and a key of an ID that waits here already; the IDs of those keys.
         """
         gone = set()
         with self._transaction():
             for key in keys:
                 self._db.execute("SAVEPOINT one")
                 try:
-                    taken = self._take(key.where, key.request)
+                    taken = self._take(key.where, key.request, key.server)
                     self._keep(RelayedKey(key.key_id, key.ksid, key.master_sae, key.slave_sae, taken))
-                except Missing:
+                except (Missing, sqlite3.IntegrityError):
                     self._db.execute("ROLLBACK TO one")
                     gone.add(key.key_id)
                 self._db.execute("RELEASE one")
@@ -425,7 +442,9 @@ class KeyStore:
         with self._lock:
             return self._db.execute(sql, values).fetchall()
 
-    def _take(self, wanted: Range, request: str, spare_slots: int = 0) -> Secret:
+    def _take(self, wanted: Range, request: str, server: str, spare_slots: int = 0) -> Secret:
+        if server != self._followed:
+            raise Outdated(wanted)
         now = self.clock()
         # From the fragment in which the range starts, so that only its own rows are read. The last condition: expiry
         # runs once a slot, but what is too old is too old at once.

@@ -23,6 +23,7 @@ from mtls import deadline, trace
 from node import told
 from node.bandwidth import Bandwidths
 from node.failures import (
+    DatabaseUnreachable,
     KeyFailure,
     KeysGone,
     MaterialExpired,
@@ -40,7 +41,7 @@ from node.modes import Mode
 from node.parameters import Parameters
 from node.performance import Performance
 from node.pool import Keys, Pool
-from node.ranges import Instruction, Range, Shortage, spare_slots
+from node.ranges import Allocation, Instruction, Shortage, spare_slots
 from node.recent import RecentIds
 from node.relay import Relay, cut
 from node.requested import USUAL_INTERVAL_S, Requested
@@ -302,41 +303,39 @@ class Kme:
 
     def _make_apart(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         key_ids = [str(uuid.uuid4()) for _ in range(number)]
-        allocation = str(uuid.uuid4())
-        found = self._allocate(session, mode, key_ids, key_bytes, allocation)
-        uses = told.uses(mode, found, key_bytes, number)
-        with self._losses.counted(allocation, uses):
+        found = self._allocate(session, mode, key_ids, key_bytes)
+        uses = told.uses(mode, found.ranges, key_bytes, number)
+        with self._losses.counted(found.request, uses):
             if session.hops > 1:
                 self._relayed_from_here.add(key_ids)
-                made = self._relay.originate(
-                    session, mode, found, request=allocation, key_ids=key_ids, key_bytes=key_bytes
-                )
+                made = self._relay.originate(session, mode, found, key_ids=key_ids, key_bytes=key_bytes)
                 return list(zip(key_ids, made, strict=True))
+            spare = spare_slots(self._parameters().ttl_slots)
             try:
-                (whole,) = self._store.take(found, allocation, spare_slots=spare_slots(self._parameters().ttl_slots))
+                (whole,) = self._store.take(found.ranges, found.request, found.server, spare_slots=spare)
             except Missing as missing:
                 raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
-            told.used(self._journal, allocation, uses)
+            told.used(self._journal, found.request, uses)
             return list(zip(key_ids, cut(whole, key_bytes), strict=True))
 
-    def _allocate(
-        self, session: Session, mode: Mode, key_ids: Sequence[str], key_bytes: int, request: str
-    ) -> Sequence[Range]:
+    def _allocate(self, session: Session, mode: Mode, key_ids: Sequence[str], key_bytes: int) -> Allocation:
         """Ranges for these keys on all links of the path; ShortOfMaterial."""
+        request = str(uuid.uuid4())
         needs = mode.needs(session.qcs, key_bytes, len(key_ids))
         owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
         with told.statement(
             self._journal, "allocate", request=request, ksid=session.ksid, mode=mode.name, path=list(session.path),
             key_ids=list(key_ids),
         ) as facts:  # fmt: skip
-            with self._losses.counted(request, ()):  # an allocation whose answer does not come may have been made
-                found = self._shared.allocate(
-                    request, needs, key_ids=key_ids if session.hops == 1 else (), key_bytes=key_bytes, owner=owner
-                )
+            try:
+                found = self._shared.allocate(request, needs, key_ids=key_ids, key_bytes=key_bytes, owner=owner)
+            except DatabaseUnreachable as failure:  # whose answer did not come; it may have allocated
+                self._losses.add(request, failure.cause)
+                raise
             if isinstance(found, Shortage):
                 facts.update(qc=found.qc, short_bytes=found.short_bytes)
             else:
-                facts["ranges"] = told.as_json(told.uses(mode, found, key_bytes, len(key_ids)))
+                facts["ranges"] = told.as_json(told.uses(mode, found.ranges, key_bytes, len(key_ids)))
         if isinstance(found, Shortage):
             text = f"QC {found.qc} lacks {found.short_bytes} bytes of key material"
             raise ShortOfMaterial(text, qc=found.qc, short_bytes=found.short_bytes)

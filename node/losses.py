@@ -22,16 +22,19 @@ class Losses:
 
     @contextmanager
     def counted(self, request: str, uses: Sequence[told.Use]) -> Iterator[None]:
-        """If the block fails, no key comes of the allocation `request`. No `uses`: nobody here knows what it gave."""
+        """If the block fails, no key comes of what was allocated for `request`."""
         try:
             yield
         except Exception as failure:
-            cause = failure.cause if isinstance(failure, KeyFailure) else KeyFailure.cause
-            self._journal.event("lost", request=request, cause=cause, ranges=told.as_json(uses))
-            with self._lock:
-                for where, _ in uses:
-                    self._bytes[where.qc] += len(where)
+            self.add(request, failure.cause if isinstance(failure, KeyFailure) else KeyFailure.cause, uses)
             raise
+
+    def add(self, request: str, cause: str, uses: Sequence[told.Use] = ()) -> None:
+        """No key comes of what was allocated for `request`. No `uses`: this node never heard what that was."""
+        self._journal.event("lost", request=request, cause=cause, ranges=told.as_json(uses))
+        with self._lock:
+            for where, _ in uses:
+                self._bytes[where.qc] += len(where)
 
     def by_qc(self) -> dict[str, int]:
         """Bytes lost of each QC on the paths of those keys."""

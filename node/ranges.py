@@ -57,6 +57,21 @@ class Instruction:
     where: Range
     asked: bool
     trace: str = ""
+    server: str = ""  # that said so, as in Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Ranges on the QCs of a path that the shared database gave for a request.
+
+    `server`: which server of the database it was; they count for nothing once a node follows another one. `proofs`: for
+    each later node of a path of several hops, see node/proofs.py.
+    """
+
+    request: str
+    server: str
+    ranges: Sequence[Range]
+    proofs: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)

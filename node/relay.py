@@ -14,9 +14,10 @@ check value, which in OTP mode goes to nk while K is on its way. What does not f
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ from node.modes import AES_CCM, OTP, Mode
 from node.pads import CCM_TAG_BYTES, CHECK_BYTES, ccm_open, ccm_seal, check_value, fits, otp
 from node.performance import Performance
 from node.places import Places
-from node.ranges import Range
+from node.proofs import PROOF_LENGTH, proof
+from node.ranges import Allocation, Range
 from node.routes import MAX_HOPS, Routes
 from node.sessions import Association, Session, Sessions
 from telemetry.journal import Journal
@@ -59,6 +61,7 @@ class Relay:
         sessions: Sessions,
         routes: Routes,
         performance: Performance,
+        secret: Callable[[], bytes | None],
         journal: Journal,
     ) -> None:
         self._name = name
@@ -68,6 +71,7 @@ class Relay:
         self._sessions = sessions
         self._routes = routes
         self._performance = performance
+        self._secret = secret  # which this node shares with the shared database
         self._journal = journal
         self._arrivals = Arrivals(lambda: 2 * answer_s(caller.round_trip_s))
         self._checks = ThreadPoolExecutor(CHECKS, thread_name_prefix="check")
@@ -77,18 +81,16 @@ class Relay:
         self,
         session: Session,
         mode: Mode,
-        ranges: Sequence[Range],
+        allocation: Allocation,
         *,
-        request: str,
         key_ids: Sequence[str],
         key_bytes: int,
     ) -> list[Secret]:
         """As first node: make `key_ids` of `key_bytes` each at the last node too; the keys, once it has confirmed."""
-        order = _Order(
-            request, session, [{"key_ID": key_id, "bytes": key_bytes} for key_id in key_ids], list(ranges)
-        )
+        keys = [{"key_ID": key_id, "bytes": key_bytes} for key_id in key_ids]
+        order, ranges = _Order(session, keys, allocation), allocation.ranges
         if mode.cipher is None:
-            (pad,) = self._take([(ranges[0], told.PAD)], request)
+            (pad,) = self._take([(ranges[0], told.PAD)], allocation.request, allocation.server)
             self._performance.consumed(session.link, 8 * len(pad))
             new = Secret(os.urandom(len(pad)))
             sealed = otp(new, pad)
@@ -96,12 +98,13 @@ class Relay:
             with _wiped_on_failure(new):
                 self._relay_checked(order, new, sealed)
             return cut(new, key_bytes)
-        shared, new = self._take(told.uses(mode, ranges, key_bytes, len(key_ids))[:2], request)
+        uses = told.uses(mode, ranges, key_bytes, len(key_ids))[:2]
+        shared, new = self._take(uses, allocation.request, allocation.server)
         with _wiped_on_failure(shared, new):
             self._performance.consumed(session.link, 8 * (len(shared) + len(new)))
             self._relay(order, None)
             if mode.cipher == AES_CCM:
-                sealed, check = ccm_seal(new, shared, request, order.header), None
+                sealed, check = ccm_seal(new, shared, allocation.request, order.header), None
             else:
                 sealed, check = otp(new, shared), _encode(check_value(new, order.header))
             shared.wipe()
@@ -121,18 +124,20 @@ class Relay:
     def _relay(self, order: _Order, sealed: Secret | None) -> None:
         """Have the next node relay over the rest of the path; it has done so when this returns."""
         session = order.session
+        allocation = order.allocation
         body = {
-            "link": session.link, "ksid": session.ksid, "ranges": [_range_json(r) for r in order.ranges],
+            "link": session.link, "ksid": session.ksid, "server": allocation.server, "position": 1,
+            "ranges": [_range_json(r) for r in allocation.ranges], "proofs": list(allocation.proofs),
             "sealed": None if sealed is None else _encode(sealed),
         }  # fmt: skip
-        self._send(session.path[1], f"/qkd/v1/relay/{order.request}", body)
+        self._send(session.path[1], f"/qkd/v1/relay/{allocation.request}", body)
 
     def _tell_last(self, order: _Order, what: str, **facts: Any) -> bool:
         """Tell the last node what it needs to keep the keys; False if nothing was relayed to it (yet). RelayAltered."""
         body = {"ksid": order.session.ksid, "keys": order.keys} | facts
-        node = order.session.path[-1]
+        path = f"/qkd/v1/relay/{order.allocation.request}/{what}"
         try:
-            return self._send(node, f"/qkd/v1/relay/{order.request}/{what}", body).status != _NOTHING_THERE
+            return self._send(order.session.path[-1], path, body).status != _NOTHING_THERE
         except RelayAltered:
             raise RelayAltered(" - ".join(order.session.path)) from None
 
@@ -152,9 +157,17 @@ class Relay:
         sealed = None if document.get("sealed") is None else _decode(document["sealed"], "sealed", n_bytes)
         if sealed is not None and len(ranges[0]) != n_bytes:
             raise Malformed("ranges", "a pad as long as what it seals")
-        if sealed is None and onward is None:
+        position = integer(document.get("position"), "position", low=1, high=MAX_HOPS)
+        if (sealed is None and position > 1) or (sealed is None and onward is None):
             raise Malformed("sealed", "to be given behind the first hop")
-        message = _Message(request, link, uuid_text(document.get("ksid"), "ksid"), ranges, sealed)
+        proofs = sequence(document.get("proofs"), "proofs", longest=MAX_HOPS)
+        if len(proofs) != len(ranges):
+            raise Malformed("proofs", "one for each range")
+        message = _Message(
+            request, link, uuid_text(document.get("ksid"), "ksid"), text(document.get("server"), "server"), position,
+            ranges, text(proofs[0], "proofs", longest=PROOF_LENGTH), sealed,
+        )  # fmt: skip
+        self._check_proof(sender, message)
         if onward is None:
             self._receive(message)
         else:
@@ -162,13 +175,23 @@ class Relay:
             with self._under_way.taken(sender, onward, full=full):
                 self._pass_on(message, document, to=onward)
 
+    def _check_proof(self, sender: str, message: _Message) -> None:
+        """RelayBroken unless the shared database says that it has allocated these ranges for that request."""
+        secret = self._secret()
+        if secret is None:
+            raise RelayBroken("this node has not reached the shared database yet: try again", hop=self._name)
+        if not hmac.compare_digest(message.proof.encode(), message.expected_proof(secret).encode()):
+            words = f"node {sender} named ranges to node {self._name} that were not allocated for this request"
+            raise RelayBroken(words, hop=sender)
+
     def _pass_on(self, message: _Message, document: Mapping[str, Any], *, to: str) -> None:
         uses = [*message.incoming(), (message.ranges[1], told.PAD)]
-        taken = self._take(uses, message.request, ranges=message.ranges[:2])
+        taken = self._take(uses, message.request, message.server, ranges=message.ranges[:2])
         self._performance.consumed(message.link, 8 * sum(len(r) for r in message.ranges[:2]))
         relayed = message.opened(taken[0])
         body = {
-            "link": message.link, "ksid": message.ksid, "ranges": document["ranges"][1:],
+            "link": message.link, "ksid": message.ksid, "server": message.server, "position": message.position + 1,
+            "ranges": document["ranges"][1:], "proofs": document["proofs"][1:],
             "sealed": _encode(otp(relayed, taken[1])),
         }  # fmt: skip
         for secret in (*taken, relayed):
@@ -178,7 +201,7 @@ class Relay:
     def _receive(self, message: _Message) -> None:
         """As last node: keep what was relayed."""
         session = self._ends_here(message.ksid, message.link)
-        (taken,) = self._take(message.incoming(), message.request)
+        (taken,) = self._take(message.incoming(), message.request, message.server)
         self._performance.consumed(message.link, 8 * len(message.ranges[0]))
         relayed = message.opened(taken)
         taken.wipe()
@@ -245,10 +268,12 @@ class Relay:
             raise NoSession("no key session of this KSID ends at this node", ksid=ksid, node=self._name)
         return session
 
-    def _take(self, uses: Sequence[told.Use], request: str, *, ranges: Sequence[Range] | None = None) -> list[Secret]:
+    def _take(
+        self, uses: Sequence[told.Use], request: str, server: str, *, ranges: Sequence[Range] | None = None
+    ) -> list[Secret]:
         """What is for these uses; in pieces of the same bytes as `ranges` has them, if these are given."""
         try:
-            taken = self._store.take(ranges or [r for r, _ in uses], request)
+            taken = self._store.take(ranges or [r for r, _ in uses], request, server)
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self._name) from None
         told.used(self._journal, request, uses)
@@ -286,16 +311,15 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What a first node makes: keys of a session in a request, of these ranges."""
+    """What a first node makes: keys of a session, of what was allocated for them."""
 
-    request: str
     session: Session
     keys: Sequence[Mapping[str, Any]]
-    ranges: Sequence[Range]
+    allocation: Allocation
 
     @property
     def header(self) -> bytes:
-        return _header(self.request, self.session.ksid, self.keys)
+        return _header(self.allocation.request, self.session.ksid, self.keys)
 
     def not_there(self) -> RelayBroken:
         """The next node says that it has relayed, and the last one has got nothing."""
@@ -305,13 +329,26 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """What comes over a link of a path: ranges from this link on, and what is sealed."""
+    """What comes over a link of a path: ranges from this link on, and what is sealed.
+
+    `server` allocated the ranges; `position`: of the link on the path, from 1 on; `proof`: see node/proofs.py.
+    """
 
     request: str
     link: str
     ksid: str
+    server: str
+    position: int
     ranges: Sequence[Range]
+    proof: str
     sealed: Secret | None
+
+    def expected_proof(self, secret: bytes) -> str:
+        """By which the node of that secret knows that its ranges were allocated for this request."""
+        hops = self.position + len(self.ranges) - 1
+        return proof(
+            secret, self.request, self.server, position=self.position, hops=hops, around=self.ranges[:2]
+        )
 
     def incoming(self) -> list[told.Use]:
         """What the incoming link's range is for: on the first link S, and the new keys, not this node's to keep."""

@@ -3,14 +3,19 @@
 Both ends of a QC allocate from the same stream; who was first is decided by the row lock of that QC in PostgreSQL,
 never here. A connection that the server dropped (it restarted, say) is noticed at its next use; the call is then
 repeated once on a fresh one. That is harmless, because allocations and deliveries carry an ID of their own and get
-the same answer twice, and reports only grow.
+the same answer twice, and of reports the last one counts.
+
+A server that was not there all the time may have lost what another one had given. So a node enters each server anew
+(see KeyStore.follow), and a server gives ranges of a QC only when both its ends have reported to it.
 """
 
 from __future__ import annotations
 
 import importlib.resources
+import logging
+import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -18,27 +23,31 @@ import psycopg.sql
 
 from mtls import trace
 from node.connections import Connections, NoAnswer, Row
-from node.failures import DatabaseUnreachable
+from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable
 from node.limits import DATABASE_CONNECTIONS
-from node.ranges import Answer, Claim, Instruction, Range, Shortage
+from node.ranges import Allocation, Answer, Claim, Instruction, Range, Shortage
 
 CONNECTIONS_PER_NODE = 2 * DATABASE_CONNECTIONS  # at most: those of a node that died may be there for a moment
 _ADMIN_CONNECT_S = 3
 _READ_TIMEOUT_MS = 30_000
 _COLLECTED_AT_ONCE = 1000
+_SECRET_BYTES = 32
+_HMAC_BLOCK_BYTES = 64  # of SHA-256
+_OTHER_SERVER, _NOT_REPORTED = "QK002", "QK003"  # see shared_db.sql
 
 # Prepared on every connection.
 _STATEMENTS = {
-    "register_qc": "SELECT qkd_register_qc($1, $2, $3)",
-    "report": "SELECT * FROM qkd_report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-    "allocate": "SELECT * FROM qkd_allocate($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-    "deliver": "SELECT * FROM qkd_deliver($1, $2, $3, $4, $5)",
-    "collect": "SELECT * FROM qkd_collect($1, $2, $3)",
+    "enter": "SELECT * FROM qkd_enter($1, $2, $3)",
+    "report": "SELECT * FROM qkd_report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    "allocate": "SELECT * FROM qkd_allocate($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    "deliver": "SELECT * FROM qkd_deliver($1, $2, $3, $4, $5, $6)",
+    "collect": "SELECT * FROM qkd_collect($1, $2, $3, $4)",
     "available": "SELECT * FROM qkd_available($1)",
     "end_holders": "SELECT qkd_end_holders()",
 }
 
 _Value = str | int | Sequence[str] | Sequence[int] | None
+_log = logging.getLogger(__name__)
 
 
 class Foreign(Exception):
@@ -57,6 +66,15 @@ class KeyOwner:
     master_sae: str
     slave_sae: str
     slave_node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Who is in a network: its nodes, the node of each SAE, the two nodes that each QC joins."""
+
+    nodes: Sequence[str]
+    saes: Mapping[str, str]
+    qcs: Mapping[str, tuple[str, str]]
 
 
 def install_schema(url: str, schema: str, role: str | None) -> None:
@@ -78,33 +96,63 @@ def install_schema(url: str, schema: str, role: str | None) -> None:
         grants = (
             "GRANT USAGE ON SCHEMA {schema} TO {role}",
             "GRANT EXECUTE ON FUNCTION"
-            " qkd_available, qkd_register_qc, qkd_report, qkd_allocate, qkd_deliver, qkd_collect, qkd_end_holders"
-            " TO {role}",
+            " qkd_enter, qkd_report, qkd_allocate, qkd_deliver, qkd_collect, qkd_available, qkd_end_holders TO {role}",
         )
         for grant in grants:
             connection.execute(psycopg.sql.SQL(grant).format(schema=name, role=psycopg.sql.Identifier(role)))
 
 
-def read_allocations(url: str, schema: str) -> list[tuple[str, int, int, int, str]]:
-    """Every allocation ever made, as (QC, epoch, start, end, request), for its owner to audit."""
-    query = psycopg.sql.SQL("SELECT qc, epoch, start_at, end_at, request::text FROM {}.allocation").format(
-        psycopg.sql.Identifier(schema)
+def declare(url: str, schema: str, members: Members) -> None:
+    """As the schema's owner: these belong to the network, beside those declared before. To be done before they come."""
+    with psycopg.connect(url, connect_timeout=_ADMIN_CONNECT_S) as connection:
+        connection.execute(psycopg.sql.SQL("SET search_path = {}").format(psycopg.sql.Identifier(schema)))
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO node VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                [(node, *_secrets()) for node in members.nodes],
+            )
+            cursor.executemany("INSERT INTO sae VALUES (%s, %s) ON CONFLICT DO NOTHING", list(members.saes.items()))
+            cursor.executemany(
+                "INSERT INTO qc (name, node_a, node_b) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                [(qc, *sorted(ends)) for qc, ends in members.qcs.items()],
+            )
+
+
+_Rows = list[tuple[object, ...]]
+
+
+def read_allocations(url: str, schema: str) -> tuple[_Rows, _Rows]:
+    """What the database gave, ever, for its owner to audit: allocations, and the keys that they made.
+
+    (request, position on the path from 1 on, QC, epoch, start, end, node that asked) for each range; (key ID, request,
+    master SAE, slave SAE) for each key.
+    """
+    queries = (
+        "SELECT request::text, position, qc, epoch, start_at, end_at, node FROM {}.allocation",
+        "SELECT key_id::text, request::text, master_sae, slave_sae FROM {}.key",
     )
     with psycopg.connect(
         url, connect_timeout=_ADMIN_CONNECT_S, tcp_user_timeout=_READ_TIMEOUT_MS,
         options=f"-c statement_timeout={_READ_TIMEOUT_MS}",
     ) as connection:  # fmt: skip
-        return connection.execute(query).fetchall()
+        allocations, keys = (
+            connection.execute(psycopg.sql.SQL(query).format(psycopg.sql.Identifier(schema))).fetchall()
+            for query in queries
+        )
+        return allocations, keys
 
 
 class SharedDatabase:
-    """Calls of node `node` to the shared database."""
+    """Calls of node `node` to the shared database. Each may raise DatabaseUnreachable, -Changed or -Refused."""
 
     def __init__(self, url: str, schema: str, node: str, *, round_trip_s: float = 0.0) -> None:
         self._node = node
         self._connections = Connections(
             url, search_path=schema, prepared=_STATEMENTS, free="end_holders", round_trip_s=round_trip_s
         )
+        self._server = ""  # that this node has entered last
+        self.secret: bytes | None = None  # which this node shares with the database, once it has entered
+        self._on_other_server: Callable[[], None] = lambda: None
 
     def open(self) -> None:
         """Start connecting; returns at once."""
@@ -114,9 +162,18 @@ class SharedDatabase:
         """Close all connections."""
         self._connections.close()
 
-    def register_qc(self, qc: str, peer: str) -> None:
-        """Announce a QC between this node and `peer`."""
-        self._call("register_qc", qc, self._node, peer)
+    def on_other_server(self, step: Callable[[], None]) -> None:
+        """Call `step` when a call has met a server to which an end of a QC has not reported yet, this one perhaps."""
+        self._on_other_server = step
+
+    def enter(self, peers: Mapping[str, str]) -> str:
+        """Begin to speak to the server that answers now, which is returned. `peers`: of this node's QCs, by name.
+
+        Before the first report to it the local database has to follow it.
+        """
+        ((server, secret),) = self._call("enter", self._node, list(peers), list(peers.values()))
+        self._server, self.secret = server, bytes.fromhex(secret)
+        return server
 
     def report(self, claims: Sequence[Claim], number: int) -> dict[str, Answer]:
         """Say what this end holds; what the other end holds alike can be allocated from then on. The answers by QC.
@@ -125,9 +182,9 @@ class SharedDatabase:
         """
         marks = [(claim.qc, mark) for claim in claims for mark in claim.marks]
         rows = self._call(
-            "report", self._node, number, [c.qc for c in claims], [c.epoch for c in claims], [c.floor for c in claims],
-            [c.after for c in claims], [qc for qc, _ in marks], [m.start for _, m in marks], [m.end for _, m in marks],
-            [m.digest.hex() for _, m in marks],
+            "report", self._node, self._server, number, [c.qc for c in claims], [c.epoch for c in claims],
+            [c.floor for c in claims], [c.after for c in claims], [qc for qc, _ in marks], [m.start for _, m in marks],
+            [m.end for _, m in marks], [m.digest.hex() for _, m in marks],
         )  # fmt: skip
         epochs = {claim.qc: claim.epoch for claim in claims}
         differing: dict[str, list[Range]] = {qc: [] for qc, *_ in rows}
@@ -137,48 +194,52 @@ class SharedDatabase:
         return {qc: Answer(int(known), differing[qc]) for qc, known, *_ in rows if known}
 
     def allocate(
-        self,
-        request: str,
-        needs: Sequence[tuple[str, int]],
-        *,
-        key_ids: Sequence[str] = (),
-        key_bytes: int = 0,
-        owner: KeyOwner | None = None,
-    ) -> list[Range] | Shortage:
-        """Ranges for all of `needs` (QC, bytes), in that order, or the shortage. With `key_ids`, single-hop keys."""
-        whose = (owner.ksid, owner.master_sae, owner.slave_sae, owner.slave_node) if owner else (None,) * 4
-        span = trace.current()
+        self, request: str, needs: Sequence[tuple[str, int]], *, key_ids: Sequence[str], key_bytes: int, owner: KeyOwner
+    ) -> Allocation | Shortage:
+        """Ranges for all of `needs` (QC, bytes), in the order of the path, for keys of `owner`; or the shortage."""
+        span, server = trace.current(), self._server
         rows = self._call(
-            "allocate", request, self._node, [qc for qc, _ in needs], [n for _, n in needs], key_ids, key_bytes, *whose,
-            span.trace if span else None,
+            "allocate", request, self._node, server, [qc for qc, _ in needs], [n for _, n in needs], key_ids, key_bytes,
+            owner.ksid, owner.master_sae, owner.slave_sae, owner.slave_node, span.trace if span else None,
         )  # fmt: skip
-        qc, *_, short = rows[0]
+        qc, *_, short, _ = rows[0]
         if int(short):
             return Shortage(qc, int(short))
-        return [_range(*place) for *place, _ in rows]
+        proofs = [proof for *_, proof in rows if proof]
+        return Allocation(request, server, [_range(*place) for *place, _, _ in rows], proofs)
 
     def deliver(self, master_sae: str, slave_sae: str, key_ids: Sequence[str]) -> list[Instruction]:
-        """The instructions of all `key_ids` and of keys made with them; Foreign or NotFound, and none is delivered."""
-        rows = self._call("deliver", str(uuid.uuid4()), self._node, master_sae, slave_sae, key_ids)
+        """The instructions of all `key_ids` and of keys made with them; Foreign or NotFound, and none is delivered.
+
+        NotFound also for one that cannot be followed.
+        """
+        server = self._server
+        rows = self._call("deliver", str(uuid.uuid4()), self._node, server, master_sae, slave_sae, key_ids)
         if rows[0][0] == "foreign":
             raise Foreign
         if rows[0][0] == "missing":
             raise NotFound
-        return [
-            Instruction(key, request, ksid, master_sae, slave_sae, _range(*place), verdict == "ok", _hex(of))
+        found = [
+            Instruction(key, request, ksid, master_sae, slave_sae, where, verdict == "ok", _hex(of), server)
             for verdict, key, request, ksid, *place, of in rows
+            if (where := _followable(key, place)) is not None
         ]
+        if not {*key_ids} <= {i.key_id for i in found}:
+            raise NotFound
+        return found
 
     def collect(self) -> list[Instruction]:
         """Instructions for this node that nobody has asked for yet; they count as delivered."""
-        rows = self._call("collect", str(uuid.uuid4()), self._node, _COLLECTED_AT_ONCE)
+        server = self._server
+        rows = self._call("collect", str(uuid.uuid4()), self._node, server, _COLLECTED_AT_ONCE)
         return [
-            Instruction(key, request, ksid, master, slave, _range(*place), False, _hex(of))
+            Instruction(key, request, ksid, master, slave, where, False, _hex(of), server)
             for key, request, ksid, master, slave, *place, of in rows
+            if (where := _followable(key, place)) is not None
         ]
 
     def available(self, qcs: Sequence[str]) -> dict[str, int]:
-        """Bytes that could be allocated now on each of `qcs`; a QC that nobody registered is left out."""
+        """Bytes that could be allocated now on each of `qcs`; a QC that nobody declared is left out."""
         return {qc: int(n_bytes) for qc, n_bytes in self._call("available", list(qcs))}
 
     def _call(self, statement: str, *values: _Value) -> list[Row]:
@@ -186,10 +247,34 @@ class SharedDatabase:
             return self._connections.call(statement, [_encoded(value) for value in values])
         except NoAnswer as error:
             raise DatabaseUnreachable(f"the shared database {error}") from error
+        except psycopg.Error as error:
+            said = error.diag.message_primary or str(error)
+            if error.sqlstate in (_OTHER_SERVER, _NOT_REPORTED):
+                self._on_other_server()
+                text = f"the shared database has begun anew, and waits for what the ends of QCs hold: {said}: try again"
+                raise DatabaseChanged(text) from None
+            _log.error("the shared database refuses %s of this node: %s", statement, said)
+            raise DatabaseRefused(f"the shared database refuses {statement}: {said}") from error
+
+
+def _secrets() -> tuple[bytes, bytes, bytes]:
+    """A new secret, and the two keys of HMAC that are made of it (RFC 2104)."""
+    secret = secrets.token_bytes(_SECRET_BYTES)
+    padded = secret.ljust(_HMAC_BLOCK_BYTES, b"\0")
+    return secret, bytes(b ^ 0x36 for b in padded), bytes(b ^ 0x5C for b in padded)
 
 
 def _range(qc: str, epoch: str, start: str, end: str) -> Range:
     return Range(qc, int(start), int(end), int(epoch))
+
+
+def _followable(key_id: str, place: Sequence[str]) -> Range | None:
+    """Where the database says that a key lies; None, and a line in the log, if nothing can lie there."""
+    try:
+        return _range(*place)
+    except ValueError:
+        _log.error("the shared database says of key %s that it lies at %s", key_id, place)
+        return None
 
 
 def _hex(trace_id: str) -> str:

@@ -1,12 +1,29 @@
 -- Schema of the shared database and the statements that decide in it; each function is one round trip.
 -- Nodes may only call these functions, which are in PL/pgSQL for its plans: those of SQL functions are made at each call.
+-- They check all that the database can know of what a node asks. What they refuse has the SQLSTATE QK001, and a message
+-- that names the argument and what was expected: no node of ours asks for it.
 -- The rule of allocation is that of node/ranges.py.
 
+-- Who is in the network, and which QCs join whom: the owner says so before anybody connects.
+-- `secret`: of that node and the database. `inner_pad`, `outer_pad`: the keys of HMAC (RFC 2104) that are made of it.
+CREATE TABLE IF NOT EXISTS node (
+    name      text PRIMARY KEY,
+    secret    bytea NOT NULL,
+    inner_pad bytea NOT NULL,
+    outer_pad bytea NOT NULL
+);
+CREATE TABLE IF NOT EXISTS sae (
+    id   text PRIMARY KEY,
+    node text NOT NULL REFERENCES node
+);
 CREATE TABLE IF NOT EXISTS qc (
     name    text PRIMARY KEY,
-    node_a  text NOT NULL,
-    node_b  text NOT NULL,
-    -- What each end holds of the epoch that is current there, and the number of the report that said so.
+    node_a  text NOT NULL REFERENCES node,
+    node_b  text NOT NULL REFERENCES node,
+    -- The server (qkd_server) to which each end has reported, the epoch that is current there and the first byte of it
+    -- that the end has not given up, and the number of the report that said so.
+    server_a text NOT NULL DEFAULT '',
+    server_b text NOT NULL DEFAULT '',
     epoch_a bigint NOT NULL DEFAULT 0,
     epoch_b bigint NOT NULL DEFAULT 0,
     said_a  bigint NOT NULL DEFAULT 0,
@@ -55,65 +72,105 @@ CREATE TABLE IF NOT EXISTS allocation (
     PRIMARY KEY (request, position)
 );
 
--- How a slave's KME finds a single-hop key: starting and ending position in the QC's stream.
-CREATE TABLE IF NOT EXISTS key_instruction (
+-- The keys that allocations make, for ever. Over one hop also how the slave's KME finds the key: starting and ending
+-- position in the QC's stream. Over several hops it gets the key from the first node, and `qc` is NULL.
+CREATE TABLE IF NOT EXISTS key (
     key_id     uuid PRIMARY KEY,
     request    uuid NOT NULL,
     ksid       uuid NOT NULL,
     master_sae text NOT NULL,
     slave_sae  text NOT NULL,
     slave_node text NOT NULL,
-    qc         text NOT NULL,
-    epoch      bigint NOT NULL,
-    start_at   bigint NOT NULL,
-    end_at     bigint NOT NULL,
+    qc         text,
+    epoch      bigint,
+    start_at   bigint,
+    end_at     bigint,
     trace      uuid,  -- W3C trace ID of whoever made it, for the journal of whoever fetches it
     delivery   uuid,
     delivered  timestamptz
 );
-CREATE INDEX IF NOT EXISTS key_instruction_request ON key_instruction (request);
-CREATE INDEX IF NOT EXISTS key_instruction_waiting ON key_instruction (slave_node) WHERE delivery IS NULL;
-CREATE INDEX IF NOT EXISTS key_instruction_delivery ON key_instruction (delivery) WHERE delivery IS NOT NULL;
+CREATE INDEX IF NOT EXISTS key_request ON key (request);
+CREATE INDEX IF NOT EXISTS key_waiting ON key (slave_node) WHERE delivery IS NULL AND qc IS NOT NULL;
+CREATE INDEX IF NOT EXISTS key_delivery ON key (delivery) WHERE delivery IS NOT NULL;
+
+-- Refuse what a node asks for. QK001, unless another state says why: QK002 (the server is another one than the caller
+-- thinks), QK003 (an end of a QC has not reported to this server yet).
+CREATE OR REPLACE FUNCTION qkd_refuse(p_message text, p_state text DEFAULT 'QK001') RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = p_state, MESSAGE = p_message;
+END $$;
 
 -- A node speaks for itself only. Where all nodes share a role, in a database of the user's, they have to trust one another.
 CREATE OR REPLACE FUNCTION qkd_check_speaker(p_node text) RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
-    IF session_user LIKE 'node-%' AND session_user <> 'node-' || p_node THEN
+    IF session_user LIKE 'node-%' AND session_user IS DISTINCT FROM 'node-' || p_node THEN
         RAISE insufficient_privilege USING MESSAGE = format('%s cannot speak for node %s', session_user, p_node);
     END IF;
 END $$;
 
--- A node announces a QC; the second announcement must name the same two ends.
-CREATE OR REPLACE FUNCTION qkd_register_qc(p_name text, p_node text, p_peer text) RETURNS void
+-- Which server answers: another one after each start, and after each promotion of a standby. A server that was not there
+-- all the time may have lost commits, and would give out again what an end has been given.
+CREATE OR REPLACE FUNCTION qkd_server() RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')
+        || left(pg_walfile_name(pg_current_wal_lsn()), 8);
+END $$;
+
+CREATE OR REPLACE FUNCTION qkd_check_server(p_server text) RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF p_server IS DISTINCT FROM qkd_server() THEN
+        PERFORM qkd_refuse('this node has to report to it first', 'QK002');
+    END IF;
+END $$;
+
+-- A node begins to speak to this server: the server, and the node's secret. Its QCs are as the owner has said.
+CREATE OR REPLACE FUNCTION qkd_enter(p_node text, p_qcs text[], p_peers text[])
+RETURNS TABLE (server text, secret text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_column
+DECLARE
+    other text;
 BEGIN
     PERFORM qkd_check_speaker(p_node);
-    INSERT INTO qc (name, node_a, node_b) VALUES (p_name, least(p_node, p_peer), greatest(p_node, p_peer))
-    ON CONFLICT (name) DO NOTHING;
-    PERFORM 1 FROM qc WHERE name = p_name AND node_a = least(p_node, p_peer) AND node_b = greatest(p_node, p_peer);
+    SELECT r.name INTO other FROM unnest(p_qcs, p_peers) AS r (name, peer)
+        WHERE NOT EXISTS (SELECT 1 FROM qc WHERE qc.name = r.name AND node_a = least(p_node, r.peer) AND node_b = greatest(p_node, r.peer));
+    IF FOUND THEN
+        PERFORM qkd_refuse(format('p_qcs: expected QCs of %s, as they were declared; %s is none', p_node, other));
+    END IF;
+    RETURN QUERY SELECT qkd_server(), encode(node.secret, 'hex') FROM node WHERE name = p_node;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'QC % is registered between other nodes', p_name;
+        PERFORM qkd_refuse(format('p_node: expected a node of this network, not %s', p_node));
     END IF;
 END $$;
 
 -- What one end holds of its QCs, once a slot: the current epoch, the first byte that it has not given up, and its blocks
--- that end after p_after. A report that a later one (p_number) has overtaken counts for nothing. One row a QC says up to
+-- that end after p_after. A report that a later one (p_number) has overtaken counts for nothing; else the last word
+-- counts, be it less than the one before: what was allocated stays allocated, for the tail never goes back. One row a QC says up to
 -- where the database knows now what is held; further rows name blocks that are others at the other end.
 CREATE OR REPLACE FUNCTION qkd_report(
-    p_node text, p_number bigint, p_qcs text[], p_epochs bigint[], p_floors bigint[], p_after bigint[],
+    p_node text, p_server text, p_number bigint, p_qcs text[], p_epochs bigint[], p_floors bigint[], p_after bigint[],
     p_mark_qcs text[], p_starts bigint[], p_ends bigint[], p_digests text[]
 ) RETURNS TABLE (qc_name text, known bigint, start_at bigint, end_at bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 DECLARE
+    bad  text;
     said record;
 BEGIN
     PERFORM qkd_check_speaker(p_node);
+    PERFORM qkd_check_server(p_server);
+    SELECT r.name INTO bad FROM unnest(p_qcs, p_epochs, p_floors, p_after) AS r (name, epoch, floor, after)
+        WHERE (r.epoch >= 0 AND r.floor >= 0 AND r.floor < 1::bigint << 62 AND r.after >= 0
+            AND EXISTS (SELECT 1 FROM qc WHERE qc.name = r.name AND p_node IN (node_a, node_b))) IS NOT TRUE;
+    IF FOUND THEN
+        PERFORM qkd_refuse(format(
+            'p_qcs: expected QCs of %s, with an epoch and a floor from 0 to below 2^62; %s is not so', p_node, bad));
+    END IF;
     PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
-    UPDATE qc SET epoch_a = r.epoch, floor_a = r.floor, said_a = p_number
+    UPDATE qc SET server_a = p_server, epoch_a = r.epoch, floor_a = r.floor, said_a = p_number
         FROM unnest(p_qcs, p_epochs, p_floors) AS r (name, epoch, floor)
         WHERE qc.name = r.name AND node_a = p_node AND said_a < p_number;
-    UPDATE qc SET epoch_b = r.epoch, floor_b = r.floor, said_b = p_number
+    UPDATE qc SET server_b = p_server, epoch_b = r.epoch, floor_b = r.floor, said_b = p_number
         FROM unnest(p_qcs, p_epochs, p_floors) AS r (name, epoch, floor)
         WHERE qc.name = r.name AND node_b = p_node AND said_b < p_number;
     -- Where both have come to a new epoch, its stream begins.
@@ -201,67 +258,143 @@ BEGIN
     RETURN QUERY SELECT NULL::bigint, d.start_at, d.end_at FROM mark d WHERE d.qc = p_qc AND d.node = p_node AND d.differs;
 END $$;
 
--- Ranges of p_needs[i] bytes on each QC p_qcs[i], all or nothing. Either one row a QC, or one row with short_bytes > 0
--- for the QC that lacked most. With p_key_ids the range on the first QC becomes that many keys of p_key_bytes each,
--- with an instruction for the slave's KME in the same transaction.
+-- The MAC by which a later node of a path knows that these ranges of its links were allocated for that request:
+-- HMAC-SHA256 under its secret, of the same words as in node/proofs.py.
+CREATE OR REPLACE FUNCTION qkd_proof(p_inner_pad bytea, p_outer_pad bytea, p_words text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN encode(sha256(p_outer_pad || sha256(p_inner_pad || convert_to(p_words, 'UTF8'))), 'hex');
+END $$;
+
+-- Keys are made by the node of their master for their slave at its node, and the sums are right: over one hop the range
+-- is the keys; over several the first QC gives the keys themselves or, in modes with a shared key, that key and the new
+-- ones; the other QCs give a pad for what is relayed.
+CREATE OR REPLACE FUNCTION qkd_check_keys(
+    p_node text, p_needs bigint[], p_key_ids uuid[], p_key_bytes bigint, p_master text, p_slave text, p_slave_node text
+) RETURNS void LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    new bigint := p_key_bytes * cardinality(p_key_ids);
+    pad bigint := p_needs[2];
+BEGIN
+    IF (p_key_bytes BETWEEN 1 AND 1 << 20 AND cardinality(p_key_ids) BETWEEN 1 AND 4096
+            AND cardinality(p_key_ids) = (SELECT count(DISTINCT k) FROM unnest(p_key_ids) AS k)) IS NOT TRUE THEN
+        PERFORM qkd_refuse('p_key_ids: expected 1 to 4096 different IDs, of keys of 1 byte to 1 MiB');
+    END IF;
+    IF (CASE cardinality(p_needs) WHEN 1 THEN p_needs[1] = new ELSE
+            pad > 0 AND pad = ALL (p_needs[2:]) AND (p_needs[1] = pad + new OR (p_needs[1] = new AND pad = new)) END) IS NOT TRUE THEN
+        PERFORM qkd_refuse(format('p_needs: expected what %s bytes of keys take, not %s', new, p_needs));
+    END IF;
+    IF NOT EXISTS (SELECT 1 FROM sae WHERE id = p_master AND node = p_node) THEN
+        PERFORM qkd_refuse(format('p_master: expected an SAE of node %s', p_node));
+    END IF;
+    IF NOT EXISTS (SELECT 1 FROM sae WHERE id = p_slave AND node = p_slave_node) THEN
+        PERFORM qkd_refuse(format('p_slave: expected an SAE of node %s', p_slave_node));
+    END IF;
+END $$;
+
+-- Ranges of p_needs[i] bytes on each QC p_qcs[i], all or nothing, of which keys of p_key_bytes each become. The QCs are a
+-- path from p_node to p_slave_node. Either one row a QC, or one row with short_bytes > 0 for the QC that lacked most.
+-- Over one hop there is an instruction for the slave's KME in the same transaction. Over several, the proof in a QC's row
+-- is for the node at its far end.
 CREATE OR REPLACE FUNCTION qkd_allocate(
-    p_request uuid, p_node text, p_qcs text[], p_needs bigint[],
-    p_key_ids uuid[], p_key_bytes bigint, p_ksid uuid, p_master text, p_slave text, p_slave_node text,
-    p_trace uuid DEFAULT NULL
-) RETURNS TABLE (qc_name text, epoch bigint, start_at bigint, end_at bigint, short_bytes bigint)
+    p_request uuid, p_node text, p_server text, p_qcs text[], p_needs bigint[],
+    p_key_ids uuid[], p_key_bytes bigint, p_ksid uuid, p_master text, p_slave text, p_slave_node text, p_trace uuid
+) RETURNS TABLE (qc_name text, epoch bigint, start_at bigint, end_at bigint, short_bytes bigint, proof text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 DECLARE
+    hops    integer := cardinality(p_qcs);
+    path    text[] := ARRAY[p_node];
+    onward  text;
+    silent  text;
+    q       qc;
     starts  bigint[];
     epochs  bigint[];
+    words   text[];
     free    bigint;
-    head    bigint;
     lacking bigint;
 BEGIN
     PERFORM qkd_check_speaker(p_node);
-    IF cardinality(p_qcs) > 1 THEN  -- in the order of names everywhere, so that two requests never wait for each other
+    IF (hops BETWEEN 1 AND 64 AND hops = cardinality(p_needs)) IS NOT TRUE THEN
+        PERFORM qkd_refuse('p_qcs: expected 1 to 64 QCs, and p_needs for each');
+    END IF;
+    PERFORM qkd_check_keys(p_node, p_needs, p_key_ids, p_key_bytes, p_master, p_slave, p_slave_node);
+    PERFORM qkd_check_server(p_server);
+    IF hops > 1 THEN  -- in the order of names everywhere, so that two requests never wait for each other
         PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
     END IF;
 
     short_bytes := 0;
-    FOR i IN 1..cardinality(p_qcs) LOOP
-        SELECT q.epoch, greatest(q.tail, q.floor, q.floor_a, q.floor_b), CASE WHEN q.epoch_a = q.epoch_b THEN q.head END
-            INTO epoch, free, head FROM qc q WHERE q.name = p_qcs[i] FOR UPDATE;
+    FOR i IN 1..hops LOOP
+        SELECT * INTO q FROM qc WHERE name = p_qcs[i] FOR UPDATE;
+        onward := CASE path[i] WHEN q.node_a THEN q.node_b WHEN q.node_b THEN q.node_a END;
+        IF onward IS NULL OR onward = ANY (path) THEN
+            PERFORM qkd_refuse(format('p_qcs: expected a path from %s to %s; %s does not go on', p_node, p_slave_node, p_qcs[i]));
+        END IF;
+        path := path || onward;
+        silent := coalesce(silent, CASE WHEN q.server_a <> p_server THEN q.node_a WHEN q.server_b <> p_server THEN q.node_b END);
+        free := greatest(q.tail, q.floor, q.floor_a, q.floor_b);
         starts[i] := free;
-        epochs[i] := epoch;
-        lacking := p_needs[i] - greatest(0, coalesce(head - free, 0));
+        epochs[i] := q.epoch;
+        lacking := p_needs[i] - CASE WHEN q.epoch_a = q.epoch_b THEN greatest(0, q.head - free) ELSE 0 END;
         IF lacking > short_bytes OR lacking = short_bytes AND p_qcs[i] < qc_name THEN
             qc_name := p_qcs[i];
             short_bytes := lacking;
         END IF;
     END LOOP;
+    IF onward IS DISTINCT FROM p_slave_node THEN
+        PERFORM qkd_refuse(format('p_qcs: expected a path to %s, not to %s', p_slave_node, onward));
+    END IF;
 
-    -- A repeated request gets what it got: its first answer was lost on the way. By then there may be too little.
     IF EXISTS (SELECT 1 FROM allocation WHERE request = p_request) THEN
-        RETURN QUERY SELECT a.qc, a.epoch, a.start_at, a.end_at, 0::bigint FROM allocation a
-            WHERE a.request = p_request ORDER BY a.position;
-        RETURN;
-    END IF;
-    IF short_bytes > 0 THEN
-        RETURN NEXT;
-        RETURN;
+        -- A repeated request gets what it got: its first answer was lost on the way. By then there may be too little.
+        SELECT array_agg(a.epoch ORDER BY a.position), array_agg(a.start_at ORDER BY a.position) INTO epochs, starts
+            FROM allocation a WHERE a.request = p_request AND a.node = p_node AND a.qc = p_qcs[a.position]
+                AND a.end_at - a.start_at = p_needs[a.position];
+        IF cardinality(starts) IS DISTINCT FROM hops THEN
+            PERFORM qkd_refuse('p_request: expected a new ID, or the same request again');
+        END IF;
+        short_bytes := 0;
+    ELSE
+        IF silent IS NOT NULL THEN
+            PERFORM qkd_refuse(format('node %s has to report to it first', silent), 'QK003');
+        END IF;
+        IF short_bytes > 0 THEN
+            RETURN NEXT;
+            RETURN;
+        END IF;
+        IF EXISTS (SELECT 1 FROM key WHERE key_id = ANY (p_key_ids)) THEN
+            PERFORM qkd_refuse('p_key_ids: expected IDs of new keys');
+        END IF;
+        FOR i IN 1..hops LOOP
+            INSERT INTO allocation (request, position, qc, epoch, start_at, end_at, node)
+                VALUES (p_request, i, p_qcs[i], epochs[i], starts[i], starts[i] + p_needs[i], p_node);
+            UPDATE qc SET tail = starts[i] + p_needs[i] WHERE name = p_qcs[i];
+        END LOOP;
+        INSERT INTO key (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, epoch, start_at, end_at, trace)
+            SELECT k.key_id, p_request, p_ksid, p_master, p_slave, p_slave_node,
+                   CASE hops WHEN 1 THEN p_qcs[1] END, CASE hops WHEN 1 THEN epochs[1] END,
+                   CASE hops WHEN 1 THEN starts[1] + (k.i - 1) * p_key_bytes END,
+                   CASE hops WHEN 1 THEN starts[1] + k.i * p_key_bytes END, p_trace
+            FROM unnest(p_key_ids) WITH ORDINALITY AS k (key_id, i);
     END IF;
 
-    FOR i IN 1..cardinality(p_qcs) LOOP
+    IF hops > 1 THEN
+        FOR i IN 1..hops LOOP
+            words[i] := format(' %s %s %s %s %s', epochs[i], starts[i], starts[i] + p_needs[i], octet_length(p_qcs[i]), p_qcs[i]);
+        END LOOP;
+    END IF;
+    FOR i IN 1..hops LOOP
         qc_name := p_qcs[i];
         epoch := epochs[i];
         start_at := starts[i];
         end_at := starts[i] + p_needs[i];
-        INSERT INTO allocation (request, position, qc, epoch, start_at, end_at, node)
-            VALUES (p_request, i, qc_name, epoch, start_at, end_at, p_node);
-        UPDATE qc SET tail = starts[i] + p_needs[i] WHERE name = p_qcs[i];
+        IF hops > 1 THEN
+            SELECT qkd_proof(n.inner_pad, n.outer_pad, concat_ws(' ', p_request, p_server, i, hops) || words[i] || coalesce(words[i + 1], ''))
+                INTO proof FROM node n WHERE n.name = path[i + 1];
+        END IF;
         RETURN NEXT;
     END LOOP;
-    INSERT INTO key_instruction
-            (key_id, request, ksid, master_sae, slave_sae, slave_node, qc, epoch, start_at, end_at, trace)
-        SELECT k.key_id, p_request, p_ksid, p_master, p_slave, p_slave_node, p_qcs[1], epochs[1],
-               starts[1] + (k.i - 1) * p_key_bytes, starts[1] + k.i * p_key_bytes, p_trace
-        FROM unnest(p_key_ids) WITH ORDINALITY AS k (key_id, i);
 END $$;
 
 -- Hand the instructions of all p_key_ids to the slave's KME and mark them delivered, all or nothing, once. One row a
@@ -269,7 +402,7 @@ END $$;
 -- made together go together: those not asked for yet come along ('ahead'), so that the next one needs no round trip.
 -- p_delivery names this delivery: repeated because its answer was lost, it gets the same answer again.
 CREATE OR REPLACE FUNCTION qkd_deliver(
-    p_delivery uuid, p_node text, p_master text, p_slave text, p_key_ids uuid[]
+    p_delivery uuid, p_node text, p_server text, p_master text, p_slave text, p_key_ids uuid[]
 )
 RETURNS TABLE (
     verdict text, key_id uuid, request uuid, ksid uuid, qc_name text, epoch bigint, start_at bigint, end_at bigint,
@@ -279,31 +412,38 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM qkd_check_speaker(p_node);
-    PERFORM 1 FROM key_instruction k
-        WHERE k.request IN (SELECT own.request FROM key_instruction own WHERE own.key_id = ANY (p_key_ids))
+    PERFORM qkd_check_server(p_server);
+    IF (cardinality(p_key_ids) BETWEEN 1 AND 4096) IS NOT TRUE THEN
+        PERFORM qkd_refuse('p_key_ids: expected 1 to 4096 IDs');
+    END IF;
+    IF NOT EXISTS (SELECT 1 FROM sae WHERE id = p_slave AND node = p_node) THEN
+        PERFORM qkd_refuse(format('p_slave: expected an SAE of node %s', p_node));
+    END IF;
+    PERFORM 1 FROM key k
+        WHERE k.request IN (SELECT own.request FROM key own WHERE own.key_id = ANY (p_key_ids))
         ORDER BY k.key_id FOR UPDATE;
-    PERFORM 1 FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) AND k.slave_sae <> p_slave;
+    PERFORM 1 FROM key k WHERE k.key_id = ANY (p_key_ids) AND k.slave_sae <> p_slave AND k.qc IS NOT NULL;
     IF FOUND THEN
         verdict := 'foreign';
         RETURN NEXT;
         RETURN;
     END IF;
-    IF (SELECT count(*) FROM key_instruction k WHERE k.key_id = ANY (p_key_ids) AND (k.delivery IS NULL OR k.delivery = p_delivery)
-            AND k.master_sae = p_master AND k.slave_node = p_node) <> cardinality(p_key_ids) THEN
+    IF (SELECT count(*) FROM key k WHERE k.key_id = ANY (p_key_ids) AND (k.delivery IS NULL OR k.delivery = p_delivery)
+            AND k.master_sae = p_master AND k.slave_node = p_node AND k.qc IS NOT NULL) <> cardinality(p_key_ids) THEN
         verdict := 'missing';
         RETURN NEXT;
         RETURN;
     END IF;
-    UPDATE key_instruction k SET delivery = p_delivery, delivered = clock_timestamp()
+    UPDATE key k SET delivery = p_delivery, delivered = clock_timestamp()
         WHERE k.delivery IS NULL AND k.master_sae = p_master AND k.slave_sae = p_slave
-            AND k.request IN (SELECT own.request FROM key_instruction own WHERE own.key_id = ANY (p_key_ids));
+            AND k.request IN (SELECT own.request FROM key own WHERE own.key_id = ANY (p_key_ids));
     RETURN QUERY SELECT CASE WHEN k.key_id = ANY (p_key_ids) THEN 'ok' ELSE 'ahead' END,
             k.key_id, k.request, k.ksid, k.qc, k.epoch, k.start_at, k.end_at, k.trace
-        FROM key_instruction k WHERE k.delivery = p_delivery;
+        FROM key k WHERE k.delivery = p_delivery;
 END $$;
 
 -- Hand the slave's KME the instructions that nobody has asked for yet, before their bytes are too old.
-CREATE OR REPLACE FUNCTION qkd_collect(p_delivery uuid, p_node text, p_most integer)
+CREATE OR REPLACE FUNCTION qkd_collect(p_delivery uuid, p_node text, p_server text, p_most integer)
 RETURNS TABLE (
     key_id uuid, request uuid, ksid uuid, master_sae text, slave_sae text, qc_name text, epoch bigint, start_at bigint,
     end_at bigint, trace uuid
@@ -312,21 +452,24 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM qkd_check_speaker(p_node);
+    PERFORM qkd_check_server(p_server);
     -- Rows that a delivery holds are looked after.
-    UPDATE key_instruction k SET delivery = p_delivery, delivered = clock_timestamp()
+    UPDATE key k SET delivery = p_delivery, delivered = clock_timestamp()
         WHERE k.key_id IN (
-            SELECT w.key_id FROM key_instruction w WHERE w.slave_node = p_node AND w.delivery IS NULL
+            SELECT w.key_id FROM key w WHERE w.slave_node = p_node AND w.delivery IS NULL AND w.qc IS NOT NULL
             ORDER BY w.key_id LIMIT p_most FOR UPDATE SKIP LOCKED);
     RETURN QUERY SELECT k.key_id, k.request, k.ksid, k.master_sae, k.slave_sae, k.qc, k.epoch, k.start_at,
             k.end_at, k.trace
-        FROM key_instruction k WHERE k.delivery = p_delivery;
+        FROM key k WHERE k.delivery = p_delivery;
 END $$;
 
 -- Bytes that could be allocated now on each of p_qcs.
 CREATE OR REPLACE FUNCTION qkd_available(p_qcs text[]) RETURNS TABLE (qc_name text, n_bytes bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    here text := qkd_server();
 BEGIN
-    RETURN QUERY SELECT name, CASE WHEN epoch_a = epoch_b
+    RETURN QUERY SELECT name, CASE WHEN epoch_a = epoch_b AND server_a = here AND server_b = here
             THEN greatest(0, head - greatest(tail, floor, floor_a, floor_b)) ELSE 0 END
         FROM qc WHERE name = ANY (p_qcs);
 END $$;
@@ -340,4 +483,5 @@ BEGIN
             AND xact_start < clock_timestamp() - CASE state WHEN 'active' THEN interval '5 s' ELSE interval '0.5 s' END;
 END $$;
 
-REVOKE ALL ON FUNCTION qkd_check_speaker, qkd_available, qkd_register_qc, qkd_report, qkd_compare, qkd_allocate, qkd_deliver, qkd_collect, qkd_end_holders FROM PUBLIC;
+REVOKE ALL ON FUNCTION qkd_refuse, qkd_check_speaker, qkd_server, qkd_check_server, qkd_enter, qkd_report, qkd_compare, qkd_proof,
+    qkd_check_keys, qkd_allocate, qkd_deliver, qkd_collect, qkd_available, qkd_end_holders FROM PUBLIC;

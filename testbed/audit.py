@@ -62,7 +62,7 @@ def audit(events: Sequence[Mapping[str, Any]], records: Mapping[str, Any]) -> Ve
     made = _blocks(events)
     lost = {(e["qc"], e["epoch"], e["end"]) for e in events if e["event"] == "block_lost"}
     ttl_s = max([records["ttl_s"], *(e["ttl_slots"] for e in events if e["event"] == "parameters")])
-    allocations = records["allocations"]
+    allocations = [(qc, epoch, start, end, request) for request, _, qc, epoch, start, end, _ in records["allocations"]]
     nodes: Mapping[str, Any] = records["nodes"]
     findings = list(_allocations(allocations, made))
     for node, account in sorted(nodes.items()):

@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -21,7 +21,7 @@ import psycopg.sql
 
 from mtls.credentials import Credentials
 from mtls.identity import Identity
-from node.shared_db import CONNECTIONS_PER_NODE, install_schema
+from node.shared_db import CONNECTIONS_PER_NODE, Members, declare, install_schema
 
 DATABASE = "qkd"
 NODES_ROLE = "qkd_node"  # what all nodes may do
@@ -208,14 +208,16 @@ class Cluster:
         with self.admin_url(DATABASE) as url:
             install_schema(url, schema, NODES_ROLE)
 
-    def admit(self, nodes: Iterable[str]) -> None:
-        """Let these nodes in."""
+    def admit(self, schema: str, members: Members) -> None:
+        """Let these nodes in, with their QCs and SAEs."""
         with self._admin("postgres") as admin:
             known = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
-            for role in sorted({_role(node) for node in nodes} - known):
+            for role in sorted({_role(node) for node in members.nodes} - known):
                 names = {"role": psycopg.sql.Identifier(role), "nodes": psycopg.sql.Identifier(NODES_ROLE)}
                 text = f"CREATE ROLE {{role}} LOGIN IN ROLE {{nodes}} CONNECTION LIMIT {CONNECTIONS_PER_NODE}"
                 admin.execute(psycopg.sql.SQL(text).format(**names))
+        with self.admin_url(DATABASE) as url:
+            declare(url, schema, members)
 
     @contextlib.contextmanager
     def admin_url(self, database: str = DATABASE) -> Iterator[str]:

@@ -24,7 +24,7 @@ from testbed.offered_load import lasts_s
 from testbed.plan import Plan, make_plan
 from testbed.run_directory import new_run_id, open_run_directory, point_latest
 from testbed.session import Dashboard, Options, run
-from testbed.shared_database import complete_url, open_user_database
+from testbed.shared_database import complete_url, members, open_user_database
 from testbed.tools import check_tools, clean_environment
 from testbed.topology import TopologyError, load
 from testbed.workload import Arrival, Workload
@@ -121,9 +121,9 @@ def _main(given: argparse.Namespace) -> int:
     database = None
     try:
         if database_url is not None:
-            database = open_user_database(
-                database_url, f"qkd_{directory.id.replace('-', '_')}", connections=needs(plan).fewest_connections
-            )
+            schema = f"qkd_{directory.id.replace('-', '_')}"
+            connections = needs(plan).fewest_connections
+            database = open_user_database(database_url, schema, members(plan), connections=connections)
         return run_isolated(
             lambda outside: run(plan, directory, options, outside=outside, user_database=database),
             pid_file=directory.path / "init.pid",

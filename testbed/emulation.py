@@ -51,7 +51,7 @@ from testbed.processes import Process, Processes, ProcessFailed
 from testbed.qc_keys import share_qc_key
 from testbed.run_directory import RunDirectory
 from testbed.shaping import NETEM, DelayLineControl, Netem, Shaper, find_shaper
-from testbed.shared_database import UserDatabase
+from testbed.shared_database import UserDatabase, members
 
 _REGISTRATION_S = 60.0
 # Material to begin with, so that the first keys of many applications at once do not fail for want of it.
@@ -212,13 +212,14 @@ class Emulation:
             if self._user_database is not None:
                 url = self._user_database.url
                 # That server lives in the machine's own network.
-                allocations = call_in_network(self.outside, lambda: read_allocations(url, self._schema))
+                allocations, keys = call_in_network(self.outside, lambda: read_allocations(url, self._schema))
             else:
                 assert self._database is not None  # noqa: S101 - the network was up
                 with self._database.cluster.admin_url() as url:
-                    allocations = read_allocations(url, self._schema)
+                    allocations, keys = read_allocations(url, self._schema)
             ttl_s = self._parameters["ttl_slots"]  # slots last a second here
-            self.run.write(RECORDS, {"nodes": nodes, "allocations": allocations, "ttl_s": ttl_s})
+            records = {"nodes": nodes, "allocations": allocations, "keys": keys, "ttl_s": ttl_s}
+            self.run.write(RECORDS, records)
         except (subprocess.CalledProcessError, psycopg.Error, OSError) as error:
             said = str(error.stderr if isinstance(error, subprocess.CalledProcessError) else error)
             self._say(f"no audit: the run's records cannot be kept: {' '.join(said.split()) or 'no reason was given'}")
@@ -308,7 +309,7 @@ class Emulation:
         self._database = PrivateDatabase(cluster, self.processes, self.network.enter("db"))
         self._database.start()
         cluster.create(self._schema)
-        cluster.admit(self.plan.nodes)
+        cluster.admit(self._schema, members(self.plan))
 
     @property
     def _schema(self) -> str:

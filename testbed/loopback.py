@@ -14,6 +14,7 @@ from mtls.authority import Authority
 from mtls.call import Caller
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
+from node.shared_db import Members
 from testbed.cluster import Cluster, ClusterError, node_url
 from testbed.processes import Process, Processes
 from testbed.qc_keys import qc_key, share_qc_key
@@ -115,7 +116,7 @@ class Stack:
         """Start the nodes at the ends of `links` (QC, node, node); `saes` says where each SAE lives."""
         for name in sorted({n for _, a, b in links for n in (a, b)}):
             self.ports.setdefault(name, (free_port(), free_port()))
-        self.cluster.admit(self.ports)
+        self.cluster.admit(self.schema, Members(list(self.ports), saes, {qc: (a, b) for qc, a, b in links}))
         for qc, *ends in links:
             share_qc_key([self._qc_key(links, node, qc) for node in ends])
         agents = {n: f"https://{LOOPBACK}:{agent}" for n, (_, agent) in self.ports.items()}

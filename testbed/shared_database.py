@@ -14,9 +14,9 @@ import psycopg
 import psycopg.conninfo
 import psycopg.sql
 
-from node.shared_db import install_schema
+from node.shared_db import Members, declare, install_schema
 from testbed.errors import UserError
-from testbed.plan import DATABASE_PORT
+from testbed.plan import DATABASE_PORT, Plan
 
 _TIMEOUT_S = 5
 _FREE_CONNECTIONS = """
@@ -66,8 +66,14 @@ def complete_url(url: str) -> str:
     return psycopg.conninfo.make_conninfo("", **(told | given))
 
 
-def open_user_database(url: str, schema: str, *, connections: int) -> UserDatabase:
-    """Connect to `url` and make `schema`; UserError that says what is wrong, without a password in it.
+def members(plan: Plan) -> Members:
+    """Who is in the network of `plan`."""
+    qcs = {qc.name: (link.a, link.b) for link in plan.topology.links for qc in link.qcs}
+    return Members(plan.nodes, {sae.id: sae.node for sae in plan.saes}, qcs)
+
+
+def open_user_database(url: str, schema: str, network: Members, *, connections: int) -> UserDatabase:
+    """Connect to `url` and make `schema` for `network`; UserError that says what is wrong, without a password in it.
 
     Also if the server allows fewer than `connections`.
     """
@@ -88,6 +94,7 @@ def open_user_database(url: str, schema: str, *, connections: int) -> UserDataba
             raise UserError(f"{where} has {allowed} connections to give, this network takes {connections}:"
                             " raise its max_connections")  # fmt: skip
         install_schema(brief, schema, None)
+        declare(brief, schema, network)
     except psycopg.OperationalError as error:
         raise UserError(f"{where} cannot be used: {_one_line(error)}: is it running, is the URL right?") from None
     except psycopg.Error as error:

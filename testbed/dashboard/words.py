@@ -39,6 +39,10 @@ _FAILURES = {
     "busy": ("What came before it took all the time that there was. Nothing was used up.", "Ask less often."),
     "machine_refused": ("The node's machine has no room on its disk, or lacks something else.", "Make room there."),
     "internal_error": ("The node met a bug of ours.", "Its log says where; please report it."),
+    "database_changed": (
+        "The shared database has begun anew, and waits for the reports of nodes. Nothing was used up.", "Try again.",
+    ),
+    "database_refused": ("The shared database refused what a node asked for.", "Look into the log of that node."),
     "expired": ("What was allocated on {qc} was too old when it was needed.", "Raise the TTL, or shorten delays."),
     "no_session": ("The two have no key session open.", "Open one first."),
     "controller_unreachable": ("The node does not reach the controller.", "Look at the links to its datacenter."),

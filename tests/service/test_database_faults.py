@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import psycopg
@@ -15,15 +15,16 @@ import pytest
 from mtls import deadline
 from mtls.identity import Role
 from node import limits
-from node.failures import DatabaseUnreachable
-from node.ranges import Claim, Mark, Range
-from node.shared_db import CONNECTIONS_PER_NODE, SharedDatabase
+from node.failures import DatabaseChanged, DatabaseUnreachable
+from node.ranges import Allocation, Claim, Mark, Range
+from node.shared_db import CONNECTIONS_PER_NODE, KeyOwner, Members, SharedDatabase
 from testbed.cluster import node_url
 from testbed.loopback import LOOPBACK, Stack
 from testbed.private_database import PrivateDatabase
 
 QC = "a-b/1"
-HELD = Claim(QC, 1, 0, 0, [Mark(0, 1_000_000, bytes(16))])
+CLAIM = Claim(QC, epoch=1, floor=0, marks=[Mark(0, 1_000_000, bytes(16))])
+ALICE, BOB = (str(uuid.UUID(int=i)) for i in (1, 2))
 HEALS_S = 10.0
 
 
@@ -42,12 +43,17 @@ def database(stack: Stack) -> PrivateDatabase:
     made = PrivateDatabase(stack.cluster, stack.processes, [])
     made.start()
     stack.cluster.create(stack.schema)
-    stack.cluster.admit("ab")
+    stack.cluster.admit(stack.schema, Members("ab", {ALICE: "a", BOB: "b"}, {QC: ("a", "b")}))
+    report(stack)
+    return made
+
+
+def report(stack: Stack) -> None:
+    """Have both ends of the QC say to the server that is there now that they hold a million bytes."""
     with node_at(stack, "a", stack.database_port) as a, node_at(stack, "b", stack.database_port) as b:
         for node, peer in ((a, "b"), (b, "a")):
-            node.register_qc(QC, peer)
-            node.report([HELD], 1)
-    return made
+            node.enter({QC: peer})
+            node.report([CLAIM], time.time_ns())
 
 
 @contextmanager
@@ -66,15 +72,17 @@ def node_at(stack: Stack, name: str, port: int) -> Iterator[SharedDatabase]:
 def node(stack: Stack, database: PrivateDatabase) -> Iterator[SharedDatabase]:
     """Node a, which has connections."""
     with node_at(stack, "a", stack.database_port) as found:
+        found.enter({QC: "b"})
         assert take(found)
         yield found
 
 
 def take(node: SharedDatabase) -> list[Range]:
     """A range of the QC that was never given before."""
-    found = node.allocate(str(uuid.uuid4()), [(QC, 10)])
-    assert isinstance(found, list)
-    return found
+    key_id, owner = str(uuid.uuid4()), KeyOwner(str(uuid.uuid4()), ALICE, BOB, "b")
+    found = node.allocate(str(uuid.uuid4()), [(QC, 10)], key_ids=[key_id], key_bytes=10, owner=owner)
+    assert isinstance(found, Allocation)
+    return list(found.ranges)
 
 
 def take_until_refused(node: SharedDatabase) -> None:
@@ -91,15 +99,18 @@ def admin(stack: Stack, *statements: str) -> None:
             session.execute(statement)
 
 
-def heals(step: Callable[[], object]) -> float:
-    """Seconds until `step` works, tried again and again; a failure if it does not before keys should flow again."""
+def heals(stack: Stack, node: SharedDatabase) -> None:
+    """Return when `node` gets ranges again; a failure if it does not before keys should flow again."""
     began = time.monotonic()
     while True:
         try:
-            step()
-            return time.monotonic() - began
-        except DatabaseUnreachable:
+            assert take(node)
+            return
+        except (DatabaseUnreachable, DatabaseChanged) as failure:
             assert time.monotonic() < began + HEALS_S
+            if isinstance(failure, DatabaseChanged):
+                report(stack)
+                node.enter({QC: "b"})
 
 
 def test_read_only_database_is_unreachable_and_is_used_again_as_soon_as_it_takes_writes(stack, node):
@@ -111,10 +122,10 @@ def test_read_only_database_is_unreachable_and_is_used_again_as_soon_as_it_takes
     finally:
         admin(stack, "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
 
-    heals(lambda: take(node))
+    heals(stack, node)
 
 
-def test_keys_flow_after_a_standby_was_promoted_behind_the_same_address(database, node):
+def test_keys_flow_after_a_standby_was_promoted_behind_the_same_address(stack, database, node):
     """Meanwhile requests are refused; nothing that was given before is given again."""
     before = take(node)
     database.fail_over()
@@ -123,7 +134,7 @@ def test_keys_flow_after_a_standby_was_promoted_behind_the_same_address(database
 
     database.promote()
 
-    heals(lambda: take(node))
+    heals(stack, node)
     assert take(node)[0].start >= before[0].end
 
 
@@ -137,7 +148,7 @@ def test_schema_that_is_not_as_it_should_be_is_no_bug_of_the_request(stack, node
         admin(stack, "ALTER FUNCTION qkd_gone RENAME TO qkd_available")
     assert "SQLSTATE 42883" in caplog.text
 
-    heals(lambda: node.available([QC]))
+    heals(stack, node)
 
 
 def test_node_that_locks_rows_and_is_silent_holds_up_nobody(stack, node):
@@ -146,8 +157,11 @@ def test_node_that_locks_rows_and_is_silent_holds_up_nobody(stack, node):
     with psycopg.connect(url) as hostile, ExitStack() as until:
         hostile.execute("SET idle_in_transaction_session_timeout = 0")
         hostile.execute(f"SET search_path = {stack.schema}")
-        hostile.execute("SELECT qkd_allocate(gen_random_uuid(), 'b', %s, %s, NULL, 0, NULL, NULL, NULL, NULL)",
-                        ([QC], [10]))  # fmt: skip
+        (server,) = hostile.execute("SELECT server FROM qkd_enter('b', '{}', '{}')").fetchone()
+        hostile.execute(
+            "SELECT qkd_allocate(gen_random_uuid(), 'b', %s, %s, '{10}', ARRAY[gen_random_uuid()], 10,"
+            " gen_random_uuid(), %s, %s, 'a', NULL)", (server, [QC], BOB, ALICE),
+        )  # fmt: skip
         until.enter_context(deadline.until(time.monotonic() + limits.ANSWER_S))
         assert take(node)
         with pytest.raises(psycopg.OperationalError):
@@ -208,33 +222,35 @@ def test_database_that_falls_silent_is_noticed_in_time_and_used_again(stack, dat
     border = Border(stack.database_port)
     try:
         with node_at(stack, "a", border.port) as node:
+            node.enter({QC: "b"})
             assert take(node)
             border.silence()
             with deadline.until((began := time.monotonic()) + 1.0), pytest.raises(DatabaseUnreachable):
                 take(node)
             assert time.monotonic() - began < limits.DATABASE_CALL_S
             border.hear()
-            heals(lambda: take(node))
+            heals(stack, node)
     finally:
         border.close()
 
 
-def test_many_calls_at_once_after_a_restart_all_succeed(database, node):
+def test_many_calls_at_once_after_a_restart_all_succeed(stack, database, node):
     """One of them notices that the connections are dead; none is tried for each of the others."""
     database._processes.named("postgres").kill()
     database.restart()
-    heals(lambda: take(node))
-    with ExitStack() as stack:
+    heals(stack, node)
+    with ExitStack() as until:
         answers: list[object] = []
         threads = [threading.Thread(target=lambda: answers.append(take(node))) for _ in range(24)]
         for thread in threads:
             thread.start()
-            stack.callback(thread.join)
+            until.callback(thread.join)
     assert len(answers) == len(threads)
 
 
 def test_node_has_so_many_connections_and_others_get_in(stack, database):
     """Whatever a node does, it leaves room."""
+    report(stack)
     url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
     with ExitStack() as kept:
         for _ in range(CONNECTIONS_PER_NODE):
@@ -242,4 +258,5 @@ def test_node_has_so_many_connections_and_others_get_in(stack, database):
         with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
             psycopg.connect(url)
         with node_at(stack, "a", stack.database_port) as node:
+            node.enter({QC: "b"})
             assert take(node)

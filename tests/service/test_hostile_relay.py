@@ -213,6 +213,63 @@ def test_relay_that_passes_nothing_on_and_says_it_did_is_found_out(network, mode
     assert (failed.status, failed.detail("cause"), failed.detail("hop")) == (503, "relay_broken", "b")
 
 
+def moved(body: Any) -> list[dict[str, Any]]:
+    """The ranges of a message, the first of them some bytes on: bytes that were allocated to nobody, or to others."""
+    first, *others = body["ranges"]
+    return [first | {"start": first["start"] + 16, "end": first["end"] + 16}, *others]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: {"ranges": moved(body)},
+        lambda body: {"ranges": [body["ranges"][0], *moved({"ranges": body["ranges"][1:]})]},
+        lambda body: {"ranges": body["ranges"][:1], "proofs": body["proofs"][:1]},
+        lambda body: {"position": body["position"] + 1},
+        lambda _: {"server": "another"},
+        lambda body: {"proofs": body["proofs"][::-1]},
+        lambda body: {"proofs": ["0" * 64, *body["proofs"][1:]]},
+    ],
+    ids=["incoming", "outgoing", "shorter path", "position", "server", "proof of another node", "made up"],
+)
+def test_ranges_that_were_not_allocated_for_the_request_are_not_taken(network, change):
+    """A relay makes them up: the next node refuses before it takes a byte, and names the relay."""
+    network.set_mode("otp")
+    network.onward.question = lambda path, body: body | change(body) if "/relay/" in path else body
+    before = len(network.events("c", "used"))
+
+    failed = network.failure()
+
+    assert (failed.status, failed.detail("cause")) == (503, "relay_broken")
+    assert len(network.events("c", "used")) == before
+
+
+def test_what_was_allocated_for_another_request_is_not_taken(network):
+    """A relay keeps a message and its proofs, and names them in another request."""
+    network.set_mode("otp")
+    kept: list[Any] = []
+
+    def keep(_: str, body: Any) -> Any:
+        kept.append(body)
+        return body | {"ranges": []}
+
+    network.onward.question = keep
+    network.failure()
+    network.onward.be_honest()
+    before = len(network.events("c", "used"))
+    caller = network.caller(Role.NODE, "b")
+
+    def relay(request_id: str) -> Reply:
+        return caller.request("POST", f"{network.agent('c')}/qkd/v1/relay/{request_id}",
+                              to=Identity(Role.NODE, "c"), body=kept[-1])  # fmt: skip
+
+    refused = relay(str(uuid.uuid4()))
+
+    assert (refused.status, refused.detail("cause"), refused.detail("hop")) == (503, "relay_broken", "b")
+    assert "not allocated for this request" in refused.message
+    assert len(network.events("c", "used")) == before
+
+
 def test_way_that_a_relay_makes_up_is_not_taken(network):
     """b names d, which is on the virtual link, as its neighbour there, and leaves out c."""
     network.set_mode("otp")

@@ -5,23 +5,34 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import random
+import re
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from etsi.secret import Secret
 from mtls.authority import Authority
 from mtls.identity import Identity, Role
-from node.ranges import Claim, Mark, Range, Shortage, Stream, allocate
-from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
+from node.blocks import Block
+from node.failures import DatabaseChanged, DatabaseRefused
+from node.key_stream import KeyStore, Outdated
+from node.modes import BASIC, RELAYED, Mode
+from node.proofs import proof
+from node.ranges import Allocation, Claim, Mark, Range, Shortage, Stream, allocate
+from node.shared_db import Foreign, KeyOwner, Members, NotFound, SharedDatabase, read_allocations
 from testbed.cluster import node_url
 from testbed.loopback import LOOPBACK, Stack
 
-ALICE, BOB, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 4))
+ALICE, BOB, MALLORY, CAROL = (str(uuid.UUID(int=i)) for i in range(1, 5))
+HOMES = {ALICE: "a", BOB: "b", CAROL: "c", MALLORY: "b"}
+SAES = {"a": ALICE, "b": BOB, "c": CAROL}
+PATHS = ["ab", "ba", "bc", "cb", "ac", "ca", "abc", "acb", "bac", "bca", "cab", "cba"]
 KSID = str(uuid.UUID(int=9))
-OWNER = KeyOwner(KSID, ALICE, BOB, "b")
 KEY_BYTES = 32
 EPOCH = 5
 DIGEST = bytes(16)
@@ -46,31 +57,63 @@ class Ring:
     nodes: dict[str, SharedDatabase]
     qcs: dict[str, tuple[str, str]]
 
+    def along(self, path: str) -> list[str]:
+        """The QCs of a path."""
+        return [qc for hop in itertools.pairwise(path) for qc, ends in self.qcs.items() if set(ends) == set(hop)]
+
+    def allocate(
+        self, path: str, n_bytes: int, *, request: str | None = None, mode: Mode = RELAYED
+    ) -> Allocation | Shortage:
+        """What the first node of a path gets for a key of `n_bytes`."""
+        owner = KeyOwner(KSID, SAES[path[0]], SAES[path[-1]], path[-1])
+        made = request or new_request()
+        key_id = str(uuid.uuid5(uuid.UUID(made), "key"))
+        needs = mode.needs(self.along(path), n_bytes, 1)
+        return self.nodes[path[0]].allocate(made, needs, key_ids=[key_id], key_bytes=n_bytes, owner=owner)
+
+    def ranges(
+        self, path: str, n_bytes: int, *, request: str | None = None, mode: Mode = RELAYED
+    ) -> list[Range] | Shortage:
+        """The ranges of the same, or the shortage."""
+        found = self.allocate(path, n_bytes, request=request, mode=mode)
+        return found if isinstance(found, Shortage) else list(found.ranges)
+
+    def enter(self) -> None:
+        """All nodes begin to speak to the server that is there now."""
+        for name, node in self.nodes.items():
+            node.enter({qc: next(n for n in ends if n != name) for qc, ends in self.qcs.items() if name in ends})
+
     def fill(self, n_bytes: int) -> None:
         """All ends say that they hold the first `n_bytes` of their QCs."""
         for name, node in self.nodes.items():
             node.report([claim(qc, n_bytes) for qc, ends in self.qcs.items() if name in ends], next(NUMBERS))
 
 
-@pytest.fixture
-def ring(stack: Stack) -> Iterator[Ring]:
-    """Nodes a, b, c, each pair joined by a QC that both have announced."""
-    stack.cluster.admit("abc")
-    prefix = uuid.uuid4().hex[:8]
-    qcs = {f"{prefix}-{a}-{b}/1": (a, b) for a, b in (("a", "b"), ("b", "c"), ("a", "c"))}
-    nodes = {}
+@pytest.fixture(scope="module")
+def nodes(stack: Stack) -> Iterator[dict[str, SharedDatabase]]:
+    """Nodes a, b, c with an SAE at each and two at b."""
+    stack.cluster.admit(stack.schema, Members("abc", HOMES, {}))
+    found = {}
     for name in "abc":
         url = node_url(name, stack.issue(Role.NODE, name), stack.database, LOOPBACK, stack.database_port)
-        nodes[name] = SharedDatabase(url, stack.schema, name)
-        nodes[name].open()
+        found[name] = SharedDatabase(url, stack.schema, name)
+        found[name].open()
     try:
-        for qc, (a, b) in qcs.items():
-            nodes[b].register_qc(qc, a)
-            nodes[a].register_qc(qc, b)
-        yield Ring(nodes, qcs)
+        yield found
     finally:
-        for node in nodes.values():
+        for node in found.values():
             node.close()
+
+
+@pytest.fixture
+def ring(stack: Stack, nodes: dict[str, SharedDatabase]) -> Ring:
+    """The nodes, each pair joined by a QC that nobody has used before."""
+    prefix = uuid.uuid4().hex[:8]
+    qcs = {f"{prefix}-{a}-{b}/1": (a, b) for a, b in (("a", "b"), ("b", "c"), ("a", "c"))}
+    stack.cluster.admit(stack.schema, Members("abc", HOMES, qcs))
+    made = Ring(nodes, qcs)
+    made.enter()
+    return made
 
 
 def claim(qc: str, *ends: int, epoch: int = EPOCH) -> Claim:
@@ -79,7 +122,7 @@ def claim(qc: str, *ends: int, epoch: int = EPOCH) -> Claim:
     return Claim(qc, epoch, 0, 0, marks)
 
 
-def request() -> str:
+def new_request() -> str:
     """The ID of a new request."""
     return str(uuid.uuid4())
 
@@ -135,7 +178,9 @@ def test_decides_as_the_rule_says(ring, seed):
     devices = {qc: Device(rng) for qc in ring.qcs}
     known: dict[tuple[str, str], tuple[int, int]] = {}
     told = 0
-    given: dict[str, tuple[list[tuple[str, int]], list[Range]]] = {}
+    given: dict[str, tuple[str, int, Mode, list[Range]]] = {}
+    for name, node in ring.nodes.items():
+        node.report([Claim(qc, 0, 0) for qc, ends in ring.qcs.items() if name in ends], next(NUMBERS))
     refused = 0
     for _ in range(300):
         name, node = rng.choice(list(ring.nodes.items()))
@@ -157,21 +202,22 @@ def test_decides_as_the_rule_says(ring, seed):
                 known[name, said.qc] = said.epoch, answer.known
                 told += len(answer.differing)
         elif dice < 0.45 and given:
-            again, (needs, ranges) = rng.choice(list(given.items()))
-            assert node.allocate(again, needs) == ranges
+            again, (path, n_bytes, mode, ranges) = rng.choice(list(given.items()))
+            assert ring.ranges(path, n_bytes, request=again, mode=mode) == ranges
         else:
-            needs = [(qc, rng.randint(1, 60)) for qc in rng.sample(list(ring.qcs), rng.randint(1, 3))]
+            path, mode, n_bytes = rng.choice(PATHS), rng.choice([BASIC, RELAYED]), rng.randint(1, 60)
+            qcs = ring.along(path)
             if rng.random() < 0.1:  # exactly what is there, or a byte too much
-                needs = [(qc, max(1, streams[qc].available + rng.randint(0, 1))) for qc, _ in needs]
-            expected, new = allocate(streams, needs), request()
-            found = node.allocate(new, needs)
+                n_bytes = max(1, min(streams[qc].available for qc in qcs) + rng.randint(0, 1))
+            expected, new = allocate(streams, mode.needs(qcs, n_bytes, 1)), new_request()
+            found = ring.ranges(path, n_bytes, request=new, mode=mode)
             if isinstance(expected, Shortage):
                 assert found == expected
                 refused += 1
             else:
                 streams, ranges = expected
                 assert found == ranges
-                given[new] = needs, ranges
+                given[new] = path, n_bytes, mode, ranges
         assert node.available(list(ring.qcs)) == {qc: stream.available for qc, stream in streams.items()}
     assert len(given) > 30
     assert refused > 30
@@ -182,10 +228,9 @@ def test_a_crowd_on_crossing_paths_gets_ranges_of_its_own(ring, stack):
     """All nodes ask at once for the QCs in every order while heads grow: no byte twice, none lost, no deadlock."""
     rng = random.Random(1)
     ring.fill(2000)
-    orders = [order for n in (1, 2, 3) for order in itertools.permutations(ring.qcs, n)]
 
-    def ask(name: str, qcs: tuple[str, ...], n_bytes: int) -> Callable[[], object]:
-        return lambda: ring.nodes[name].allocate(request(), [(qc, n_bytes + i) for i, qc in enumerate(qcs)])
+    def ask(path: str, n_bytes: int) -> Callable[[], object]:
+        return lambda: ring.ranges(path, n_bytes, mode=rng.choice([BASIC, RELAYED]))
 
     def report(name: str, n_blocks: int, *, turned: bool) -> Callable[[], object]:
         blocks = range(2000, 2000 + 10 * n_blocks + 1, 10)
@@ -193,7 +238,7 @@ def test_a_crowd_on_crossing_paths_gets_ranges_of_its_own(ring, stack):
         number = next(NUMBERS)  # of when it is made; on their way they overtake each other
         return lambda: ring.nodes[name].report(own[::-1] if turned else own, number)
 
-    calls = [ask(rng.choice("abc"), order, rng.randint(1, 30)) for order in orders * 40]
+    calls = [ask(path, rng.randint(1, 30)) for path in PATHS * 40]
     calls += [report(name, i, turned=i % 2 == 0) for i in range(100) for name in "abc"]
     rng.shuffle(calls)
     answers = at_once(calls, threads=24)
@@ -213,46 +258,101 @@ def test_a_crowd_on_crossing_paths_gets_ranges_of_its_own(ring, stack):
 def test_a_request_repeated_by_a_crowd_is_served_once(ring):
     """Its answer was lost and it comes again, even at the same moment: one allocation, the same ranges for all."""
     ring.fill(1000)
-    path, again = list(ring.qcs)[:2], request()
-    needs = [(path[1], 100), (path[0], 50)]
+    again = new_request()
 
-    answers = at_once([lambda: ring.nodes["b"].allocate(again, needs)] * 40)
+    answers = at_once([lambda: ring.ranges("bac", 100, request=again)] * 40)
 
-    assert answers == [[Range(path[1], 0, 100, EPOCH), Range(path[0], 0, 50, EPOCH)]] * 40
-    assert ring.nodes["a"].available(path) == {path[0]: 950, path[1]: 900}
+    first, second = ring.along("bac")
+    assert answers == [[Range(first, 0, 100, EPOCH), Range(second, 0, 100, EPOCH)]] * 40
+    assert ring.nodes["c"].available([first, second]) == {first: 900, second: 900}
 
 
 def test_allocations_survive_a_crash_of_the_database(ring, stack):
     """What was given before the server was killed is not given again, and a repeated request gets its old answer."""
     ring.fill(1000)
-    qc, before = next(iter(ring.qcs)), request()
-    given = ring.nodes["a"].allocate(before, [(qc, 100)])
+    (qc,), before = ring.along("ab"), new_request()
+    given = ring.ranges("ab", 100, request=before)
 
     stack.postgres.kill()
     stack.start_postgres()
+    ring.enter()
+    ring.fill(1000)
 
-    assert ring.nodes["b"].allocate(before, [(qc, 100)]) == given
-    assert ring.nodes["b"].allocate(request(), [(qc, 100)]) == [Range(qc, 100, 200, EPOCH)]
+    assert ring.ranges("ab", 100, request=before) == given
+    assert ring.ranges("ba", 100) == [Range(qc, 100, 200, EPOCH)]
 
 
-def test_a_qc_between_other_nodes_is_refused(ring):
-    """Two nodes that disagree about a QC's ends must not share a stream."""
-    qc = next(iter(ring.qcs))
+@dataclass(frozen=True, slots=True)
+class End:
+    """Node `name` with a local database, as one end of `qc`."""
 
-    with pytest.raises(psycopg.errors.RaiseException, match="registered between other nodes"):
-        ring.nodes["a"].register_qc(qc, "c")
+    name: str
+    qc: str
+    shared: SharedDatabase
+    store: KeyStore
+
+    def report(self) -> None:
+        """Enter the server that is there now, and say to it what is held here."""
+        self.store.follow(self.shared.enter({self.qc: "ab".replace(self.name, "")}))
+        self.shared.report(self.store.claims({}), self.store.number_report())
+
+
+@pytest.fixture
+def ends(ring: Ring, tmp_path: Path) -> Iterator[tuple[End, End]]:
+    """Both ends of the QC a-b, which hold the same 1000 bytes and have said so."""
+    (qc,) = ring.along("ab")
+    stores = [KeyStore(tmp_path / f"{name}.db", tmp_path / f"{name}.key", ttl_slots=600) for name in "ab"]
+    found = [End(name, qc, ring.nodes[name], store) for name, store in zip("ab", stores, strict=True)]
+    for end in found:
+        end.store.store(Block(qc, 0, 1, 0, Secret(bytes(1000)), epoch=EPOCH, made=end.store.clock()), DIGEST)
+        end.report()
+    yield found[0], found[1]
+    for store in stores:
+        store.close()
+
+
+def test_what_a_server_lost_is_of_use_to_nobody_beside_what_it_gives_again(ring, stack, ends):
+    """An older copy of its data is put back: ranges wait for the reports of both ends, and those follow it alone.
+
+    What an end took before is behind its floor; what it did not take by then it can take no more.
+    """
+    a, b = ends
+    data, copy = stack.cluster.directory / "data", stack.cluster.directory / "copy"
+    stack.postgres.stop()
+    subprocess.run(["cp", "-a", data, copy], check=True)
+    stack.start_postgres()
+    a.report()
+    b.report()
+    used, waiting = ring.allocate("ab", 100), ring.allocate("ab", 100)
+    assert a.store.take(used.ranges, used.request, used.server)
+    stack.postgres.kill()
+    data.rename(stack.cluster.directory / "lost")
+    copy.rename(data)
+    stack.start_postgres()
+
+    for reporting in ends:
+        for path in ("ab", "ba"):
+            with pytest.raises(DatabaseChanged):
+                ring.allocate(path, 100)
+        assert ring.nodes["c"].available([a.qc]) == {a.qc: 0}
+        reporting.report()
+
+    assert ring.ranges("ba", 100) == list(waiting.ranges), "those of them that nobody has taken"
+    for end in ends:
+        with pytest.raises(Outdated):
+            end.store.take(waiting.ranges, waiting.request, waiting.server)
 
 
 def test_report_that_was_overtaken_counts_for_nothing(ring):
     """It may name an epoch that its node has left behind since."""
-    qc = next(iter(ring.qcs))
+    (qc,) = ring.along("ab")
     first, second = next(NUMBERS), next(NUMBERS)
     for name in "ab":
         ring.nodes[name].report([claim(qc, 100, epoch=8)], second)
 
     assert ring.nodes["a"].report([claim(qc, 100, epoch=7)], first) == {}
 
-    assert ring.nodes["a"].allocate(request(), [(qc, 100)]) == [Range(qc, 0, 100, 8)]
+    assert ring.ranges("ab", 100) == [Range(qc, 0, 100, 8)]
 
 
 def test_node_that_holds_nothing_yet_may_say_so(ring):
@@ -260,12 +360,12 @@ def test_node_that_holds_nothing_yet_may_say_so(ring):
     ring.nodes["a"].report([], next(NUMBERS))
 
 
-def make_keys(ring: Ring, number: int, owner: KeyOwner = OWNER) -> tuple[list[str], str, str]:
+def make_keys(ring: Ring, number: int) -> tuple[list[str], str, str]:
     """(key IDs, request, QC) of as many keys on the QC a-b, all of one request."""
-    qc, key_ids, made = next(iter(ring.qcs)), [str(uuid.uuid4()) for _ in range(number)], request()
-    needs = [(qc, KEY_BYTES * number)]
+    (qc,), key_ids, made = ring.along("ab"), [str(uuid.uuid4()) for _ in range(number)], new_request()
+    owner, needs = KeyOwner(KSID, ALICE, BOB, "b"), [(qc, KEY_BYTES * number)]
     answer = ring.nodes["a"].allocate(made, needs, key_ids=key_ids, key_bytes=KEY_BYTES, owner=owner)
-    assert answer == [Range(qc, 0, KEY_BYTES * number, EPOCH)]
+    assert answer.ranges == [Range(qc, 0, KEY_BYTES * number, EPOCH)]
     return key_ids, made, qc
 
 
@@ -305,7 +405,7 @@ def test_a_refused_fetch_delivers_nothing(ring):
     assert fetch(ring, [unknown, key_ids[0]]) is NotFound
     assert fetch(ring, [key_ids[0], key_ids[0]]) is NotFound
     assert fetch(ring, key_ids, master=MALLORY) is NotFound
-    assert fetch(ring, key_ids, node="c") is NotFound
+    assert fetch(ring, key_ids, node="c", slave=CAROL) is Foreign
 
     assert {i.key_id for i in fetch(ring, key_ids)} == set(key_ids)
     assert fetch(ring, key_ids, slave=MALLORY) is Foreign
@@ -316,23 +416,42 @@ def test_a_repeated_delivery_gets_the_same_answer(ring, stack):
     """Its answer was lost on the way and the same node asks again under the same ID; under another it gets nothing."""
     ring.fill(1000)
     key_ids, _, _ = make_keys(ring, 2)
-    call = "SELECT verdict, key_id FROM qkd_deliver(%s, 'b', %s, %s, %s::uuid[])"
+    call = "SELECT verdict, key_id FROM qkd_deliver(%s, 'b', %s, %s, %s, %s::uuid[])"
 
     with as_node(stack, "b") as connection:
-        this, other = uuid.uuid4(), uuid.uuid4()
+        this, other, server = uuid.uuid4(), uuid.uuid4(), server_of(connection, "b")
         first, again, late = (
-            connection.execute(call, (delivery, ALICE, BOB, key_ids[:1])).fetchall() for delivery in (this, this, other)
+            connection.execute(call, (delivery, server, ALICE, BOB, key_ids[:1])).fetchall()
+            for delivery in (this, this, other)
         )
     assert sorted(first) == sorted(again) == sorted([("ok", uuid.UUID(key_ids[0])), ("ahead", uuid.UUID(key_ids[1]))])
     assert late == [("missing", None)]
 
 
+def test_an_instruction_that_nobody_can_follow_loses_no_other(ring, stack, caplog):
+    """The database itself has been tampered with: a range that ends before it begins."""
+    ring.fill(1000)
+    (bad, good), _, _ = make_keys(ring, 2)
+    with stack.cluster.admin_url() as url, psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"UPDATE {stack.schema}.key SET end_at = start_at - 1 WHERE key_id = %s", (bad,))  # noqa: S608
+
+    found = {i.key_id for i in ring.nodes["b"].collect()}
+
+    assert (good in found, bad in found) == (True, False)
+    assert bad in caplog.text
+
+
 def as_node(stack: Stack, name: str = "a", **changes: str) -> psycopg.Connection:
     """A bare connection with the certificate of that node, but for `changes`."""
-    stack.cluster.admit("ab")
+    stack.cluster.admit(stack.schema, Members("ab", {}, {}))
     url = node_url(name, stack.issue(Role.NODE, name), stack.database, LOOPBACK, stack.database_port)
     options = {"options": f"-c search_path={stack.schema}", "connect_timeout": 5, "autocommit": True}
     return psycopg.connect(url, **(options | changes))
+
+
+def server_of(connection: psycopg.Connection, name: str) -> str:
+    """The server that this node has entered."""
+    return connection.execute("SELECT server FROM qkd_enter(%s, '{}', '{}')", (name,)).fetchone()[0]
 
 
 @pytest.mark.parametrize(
@@ -340,11 +459,14 @@ def as_node(stack: Stack, name: str = "a", **changes: str) -> psycopg.Connection
     [
         "SELECT * FROM qc",
         "SELECT * FROM allocation",
-        "SELECT * FROM key_instruction",
+        "SELECT * FROM key",
+        "SELECT * FROM node",
         "DELETE FROM allocation",
-        "DELETE FROM key_instruction",
+        "DELETE FROM key",
         "UPDATE qc SET tail = 0",
-        "UPDATE key_instruction SET delivered = NULL",
+        "UPDATE key SET delivered = NULL",
+        "SELECT qkd_proof('', '', '')",
+        "INSERT INTO sae VALUES ('me', 'a')",
         "INSERT INTO qc (name, node_a, node_b) VALUES ('x', 'a', 'b')",
         "TRUNCATE allocation",
         "DROP FUNCTION qkd_report",
@@ -362,14 +484,169 @@ def test_a_node_may_call_the_functions_and_nothing_else(stack, statement):
         connection.execute(statement)
 
 
+VALID = {
+    "p_request": "gen_random_uuid()", "p_node": "'a'", "p_server": "qkd_server", "p_qcs": "ARRAY[ab, bc]",
+    "p_needs": "'{64, 32}'", "p_key_ids": "ARRAY[gen_random_uuid(), gen_random_uuid()]", "p_key_bytes": "16",
+    "p_ksid": "gen_random_uuid()", "p_master": "alice", "p_slave": "carol", "p_slave_node": "'c'", "p_trace": "NULL",
+}  # fmt: skip
+
+
+def ask_barely(ring: Ring, stack: Stack, name: str = "a", **changes: str) -> list[tuple[object, ...]]:
+    """What the database gives node a for two keys to c in basic mode, with some arguments as hostile as they like."""
+    words = {
+        "qkd_server": "%(server)s", "alice": f"'{ALICE}'", "bob": f"'{BOB}'", "carol": f"'{CAROL}'",
+        **{path: f"'{ring.along(path)[0]}'" for path in ("ab", "bc", "ac")},
+    }  # fmt: skip
+    arguments = ", ".join(f"{k} => {v}" for k, v in (VALID | {"p_node": f"'{name}'"} | changes).items())
+    for word, value in words.items():
+        arguments = re.sub(rf"\b{word}\b", value, arguments)
+    with as_node(stack, name) as connection:
+        call = f"SELECT * FROM qkd_allocate({arguments})"  # noqa: S608 - as hostile as the test likes
+        return connection.execute(call, {"server": server_of(connection, name)}).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"p_needs": "'{0, 0}'"}, "p_needs"),
+        ({"p_needs": "'{-32, -32}'"}, "p_needs"),
+        ({"p_needs": "'{64, NULL}'"}, "p_needs"),
+        ({"p_needs": "'{48, 32}'"}, "p_needs"),
+        ({"p_needs": "'{4611686018427387904, 4611686018427387904}'"}, "p_needs"),
+        ({"p_needs": "'{64}'"}, "p_qcs"),
+        ({"p_qcs": "ARRAY[ab]", "p_needs": "'{64}'", "p_slave": "bob", "p_slave_node": "'b'"}, "p_needs"),
+        ({"p_qcs": "'{}'", "p_needs": "'{}'"}, "p_qcs"),
+        ({"p_qcs": "NULL"}, "p_qcs"),
+        ({"p_qcs": "ARRAY[ab, NULL]"}, "p_qcs: expected a path"),
+        ({"p_qcs": "ARRAY[ab, ab]"}, "p_qcs: expected a path"),
+        ({"p_qcs": "ARRAY[ab, ac]"}, "p_qcs: expected a path"),
+        ({"p_qcs": "ARRAY[bc, ac]"}, "p_qcs: expected a path"),
+        ({"p_qcs": "ARRAY['nowhere', bc]"}, "p_qcs: expected a path"),
+        ({"p_slave": "bob", "p_slave_node": "'b'"}, "p_qcs: expected a path to b"),
+        ({"p_master": "bob"}, "p_master"),
+        ({"p_master": "'unknown'"}, "p_master"),
+        ({"p_master": "NULL"}, "p_master"),
+        ({"p_slave": "bob"}, "p_slave"),
+        ({"p_key_ids": "'{}'"}, "p_key_ids"),
+        ({"p_key_ids": "NULL"}, "p_key_ids"),
+        ({"p_key_ids": "array_fill(gen_random_uuid(), ARRAY[2])"}, "p_key_ids"),
+        ({"p_key_ids": "array_fill(gen_random_uuid(), ARRAY[5000])"}, "p_key_ids"),
+        ({"p_key_bytes": "-16"}, "p_key_ids"),
+        ({"p_key_bytes": "NULL"}, "p_key_ids"),
+    ],
+)
+def test_a_request_that_cannot_be_honest_is_refused(ring, stack, changes, words):
+    """Sums, a path that joins up, owners at their nodes, bounds: the message names the argument; nothing is given."""
+    ring.fill(1000)
+    before = ring.nodes["a"].available(list(ring.qcs))
+
+    with pytest.raises(psycopg.Error, match=words) as refused:
+        ask_barely(ring, stack, **changes)
+
+    assert refused.value.sqlstate == "QK001"
+    assert ring.nodes["a"].available(list(ring.qcs)) == before
+
+
+def test_the_same_request_is_granted_if_it_is_honest(ring, stack):
+    """Which shows that the tests of hostile ones refuse what they mean to."""
+    ring.fill(1000)
+
+    assert [row[2:5] for row in ask_barely(ring, stack)] == [(0, 64, 0), (0, 32, 0)]
+
+
+def test_nobody_allocates_by_anothers_request_or_key_id(ring, stack):
+    """A request's ID is of use to its node alone, with what it asked for; a key's ID is given once."""
+    ring.fill(1000)
+    made = new_request()
+    assert ring.ranges("ab", 16, request=made)
+    key_id = uuid.uuid5(uuid.UUID(made), "key")
+
+    with pytest.raises(DatabaseRefused, match="p_request"):
+        ring.ranges("ac", 16, request=made)
+    with pytest.raises(DatabaseRefused, match="p_request"):
+        ring.ranges("ab", 24, request=made)
+    with pytest.raises(psycopg.Error, match="p_key_ids"):
+        ask_barely(ring, stack, p_key_ids=f"ARRAY['{key_id}', gen_random_uuid()]::uuid[]")
+
+
+@pytest.mark.parametrize(
+    ("qc", "epoch", "floor", "after"),
+    [("bc", 5, 0, 0), ("ab", 5, 1 << 62, 0), ("ab", -1, 0, 0), ("ab", 5, -1, 0), ("ab", 5, 0, -1)],
+)
+def test_a_report_that_cannot_be_honest_is_refused(ring, qc, epoch, floor, after):
+    """Of a QC that the node has no end of, or with a number beyond all bounds."""
+    (name,) = ring.along(qc)
+
+    with pytest.raises(DatabaseRefused, match="p_qcs"):
+        ring.nodes["a"].report([Claim(name, epoch, floor, after)], next(NUMBERS))
+
+
+def test_a_lie_about_what_an_end_holds_heals(ring):
+    """A floor as high as can be makes the QC useless as long as the node says so, and no longer."""
+    ring.fill(1000)
+    (qc,), most = ring.along("ab"), (1 << 62) - 1
+    ring.nodes["a"].report([Claim(qc, EPOCH, most, most)], next(NUMBERS))
+    assert ring.nodes["b"].available([qc]) == {qc: 0}
+
+    ring.nodes["a"].report([claim(qc, 1000)], next(NUMBERS))
+
+    assert ring.ranges("ba", 10) == [Range(qc, 0, 10, EPOCH)]
+
+
+def test_a_node_can_enter_with_its_declared_qcs_only(ring):
+    """A QC's name is its owner's to give; a node that was set up otherwise is told."""
+    (ab,), (bc,) = ring.along("ab"), ring.along("bc")
+    for peers in ({ab: "c"}, {bc: "c"}, {"new": "b"}):
+        with pytest.raises(DatabaseRefused, match="p_qcs"):
+            ring.nodes["a"].enter(peers)
+
+
+def test_a_node_learns_its_own_secret_alone(ring):
+    """By which it knows what was allocated; each has another one."""
+    assert len({node.secret for node in ring.nodes.values()}) == 3
+
+
+def test_every_later_node_of_a_path_can_prove_what_was_allocated(ring):
+    """By its own secret, of the ranges on both sides of it; a repeated request has the same proofs."""
+    ring.fill(1000)
+    found = ring.allocate("abc", 16, request=(made := new_request()), mode=BASIC)
+
+    assert found.proofs == [
+        proof(ring.nodes[name].secret, made, found.server, position=at, hops=2, around=found.ranges[at - 1 : at + 1])
+        for at, name in enumerate("bc", start=1)
+    ]
+    assert ring.allocate("abc", 16, request=made, mode=BASIC) == found
+    assert ring.allocate("ab", 16).proofs == []
+
+
+def test_the_owner_reads_what_was_allocated_and_which_keys_that_made(ring, stack):
+    """For the audit: the ranges of each request in the order of its path, and its keys, over one hop and several."""
+    ring.fill(1000)
+    direct, relayed = new_request(), new_request()
+    ring.ranges("ab", 16, request=direct)
+    ring.ranges("abc", 16, request=relayed, mode=BASIC)
+
+    with stack.cluster.admin_url() as url:
+        allocations, keys = read_allocations(url, stack.schema)
+
+    (ab,), (bc,) = ring.along("ab"), ring.along("bc")
+    assert sorted(row for row in allocations if row[0] in (direct, relayed)) == sorted(
+        [(direct, 1, ab, EPOCH, 0, 16, "a"), (relayed, 1, ab, EPOCH, 16, 48, "a"), (relayed, 2, bc, EPOCH, 0, 16, "a")]
+    )
+    key_ids = {made: str(uuid.uuid5(uuid.UUID(made), "key")) for made in (direct, relayed)}
+    assert sorted(row for row in keys if row[1] in (direct, relayed)) == sorted(
+        [(key_ids[direct], direct, ALICE, BOB), (key_ids[relayed], relayed, ALICE, CAROL)]
+    )
+
+
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [
-        ("qkd_register_qc", "'x', 'b', 'a'"),
-        ("qkd_report", "'b', 1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'"),
-        ("qkd_allocate", "gen_random_uuid(), 'b', '{}', '{}', '{}', 1, NULL, NULL, NULL, NULL"),
-        ("qkd_deliver", "gen_random_uuid(), 'b', 'one', 'other', '{}'"),
-        ("qkd_collect", "gen_random_uuid(), 'b', 1"),
+        ("qkd_enter", "'b', '{}', '{}'"),
+        ("qkd_report", "'b', '', 1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'"),
+        ("qkd_allocate", "gen_random_uuid(), 'b', '', '{}', '{}', '{}', 1, NULL, NULL, NULL, NULL, NULL"),
+        ("qkd_deliver", "gen_random_uuid(), 'b', '', '', '', '{}'"),
+        ("qkd_collect", "gen_random_uuid(), 'b', '', 1"),
     ],
 )
 def test_a_node_speaks_for_itself_only(stack, function, arguments):

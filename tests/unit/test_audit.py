@@ -19,7 +19,7 @@ EVENTS = [
     {"event": "key", "key_id": "k", "side": "slave", "fingerprint": "x"},
 ]  # fmt: skip
 RECORDS = {
-    "allocations": [["q", 5, 0, 4, "r1"], ["q", 5, 10, 16, "r2"]],
+    "allocations": [["r1", 1, "q", 5, 0, 4, "a"], ["r2", 1, "q", 5, 10, 16, "a"]],
     "ttl_s": 15,
     "nodes": {
         "a": {
@@ -62,13 +62,13 @@ def changed(**parts):
 @pytest.mark.parametrize(
     ("records", "found"),
     [
-        (changed(allocation=["q", 5, 3, 5, "r3"]), "bytes from 3 were allocated to r1 and to r3"),
-        (changed(allocation=["q", 5, 28, 31, "r3"]), "up to 31 were allocated that it never made"),
-        (changed(allocation=["p", 5, 0, 1, "r3"]), "QC p: bytes up to 1 were allocated"),
+        (changed(allocation=["r3", 1, "q", 5, 3, 5, "a"]), "bytes from 3 were allocated to r1 and to r3"),
+        (changed(allocation=["r3", 1, "q", 5, 28, 31, "a"]), "up to 31 were allocated that it never made"),
+        (changed(allocation=["r3", 1, "p", 5, 0, 1, "a"]), "QC p: bytes up to 1 were allocated"),
         (changed(take=["q", 5, 0, 2, 1, 5, "r1"]), "bytes from 0 were taken twice"),
         (changed(take=["q", 5, 4, 6, 1, 5, "r1"]), "were taken for r1, which was not given them"),
         (changed(take=["q", 5, 20, 22, 1, 5, "r9"]), "were taken for r9, which was not given them"),
-        (changed(allocation=["q", 5, 5, 7, "r3"], take=["q", 5, 5, 7, 2, 16.5, "r3"]), "used 15.500 s old"),
+        (changed(allocation=["r3", 1, "q", 5, 5, 7, "a"], take=["q", 5, 5, 7, 2, 16.5, "r3"]), "used 15.500 s old"),
         (changed(expired=11), "30 bytes came, but used, expired, differing and stored are not as many"),
         (changed(used=9, stored=11), "9 bytes are counted as used, 10 were taken"),
         (changed(generated=29, expired=9), "29 bytes came of 30 that were made"),

@@ -7,7 +7,7 @@ import pytest
 
 from etsi.secret import Secret
 from node.blocks import Block
-from node.key_stream import KeyStore, Missing, RelayedKey
+from node.key_stream import KeyStore, Missing, Outdated, RelayedKey
 from node.ranges import Claim, Instruction, Mark, Range
 
 QC = "a-b/1"
@@ -304,6 +304,27 @@ def test_relayed_key_lives_for_the_ttl(store, clock):
     assert store.take_relayed(["k2"]) is None
     store.expire()
     assert store.relayed_owners(["k2"]) == {}
+
+
+def test_found_key_of_an_id_that_waits_here_already_harms_no_other(store):
+    """A hostile first node relayed one of that ID before: the others that were found with it are kept."""
+    store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"xx"))])
+    store.store(block(1, 0, b"abcd"), DIGEST)
+    found = [Instruction(k, "r", "s", "m", "v", Range(QC, at, at + 2, 7), False) for k, at in (("k1", 0), ("k2", 2))]
+
+    assert store.keep_found(found) == {"k1"}
+    assert [k.key.reveal() for k in store.take_relayed(["k1", "k2"])] == [b"xx", b"cd"]
+
+
+def test_ranges_of_another_server_than_the_one_that_is_followed_are_not_taken(store):
+    """It may not know of them any more, and give them to the other end; they stay where they are."""
+    store.store(block(1, 0, b"abcd"), DIGEST)
+    store.follow("new")
+
+    with pytest.raises(Outdated):
+        store.take([Range(QC, 0, 2, 7)], "r", "old")
+
+    assert store.take([Range(QC, 0, 2, 7)], "r", "new")[0].reveal() == b"ab"
 
 
 def test_keys_that_were_found_leave_the_stream_and_wait(store):

@@ -16,7 +16,7 @@ from node.kme import Kme, Unauthorized
 from node.losses import Losses
 from node.parameters import Parameters
 from node.performance import Performance
-from node.ranges import Instruction, Range, Shortage
+from node.ranges import Allocation, Instruction, Range, Shortage
 from node.requested import Requested
 from node.sessions import Session
 from node.shared_db import Foreign, NotFound
@@ -52,10 +52,10 @@ class Network:
             raise NotFound
         return [self.instructions.pop(k) for k in key_ids]
 
-    def allocate(self, _: str, needs: list[tuple[str, int]], **__: object) -> list[Range] | Shortage:
+    def allocate(self, request: str, needs: list[tuple[str, int]], **_: object) -> Allocation | Shortage:
         """Ranges, if none is larger than `limit` bytes."""
         short = [Shortage(qc, n - self.limit) for qc, n in needs if n > self.limit]
-        return short[0] if short else [Range(qc, 0, n) for qc, n in needs]
+        return short[0] if short else Allocation(request, "", [Range(qc, 0, n) for qc, n in needs])
 
     max_bps = min_bps = check_path = staticmethod(lambda *_: None)
 

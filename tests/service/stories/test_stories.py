@@ -66,11 +66,11 @@ def _check_message(message: Message, event: dict[str, Any]) -> None:
 def check_ranges(world: World, story: Story, request: str) -> None:
     """The ranges told are those that the shared database allocated and that each node took out of its streams."""
     with world.stack.cluster.admin_url() as url:
-        allocated = {(qc, s, e) for qc, _, s, e, of in read_allocations(url, world.stack.schema) if of == request}
+        allocations, _ = read_allocations(url, world.stack.schema)
     told: dict[str, set[int]] = defaultdict(set)
     for use in story.material:
         told[use.qc] |= set(range(use.start, use.end))
-    assert told == {qc: set(range(s, e)) for qc, s, e in allocated}
+    assert told == {qc: set(range(start, end)) for of, _, qc, _, start, end, _ in allocations if of == request}
     for node in {m.sender for m in story.messages if m.what.startswith("takes out of")}:
         used = {
             (u.qc, at) for m in story.messages if m.sender == node for u in m.ranges
