@@ -41,7 +41,6 @@ class Injector:
         self.desk = Desk(emulation, self._room)
         self.standard = self.desk.parameters()
         faults = self.desk.faults
-        nothing = _nothing
         self._ways: Mapping[str, tuple[Callable[..., object], Callable[..., object]]] = {
             gusts.KILL: (self._kill, self._start),
             gusts.PAUSE: (self._pause, self._wake),
@@ -50,8 +49,8 @@ class Injector:
             gusts.DISK: (disks.fill, disks.empty),
             gusts.STANDBY: (lambda _: faults.inject("standby"), lambda _: faults.heal("standby")),
             gusts.SET: (self._set, self._unset),
-            gusts.OPEN: (self.open, nothing),
-            gusts.END: (self.end, nothing),
+            gusts.OPEN: (self.open, _nothing),
+            gusts.END: (self.end, _nothing),
         }
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from testbed.storm.disks import Disks
 from testbed.storm.gusts import Blow, Gust
 from testbed.storm.injector import Injector
 from testbed.storm.result import Result
-from testbed.storm.strangers import Strangers
+from testbed.storm.strangers import Exchange, Strangers
 from testbed.storm.watch import Outcome, Watch
 
 RESULT = "storm.json"
@@ -69,7 +69,7 @@ class _Storm:
         self._emulation = emulation
         self._result = result
         self._injector = Injector(emulation, disks)
-        self._strangers = Strangers(emulation, self._find)
+        self._strangers = Strangers(emulation, self._note)
         self._watch = Watch(emulation, self._injector, self._strangers, within_s=within_s)
         self._journal = Journal(emulation.run.make("storm") / "journal.jsonl", "storm")
         self._lock = threading.Lock()
@@ -138,6 +138,12 @@ class _Storm:
             return False
         self._journal.event(event, blow=str(blow))
         return True
+
+    def _note(self, pair: str, exchange: Exchange) -> None:
+        """An exchange of foreign clients failed."""
+        self._journal.event("exchange_failed", pair=pair, failure=exchange.failure)
+        if exchange.broken:
+            self._find(f"pair {pair}: {exchange.broken}")
 
     def _find(self, text: str) -> None:
         finding = f"gust {self._gust}: {text}"

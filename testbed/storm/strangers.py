@@ -134,14 +134,14 @@ def _no_answer(error: BaseException) -> str:
 class Strangers:
     """All pairs of datacenters; each gets a key every other second from `start` until `close`.
 
-    `on_broken` hears what must never happen, in words.
+    `on_failure` hears of each exchange that failed, with the name of the pair.
     """
 
-    def __init__(self, emulation: Emulation, on_broken: Callable[[str], None]) -> None:
+    def __init__(self, emulation: Emulation, on_failure: Callable[[str, Exchange], None]) -> None:
         chosen = [s for s in emulation.plan.saes if s.external and s.name.startswith(f"{_NAME}-")]
         self._all = [Stranger(emulation, sae) for sae in chosen]
         self.pairs = [StrangerPair(a, b) for a, b in itertools.permutations(self._all, 2)]
-        self._on_broken = on_broken
+        self._on_failure = on_failure
         self._lock = threading.Lock()
         self.counted: Counter[str] = Counter()
         self._stop = threading.Event()
@@ -185,6 +185,6 @@ class Strangers:
         done = pair.exchange()
         with self._lock:
             self.counted[done.failure or "identical"] += 1
-        if done.broken:
-            self._on_broken(f"pair {pair.name}: {done.broken}")
+        if done.failure:
+            self._on_failure(pair.name, done)
         return done.failure

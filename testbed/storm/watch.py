@@ -55,7 +55,7 @@ class Watch:
 
     def _settle(self, gust: Gust, since: float) -> tuple[float | None, list[str]]:
         """After how many seconds nothing was lacking (None: never), and what was after the time for it."""
-        state = _Sessions(self._injector, gust.after)
+        state = Sessions(self._injector, gust.after)
         late: list[str] = []
         while True:
             lacking = self._lacking(gust, state)
@@ -74,7 +74,7 @@ class Watch:
             return f"not served after {self._within_s + _LATE_S:.0f} s: {found}"
         return f"served after {found:.1f} s" if found > self._within_s else ""
 
-    def _lacking(self, gust: Gust, sessions: _Sessions) -> list[str]:
+    def _lacking(self, gust: Gust, sessions: Sessions) -> list[str]:
         checks: list[Callable[[], Iterator[str]]] = [
             self._dead, sessions.lacking, lambda: self._settings(gust.mode), self._dark,
         ]  # fmt: skip
@@ -108,7 +108,7 @@ class Watch:
                 yield f"QC {qc['qc']} is {qc['status']}"
 
 
-class _Sessions:
+class Sessions:
     """The key sessions that are to be open, and whether keys came since this was made."""
 
     def __init__(self, injector: Injector, wanted: Sequence[Pair]) -> None:

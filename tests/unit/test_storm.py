@@ -6,17 +6,19 @@ import itertools
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testbed.errors import UserError
 from testbed.plan import make_plan
 from testbed.storm import gusts
 from testbed.storm.__main__ import main
 from testbed.storm.result import Result, parse
-from testbed.storm.strangers import with_strangers
-from testbed.storm.watch import Logs
+from testbed.storm.strangers import StrangerPair, with_strangers
+from testbed.storm.watch import Logs, Sessions
 from testbed.topology import load
 
 POLIQI = load("poliqi", Path(__file__).resolve().parents[2] / "topologies")
@@ -157,3 +159,127 @@ def test_option_that_cannot_be_is_one_line(capsys, words):
 
     assert error.value.code == 2
     assert f"error: argument {words[0]}: expected " in capsys.readouterr().err
+
+
+class Played:
+    """A foreign SAE whose KME the test plays: it gives one answer, or fails."""
+
+    def __init__(self, node: str, answer: tuple[int, Any] | Exception) -> None:
+        self.id = self.node = node
+        self._answer = answer
+
+    def call(self, *_: object) -> tuple[int, Any]:
+        """The answer."""
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+ID = "8a0e9f7e-7f0c-4c50-9f0c-2d5fb1b0c1aa"
+GIVEN = (200, {"keys": [{"key_ID": ID, "key": "AAAA"}]})
+OTHER = (200, {"keys": [{"key_ID": ID, "key": "BBBB"}]})
+DOWN = (503, {"message": "the path is down", "details": [{"cause": "path_down"}]})
+
+
+@pytest.mark.parametrize(
+    ("master", "slave", "failure", "broken"),
+    [
+        (GIVEN, GIVEN, "", ""),
+        (GIVEN, OTHER, "differ", f"key {ID} of a-b: the two sides got different keys"),
+        (DOWN, GIVEN, "enc_keys: 503 path_down", ""),
+        (GIVEN, (400, {"message": "not found"}), "dec_keys: 400 not found", ""),
+        (GIVEN, DOWN, "dec_keys: 503 path_down", ""),
+        ((500, {"message": "oh"}), GIVEN, "enc_keys: 500 oh", "enc_keys: 500 oh"),
+        (ConnectionRefusedError(111, "Connection refused"), GIVEN, "enc_keys: Connection refused", ""),
+        (GIVEN, TimeoutError("timed out"), "dec_keys: no answer within 5 s", ""),
+    ],
+)
+def test_exchange_tells_what_a_fault_explains_from_what_nothing_does(master, slave, failure, broken):
+    """Two keys, and answers that only a bug can give, are findings; refusals and silence are what faults are for."""
+    found = StrangerPair(Played("a", master), Played("b", slave)).exchange()
+
+    assert (found.failure, found.broken) == (failure, broken)
+
+
+@pytest.mark.parametrize("answer", [(200, {"keys": []}), (200, []), (503, "no"), ValueError("not JSON")])
+def test_answer_that_the_standard_does_not_know_is_a_finding(answer):
+    """Whatever it is."""
+    found = StrangerPair(Played("a", answer), Played("b", GIVEN)).exchange()
+
+    assert found.broken.startswith("enc_keys: an answer that the standard does not know")
+
+
+class PlayedInjector:
+    """Sessions as controller and masters see them, and what is asked of them again."""
+
+    def __init__(self) -> None:
+        self.desk = self
+        self.controller: dict[tuple[str, str], dict[str, Any]] = {}
+        self.keys: dict[tuple[str, str], int] = {}
+        self.asked: list[tuple[str, ...]] = []
+
+    def add(self, *pair: str, **facts: Any) -> None:
+        """A session that is open and had three keys."""
+        session = {"ksid": " ".join(pair), "master_sae": pair[0], "slave_sae": pair[1], "implicit": False,
+                   "state": "open", "interruption": None}  # fmt: skip
+        self.controller[pair] = session | facts
+        self.keys[pair] = 3
+
+    def name(self, sae: str) -> str:
+        """Its own."""
+        return sae
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """At the controller."""
+        return list(self.controller.values())
+
+    def sessions_of(self, master: str) -> list[dict[str, Any]]:
+        """At a master."""
+        return [{"ksid": " ".join(p), "keys": n, "errors": {}} for p, n in self.keys.items() if p[0] == master]
+
+    def open(self, *pair: str) -> None:
+        """Is noted, and refused."""
+        self.asked.append(("open", *pair))
+        raise UserError("no")
+
+    def end(self, *pair: str) -> None:
+        """Is noted."""
+        self.asked.append(("end", *pair))
+
+
+@pytest.fixture
+def played() -> PlayedInjector:
+    """Two sessions."""
+    made = PlayedInjector()
+    made.add("a", "b")
+    made.add("c", "d")
+    return made
+
+
+def test_session_is_whole_once_it_has_another_key(played):
+    """What came before does not count."""
+    sessions = Sessions(played, [("a", "b"), ("c", "d")])
+    assert len(list(sessions.lacking())) == 2
+
+    played.keys["a", "b"] += 1
+    assert list(sessions.lacking()) == ["session c with d gets no keys: {}"]
+    played.keys["c", "d"] += 1
+    assert list(sessions.lacking()) == []
+
+
+def test_sessions_that_are_not_as_they_should_be_are_named_and_asked_for_again(played):
+    """One that is missing, one that is interrupted, one that has ended, one that its master has forgotten."""
+    played.add("e", "f", interruption="the path is down")
+    del played.keys["a", "b"]
+    sessions = Sessions(played, [("a", "b"), ("e", "f"), ("g", "h")])
+
+    found = list(sessions.lacking())
+
+    assert found == [
+        "session e with f is the path is down",
+        "session g with h is not there: no",
+        "session c with d has ended, and is there",
+        "session a with b is open, and its master has none",
+        "session e with f gets no keys: {}",
+    ]
+    assert played.asked == [("open", "g", "h"), ("end", "c", "d")]
