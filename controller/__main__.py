@@ -33,9 +33,6 @@ from mtls import trace
 from mtls.server import Server
 from telemetry.journal import Journal
 
-_BIND_S = 5.0
-_WATCH_S = 0.5
-
 
 def main(path: Path) -> int:
     """Serve as the controller that `path` describes; the exit status."""
@@ -88,7 +85,7 @@ def main(path: Path) -> int:
     reweigher.start()
     journal.event("started", port=server.port)
     print("ready", flush=True)
-    while not stop.wait(_WATCH_S):
+    while not stop.wait(limits.WATCH_S):
         dead = [t.name for t in openflow.threads if not t.is_alive()]
         if dead:
             # The framework only logs such a death; a controller without switches must not look alive.
@@ -126,7 +123,7 @@ def _start_openflow(options: config.OpenFlowConfig | None) -> _OpenFlow:
     from controller import framework, openflow_app
 
     app, threads = framework.start(openflow_app.Forwarder, options.host, options.port, fabric=options.fabric)
-    deadline = time.monotonic() + _BIND_S
+    deadline = time.monotonic() + limits.BIND_S
     while True:
         try:
             socket.create_connection((options.host, options.port), timeout=1).close()

@@ -240,23 +240,20 @@ class Follower:
                 _log.info("agent of %s: %s", self.agent.name, error)
             except (Refusal, Malformed) as error:
                 pause_s = limits.MISBEHAVED_S
-                self._note("agent_misbehaves", error=str(error)[: limits.MAX_TEXT])
+                self._misbehaves(str(error)[: limits.MAX_TEXT])
             except Exception as error:
                 bugs.report(_log, "following a node", error, self._journal, node=self.agent.name)
             self.can_be_told = False
             if self._connected:
                 self._connected = False
-                self._note("agent_lost")
+                self._journal.event("agent_lost", node=self.agent.name)
             if not self._stopping.is_set():
                 self._graph.lost(self.agent.name)
             self._on_told()
             self._stopping.wait(pause_s)
 
-    def _note(self, event: str, **facts: Any) -> None:
-        try:
-            self._journal.event(event, node=self.agent.name, **facts)
-        except OSError as error:
-            bugs.report(_log, "following a node", error)
+    def _misbehaves(self, how: str) -> None:
+        self._journal.event("agent_misbehaves", node=self.agent.name, error=how)
 
     def _follow(self) -> None:
         # Listening comes first: what changes while the node is read is not missed.
@@ -358,7 +355,7 @@ class Follower:
 
     def _later(self, step: Callable[[Mapping[str, Any]], None], application: Mapping[str, Any]) -> None:
         if not self._agents.later(self.agent.name, step, application):
-            self._journal.event("agent_misbehaves", node=self.agent.name, error="it announces more than can be done")
+            self._misbehaves("it announces more than can be done")
 
     def _report(self, content: Mapping[str, Any]) -> None:
         reports = [

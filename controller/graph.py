@@ -24,8 +24,6 @@ from controller.paths import RELAYS, Path
 from etsi import gs015
 from etsi.yang import Refusal
 
-# A node that has said nothing for so many seconds has less to say of the last slots, one for each further second.
-_STALE_S = 10.0
 _MAX_STORED_BYTES = 1 << 50
 
 
@@ -134,7 +132,7 @@ class _Window:
 
     def recent(self, slots: int, now: float) -> tuple[int, int, list[Entry]]:
         """The slot behind which the last `slots` slots lie, how many of these were reported, and the reports."""
-        newest = self.entries[-1][1] + max(0, int(now - self.heard - _STALE_S))
+        newest = self.entries[-1][1] + max(0, int(now - self.heard - limits.STALE_S))
         oldest = newest - slots
         return oldest, newest - max(self.entries[0][0], oldest), [e for e in self.entries if e[1] > oldest]
 

@@ -32,8 +32,6 @@ from mtls import deadline
 from telemetry.journal import Journal
 from telemetry.metrics import ControllerMetrics
 
-_KEPT_REFUSALS = 100
-
 
 class KeySessions:
     """Opens and ends the sessions of `book`. Thread-safe. `now` gives seconds that only grow."""
@@ -61,7 +59,7 @@ class KeySessions:
         self._now = now
         self.metrics = ControllerMetrics(self.states, lambda: len(graph.reachable(graph.nodes())))
         self._lock = threading.Lock()
-        self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=_KEPT_REFUSALS)
+        self._refusals: collections.deque[dict[str, Any]] = collections.deque(maxlen=limits.KEPT_REFUSALS)
 
     def register(
         self, node: str, pair: Pair, side: str | None, wants: Wants, *, implicit: bool = False, request: str = ""

@@ -43,11 +43,15 @@ RETRY_S = 0.5  # after a node was lost
 MISBEHAVED_S = 5.0  # after a node said what no node may say
 POLL_S = 1.0  # a node that knows only the standard is asked how its links fare so often
 DEAF_S = 8.0  # and is lost when it has not answered for so long
+STALE_S = 10.0  # a node silent for longer has less to say of the last slots, one slot for each further second
 LINKS_OF_ONE = 1024  # physical links that a node may show
 REPORTED_SLOTS = 3600  # the most slots that one report is of, and that reports are kept of: no TTL is longer
 MAX_BYTES_A_SLOT = 1 << 20  # of a QC: more than an operator may ask it for
 
-# The operator's interface.
+# The operator's interface, and the process.
+KEPT_REFUSALS = 100
+BIND_S = 5.0  # until the OpenFlow port listens
+WATCH_S = 0.5  # between two looks whether its threads live
 OPERATORS = 32  # requests at a time
 SETTING_S = 3.0  # how long an operator waits until all nodes have taken over what was set
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from controller import framework as of
 from controller.forwarding import Fabric, Flows, PortName, changes, forwarding
+from mtls.liveness import notice_death
 
 # Marks our flows, so that others at the same switch stay when we begin anew.
 _COOKIE = 0x514B44
@@ -51,6 +52,7 @@ class Forwarder(of.App):
             return
         with self._lock:
             if event.state == of.MAIN_DISPATCHER:
+                notice_death(datapath.socket)
                 self._datapaths[switch.name] = datapath
                 self._written.pop(switch.name, None)
                 datapath.send_msg(datapath.ofproto_parser.OFPPortDescStatsRequest(datapath, 0))

@@ -48,12 +48,14 @@ class _Pending:
 class _Word:
     """A controller's word on how the path of an association fares. `problem`: why there is none; None if there is.
 
-    `version`: it is higher in a newer word, whenever that arrives. `who`: which of the controllers that came to listen.
+    `version`: it is higher in a newer word, whenever that arrives. `listening`: how often that controller had begun to
+    listen by then.
     """
 
     version: int
     problem: Problem | None
-    who: int
+    controller: str
+    listening: int
 
 
 class Registrations:
@@ -144,16 +146,16 @@ class Registrations:
             return asked and (*pair, False) not in self._pending
 
     def interruption(self, master: str, slave: str) -> Problem | None:
-        """Why the pair's association has no path, if the controller that listens now says so."""
+        """Why the pair's association has no path, as long as the controller that said so listens."""
         found = self._sessions.of_pair(master, slave)
         with self._lock:
             word = self._words.get("" if found is None else found.ksid)
-        if word is None or self._streams.controlled is None or word.who != self._streams.controllers:
+        if word is None or not word.listening or self._streams.listening(word.controller) != word.listening:
             return None
         return word.problem
 
-    def on_answer(self, answer: Mapping[str, Any]) -> int:
-        """The controller's word (operation application_answer): the version of that which counts. Refusal.
+    def on_answer(self, answer: Mapping[str, Any], controller: str) -> int:
+        """That controller's word (operation application_answer): the version of that which counts. Refusal.
 
         One that is older than what is known changes nothing, nor does one that fits nothing here.
         """
@@ -165,7 +167,8 @@ class Registrations:
                 self._on_end_known(answer["app_id"])
                 return version
             problem = _problem(answer) if answer["state"] == "interrupted" else None
-            return self._on_word(answer["app_id"], _Word(version, problem, self._streams.controllers))
+            word = _Word(version, problem, controller, self._streams.listening(controller))
+            return self._on_word(answer["app_id"], word)
         self._on_registration(answer)
         return version
 

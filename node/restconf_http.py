@@ -83,7 +83,7 @@ def make_blueprint(
     @routes.post(f"{_ROOT}/{_OPERATION}")
     @allow(Role.CONTROLLER)
     def application_answer() -> Response:
-        version = registrations.on_answer(gs015_testbed.read_answer(_body()))
+        version = registrations.on_answer(gs015_testbed.read_answer(_body()), caller().name)
         return _json({f"{gs015_testbed.MODULE}:output": {"version": str(version)}})
 
     @routes.get(f"{_ROOT}/streams/<name>/json")
@@ -95,7 +95,7 @@ def make_blueprint(
             raise Refusal("invalid-value", "neither filters nor replay are offered: expected no query")
         if not _accepts(EVENT_STREAM):
             raise Refusal("invalid-value", f"expected Accept: {EVENT_STREAM}", status=406)
-        return answer_with(streams.listen(name, controller=caller().role == Role.CONTROLLER))
+        return answer_with(streams.listen(name, controller=caller().name if caller().role == Role.CONTROLLER else None))
 
     @routes.route(_ROOT, methods=[*_READS, *_EDITS])
     @routes.route(f"{_ROOT}/", methods=[*_READS, *_EDITS])

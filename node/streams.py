@@ -28,24 +28,25 @@ class Streams:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._feeds: list[tuple[Feed, str, bool]] = []
-        self.controllers = 0  # that ever began to listen, each time anew
+        self._feeds: list[tuple[Feed, str, str | None]] = []  # the stream, and the name of a controller
+        self._begun: dict[str, int] = {}  # controller -> how often it began to listen
         self._on_controller: Callable[[], None] = lambda: None
 
     def on_controller(self, step: Callable[[], None]) -> None:
         """Call `step` when a controller has begun to listen, before its request is answered."""
         self._on_controller = step
 
-    def listen(self, stream: str, *, controller: bool) -> Feed:
-        """A new listener of `stream`; Problem if there are too many. `controller`: it may register applications."""
+    def listen(self, stream: str, *, controller: str | None) -> Feed:
+        """A new listener of `stream`; Problem if there are too many. `controller`: its name, if it is one."""
         feed = Feed()
         with self._lock:
             self._feeds = [entry for entry in self._feeds if not entry[0].closed]
             if len(self._feeds) >= _MAX_LISTENERS:
                 raise Problem(503, f"no more than {_MAX_LISTENERS} listeners are served")
             self._feeds.append((feed, stream, controller))
-            self.controllers += controller
-        if controller:
+            if controller is not None:
+                self._begun[controller] = self._begun.get(controller, 0) + 1
+        if controller is not None:
             self._on_controller()
         return feed
 
@@ -53,10 +54,22 @@ class Streams:
     def controlled(self) -> str | None:
         """The stream that a controller listens to: EXTENDED if one knows our module, None if there is none."""
         with self._lock:
-            streams = {stream for feed, stream, controller in self._feeds if controller and not feed.closed}
+            streams = {stream for feed, stream, name in self._feeds if name is not None and not feed.closed}
         if EXTENDED in streams:
             return EXTENDED
         return STANDARD if streams else None
+
+    @property
+    def controllers(self) -> int:
+        """How many ever began to listen, each time anew."""
+        with self._lock:
+            return sum(self._begun.values())
+
+    def listening(self, controller: str) -> int:
+        """How often the controller of that name began to listen; 0 if it does not listen now."""
+        with self._lock:
+            listens = any(name == controller and not feed.closed for feed, _, name in self._feeds)
+            return self._begun.get(controller, 0) if listens else 0
 
     def notify(self, name: str, content: Mapping[str, Any], *, extended: Mapping[str, Any] | None = None) -> None:
         """Send the standard's notification of that name; `extended` is its content in the stream with additions."""

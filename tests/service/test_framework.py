@@ -103,6 +103,22 @@ def test_switch_that_goes_away_is_noticed(forwarding):
     assert forwarding.has()
 
 
+def test_dead_switch_would_be_noticed_by_the_kernel(forwarding):
+    """Its machine may lose its power and say nothing: a keep-alive timer runs on the controller's end."""
+    switch = Switch(forwarding.openflow_port, 1)
+    assert forwarding.has("s1")
+    far = f":{switch.connection.getsockname()[1]:04X}"
+
+    def timer() -> str:
+        """The kind of timer that the kernel runs for that end: 02 is for keep-alives."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return next(row[5].partition(":")[0] for row in rows if row[2].endswith(far))
+
+    assert eventually(lambda: timer() == "02")
+    switch.connection.close()
+    assert forwarding.has()
+
+
 def test_switch_that_talks_nonsense_is_logged_and_harms_no_other(forwarding):
     """A features reply that ends before its datapath ID: the log has the error, while others stay."""
     good = Switch(forwarding.openflow_port, 1)

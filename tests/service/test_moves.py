@@ -211,7 +211,7 @@ def test_controller_that_has_forgotten_how_far_its_words_went_goes_on_above_them
     """Its store was restored from an older copy: nodes would take its words for old ones."""
     ksid = ring.open("a", "c")["ksid"]
     pair, node = ring.nodes["a"].sessions.get(ksid).pair, ring.nodes["a"]
-    node.registrations.on_answer({"app_id": ksid, "state": "resumed", "version": str(1 << 50)})
+    node.registrations.on_answer({"app_id": ksid, "state": "resumed", "version": str(1 << 50)}, "ctl")
 
     ring.nodes["d"].fail("ad")
     node.fail("ab")

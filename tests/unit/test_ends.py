@@ -34,11 +34,11 @@ class Node:
 
     def listen(self, stream: str = EXTENDED) -> Feed:
         """A controller comes."""
-        return self.streams.listen(stream, controller=True)
+        return self.streams.listen(stream, controller="ctl")
 
     def confirm(self) -> None:
         """The controller knows."""
-        self.registrations.on_answer({"state": "ended", "app_id": KSID})
+        self.registrations.on_answer({"state": "ended", "app_id": KSID}, "ctl")
 
 
 def heard(feed: Feed) -> list[str]:

@@ -18,10 +18,15 @@ PAIR = MASTER, SLAVE
 class SilentController:
     """Listens to the node and answers nothing."""
 
-    controlled, controllers = EXTENDED, 1
+    controlled = EXTENDED
+    times = 1
 
     def notify(self, *_: object, **__: object) -> None:
         """Be told."""
+
+    def listening(self, controller: str) -> int:
+        """How often it came."""
+        return self.times * (controller == "ctl")
 
 
 @pytest.fixture
@@ -78,8 +83,8 @@ def word(state: str, version: int, ksid: str = "ksid") -> dict[str, object]:
 @pytest.mark.parametrize(("newer", "late"), [("interrupted", "resumed"), ("resumed", "interrupted")])
 def test_word_that_arrives_late_changes_nothing(told, newer, late):
     """The controller gave up on it, and has said something newer since. It hears which word counts."""
-    assert told.on_answer(word(newer, 7)) == 7
-    assert told.on_answer(word(late, 6)) == 7
+    assert told.on_answer(word(newer, 7), "ctl") == 7
+    assert told.on_answer(word(late, 6), "ctl") == 7
 
     assert (told.interruption(*PAIR) is not None) is (newer == "interrupted")
 
@@ -87,14 +92,14 @@ def test_word_that_arrives_late_changes_nothing(told, newer, late):
 def test_newest_word_counts(told):
     """Of the same version, too: it was said again."""
     for state, version in (("interrupted", 1), ("resumed", 2), ("interrupted", 3), ("interrupted", 3)):
-        told.on_answer(word(state, version))
+        told.on_answer(word(state, version), "ctl")
 
     assert told.interruption(*PAIR).message == "down"
 
 
 def test_word_on_a_session_that_is_not_here_is_not_kept(told):
     """Whoever says many of them takes no memory."""
-    told.on_answer(word("interrupted", 1, "other"))
+    told.on_answer(word("interrupted", 1, "other"), "ctl")
 
     assert told._words == {}
 
@@ -109,8 +114,8 @@ def test_answer_to_an_older_request_is_none_to_a_newer_one(monkeypatch):
         asked.append(extended["qkd_application"]["qkd-testbed:request"])
         if len(asked) == 2:
             answer = {"server_app_id": MASTER, "client_app_id": [SLAVE], "state": "refused", "message": "old"}
-            registrations_.on_answer({**answer, "request": asked[:1]})
-            registrations_.on_answer({**answer, "message": "new", "request": asked[1:]})
+            registrations_.on_answer({**answer, "request": asked[:1]}, "ctl")
+            registrations_.on_answer({**answer, "message": "new", "request": asked[1:]}, "ctl")
 
     monkeypatch.setattr(registrations, "_ANSWER_S", 0.01)
     streams.notify = refuse_late
@@ -118,3 +123,13 @@ def test_answer_to_an_older_request_is_none_to_a_newer_one(monkeypatch):
         registrations_.ask(*PAIR, "master", QoS())
     with pytest.raises(Problem, match="new"):
         registrations_.ask(*PAIR, "master", QoS())
+
+
+def test_word_holds_as_long_as_the_controller_that_said_it_listens(told):
+    """One that comes anew says what is so; that another one comes changes nothing."""
+    told.on_answer(word("interrupted", 1), "ctl")
+    assert told.interruption(*PAIR) is not None
+
+    told._streams.times += 1
+
+    assert told.interruption(*PAIR) is None
