@@ -36,8 +36,6 @@ from node.streams import Streams
 from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 
-_LAST_CALL_S = 1.5
-
 
 def main(path: Path) -> int:
     """Serve as the node that `path` describes; the exit status."""
@@ -146,7 +144,7 @@ def main(path: Path) -> int:
 
 def _cut_off_later() -> None:
     """Nothing needs a long good-bye, as every store is durable: what still waits for a peer that is away is cut off."""
-    last_call = threading.Timer(_LAST_CALL_S, os._exit, (0,))
+    last_call = threading.Timer(limits.LAST_CALL_S, os._exit, (0,))
     last_call.daemon = True
     last_call.start()
 

@@ -16,12 +16,11 @@ from mtls.call import Caller, Unreachable
 from mtls.identity import Identity, Role
 from mtls.serve import Problem
 from node.failures import NoSession, PathDown, SessionRefused
+from node.limits import ANSWER_S
 from node.once import Once
 from node.places import Places
 from node.registrations import Registrations
 from node.sessions import Association, Sessions
-
-_TIMEOUT_S = 5.0
 
 
 class ImplicitSessions:
@@ -106,7 +105,7 @@ class ImplicitSessions:
         try:
             url = f"{self._nodes[slave_node]}/qkd/v1/applications"
             to = Identity(Role.NODE, slave_node)
-            reply = self._caller.request("POST", url, to=to, body=body, timeout_s=_TIMEOUT_S)
+            reply = self._caller.request("POST", url, to=to, body=body, timeout_s=ANSWER_S)
         except Unreachable as error:
             text = f"no key session: node {slave_node} cannot be reached: {error.reason}"
             raise SessionRefused(text, cause="agent_unreachable", node=slave_node) from None

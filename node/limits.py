@@ -33,6 +33,9 @@ CLAIM_S = 1.0  # and once more when the chain of relays says that it has come
 # A first node tells the last one in a thread of its own by what it knows a key, while the key is on its way.
 CHECKS = KME_THREADS
 
+# A first node asks the nodes of a path one after the other for their neighbours; each has so many seconds.
+NEIGHBOURS_S = 3.0
+
 # Connections to each other node that are kept. More callers than the node serves at once would wait there.
 CONNECTIONS_PER_NODE = REQUESTS_PER_NODE
 
@@ -46,6 +49,9 @@ DATABASE_TRY_S = 2.2
 DATABASE_CALL_S = 3.5  # in all
 DATABASE_IDLE_S = 5.0  # a connection on which nothing moves is probed after this time
 DATABASE_CONNECT_S = 3.0  # and round trips
+
+# A node that is to stop cuts off after this time what still waits for others.
+LAST_CALL_S = 1.5
 
 
 def answer_s(round_trip_s: float) -> float:

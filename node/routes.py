@@ -20,13 +20,13 @@ from mtls.identity import Identity, Role
 from node.config import NodeConfig
 from node.datastore import Datastore
 from node.failures import NoSession, RelayBroken
+from node.limits import NEIGHBOURS_S
 from node.model import apps, capability, hops, links, node_id, qcs_in_use
 from node.once import Once
 from node.sessions import Association, Session
 
 MAX_HOPS = 64
 _MAX_PARALLEL_QCS = 64
-_TIMEOUT_S = 3.0  # of each node's answer
 
 # The neighbours of a node on a virtual link, with the QCs in use to each; QCs that the link is configured on go first.
 Neighbours = Mapping[str, list[str]]
@@ -145,7 +145,7 @@ class Routes:
             raise RelayBroken(f"node {node} is not of this network", hop=node)
         url = f"{self._urls[node]}/qkd/v1/virtual_links/{link_id}/neighbours"
         try:
-            reply = self._caller.request("GET", url, to=Identity(Role.NODE, node), timeout_s=_TIMEOUT_S)
+            reply = self._caller.request("GET", url, to=Identity(Role.NODE, node), timeout_s=NEIGHBOURS_S)
         except Unreachable as error:
             raise RelayBroken(f"node {node} cannot be reached: {error.reason}", hop=node) from None
         if not reply.ok:
