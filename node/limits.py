@@ -20,11 +20,16 @@ KME_THREADS = 96
 REQUESTS_PER_SAE = 24  # with the threads at a time; more of one SAE wait, and hold up no other SAE
 OPENINGS = 48
 OPENINGS_PER_SAE = 16
+OPENING_S = 15.0  # for the controller to configure all nodes of the path; a request for keys has less time
+STANDARD_OPENING_S = 1.0  # a controller that knows only the standard never says that it waits for the other side
+LOOK_S = 0.2  # between two looks at whether the controller that was asked is still there
+MOST_PENDING = 1000  # applications of which the controller has been told and says nothing yet
 
 # The agent's port. A relay holds a thread until the next node has answered. Were there no thread for what waits for
 # nobody, two nodes that relay to each other could wait for each other.
 AGENT_THREADS = 96
 REQUESTS_PER_NODE = 24  # of a node, or of a controller
+LISTENERS = 32  # of event streams, none of which holds a thread
 RELAYS = 32
 RELAYS_PER_NODE = 8  # that come from it, and that go on to it
 CLAIMS = 4  # first nodes that wait here for what they relay to come; more are told at once that it has not come

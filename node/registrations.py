@@ -21,16 +21,10 @@ from etsi.sae_id import from_uri, to_uri
 from etsi.yang import Refusal
 from mtls import deadline, trace
 from mtls.serve import Problem
+from node.limits import LOOK_S, MOST_PENDING, OPENING_S, STANDARD_OPENING_S
 from node.model import node_id
 from node.sessions import Association, Sessions
 from node.streams import EXTENDED, Streams
-
-# Opening a session configures all nodes of the path; a refusal comes sooner. Who asks for keys has less time.
-_ANSWER_S = 15.0
-# A controller that knows only the standard never says that it waits for the other side.
-_PATIENCE_S = 1.0
-_LOOK_S = 0.2
-_MAX_PENDING = 1000
 
 Key = tuple[str, str, bool]  # master, slave, implicit
 
@@ -86,16 +80,16 @@ class Registrations:
             raise Problem(503, "no controller listens to this node", cause="controller_unreachable")
         entry, key = _Pending(), (master, slave, implicit)
         with self._lock:
-            if sum(map(len, self._pending.values())) >= _MAX_PENDING:
+            if sum(map(len, self._pending.values())) >= MOST_PENDING:
                 raise Problem(503, "too many applications wait for the controller: try again", cause="opening")
             self._pending.setdefault(key, []).append(entry)
             self._given_up.discard((master, slave))
         try:
             self._notify(master, slave, side, wanted, implicit=implicit, request=entry.request)
-            patience_s = deadline.left_for_others(_ANSWER_S if implicit or stream == EXTENDED else _PATIENCE_S)
+            patience_s = deadline.left_for_others(OPENING_S if implicit or stream == EXTENDED else STANDARD_OPENING_S)
             until = time.monotonic() + patience_s
             # A controller that dies meanwhile has forgotten that we asked.
-            while not entry.done.wait(min(_LOOK_S, max(0.0, until - time.monotonic()))):
+            while not entry.done.wait(min(LOOK_S, max(0.0, until - time.monotonic()))):
                 if time.monotonic() >= until or self._streams.controlled is None:
                     break
         finally:

@@ -14,13 +14,13 @@ from typing import Any
 from etsi import gs015, gs015_testbed
 from mtls.events import Feed
 from mtls.serve import Problem
+from node.limits import LISTENERS
 
 STANDARD, EXTENDED = "NETCONF", gs015_testbed.STREAM
 DESCRIPTIONS = {
     STANDARD: "notifications of ETSI GS QKD 015",
     EXTENDED: "the same, with what module qkd-testbed adds, and that module's own",
 }
-_MAX_LISTENERS = 32
 
 
 class Streams:
@@ -41,8 +41,8 @@ class Streams:
         feed = Feed()
         with self._lock:
             self._feeds = [entry for entry in self._feeds if not entry[0].closed]
-            if len(self._feeds) >= _MAX_LISTENERS:
-                raise Problem(503, f"no more than {_MAX_LISTENERS} listeners are served")
+            if len(self._feeds) >= LISTENERS:
+                raise Problem(503, f"no more than {LISTENERS} listeners are served")
             self._feeds.append((feed, stream, controller))
             if controller is not None:
                 self._begun[controller] = self._begun.get(controller, 0) + 1

@@ -26,6 +26,7 @@ def test_openings_leave_threads_of_the_kmes_port():
     """Sessions that are open get keys while the controller sleeps."""
     assert limits.OPENINGS + limits.REQUESTS_PER_SAE < limits.KME_THREADS
     assert limits.OPENINGS_PER_SAE < limits.REQUESTS_PER_SAE
+    assert limits.STANDARD_OPENING_S < limits.ANSWER_S
 
 
 def test_one_sae_holds_up_no_other_sae():

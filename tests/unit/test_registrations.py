@@ -32,7 +32,7 @@ class SilentController:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Registrations:
     """The registrations of a node whose applications have no patience."""
-    monkeypatch.setattr(registrations, "_ANSWER_S", 0.01)
+    monkeypatch.setattr(registrations, "OPENING_S", 0.01)
     return Registrations("a", None, SilentController())
 
 
@@ -117,7 +117,7 @@ def test_answer_to_an_older_request_is_none_to_a_newer_one(monkeypatch):
             registrations_.on_answer({**answer, "request": asked[:1]}, "ctl")
             registrations_.on_answer({**answer, "message": "new", "request": asked[1:]}, "ctl")
 
-    monkeypatch.setattr(registrations, "_ANSWER_S", 0.01)
+    monkeypatch.setattr(registrations, "OPENING_S", 0.01)
     streams.notify = refuse_late
     with pytest.raises(Problem, match="no answer"):
         registrations_.ask(*PAIR, "master", QoS())
