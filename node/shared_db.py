@@ -125,11 +125,11 @@ def read_allocations(url: str, schema: str) -> tuple[_Rows, _Rows]:
     """What the database gave, ever, for its owner to audit: allocations, and the keys that they made.
 
     (request, position on the path from 1 on, QC, epoch, start, end, node that asked) for each range; (key ID, request,
-    master SAE, slave SAE) for each key.
+    master SAE, slave SAE) for each key, in the order in which keys of one hop lie in their range.
     """
     queries = (
         "SELECT request::text, position, qc, epoch, start_at, end_at, node FROM {}.allocation",
-        "SELECT key_id::text, request::text, master_sae, slave_sae FROM {}.key",
+        "SELECT key_id::text, request::text, master_sae, slave_sae FROM {}.key ORDER BY request, start_at",
     )
     with psycopg.connect(
         url, connect_timeout=_ADMIN_CONNECT_S, tcp_user_timeout=_READ_TIMEOUT_MS,

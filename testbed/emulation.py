@@ -32,7 +32,7 @@ from mtls.identity import Identity, Role
 from node.shared_db import read_allocations
 from telemetry.journal import Journal
 from testbed import expose
-from testbed.audit import RECORDS
+from testbed.audit import RECORDS, collected
 from testbed.capacity import needs
 from testbed.captures import Captures
 from testbed.cluster import Cluster, ClusterError, node_url
@@ -202,13 +202,7 @@ class Emulation:
 
     def _collect_records(self) -> None:
         """Write down what an audit needs, now that nothing changes any more."""
-        nodes = {}
         try:
-            for node in self.plan.nodes:
-                path = self.run.path / "nodes" / node / "local.db"
-                command = [sys.executable, "-P", "-m", "node.account", str(path)]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                nodes[node] = json.loads(done.stdout)
             if self._user_database is not None:
                 url = self._user_database.url
                 # That server lives in the machine's own network.
@@ -217,12 +211,12 @@ class Emulation:
                 assert self._database is not None  # noqa: S101 - the network was up
                 with self._database.cluster.admin_url() as url:
                     allocations, keys = read_allocations(url, self._schema)
-            ttl_s = self._parameters["ttl_slots"]  # slots last a second here
-            records = {"nodes": nodes, "allocations": allocations, "keys": keys, "ttl_s": ttl_s}
-            self.run.write(RECORDS, records)
-        except (subprocess.CalledProcessError, psycopg.Error, OSError) as error:
-            said = str(error.stderr if isinstance(error, subprocess.CalledProcessError) else error)
-            self._say(f"no audit: the run's records cannot be kept: {' '.join(said.split()) or 'no reason was given'}")
+            meant = self.plan.meant(self._parameters["ttl_slots"])
+            local = {node: self.run.path / "nodes" / node / "local.db" for node in self.plan.nodes}
+            self.run.write(RECORDS, collected.document(meant, local, allocations, keys))
+        except (psycopg.Error, OSError) as error:
+            said = " ".join(str(error).split()) or "no reason was given"
+            self._say(f"no audit: the run's records cannot be kept: {said}")
 
     def _start_network(self) -> None:
         self._say("starting Open vSwitch")

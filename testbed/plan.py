@@ -17,6 +17,7 @@ from typing import Any
 
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
+from testbed.audit import evidence
 from testbed.qc_keys import qc_key
 from testbed.round_trips import longest_s
 from testbed.topology import Link, Sae, Topology
@@ -27,6 +28,7 @@ CONTROLLER_PORT = 8445
 OPENFLOW_PORT = 6653
 DATABASE_PORT = 5432
 FIRST_SAE_PORT = 9001
+SLOT_S = 1.0  # of every QC, and of every node: both take it by default
 
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")
 DATABASE = Identity(Role.DATABASE, "db")
@@ -262,6 +264,12 @@ class Plan:
             for qc in link.qcs
         ]
         return {"directory": str(directory), "seed": seed, "qcs": qcs}
+
+    def meant(self, ttl_slots: int) -> evidence.Meant:
+        """What a run is measured by at its end; it begins with that TTL."""
+        qcs = {qc.name: evidence.Qc(link.a, link.b, SLOT_S) for link in self.topology.links for qc in link.qcs}
+        saes = {sae.id: evidence.Sae(sae.node, int(not sae.external)) for sae in self.saes}
+        return evidence.Meant(frozenset(self.nodes), qcs, saes, ttl_slots)
 
     def delay_line_config(self, answer: str | None = None) -> dict[str, Any]:
         """Configuration of the user-space delay line; line i joins interfaces `dl{i}a` and `dl{i}b`.

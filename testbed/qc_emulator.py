@@ -122,10 +122,10 @@ class End:
             self._waiting.append(block)
             self._some.notify()
 
-    def oldest(self) -> Block | None:
-        """The oldest block that waits: it, and those after it, may not have come there yet."""
+    def oldest(self) -> list[Block]:
+        """The oldest block of each epoch that waits: it, and those after it, may not have come there yet."""
         with self._some:
-            return self._waiting[0] if self._waiting else None
+            return list({block.epoch: block for block in reversed(self._waiting)}.values())
 
     def _run(self) -> None:
         while True:
@@ -236,9 +236,10 @@ class Qc:
         self._offset += n_bytes
 
     def undelivered(self) -> list[list[Any]]:
-        """[QC, epoch, node, sequence number] of the oldest block that may not have come to an end, if there is one."""
-        oldest = [(end, block) for end in self._ends if (block := end.oldest()) is not None]
-        return [[self.config.qc, block.epoch, end.name, block.sequence] for end, block in oldest]
+        """[QC, epoch, node, sequence number] of the oldest blocks that may not have come to an end, one an epoch."""
+        return [
+            [self.config.qc, block.epoch, end.name, block.sequence] for end in self._ends for block in end.oldest()
+        ]
 
     def _lost(self, end: End, block: Block) -> None:
         self._journal.event("block_lost", qc=block.qc, sequence=block.sequence, epoch=block.epoch, end=end.name)

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import random
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -25,13 +22,17 @@ from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 from node.shared_db import read_allocations
 from telemetry import journal
-from testbed.audit import audit
+from testbed.audit import collected
+from testbed.audit.evidence import Journals, Meant, Qc, Sae, records
+from testbed.audit.verdict import audit
 from testbed.loopback import LOOPBACK, Stack, free_port
 from tests.service.foreign import open_session
 
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]
 HOME = {str(uuid.UUID(int=i)): node for i, node in enumerate("abcd", start=1)}
 ID = {node: sae for sae, node in HOME.items()}
+# The usual 15 s in slots this short: long enough for a node to start again on a busy machine.
+SLOT_S, TTL_SLOTS = 0.25, 60
 # One, two and three hops, and both directions of a link.
 PAIRS = [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("a", "d"), ("d", "b")]
 
@@ -98,14 +99,14 @@ class Line(Stack):
     def build(self, mode: str) -> None:
         """Start everything, and open a session a pair."""
         self.mode = mode
+        self.told: list[dict[str, Any]] = []  # what a controller's journal would have
         self.start_postgres()
         for node in "abcd":
             self.ports[node] = (free_port(), free_port())
         self.proxies = {node: Proxy(agent) for node, (_, agent) in self.ports.items()}
         between = {node: f"https://{LOOPBACK}:{proxy.port}" for node, proxy in self.proxies.items()}
-        # The usual 15 s in slots this short: long enough for a node to start again on a busy machine.
-        self.start_nodes(LINKS, HOME, mode=mode, ttl_slots=60, slot_s=0.25, nodes=between)
-        self.qcs = self.start_qcs(LINKS, low=3000, high=3000, slot_s=0.25)
+        self.start_nodes(LINKS, HOME, mode=mode, ttl_slots=TTL_SLOTS, slot_s=SLOT_S, nodes=between)
+        self.qcs = self.start_qcs(LINKS, low=3000, high=3000, slot_s=SLOT_S)
         self.callers = {sae: self.caller(Role.SAE, sae) for sae in HOME}
         self.sdn = self.caller(Role.CONTROLLER, "ctl")
         for master, slave in PAIRS:
@@ -119,7 +120,9 @@ class Line(Stack):
         def call(method: str, node: str, at: str, body: Any) -> int:
             return self.sdn.request(method, f"{self.agent(node)}{at}", to=Identity(Role.NODE, node), body=body).status
 
-        open_session(call, (ID[master], ID[slave]), path)
+        session = open_session(call, (ID[master], ID[slave]), path)
+        facts = {"ksid": session["ksid"], "master_sae": ID[master], "slave_sae": ID[slave]}
+        self.told.append({"event": "ksid_assigned", **facts})
 
     def ask(self, node: str, path: str, body: Any) -> Reply:
         """A request of the SAE at `node` to its KME."""
@@ -169,14 +172,18 @@ class Line(Stack):
     def verdict(self) -> Any:
         """Stop what makes and takes keys, and audit."""
         self.processes.stop("qcs", "node")
-        nodes = {}
-        for node in "abcd":
-            command = [sys.executable, "-P", "-m", "node.account", str(self.directory / node / "local.db")]
-            nodes[node] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        qcs = {name: Qc(a, b, SLOT_S) for name, a, b in LINKS}
+        meant = Meant(frozenset("abcd"), qcs, {sae: Sae(node, 0) for sae, node in HOME.items()}, TTL_SLOTS)
+        local = {node: self.directory / node / "local.db" for node in "abcd"}
         with self.cluster.admin_url() as url:
-            allocations = read_allocations(url, self.schema)
-        events = journal.read(self.directory / "qcs" / "journal.jsonl")
-        return audit(events, {"nodes": nodes, "allocations": allocations, "ttl_s": 15})
+            document = collected.document(meant, local, *read_allocations(url, self.schema))
+        journals = Journals(
+            qcs=journal.events(self.directory / "qcs" / "journal.jsonl"),
+            controller=self.told,
+            nodes={node: journal.events(self.directory / node / "journal.jsonl") for node in "abcd"},
+            saes={},
+        )
+        return audit(records(document), journals)
 
 
 @pytest.fixture(params=["basic", "qkp", "otp"])

@@ -1,0 +1,39 @@
+"""The records of a run for its audit, collected when all that made and took keys has ended."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from testbed.audit.evidence import Meant
+
+
+def document(
+    meant: Meant,
+    local_databases: Mapping[str, Path],
+    allocations: Iterable[Sequence[Any]],
+    keys: Iterable[Sequence[Any]],
+) -> dict[str, Any]:
+    """What `evidence.records` reads. A node whose account cannot be made is left out, and why is said."""
+    nodes, lacking = {}, {}
+    for node, path in local_databases.items():
+        command = [sys.executable, "-P", "-m", "node.account", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            nodes[node] = json.loads(done.stdout)
+        else:
+            lacking[node] = " ".join(done.stderr.split())[-200:] or f"exit status {done.returncode}"
+    return {
+        "meant": {
+            "nodes": sorted(meant.nodes),
+            "qcs": {name: list(qc) for name, qc in meant.qcs.items()},
+            "saes": {sae: list(of) for sae, of in meant.saes.items()},
+            "ttl_slots": meant.ttl_slots,
+        },
+        "nodes": nodes, "lacking": lacking,
+        "allocations": [list(row) for row in allocations], "keys": [list(row) for row in keys],
+    }  # fmt: skip

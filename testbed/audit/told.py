@@ -1,0 +1,225 @@
+"""What became of each key and of each allocation, by the journals of nodes and applications."""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from testbed.audit.evidence import Event, Journals, Meant, Unreadable, fact, lost_events, rows_of
+
+ENC, DEC = "enc_keys", "dec_keys"
+MASTER, SLAVE = SIDES = ("master", "slave")
+KEY = "key"  # what a range over one hop is used for; over several hops it has another purpose
+# What was begun so shortly before its process ended may have ended with it.
+_CUT_OFF_S = 15.0
+
+
+class Used(NamedTuple):
+    """Bytes [start, end) of a QC, and what they were for (see `node.told`)."""
+
+    qc: str
+    start: int
+    end: int
+    purpose: str
+
+
+class HandedOut(NamedTuple):
+    """A key that a node answered with: to which SAEs it belongs as the node says, and when it was asked for it."""
+
+    pair: tuple[str, str]
+    mono: float
+
+
+class Got(NamedTuple):
+    """A key that an application got from its node: where it runs, in which session, what the key is."""
+
+    node: str
+    ksid: str
+    size_bits: int
+    fingerprint: str
+    mono: float
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An allocation that a node asked for: when, in which session, and for which keys.
+
+    `given`: what the database answered with; None if no answer came.
+    """
+
+    mono: float
+    ksid: str
+    key_ids: list[str]
+    given: list[Used] | None
+
+
+@dataclass(slots=True)
+class Node:
+    """What a node's journal tells; `findings`: where it contradicts itself. Unreadable.
+
+    `handed_out`: keys by kind of request and ID; `untaken`: those of them whose client was gone. `lost`: what was told
+    to be lost, by request. `used`: bytes by request and QC. `differing`: bytes that were others at the other end, by QC
+    and epoch. `asked`: allocations by request. `crashes`: how often the node ended without a word. All times are
+    seconds of the machine's monotonic clock.
+    """
+
+    name: str
+    handed_out: dict[str, dict[str, HandedOut]] = field(default_factory=lambda: {ENC: {}, DEC: {}})
+    untaken: set[str] = field(default_factory=set)
+    differing: collections.Counter[tuple[str, int]] = field(default_factory=collections.Counter)
+    lost: dict[str, list[Used]] = field(default_factory=lambda: collections.defaultdict(list))
+    used: dict[tuple[str, str], list[Used]] = field(default_factory=lambda: collections.defaultdict(list))
+    asked: dict[str, Asked] = field(default_factory=dict)
+    crashes: int = 0
+    findings: list[str] = field(default_factory=list)
+    _away: list[tuple[float, float]] = field(default_factory=list)  # from the end of a life to the start of the next
+
+    def read(self, events: Iterable[Event]) -> None:
+        """Go through its journal."""
+        name, mono = "stopped", -math.inf
+        for event in events:
+            before, name = (name, mono), event["event"]
+            mono = self._fact(event, "mono", float)
+            if name == "started":
+                self._ended(*before, until=mono)
+            self.findings += lost_events(event, f"node {self.name}")
+            if name == "key_delivered":
+                self._delivered(event, mono)
+            elif name == "statement" and event.get("statement") == "allocate":
+                self._asked(event, mono)
+            elif name == "lost" and "key_ids" in event:
+                self._lost_on_the_way(self._fact(event, "key_ids", list))
+            elif name == "lost":
+                self.lost[self._fact(event, "request", str)] += rows_of(event, "ranges", Used, f"node {self.name}")
+            elif name == "block_differs":
+                stream = self._fact(event, "qc", str), self._fact(event, "epoch", int)
+                self.differing[stream] += self._fact(event, "end", int) - self._fact(event, "start", int)
+            elif name == "used":
+                for row in rows_of(event, "ranges", Used, f"node {self.name}"):
+                    self.used[self._fact(event, "request", str), row.qc].append(row)
+        self._ended(name, mono, until=math.inf)
+
+    def may_lack(self, mono: float) -> bool:
+        """Whether the node ended so shortly after that moment that its journal may not tell of it."""
+        return any(end - _CUT_OFF_S <= mono <= until for end, until in self._away)
+
+    def _ended(self, name: str, mono: float, *, until: float) -> None:
+        """`name` was the last event of a life."""
+        self.crashes += name != "stopped"
+        self._away.append((mono, until))
+
+    def cut_off(self, request: str) -> bool:
+        """Whether the end of a life of the node excuses that nothing was told of an allocation that it asked for."""
+        asked = self.asked.get(request)
+        if asked is None:
+            return self.crashes > 0
+        return asked.given is None or self.may_lack(asked.mono)
+
+    def _delivered(self, event: Event, mono: float) -> None:
+        kind = self._fact(event, "request", str)
+        if kind not in self.handed_out:
+            raise Unreadable(f"journal of node {self.name}, event key_delivered: request: expected {ENC} or {DEC}")
+        pair = self._fact(event, "master_sae", str), self._fact(event, "slave_sae", str)
+        out = HandedOut(pair, mono - self._fact(event, "duration_ms", float) / 1000)
+        for key_id in self._fact(event, "key_ids", list):
+            if self.handed_out[kind].setdefault(key_id, out) is not out:
+                self.findings.append(f"key {key_id}: node {self.name} handed it out twice ({kind})")
+
+    def _lost_on_the_way(self, key_ids: list[str]) -> None:
+        for key_id in key_ids:
+            if not any(key_id in handed_out for handed_out in self.handed_out.values()):
+                self.findings.append(f"key {key_id}: node {self.name} says that its client was gone, and has none")
+        self.untaken.update(key_ids)
+
+    def _asked(self, event: Event, mono: float) -> None:
+        if "short_bytes" not in event:
+            given = None if "error" in event else rows_of(event, "ranges", Used, f"node {self.name}")
+            ksid, key_ids = self._fact(event, "ksid", str), self._fact(event, "key_ids", list)
+            self.asked[self._fact(event, "request", str)] = Asked(mono, ksid, key_ids, given)
+
+    def _fact(self, event: Event, name: str, kind: type) -> Any:
+        return fact(event, name, kind, f"node {self.name}")
+
+
+@dataclass(slots=True)
+class Applications:
+    """What the applications' journals tell; `findings`: where they contradict themselves. Unreadable.
+
+    `got`: keys by side and ID. `pairs`: the SAEs of a session by its KSID, as its master says.
+    """
+
+    got: dict[str, dict[str, Got]] = field(default_factory=lambda: {MASTER: {}, SLAVE: {}})
+    pairs: dict[str, tuple[str, str]] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+    _given_up: set[str] = field(default_factory=set)  # traces in which a master says that the key did not come to both
+    _ends: dict[str, float] = field(default_factory=dict)  # of the journal of each node's applications
+
+    def read(self, node: str, saes: set[str], events: Iterable[Event]) -> None:
+        """Go through the journal of the applications at `node`, which are to be `saes`."""
+        where = f"the applications at {node}"
+        running: set[str] = set()
+        greeted: list[tuple[str, str]] = []
+        for event in events:
+            name = event["event"]
+            self._ends[node] = fact(event, "mono", float, where)
+            self.findings += lost_events(event, where)
+            if name == "started":
+                running |= fact(event, "saes", dict, where).keys()
+            elif name == "key":
+                self._key(node, event, where)
+            elif name == "key_error":
+                self._given_up.add(f"{event.get('side')} {event.get('trace')}")
+            elif name == "message" and event.get("ok") is True:
+                greeted.append((fact(event, "side", str, where), fact(event, "key_id", str, where)))
+            elif name == "session_open":
+                pair = fact(event, "master_sae", str, where), fact(event, "slave_sae", str, where)
+                self.pairs[fact(event, "ksid", str, where)] = pair
+        if running != saes:
+            self.findings.append(f"{where}: {', '.join(sorted(running ^ saes))}: not there, or not meant to be")
+        for side, key_id in greeted:
+            if key_id not in self.got.get(side, {}):
+                self.findings.append(f"{where}: used key {key_id} as its {side}, and the journal has no such key")
+
+    def may_lack(self, node: str, slave: Got) -> bool:
+        """Whether the master at `node` may not have a key that its slave has: it says so, or its end came between."""
+        return f"{MASTER} {slave.trace}" in self._given_up or slave.mono >= self._ends.get(node, math.inf) - _CUT_OFF_S
+
+    def _key(self, node: str, event: Event, where: str) -> None:
+        key_id, side, ksid, mark = (fact(event, name, str, where) for name in ("key_id", "side", "ksid", "fingerprint"))
+        if side not in SIDES:
+            raise Unreadable(f"journal of {where}, event key: side: expected {MASTER} or {SLAVE}")
+        if key_id in self.got[side]:
+            self.findings.append(f"key {key_id}: its {side} got it twice")
+        size_bits, at = fact(event, "size_bits", int, where), fact(event, "mono", float, where)
+        self.got[side][key_id] = Got(node, ksid, size_bits, mark, at, str(event.get("trace")))
+
+
+def read_nodes(meant: Meant, journals: Journals, findings: list[str]) -> dict[str, Node]:
+    """What each node's journal tells; what is missing or contradicts itself goes to `findings`."""
+    told = {}
+    for name in sorted(meant.nodes):
+        told[name] = node = Node(name)
+        events = journals.nodes.get(name)
+        if events is None:
+            findings.append(f"node {name}: its journal is missing")
+        else:
+            node.read(events)
+        findings += node.findings
+    return told
+
+
+def read_applications(meant: Meant, journals: Journals, findings: list[str]) -> Applications:
+    """What the applications' journals tell; what is missing or contradicts itself goes to `findings`."""
+    told = Applications()
+    for name in meant.hosts:
+        events = journals.saes.get(name)
+        if events is None:
+            findings.append(f"the applications at {name}: their journal is missing")
+        else:
+            told.read(name, {sae for sae, of in meant.saes.items() if of.ours and of.node == name}, events)
+    findings += told.findings
+    return told
