@@ -63,11 +63,14 @@ def new_run_id(now: datetime.datetime) -> str:
 def open_run_directory(requested: Path | None, runs: Path) -> RunDirectory:
     """Make and lock a run directory, `requested` or a new one in `runs`, and point `runs`/latest to it.
 
-    UserError if it is in use or holds something else. A finished run that lies there is moved aside.
+    UserError if it is in use, holds something else, or has a name that is no printable text. A finished run that lies
+    there is moved aside.
     """
     now = datetime.datetime.now(datetime.UTC)
     run_id = new_run_id(now)
     path = (requested or runs / run_id).absolute()
+    if not str(path).isprintable():  # configurations and logs name it in lines of text
+        raise UserError(f"run directory {str(path)!r}: expected printable characters: choose another --run-dir")
     try:
         runs.mkdir(parents=True, exist_ok=True)
         _clean_up_dead(runs)

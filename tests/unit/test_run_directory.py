@@ -37,6 +37,14 @@ def test_folder_in_use_is_refused(tmp_path):
     assert json.loads((run.path / "run.json").read_text())["id"] == run.id
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "a\ttab", "no text \udcff"])
+def test_name_that_is_no_printable_text_is_refused(tmp_path, name):
+    """Shown so that one can read it."""
+    with pytest.raises(UserError, match="expected printable characters") as error:
+        open_run_directory(tmp_path / name, tmp_path / "runs")
+    assert str(error.value).isprintable()
+
+
 def test_folder_with_other_files_is_refused_and_untouched(tmp_path):
     """Somebody's home is no run directory."""
     (tmp_path / "home").mkdir()
