@@ -7,6 +7,7 @@ needs no telnet; dpctl speaks OpenFlow 1.3.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import logging
 import os
@@ -50,6 +51,8 @@ class Console(CLI):
         self._run = run
         self._typing = False  # whether the keyboard goes to a host's command
         self._depth = 0  # of files that read one another
+        for node in net.values():
+            node.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # what a command says may be no text
         super().__init__(net)
 
     def onecmd(self, line: str) -> bool:

@@ -114,6 +114,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, slow_listen: dict[str, str]) -
         ("dpctl dump-flows", r"\*\*\* s2 -+\s+cookie=[\s\S]*nw_dst=10\.0\.0\.1"),
         ("iperf s1 seattle", r"s1 +[\d.]+ [MG]bits/sec\s+seattle +[\d.]+ [MG]bits/sec"),
         ("pingpair", "0% dropped"),
+        (r"seattle printf 'no text: \377\n'", "no text: \ufffd"),
         ("time nodes", r"palo-alto s1 s2 s3 s4 seattle\s+\*\*\* Elapsed time"),
         ("ports", "s2-eth1:1"),
         ("links", "s2-eth4<->s3-eth2 \\(OK OK\\)"),
