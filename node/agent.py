@@ -84,9 +84,12 @@ class Agent:
         self._watch = Watch()
         # Apart, so that one that does not answer holds up only itself: without the controller running sessions still
         # get keys, and the other way round.
-        often_s = min(_RETRY_S, parts.config.slot_s)  # what is held grows older though no block comes
-        self._workers = [_Worker(self._serve_database, often_s), _Worker(self._serve_listeners, _RETRY_S)]
-        self._expiry = _Worker(self._expire, parts.config.slot_s)
+        self._workers = [
+            # What is held grows older though no block comes.
+            _Worker(self._serve_database, lambda: min(_RETRY_S, parts.store.spare_s)),
+            _Worker(self._serve_listeners, lambda: _RETRY_S),
+        ]
+        self._expiry = _Worker(self._expire, lambda: parts.config.slot_s)
         parts.shared.on_other_server(self._workers[0].wake)
         parts.datastore.on_change(self._carry_out)
         for app in apps(parts.datastore.tree):
@@ -339,7 +342,7 @@ def _figures(qc: str, generated: int, requested: int, stored: int | None) -> dic
 class _Worker:
     """Takes a step in a thread of its own whenever it is woken, and every `every_s` seconds at least."""
 
-    def __init__(self, step: Callable[[], None], every_s: float) -> None:
+    def __init__(self, step: Callable[[], None], every_s: Callable[[], float]) -> None:
         self._step = step
         self._every_s = every_s
         self._woken = threading.Event()
@@ -360,5 +363,5 @@ class _Worker:
     def _run(self) -> None:
         while not self._stopping:
             self._step()
-            self._woken.wait(self._every_s)
+            self._woken.wait(self._every_s())
             self._woken.clear()

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from etsi.secret import Secret
 from node.blocks import Block, boottime
-from node.ranges import MOST_MARKS, Claim, Instruction, Mark, Range, promised_slots
+from node.ranges import MOST_MARKS, Claim, Instruction, Mark, Range, promised_slots, spare_slots
 
 # A fragment is rewritten when part of it is taken, so it should be small; but thousands of them in a block take long to
 # seal and to write.
@@ -162,6 +162,11 @@ class KeyStore:
         """For how long bytes, or keys that wait for their master, are promised to somebody new, in seconds."""
         return promised_slots(self.ttl_slots) * self._slot_s
 
+    @property
+    def spare_s(self) -> float:
+        """How often this end has to say what it holds, in seconds, so that what is promised lives long enough."""
+        return spare_slots(self.ttl_slots) * self._slot_s
+
     def close(self) -> None:
         """Close the database."""
         with self._lock:
@@ -225,7 +230,7 @@ class KeyStore:
             self._followed = server
 
     def take(
-        self, wanted: Sequence[Range], request: str = "", server: str = "", *, spare_slots: int = 0
+        self, wanted: Sequence[Range], request: str = "", server: str = "", *, spare_slots: float = 0.0
     ) -> list[Secret]:
         """The bytes of all `wanted` ranges, gone from here for good; or Missing, and nothing is gone.
 
@@ -442,7 +447,7 @@ class KeyStore:
         with self._lock:
             return self._db.execute(sql, values).fetchall()
 
-    def _take(self, wanted: Range, request: str, server: str, spare_slots: int = 0) -> Secret:
+    def _take(self, wanted: Range, request: str, server: str, spare_slots: float = 0.0) -> Secret:
         if server != self._followed:
             raise Outdated(wanted)
         now = self.clock()

@@ -225,20 +225,19 @@ def allocate(
     return after, ranges
 
 
-def promised_slots(ttl_slots: int) -> int:
-    """How many slots bytes may be old and still be promised; with a TTL of 15, those made in slot s in s to s + 11.
+def promised_slots(ttl_slots: int) -> float:
+    """For how many slots from their making bytes, or keys that wait for their master, are promised to somebody new.
 
-    A fifth of the TTL, and a slot at least, is kept back: the ends begin a slot at different moments, their reports
-    take time to arrive, and the slave needs time to fetch what its master was given. Bytes of the slot that runs are
-    promised whatever the TTL is.
+    A fifth of the TTL is kept back, but a slot at least, as QCs go by slots; of a single slot a half. It is shared by
+    what takes its time behind the promise, see `spare_slots`.
     """
-    return max(1, ttl_slots - max(1, ttl_slots // 5))
+    return ttl_slots - min(ttl_slots / 2, max(1.0, ttl_slots / 5))
 
 
-def spare_slots(ttl_slots: int) -> int:
+def spare_slots(ttl_slots: int) -> float:
     """Slots that bytes must still have to live when their first user takes them, so that the other end is in time.
 
-    What was promised in good time has them; what the shared database gives out after it was away for a while, by
-    reports of long ago, may not.
+    A third of what is kept back. Another is for the shared database, which promises by what the ends said last: they
+    say it as often. The last is for the slave's node, which asks as often for what its slaves have not asked for.
     """
-    return min(1, ttl_slots // 10)
+    return (ttl_slots - promised_slots(ttl_slots)) / 3

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -47,7 +48,7 @@ class _Qcs:
         while len(next(iter(self._heads.values()))) <= slot + 1:
             for qc, heads in self._heads.items():
                 heads.append(heads[-1] + self._generator.randint(*self._rates[qc]))
-        floor = max(0, slot + 1 - promised_slots(self._ttl_slots))
+        floor = max(0, slot + 1 - math.ceil(promised_slots(self._ttl_slots)))
         for qc, heads in self._heads.items():
             head, first = heads[slot + 1], heads[floor]
             self.streams[qc] = replace(self.streams[qc], head=head, floor=first)
@@ -90,7 +91,7 @@ def offer(
 
 def _key(session: _Session, qcs: _Qcs, mode: Mode, slot: int, *, ttl_slots: int, keys_ahead: int) -> bool:
     """Whether the session gets a key: one that waits, or one made now, with others ahead where the mode does so."""
-    session.pool = [made for made in session.pool if slot - made <= ttl_slots]
+    session.pool = [made for made in session.pool if slot - made < promised_slots(ttl_slots)]
     if session.pool:
         session.pool.pop(0)
         return True

@@ -410,7 +410,7 @@ class KeyMaterial(RuleBasedStateMachine):
                 assert set(promised) <= {HELD, USED}
                 if h.floor < h.head:
                     age_s = self.time - self.output(h.qc, h.epoch).made_at(h.floor)
-                    assert age_s < max(1, self.ttl_slots - 1) * SLOT_S
+                    assert age_s < max(0.5, self.ttl_slots - 1) * SLOT_S
 
 
 TestKeyMaterial = KeyMaterial.TestCase

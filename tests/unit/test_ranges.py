@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from etsi.secret import Secret
 from node.pads import otp
-from node.ranges import Claim, End, Mark, Range, Shortage, Stream, allocate, promised_slots
+from node.ranges import Claim, End, Mark, Range, Shortage, Stream, allocate, promised_slots, spare_slots
 
 OFFSET = st.integers(0, 500)
 EPOCH = st.sampled_from((1, 1, 1, 2))
@@ -145,9 +145,17 @@ def test_one_time_pad_decrypts_to_what_was_encrypted(plain, data):
 
 
 @given(st.integers(1, 1000))
-def test_promised_material_has_a_slot_to_live(ttl_slots):
-    """Unless the TTL is a single slot, in which nothing could be promised otherwise."""
-    promised = promised_slots(ttl_slots)
+def test_what_is_promised_last_can_still_be_taken_by_all(ttl_slots):
+    """The database promises by a report that is old, the master takes, the slave's node fetches: all within the TTL."""
+    share = spare_slots(ttl_slots)
+    promised = promised_slots(ttl_slots) + share
+    taken = ttl_slots - share
 
-    assert 1 <= promised <= ttl_slots
-    assert promised < ttl_slots or ttl_slots == 1
+    assert 0.5 <= promised_slots(ttl_slots) < promised < taken < ttl_slots
+    assert taken + share <= ttl_slots + 1e-9
+    assert share >= min(1 / 6, ttl_slots / 6)
+
+
+def test_a_fifth_of_the_ttl_is_kept_back():
+    """A slot at least, where the TTL has several."""
+    assert [promised_slots(ttl) for ttl in (15, 5, 3, 2, 1)] == [12, 4, 2, 1, 0.5]
