@@ -114,13 +114,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class RelayedKey:
-    """A key that came by trusted relay and waits for its slave SAE."""
+    """A key that waits for its slave SAE; `made` when by the clock of the node, or earlier."""
 
     key_id: str
     ksid: str
     master_sae: str
     slave_sae: str
     key: Secret
+    made: float
 
 
 class KeyStore:
@@ -332,7 +333,7 @@ class KeyStore:
             return int(number)
 
     def put_relayed(self, keys: Sequence[RelayedKey]) -> None:
-        """Keep relayed keys until they are fetched or the TTL has passed.
+        """Keep relayed keys until they are fetched or a TTL has passed since their making.
 
         They are wiped: from here on they wait sealed.
         """
@@ -345,8 +346,8 @@ class KeyStore:
         with self._transaction():
             return {key.key_id: self._take(key.where, key.request, key.server) for key in keys}
 
-    def keep_found(self, keys: Sequence[Instruction]) -> set[str]:
-        """Take keys out of the streams and have them wait as relayed keys do.
+    def keep_found(self, keys: Sequence[Instruction], asked: float) -> set[str]:
+        """Take keys out of the streams and have them wait as relayed keys do. `asked`: when their age was asked for.
 
         What is not held any more is left out, and a key of an ID that waits here already; the IDs of those keys.
         """
@@ -356,7 +357,8 @@ class KeyStore:
                 self._db.execute("SAVEPOINT one")
                 try:
                     taken = self._take(key.where, key.request, key.server)
-                    self._keep(RelayedKey(key.key_id, key.ksid, key.master_sae, key.slave_sae, taken))
+                    made = asked - key.age_s
+                    self._keep(RelayedKey(key.key_id, key.ksid, key.master_sae, key.slave_sae, taken, made))
                 except (Missing, sqlite3.IntegrityError):
                     self._db.execute("ROLLBACK TO one")
                     gone.add(key.key_id)
@@ -378,13 +380,14 @@ class KeyStore:
             taken = []
             for key_id in key_ids:
                 row = self._db.execute(
-                    "DELETE FROM relayed WHERE key_id = ? AND made > ? RETURNING ksid, master_sae, slave_sae, sealed",
+                    "DELETE FROM relayed WHERE key_id = ? AND made > ?"
+                    " RETURNING ksid, master_sae, slave_sae, sealed, made",
                     (key_id, self.clock() - self.ttl_s),
                 ).fetchone()
                 if row is None:
                     self._db.execute("ROLLBACK")
                     return None
-                taken.append(RelayedKey(key_id, row[0], row[1], row[2], Secret(self._opened(row[3], key_id))))
+                taken.append(RelayedKey(key_id, row[0], row[1], row[2], Secret(self._opened(row[3], key_id)), row[4]))
         return taken
 
     def put_documents(self, documents: Mapping[tuple[str, str], Any]) -> None:
@@ -492,7 +495,7 @@ class KeyStore:
         sealed = self._sealed(key.key.reveal(), key.key_id)
         self._db.execute(
             "INSERT INTO relayed VALUES (?, ?, ?, ?, ?, ?)",
-            (key.key_id, key.ksid, key.master_sae, key.slave_sae, self.clock(), sealed),
+            (key.key_id, key.ksid, key.master_sae, key.slave_sae, key.made, sealed),
         )
         key.key.wipe()
 

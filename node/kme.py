@@ -371,11 +371,11 @@ class Kme:
     def collect(self) -> None:
         """Have single-hop keys wait here that the slaves have not asked for yet, while their bytes live; KeyFailure."""
         with self._fetches.one(), trace.begin():
-            at, started = time.time(), time.monotonic()
+            at, started, asked = time.time(), time.monotonic(), self._store.clock()
             found = self._shared.collect()
             if found:
                 told.collected(self._journal, found, at, time.monotonic() - started)
-                self._used(found, self._store.keep_found(found))
+                self._used(found, self._store.keep_found(found, asked))
 
     def _fetch(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         owners = self._store.relayed_owners(key_ids)
@@ -388,12 +388,13 @@ class Kme:
         elsewhere = [k for k in key_ids if k not in owners]
         if elsewhere:
             with self._fetches.one():
+                asked = self._store.clock()
                 found = self._bring(slave, master, elsewhere)
                 if not owners and all(i.asked for i in found):
                     keys = self._take_at_once(found)
                     if keys is not None:
                         return [(key_id, keys[key_id]) for key_id in key_ids]
-                self._keep(found)
+                self._keep(found, asked)
         relayed = self._store.take_relayed(key_ids)
         if relayed is None:
             raise NotFound
@@ -418,10 +419,10 @@ class Kme:
         self._used(found)
         return keys
 
-    def _keep(self, found: Sequence[Instruction]) -> None:
+    def _keep(self, found: Sequence[Instruction], asked: float) -> None:
         """Have single-hop keys wait here; KeysGone if one that was asked for is not held."""
         # All of them first: if one is gone, the others must not be lost with it.
-        gone = self._store.keep_found(found)
+        gone = self._store.keep_found(found, asked)
         self._used(found, gone)
         lost = [i for i in found if i.key_id in gone and i.asked]
         if lost:

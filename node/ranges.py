@@ -46,6 +46,7 @@ class Range:
 class Instruction:
     """Where a single-hop key lies in its QC's stream, and whose it is. `asked`: not only made with one asked for.
 
+    `age_s`: how old it was when the shared database answered, in seconds of that database's clock.
     `trace`: ID of the trace in which it was made; empty if there was none.
     """
 
@@ -57,6 +58,7 @@ class Instruction:
     where: Range
     asked: bool
     trace: str = ""
+    age_s: float = 0.0
     server: str = ""  # that said so, as in Allocation
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ from node.sessions import Association, Session, Sessions
 from telemetry.journal import Journal
 
 _MAX_KEY_BYTES = 1 << 20
+_MAX_AGE_MS = 600_000
 _NOTHING_THERE = 202  # the last node's answer to who claims what has not come to it
 
 
@@ -88,7 +90,7 @@ class Relay:
     ) -> list[Secret]:
         """As first node: make `key_ids` of `key_bytes` each at the last node too; the keys, once it has confirmed."""
         keys = [{"key_ID": key_id, "bytes": key_bytes} for key_id in key_ids]
-        order, ranges = _Order(session, keys, allocation), allocation.ranges
+        order, ranges = _Order(session, keys, allocation, self._store.clock()), allocation.ranges
         if mode.cipher is None:
             (pad,) = self._take([(ranges[0], told.PAD)], allocation.request, allocation.server)
             self._performance.consumed(session.link, 8 * len(pad))
@@ -134,7 +136,8 @@ class Relay:
 
     def _tell_last(self, order: _Order, what: str, **facts: Any) -> bool:
         """Tell the last node what it needs to keep the keys; False if nothing was relayed to it (yet). RelayAltered."""
-        body = {"ksid": order.session.ksid, "keys": order.keys} | facts
+        age_ms = math.ceil(1000 * (self._store.clock() - order.begun))
+        body = {"ksid": order.session.ksid, "keys": order.keys, "age_ms": age_ms} | facts
         path = f"/qkd/v1/relay/{order.allocation.request}/{what}"
         try:
             return self._send(order.session.path[-1], path, body).status != _NOTHING_THERE
@@ -256,7 +259,8 @@ class Relay:
         session = self._ends_here(uuid_text(document.get("ksid"), "ksid"), None)
         if session.master_node != sender:
             raise Malformed("ksid", f"a session from {sender} that ends at this node")
-        announced = _Announced(request, session, *_keys(document), document["keys"])
+        age_s = integer(document.get("age_ms"), "age_ms", low=0, high=_MAX_AGE_MS) / 1000
+        announced = _Announced(request, session, *_keys(document), document["keys"], self._store.clock() - age_s)
         if self._store.relayed_owners(announced.key_ids):
             raise Malformed("keys.key_ID", "IDs of new keys")
         return announced
@@ -286,7 +290,7 @@ class Relay:
             whole.wipe()
             raise RelayAltered(f"{session.master_node} - ... - {self._name}")
         relayed = [
-            RelayedKey(key_id, session.ksid, session.master_sae, session.slave_sae, key)
+            RelayedKey(key_id, session.ksid, session.master_sae, session.slave_sae, key, announced.made)
             for key_id, key in zip(announced.key_ids, cut(whole, announced.key_bytes), strict=True)
         ]
         self._store.put_relayed(relayed)
@@ -316,6 +320,7 @@ class _Order:
     session: Session
     keys: Sequence[Mapping[str, Any]]
     allocation: Allocation
+    begun: float  # by the node's clock, before any key is made
 
     @property
     def header(self) -> bytes:
@@ -376,6 +381,7 @@ class _Announced:
     key_ids: Sequence[str]
     key_bytes: int
     keys: Sequence[Mapping[str, Any]]
+    made: float  # by this node's clock; how long the message was on its way is not known
 
     @property
     def n_bytes(self) -> int:

@@ -220,8 +220,10 @@ class SharedDatabase:
         if rows[0][0] == "missing":
             raise NotFound
         found = [
-            Instruction(key, request, ksid, master_sae, slave_sae, where, verdict == "ok", _hex(of), server)
-            for verdict, key, request, ksid, *place, of in rows
+            Instruction(
+                key, request, ksid, master_sae, slave_sae, where, verdict == "ok", _hex(of), int(age_ms) / 1000, server
+            )
+            for verdict, key, request, ksid, *place, of, age_ms in rows
             if (where := _followable(key, place)) is not None
         ]
         if not {*key_ids} <= {i.key_id for i in found}:
@@ -233,8 +235,8 @@ class SharedDatabase:
         server = self._server
         rows = self._call("collect", str(uuid.uuid4()), self._node, server, _COLLECTED_AT_ONCE)
         return [
-            Instruction(key, request, ksid, master, slave, where, False, _hex(of), server)
-            for key, request, ksid, master, slave, *place, of in rows
+            Instruction(key, request, ksid, master, slave, where, False, _hex(of), int(age_ms) / 1000, server)
+            for key, request, ksid, master, slave, *place, of, age_ms in rows
             if (where := _followable(key, place)) is not None
         ]
 

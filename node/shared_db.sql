@@ -86,6 +86,7 @@ CREATE TABLE IF NOT EXISTS key (
     start_at   bigint,
     end_at     bigint,
     trace      uuid,  -- W3C trace ID of whoever made it, for the journal of whoever fetches it
+    made       timestamptz NOT NULL DEFAULT clock_timestamp(),
     delivery   uuid,
     delivered  timestamptz
 );
@@ -397,6 +398,12 @@ BEGIN
     END LOOP;
 END $$;
 
+-- How long ago that was, rounded up: clocks of nodes and of the database need not agree.
+CREATE OR REPLACE FUNCTION qkd_age_ms(p_made timestamptz) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN greatest(0, ceil(1000 * extract(epoch FROM clock_timestamp() - p_made)));
+END $$;
+
 -- Hand the instructions of all p_key_ids to the slave's KME and mark them delivered, all or nothing, once. One row a
 -- key, or a single row whose verdict says why not: 'foreign' (another SAE's key) goes before 'missing'. Keys that were
 -- made together go together: those not asked for yet come along ('ahead'), so that the next one needs no round trip.
@@ -406,7 +413,7 @@ CREATE OR REPLACE FUNCTION qkd_deliver(
 )
 RETURNS TABLE (
     verdict text, key_id uuid, request uuid, ksid uuid, qc_name text, epoch bigint, start_at bigint, end_at bigint,
-    trace uuid
+    trace uuid, age_ms bigint
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
@@ -438,7 +445,7 @@ BEGIN
         WHERE k.delivery IS NULL AND k.master_sae = p_master AND k.slave_sae = p_slave
             AND k.request IN (SELECT own.request FROM key own WHERE own.key_id = ANY (p_key_ids));
     RETURN QUERY SELECT CASE WHEN k.key_id = ANY (p_key_ids) THEN 'ok' ELSE 'ahead' END,
-            k.key_id, k.request, k.ksid, k.qc, k.epoch, k.start_at, k.end_at, k.trace
+            k.key_id, k.request, k.ksid, k.qc, k.epoch, k.start_at, k.end_at, k.trace, qkd_age_ms(k.made)
         FROM key k WHERE k.delivery = p_delivery;
 END $$;
 
@@ -446,7 +453,7 @@ END $$;
 CREATE OR REPLACE FUNCTION qkd_collect(p_delivery uuid, p_node text, p_server text, p_most integer)
 RETURNS TABLE (
     key_id uuid, request uuid, ksid uuid, master_sae text, slave_sae text, qc_name text, epoch bigint, start_at bigint,
-    end_at bigint, trace uuid
+    end_at bigint, trace uuid, age_ms bigint
 )
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
@@ -459,7 +466,7 @@ BEGIN
             SELECT w.key_id FROM key w WHERE w.slave_node = p_node AND w.delivery IS NULL AND w.qc IS NOT NULL
             ORDER BY w.key_id LIMIT p_most FOR UPDATE SKIP LOCKED);
     RETURN QUERY SELECT k.key_id, k.request, k.ksid, k.master_sae, k.slave_sae, k.qc, k.epoch, k.start_at,
-            k.end_at, k.trace
+            k.end_at, k.trace, qkd_age_ms(k.made)
         FROM key k WHERE k.delivery = p_delivery;
 END $$;
 
@@ -483,5 +490,5 @@ BEGIN
             AND xact_start < clock_timestamp() - CASE state WHEN 'active' THEN interval '5 s' ELSE interval '0.5 s' END;
 END $$;
 
-REVOKE ALL ON FUNCTION qkd_refuse, qkd_check_speaker, qkd_server, qkd_check_server, qkd_enter, qkd_report, qkd_compare, qkd_proof,
+REVOKE ALL ON FUNCTION qkd_refuse, qkd_age_ms, qkd_check_speaker, qkd_server, qkd_check_server, qkd_enter, qkd_report, qkd_compare, qkd_proof,
     qkd_check_keys, qkd_allocate, qkd_deliver, qkd_collect, qkd_available, qkd_end_holders FROM PUBLIC;

@@ -1,4 +1,4 @@
-"""Two real nodes at the ends of a QC whose device the test plays: what the ends do not hold alike becomes no key."""
+"""Two real nodes at the ends of a QC whose device the test plays: what becomes a key, and for how long it lives."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tests.service.foreign import open_session
 ALICE, BOB = (str(uuid.uuid4()) for _ in range(2))
 QC = "a-b/1"
 KEY_BYTES = 32
+SLOT_S, LONG, SHORT = 0.25, 2400, 4  # and TTLs in slots
 
 
 def until(what: Callable[[], Any], timeout_s: float = 15.0) -> Any:
@@ -87,13 +88,38 @@ class Network(Stack):
 
     def exchange(self) -> str:
         """One key for both SAEs: "ok", or what the master was told."""
-        given = self.call(ALICE, "a", f"/api/v1/keys/{BOB}/enc_keys", {"size": 8 * KEY_BYTES})
+        given = self.keys()
         if not given.ok:
             return str(given.detail("cause"))
-        ids = {"key_IDs": [{"key_ID": k["key_ID"]} for k in given.body["keys"]]}
-        assert self.call(BOB, "b", f"/api/v1/keys/{ALICE}/dec_keys", ids).body == given.body
+        assert self.fetch(given).body == given.body
         assert len(base64.b64decode(given.body["keys"][0]["key"])) == KEY_BYTES
         return "ok"
+
+    def keys(self) -> Reply:
+        """A key for the master."""
+        return self.call(ALICE, "a", f"/api/v1/keys/{BOB}/enc_keys", {"size": 8 * KEY_BYTES})
+
+    def fetch(self, given: Reply) -> Reply:
+        """The same key for the slave."""
+        ids = {"key_IDs": [{"key_ID": k["key_ID"]} for k in given.body["keys"]]}
+        return self.call(BOB, "b", f"/api/v1/keys/{ALICE}/dec_keys", ids)
+
+    def configure(self, method: str, node: str, at: str, body: Any) -> int:
+        """What a controller tells a node: the status of the answer."""
+        url = f"{self.agent(node)}{at}"
+        to = Identity(Role.NODE, node)
+        return self.caller(Role.CONTROLLER, "ctl").request(method, url, to=to, body=body).status
+
+    def set(self, **parameters: object) -> None:
+        """Change parameters of both nodes."""
+        for node in "ab":
+            at = "/restconf/data/qkd-testbed:node/parameters"
+            assert self.configure("PATCH", node, at, {"qkd-testbed:parameters": parameters}) == 204
+
+    def figure(self, node: str, name: str) -> int:
+        """A figure of the QC in the node's status."""
+        url, to = f"{self.agent(node)}/qkd/v1/status", Identity(Role.NODE, node)
+        return int(self.caller(Role.OPERATOR, "operator").request("GET", url, to=to).body["qcs"][0][name])
 
     def renew(self) -> None:
         """The device begins anew."""
@@ -113,14 +139,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     stack.device = Device(stack.directory)
     try:
         stack.start_postgres()
-        stack.start_nodes([(QC, "a", "b")], {ALICE: "a", BOB: "b"}, ttl_slots=600)
-        controller = stack.caller(Role.CONTROLLER, "ctl")
-
-        def call(method: str, node: str, at: str, body: Any) -> int:
-            url = f"{stack.agent(node)}{at}"
-            return controller.request(method, url, to=Identity(Role.NODE, node), body=body).status
-
-        open_session(call, (ALICE, BOB), ["a", "b"])
+        stack.start_nodes([(QC, "a", "b")], {ALICE: "a", BOB: "b"}, ttl_slots=LONG, slot_s=SLOT_S)
+        open_session(stack.configure, (ALICE, BOB), ["a", "b"])
         yield stack
     finally:
         stack.device.stop()
@@ -184,6 +204,41 @@ def test_node_that_begins_anew_says_again_what_it_holds(network):
 
     for _ in range(2):
         until(lambda: network.exchange() == "ok")
+
+
+@pytest.fixture
+def short_lived(network: Network) -> Iterator[None]:
+    """Key material, and keys, live for a second."""
+    network.set(ttl_slots=SHORT)
+    yield
+    network.set(ttl_slots=LONG)
+
+
+def test_silence_of_a_device_keeps_nothing_alive(network, short_lived):
+    """Nodes erase and refuse what is too old by their own clocks, though no block has come since."""
+    network.device.make()
+
+    until(lambda: network.figure("a", "stored_bytes") == network.figure("b", "stored_bytes") == 0)
+
+    assert network.exchange() == "short_of_material"
+
+
+@pytest.mark.parametrize("mode", ["basic", "qkp"])
+def test_key_lives_for_a_ttl_from_its_making(network, short_lived, mode):
+    """At the slave's node, where it waits; what the master's node has made ahead with it is not handed out so late."""
+    network.set(mode=mode)
+    try:
+        network.device.make()
+        first = until(lambda: (reply := network.keys()).ok and reply)
+        time.sleep(0.75 * SHORT * SLOT_S)  # the TTL itself is what is tested
+        network.device.make()
+        second = until(lambda: (reply := network.keys()).ok and reply)
+        assert network.fetch(second).body == second.body
+        time.sleep(0.5 * SHORT * SLOT_S)
+
+        assert network.fetch(first).status == 400
+    finally:
+        network.set(mode="basic")
 
 
 def test_account_of_both_ends_adds_up(network):

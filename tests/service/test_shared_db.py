@@ -7,6 +7,7 @@ import itertools
 import random
 import re
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -375,6 +376,17 @@ def fetch(ring: Ring, key_ids: list[str], *, node: str = "b", master: str = ALIC
         return ring.nodes[node].deliver(master, slave, key_ids)
     except (Foreign, NotFound) as refusal:
         return type(refusal)
+
+
+def test_instruction_says_how_old_its_key_is(ring):
+    """As a duration: no clock is common to nodes and database."""
+    ring.fill(1000)
+    begun = time.monotonic()
+    key_ids, *_ = make_keys(ring, 2)
+
+    ages = [i.age_s for i in [*fetch(ring, key_ids)]]
+
+    assert all(0 < age_s <= time.monotonic() - begun + 0.001 for age_s in ages)
 
 
 def test_an_instruction_is_delivered_once_whoever_races(ring):

@@ -97,7 +97,7 @@ def test_nothing_is_kept_across_a_restart_of_the_machine(store, path, clock, mon
     """Its clock begins anew, so no age is known; what the disk may have forgotten of the last takes is gone with it."""
     store.store(block(1, 0, bytes(1000) * 12), DIGEST)
     bytes_of(store, 0, 32)
-    store.put_relayed([RelayedKey("k", "s", "m", "v", Secret(b"key"))])
+    store.put_relayed([RelayedKey("k", "s", "m", "v", Secret(b"key"), 1000.0)])
     on_disk = path.parent / "before"
     shutil.copytree(path.parent, on_disk, ignore=shutil.ignore_patterns("before", "*-shm"))
     boot = path.parent / "boot_id"
@@ -267,7 +267,7 @@ def test_nothing_readable_lies_on_disk(store, path):
     """Neither waiting nor taken key bytes stand in the files in the clear, and the files are private."""
     store.store(block(1, 0, b"quite-recognisable-key-material"), DIGEST)
     bytes_of(store, 0, 10)
-    store.put_relayed([RelayedKey("k", "s", "m", "v", Secret(b"another-recognisable-key"))])
+    store.put_relayed([RelayedKey("k", "s", "m", "v", Secret(b"another-recognisable-key"), 1000.0)])
 
     for file in path.parent.iterdir():
         assert b"recognisable" not in file.read_bytes()
@@ -278,14 +278,14 @@ def test_relayed_key_waits_sealed_and_nowhere_else(store):
     """What is ours of it in memory is wiped."""
     key = Secret(b"key")
 
-    store.put_relayed([RelayedKey("k1", "s", "m", "v", key)])
+    store.put_relayed([RelayedKey("k1", "s", "m", "v", key, 1000.0)])
 
     assert len(key) == 0
 
 
 def test_relayed_keys_are_taken_all_or_none_and_once(store):
     """A request with one unknown ID takes nothing; a key taken is gone."""
-    store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"key"))])
+    store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"key"), 1000.0)])
 
     assert store.take_relayed(["k1", "unknown"]) is None
     (key,) = store.take_relayed(["k1"])
@@ -293,9 +293,9 @@ def test_relayed_keys_are_taken_all_or_none_and_once(store):
     assert store.take_relayed(["k1"]) is None
 
 
-def test_relayed_key_lives_for_the_ttl(store, clock):
+def test_relayed_key_lives_for_the_ttl_from_its_making(store, clock):
     """One that nobody fetched is refused then, and erased."""
-    store.put_relayed([RelayedKey(name, "s", "m", "v", Secret(b"key")) for name in ("k1", "k2")])
+    store.put_relayed([RelayedKey(name, "s", "m", "v", Secret(b"key"), 1000.0) for name in ("k1", "k2")])
     clock.now += 5.9
     assert store.take_relayed(["k1"]) is not None
 
@@ -308,11 +308,11 @@ def test_relayed_key_lives_for_the_ttl(store, clock):
 
 def test_found_key_of_an_id_that_waits_here_already_harms_no_other(store):
     """A hostile first node relayed one of that ID before: the others that were found with it are kept."""
-    store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"xx"))])
+    store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"xx"), 1000.0)])
     store.store(block(1, 0, b"abcd"), DIGEST)
     found = [Instruction(k, "r", "s", "m", "v", Range(QC, at, at + 2, 7), False) for k, at in (("k1", 0), ("k2", 2))]
 
-    assert store.keep_found(found) == {"k1"}
+    assert store.keep_found(found, 1000.0) == {"k1"}
     assert [k.key.reveal() for k in store.take_relayed(["k1", "k2"])] == [b"xx", b"cd"]
 
 
@@ -327,13 +327,27 @@ def test_ranges_of_another_server_than_the_one_that_is_followed_are_not_taken(st
     assert store.take([Range(QC, 0, 2, 7)], "r", "new")[0].reveal() == b"ab"
 
 
+def test_key_that_was_found_is_as_old_as_the_shared_database_says(store, clock):
+    """It lives for a TTL from its making, however late this node heard of it; its bytes may be older."""
+    store.store(block(1, 0, b"abcd"), DIGEST)
+    clock.now += 5.0
+    found = [Instruction(name, "r", "s", "m", "v", Range(QC, *place, 7), False, age_s=2.0)
+             for name, place in (("k1", (0, 2)), ("k2", (2, 4)))]  # fmt: skip
+    assert store.keep_found(found, clock.now) == set()
+
+    clock.now += 3.9
+    assert store.take_relayed(["k1"]) is not None
+    clock.now += 0.1
+    assert store.take_relayed(["k2"]) is None
+
+
 def test_keys_that_were_found_leave_the_stream_and_wait(store):
     """Those that are still held; one that expired meanwhile is left out and harms no other."""
     store.store(block(1, 0, b"abcd"), DIGEST)
     made = [("k1", 0, 2), ("k2", 2, 9), ("k3", 2, 4)]
     found = [Instruction(key_id, "r", "s", "m", "v", Range(QC, start, end, 7), False) for key_id, start, end in made]
 
-    assert store.keep_found(found) == {"k2"}
+    assert store.keep_found(found, 1000.0) == {"k2"}
     assert set(store.relayed_owners(["k1", "k2", "k3"])) == {"k1", "k3"}
     assert [k.key.reveal() for k in store.take_relayed(["k1", "k3"])] == [b"ab", b"cd"]
     assert store.held()[0].stored == 0

@@ -154,7 +154,7 @@ def test_key_whose_bytes_are_gone_cannot_be_returned_and_others_stay(kme, networ
 
 def test_foreign_key_is_unauthorized_beside_one_that_waits_here_for_another_masters_url(kme, store, network):
     """401 if any known ID is foreign, wherever each of them lies; nothing is delivered."""
-    store.put_relayed([RelayedKey(KEYS[0], KSID, ADAM, BOB, Secret(bytes(32)))])
+    store.put_relayed([RelayedKey(KEYS[0], KSID, ADAM, BOB, Secret(bytes(32)), boottime())])
     network.has(KEYS[1], master=ALICE, slave=MALLORY, where=Range(QC, 0, 32))
     network.has(KEYS[2], master=ALICE, slave=BOB, where=Range(QC, 32, 64))
 
