@@ -90,6 +90,9 @@ class Agent:
             _Worker(self._serve_listeners, lambda: _RETRY_S),
         ]
         self._expiry = _Worker(self._expire, lambda: parts.config.slot_s)
+        self._counting = _Worker(self._serve_count, lambda: _RETRY_S)
+        self._handed_out = False
+        parts.kme.on_hand_out(self._hand_out)
         parts.shared.on_other_server(self._workers[0].wake)
         parts.datastore.on_change(self._carry_out)
         for app in apps(parts.datastore.tree):
@@ -113,13 +116,14 @@ class Agent:
 
     def start(self) -> None:
         """Report in threads, again and again until it works."""
-        for worker in (*self._workers, self._expiry):
+        for worker in (*self._workers, self._expiry, self._counting):
             worker.start()
 
     def stop(self) -> None:
-        """End the threads."""
-        for worker in (*self._workers, self._expiry):
+        """End the threads, when the shared database knows all that it has to know."""
+        for worker in (*self._workers, self._expiry, self._counting):
             worker.stop()
+        self._serve_count()
 
     def on_block(self, qc: str, slot: int, n_bytes: int, qber_percent: float | None) -> None:
         """A QC began a slot: there is something to report."""
@@ -276,7 +280,21 @@ class Agent:
 
     def _enter_database(self) -> None:
         parts = self._parts
-        parts.store.follow(parts.shared.enter({n.qc: n.peer for n in parts.config.qcs}))
+        server, counted = parts.shared.enter({n.qc: n.peer for n in parts.config.qcs})
+        if parts.store.catch_up(counted):
+            _log.error("the local database is an older copy: what it held is erased, for it may have been used")
+            parts.journal.event("older_copy_erased")
+        parts.store.follow(server)
+
+    def _hand_out(self) -> None:
+        self._handed_out = True
+        self._counting.wake()
+
+    def _serve_count(self) -> None:
+        """Have the shared database know of keys that were handed out."""
+        if self._handed_out and self._in_database:
+            self._handed_out = False
+            self._handed_out = not self._quietly(self._parts.shared.count, self._parts.store.counted)
 
     def _report(self) -> None:
         try:

@@ -11,6 +11,11 @@ Age runs by the machine's clock (CLOCK_BOOTTIME), whatever QCs do. That clock be
 restart of the machine the age of what lies here is unknown, and it is erased. What the machine's disk forgot, should it
 fail, is erased with it; so nothing that concerns keys need wait for the disk.
 
+A copy of this database that is older than what was handed out since would hand it out again. So it counts, reports of
+what it holds and keys that waited and were handed out, and the shared database is told. Before the first key is handed
+out after a start, it is asked; if it knows of more, all that lies here is erased. What is not seen: a copy that lacks
+nothing but what was handed out in the moment before the node died, and the shared database was not told any more.
+
 Rows are sealed with AES-GCM under the node's key; `secure_delete` overwrites what is deleted, and the write-ahead log
 is cut once a slot. SQLite's file system keeps no promise on flash; the encryption is for that.
 """
@@ -151,6 +156,7 @@ class KeyStore:
         self._db.executescript(_SCHEMA)
         self._forced = True  # whether a commit waits for the disk
         self._followed = ""  # a server of the shared database
+        self.caught_up = False  # whether it is known that this is no older copy
         self._erase_if_age_is_unknown()
 
     @property
@@ -221,6 +227,26 @@ class KeyStore:
             for at in range(0, len(payload), step):
                 self._insert(block.qc, block.epoch, block.offset + at, made, payload[at : at + step])
         return True
+
+    @property
+    def counted(self) -> int:
+        """How far this database has counted."""
+        ((number,),) = self._query("SELECT told FROM machine")
+        return int(number)
+
+    def catch_up(self, number: int) -> bool:
+        """The shared database knows that this one has counted so far. Whether this is an older copy, now erased."""
+        with self._transaction(forced=True):
+            older = self._db.execute("UPDATE machine SET told = :n WHERE told < :n", {"n": number}).rowcount > 0
+            if older:
+                self._forget()
+        self.caught_up = True
+        return older
+
+    def _forget(self) -> None:
+        self._db.execute("DELETE FROM relayed")
+        self._db.execute("DELETE FROM block")
+        self._erase("expired", "true")
 
     def follow(self, server: str) -> None:
         """From now on nothing is taken but what that server of the shared database has allocated.
@@ -388,6 +414,7 @@ class KeyStore:
                     self._db.execute("ROLLBACK")
                     return None
                 taken.append(RelayedKey(key_id, row[0], row[1], row[2], Secret(self._opened(row[3], key_id)), row[4]))
+            self._db.execute("UPDATE machine SET told = told + 1")
         return taken
 
     def put_documents(self, documents: Mapping[tuple[str, str], Any]) -> None:
@@ -424,9 +451,7 @@ class KeyStore:
             # A database that is made anew must not begin with the numbers of one that was lost.
             self._db.execute("INSERT OR IGNORE INTO machine VALUES (1, ?, ?)", (boot, time.time_ns()))
             if self._db.execute("UPDATE machine SET boot = :boot WHERE boot <> :boot", {"boot": boot}).rowcount:
-                self._db.execute("DELETE FROM relayed")
-                self._db.execute("DELETE FROM block")
-                self._erase("expired", "true")
+                self._forget()
                 self._db.execute("UPDATE stream SET made = 0")
 
     @contextmanager

@@ -112,6 +112,7 @@ class Kme:
         self._parameters = parameters
         self._journal = journal
         self._pool = Pool()
+        self._on_hand_out: Callable[[], None] = lambda: None
         self._bandwidths = Bandwidths()
         self._together = Together(limits.max_key_per_request, ready=_in_time)
         self._fetches = _Fetches()
@@ -246,6 +247,10 @@ class Kme:
         self._relay.expire()
         self._pool.expire(self._oldest_promised())
         self._store.expire()
+
+    def on_hand_out(self, step: Callable[[], None]) -> None:
+        """Call `step` when keys that waited here were handed out."""
+        self._on_hand_out = step
 
     def end_session(self, ksid: str) -> None:
         """A session ended: its pooled keys are erased."""
@@ -395,9 +400,12 @@ class Kme:
                     if keys is not None:
                         return [(key_id, keys[key_id]) for key_id in key_ids]
                 self._keep(found, asked)
+        if not self._store.caught_up:
+            raise DatabaseUnreachable("this node has not heard from the shared database since its start: try again")
         relayed = self._store.take_relayed(key_ids)
         if relayed is None:
             raise NotFound
+        self._on_hand_out()
         return [(r.key_id, r.key) for r in relayed]
 
     def _bring(self, slave: str, master: str, key_ids: Sequence[str]) -> list[Instruction]:

@@ -38,6 +38,7 @@ _OTHER_SERVER, _NOT_REPORTED = "QK002", "QK003"  # see shared_db.sql
 # Prepared on every connection.
 _STATEMENTS = {
     "enter": "SELECT * FROM qkd_enter($1, $2, $3)",
+    "count": "SELECT qkd_count($1, $2)",
     "report": "SELECT * FROM qkd_report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     "allocate": "SELECT * FROM qkd_allocate($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     "deliver": "SELECT * FROM qkd_deliver($1, $2, $3, $4, $5, $6)",
@@ -95,8 +96,8 @@ def install_schema(url: str, schema: str, role: str | None) -> None:
             return
         grants = (
             "GRANT USAGE ON SCHEMA {schema} TO {role}",
-            "GRANT EXECUTE ON FUNCTION"
-            " qkd_enter, qkd_report, qkd_allocate, qkd_deliver, qkd_collect, qkd_available, qkd_end_holders TO {role}",
+            "GRANT EXECUTE ON FUNCTION qkd_enter, qkd_count, qkd_report, qkd_allocate, qkd_deliver, qkd_collect,"
+            " qkd_available, qkd_end_holders TO {role}",
         )
         for grant in grants:
             connection.execute(psycopg.sql.SQL(grant).format(schema=name, role=psycopg.sql.Identifier(role)))
@@ -166,14 +167,18 @@ class SharedDatabase:
         """Call `step` when a call has met a server to which an end of a QC has not reported yet, this one perhaps."""
         self._on_other_server = step
 
-    def enter(self, peers: Mapping[str, str]) -> str:
-        """Begin to speak to the server that answers now, which is returned. `peers`: of this node's QCs, by name.
+    def enter(self, peers: Mapping[str, str]) -> tuple[str, int]:
+        """Begin to speak to the server that answers now: it, and how far the local database had counted before.
 
-        Before the first report to it the local database has to follow it.
+        `peers`: of this node's QCs, by name. Before the first report the local database has to follow that server.
         """
-        ((server, secret),) = self._call("enter", self._node, list(peers), list(peers.values()))
+        ((server, secret, told),) = self._call("enter", self._node, list(peers), list(peers.values()))
         self._server, self.secret = server, bytes.fromhex(secret)
-        return server
+        return server, int(told)
+
+    def count(self, number: int) -> None:
+        """Say how far the local database has counted."""
+        self._call("count", self._node, number)
 
     def report(self, claims: Sequence[Claim], number: int) -> dict[str, Answer]:
         """Say what this end holds; what the other end holds alike can be allocated from then on. The answers by QC.

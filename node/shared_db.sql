@@ -10,7 +10,8 @@ CREATE TABLE IF NOT EXISTS node (
     name      text PRIMARY KEY,
     secret    bytea NOT NULL,
     inner_pad bytea NOT NULL,
-    outer_pad bytea NOT NULL
+    outer_pad bytea NOT NULL,
+    told      bigint NOT NULL DEFAULT 0  -- how far its local database has counted, which only grows
 );
 CREATE TABLE IF NOT EXISTS sae (
     id   text PRIMARY KEY,
@@ -124,9 +125,9 @@ BEGIN
     END IF;
 END $$;
 
--- A node begins to speak to this server: the server, and the node's secret. Its QCs are as the owner has said.
+-- A node begins to speak to this server: the server, the node's secret, how far its local database had counted before. Its QCs are as the owner has said.
 CREATE OR REPLACE FUNCTION qkd_enter(p_node text, p_qcs text[], p_peers text[])
-RETURNS TABLE (server text, secret text)
+RETURNS TABLE (server text, secret text, told bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 DECLARE
@@ -138,10 +139,18 @@ BEGIN
     IF FOUND THEN
         PERFORM qkd_refuse(format('p_qcs: expected QCs of %s, as they were declared; %s is none', p_node, other));
     END IF;
-    RETURN QUERY SELECT qkd_server(), encode(node.secret, 'hex') FROM node WHERE name = p_node;
+    RETURN QUERY SELECT qkd_server(), encode(node.secret, 'hex'), node.told FROM node WHERE name = p_node;
     IF NOT FOUND THEN
         PERFORM qkd_refuse(format('p_node: expected a node of this network, not %s', p_node));
     END IF;
+END $$;
+
+-- How far a node's local database has counted: should an older copy of it be put back, that shows.
+CREATE OR REPLACE FUNCTION qkd_count(p_node text, p_number bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM qkd_check_speaker(p_node);
+    UPDATE node SET told = greatest(told, p_number) WHERE name = p_node;
 END $$;
 
 -- What one end holds of its QCs, once a slot: the current epoch, the first byte that it has not given up, and its blocks
@@ -174,6 +183,7 @@ BEGIN
     UPDATE qc SET server_b = p_server, epoch_b = r.epoch, floor_b = r.floor, said_b = p_number
         FROM unnest(p_qcs, p_epochs, p_floors) AS r (name, epoch, floor)
         WHERE qc.name = r.name AND node_b = p_node AND said_b < p_number;
+    UPDATE node SET told = greatest(told, p_number) WHERE name = p_node;
     -- Where both have come to a new epoch, its stream begins.
     INSERT INTO past_epoch (qc, epoch, tail)
         SELECT name, epoch, tail FROM qc WHERE name = ANY (p_qcs) AND epoch_a = epoch_b AND epoch <> epoch_a AND tail > 0
@@ -490,5 +500,5 @@ BEGIN
             AND xact_start < clock_timestamp() - CASE state WHEN 'active' THEN interval '5 s' ELSE interval '0.5 s' END;
 END $$;
 
-REVOKE ALL ON FUNCTION qkd_refuse, qkd_age_ms, qkd_check_speaker, qkd_server, qkd_check_server, qkd_enter, qkd_report, qkd_compare, qkd_proof,
+REVOKE ALL ON FUNCTION qkd_refuse, qkd_age_ms, qkd_check_speaker, qkd_server, qkd_check_server, qkd_enter, qkd_count, qkd_report, qkd_compare, qkd_proof,
     qkd_check_keys, qkd_allocate, qkd_deliver, qkd_collect, qkd_available, qkd_end_holders FROM PUBLIC;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -239,6 +240,33 @@ def test_key_lives_for_a_ttl_from_its_making(network, short_lived, mode):
         assert network.fetch(first).status == 400
     finally:
         network.set(mode="basic")
+
+
+def test_local_database_restored_from_an_older_copy_hands_no_key_out_again(network, tmp_path):
+    """The shared database knows of a later state: what the copy holds is erased, and new keys are made as before."""
+    home = network.directory / "b"
+    network.device.make()
+    given = network.keys()
+    until(lambda: given.ok and network.figure("b", "used_bytes") == network.figure("a", "used_bytes"))  # it waits there
+    network.nodes["b"].kill()
+    for file in home.glob("local.db*"):
+        shutil.copy(file, tmp_path)
+    network.start_node("b").wait_ready()
+    assert until(lambda: (reply := network.fetch(given)).status != 503 and reply).body == given.body
+    network.nodes["b"].stop()
+
+    for file in home.glob("local.db*"):
+        file.unlink()
+    for file in tmp_path.glob("local.db*"):
+        shutil.copy(file, home)
+    network.start_node("b").wait_ready()
+
+    assert until(lambda: (reply := network.fetch(given)).status != 503 and reply).status == 400
+    assert [e["event"] for e in journal.read(home / "journal.jsonl", "older_copy_erased")] == ["older_copy_erased"]
+    assert network.figure("b", "stored_bytes") == 0
+    network.device.stop()
+    network.device.make()
+    until(lambda: network.exchange() == "ok")
 
 
 def test_account_of_both_ends_adds_up(network):

@@ -294,7 +294,8 @@ class End:
 
     def report(self) -> None:
         """Enter the server that is there now, and say to it what is held here."""
-        self.store.follow(self.shared.enter({self.qc: "ab".replace(self.name, "")}))
+        server, _ = self.shared.enter({self.qc: "ab".replace(self.name, "")})
+        self.store.follow(server)
         self.shared.report(self.store.claims({}), self.store.number_report())
 
 
@@ -655,6 +656,7 @@ def test_the_owner_reads_what_was_allocated_and_which_keys_that_made(ring, stack
     ("function", "arguments"),
     [
         ("qkd_enter", "'b', '{}', '{}'"),
+        ("qkd_count", "'b', 1"),
         ("qkd_report", "'b', '', 1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'"),
         ("qkd_allocate", "gen_random_uuid(), 'b', '', '{}', '{}', '{}', 1, NULL, NULL, NULL, NULL, NULL"),
         ("qkd_deliver", "gen_random_uuid(), 'b', '', '', '', '{}'"),

@@ -242,6 +242,35 @@ def test_slots_are_counted_on_when_a_device_begins_anew(store):
     assert store.held()[0].slot == 13
 
 
+def test_older_copy_is_known_by_its_count_and_erased(store, path, clock):
+    """It would hand out again what the database that it is a copy of has handed out since."""
+    store.store(block(1, 0, b"abcd"), DIGEST)
+    store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"key"), 1000.0)])
+    put_back = path.parent / "copy"
+    shutil.copytree(path.parent, put_back, ignore=shutil.ignore_patterns("copy", "*-shm"))
+    assert store.take_relayed(["k1"]) is not None
+    copy = KeyStore(put_back / path.name, put_back / "local.key", ttl_slots=3, slot_s=2.0, clock=clock)
+    assert not copy.caught_up
+
+    assert copy.catch_up(store.counted) is True
+
+    assert copy.take_relayed(["k1"]) is None
+    (held,) = copy.held()
+    assert (held.stored, held.expired, held.floor) == (0, 4, held.head)
+    assert copy.number_report() > store.counted
+    copy.close()
+
+
+def test_database_that_the_shared_one_knows_all_of_keeps_what_it_has(store):
+    """Also when the shared database has lost the last that it was told."""
+    store.put_relayed([RelayedKey("k1", "s", "m", "v", Secret(b"key"), 1000.0)])
+
+    assert store.catch_up(store.counted) is False
+    assert store.catch_up(store.counted - 1) is False
+
+    assert store.take_relayed(["k1"]) is not None
+
+
 def test_numbers_of_reports_grow_across_restarts(store, path, clock):
     """By them the shared database knows which of two reports is the newer one."""
     before = store.number_report()
