@@ -21,10 +21,10 @@ class Edit:
 
 def allowed(target: Target) -> list[str]:
     """The methods that can change the resource, in whatever state it is: what Allow lists beside those that read."""
-    return [method for method in _METHODS if _why_never(method, target) is None]
+    return [method for method in _METHODS if why_never(method, target) is None]
 
 
-def _why_never(method: str, target: Target) -> str | None:
+def why_never(method: str, target: Target) -> str | None:
     """Why that method can never change the resource; None if it can."""
     if not target.steps:
         return None if method == "PATCH" else "the datastore as a whole can be patched only: all of it is there"
@@ -48,7 +48,7 @@ def _why_never(method: str, target: Target) -> str | None:
 
 def edit(model: Model, tree: Tree, method: str, target: Target, body: Any) -> Edit:
     """What PUT, POST, PATCH or DELETE makes of the configuration `tree` (clauses 4.4 to 4.7); Refusal."""
-    never = _why_never(method, target)
+    never = why_never(method, target)
     if never is not None:
         raise Refusal("operation-not-supported", never, path=target.path)
     edited = _METHODS[method](model, tree, target, body)

@@ -21,7 +21,7 @@ from etsi import gs015, gs015_testbed, restconf_server
 from etsi.errors import Malformed
 from etsi.preconditions import Preconditions
 from etsi.restconf import MEDIA_TYPE, Target, error_document, parse_target, status_of
-from etsi.restconf_edit import allowed
+from etsi.restconf_edit import allowed, why_never
 from etsi.restconf_read import CONFIG, Query, query, read
 from etsi.restconf_server import Module, Stream
 from etsi.yang import Refusal
@@ -60,10 +60,14 @@ _ERRORS = {
 
 
 class _NotAllowed(Refusal):
-    """A method that the resource does not have; `methods`: those that it has."""
+    """The request's method is none of `methods`, which are those that the resource has."""
 
-    def __init__(self, methods: Sequence[str], message: str, path: str = "") -> None:
-        super().__init__("operation-not-supported", message, path=path, status=405)
+    def __init__(self, methods: Sequence[str], target: Target | None) -> None:
+        text, path = "this resource has no such method", ""
+        if target is not None and request.method in _EDITS:
+            path = target.path
+            text = why_never(request.method, target) or why_not(request.method, target) or text
+        super().__init__("operation-not-supported", text, path=path, status=405)
         self.methods = methods
 
 
@@ -108,8 +112,7 @@ def make_blueprint(
             accepts = {"Accept-Patch": MEDIA_TYPE} if "PATCH" in methods else {}
             return Response(b"", 200, {"Allow": ", ".join(methods), **accepts})
         if request.method not in methods:
-            text = why_not(request.method, target) if target else None
-            raise _NotAllowed(methods, text or "this resource has no such method", target.path if target else "")
+            raise _NotAllowed(methods, target)
         if path.startswith("schemas/"):
             return _schema(path.removeprefix("schemas/"))
         if path == "data" or path.startswith("data/"):
@@ -123,7 +126,7 @@ def make_blueprint(
         if request.routing_exception is None or not _is_ours(request.path):
             return None
         try:
-            return _on_refusal(_NotAllowed(_methods(_path())[0], "this resource has no such method"))
+            return _on_refusal(_NotAllowed(*_methods(_path())))
         except Refusal as refusal:
             return _on_refusal(refusal)
 

@@ -122,6 +122,20 @@ def test_status_that_a_controller_writes_back_is_ignored(agent):
     agent.call("DELETE", path)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "why"),
+    [("PUT", f"{N}/qkdn_status", "this resource is read-only"),
+     ("DELETE", N, "a node's model as a whole is not deleted"),
+     ("PATCH", f"{N}/qkd_links/qkd_link", "expected one entry of the list"),
+     ("DELETE", f"{N}/qkd_interfaces", "these are what is installed here: they are not made or removed from afar")],
+)  # fmt: skip
+def test_what_can_never_be_done_says_why(agent, method, path, why):
+    """With the path of the resource."""
+    (error,) = agent.call(method, path, {}).body["ietf-restconf:errors"]["error"]
+
+    assert (error["error-message"], error["error-path"]) == (why, path.removeprefix("/restconf/data"))
+
+
 K = str(uuid.UUID(int=7))
 
 
