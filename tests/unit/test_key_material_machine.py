@@ -103,11 +103,31 @@ class End:
 
 @dataclass(frozen=True)
 class Report:
-    """What a node said that it holds."""
+    """What a node said to a server of the shared database that it holds."""
 
     node: str
+    server: int
     number: int
     claims: list[Claim]
+
+
+@dataclass(frozen=True)
+class Database:
+    """What a server of the shared database knows: the streams, and of each end the last report, and to which server."""
+
+    streams: dict[str, Stream]
+    said: dict[tuple[str, str], int]
+    reported: dict[tuple[str, str], int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Ranges that a node is to take in one go, of an allocation that a server made."""
+
+    allocation: int
+    server: int
+    node: str
+    ranges: list[Range]
 
 
 def overlap(a: Range, b: Range) -> bool:
@@ -118,7 +138,7 @@ def overlap(a: Range, b: Range) -> bool:
 class KeyMaterial(RuleBasedStateMachine):
     """Nodes a, b and c; QCs a-b/1 and b-c/1."""
 
-    allocations = Bundle("allocations")  # (node, the ranges that it is to take in one go)
+    allocations = Bundle("allocations")  # tasks
     reports = Bundle("reports")  # on their way to the shared database
 
     def __init__(self) -> None:
@@ -134,7 +154,14 @@ class KeyMaterial(RuleBasedStateMachine):
         self.ends = {(node, qc): End() for qc, nodes in ENDS.items() for node in nodes}
         # Up to where the shared database knows what a node holds, as the node thinks.
         self.known: dict[str, dict[str, tuple[int, int]]] = {node: {} for node in "abc"}
+        self.servers = itertools.count(1)
+        self.server = next(self.servers)
+        self.followed = dict.fromkeys("abc", 0)
+        self.reported = dict.fromkeys(self.ends, 0)
+        self.numbers = itertools.count(1)
+        self.used: list[tuple[Range, int]] = []  # by either end, and in which allocation
         self.streams = {qc: Stream() for qc in ENDS}
+        self.copy = Database({**self.streams}, {**self.said}, {**self.reported})
         self.random = random.Random(1)
 
     @initialize(ttl_slots=st.integers(1, 6), sizes=st.tuples(SIZES, SIZES))
@@ -242,15 +269,34 @@ class KeyMaterial(RuleBasedStateMachine):
     @rule(target=reports, node=NODES)
     def report_leaves(self, node: str) -> Report:
         """A node says what it holds; the report may arrive later than newer ones, or never."""
-        return Report(node, self.stores[node].number_report(), self.stores[node].claims(self.known[node]))
+        if self.followed[node] != self.server:
+            self.followed[node] = self.server
+            self.stores[node].follow(str(self.server))
+        number = self.stores[node].number_report()
+        return Report(node, self.server, number, self.stores[node].claims(self.known[node]))
+
+    @rule()
+    def database_is_copied(self) -> None:
+        """What would be put back after a failure, or was on a standby that is behind."""
+        self.copy = Database({**self.streams}, {**self.said}, {**self.reported})
+
+    @rule(lost=st.booleans())
+    def another_server_takes_over(self, lost: bool) -> None:
+        """It knows all that was committed, or what was copied."""
+        self.server = next(self.servers)
+        if lost:
+            self.streams, self.said = {**self.copy.streams}, {**self.copy.said}
+            self.reported = {**self.copy.reported}
 
     @rule(report=consumes(reports))
     def report_arrives(self, report: Report) -> None:
         """One that was overtaken counts for nothing, as in qkd_report; the node hears what differs."""
         node = report.node
+        if report.server != self.server:
+            return
         for claim in report.claims:
             if self.said[node, claim.qc] < report.number:
-                self.said[node, claim.qc] = report.number
+                self.said[node, claim.qc], self.reported[node, claim.qc] = report.number, report.server
                 by_a = node == ENDS[claim.qc][0]
                 stream = self.streams[claim.qc] = self.streams[claim.qc].reported(claim, by_a=by_a)
                 end = stream.a if by_a else stream.b
@@ -277,12 +323,26 @@ class KeyMaterial(RuleBasedStateMachine):
         n_bytes = self.part(share, *ENDS)
         return self.allocate([("a-b/1", n_bytes + extra), ("b-c/1", n_bytes)], at_once)
 
+    @precondition(lambda self: any(stream.available for stream in self.streams.values()))
+    @rule(target=allocations, qc=QCS, share=SHARES, at_once=AT_ONCE, reports=st.lists(NODES, max_size=3))
+    def key_whose_commit_is_lost(self, qc: str, share: int, at_once: list[bool], reports: list[str]):
+        """The server fails as soon as it has answered; its successor is asked for the same bytes."""
+        self.database_is_copied()
+        lost = self.allocate([(qc, self.part(share, qc))], at_once)
+        self.another_server_takes_over(lost=True)
+        for node in reports:
+            self.report_arrives(self.report_leaves(node))
+        again = self.allocate([(qc, self.part(share, qc))], at_once[::-1])
+        return multiple(*lost.values, *again.values)
+
     def part(self, share: int, *qcs: str) -> int:
         """So many percent of what is there, and a byte at least."""
         return -(-min(self.streams[qc].available for qc in qcs) * share // 100) or 1
 
     def allocate(self, needs: list[tuple[str, int]], at_once: list[bool]):
         """What each node on the way is to take, which some do at once; nothing if a QC is short."""
+        if any(self.reported[node, qc] != self.server for qc, _ in needs for node in ENDS[qc]):
+            return multiple()
         before = self.streams
         result = allocate(before, needs)
         if isinstance(result, Shortage):
@@ -299,21 +359,26 @@ class KeyMaterial(RuleBasedStateMachine):
                 assert len(promised) == len(r)
                 assert set(promised) <= {HELD, EXPIRED}
         nodes = sorted({node for r in ranges for node in ENDS[r.qc]})
-        allocations = [(node, [r for r in ranges if node in ENDS[r.qc]]) for node in nodes]
-        for allocation, now in zip(allocations, at_once, strict=False):
+        number = next(self.numbers)
+        tasks = [Task(number, self.server, node, [r for r in ranges if node in ENDS[r.qc]]) for node in nodes]
+        for task, now in zip(tasks, at_once, strict=False):
             if now:
-                self.check_take(*allocation)
-        return multiple(*allocations)
+                self.take(task)
+        return multiple(*tasks)
 
-    @rule(allocation=allocations)
-    def take(self, allocation: tuple[str, list[Range]]) -> None:
-        """One end takes what it was given: late, out of order or a second time, as it comes."""
-        self.check_take(*allocation)
+    @rule(task=allocations)
+    def take(self, task: Task) -> None:
+        """One end takes what it was given: late, out of order or a second time, as it comes.
 
-    @rule(allocation=consumes(allocations), qc=QCS, which=EITHER, data=st.data())
-    def take_what_a_forgetful_database_gave(
-        self, allocation: tuple[str, list[Range]], qc: str, which: int, data: st.DataObject
-    ) -> None:
+        No byte is of use to its two ends in different allocations, whatever servers forget.
+        """
+        if self.check_take(task.node, task.ranges, task.server):
+            for r in task.ranges:
+                assert not [of for used, of in self.used if overlap(r, used) and of != task.allocation]
+            self.used += [(r, task.allocation) for r in task.ranges]
+
+    @rule(task=consumes(allocations), qc=QCS, which=EITHER, data=st.data())
+    def take_what_a_forgetful_database_gave(self, task: Task, qc: str, which: int, data: st.DataObject) -> None:
         """After a bad fail-over ranges may overlap earlier ones: still no byte leaves twice, and all or nothing."""
         tails = {self.outputs[qc][0].epoch: 0, **self.streams[qc].tails}
         epoch, tail = data.draw(st.sampled_from(sorted(tails.items())))
@@ -321,23 +386,26 @@ class KeyMaterial(RuleBasedStateMachine):
         end = data.draw(st.integers(start, min(tail, start + 1500)))
         node = ENDS[qc][which]
         forged = Range(qc, start, end, epoch)
-        own = [r for r in allocation[1] if allocation[0] == node and not overlap(r, forged)]
-        self.check_take(node, [*own, forged])
+        own = [r for r in task.ranges if task.node == node and not overlap(r, forged)]
+        self.check_take(node, [*own, forged], self.followed[node])
 
-    def check_take(self, node: str, ranges: list[Range]) -> None:
-        """It succeeds if and only if each byte is held, unused and young enough; then the bytes are those made."""
-        possible = all(
+    def check_take(self, node: str, ranges: list[Range], server: int) -> bool:
+        """Whether it succeeds: if and only if each byte is held, unused and young enough, and the server is followed.
+
+        Then the bytes are those made.
+        """
+        possible = server == self.followed[node] and all(
             self.state(node, r) == bytes([HELD]) * len(r)
             and (not len(r) or self.live(self.output(r.qc, r.epoch).made_at(r.start)))
             for r in ranges
         )
         before = self.stores[node].held()
         try:
-            secrets = self.stores[node].take(ranges)
+            secrets = self.stores[node].take(ranges, "", str(server or ""))
         except Missing:
             assert not possible
             assert self.stores[node].held() == before
-            return
+            return False
         assert possible
         assert [s.reveal() for s in secrets] == [
             self.ends[node, r.qc].streams.get(r.epoch, b"")[r.start : r.end] for r in ranges
@@ -345,6 +413,7 @@ class KeyMaterial(RuleBasedStateMachine):
         for r in ranges:
             if len(r):
                 self.ends[node, r.qc].states[r.epoch][r.start : r.end] = bytes([USED]) * len(r)
+        return True
 
     def output(self, qc: str, epoch: int) -> Output:
         """What the QC made in that epoch."""
@@ -387,6 +456,7 @@ class KeyMaterial(RuleBasedStateMachine):
         self.stores.pop(node).close()
         self.open(node, directory)
         self.known[node].clear()
+        self.followed[node] = 0
 
     # What must hold at any time
 
