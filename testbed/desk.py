@@ -108,6 +108,8 @@ class Desk:
             # By its master, which then asks for no more keys; behind its back it would take the end for an error.
             way = f"/sae/v1/sessions/{ksid.lower()}"
             reply = self._answer(lambda: self.room.sae(master, "DELETE", way).result())
+            if reply.status == 404:  # it was started anew, and has forgotten its sessions
+                reply = self._call("DELETE", f"/qkd/v1/key_sessions/{ksid.lower()}")
         if not reply.ok:
             raise NotDone(f"not closed: {reply.message}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from node.modes import MODES
@@ -23,6 +23,7 @@ WEIGHTS = {
     KILL: 21, PAUSE: 21, ONE_WAY: 10, CUT: 7, QC: 4, DEVICE: 6, DISK: 7, STANDBY: 4, SET: 8, OPEN: 7, END: 5,
 }  # fmt: skip
 CONTROLLER, DATABASE, QCS = "controller", "postgres", "qcs"
+_APPLICATIONS = "sae-"  # and the datacenter
 
 _FEWEST, _MOST = 2, 5
 _WITHIN_S = 2.0  # all faults of a gust begin
@@ -100,6 +101,12 @@ def gusts(plan: Plan, seed: int, longest_s: float) -> Iterator[Gust]:
         standing = gust.after
 
 
+def forgotten(plan: Plan, killed: Collection[str], pairs: Iterable[Pair]) -> list[Pair]:
+    """Those of `pairs` whose key session one of the two knows no more, since its process is among those killed."""
+    victims = {sae.name for sae in plan.applications if f"{_APPLICATIONS}{sae.node}" in killed}
+    return [pair for pair in pairs if not victims.isdisjoint(pair)]
+
+
 @dataclass(slots=True)
 class _Draw:
     """Draws one gust. Nothing is hit twice in it: what a second fault did to it could not be told."""
@@ -116,20 +123,21 @@ class _Draw:
         blows: list[Blow] = []
         while len(blows) < wanted:
             kind = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-            on, thing = self._target(kind)
+            on, *things = self._target(kind)
             begins = round(self.random.uniform(0, _WITHIN_S), 1)
             lasts = self._lasts_s(kind)
-            if on and thing not in self.hit:
-                self.hit.add(thing)
+            if on and self.hit.isdisjoint(things):
+                self.hit.update(things)
                 blows.append(Blow(kind, on, begins, lasts))
         return Gust(number, mode, self.standing, tuple(sorted(blows, key=lambda b: b.at_s)))
 
-    def _target(self, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What a fault of that kind hits, as Blow has it, and what no other fault may hit then; empty if nothing."""
+    def _target(self, kind: str) -> tuple[tuple[str, ...], ...]:
+        """What a fault of that kind hits, as Blow has it (empty: nothing), then all that no other may hit beside it."""
         choose = self.random.choice
         if kind in (KILL, PAUSE):
-            process = self._process(kind)
-            return (process,), ("process", process)
+            process = self._process()
+            lost = forgotten(self.plan, [process], self.pairs) if kind == KILL else []
+            return (process,), ("process", process), *(("session", *pair) for pair in lost)
         if kind in (ONE_WAY, CUT, QC, DEVICE):
             link = choose(self.plan.topology.links)
             ends = (link.a, link.b) if self.random.random() < 0.5 else (link.b, link.a)
@@ -144,11 +152,9 @@ class _Draw:
             return on, on[:-1]
         return self._session(kind)
 
-    def _process(self, kind: str) -> str:
+    def _process(self) -> str:
         """A node as often as all others together: it has the most to lose."""
-        others = [CONTROLLER, CONTROLLER, DATABASE, QCS]
-        if kind == PAUSE:
-            others.append(f"sae-{self.random.choice(self.plan.nodes)}")
+        others = [CONTROLLER, CONTROLLER, DATABASE, QCS, f"{_APPLICATIONS}{self.random.choice(self.plan.nodes)}"]
         nodes = [f"node-{node}" for node in self.plan.nodes]
         return self.random.choice(nodes if self.random.random() < 0.5 else others)
 
@@ -160,7 +166,7 @@ class _Draw:
         qc = choose([qc for link in self.plan.topology.links for qc in link.qcs])
         return name, qc.name, "off" if name == GENERATION else f"{qc.low_bytes_per_slot // 2}-{qc.high_bytes_per_slot}"
 
-    def _session(self, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _session(self, kind: str) -> tuple[tuple[str, ...], ...]:
         if kind == END:
             found: Sequence[Pair] = self.standing
         else:

@@ -13,7 +13,7 @@ from mtls.call import Unreachable
 from testbed.desk import Desk
 from testbed.emulation import Emulation
 from testbed.errors import UserError
-from testbed.storm.gusts import Gust, Pair
+from testbed.storm.gusts import KILL, Gust, Pair, forgotten
 from testbed.storm.injector import Injector
 from testbed.storm.strangers import Strangers
 
@@ -55,7 +55,9 @@ class Watch:
 
     def _settle(self, gust: Gust, since: float) -> tuple[float | None, list[str]]:
         """After how many seconds nothing was lacking (None: never), and what was after the time for it."""
-        state = Sessions(self._injector, gust.after)
+        killed = [blow.on[0] for blow in gust.blows if blow.kind == KILL]
+        lost = forgotten(self._emulation.plan, killed, gust.after)
+        state = Sessions(self._injector, gust.after, lost)
         late: list[str] = []
         while True:
             lacking = self._lacking(gust, state)
@@ -109,11 +111,18 @@ class Watch:
 
 
 class Sessions:
-    """The key sessions that are to be open, and whether keys came since this was made."""
+    """The key sessions that are to be open, and whether keys came since this was made.
 
-    def __init__(self, injector: Injector, wanted: Sequence[Pair]) -> None:
+    `lost` are those of which an application knows no more, since it was killed. It opens them anew, as one that was
+    started again does.
+    """
+
+    def __init__(self, injector: Injector, wanted: Sequence[Pair], lost: Sequence[Pair] = ()) -> None:
         self._injector = injector
         self._wanted = wanted
+        for pair in lost:
+            self._vainly(injector.end, pair)
+            self._vainly(injector.open, pair)
         self._before: dict[str, int] | None = None  # keys by KSID
 
     def lacking(self) -> Iterator[str]:
@@ -148,7 +157,7 @@ class Sessions:
             self._before = {ksid: s["keys"] for ksid, s in documents.items()}
         for pair, ksid in ksids.items():
             if ksid not in documents:
-                yield f"{_name(pair)} is open, and its master has none"
+                yield f"{_name(pair)} is open, and its master has none{self._vainly(self._injector.open, pair)}"
             elif documents[ksid]["keys"] <= self._before.get(ksid, 0):
                 yield f"{_name(pair)} gets no keys: {documents[ksid]['errors']}"
 

@@ -64,6 +64,9 @@ def test_nothing_is_hit_twice_in_a_gust(seed):
     for gust in storm(seed):
         things = [_thing(blow) for blow in gust.blows]
         assert len(set(things)) == len(things), gust
+        killed = [blow.on[0] for blow in gust.blows if blow.kind == gusts.KILL]
+        sessions = [blow.on for blow in gust.blows if blow.kind in (gusts.OPEN, gusts.END)]
+        assert not gusts.forgotten(PLAN, killed, sessions), gust
 
 
 def _thing(blow: gusts.Blow) -> tuple[str, ...]:
@@ -279,7 +282,14 @@ def test_sessions_that_are_not_as_they_should_be_are_named_and_asked_for_again(p
         "session e with f is the path is down",
         "session g with h is not there: no",
         "session c with d has ended, and is there",
-        "session a with b is open, and its master has none",
+        "session a with b is open, and its master has none: no",
         "session e with f gets no keys: {}",
     ]
-    assert played.asked == [("open", "g", "h"), ("end", "c", "d")]
+    assert played.asked == [("open", "g", "h"), ("end", "c", "d"), ("open", "a", "b")]
+
+
+def test_application_that_was_killed_opens_its_sessions_anew(played):
+    """After it has ended what others still have of them."""
+    Sessions(played, [("a", "b"), ("c", "d")], lost=[("c", "d")])
+
+    assert played.asked == [("end", "c", "d"), ("open", "c", "d")]
