@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 # needs one of the slave's: below the number of workers, so that SAEs that open towards one another never all wait.
 MAX_OPENING = 16
 _CLOSE_WAIT_S = 5.0
+_CLOSE_AGAIN_S = 1.0  # a KME that did not hear of an end
 # Causes with which the controller says no; all others are failures on the way to its decision.
 _REFUSALS = ("refused", "no_path")
 
@@ -72,7 +73,7 @@ class Master:
         self._lock = threading.Lock()
         self._opening = threading.BoundedSemaphore(MAX_OPENING)
         self._running: dict[str, _Running] = {}  # by slave
-        self._stopping = False
+        self._stopping = threading.Event()
 
     def sessions(self) -> list[dict[str, Any]]:
         """All of them, as documents."""
@@ -107,7 +108,7 @@ class Master:
     def stop(self) -> None:
         """Open no more sessions, and have all of them end."""
         with self._lock:
-            self._stopping = True
+            self._stopping.set()
             for running in self._running.values():
                 running.reason = "stopped"
                 running.stop.set()
@@ -122,7 +123,7 @@ class Master:
     def _enter(self, slave: str, qos: QoS) -> _Running:
         running = _Running(Session(MASTER, slave, qos))
         with self._lock:
-            if self._stopping:
+            if self._stopping.is_set():
                 raise Failed(503, "stopping", "this SAE is shutting down")
             if slave in self._running:
                 raise Failed(409, "exists", "there is a key session with this SAE already")
@@ -237,11 +238,22 @@ class Master:
     def _finish(self, session: Session, reason: str) -> None:
         session.state = CLOSING
         with trace.begin():
-            self._quietly(self._kme.close_key_session, session.ksid or "")
+            known = self._close(session)
             self._quietly(self._handover.end, session.peer)
             self._record.event(
                 "session_closed", ksid=session.ksid, reason=reason, keys=session.keys, errors=dict(session.errors)
             )
+        while not known and not self._stopping.wait(_CLOSE_AGAIN_S):
+            known = self._close(session)
+
+    def _close(self, session: Session) -> bool:
+        """Whether the KME knows now that the session has ended; else it would keep it for ever."""
+        try:
+            self._kme.close_key_session(session.ksid or "")
+        except Failed as error:
+            _log.info("closing %s: %s", session.ksid, error)
+            return error.status < 500  # it has no such session
+        return True
 
     def _quietly(self, step: Callable[[str], None], argument: str) -> None:
         """Best effort: what is left behind there ends there, by a time-out or at the next request."""

@@ -421,6 +421,21 @@ def test_one_session_a_pair_until_the_operator_closes_it(network):
     assert network.open(telecom, slave).status == 201
 
 
+def test_end_is_told_until_the_node_has_heard_of_it(network):
+    """A node that is away when a session ends would keep it for ever; the slave need not wait."""
+    telecom, tax, _, slave = ends(network)
+    network.nodes.broken["close"] = Problem(503, "away")
+    ksid = network.open(telecom, slave, keys=1).body["ksid"]
+
+    until(lambda: telecom.events("session_closed", ksid=ksid, reason="keys"))
+    assert network.sessions(tax) == []
+    assert [s["state"] for s in network.sessions(telecom)] == ["closing"]
+    del network.nodes.broken["close"]
+
+    until(lambda: network.nodes.open == {})
+    until(lambda: network.sessions(telecom) == [])
+
+
 def test_both_directions_are_two_sessions(network):
     """An ordered pair: A's session with B does not keep B from having one with A."""
     telecom, tax, first, second = ends(network)
