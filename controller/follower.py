@@ -1,7 +1,8 @@
 """Follows the agents: reads what each node is, listens to its notifications, and has it settled when it comes (again).
 
 A thread for each agent. When its event stream breaks, the node counts as unreachable until it is read anew; nothing is
-replayed, because everything is in what is read then. What an operator sets is told to each node until it has it.
+replayed, because everything is in what is read then. What an operator sets is told to each node until it has it, and
+what open sessions want of a node that came again, in steps beside the thread: what the node says meanwhile is heard.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Followers:
             sessions=sessions,
             settings=settings,
             upkeep=upkeep,
-            on_told=self._wake,
+            on_tended=self._wake,
         )
         self._graph = graph
         self._agents = agents
@@ -66,11 +67,11 @@ class Followers:
         self._changed = threading.Condition()
         self._followers: dict[str, Follower] = {}
         self._stopping = False
-        self._thread = bugs.vital_thread(self._keep_telling, name="settings")
+        self._thread = bugs.vital_thread(self._keep_tending, name="tending")
         settings.on_change(self._wake)
 
     def start(self) -> None:
-        """Begin to tell what is set."""
+        """Begin to tell nodes what they are to know."""
         self._thread.start()
 
     def follow(self, agent: Agent) -> None:
@@ -125,22 +126,22 @@ class Followers:
         with self._changed:
             self._changed.notify_all()
 
-    def _keep_telling(self) -> None:
+    def _keep_tending(self) -> None:
         with self._changed:
             while not self._stopping:
                 now = time.monotonic()
-                behind = [f for f in self._behind() if f.can_be_told]
-                for follower in behind:
-                    if follower.tell_at <= now:
+                waiting = [f for f in self._followers.values() if f.needs_tending]
+                for follower in waiting:
+                    if follower.tend_at <= now:
                         # Until it is done, or was dropped because too much waits for that node.
-                        follower.tell_at = now + limits.HELD_S
-                        if not self._agents.later(follower.agent.name, follower.tell):
-                            follower.tell_at = now + limits.AGAIN_S
-                self._changed.wait(limits.LOOK_S if behind else None)
+                        follower.tend_at = now + limits.HELD_S
+                        if not self._agents.later(follower.agent.name, follower.tend):
+                            follower.tend_at = now + limits.AGAIN_S
+                self._changed.wait(limits.LOOK_S if waiting else None)
 
 
 class Follower:
-    """Follows one agent. `on_told` is called when what it is to be told, or has been, changes."""
+    """Follows one agent. `on_tended` is called when what it is to be told, or has been, changes."""
 
     def __init__(
         self,
@@ -153,7 +154,7 @@ class Follower:
         sessions: KeySessions,
         settings: Settings,
         upkeep: Upkeep,
-        on_told: Callable[[], None],
+        on_tended: Callable[[], None],
     ) -> None:
         self.agent = agent
         self._graph = graph
@@ -163,14 +164,15 @@ class Follower:
         self._settings = settings
         self._upkeep = upkeep
         self._journal = journal
-        self._on_told = on_told
+        self._on_tended = on_tended
         self._stopping = threading.Event()
         self._listener: Listener | None = None
+        self._settled: Listener | None = None  # the connection since which it is as open sessions want it
         self._extended = True  # until it is known
         self._names: dict[int, str] = {}
         self._connected = False
-        self.can_be_told = False
-        self.tell_at = 0.0  # monotonic seconds
+        self._can_be_told = False
+        self.tend_at = 0.0  # monotonic seconds
         self._told = self._tried = -1  # the version of the settings that the node has, and that it was told last
         self._telling = threading.Lock()
         self._thread = bugs.vital_thread(self._run, name=f"follow-{agent.name}")
@@ -195,20 +197,37 @@ class Follower:
     @property
     def is_to_be_told(self) -> bool:
         """Whether it can be told what is set now, and was not."""
-        return self.can_be_told and self._tried < self._settings.version
+        return self._can_be_told and self._tried < self._settings.version
 
-    def tell(self) -> None:
-        """Have the node follow what is set now; it is told again if it does not."""
+    @property
+    def needs_tending(self) -> bool:
+        """Whether it can be told something that it does not know yet."""
+        return self._can_be_told and (self.is_behind or self._settled is not self._listener)
+
+    def tend(self) -> None:
+        """Have the node follow what is set now, and be as open sessions want it; again if it does not take part."""
         version = self._settings.version
-        try:
-            self._tell()
-        except AgentFailed as error:
-            _log.info("settings of %s: %s", self.agent.name, error.reason)
-            self.tell_at = time.monotonic() + limits.AGAIN_S
-        else:
-            self.tell_at = 0.0
+        done = [self._is_done(step) for step in (self._tell, self._settle)]
         self._tried = version
-        self._on_told()
+        self.tend_at = 0.0 if all(done) else time.monotonic() + limits.AGAIN_S
+        self._on_tended()
+
+    def _is_done(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except (AgentFailed, Unreachable, Refusal) as error:
+            _log.info("agent of %s: %s", self.agent.name, error)
+            return False
+        return True
+
+    def _settle(self) -> None:
+        connection = self._listener
+        if self._settled is connection:
+            return
+        for ksid in self._upkeep.settle(self.agent.name, self._agents.node(self.agent)):
+            with trace.begin():
+                self._sessions.close(ksid, node=self.agent.name)
+        self._settled = connection
 
     def _tell(self) -> None:
         with self._telling:  # the last to tell tells of the latest
@@ -243,13 +262,13 @@ class Follower:
                 self._misbehaves(str(error)[: limits.MAX_TEXT])
             except Exception as error:
                 bugs.report(_log, "following a node", error, self._journal, node=self.agent.name)
-            self.can_be_told = False
+            self._can_be_told = False
             if self._connected:
                 self._connected = False
                 self._journal.event("agent_lost", node=self.agent.name)
             if not self._stopping.is_set():
                 self._graph.lost(self.agent.name)
-            self._on_told()
+            self._on_tended()
             self._stopping.wait(pause_s)
 
     def _misbehaves(self, how: str) -> None:
@@ -260,16 +279,12 @@ class Follower:
         listener, self._extended = self._agents.listen(self.agent)
         self._listener = listener
         try:
-            node = self._read()
-            # A change of settings reaches a node from before it is told them for the first time: none falls in between.
-            self._told = self._tried = -1
-            self.tell_at, self.can_be_told = time.monotonic() + limits.HELD_S, True
-            self.tell()
-            for ksid in self._upkeep.settle(self.agent.name, node):
-                with trace.begin():
-                    self._sessions.close(ksid, node=self.agent.name)
+            qkdn_id = self._read()
             self._connected = True
-            self._journal.event("agent_found", node=self.agent.name, qkdn_id=node["qkdn_id"], extended=self._extended)
+            self._journal.event("agent_found", node=self.agent.name, qkdn_id=qkdn_id, extended=self._extended)
+            self._told = self._tried = -1
+            self.tend_at, self._can_be_told = 0.0, True
+            self._on_tended()
             if not self._extended:
                 threading.Thread(target=self._poll, args=(listener,), name="poll", daemon=True).start()
             for event in listener.events():
@@ -279,8 +294,8 @@ class Follower:
         finally:
             listener.close()
 
-    def _read(self) -> dict[str, Any]:
-        """The node as it is now, into the graph; applications that it says are over, out of the book."""
+    def _read(self) -> str:
+        """The node as it is now, into the graph; applications that it says are over, out of the book. Its qkdn_id."""
         node = self._agents.node(self.agent)
         if "qkdn_id" not in node:
             raise Refusal("missing-element", "expected qkdn_id", path=f"/{gs015.NODE}")
@@ -292,7 +307,7 @@ class Follower:
                 with trace.begin():
                     self._sessions.ended(ksid, node=self.agent.name)
         self._graph.put(self.agent, node, self._names, extended=self._extended)
-        return node
+        return str(node["qkdn_id"])
 
     def _poll(self, listener: Listener) -> None:
         """Read the links' performance each slot, as long as `listener` is the one that counts and the node answers."""

@@ -14,7 +14,7 @@ from etsi import gs015
 from etsi.restconf import parse_target
 from mtls.identity import Role
 from mtls.serve import Problem
-from node.model import MODEL
+from node.model import MODEL, links
 from telemetry import journal
 from tests.service.played import PlayedNode
 from tests.service.test_controller import LINKS, QOS, World, eventually
@@ -52,6 +52,24 @@ def test_node_that_answers_slowly_holds_up_no_other(world):
         go.set()
         world.nodes["c"].before_edit = lambda: None
     assert eventually(lambda: world.nodes["c"].ask(world.pair("c", "d"), "master").status == 202, 15)
+
+
+def test_node_that_comes_again_is_heard_while_another_holds_up_its_sessions(world):
+    """Whoever tells the ends of a session something holds it; what a node says does not wait for that."""
+    ksid, go = world.open("a", "d")["ksid"], threading.Event()
+    there = threading.Event()
+    world.nodes["d"].before_edit = lambda: (there.set(), go.wait(20))
+    try:
+        content = {"qkd_application": {"app_id": ksid, "app_qos": {"jitter": 4}}}
+        world.nodes["a"].streams.notify("sdqkdn_application_qos_update", content)
+        assert there.wait(10)
+        for feed, _, _ in world.nodes["a"].streams._feeds:
+            feed.close()
+        assert eventually(lambda: world.nodes["a"].followed and "a" in world.operator("status")["nodes"])
+        world.catch_up("a")
+    finally:
+        go.set()
+        world.nodes["d"].before_edit = lambda: None
 
 
 def test_error_of_eight_megabytes_goes_into_no_journal(world):
@@ -139,6 +157,7 @@ def test_end_of_a_session_that_the_controller_does_not_know_is_confirmed_too(wor
 def test_removal_that_a_node_stumbles_over_is_tried_again(world):
     """Though the node was never away."""
     ksid = world.open("a", "d")["ksid"]
+    (link,) = world.nodes["a"].app(ksid)["backing_qkdl_id"]
     world.nodes["c"].broken = True
     try:
         assert world.call("DELETE", f"key_sessions/{ksid}").status == 204
@@ -146,8 +165,7 @@ def test_removal_that_a_node_stumbles_over_is_tried_again(world):
         world.nodes["c"].broken = False
 
     def left() -> list[str]:
-        entries = world.nodes["c"].datastore.tree[gs015.NODE]["qkd_links"]["qkd_link"]
-        return [e["qkdl_id"] for e in entries if e["qkdl_type"] == gs015.VIRT]
+        return [e["qkdl_id"] for e in links(world.nodes["c"].datastore.tree) if e["qkdl_id"] == link]
 
     assert eventually(lambda: left() == [], 15)
 
