@@ -163,18 +163,20 @@ def test_end_that_was_away_gets_what_it_missed(emulator):
 
 def test_seed_makes_the_same_output_again(emulator):
     """For experiments; without a seed two runs have nothing in common, error rates included."""
-    outputs, errors = [], []
+    outputs, errors, epochs = [], [], set()
     for seed in (5, 5, None, None):
         a, _ = emulator.module("a"), emulator.module("b")
         emulator.start(seed=seed)
         until(lambda a=a: len(a.blocks) >= 5)
         outputs.append([x.payload.reveal() for x in a.blocks[:5]])
         errors.append([x.qber for x in a.blocks[:5]])
+        epochs |= {x.epoch for x in a.blocks}
         emulator.stop()
 
     assert (outputs[0], errors[0]) == (outputs[1], errors[1])
     assert not set(outputs[2]) & set(outputs[3])
     assert errors[2] != errors[3]
+    assert len(epochs) == 4, "each start begins a new epoch, whatever the seed"
 
 
 def test_rate_changes_while_running(emulator):

@@ -94,6 +94,34 @@ def test_node_accepts_its_configuration(planned, tmp_path):
     )  # fmt: skip
 
 
+def test_ends_of_a_qc_share_a_key_that_no_other_qc_has(planned, tmp_path):
+    """Nobody else may read it, and a second look for it changes nothing."""
+    pairs = list(planned.qc_keys(tmp_path))
+    for pair in (*pairs, *pairs):
+        share_qc_key(pair)
+
+    keys = [{path.read_bytes() for path in pair} for pair in pairs]
+    assert [len(shared) for shared in keys] == [1] * len(pairs)
+    assert len(set().union(*keys)) == len(pairs)
+    assert not [path for pair in pairs for path in pair if path.stat().st_mode & 0o077]
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "can be read"), (b"short", "32 bytes")])
+def test_node_says_which_key_of_a_qc_is_wrong(planned, tmp_path, content, said):
+    """One line that names the member and what was expected."""
+    if content is not None:
+        for pair in planned.qc_keys(tmp_path):
+            for path in pair:
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+    node, file = planned.nodes[0], tmp_path / "file"
+    file.touch()
+    document = planned.node_config(node, tmp_path / node, Credentials(*[file] * 3), database_url="x", schema="qkd")
+
+    with pytest.raises(ValueError, match=rf"qcs\[0\]\.authentication_key.*{said}"):
+        node_config.parse(document)
+
+
 def test_sae_is_found_by_name_and_by_id(planned):
     """In any case of letters for the UUID."""
     sae = planned.saes[0]

@@ -75,6 +75,7 @@ def test_next_start_erases_the_keys_of_a_dead_run_and_keeps_its_logs(tmp_path, e
     for run in (dead, live):
         (run.make("pki") / "ca.key").write_text("secret")
         (run.make("nodes/a") / "local.db").write_text("secret")
+        (run.make("nodes/a") / "qc1.key").write_text("secret")
         (run.make("nodes/a") / "journal.jsonl").write_text("{}\n")
     os.close(dead.lock)
 
@@ -82,6 +83,7 @@ def test_next_start_erases_the_keys_of_a_dead_run_and_keeps_its_logs(tmp_path, e
 
     assert not (dead.path / "pki").exists()
     assert not (dead.path / "nodes/a/local.db").exists()
+    assert not (dead.path / "nodes/a/qc1.key").exists()
     assert (dead.path / "nodes/a/journal.jsonl").exists()
     assert (live.path / "pki/ca.key").exists()
 
