@@ -30,8 +30,9 @@ FEED = "qkd.feed"  # where in the WSGI environment the server finds it
 CONTENT_TYPE = "text/event-stream"
 MAX_EVENT_BYTES = 1 << 20
 MAX_WAITING, MAX_WAITING_BYTES = 1000, 8 << 20  # events that a listener has not taken yet
-# Who sends more is read no faster: a stream of nothing but comments must not keep its listener busy.
-_MAX_BYTES_S = 8 << 20
+# Who sends more is read no faster: a stream of nothing but comments must not keep its listener busy. A line counts for
+# so many bytes at least, as it has to be looked at.
+_MAX_BYTES_S, _LINE_BYTES = 8 << 20, 4 << 10
 
 
 class Feed:
@@ -149,7 +150,7 @@ class Listener:
         while line := self._line():
             if not line.endswith(b"\n") and len(line) > MAX_EVENT_BYTES:
                 raise _too_long()
-            taken += len(line)
+            taken += max(len(line), _LINE_BYTES)
             if taken > _MAX_BYTES_S:
                 time.sleep(max(0.0, second + 1.0 - time.monotonic()))
                 second, taken = time.monotonic(), 0
