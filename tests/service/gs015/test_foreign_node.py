@@ -254,3 +254,20 @@ def test_link_that_a_node_reports_down_is_down(world):
         world.left.skr, world.left.status = 4000, "ACTIVE"
     world.left.notify("event", {"link": {"qkdl_id": FIBRE, "qkdl_status": f"{TYPES}:ACTIVE"}})
     wait_until(lambda: shown() == "ACTIVE")
+
+
+def test_figures_go_on_over_a_new_connection(world):
+    """Those from before neither hide the new ones nor count again."""
+
+    def rate() -> float:
+        return float(world.northbound("GET", "links")["links"][0]["generated_per_slot"])
+
+    wait_until(lambda: rate() == 500.0)
+    for node in (world.left, world.right):
+        node.skr = 8000
+        for feed in node.feeds:
+            feed.close()
+
+    wait_until(lambda: rate() > 500.0)
+
+    assert rate() <= 1000.0
