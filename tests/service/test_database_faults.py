@@ -260,3 +260,10 @@ def test_node_has_so_many_connections_and_others_get_in(stack, database):
         with node_at(stack, "a", stack.database_port) as node:
             node.enter({QC: "b"})
             assert take(node)
+
+
+def test_strangers_who_say_nothing_are_put_out_soon(stack, database):
+    """However many they are, a node gets in after a restart."""
+    with stack.cluster.admin_url() as url, psycopg.connect(url) as session:
+        ((seconds,),) = session.execute("SELECT setting::int FROM pg_settings WHERE name = 'authentication_timeout'")
+    assert seconds <= HEALS_S / 2
