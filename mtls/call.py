@@ -267,9 +267,9 @@ def why(error: BaseException, timeout_s: float) -> str:
     An exception's name is none of these words: users read them.
     """
     while True:
-        inner = getattr(error, "reason", None)
-        inner = inner if isinstance(inner, BaseException) else error.__cause__
-        if not isinstance(inner, BaseException):
+        wrapped = (getattr(error, "reason", None), error.__cause__, *error.args)
+        inner = next((e for e in wrapped if isinstance(e, BaseException)), None)
+        if inner is None:
             if isinstance(error, TimeoutError):
                 return f"no answer within {round(timeout_s, 1):g} s"
             return str(getattr(error, "strerror", None) or error) or "the connection broke"

@@ -600,3 +600,23 @@ def test_round_trips_count_as_they_are_measured(issue, serve, monkeypatch, measu
     caller.close()
 
     assert caller.round_trip_s == counted_s
+
+
+def test_server_that_closes_in_place_of_an_answer_is_told_of_in_words(issue):
+    """No name of an exception is among them."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def close() -> None:
+            raw, _ = listener.accept()
+            with issue("node", "b").server_context().wrap_socket(raw, server_side=True) as connection:
+                connection.recv(1000)
+
+        server = threading.Thread(target=close)
+        server.start()
+        caller = Caller(issue("node", "a"))
+        with pytest.raises(Unreachable) as caught:
+            caller.request("GET", f"https://127.0.0.1:{listener.getsockname()[1]}/", to=Identity(Role.NODE, "b"))
+        server.join()
+        caller.close()
+
+    assert caught.value.reason == "Remote end closed connection without response"
