@@ -99,6 +99,7 @@ class Relay:
             pad.wipe()
             with _wiped_on_failure(new):
                 self._relay_checked(order, new, sealed)
+                self._check_age(order)
             return cut(new, key_bytes)
         uses = told.uses(mode, ranges, key_bytes, len(key_ids))[:2]
         shared, new = self._take(uses, allocation.request, allocation.server)
@@ -112,7 +113,14 @@ class Relay:
             shared.wipe()
             if not self._tell_last(order, "keys", cipher=mode.cipher, sealed=_encode(sealed), check=check):
                 raise order.not_there()
+            self._check_age(order)
         return cut(new, key_bytes)
+
+    def _check_age(self, order: _Order) -> None:
+        """MaterialExpired if the keys took so long that their slave may come too late."""
+        if self._store.clock() - order.begun >= self._store.promised_s:
+            qc = order.allocation.ranges[0].qc
+            raise MaterialExpired("the keys grew too old while they were relayed", qc=qc, node=self._name)
 
     def _relay_checked(self, order: _Order, new: Secret, sealed: Secret) -> None:
         """Relay the keys themselves, and tell the last node by what it knows them while they are on their way."""

@@ -1,0 +1,125 @@
+"""How old relayed keys are: for the first node that makes them, and for the last node that hears of them."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etsi.secret import Secret
+from mtls.call import Reply
+from node.arrivals import Relayed
+from node.blocks import Block
+from node.failures import MaterialExpired
+from node.key_stream import KeyStore
+from node.modes import BASIC, QKP, RELAYED, Mode
+from node.performance import Performance
+from node.ranges import Allocation, Range
+from node.relay import Relay
+from node.sessions import Association, Session
+from telemetry.journal import Journal
+
+KSID, LINK, REQUEST, KEY_ID, ALICE, CAROL = (str(uuid.uuid4()) for _ in range(6))
+QCS = "a-b/1", "b-c/1"
+KEY_BYTES, TTL = 16, 15
+
+
+class Clock:
+    """A node's, which the test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+
+class Node:
+    """Node `name` of the path a, b, c in the clock's time, with bytes of its QCs; `sent`: what it said to others."""
+
+    round_trip_s = 0.0
+
+    def __init__(self, name: str, directory: Path, clock: Clock) -> None:
+        directory.mkdir()
+        self.sent: list[dict[str, Any]] = []
+        self.on_send = lambda: None
+        self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=TTL, clock=clock)
+        self.store.follow("server")
+        for qc in QCS:
+            self.store.store(Block(qc, 0, 0, 0, Secret(bytes(1000)), made=clock.now), b"")
+        self.session = Association(KSID, ALICE, CAROL, "a", "c", (LINK,))
+        self.relay = Relay(
+            name, nodes={n: f"https://{n}" for n in "abc"}, caller=self, store=self.store, sessions=self, routes=None,
+            performance=Performance(self.store.held), secret=lambda: None,
+            journal=Journal(directory / "journal.jsonl", name),
+        )  # fmt: skip
+
+    def request(self, _: str, url: str, **options: Any) -> Reply:
+        """As Caller.request: whoever is called has done what it should."""
+        self.on_send()
+        self.sent.append({"url": url, **options["body"]})
+        return Reply(204, None)
+
+    def get(self, _: str) -> Association:
+        """As Sessions.get."""
+        return self.session
+
+    def originate(self, mode: Mode) -> list[Secret]:
+        """Make a key, as first node."""
+        ranges = [Range(qc, 0, n) for qc, n in mode.needs(QCS, KEY_BYTES, 1)]
+        session = Session(KSID, ALICE, CAROL, ("a", "b", "c"), QCS, LINK)
+        return self.relay.originate(
+            session, mode, Allocation(REQUEST, "server", ranges, ["", ""]), key_ids=[KEY_ID], key_bytes=KEY_BYTES
+        )
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """It stands at 1000 s."""
+    return Clock()
+
+
+@pytest.fixture
+def first(tmp_path: Path, clock: Clock):
+    """Node a."""
+    node = Node("a", tmp_path / "a", clock)
+    yield node
+    node.store.close()
+
+
+@pytest.mark.parametrize("mode", [BASIC, QKP], ids=lambda mode: mode.name)
+def test_last_node_is_told_how_old_the_keys_are(first, clock, mode):
+    """As long as the relay has taken."""
+    first.on_send = lambda: setattr(clock, "now", clock.now + 1.5)
+
+    assert len(first.originate(mode)) == 1
+
+    assert first.sent[-1]["url"] == f"https://c/qkd/v1/relay/{REQUEST}/keys"
+    assert first.sent[-1]["age_ms"] == 1500
+
+
+@pytest.mark.parametrize("mode", [BASIC, QKP, RELAYED], ids=lambda mode: mode.name)
+def test_key_that_grew_too_old_on_its_way_is_given_to_nobody(first, clock, mode):
+    """Its slave may come too late."""
+    first.on_send = lambda: setattr(clock, "now", clock.now + 12.0)
+
+    with pytest.raises(MaterialExpired):
+        first.originate(mode)
+
+
+def test_key_lives_at_the_last_node_for_a_ttl_from_its_making(tmp_path, clock):
+    """Not from its arrival."""
+    first, last = Node("a", tmp_path / "a", clock), Node("c", tmp_path / "c", clock)
+    first.originate(QKP)
+    last.relay._arrivals.put(REQUEST, Relayed(Secret(bytes(KEY_BYTES)), KSID))
+
+    assert last.relay.accept_keys("a", REQUEST, first.sent[-1] | {"age_ms": 4000})
+
+    clock.now += TTL - 4.1
+    assert last.store.relayed_owners([KEY_ID])
+    clock.now += 0.1
+    assert last.store.take_relayed([KEY_ID]) is None
+    for node in (first, last):
+        node.store.close()
