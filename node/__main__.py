@@ -90,8 +90,8 @@ def main(path: Path) -> int:
     )  # fmt: skip
     restconf = restconf_http.make_blueprint(datastore, agent.live, streams, registrations)
     metrics = NodeMetrics(
-        lambda: [(h.qc, h.stored, h.generated, h.used, h.expired, h.differing) for h in store.held()], kme.pooled,
-        losses.by_qc,
+        lambda: [(h.qc, h.stored, h.generated, h.used, h.expired, h.differing) for h in store.held()],
+        lambda: dict.fromkeys((n.qc for n in options.qcs), 0) | kme.pooled(), losses.by_qc,
     )
     def answer_s() -> float:
         return limits.answer_s(caller.round_trip_s)

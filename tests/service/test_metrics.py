@@ -107,14 +107,15 @@ def test_stock_of_every_qc_is_shown(network):
 
 
 def test_pool_is_shown_by_its_qc(network):
-    """Keys made ahead, which wait: of four made in QKP mode one was handed out."""
+    """Keys made ahead, which wait: none at first, then of four made in QKP mode one was handed out."""
     caller = network.caller(Role.OPERATOR, "operator")
     url = f"https://{LOOPBACK}:{network.controller_port}/qkd/v1/parameters"
     to = Identity(Role.CONTROLLER, "ctl")
     caller.request("PATCH", url, to=to, body={"mode": "qkp"})
     try:
         deadline = time.monotonic() + 20
-        while network.figures("a").get(("qkd_pool_keys", "a-b/1")) != 3:
+        assert network.figures("a")["qkd_pool_keys", "a-b/1"] == 0
+        while network.figures("a")["qkd_pool_keys", "a-b/1"] != 3:
             assert time.monotonic() < deadline
             network.ask(ALICE, "a", CAROL, "enc_keys")
             time.sleep(0.2)
