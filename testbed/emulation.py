@@ -10,12 +10,14 @@ import contextlib
 import functools
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
@@ -30,6 +32,7 @@ from mtls.call import Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.shared_db import read_allocations
+from telemetry import bugs
 from telemetry.journal import Journal
 from testbed import expose
 from testbed.audit import RECORDS, collected
@@ -53,6 +56,7 @@ from testbed.run_directory import RunDirectory
 from testbed.shaping import NETEM, DelayLineControl, Netem, Shaper, find_shaper
 from testbed.shared_database import UserDatabase, members
 
+_log = logging.getLogger(__name__)
 _REGISTRATION_S = 60.0
 # Material to begin with, so that the first keys of many applications at once do not fail for want of it.
 _FIRST_SLOTS = 3
@@ -127,6 +131,7 @@ class Emulation:
 
     def start(self) -> None:
         """Bring everything up; UserError if something does not come up."""
+        _log_to(self.run.make("logs") / "run.log")
         try:
             self._say("issuing certificates")
             authority = Authority(self.run.make("pki"))
@@ -402,3 +407,16 @@ class Emulation:
         for qc in [qc for qc, n_bytes in awaited.items() if links.get(qc, {}).get("stored_bytes", -1) >= n_bytes]:
             del awaited[qc]
         return f"there is too little key material on {', '.join(awaited)}" if awaited else ""
+
+
+def _log_to(path: Path) -> None:
+    """Have the file `path` tell of bugs in this process, whichever thread they strike: the terminal is the user's."""
+    logging.basicConfig(
+        filename=path, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    logging.raiseExceptions = False  # a log that cannot be written is no news on the terminal
+    threading.excepthook = _report
+
+
+def _report(uncaught: threading.ExceptHookArgs) -> None:
+    bugs.report(_log, f"thread {uncaught.thread.name if uncaught.thread else 'of no name'}", uncaught.exc_value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,11 +73,6 @@ def run(
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:6.1f} s  {text}", flush=True)
 
-    logging.basicConfig(
-        filename=directory.make("logs") / "run.log", level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )  # fmt: skip
-    logging.raiseExceptions = False  # a log that cannot be written is no news on the terminal
     print(f"{plan.topology.name}: {plan.topology.description or 'a QKD network'}; run directory {directory.path}")
     emulation = Emulation(
         plan, directory, outside=outside, parameters=options.parameters,
