@@ -61,7 +61,7 @@ def main(path: Path) -> int:
         upkeep = Upkeep(book, choice, session_agents, journal)
         sessions = KeySessions(
             graph, book, choice, session_agents, journal, upkeep=upkeep,
-            half_open_timeout_s=options.half_open_timeout_s, round_trip_s=options.round_trip_s,
+            half_open_timeout_s=options.half_open_timeout_s,
         )  # fmt: skip
         followers = Followers(
             graph, agents, journal, identities=Identities(store), sessions=sessions, settings=settings, upkeep=upkeep

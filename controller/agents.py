@@ -220,6 +220,10 @@ class Agents:
                 method, agent.url + path, to=agent.identity, body=document, timeout_s=limits.CALL_S, if_match=if_match
             )
 
+    def on_the_way_s(self, agent: Agent) -> float:
+        """Seconds that the round trips of a call to that agent take."""
+        return self._caller.on_the_way_s(agent.identity)
+
     @contextmanager
     def _editing(self, agent: Agent) -> Iterator[None]:
         """For the block the only reader of what it writes: an entity-tag is of the whole node. AgentFailed."""
@@ -238,8 +242,9 @@ class Agents:
         call = object()
         with self._returned:
             calls = self._under_way.setdefault(agent.name, {})
+            slow_s = limits.SLOW_S + self.on_the_way_s(agent)
             while len(calls) >= limits.CALLS_TO_ONE:
-                left_s = min(calls.values()) + limits.SLOW_S - time.monotonic()
+                left_s = min(calls.values()) + slow_s - time.monotonic()
                 if left_s <= 0:
                     raise Unreachable(agent.url, f"it keeps {len(calls)} calls waiting")
                 self._returned.wait(left_s)

@@ -303,7 +303,7 @@ class Follower:
         if self._extended:
             extra = self._agents.additions(self.agent)
             self._names = {qc["qkdi_id"]: qc["name"] for qc in extra.get("qcs", {}).get("qc", []) if "qkdi_id" in qc}
-            for ksid in extra.get("ended", []):
+            for ksid in extra.get("ended", [])[: limits.ENDS_OF_ONE]:
                 with trace.begin():
                     self._sessions.ended(ksid, node=self.agent.name)
         self._graph.put(self.agent, node, self._names, extended=self._extended)

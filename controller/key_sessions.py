@@ -46,7 +46,6 @@ class KeySessions:
         *,
         upkeep: Upkeep,
         half_open_timeout_s: float,
-        round_trip_s: float = 0.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._book = book
@@ -54,7 +53,6 @@ class KeySessions:
         self._agents = agents
         self._upkeep = upkeep
         self._journal = journal
-        self._opening_s = limits.OPENING_S + limits.ROUND_TRIPS * round_trip_s
         self._half_open_timeout_s = half_open_timeout_s
         self._now = now
         self.metrics = ControllerMetrics(self.states, lambda: len(graph.reachable(graph.nodes())))
@@ -157,8 +155,11 @@ class KeySessions:
     def _open(self, session: KeySession) -> None:
         started = self._now()
         try:
-            with deadline.until(time.monotonic() + self._opening_s):
-                path, timings_s = self._inform(session)
+            path = self._choice.choose(session)
+            chosen = self._now()
+            # Two calls, one after the other.
+            with deadline.until(time.monotonic() + limits.OPENING_S + 2 * self._agents.on_the_way_s(path.nodes)):
+                informed = self._inform(session, path)
         except AgentFailed as error:
             failure = SessionError(503, str(error), cause="agent_unreachable", node=error.node)
             self._refuse(session, failure)
@@ -170,24 +171,27 @@ class KeySessions:
             # A bug of ours must not leave the pair blocked for ever.
             self._refuse(session, SessionError(500, "internal error", cause="internal"))
             raise
-        session.timings_ms = {name: round((at - started) * 1000, 3) for name, at in timings_s.items()}
+        assigned = self._now()
+        session.timings_ms = {
+            "path_chosen": round((chosen - started) * 1000, 3),
+            "agents_informed": round((informed - started) * 1000, 3),
+            "ksid_assigned": round((assigned - started) * 1000, 3),
+        }
         self._book.opened(session)
-        self.metrics.admitted(timings_s["ksid_assigned"] - started)
+        self.metrics.admitted(assigned - started)
         self._journal.event(
             "ksid_assigned", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
             path=list(path.nodes), mode=session.mode, implicit=session.implicit, **session.timings_ms,
         )  # fmt: skip
 
-    def _inform(self, session: KeySession) -> tuple[Path, dict[str, float]]:
-        """Choose a path and tell its nodes: it, and when each step was done. SessionError, AgentFailed."""
-        path = self._choice.choose(session)
-        chosen = self._now()
+    def _inform(self, session: KeySession, path: Path) -> float:
+        """Have the nodes of its path take the session over: when all knew the path. AgentFailed."""
         self._book.begin(session)
         # The master's node is told of the path with the others, of the KSID alone when they know it.
         self._agents.configure(session, path.nodes, without_ksid_at=path.nodes[:1])
         informed = self._now()
         self._agents.configure(session, path.nodes[:1])
-        return path, {"path_chosen": chosen, "agents_informed": informed, "ksid_assigned": self._now()}
+        return informed
 
     def _refuse(self, session: KeySession, error: SessionError) -> None:
         facts = {"master_sae": session.pair[0], "slave_sae": session.pair[1], "message": str(error), **error.facts}

@@ -6,16 +6,16 @@ seconds.
 
 from __future__ import annotations
 
-# Calls to agents. A call that takes longer counts as failed; a node that only sleeps may still do it, later.
+# Calls to agents, without their round trips, which come on top. A call that takes longer counts as failed; a node that
+# only sleeps may still do it, later.
 CALL_S = 8.0
 CALLS = 64  # at a time, in all
 CALLS_TO_ONE = 6  # at a time, to one agent
-SLOW_S = 1.5  # an agent with so many calls under way gets no other one while the oldest of them is older than this
+SLOW_S = 2.5  # an agent with so many calls under way gets no other one while the oldest of them is older than this
 TRIES_OF_AN_EDIT = 10  # of a resource that others change meanwhile
 
 # Opening a key session: nodes on its path have so long in all. Who asked is told before it gives up.
 OPENING_S = 3.0
-ROUND_TRIPS = 8  # that come on top: two calls, one after the other, each over a connection that is new at worst
 ASKED_S = 15.0  # how long an application's node waits for the controller at most
 
 # What nodes announce is done by steps, each in a thread.
@@ -44,6 +44,7 @@ MISBEHAVED_S = 5.0  # after a node said what no node may say
 POLL_S = 1.0  # a node that knows only the standard is asked how its links fare so often
 DEAF_S = 8.0  # and is lost when it has not answered for so long
 STALE_S = 10.0  # a node silent for longer has less to say of the last slots, one slot for each further second
+ENDS_OF_ONE = 1000  # of those that a node says it has told in vain, as many are taken at a time
 LINKS_OF_ONE = 1024  # physical links that a node may show
 REPORTED_SLOTS = 3600  # the most slots that one report is of, and that reports are kept of: no TTL is longer
 MAX_BYTES_A_SLOT = 1 << 20  # of a QC: more than an operator may ask it for

@@ -100,6 +100,10 @@ class SessionAgents:
         """Have `step` done by a thread, for that node; False if too much waits for it already."""
         return self._agents.later(node, step, *arguments, **named)
 
+    def on_the_way_s(self, names: Iterable[str]) -> float:
+        """Seconds that the round trips of a call to the farthest of those nodes take."""
+        return max((self._agents.on_the_way_s(agent) for agent in self.reachable(names).values()), default=0.0)
+
     def reachable(self, names: Iterable[str]) -> dict[str, Agent]:
         """The agents of those nodes that can be reached now."""
         return {name: node.agent for name, node in self._graph.reachable(names).items()}

@@ -180,6 +180,10 @@ class Caller:
         """The longest round trip to a party of this network, as expected or as measured."""
         return max(self._expected_s, *self._measured_s.values(), 0.0)
 
+    def on_the_way_s(self, to: Identity) -> float:
+        """Seconds that the round trips of a call to that party take, which come on top of what it is given."""
+        return _ROUND_TRIPS * max(self._expected_s, self._measured_s.get(to.dns, 0.0))
+
     def _heard(self, name: str, seconds: float) -> None:
         self._measured_s[name] = 0.0 if seconds < _NOISE_S else min(seconds, _LONGEST_S)
 
@@ -201,7 +205,7 @@ class Caller:
     ) -> Reply:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
-        on_the_way_s = _ROUND_TRIPS * max(self._expected_s, self._measured_s.get(to.dns, 0.0))
+        on_the_way_s = self.on_the_way_s(to)
         wait_s = deadline.left_for_others(timeout_s + on_the_way_s)
         if wait_s < _LEAST_S:
             raise Unreachable(url, "no time is left to ask")
