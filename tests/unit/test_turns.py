@@ -57,6 +57,7 @@ def test_step_that_fails_is_reported_and_its_place_is_free_again(turns, tmp_path
             turns.take("a", lambda: 1 // 0)
         turns.take("a", done.set)
         assert done.wait(10)
+        turns._pool.shutdown(wait=True)  # the last of them may be reported at the same moment
 
     events = journal.read(tmp_path / "journal.jsonl", bugs.EVENT)
     assert [e["peer"] for e in events] == ["a"] * 3
