@@ -139,7 +139,10 @@ class Node:
         if "short_bytes" not in event:
             given = None if "error" in event else rows_of(event, "ranges", Used, f"node {self.name}")
             ksid, key_ids = self._fact(event, "ksid", str), self._fact(event, "key_ids", list)
-            self.asked[self._fact(event, "request", str)] = Asked(mono, ksid, key_ids, given)
+            request = self._fact(event, "request", str)
+            if request in self.asked:
+                self.findings.append(f"allocation {request}: node {self.name} tells twice that it asked for it")
+            self.asked[request] = Asked(mono, ksid, key_ids, given)
 
     def _fact(self, event: Event, name: str, kind: type) -> Any:
         return fact(event, name, kind, f"node {self.name}")

@@ -365,6 +365,12 @@ def allocation_told_otherwise(run: Run) -> None:
     event(run, "nodes", "a", "statement", request=request)["ranges"][0][1] += 1
 
 
+def allocation_asked_for_twice(run: Run) -> None:
+    """The second time in place of another."""
+    first = event(run, "nodes", "a", "statement")
+    event(run, "nodes", "a", "statement", ksid="own-a own-c")["request"] = first["request"]
+
+
 # -- what was taken
 
 
@@ -695,6 +701,7 @@ FALSIFICATIONS: list[tuple[Callable[[Run], None], str]] = [
     (allocation_forgotten, "for which nothing was allocated"),
     (allocation_dearer_than_its_keys, "are not what 1 keys cost on these QCs in any mode"),
     (allocation_told_otherwise, "node a tells of other bytes than the shared database"),
+    (allocation_asked_for_twice, "node a tells twice that it asked for it"),
     (taken_twice, "node a, QC a-b/1: bytes from 800 were taken twice (first from 800 to 816)"),
     (taken_for_another, "which was not given them"),
     (taken_without_allocation, "were taken for nobody, which was not given them"),
