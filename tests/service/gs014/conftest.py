@@ -152,9 +152,16 @@ def slave(request: pytest.FixtureRequest, kmes: Kmes) -> Sae:
 
 @pytest.fixture
 def still(kmes: Kmes, alice: Sae, bob: Sae, carol: Sae) -> Iterator[None]:
-    """No new key material comes while the test runs: what is counted changes by what is asked for alone."""
-    wait_until(lambda: alice.stored(carol.id) >= 100)
-    kmes.qcs.signal(signal.SIGSTOP)
+    """No key material comes or expires while the test runs: what is counted changes by what is asked for alone.
+
+    The controller sleeps: it would say after a while that sessions over QCs that make nothing are down.
+    """
+    pairs = [(alice, bob), (alice, carol), (bob, carol)]  # whose sessions are open from now on
+    wait_until(lambda: min(master.stored(slave.id) for master, slave in pairs) >= 100)
+    ttl_slots = kmes.node("a")["parameters"]["ttl_slots"]
+    kmes.set(ttl_slots=600)
+    for process in (kmes.ctl, kmes.qcs):
+        process.signal(signal.SIGSTOP)
     try:
         seen: list[tuple[int, int]] = [(-1, -1)]
 
@@ -166,7 +173,9 @@ def still(kmes: Kmes, alice: Sae, bob: Sae, carol: Sae) -> Iterator[None]:
         wait_until(settled)
         yield
     finally:
-        kmes.qcs.signal(signal.SIGCONT)
+        for process in (kmes.qcs, kmes.ctl):
+            process.signal(signal.SIGCONT)
+        kmes.set(ttl_slots=ttl_slots)
     # They make up for the slots that they missed. Stopped again before that, test after test, they would owe so many in
     # the end that the whole stock expired in one go, and a test that needs keys would find none.
     wait_until(kmes.all_blocks_have_come)
