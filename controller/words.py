@@ -19,6 +19,7 @@ from controller.agents import Agents
 from controller.graph import Graph
 from controller.store import Store
 from controller.turns import Turns
+from mtls import trace
 from telemetry import bugs
 from telemetry.journal import Journal
 
@@ -30,8 +31,9 @@ _LAST = 1 << 62  # no node makes us count further
 
 @dataclass(slots=True)
 class _Word:
-    """`due`: when it is told (again); `until`: when nobody waits for it any more."""
+    """`tell` tells it, in the trace in which it was said. `due`: when (again). `until`: nobody waits for it then."""
 
+    tell: Callable[..., None]
     document: Mapping[str, Any]
     version: int
     due: float
@@ -80,7 +82,7 @@ class Words:
             self._version += 1
             words = self._words.setdefault(node, {})
             words.pop(about, None)
-            words[about] = _Word(document, self._version, now, now + for_s)
+            words[about] = _Word(trace.carried(self._tell), document, self._version, now, now + for_s)
             if len(words) > limits.KEPT_FOR_ONE:
                 del words[next(iter(words))]
             self._lock.notify_all()
@@ -110,7 +112,7 @@ class Words:
                 continue
             for about, word in words.items():
                 if not word.under_way and word.due <= now:
-                    word.under_way = self._turns.take(name, self._tell, name, about, word)
+                    word.under_way = self._turns.take(name, word.tell, name, about, word)
 
     def _tell(self, name: str, about: Hashable, word: _Word) -> None:
         node = self._graph.nodes().get(name)
