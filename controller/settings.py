@@ -28,6 +28,8 @@ class Settings:
         self._store = store
         # What was changed while the network ran counts for more than what it was started with.
         self.parameters = changed(parameters, store.setting(_PARAMETERS))
+        # At each start: a change that was kept may be missing there, if the controller was killed before it wrote it.
+        journal.event("parameters", **self.parameters.to_json())
         self.rates: dict[str, tuple[int, int]] = {
             qc: (low, high) for qc, (low, high) in store.setting(_RATES).items()
         }  # fmt: skip
