@@ -385,6 +385,11 @@ class Follower:
             self.agent.name, slot, reports, since=None if since is None else int(since),
             uses=functools.partial(self._upkeep.qcs_used_by, self.agent.name),
         )  # fmt: skip
+        # A node that was read between two looks of its own sees no change of a link, and tells of none.
+        made = {report.qc for report in reports if report.generated_bytes}
+        ends = self._graph.nodes()[self.agent.name].links.values()
+        if any(end.qc in made and end.enabled and end.dry for end in ends):
+            self._read()
         self._sessions.expire()
 
     def _withdraw(self, content: Mapping[str, Any]) -> None:

@@ -40,6 +40,11 @@ class LinkEnd:
     expected_consumption: int
     qber_percent: str | None
 
+    @property
+    def dry(self) -> bool:
+        """Whether the node said that no key comes from it, though some did once."""
+        return gs015.bare(self.status) in ("PASSIVE", "OFF")
+
 
 @dataclass(slots=True)
 class Node:

@@ -31,6 +31,7 @@ from etsi.restconf import parse_target
 from mtls.authority import Authority
 from mtls.call import Caller, Reply
 from mtls.identity import Identity, Role
+from node.live import QcState
 from node.model import MODEL, apps, link_id, links, node_id
 from telemetry import journal
 from testbed.loopback import free_port
@@ -469,6 +470,23 @@ def test_change_that_a_node_tells_of_is_read(world):
         world.nodes["a"].streams.notify(name, {"link": {"qkdl_id": key, "qkdl_status": gs015.PASSIVE}})
 
         assert eventually(lambda wanted=enabled: world.link("ac")["enabled"] is wanted)
+
+
+def test_status_read_in_a_bad_moment_is_read_again_once_keys_are_made(world):
+    """A node that was read between two looks of its own sees no change, and tells of none."""
+    node = world.nodes["a"]
+    node.fail("ac")
+    try:
+        assert eventually(lambda: world.link("ac")["status"] == "OFF")
+        node.qcs["ac"] = QcState(generated=2, rate_bps=320.0, alive=True)
+
+        node.report(world.operator("status")["nodes"]["a"]["slot"] + 1, ac=(40, 0, 40))
+
+        assert eventually(lambda: world.link("ac")["status"] == "PENDING")  # as the other end has it
+    finally:
+        node.qcs.pop("ac")
+        node.streams.notify("event", {})
+        world.catch_up("a")
 
 
 def test_no_new_session_passes_a_node_that_relays_nothing(world):
