@@ -12,14 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from mtls.liveness import DEAD_S, SILENCE_S
+from node import limits
 from node.key_stream import KeyStore
 from node.registrations import Registrations
 from node.streams import EXTENDED, Streams
 
 _ENDED = "ended"
-_AGAIN_S = 3.0
-_HEARD_S = DEAD_S + SILENCE_S
 
 
 class Ends:
@@ -53,10 +51,10 @@ class Ends:
             if stream is None:
                 return
             for ksid, told in sorted(self._untold.items()):
-                if told is None or told[1] != who or (stream == EXTENDED and now - told[0] >= _AGAIN_S):
+                if told is None or told[1] != who or (stream == EXTENDED and now - told[0] >= limits.END_AGAIN_S):
                     self._registrations.ended(ksid)
                     self._untold[ksid] = now, who
-                elif stream != EXTENDED and now - told[0] >= _HEARD_S:
+                elif stream != EXTENDED and now - told[0] >= limits.END_HEARD_S:
                     self._forget(ksid)
 
     def unconfirmed(self) -> list[str]:

@@ -7,6 +7,8 @@ between these numbers are asserted in tests/unit/test_limits.py.
 
 from __future__ import annotations
 
+from mtls.liveness import DEAD_S, SILENCE_S
+
 # A request is answered within so many seconds, and round trips. GS QKD 014 clients give up after 5 or 10 s. What other
 # parties do for it has its deadline, too: each has less time than the party that asked it (see mtls/deadline.py).
 ANSWER_S = 4.0
@@ -57,6 +59,14 @@ DATABASE_CONNECT_S = 3.0  # and round trips
 
 # A node that is to stop cuts off after this time what still waits for others.
 LAST_CALL_S = 1.5
+
+# What a controller is told until it is sure to know: an end again while it has not confirmed it; to one that confirms
+# nothing, until a dead connection would have been noticed. Of slots, what such a connection may have swallowed.
+END_AGAIN_S = 3.0
+END_HEARD_S = DEAD_S + SILENCE_S
+RETOLD_SLOTS = 30
+
+DEVICE_PAUSE_S = 0.5  # without a descriptor to spare, QC devices wait for so long
 
 
 def answer_s(round_trip_s: float) -> float:

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from etsi.secret import Secret
+from node import limits
 from node.blocks import BadFrame, acknowledge, ask_generation, ask_rate, receive
 from node.key_stream import KeyStore
 from telemetry import bugs
 
 _log = logging.getLogger(__name__)
-_BREATH_S = 0.5  # without a descriptor to spare, devices wait for so long
 # QC, slot, bytes, quantum bit error rate in percent.
 OnBlock = Callable[[str, int, int, float | None], None]
 
@@ -75,7 +75,7 @@ class QuantumModule:
                 if self._listener.fileno() < 0:
                     return  # stopped
                 bugs.report(_log, "accepting a QC device", error)
-                time.sleep(_BREATH_S)
+                time.sleep(limits.DEVICE_PAUSE_S)
                 continue
             threading.Thread(target=self._serve, args=(connection,), name="qc-blocks", daemon=True).start()
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# What a dead connection may have swallowed, in slots, and then some.
-RETOLD_SLOTS = 30
+from node import limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,6 @@ class Reports:
         self._last = now.slot, listener, base
         # What is told in one report is told again in one, or not at all: half of it cannot be replaced.
         earlier = [t for t in earlier if t.slot <= base.slot]
-        last = max((i for i, t in enumerate(earlier) if t.slot <= now.slot - RETOLD_SLOTS), default=0)
+        last = max((i for i, t in enumerate(earlier) if t.slot <= now.slot - limits.RETOLD_SLOTS), default=0)
         self._kept = [*earlier[last:], now]
         return base

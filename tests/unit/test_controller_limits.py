@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from controller import limits
-from mtls.liveness import BEAT_S, SILENCE_S
+from mtls.liveness import BEAT_S, DEAD_S, SILENCE_S
 from node import limits as node_limits
 
 
@@ -26,7 +26,8 @@ def test_one_agent_cannot_hold_all_words():
 
 def test_refusal_is_said_before_its_application_gives_up():
     """The nodes of a path have had their time by then."""
-    assert limits.SLOW_S < limits.OPENING_S < node_limits.ANSWER_S <= limits.ASKED_S
+    assert limits.SLOW_S < limits.OPENING_S < node_limits.ANSWER_S
+    assert node_limits.OPENING_S <= limits.ASKED_S
 
 
 def test_session_is_let_go_before_it_counts_as_never_let_go():
@@ -42,6 +43,11 @@ def test_what_a_dead_controller_sent_has_arrived_when_it_is_cleaned_up():
 def test_silent_stream_has_missed_some_comments():
     """One that is late is no silence."""
     assert SILENCE_S >= 3 * BEAT_S
+
+
+def test_slots_that_a_dead_connection_may_have_swallowed_are_told_again():
+    """Of a second each, until it was noticed."""
+    assert node_limits.RETOLD_SLOTS > DEAD_S + SILENCE_S
 
 
 def test_operator_is_answered_before_tools_give_up():

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from controller.agents import Agent
 from controller.graph import Graph, Report
 from etsi import gs015
+from node.limits import RETOLD_SLOTS
 from node.model import link_id, node_id
-from node.reports import RETOLD_SLOTS, Reports, Totals
+from node.reports import Reports, Totals
 
 QC = "ab"
 
