@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-# How many blocks of a QC a report names: what is more waits for the next one.
+# How many blocks of a QC a report names: what is more waits for the next one. The shared database takes no more.
 MOST_MARKS = 512
 
 

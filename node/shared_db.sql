@@ -176,6 +176,10 @@ BEGIN
         PERFORM qkd_refuse(format(
             'p_qcs: expected QCs of %s, with an epoch and a floor from 0 to below 2^62; %s is not so', p_node, bad));
     END IF;
+    IF (cardinality(p_qcs) = (SELECT count(DISTINCT name) FROM unnest(p_qcs) AS name)
+            AND cardinality(p_starts) <= 512 * cardinality(p_qcs)) IS NOT TRUE THEN
+        PERFORM qkd_refuse('p_qcs: expected each QC once, with at most 512 blocks');
+    END IF;
     PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
     UPDATE qc SET server_a = p_server, epoch_a = r.epoch, floor_a = r.floor, said_a = p_number
         FROM unnest(p_qcs, p_epochs, p_floors) AS r (name, epoch, floor)

@@ -594,6 +594,17 @@ def test_a_report_that_cannot_be_honest_is_refused(ring, qc, epoch, floor, after
         ring.nodes["a"].report([Claim(name, epoch, floor, after)], next(NUMBERS))
 
 
+def test_a_report_takes_no_longer_than_an_honest_one(ring):
+    """Each QC once, with no more blocks than a node of ours names at a time."""
+    (qc,) = ring.along("ab")
+
+    for claims in ([claim(qc, 10)] * 2, [claim(qc, *range(1, 514))]):
+        with pytest.raises(DatabaseRefused, match="at most 512 blocks"):
+            ring.nodes["a"].report(claims, next(NUMBERS))
+
+    assert ring.nodes["a"].report([claim(qc, *range(1, 513))], next(NUMBERS))[qc].known == 512
+
+
 def test_a_lie_about_what_an_end_holds_heals(ring):
     """A floor as high as can be makes the QC useless as long as the node says so, and no longer."""
     ring.fill(1000)
