@@ -156,7 +156,7 @@ class KeyStore:
         self._db.executescript(_SCHEMA)
         self._forced = True  # whether a commit waits for the disk
         self._followed = ""  # a server of the shared database
-        self.caught_up = False  # whether it is known that this is no older copy
+        self._follows = threading.Event()
         self._erase_if_age_is_unknown()
 
     @property
@@ -240,8 +240,11 @@ class KeyStore:
             older = self._db.execute("UPDATE machine SET told = :n WHERE told < :n", {"n": number}).rowcount > 0
             if older:
                 self._forget()
-        self.caught_up = True
         return older
+
+    def follows(self, timeout_s: float = 0.0) -> bool:
+        """Whether this end follows a server, now or in so many seconds, and so is known to be no older copy."""
+        return self._follows.wait(timeout_s)
 
     def _forget(self) -> None:
         self._db.execute("DELETE FROM relayed")
@@ -251,10 +254,11 @@ class KeyStore:
     def follow(self, server: str) -> None:
         """From now on nothing is taken but what that server of the shared database has allocated.
 
-        To be called before what is `held` is made up for the first report to it.
+        To be called when this end has caught up, before what is `held` is made up for the first report to the server.
         """
         with self._lock:
             self._followed = server
+        self._follows.set()
 
     def take(
         self, wanted: Sequence[Range], request: str = "", server: str = "", *, spare_slots: float = 0.0

@@ -35,7 +35,7 @@ from node.failures import (
 )
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore, Missing
-from node.limits import ANSWER_S, LEAST_S
+from node.limits import ANSWER_S, CATCH_UP_S, LEAST_S
 from node.losses import Losses
 from node.modes import Mode
 from node.parameters import Parameters
@@ -390,6 +390,8 @@ class Kme:
         if any(owner_master != master for owner_master, _ in owners.values()):
             self._bring(slave, master, key_ids)  # brings none, as that one is not there; but a foreign one goes first
             raise NotFound
+        if not self._store.follows(CATCH_UP_S):
+            raise DatabaseUnreachable("this node has not heard from the shared database since its start: try again")
         elsewhere = [k for k in key_ids if k not in owners]
         if elsewhere:
             with self._fetches.one():
@@ -400,8 +402,6 @@ class Kme:
                     if keys is not None:
                         return [(key_id, keys[key_id]) for key_id in key_ids]
                 self._keep(found, asked)
-        if not self._store.caught_up:
-            raise DatabaseUnreachable("this node has not heard from the shared database since its start: try again")
         relayed = self._store.take_relayed(key_ids)
         if relayed is None:
             raise NotFound

@@ -54,6 +54,7 @@ DATABASE_LOCK_S = 1.0  # for rows that another session holds
 DATABASE_STATEMENT_S = 2.0
 DATABASE_TRY_S = 2.2
 DATABASE_CALL_S = 3.5  # in all
+CATCH_UP_S = 1.0  # who asks for a key that waits, right after the node's start, waits for its first word
 DATABASE_IDLE_S = 5.0  # a connection on which nothing moves is probed after this time
 DATABASE_CONNECT_S = 3.0  # and round trips
 

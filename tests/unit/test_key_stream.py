@@ -250,7 +250,7 @@ def test_older_copy_is_known_by_its_count_and_erased(store, path, clock):
     shutil.copytree(path.parent, put_back, ignore=shutil.ignore_patterns("copy", "*-shm"))
     assert store.take_relayed(["k1"]) is not None
     copy = KeyStore(put_back / path.name, put_back / "local.key", ttl_slots=3, slot_s=2.0, clock=clock)
-    assert not copy.caught_up
+    assert not copy.follows()
 
     assert copy.catch_up(store.counted) is True
 

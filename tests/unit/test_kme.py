@@ -71,7 +71,7 @@ class Network:
 def store(tmp_path: Path):
     """Bob's node holds the first 64 bytes of the QC's stream."""
     found = KeyStore(tmp_path / "local.db", tmp_path / "node.key", ttl_slots=15)
-    found.catch_up(0)
+    found.follow("")
     found.store(Block(QC, 0, 1, 0, Secret(bytes(range(64))), made=boottime()), b"")
     yield found
     found.close()
