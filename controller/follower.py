@@ -16,7 +16,7 @@ from typing import Any
 
 from controller import declared, limits
 from controller.agents import Agent, AgentFailed, Agents
-from controller.graph import Graph, Report
+from controller.graph import Graph, LinkEnd, Report
 from controller.identities import Identities
 from controller.key_session import SessionError
 from controller.key_sessions import KeySessions
@@ -235,7 +235,7 @@ class Follower:
             if self._extended:
                 self._agents.set_additions(self.agent, self._additions())
             for link_id, enabled in self._settings.wishes(self.agent.name).items():
-                if link_id in self._graph.nodes()[self.agent.name].links:
+                if link_id in self._links():
                     self._agents.enable(self.agent, link_id, enabled=enabled)
                 self._settings.taken_over(self.agent.name, link_id, enabled=enabled)
             self._told = version
@@ -309,6 +309,11 @@ class Follower:
         self._graph.put(self.agent, node, self._names, extended=self._extended)
         return str(node["qkdn_id"])
 
+    def _links(self) -> dict[str, LinkEnd]:
+        """The node's physical links; none if it was removed a moment ago."""
+        node = self._graph.nodes().get(self.agent.name)
+        return {} if node is None else node.links
+
     def _poll(self, listener: Listener) -> None:
         """Read the links' performance each slot, as long as `listener` is the one that counts and the node answers."""
         heard = time.monotonic()
@@ -328,7 +333,7 @@ class Follower:
     def _report_rates(self, slot: int) -> None:
         names = {link.link_id: link.qc for link in self._graph.links().values()}
         reports = []
-        for key, end in self._graph.nodes()[self.agent.name].links.items():
+        for key, end in self._links().items():
             # What is left of the rate is all that the standard says of consumption.
             made, left = end.skr // 8, end.eskr // 8
             reports.append(Report(names.get(key, key), made, made - min(made, left), None))
@@ -387,8 +392,7 @@ class Follower:
         )  # fmt: skip
         # A node that was read between two looks of its own sees no change of a link, and tells of none.
         made = {report.qc for report in reports if report.generated_bytes}
-        ends = self._graph.nodes()[self.agent.name].links.values()
-        if any(end.qc in made and end.enabled and end.dry for end in ends):
+        if any(end.qc in made and end.enabled and end.dry for end in self._links().values()):
             self._read()
         self._sessions.expire()
 
