@@ -272,4 +272,6 @@ def _add_errors(routes: Blueprint) -> None:
     @routes.errorhandler(Exception)
     def on_bug(error: Exception) -> Response:
         bugs.report(_log, f"{request.method} {request.path}", error)
+        if scarce := bugs.refused(error):
+            return _on_problem(Problem(503, f"the machine of this node refuses: {scarce}"))
         return _refused(500, error_document("operation-failed", "internal error"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtls.call import Unreachable
+from telemetry.bugs import MARK
 from testbed.desk import Desk
 from testbed.emulation import Emulation
 from testbed.errors import UserError
@@ -51,7 +52,7 @@ class Watch:
             settled, lacking = rest.result()
         times = [settled, *served.result().values()]
         whole = None if any(isinstance(t, str) or t is None for t in times) else max(float(t) for t in times if t)
-        return Outcome(whole, [*findings, *lacking, *self._logs.tracebacks()])
+        return Outcome(whole, [*findings, *lacking, *self._logs.bugs()])
 
     def _settle(self, gust: Gust, since: float) -> tuple[float | None, list[str]]:
         """After how many seconds nothing was lacking (None: never), and what was after the time for it."""
@@ -173,21 +174,22 @@ class Logs:
         self._folder = folder
         self._read: dict[Path, int] = {}
 
-    def tracebacks(self) -> list[str]:
-        """Those that came since the last look, a line each."""
+    def bugs(self) -> list[str]:
+        """What they tell of bugs since the last look: a line for each, the exception's of a traceback."""
         found = []
         for path in sorted(self._folder.glob("*.log")):
             with path.open("rb") as file:
                 file.seek(self._read.get(path, 0))
                 data = file.read()
             self._read[path] = self._read.get(path, 0) + len(data)
-            found += [f"{path.name}: traceback: {line}" for line in _errors(data.decode(errors="replace").splitlines())]
+            found += [f"{path.name}: {line}" for line in _errors(data.decode(errors="replace").splitlines())]
         return found
 
 
 def _errors(lines: Sequence[str]) -> Iterator[str]:
-    """The last line of each traceback: the exception."""
     for i, line in enumerate(lines):
-        if _TRACEBACK in line:
+        if MARK in line:
+            yield line
+        elif _TRACEBACK in line:
             frames = itertools.dropwhile(lambda text: text.startswith((" ", "\t")), lines[i + 1 :])
-            yield next(frames, "cut off")
+            yield f"traceback: {next(frames, 'cut off')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import socket
@@ -470,6 +471,21 @@ def test_change_that_a_node_tells_of_is_read(world):
         world.nodes["a"].streams.notify(name, {"link": {"qkdl_id": key, "qkdl_status": gs015.PASSIVE}})
 
         assert eventually(lambda wanted=enabled: world.link("ac")["enabled"] is wanted)
+
+
+def test_full_disk_of_a_node_is_a_refusal_in_its_words_and_no_bug(world):
+    """503, and the master reads what is full where."""
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    world.nodes["c"].before_edit = full
+    try:
+        _, refused = world.request("a", "c")
+    finally:
+        world.nodes["c"].before_edit = lambda: None
+
+    assert refused.status == 503
+    assert "the machine of this node refuses: No space left on device" in refused.message
 
 
 def test_status_read_in_a_bad_moment_is_read_again_once_keys_are_made(world):

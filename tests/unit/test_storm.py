@@ -129,18 +129,19 @@ def test_results_of_networks_add_up_and_are_told_in_a_table():
     assert shown[-2:] == ["FINDING gust 2: pair a-b: served after 12.0 s", "3 gusts, 4 faults, 1 findings"]
 
 
-def test_traceback_in_a_log_is_told_once_by_its_exception(tmp_path):
+def test_bug_in_a_log_is_told_once_in_a_line(tmp_path):
     """Whatever else stands there."""
     log = tmp_path / "node-a.log"
     log.write_text("2026 WARNING the database is away\n")
     logs = Logs(tmp_path)
-    assert logs.tracebacks() == []
+    assert logs.bugs() == []
 
     with log.open("a") as file:
         file.write('Traceback (most recent call last):\n  File "x.py", line 1, in f\n    g()\nKeyError: 3\nmore\n')
+        file.write('GET /x: a bug of ours, ValueError\nValueError at\n  File "x.py", line 1, in f\n    g()\n')
 
-    assert logs.tracebacks() == ["node-a.log: traceback: KeyError: 3"]
-    assert logs.tracebacks() == []
+    assert logs.bugs() == ["node-a.log: traceback: KeyError: 3", "node-a.log: GET /x: a bug of ours, ValueError"]
+    assert logs.bugs() == []
 
 
 def test_dry_run_tells_what_would_come(capsys):
