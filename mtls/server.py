@@ -473,20 +473,25 @@ class _Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Write the answer, and wait until the client has taken all but what the buffers hold."""
-        last = self.client_is_done and not self._messages
-        if last:
+        if self._is_last():
             resp.force_close()
         try:
             async with asyncio.timeout(self._door.limits.transfer_s):
                 resp, lost = await super().finish_response(request, resp, start_time)
-                if last and not lost:
-                    lost = not await self._confirmed()
+                await asyncio.sleep(0)  # of a write that failed asyncio tells in the loop's next turn
+                lost = lost or self._wire is None or self._wire.is_closing()
+                if self._is_last():  # perhaps only since the answer was begun
+                    resp.force_close()
+                    lost = lost or not await self._confirmed()
         except TimeoutError:
             self.drop()
             lost = True
         if isinstance(resp, _Response) and resp.outcome is not None:
             self._door.tell(resp.outcome, taken=not lost)
         return resp, lost
+
+    def _is_last(self) -> bool:
+        return self.client_is_done and not self._messages
 
     async def _confirmed(self) -> bool:
         """Whether the kernel of a client that sends no more has taken what was written; it may be gone altogether."""

@@ -8,6 +8,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -15,8 +16,10 @@ from flask import Flask
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from mtls.serve import allow, new_app, tell_outcome
+from tests.e2e.running import until
 
 ALICE = Identity(Role.NODE, "alice")
+_CLOSE_WAIT = "08"  # in /proc/net/tcp: the other side has ended
 ASK = b"GET /key HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -159,10 +162,18 @@ def test_answer_to_a_client_that_is_gone_is_lost(client, keys, leave):
     """The application hears of it."""
     client.send(ASK)
     assert keys.asked.acquire(timeout=10)
+    port = client.raw.getsockname()[1]
     leave(client)
+    until(lambda: server_knows_that_it_is_gone(port))
     keys.go_on.set()
 
     assert keys.outcomes.get(timeout=10) == "lost"
+
+
+def server_knows_that_it_is_gone(port: int) -> bool:
+    """Whether the end or the reset of the client at that port has come to the server's side of the connection."""
+    ends = [line.split()[1:4] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return all(state == _CLOSE_WAIT for _, remote, state in ends if int(remote.partition(":")[2], 16) == port)
 
 
 def test_answer_that_is_taken_is_told_on_a_connection_that_goes_on(client, keys):
