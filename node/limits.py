@@ -50,6 +50,7 @@ CONNECTIONS_PER_NODE = REQUESTS_PER_NODE
 # up first, then the node, so that the server is not still at work on what was asked again.
 DATABASE_CONNECTIONS = 8
 DATABASE_WAIT_S = 2.0  # for one of them to be free
+DATABASE_REPORT_S = 0.5  # for this node's own report to a server that it has not spoken to yet
 DATABASE_LOCK_S = 1.0  # for rows that another session holds
 DATABASE_STATEMENT_S = 2.0
 DATABASE_TRY_S = 2.2

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.resources
 import logging
 import secrets
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ from dataclasses import dataclass
 import psycopg
 import psycopg.sql
 
-from mtls import trace
+from mtls import deadline, trace
 from node.connections import Connections, NoAnswer, Row
 from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable
-from node.limits import DATABASE_CONNECTIONS
+from node.limits import DATABASE_CONNECTIONS, DATABASE_REPORT_S
 from node.ranges import Allocation, Answer, Claim, Instruction, Range, Shortage
 
 CONNECTIONS_PER_NODE = 2 * DATABASE_CONNECTIONS  # at most: those of a node that died may be there for a moment
@@ -154,6 +155,7 @@ class SharedDatabase:
         self._server = ""  # that this node has entered last
         self.secret: bytes | None = None  # which this node shares with the database, once it has entered
         self._on_other_server: Callable[[], None] = lambda: None
+        self._reported = threading.Event()  # to the server that was the last to answer
 
     def open(self) -> None:
         """Start connecting; returns at once."""
@@ -191,6 +193,7 @@ class SharedDatabase:
             [c.floor for c in claims], [c.after for c in claims], [qc for qc, _ in marks], [m.start for _, m in marks],
             [m.end for _, m in marks], [m.digest.hex() for _, m in marks],
         )  # fmt: skip
+        self._reported.set()
         epochs = {claim.qc: claim.epoch for claim in claims}
         differing: dict[str, list[Range]] = {qc: [] for qc, *_ in rows}
         for qc, known, start, end in rows:
@@ -202,10 +205,10 @@ class SharedDatabase:
         self, request: str, needs: Sequence[tuple[str, int]], *, key_ids: Sequence[str], key_bytes: int, owner: KeyOwner
     ) -> Allocation | Shortage:
         """Ranges for all of `needs` (QC, bytes), in the order of the path, for keys of `owner`; or the shortage."""
-        span, server = trace.current(), self._server
-        rows = self._call(
-            "allocate", request, self._node, server, [qc for qc, _ in needs], [n for _, n in needs], key_ids, key_bytes,
-            owner.ksid, owner.master_sae, owner.slave_sae, owner.slave_node, span.trace if span else None,
+        span = trace.current()
+        server, rows = self._given(
+            "allocate", request, [qc for qc, _ in needs], [n for _, n in needs], key_ids, key_bytes, owner.ksid,
+            owner.master_sae, owner.slave_sae, owner.slave_node, span.trace if span else None,
         )  # fmt: skip
         qc, *_, short, _ = rows[0]
         if int(short):
@@ -218,8 +221,7 @@ class SharedDatabase:
 
         NotFound also for one that cannot be followed.
         """
-        server = self._server
-        rows = self._call("deliver", str(uuid.uuid4()), self._node, server, master_sae, slave_sae, key_ids)
+        server, rows = self._given("deliver", str(uuid.uuid4()), master_sae, slave_sae, key_ids)
         if rows[0][0] == "foreign":
             raise Foreign
         if rows[0][0] == "missing":
@@ -249,6 +251,21 @@ class SharedDatabase:
         """Bytes that could be allocated now on each of `qcs`; a QC that nobody declared is left out."""
         return {qc: int(n_bytes) for qc, n_bytes in self._call("available", list(qcs))}
 
+    def _given(self, statement: str, request: str, *values: _Value) -> tuple[str, list[Row]]:
+        """The rows, and the server that gave them, to which this node has reported: waits a moment until it has."""
+        patience_s = max(0.0, deadline.left(DATABASE_REPORT_S))
+        waited = not self._reported.wait(patience_s)
+        server = self._server
+        try:
+            rows = self._call(statement, request, self._node, server, *values)
+        except DatabaseChanged:
+            if waited or not self._reported.wait(patience_s):
+                raise
+            server = self._server
+            rows = self._call(statement, request, self._node, server, *values)
+        self._reported.set()
+        return server, rows
+
     def _call(self, statement: str, *values: _Value) -> list[Row]:
         try:
             return self._connections.call(statement, [_encoded(value) for value in values])
@@ -257,6 +274,7 @@ class SharedDatabase:
         except psycopg.Error as error:
             said = error.diag.message_primary or str(error)
             if error.sqlstate in (_OTHER_SERVER, _NOT_REPORTED):
+                self._reported.clear()
                 self._on_other_server()
                 text = f"the shared database has begun anew, and waits for what the ends of QCs hold: {said}: try again"
                 raise DatabaseChanged(text) from None
