@@ -21,6 +21,8 @@ from testbed.errors import UserError
 _KERNEL = "linux.uml"
 _MODULES = Path("/usr/lib/uml/modules")
 _INIT = Path(__file__).with_suffix(".sh")
+# Made by the set-up where the processor has more registers than the kernel knows (user_mode_linux_xstate.c says more).
+_XSTATE, _CPU = Path(__file__).parents[1] / "build" / "uml_xstate.so", Path("/proc/cpuinfo")
 _MEMORY_MB = 4096
 # Where the machine's memory can lie, as a file: in memory if there is room, else on disk.
 _SHARED_MEMORY, _DISK = Path("/dev/shm"), Path("/var/tmp")  # noqa: S108 - the kernel unlinks the file at once
@@ -59,7 +61,7 @@ class Machine:
             with (folder / "kernel.log").open("wb") as log:
                 self._popen = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=console,
-                    env=os.environ | {"TMPDIR": str(_place_of_memory())}, start_new_session=True,
+                    env=os.environ | {"TMPDIR": str(_place_of_memory())} | _preload(), start_new_session=True,
                 )  # fmt: skip
         finally:
             for descriptor in console:
@@ -107,6 +109,16 @@ def check() -> None:
     """UserError if there is no user-mode Linux here."""
     if shutil.which(_KERNEL) is None or not _MODULES.is_dir():
         raise UserError("needs user-mode Linux, which Debian has for amd64: run 'sudo make setup' there")
+    if _has_amx() and not _XSTATE.exists():
+        raise UserError(f"user-mode Linux needs {_XSTATE} on this processor: run 'sudo make setup'")
+
+
+def _has_amx() -> bool:
+    return " amx_tile" in _CPU.read_text()
+
+
+def _preload() -> dict[str, str]:
+    return {"LD_PRELOAD": str(_XSTATE)} if _has_amx() else {}
 
 
 def _place_of_memory() -> Path:

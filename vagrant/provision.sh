@@ -37,6 +37,12 @@ ca-certificates          # pip over TLS
 if [ "$(dpkg --print-architecture)" = amd64 ] && grep -qx 'ID=debian' /etc/os-release; then
     packages="$packages
 user-mode-linux"
+    if grep -qw amx_tile /proc/cpuinfo; then # testbed/user_mode_linux_xstate.c says why
+        xstate="$here/build/uml_xstate.so"
+        packages="$packages
+gcc
+libc6-dev"
+    fi
 fi
 
 missing=""
@@ -56,6 +62,12 @@ if [ -n "$missing" ]; then
     apt-get update -qq
     # shellcheck disable=SC2086  # a list of words on purpose
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+if [ -n "${xstate:-}" ] && [ ! "$xstate" -nt "$here/testbed/user_mode_linux_xstate.c" ]; then
+    mkdir -p "$here/build"
+    gcc -O2 -Wall -shared -fPIC -o "$xstate.new" "$here/testbed/user_mode_linux_xstate.c"
+    mv "$xstate.new" "$xstate"
 fi
 
 # environment FOLDER LOCK: the Python environment FOLDER with what LOCK names, and the project. The stamp names everything
