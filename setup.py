@@ -8,8 +8,8 @@ setup(
     description="Emulated QKD network: real SD-QKD nodes, SDN controller and applications on Mininet",
     python_requires=">=3.11",
     packages=[
-        "etsi", "telemetry", "mtls", "node", "controller", "sae", "testbed", "testbed.dashboard", "testbed.experiments",
-        "testbed.stories",
+        "etsi", "telemetry", "decisions", "mtls", "node", "controller", "sae", "testbed", "testbed.dashboard",
+        "testbed.audit", "testbed.experiments", "testbed.storm", "testbed.stories",
     ],
     package_data={
         "node": ["*.sql"], "etsi": ["*.yang"], "testbed.dashboard": ["assets/*"],

@@ -47,14 +47,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A session's declared QoS, and what a key of it costs on each QC of the path, in units of its size."""
+    """A session's declared QoS, and what a key of it costs on each QC of the path, in bytes."""
 
     qos: QoS
     cost: Sequence[float]
 
     def per_slot(self, hop: int) -> float:
         """Bytes a slot of 1 s that the session needs of the QC of that hop."""
-        return self.qos.key_size_bits / 8 * self.cost[hop] / self.qos.interval_s
+        return self.cost[hop] / self.qos.interval_s
 
 
 AdmissionPolicy = Callable[[Sequence[QcView], Demand], Refused | None]
@@ -90,23 +90,3 @@ def reserve(path: Sequence[QcView], demand: Demand) -> Refused | None:
 
 
 ADMISSION_POLICIES: Mapping[str, AdmissionPolicy] = {"none": admit_all, "eq1": equation_1, "reserve": reserve}
-
-
-def _basic(hops: int, keys_ahead: int, key_bytes: int) -> list[float]:
-    del keys_ahead, key_bytes
-    return [1.0] if hops == 1 else [2.0] + [1.0] * (hops - 1)
-
-
-def _qkp(hops: int, keys_ahead: int, key_bytes: int) -> list[float]:
-    # One AES key, of 128 bits for keys of up to 128 bits, else of 256 bits, carries all that are made ahead.
-    shared = (16 if key_bytes <= 16 else 32) / keys_ahead / key_bytes
-    return [1.0] if hops == 1 else [1.0 + shared] + [shared] * (hops - 1)
-
-
-def _otp(hops: int, keys_ahead: int, key_bytes: int) -> list[float]:
-    del keys_ahead, key_bytes
-    return [1.0] * hops
-
-
-# What a key costs on each link of a path, in units of its size; nodes declare the same to the byte.
-MODES: Mapping[str, Callable[[int, int, int], list[float]]] = {"basic": _basic, "qkp": _qkp, "otp": _otp}

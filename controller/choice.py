@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from controller.admission import ADMISSION_POLICIES, MODES, Demand, QcView, Refused
+from controller.admission import ADMISSION_POLICIES, Demand, QcView, Refused
 from controller.book import Book
 from controller.configuration import Route
 from controller.declared import Declared, declared_bps, of_bandwidth, updated
@@ -17,6 +17,7 @@ from controller.graph import Graph
 from controller.key_session import KeySession, SessionError
 from controller.paths import PATH_POLICIES, Path, QkdGraph
 from controller.settings import Settings
+from decisions.modes import MODES
 from etsi.gs004 import QoS
 
 
@@ -108,8 +109,8 @@ class Choice:
 
     def _demand(self, qos: QoS, path: Path) -> Demand:
         parameters = self._settings.parameters
-        cost = MODES[parameters.mode](len(path.qcs), parameters.keys_ahead, qos.key_size_bits // 8)
-        return Demand(qos, cost)
+        mode = MODES[parameters.mode]
+        return Demand(qos, mode.per_key(len(path.qcs), qos.key_size_bits // 8, parameters.keys_ahead))
 
     def _reserved_per_slot(self, qc: str, besides: KeySession | None = None) -> float:
         """What the sessions that hold a path have declared to need of that QC, in bytes a slot, but for `besides`.

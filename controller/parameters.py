@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from controller.admission import ADMISSION_POLICIES, MODES
+from controller.admission import ADMISSION_POLICIES
 from controller.paths import PATH_POLICIES
+from decisions.modes import MODES
 from etsi.checks import integer
 from etsi.errors import Malformed
 

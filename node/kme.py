@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from decisions.modes import Mode
 from etsi.errors import Malformed
 from etsi.gs004 import QoS
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits, Status
@@ -37,7 +38,6 @@ from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore, Missing
 from node.limits import ANSWER_S, CATCH_UP_S, LEAST_S
 from node.losses import Losses
-from node.modes import Mode
 from node.parameters import Parameters
 from node.performance import Performance
 from node.pool import Keys, Pool

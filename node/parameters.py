@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from decisions.modes import MODES, Mode
 from etsi.checks import integer, text
 from etsi.errors import Malformed
-from node.modes import MODES, Mode
 
 MAX_TTL_SLOTS = 86_400
 MAX_KEYS_AHEAD = 64

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from decisions.modes import AES_CCM, OTP, Mode
 from etsi.checks import integer, mapping, sequence, text, uuid_text
 from etsi.errors import Malformed
 from etsi.secret import Secret
@@ -35,7 +36,6 @@ from node.arrivals import Arrivals, Relayed
 from node.failures import MaterialExpired, NoSession, RelayAltered, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
 from node.limits import CHECKS, RELAYS, RELAYS_PER_NODE, answer_s
-from node.modes import AES_CCM, OTP, Mode
 from node.pads import CCM_TAG_BYTES, CHECK_BYTES, ccm_open, ccm_seal, check_value, fits, otp
 from node.performance import Performance
 from node.places import Places

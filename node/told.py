@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from node.modes import Mode
+from decisions.modes import Mode
 from node.ranges import Instruction, Range
 from telemetry.journal import Journal
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from node.modes import MODES
+from decisions.modes import MODES
 from testbed.bench_client import PARTNERS, Client, row_of_five
 from testbed.bench_run import bench, with_network
 from testbed.emulation import Emulation

@@ -9,7 +9,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from node.modes import MODES
+from decisions.modes import MODES
 from sae.rekey import GO_ON
 from testbed import vm
 from testbed.capacity import needs, reserve

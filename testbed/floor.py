@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from node.modes import MODES
+from decisions.modes import MODES
 from testbed.emulation import Emulation
 from testbed.errors import UserError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Iterator, Sequence
 
-from node.modes import MODES
+from decisions.modes import MODES
 from testbed.audit.case import LATE_S, Case
 from testbed.audit.evidence import Allocation, Key
 from testbed.audit.made import Span

@@ -6,7 +6,7 @@ from typing import Any
 
 from nicegui import ui
 
-from node.modes import MODES
+from decisions.modes import MODES
 from testbed.dashboard.operator import Operator
 from testbed.dashboard.selection import View
 from testbed.dashboard.snapshot import Document

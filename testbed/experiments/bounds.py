@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
-from node.modes import MODES
+from decisions.modes import MODES
 from testbed.topology import Topology
 from testbed.workload import Arrival
 

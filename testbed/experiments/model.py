@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
-from node.modes import MODES, Mode
+from decisions.modes import MODES, Mode
 from node.ranges import Shortage, Stream, allocate, promised_slots
 from sae.rekey import APPLICATION, Turns, goes_on
 from testbed.experiments.outcome import Load

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from node.modes import MODES
+from decisions.modes import MODES
 from testbed.errors import UserError
 from testbed.experiments import figures
 from testbed.experiments.experiment import Experiment, Quick, Seen, Settings, groups, over_repeats, together

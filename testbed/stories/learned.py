@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from node.modes import AES_CCM, MODES
+from decisions.modes import AES_CCM, MODES
 from testbed.stories.model import Learned
 
 THE_KEY, SHARED_KEY, NOTHING = "the key", "the shared key", "nothing"

@@ -12,7 +12,7 @@ import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from node.modes import MODES
+from decisions.modes import MODES
 from testbed.load import possible_pairs
 from testbed.plan import Plan
 

@@ -16,13 +16,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from decisions.modes import BASIC, RELAYED, Mode
 from etsi.secret import Secret
 from mtls.authority import Authority
 from mtls.identity import Identity, Role
 from node.blocks import Block
 from node.failures import DatabaseChanged, DatabaseRefused
 from node.key_stream import KeyStore, Outdated
-from node.modes import BASIC, RELAYED, Mode
 from node.proofs import proof
 from node.ranges import Allocation, Claim, Mark, Range, Shortage, Stream, allocate
 from node.shared_db import Foreign, KeyOwner, Members, NotFound, SharedDatabase, read_allocations

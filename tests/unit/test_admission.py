@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-import node.modes
-from controller.admission import ADMISSION_POLICIES, MODES, Demand, QcView
+from controller.admission import ADMISSION_POLICIES, Demand, QcView
 from etsi.gs004 import QoS
 
 views = st.lists(
@@ -22,7 +21,7 @@ sizes = st.sampled_from([64, 128, 256, 512])
 @given(views, sizes)
 def test_equation_1_admits_when_the_tightest_qc_covers_one_key(path, size):
     """And a refusal names that QC, the key's bytes and what there is."""
-    refused = ADMISSION_POLICIES["eq1"](path, Demand(QoS(size), [1.0] * len(path)))
+    refused = ADMISSION_POLICIES["eq1"](path, Demand(QoS(size), [size / 8] * len(path)))
     left = {v.qc: v.generated_bytes - v.requested_bytes for v in path}
 
     if refused is None:
@@ -35,7 +34,7 @@ def test_equation_1_admits_when_the_tightest_qc_covers_one_key(path, size):
 @given(views, sizes, st.floats(0.5, 60))
 def test_reserve_admits_when_every_qc_carries_all_that_is_declared(path, size, interval_s):
     """And a refusal names one that does not."""
-    demand = Demand(QoS(size, interval_s), [2.0] + [1.0] * (len(path) - 1))
+    demand = Demand(QoS(size, interval_s), [size / 4] + [size / 8] * (len(path) - 1))
     refused = ADMISSION_POLICIES["reserve"](path, demand)
 
     if refused is None:
@@ -45,24 +44,6 @@ def test_reserve_admits_when_every_qc_carries_all_that_is_declared(path, size, i
     else:
         assert refused.needed_bytes > refused.available_bytes
         assert refused.qc in {v.qc for v in path}
-
-
-@given(st.sampled_from(sorted(MODES)), st.integers(1, 8), st.integers(1, 16), st.integers(1, 1024))
-@example("qkp", 2, 4, 8)
-@example("qkp", 2, 4, 128)
-def test_cost_is_what_nodes_take(mode, hops, keys_ahead, key_bytes):
-    """The controller's cost of a key of any size is the nodes' for a batch, divided by its number."""
-    strategy = node.modes.MODES[mode]
-    number = strategy.number_at_once(1, keys_ahead)
-    needs = strategy.needs([str(i) for i in range(hops)], key_bytes, number)
-    taken = [n_bytes / number / key_bytes for _, n_bytes in needs]
-
-    assert all(abs(a - b) < 1e-9 for a, b in zip(taken, MODES[mode](hops, keys_ahead, key_bytes), strict=True))
-
-
-def test_controller_and_nodes_know_the_same_modes():
-    """By the same names."""
-    assert set(MODES) == set(node.modes.MODES)
 
 
 def test_merit_is_the_rate_that_nobody_claims_and_then_the_stock():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.modes import MODES
+from decisions.modes import MODES
 
 QCS = [f"q{i}" for i in range(8)]
 
@@ -36,6 +36,22 @@ def test_cost_of_128_bit_keys(mode, hops, number, needs):
 def test_longer_keys_travel_under_a_longer_aes_key():
     """A shared key of 128 bits must not carry keys that promise more."""
     assert [MODES["qkp"].shared_bytes(n, 4) for n in (8, 16, 17, 32, 1024)] == [16, 16, 32, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("mode", "hops", "key_bytes", "cost"),
+    [
+        # Under an AES key of 128 bits short keys are dear, and long ones under one of 256 bits cheap.
+        ("qkp", 2, 8, [8 + 16 / 4, 16 / 4]),
+        ("qkp", 3, 128, [128 + 32 / 4, 32 / 4, 32 / 4]),
+        ("qkp", 1, 8, [8]),
+        ("basic", 2, 128, [256, 128]),
+        ("otp", 2, 8, [8, 8]),
+    ],
+)
+def test_cost_of_a_key_of_many_is_what_nodes_take_for_all_of_them(mode, hops, key_bytes, cost):
+    """Four keys ahead. Admission reserves this, so it must be true for every size, not for 128 bits alone."""
+    assert MODES[mode].per_key(hops, key_bytes, 4) == cost
 
 
 @given(st.sampled_from(sorted(MODES)), st.integers(1, 8), st.integers(1, 200), st.integers(1, 64), st.data())

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from decisions.modes import BASIC, QKP, RELAYED, Mode
 from etsi.secret import Secret
 from mtls.call import Reply
 from node.arrivals import Relayed
 from node.blocks import Block
 from node.failures import MaterialExpired
 from node.key_stream import KeyStore
-from node.modes import BASIC, QKP, RELAYED, Mode
 from node.performance import Performance
 from node.ranges import Allocation, Range
 from node.relay import Relay

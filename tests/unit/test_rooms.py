@@ -14,10 +14,11 @@ ALLOWED = {
     "etsi": set(),
     "telemetry": {"etsi"},
     "mtls": {"etsi", "telemetry"},
-    "node": {"etsi", "telemetry", "mtls"},
-    "controller": {"etsi", "telemetry", "mtls"},
+    "decisions": set(),
+    "node": {"etsi", "telemetry", "decisions", "mtls"},
+    "controller": {"etsi", "telemetry", "decisions", "mtls"},
     "sae": {"etsi", "telemetry", "mtls"},
-    "testbed": {"etsi", "telemetry", "mtls", "node", "controller", "sae"},
+    "testbed": {"etsi", "telemetry", "decisions", "mtls", "node", "controller", "sae"},
 }
 MODULES = sorted(path for room in ALLOWED for path in (ROOT / room).rglob("*.py"))
 
@@ -51,12 +52,19 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def test_testbed_starts_rooms_as_processes():
-    """The testbed imports only the block format, modes, which bytes may be given (its model decides by the same rule),
+    """The testbed imports only the block format, which bytes may be given (its model decides by the same rule),
     shared database's schema, and what applications may do."""
     used = {name for path in (ROOT / "testbed").rglob("*.py") for name in imports(path)}
     rooms = {".".join(name.split(".")[:2]) for name in used if name.split(".")[0] in ("node", "controller", "sae")}
 
-    assert rooms <= {"node", "node.blocks", "node.modes", "node.ranges", "node.shared_db", "sae", "sae.rekey"}
+    assert rooms <= {"node", "node.blocks", "node.ranges", "node.shared_db", "sae", "sae.rekey"}
+
+
+def test_decisions_are_pure():
+    """They need nothing but the language: no network, files, threads, clocks or chance."""
+    used = {name.partition(".")[0] for path in (ROOT / "decisions").rglob("*.py") for name in imports(path)}
+
+    assert used <= {"__future__", "collections", "dataclasses", "decisions", "math", "typing"}
 
 
 def test_only_the_framework_module_imports_os_ken_or_ryu():

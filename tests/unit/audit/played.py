@@ -13,7 +13,7 @@ import itertools
 import uuid
 from typing import Any
 
-from node.modes import MODES
+from decisions.modes import MODES
 from testbed.audit.evidence import Journals, records
 from testbed.audit.verdict import Verdict, audit
 

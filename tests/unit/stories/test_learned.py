@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from decisions.modes import MODES, OTP
 from etsi.secret import Secret
 from node import told
-from node.modes import MODES, OTP
 from node.pads import otp
 from node.ranges import Range
 from testbed.stories.learned import learned

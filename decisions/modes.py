@@ -1,7 +1,7 @@
 """PURE: how a key reaches the last node of a path, as a declared cost on each link.
 
 A mode says what a batch of keys takes from each QC of the path; admission, the load model and the allocation all read
-that one declaration, so that none of them asks which mode it is.
+that one declaration, so that none of them asks which mode it is, and a session is promised what its keys will cost.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ class Mode:
         shared = self.shared_bytes(key_bytes, number)
         first = shared if self.cipher is None else shared + new
         return [(qcs[0], first), *((qc, shared) for qc in qcs[1:])]
+
+    def per_key(self, hops: int, key_bytes: int, keys_ahead: int) -> list[float]:
+        """What a key of `key_bytes` costs on each link of a path, in bytes, where keys are asked for one by one."""
+        number = self.number_at_once(1, keys_ahead)
+        return [taken / number for _, taken in self.needs([""] * hops, key_bytes, number)]
 
     def number_at_once(self, missing: int, keys_ahead: int) -> int:
         """How many keys to make where `missing` are needed: whole batches of `keys_ahead` in modes that look ahead.

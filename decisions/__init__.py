@@ -1,0 +1,1 @@
+"""What the network decides, as functions of values: no socket, no file, no clock, no thread. Known to both sides."""
