@@ -45,7 +45,8 @@ class Journal:
     @property
     def is_behind(self) -> bool:
         """Whether events wait for room on the disk."""
-        return bool(self._waiting)
+        with self._lock:  # one that is just being written does not wait
+            return bool(self._waiting)
 
     def event(self, name: str, **facts: Any) -> None:
         """Write one event. TypeError for anything that is not plain JSON data, so for bytes and secrets."""

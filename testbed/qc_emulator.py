@@ -98,9 +98,12 @@ def load(path: Path) -> EmulatorConfig:
 class End:
     """Delivers blocks to the quantum module in folder `node`, in order, each until it is acknowledged."""
 
-    def __init__(self, node: Path, on_lost: Callable[[End, Block], None], on_wish: Callable[[End, Wish], None]) -> None:
+    def __init__(
+        self, node: Path, journal: Journal, on_lost: Callable[[End, Block], None], on_wish: Callable[[End, Wish], None]
+    ) -> None:
         self.name = node.name
         self._node = node
+        self._journal = journal
         self._on_lost = on_lost
         self._on_wish = on_wish
         self.enabled = True  # whether the node there wants the QC to generate
@@ -137,9 +140,10 @@ class End:
                 time.sleep(_RECONNECT_S)  # the node is not up yet, or went down
 
     def _next(self) -> Block:
+        """The oldest block that waits, once it is on record: one that a killed emulator forgot came to no node."""
         with self._some:
-            while not self._waiting:
-                self._some.wait()
+            while not self._waiting or self._journal.is_behind:
+                self._some.wait(_RECONNECT_S if self._waiting else None)
             self._sent = self._waiting[0]
             return self._sent
 
@@ -175,7 +179,7 @@ class Qc:
         # Apart, so that a seed's key material does not depend on what is reported beside it.
         self._noise = _source(seed, f"{config.qc}/qber")
         self._begin()
-        self._ends = [End(folder, self._lost, self._wished) for folder in config.ends]
+        self._ends = [End(folder, journal, self._lost, self._wished) for folder in config.ends]
 
     def _begin(self) -> None:
         """A new epoch, in which everything counts from 0."""

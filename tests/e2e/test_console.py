@@ -202,7 +202,8 @@ def test_keys_flow_with_the_shortest_ttl_and_the_exit_leaves_a_clean_audit(run):
     """In a folder of any name: certificates, sockets and databases are found there. The last test: it ends the run."""
     run.answer("qkd open mail backup", "open: KSID")
     journal = run.directory / "saes" / "s1" / "journal.jsonl"
-    assert until(lambda: '"event":"key"' in journal.read_text())
+    # Of such a TTL half a slot is for masters: on a busy machine many requests come too late for that.
+    assert until(lambda: '"event":"key"' in journal.read_text(), 90)
 
     run.cli("py exit()")
 

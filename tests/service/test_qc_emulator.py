@@ -7,13 +7,14 @@ import itertools
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ class Module:
         self.blocks: list[Block] = []
         self.wanted_rate: tuple[int, int] | None = None
         self.silent = False  # takes blocks, and never says so
+        self.on_block: Callable[[Block], object] = lambda _: None
         self._connections: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         fd = os.open(folder, os.O_PATH)
@@ -54,6 +56,7 @@ class Module:
     def _serve(self, connection: socket.socket) -> None:
         try:
             while block := receive(connection):
+                self.on_block(block)
                 self.blocks.append(block)
                 if self.silent:
                     continue
@@ -263,6 +266,27 @@ def test_journal_says_what_was_made_and_not_the_bytes(emulator):
 def events(emulator: Emulator, name: str) -> list[dict[str, object]]:
     """Events of that name in the emulator's journal."""
     return journal.read(emulator.directory / "qcs" / "journal.jsonl", name)
+
+
+def test_block_of_which_there_is_no_record_yet_comes_to_nobody(emulator):
+    """The disk is full: were the emulator killed now, a node would hold what no record tells of. With room it comes."""
+    module, book = emulator.module("a"), emulator.directory / "qcs" / "journal.jsonl"
+    unrecorded: list[Block] = []
+    module.on_block = lambda block: (
+        None if f'"sequence":{block.sequence},' in book.read_text() else unrecorded.append(block)
+    )
+    emulator.start()
+    until(lambda: module.blocks)
+    full = book.stat().st_size + 1000
+    resource.prlimit(emulator.process.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+    until(lambda: book.stat().st_size == full)
+    n_blocks = len(module.blocks)
+    resource.prlimit(emulator.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    until(lambda: len(module.blocks) > n_blocks + 3)
+
+    assert unrecorded == []
+    assert [block.sequence for block in module.blocks] == list(range(len(module.blocks)))
 
 
 def test_block_that_was_sent_is_not_told_to_be_lost(emulator):

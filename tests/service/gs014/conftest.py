@@ -61,6 +61,18 @@ class Kmes:
         self.set_policy(**parameters)
         wait_until(lambda: all(self.node(n)["parameters"].items() >= parameters.items() for n in "abc"))
 
+    def end_sessions(self, *pairs: tuple[Sae, Sae]) -> None:
+        """End the sessions of these pairs of master and slave, which other tests have opened."""
+        wanted = {(master.id, slave.id) for master, slave in pairs}
+
+        def left() -> set[str]:
+            sessions = [s for node in "abc" for s in self.node(node)["sessions"]]
+            return {s["ksid"] for s in sessions if (s["master_sae"], s["slave_sae"]) in wanted}
+
+        for ksid in left():
+            self.controller("DELETE", f"key_sessions/{ksid}")
+        wait_until(lambda: not left())
+
     def set_rate(self, bytes_per_slot: int) -> None:
         """Have every QC make so much."""
         for qc, _, _ in LINKS:

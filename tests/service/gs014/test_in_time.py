@@ -23,6 +23,7 @@ def test_requests_are_answered_in_time_whoever_sleeps(kmes, alice, adam, carol, 
     controller, those of others are served at once.
     """
     carl = kmes.saes["carl"]
+    kmes.end_sessions((adam, mallory), (carl, adam))
     wait_until(lambda: alice.get(carol.id).status == 200)
     asleep = kmes.stack.nodes["b"], kmes.ctl
     asked = {

@@ -89,8 +89,8 @@ def test_while_the_controller_is_away_running_pairs_get_keys_and_new_ones_a_clea
 
 def test_pair_that_is_not_admitted_gets_503_with_the_reason_and_others_go_on(kmes, bob, mallory, carol):
     """Equation 1 decides on these sessions, too: what was asked of a QC lately leaves nothing for another one."""
-    for _ in range(20):
-        bob.post(carol.id, {"number": 64, "size": 8192})
+    for i in range(20):  # of a size each: of the same request, tried again, nothing more would count
+        bob.post(carol.id, {"number": 64, "size": 8192 - 8 * i})
     wait_until(lambda: (link := kmes.link("b-c/1"))["requested_per_slot"] > link["generated_per_slot"])
     kmes.set_policy(admission="eq1")
     try:
