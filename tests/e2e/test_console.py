@@ -200,10 +200,18 @@ def test_ctrl_c_ends_a_command_on_a_host_and_not_the_run(run):
 
 def test_keys_flow_with_the_shortest_ttl_and_the_exit_leaves_a_clean_audit(run):
     """In a folder of any name: certificates, sockets and databases are found there. The last test: it ends the run."""
-    run.answer("qkd open mail backup", "open: KSID")
     journal = run.directory / "saes" / "s1" / "journal.jsonl"
-    # Of such a TTL half a slot is for masters: on a busy machine many requests come too late for that.
-    assert until(lambda: '"event":"key"' in journal.read_text(), 90)
+
+    def has_key(wait_s: float) -> bool:
+        return until(lambda: '"event":"key"' in journal.read_text(), wait_s)
+
+    # Of such a TTL half a slot is for masters; whoever asks in the other half once, asks then again at each rekeying.
+    for _ in range(20):
+        run.answer("qkd open mail backup", "open: KSID")
+        if has_key(0.7):
+            break
+        run.answer("qkd close mail backup", "closed")
+    assert has_key(0)
 
     run.cli("py exit()")
 
