@@ -182,7 +182,7 @@ def test_tcp_is_no_faster_than_the_bandwidth(wire):
 def test_sighup_changes_the_shape_of_a_running_line(wire):
     """And a wrong configuration changes nothing, with a line in the log."""
     wire.start()
-    assert wire.rtt_ms() < 60
+    assert eventually(lambda: wire.rtt_ms() < 60)
 
     wire.shape(delay_ms=30)
     wire.process.signal(signal.SIGHUP)
