@@ -9,7 +9,7 @@ test: setup setup-ryu ## linter, type checker and the whole test suite (needs ro
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test needs root: the suite makes network namespaces; use 'sudo make test'" >&2; exit 2; fi
 	@echo "== ruff ==" && $(PYTHON) -m ruff check .
 	@echo "== mypy ==" && $(PYTHON) -m mypy
-	@echo "== pytest ==" && $(PYTHON) -m pytest -n 4
+	@echo "== pytest ==" && $(PYTHON) -m pytest -n 3
 
 test-ryu: setup setup-ryu ## only the tests of a controller on Ryu 4.34 (needs root)
 	$(PYTHON) -m pytest -m ryu
