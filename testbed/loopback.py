@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
 import socket
 import time
 import uuid
@@ -24,10 +26,12 @@ Links = Sequence[tuple[str, str, str]]  # QC, node, node
 
 
 def free_port() -> int:
-    """A TCP port that is free now."""
-    with socket.socket() as s:
-        s.bind((LOOPBACK, 0))
-        return int(s.getsockname()[1])
+    """A TCP port that is free now, and that the kernel gives to no connection: it gives those from 32768 on."""
+    while True:
+        port = secrets.choice(range(10_000, 20_000))
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind((LOOPBACK, port))
+            return port
 
 
 def _qcs_of(links: Links, node: str) -> list[tuple[str, str]]:

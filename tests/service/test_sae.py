@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -25,18 +24,12 @@ from mtls.identity import Identity, Role
 from mtls.serve import Problem, allow, caller, json_body, new_app
 from mtls.server import Server
 from telemetry import journal
+from testbed.loopback import free_port
 
 LOOPBACK = "127.0.0.1"
 KEY_BITS = 128
 FAST = {"qos": {"key_size_bits": KEY_BITS, "interval_s": 0.05}}
 UUID = "00000000-0000-4000-8000-00000000dead"
-
-
-def free_port() -> int:
-    """A TCP port that is free now."""
-    with socket.socket() as s:
-        s.bind((LOOPBACK, 0))
-        return int(s.getsockname()[1])
 
 
 def until(condition, timeout_s: float = 5.0):
