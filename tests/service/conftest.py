@@ -11,6 +11,7 @@ from mtls.authority import Authority
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from mtls.server import Server
+from testbed.loopback import LOOPBACK, Stack
 
 
 @pytest.fixture
@@ -43,3 +44,12 @@ def serve() -> Iterator[Callable[..., str]]:
     yield _serve
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A network of which only the shared database is made, and not started."""
+    made = Stack(tmp_path_factory.mktemp("network"))
+    made.cluster.initialise(listen=LOOPBACK, port=made.database_port)
+    yield made
+    made.processes.stop()

@@ -29,15 +29,6 @@ HEALS_S = 10.0
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A network of which only the shared database runs."""
-    made = Stack(tmp_path_factory.mktemp("database-faults"))
-    made.cluster.initialise(listen=LOOPBACK, port=made.database_port)
-    yield made
-    made.processes.stop()
-
-
-@pytest.fixture(scope="module")
 def database(stack: Stack) -> PrivateDatabase:
     """It, with a QC between nodes a and b."""
     made = PrivateDatabase(stack.cluster, stack.processes, [])

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
 from testbed.errors import UserError
-from testbed.loopback import LOOPBACK, Stack
+from testbed.loopback import Stack
 from testbed.private_database import PrivateDatabase
 
 TIMELINE = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Nothing but a database, made and not started."""
-    made = Stack(tmp_path_factory.mktemp("private-database"))
-    made.cluster.initialise(listen=LOOPBACK, port=made.database_port)
-    yield made
-    made.processes.stop()
 
 
 @pytest.fixture(scope="module")
