@@ -74,7 +74,7 @@ def _edges(
     for index, element in enumerate(graph.findall("edge", _TAGS)):
         place = f"edge[{index}]"
         a, b = (Field(source, f"{place}.{end}", element.get(end)).one_of(nodes) for end in ("source", "target"))
-        if element.get("directed", usual) == "true":
+        if element.get("directed", usual) in ("true", "1"):
             arcs[a, b] += 1
             if a != b and arcs[a, b] <= arcs[b, a]:
                 continue  # the way back of a fibre that is there already
