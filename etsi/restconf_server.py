@@ -5,6 +5,7 @@ The library is there in the form of RFC 7895, too, which older clients ask for a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,11 +49,12 @@ def _ietf(name: str, revision: str) -> Module:
     return Module(name, revision, f"urn:ietf:params:xml:ns:yang:{name}")
 
 
-# What every server of this kind has beside its own modules.
+# What every server of this kind has beside its own modules, and what these import.
 _OF_THE_PROTOCOL = (
     _ietf("ietf-restconf", "2017-01-26"), _ietf("ietf-restconf-monitoring", "2017-01-26"),
     _ietf("ietf-yang-library", LIBRARY_REVISION), _ietf("ietf-datastores", "2018-02-14"),
     _ietf("ietf-netconf-with-defaults", "2011-06-01"),
+    Module("ietf-netconf", "2011-06-01", "urn:ietf:params:xml:ns:netconf:base:1.0", implemented=False),
 )  # fmt: skip
 
 def _container(children: Mapping[str, Node]) -> Container:
@@ -122,9 +124,11 @@ def api(operations: Iterable[str]) -> tuple[Model, dict[str, Any]]:
     return {RESTCONF: _container(members)}, {RESTCONF: shown}
 
 
-def state(modules: Sequence[Module], streams: Sequence[Stream], *, root: str, version: str) -> dict[str, Any]:
-    """The tree of MODEL. `root`: the URL of {+restconf} as the client has it; `version` differs if a module does."""
+def state(modules: Sequence[Module], streams: Sequence[Stream], *, root: str) -> dict[str, Any]:
+    """The tree of MODEL. `root`: the URL of {+restconf} as the client has it."""
     modules = [*modules, *_OF_THE_PROTOCOL]
+    # Clients that know this library read it no more: another one must have another ID (RFC 8525, section 3).
+    version = hashlib.sha256(repr(modules).encode()).hexdigest()[:16]
     found = [
         {"name": s.name, "description": s.description, "replay-support": False,
          "access": [{"encoding": "json", "location": f"{root}/streams/{s.name}/json"}]}

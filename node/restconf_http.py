@@ -14,12 +14,13 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
+from werkzeug.datastructures import ETags
 from werkzeug.exceptions import HTTPException
-from werkzeug.http import http_date, is_resource_modified
+from werkzeug.http import http_date
 
 from etsi import gs015, gs015_testbed, restconf_server
 from etsi.errors import Malformed
-from etsi.preconditions import Preconditions
+from etsi.preconditions import ANY, Preconditions
 from etsi.restconf import MEDIA_TYPE, Target, error_document, parse_target, status_of
 from etsi.restconf_edit import allowed, why_never
 from etsi.restconf_read import CONFIG, Query, query, read
@@ -133,15 +134,15 @@ def make_blueprint(
     def _read(target: Target) -> Response:
         asked = _query()
         root = f"{request.host_url.rstrip('/')}{_ROOT}"
-        state = restconf_server.state(_MODULES, _STREAMS, root=root, version=gs015_testbed.REVISION)
+        state = restconf_server.state(_MODULES, _STREAMS, root=root)
         changed_at, tag = datastore.changed_at, datastore.version
         answer = _json(read(_WHOLE_MODEL, live() | state, target, asked))
         if asked.content != CONFIG:
             # State changes without the configuration, which alone has versions and a time of its last change.
             tag += f"-{hashlib.sha256(answer.get_data()).hexdigest()[:16]}"
         answer.headers |= {"ETag": f'"{tag}"', "Last-Modified": http_date(changed_at)}
-        known_since = answer.headers["Last-Modified"] if asked.content == CONFIG else None
-        if not is_resource_modified(request.environ, etag=tag, last_modified=known_since):
+        _preconditions().check(tag, changed_at, exists=True)
+        if _known(tag, int(changed_at) if asked.content == CONFIG else None):
             return Response(b"", 304, {n: answer.headers[n] for n in ("ETag", "Last-Modified", "Cache-Control")})
         return answer
 
@@ -185,13 +186,28 @@ def _query() -> Query:
 
 
 def _preconditions() -> Preconditions:
-    """Those of the request's header; HTTP dates that are none are ignored, as RFC 9110 says."""
-    asked, since = request.if_match, request.if_unmodified_since
+    """Those of the request's header; HTTP dates that are none are ignored, as RFC 9110 says.
+
+    If-None-Match of one that reads is none of them: what the client has already is no mistake of its own.
+    """
+    since = request.if_unmodified_since
     return Preconditions(
-        match=None if asked.star_tag or "If-Match" not in request.headers else asked.as_set(),
-        absent=request.if_none_match.star_tag,
+        match=_tags(request.if_match) if "If-Match" in request.headers else None,
+        none_match=() if request.method in _READS else _tags(request.if_none_match, weak=True),
         unmodified_since=None if since is None else int(since.timestamp()),
     )
+
+
+def _tags(header: ETags, *, weak: bool = False) -> set[str]:
+    return {ANY} if header.star_tag else header.as_set(include_weak=weak)
+
+
+def _known(tag: str, changed_at: int | None) -> bool:
+    """Whether the client has what it would be given: by its tag, or else by its age, where that is known."""
+    if request.if_none_match:
+        return request.if_none_match.contains_weak(tag)
+    since = request.if_modified_since
+    return changed_at is not None and since is not None and changed_at <= since.timestamp()
 
 
 def _open(view: Callable[..., Any]) -> Any:
@@ -206,7 +222,7 @@ def _is_ours(path: str) -> bool:
 def _path() -> str:
     """The path below the root, still encoded, without a slash at its end."""
     raw = str(request.environ.get("REQUEST_URI", request.path)).partition("?")[0]
-    return (raw if _ROOT in raw else request.path).partition(_ROOT)[2].strip("/")
+    return (raw if _ROOT in raw else request.path).partition(_ROOT)[2].removeprefix("/").rstrip("/")
 
 
 def _accepts(kind: str) -> bool:

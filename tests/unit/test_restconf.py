@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import uuid
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etsi import gs015
-from etsi.preconditions import Preconditions
+from etsi import gs015, restconf_server
+from etsi.preconditions import ANY, Preconditions
 from etsi.restconf import DATA, parse_target, status_of
 from etsi.restconf_edit import Edit, allowed, edit
 from etsi.restconf_read import CONFIG, NONCONFIG, TAGGED, TRIM, Query, query, read
@@ -420,21 +421,53 @@ def test_list_with_a_key_of_several_leaves_has_them_all_in_its_path():
         (Preconditions(match={"x", "v-1-a3f"}), False),
         (Preconditions(match={"v-2", "v-11", "v"}), True),
         (Preconditions(match=set()), True),
-        (Preconditions(absent=True), True),
+        (Preconditions(match={ANY}), False),
+        (Preconditions(none_match={ANY}), True),
+        (Preconditions(none_match={"v-2", "v-11", "v"}), False),
+        (Preconditions(none_match={"x", "v-1"}), True),
         (Preconditions(unmodified_since=100), False),
         (Preconditions(unmodified_since=99), True),
         (Preconditions(match={"v-1"}, unmodified_since=99), False),
     ],
 )
-def test_edit_is_done_only_if_what_it_requires_holds(required, refused):
+def test_what_is_asked_for_is_done_only_if_what_it_requires_holds(required, refused):
     """RFC 9110, 13.1: If-Match wins over If-Unmodified-Since, which knows whole seconds."""
-    found = False
-    try:
-        required.check("v-1", 100.7, exists=True)
-    except Refusal as refusal:
-        found = status_of(refusal) == 412
+    assert refuses(required, exists=True) is refused
 
-    assert found is refused
+
+@pytest.mark.parametrize(
+    ("required", "refused"),
+    [
+        (Preconditions(match={ANY}), True),
+        (Preconditions(match={"v-1"}), False),
+        (Preconditions(none_match={ANY}), False),
+        (Preconditions(none_match={"v-1"}), False),
+    ],
+)
+def test_star_stands_for_a_resource_that_is_there(required, refused):
+    """If-Match: * is how a client changes and never makes; a tag is the configuration's, which is always there."""
+    assert refuses(required, exists=False) is refused
+
+
+def refuses(required: Preconditions, *, exists: bool) -> bool:
+    """Whether version v-1, of second 100, does not do; then it is a 412."""
+    try:
+        required.check("v-1", 100.7, exists=exists)
+    except Refusal as refusal:
+        return status_of(refusal) == 412
+    return False
+
+
+def test_yang_library_has_another_id_where_it_has_another_module():
+    """RFC 8525 (3): clients that know an ID do not read the library again. The host asked for is no part of it."""
+    module = restconf_server.Module("m", "2026-11-24", "urn:m")
+    changes = ([module], [], [dataclasses.replace(module, revision="2026-11-25")], [module, module])
+    states = [restconf_server.state(modules, [], root="https://a/restconf") for modules in changes]
+
+    assert len({state[restconf_server.LIBRARY]["content-id"] for state in states}) == len(changes)
+    same = restconf_server.state([module], [], root="https://b/restconf")
+    for name, member in ((restconf_server.LIBRARY, "content-id"), (restconf_server.MODULES_STATE, "module-set-id")):
+        assert same[name][member] == states[0][name][member]
 
 
 @pytest.mark.parametrize(

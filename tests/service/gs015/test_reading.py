@@ -174,6 +174,8 @@ def test_yang_library_has_all_modules_in_both_its_forms(agent):
     assert {name for name, *_ in revisions} >= {
         "etsi-qkd-sdn-node", "etsi-qkd-node-types", "qkd-testbed", "ietf-yang-library", "ietf-restconf-monitoring",
     }  # fmt: skip
+    # A client that makes a data model of the library needs whatever these import, too (RFC 6243, section 5).
+    assert ("ietf-netconf", "2011-06-01", "import") in revisions
     assert library["schema"] == [{"name": "all", "module-set": ["all"]}]
     assert {d["name"]: d["schema"] for d in library["datastore"]} == {
         "ietf-datastores:running": "all", "ietf-datastores:operational": "all",
@@ -248,6 +250,24 @@ def test_what_has_not_changed_is_304(agent):
     assert agent.call("GET", config, If_Modified_Since="Thu, 01 Jan 1970 00:00:00 GMT").status == 200
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_a_get_requires_must_hold(agent, method):
+    """If-Match and If-Unmodified-Since of one that reads (RFC 9110, 13.1): 412, and never an empty 304 for a hit."""
+    config = f"{N}/qkdn_id?content=config"
+    first = agent.call("GET", config)
+    tag, changed = first.headers["ETag"], first.headers["Last-Modified"]
+
+    def status(**headers: str) -> int:
+        return agent.call(method, config, **headers).status
+
+    assert [status(If_Match=value) for value in ("*", tag, f'"other", {tag}')] == [200] * 3
+    assert [status(If_Match=value) for value in ('"other"', f"W/{tag}")] == [412] * 2
+    assert status(If_Match=tag, If_None_Match=tag) == 304
+    assert status(If_Unmodified_Since=changed) == 200
+    assert status(If_Unmodified_Since="Thu, 01 Jan 1970 00:00:00 GMT") == 412
+    assert agent.call("GET", config, If_Match='"other"').tag == "operation-failed"
+
+
 def test_state_that_has_changed_is_never_304(agent):
     """Its configuration may be the same all the while."""
     qcs = "/restconf/data/qkd-testbed:node/qcs"
@@ -264,7 +284,7 @@ def test_state_that_has_changed_is_never_304(agent):
     [("/restconf/data/x:y", 404), (f"{N}/colour", 404), ("/restconf/nothing", 404), (f"{N}?depth=0", 400),
      ("/restconf/schemas/x", 404), ("/restconf/operations/x:y", 404), ("/restconf?x=1", 400), (f"{N}?fields=x", 400),
      (f"{N}?colour=1", 400), ("/restconf/streams/other/json", 404), ("/restconf/streams/NETCONF/json?filter=x", 400),
-     (f"{N}/qkd_links/qkd_link=1", 400)],
+     (f"{N}/qkd_links/qkd_link=1", 400), ("/restconf//data", 404), ("/restconf//operations", 404)],
 )  # fmt: skip
 def test_what_cannot_be_read_is_an_error_of_rfc_8040(agent, path, status):
     """Status and body."""

@@ -240,11 +240,12 @@ def test_edit_of_what_has_changed_since_then_is_refused(agent):
     assert agent.call("PUT", place, body, If_Unmodified_Since="no date").status == 204
 
 
-def test_put_that_must_make_makes_once(agent):
-    """If-None-Match: * is refused where the resource is there already."""
+def test_put_that_must_make_makes_once_and_one_that_must_change_makes_nothing(agent):
+    """If-None-Match: * is refused where the resource is there already, If-Match: * where it is not."""
     link = virtual()
     path = f"{N}/qkd_links/qkd_link={link['qkdl_id']}"
 
+    assert agent.call("PUT", path, {LINK: [link]}, If_Match="*").status == 412
     assert agent.call("PUT", path, {LINK: [link]}, If_None_Match="*").status == 201
     assert agent.call("PUT", path, {LINK: [link]}, If_None_Match="*").status == 412
     agent.call("DELETE", path)
