@@ -10,6 +10,7 @@ Keys are made over the one link or the other, never over parts of both, for each
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import threading
@@ -86,10 +87,12 @@ class Mover:
         with self._graph.lock:  # all is judged by the same
             usable, steady = self._graph.topology(), self._graph.topology(self._steady_s)
             downs = {s.ksid: self._graph.lacking(s.path) for s in found if s.path is not None}
+        # Sessions between the same nodes have the same ways, and to find one costs more, the more sessions there are.
+        way = functools.cache(self._choice.path)
         for session in found:
             if session.path is None:
                 continue
-            verdict = judge(session.path, downs[session.ksid], usable, steady, self._choice.path)
+            verdict = judge(session.path, downs[session.ksid], usable, steady, way)
             told = tuple(verdict.down) == session.down
             if verdict.path is not None or not told or self._upkeep.untidy(session):
                 self._next_look(session, math.inf)
