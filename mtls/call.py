@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-import socket
 import ssl
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +23,7 @@ import urllib3
 from mtls import deadline, trace
 from mtls.credentials import Credentials
 from mtls.identity import Identity
-from mtls.liveness import OPTIONS
+from mtls.liveness import OPTIONS, round_trip_s
 
 _MAX_REPLY_BYTES = 16 << 20
 # Of errors, whose text goes on to journals and to others.
@@ -33,9 +31,6 @@ _MAX_ERROR_BYTES = 64 << 10
 _LONGEST_TEXT, _LONGEST_FACT, _MOST_FACTS = 500, 4000, 32
 _ROUND_TRIPS = 3  # of a call: TCP, TLS 1.3, HTTP
 _LEAST_S = 0.001
-# A kernel that waits before it confirms makes short round trips look longer; a hostile one may make any look so.
-_NOISE_S, _LONGEST_S = 0.1, 5.0
-_TCP_RTT = struct.Struct("68xI")  # tcpi_rtt of struct tcp_info, in microseconds
 _WORD = re.compile(r"[a-z_]{1,40}")
 
 
@@ -100,6 +95,10 @@ class _Socket(ssl.SSLSocket):
         self._deadline = math.inf if value is None else time.monotonic() + value
         super().settimeout(value)
 
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        self.heard(self.server_hostname or "", round_trip_s(self))  # the rest of the call may have no time to teach it
+
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         if self._deadline != math.inf:
             left = self._deadline - time.monotonic()
@@ -109,16 +108,7 @@ class _Socket(ssl.SSLSocket):
         try:
             return super().recv_into(buffer, nbytes, flags)
         finally:  # when no answer comes, too: the kernel knows how long a packet takes
-            self.heard(self.server_hostname or "", _round_trip_s(self))
-
-
-def _round_trip_s(sock: ssl.SSLSocket) -> float:
-    """As the kernel has it, smoothed."""
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_RTT.size)
-    except OSError:  # it was closed meanwhile
-        return 0.0
-    return float(_TCP_RTT.unpack(info)[0]) / 1e6
+            self.heard(self.server_hostname or "", round_trip_s(self))
 
 
 class Caller:
@@ -141,9 +131,10 @@ class Caller:
         round_trip_s: float = 0.0,
     ) -> None:
         self._context = credentials.client_context()
-        self._context.sslsocket_class = type("_Socket", (_Socket,), {"heard": staticmethod(self._heard)})
-        self._expected_s = round_trip_s
         self._measured_s: dict[str, float] = {}  # by the DNS name of the party
+        heard = staticmethod(self._measured_s.__setitem__)
+        self._context.sslsocket_class = type("_Socket", (_Socket,), {"heard": heard})
+        self._expected_s = round_trip_s
         self._connections = connections
         self._record = record
         self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
@@ -183,9 +174,6 @@ class Caller:
     def on_the_way_s(self, to: Identity) -> float:
         """Seconds that the round trips of a call to that party take, which come on top of what it is given."""
         return _ROUND_TRIPS * max(self._expected_s, self._measured_s.get(to.dns, 0.0))
-
-    def _heard(self, name: str, seconds: float) -> None:
-        self._measured_s[name] = 0.0 if seconds < _NOISE_S else min(seconds, _LONGEST_S)
 
     def _note(
         self, span: trace.Span | None, started: tuple[float, float], to: Identity, method: str, url: str, **facts: Any

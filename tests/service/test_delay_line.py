@@ -1,136 +1,25 @@
-"""The delay line between two real network namespaces, with real traffic. Needs root.
-
-The namespaces live as long as the processes that hold them, which end with this one, however it ends.
-"""
+"""The delay line between two real network namespaces, with real traffic. Needs root."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from testbed.processes import Process, ProcessFailed
+from testbed.processes import ProcessFailed
 from testbed.shape import Shape
 from testbed.shaping import DelayLineControl
+from tests.service.wire import Wire, eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
-
-# One connection from x to y: the receiver says what came, the sender sends a file.
-RECEIVER = (
-    "import socket, hashlib\n"
-    "with socket.create_server(('10.9.0.2', 7000)) as s:\n"
-    "    print('up', flush=True); c, _ = s.accept()\n"
-    "h = hashlib.sha256()\n"
-    "while d := c.recv(1 << 16): h.update(d)\n"
-    "print(h.hexdigest())"
-)
-SENDER = (
-    "import pathlib, socket, sys\n"
-    "with socket.create_connection(('10.9.0.2', 7000)) as s: s.sendall(pathlib.Path(sys.argv[1]).read_bytes())"
-)
-
-
-def eventually(what: Callable[[], object], timeout_s: float = 5.0) -> bool:
-    """Whether `what` comes true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not (true := what()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return bool(true)
-
-
-class Wire:
-    """Three namespaces: the ends x and y, and d with the delay line between them."""
-
-    def __init__(self, directory: Path) -> None:
-        self.config = directory / "line.json"
-        self.stats = directory / "stats.json"
-        self.process = None
-        ours = Path("/proc/self/ns/net").stat().st_ino
-        # cat ends when its standard input does.
-        self.holders = {
-            name: subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-            for name in "xyd"
-        }
-        for holder in self.holders.values():
-            assert eventually(lambda pid=holder.pid: Path(f"/proc/{pid}/ns/net").stat().st_ino != ours)
-        for end, ip in (("x", "10.9.0.1"), ("y", "10.9.0.2")):
-            d = str(self.holders["d"].pid)
-            self.run(end, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", f"d{end}", "netns", d)
-            self.run(end, "ip", "addr", "add", f"{ip}/24", "dev", "eth0")
-            self.set(end, "up")
-        self.shape(delay_ms=1)
-
-    def enter(self, where: str) -> list[str]:
-        """Prefix of a command that runs there."""
-        return ["nsenter", "-t", str(self.holders[where].pid), "-n", "--"]
-
-    def run(self, where: str, *command: str) -> str:
-        """The output of a command there."""
-        return subprocess.run([*self.enter(where), *command], capture_output=True, text=True, check=True).stdout
-
-    def set(self, end: str, state: str) -> None:
-        """Take that end's interface up or down."""
-        self.run(end, "ip", "link", "set", "eth0", state)
-
-    def shape(self, back: dict[str, float] | None = None, **there: float) -> None:
-        """Write the configuration: x to y, and back (the same if not given)."""
-        line = {"name": "w", "a": "dx", "b": "dy", "a_to_b": there, "b_to_a": there if back is None else back}
-        self.config.write_text(json.dumps({"lines": [line], "seed": 1, "stats": str(self.stats)}))
-
-    def command(self) -> list[str]:
-        """What runs the delay line."""
-        return [*self.enter("d"), sys.executable, "-P", "-m", "testbed.delay_line", str(self.config)]
-
-    def start(self) -> None:
-        """Start the delay line."""
-        self.process = Process("delay-line", self.command(), self.config.with_name("log"))
-        self.process.wait_ready(10)
-
-    def rtt_ms(self, count: int = 10) -> float | None:
-        """Shortest round-trip time of pings from x to y; None if none came back."""
-        command = [*self.enter("x"), "ping", "-c", str(count), "-i", "0.01", "-W", "1", "10.9.0.2"]
-        shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        found = re.search(r"= ([\d.]+)/", shown)
-        return float(found[1]) if found else None
-
-    def works(self) -> bool:
-        """Whether a ping comes back."""
-        return self.rtt_ms(1) is not None
-
-    def lit(self, end: str) -> bool:
-        """Whether that end sees light."""
-        return "LOWER_UP" in self.run(end, "ip", "link", "show", "eth0")
-
-    def transfer(self, data: bytes) -> str:
-        """SHA-256, in hex, of what y received after x sent `data` by TCP."""
-        file = self.config.with_name("data")
-        file.write_bytes(data)
-        command = [*self.enter("y"), sys.executable, "-c", RECEIVER]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
-            try:
-                assert receiver.stdout.readline() == "up\n"
-                self.run("x", sys.executable, "-c", SENDER, str(file))
-                return receiver.communicate(timeout=30)[0].strip()
-            finally:
-                receiver.kill()
-
-    def stop(self) -> None:
-        """End everything."""
-        if self.process is not None:
-            self.process.stop()
-        for holder in self.holders.values():
-            holder.stdin.close()
-            holder.wait()
 
 
 @pytest.fixture
@@ -184,9 +73,8 @@ def test_sighup_changes_the_shape_of_a_running_line(wire):
     wire.start()
     assert eventually(lambda: wire.rtt_ms() < 60)
 
-    wire.shape(delay_ms=30)
-    wire.process.signal(signal.SIGHUP)
-    assert eventually(lambda: wire.rtt_ms() >= 60)
+    wire.change(delay_ms=30)
+    assert wire.rtt_ms() >= 60
 
     wire.shape(delay_ms=-1)
     wire.process.signal(signal.SIGHUP)
@@ -199,8 +87,6 @@ def test_sighup_changes_the_shape_of_a_running_line(wire):
 
 def test_control_changes_one_line_and_waits_until_it_is_so(wire):
     """Both directions; what the line does not take leaves shape and configuration as they were."""
-    answer = wire.config.with_name("answer.json")
-    wire.config.write_text(json.dumps({**json.loads(wire.config.read_text()), "answer": str(answer)}))
     wire.start()
     document = json.loads(wire.config.read_text())
     control = DelayLineControl(wire.process, lambda new: wire.config.write_text(json.dumps(new)), document)

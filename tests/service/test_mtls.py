@@ -583,25 +583,6 @@ def test_error_of_another_party_is_short(issue, serve, body, message, details):
     assert (reply.status, reply.message, reply.details) == (503, message, details)
 
 
-@pytest.mark.parametrize(("measured_s", "counted_s"), [(0.04, 0.0), (1.0, 1.0), (3600.0, 5.0)])
-def test_round_trips_count_as_they_are_measured(issue, serve, monkeypatch, measured_s, counted_s):
-    """Links may become slow while the network runs. What a kernel's own pauses explain is none, and all has a bound."""
-    monkeypatch.setattr("mtls.call._round_trip_s", lambda _: measured_s)
-    app = new_app("far")
-
-    @app.get("/")
-    @allow(Role.NODE)
-    def far():
-        return {}
-
-    url = serve(app, issue("node", "b"))
-    caller = Caller(issue("node", "a"))
-    caller.request("GET", f"{url}/", to=Identity(Role.NODE, "b"))
-    caller.close()
-
-    assert caller.round_trip_s == counted_s
-
-
 def test_server_that_closes_in_place_of_an_answer_is_told_of_in_words(issue):
     """No name of an exception is among them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
