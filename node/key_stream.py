@@ -16,6 +16,9 @@ what it holds and keys that waited and were handed out, and the shared database 
 out after a start, it is asked; if it knows of more, all that lies here is erased. What is not seen: a copy that lacks
 nothing but what was handed out in the moment before the node died, and the shared database was not told any more.
 
+Keys over one hop are collected from the shared database under a name that changes with the commit by which they wait
+here. A node that dies in between, or cannot write, asks under the same name again, and gets them again.
+
 Rows are sealed with AES-GCM under the node's key; `secure_delete` overwrites what is deleted, and the write-ahead log
 is cut once a slot. SQLite's file system keeps no promise on flash; the encryption is for that.
 """
@@ -28,6 +31,7 @@ import os
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +68,9 @@ CREATE TABLE IF NOT EXISTS block (
     qc TEXT NOT NULL, epoch INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, made REAL NOT NULL,
     digest BLOB NOT NULL, PRIMARY KEY (qc, epoch, start)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS machine (id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT NOT NULL, told INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS machine (
+    id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT NOT NULL, told INTEGER NOT NULL, collection TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS fragment (
     qc TEXT NOT NULL, epoch INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, made REAL NOT NULL,
     sealed BLOB NOT NULL, PRIMARY KEY (qc, epoch, start)
@@ -156,7 +162,6 @@ class KeyStore:
         self._db.executescript(_SCHEMA)
         self._forced = True  # whether a commit waits for the disk
         self._followed = ""  # a server of the shared database
-        self._follows = threading.Event()
         self._erase_if_age_is_unknown()
 
     @property
@@ -242,14 +247,20 @@ class KeyStore:
                 self._forget()
         return older
 
-    def follows(self, timeout_s: float = 0.0) -> bool:
-        """Whether this end follows a server, now or in so many seconds, and so is known to be no older copy."""
-        return self._follows.wait(timeout_s)
+    @property
+    def collection(self) -> str:
+        """The name under which this node asks for keys that nobody has asked for, until it keeps what it was given."""
+        ((name,),) = self._query("SELECT collection FROM machine")
+        return str(name)
 
     def _forget(self) -> None:
         self._db.execute("DELETE FROM relayed")
         self._db.execute("DELETE FROM block")
+        self._begin_collection()
         self._erase("expired", "true")
+
+    def _begin_collection(self) -> None:
+        self._db.execute("UPDATE machine SET collection = ?", (str(uuid.uuid4()),))
 
     def follow(self, server: str) -> None:
         """From now on nothing is taken but what that server of the shared database has allocated.
@@ -258,7 +269,6 @@ class KeyStore:
         """
         with self._lock:
             self._followed = server
-        self._follows.set()
 
     def take(
         self, wanted: Sequence[Range], request: str = "", server: str = "", *, spare_slots: float = 0.0
@@ -376,13 +386,16 @@ class KeyStore:
         with self._transaction():
             return {key.key_id: self._take(key.where, key.request, key.server) for key in keys}
 
-    def keep_found(self, keys: Sequence[Instruction], asked: float) -> set[str]:
+    def keep_found(self, keys: Sequence[Instruction], asked: float, *, collected: bool = False) -> set[str]:
         """Take keys out of the streams and have them wait as relayed keys do. `asked`: when their age was asked for.
 
         What is not held any more is left out, and a key of an ID that waits here already; the IDs of those keys.
+        `collected`: they are what the shared database gave under the name of the `collection`, which is over.
         """
         gone = set()
         with self._transaction():
+            if collected:
+                self._begin_collection()
             for key in keys:
                 self._db.execute("SAVEPOINT one")
                 try:
@@ -453,7 +466,8 @@ class KeyStore:
         boot = _BOOT_ID.read_text().strip()
         with self._transaction(forced=True):
             # A database that is made anew must not begin with the numbers of one that was lost.
-            self._db.execute("INSERT OR IGNORE INTO machine VALUES (1, ?, ?)", (boot, time.time_ns()))
+            row = boot, time.time_ns(), str(uuid.uuid4())
+            self._db.execute("INSERT OR IGNORE INTO machine VALUES (1, ?, ?, ?)", row)
             if self._db.execute("UPDATE machine SET boot = :boot WHERE boot <> :boot", {"boot": boot}).rowcount:
                 self._forget()
                 self._db.execute("UPDATE stream SET made = 0")

@@ -116,6 +116,7 @@ class Kme:
         self._bandwidths = Bandwidths()
         self._together = Together(limits.max_key_per_request, ready=_in_time)
         self._fetches = _Fetches()
+        self._collected = threading.Event()  # for the first time since the node's start
         self._relayed_from_here = RecentIds()
 
     @property
@@ -377,10 +378,11 @@ class Kme:
         """Have single-hop keys wait here that the slaves have not asked for yet, while their bytes live; KeyFailure."""
         with self._fetches.one(), trace.begin():
             at, started, asked = time.time(), time.monotonic(), self._store.clock()
-            found = self._shared.collect()
+            found = self._shared.collect(self._store.collection)
             if found:
                 told.collected(self._journal, found, at, time.monotonic() - started)
-                self._used(found, self._store.keep_found(found, asked))
+                self._used(found, self._store.keep_found(found, asked, collected=True))
+        self._collected.set()
 
     def _fetch(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         owners = self._store.relayed_owners(key_ids)
@@ -390,7 +392,8 @@ class Kme:
         if any(owner_master != master for owner_master, _ in owners.values()):
             self._bring(slave, master, key_ids)  # brings none, as that one is not there; but a foreign one goes first
             raise NotFound
-        if not self._store.follows(CATCH_UP_S):
+        # By then it is known whether the local database is an older copy, and what the node was about to keep is here.
+        if not self._collected.wait(CATCH_UP_S):
             raise DatabaseUnreachable("this node has not heard from the shared database since its start: try again")
         elsewhere = [k for k in key_ids if k not in owners]
         if elsewhere:

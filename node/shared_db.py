@@ -237,10 +237,13 @@ class SharedDatabase:
             raise NotFound
         return found
 
-    def collect(self) -> list[Instruction]:
-        """Instructions for this node that nobody has asked for yet; they count as delivered."""
+    def collect(self, collection: str) -> list[Instruction]:
+        """Instructions for this node that nobody has asked for yet; they count as delivered.
+
+        With them those that were given under the same name before: a node has the name until it keeps them.
+        """
         server = self._server
-        rows = self._call("collect", str(uuid.uuid4()), self._node, server, _COLLECTED_AT_ONCE)
+        rows = self._call("collect", collection, self._node, server, _COLLECTED_AT_ONCE)
         return [
             Instruction(key, request, ksid, master, slave, where, False, _hex(of), int(age_ms) / 1000, server)
             for key, request, ksid, master, slave, *place, of, age_ms in rows

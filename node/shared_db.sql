@@ -463,7 +463,8 @@ BEGIN
         FROM key k WHERE k.delivery = p_delivery;
 END $$;
 
--- Hand the slave's KME the instructions that nobody has asked for yet, before their bytes are too old.
+-- Hand the slave's KME the instructions that nobody has asked for yet, before their bytes are too old. p_delivery names
+-- this delivery: a node that died before it had kept what it got asks by the same name, and gets that again.
 CREATE OR REPLACE FUNCTION qkd_collect(p_delivery uuid, p_node text, p_server text, p_most integer)
 RETURNS TABLE (
     key_id uuid, request uuid, ksid uuid, master_sae text, slave_sae text, qc_name text, epoch bigint, start_at bigint,
@@ -481,7 +482,7 @@ BEGIN
             ORDER BY w.key_id LIMIT p_most FOR UPDATE SKIP LOCKED);
     RETURN QUERY SELECT k.key_id, k.request, k.ksid, k.master_sae, k.slave_sae, k.qc, k.epoch, k.start_at,
             k.end_at, k.trace, qkd_age_ms(k.made)
-        FROM key k WHERE k.delivery = p_delivery;
+        FROM key k WHERE k.delivery = p_delivery AND k.slave_node = p_node;
 END $$;
 
 -- Bytes that could be allocated now on each of p_qcs.

@@ -21,8 +21,11 @@ from etsi.secret import Secret
 from mtls.call import Reply
 from mtls.identity import Identity, Role
 from node.blocks import ANSWER_BYTES, Block, boottime, connect, encode_age, read_answer
+from node.key_stream import KeyStore
+from node.shared_db import SharedDatabase
 from telemetry import journal
-from testbed.loopback import Stack
+from testbed.cluster import node_url
+from testbed.loopback import LOOPBACK, Stack
 from tests.service.foreign import open_session
 
 ALICE, BOB = (str(uuid.uuid4()) for _ in range(2))
@@ -267,6 +270,37 @@ def test_local_database_restored_from_an_older_copy_hands_no_key_out_again(netwo
     network.device.stop()
     network.device.make()
     until(lambda: network.exchange() == "ok")
+
+
+def collected_in_the_name_of(network: Network, node: str) -> list[str]:
+    """The shared database gives that node, which is dead, what waits for it, and the answer gets lost: the key IDs."""
+    home = network.directory / node
+    store = KeyStore(home / "local.db", home / "node.key", ttl_slots=LONG, slot_s=SLOT_S)
+    url = node_url(node, network.issue(Role.NODE, node), network.database, LOOPBACK, network.database_port)
+    shared = SharedDatabase(url, network.schema, node)
+    shared.open()
+    try:
+        shared.enter({QC: "a"})
+        return [i.key_id for i in shared.collect(store.collection)]
+    finally:
+        shared.close()
+        store.close()
+
+
+def test_key_that_a_node_was_about_to_store_when_it_died_is_there_after_its_start(network):
+    """The shared database has it down as delivered: it gives the instruction once more, to the same node."""
+    network.device.make()
+    until(lambda: network.exchange() == "ok")  # both ends have said so, and three keys are left
+    network.device.stop()
+    network.nodes["b"].kill()
+    given = until(lambda: (reply := network.keys()).ok and reply)
+    (key,) = given.body["keys"]
+    assert key["key_ID"] in collected_in_the_name_of(network, "b")
+
+    network.start_node("b").wait_ready()
+
+    assert until(lambda: (reply := network.fetch(given)).status != 503 and reply).body == given.body
+    assert network.fetch(given).status == 400, "once"
 
 
 def test_account_of_both_ends_adds_up(network):

@@ -441,6 +441,19 @@ def test_a_repeated_delivery_gets_the_same_answer(ring, stack):
     assert late == [("missing", None)]
 
 
+def test_what_was_collected_is_given_again_under_the_same_name_and_no_other(ring):
+    """A node that died before it kept it asks so; what was made since comes along."""
+    ring.fill(1000)
+    before, _, _ = make_keys(ring, 2)
+    name = str(uuid.uuid4())
+
+    assert {i.key_id for i in ring.nodes["b"].collect(name)} >= {*before}
+    ring.allocate("ab", KEY_BYTES)
+    assert {i.key_id for i in ring.nodes["b"].collect(str(uuid.uuid4()))}.isdisjoint(before)
+    assert {i.key_id for i in ring.nodes["b"].collect(name)} >= {*before}
+    assert {i.key_id for i in ring.nodes["a"].collect(name)}.isdisjoint(before), "another node"
+
+
 def test_an_instruction_that_nobody_can_follow_loses_no_other(ring, stack, caplog):
     """The database itself has been tampered with: a range that ends before it begins."""
     ring.fill(1000)
@@ -448,7 +461,7 @@ def test_an_instruction_that_nobody_can_follow_loses_no_other(ring, stack, caplo
     with stack.cluster.admin_url() as url, psycopg.connect(url, autocommit=True) as admin:
         admin.execute(f"UPDATE {stack.schema}.key SET end_at = start_at - 1 WHERE key_id = %s", (bad,))  # noqa: S608
 
-    found = {i.key_id for i in ring.nodes["b"].collect()}
+    found = {i.key_id for i in ring.nodes["b"].collect(str(uuid.uuid4()))}
 
     assert (good in found, bad in found) == (True, False)
     assert bad in caplog.text

@@ -250,7 +250,6 @@ def test_older_copy_is_known_by_its_count_and_erased(store, path, clock):
     shutil.copytree(path.parent, put_back, ignore=shutil.ignore_patterns("copy", "*-shm"))
     assert store.take_relayed(["k1"]) is not None
     copy = KeyStore(put_back / path.name, put_back / "local.key", ttl_slots=3, slot_s=2.0, clock=clock)
-    assert not copy.follows()
 
     assert copy.catch_up(store.counted) is True
 
@@ -368,6 +367,24 @@ def test_key_that_was_found_is_as_old_as_the_shared_database_says(store, clock):
     assert store.take_relayed(["k1"]) is not None
     clock.now += 0.1
     assert store.take_relayed(["k2"]) is None
+
+
+def test_collection_has_its_name_until_what_it_brought_is_kept(store, path, clock):
+    """Also across a crash: so the shared database knows that it is asked again. What is put back begins a new one."""
+    store.store(block(1, 0, b"abcd"), DIGEST)
+    name = store.collection
+    again = KeyStore(path, path.parent / "local.key", ttl_slots=3, slot_s=2.0, clock=clock)
+    assert again.collection == name
+    again.close()
+    found = [Instruction("k1", "r", "s", "m", "v", Range(QC, 0, 2, 7), False)]
+
+    store.keep_found(found, 1000.0)
+    assert store.collection == name
+    store.keep_found(found, 1000.0, collected=True)
+    kept = store.collection
+    store.catch_up(store.counted + 1)
+
+    assert len({name, kept, store.collection}) == 3
 
 
 def test_keys_that_were_found_leave_the_stream_and_wait(store):
