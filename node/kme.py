@@ -440,8 +440,11 @@ class Kme:
             raise KeysGone(KEYS_NOT_FOUND, qc=lost[0].where.qc, node=self.name)
 
     def _used(self, found: Sequence[Instruction], gone: Collection[str] = ()) -> None:
-        """Single-hop keys have left the streams, except those that were `gone`."""
+        """Single-hop keys have left the streams, except those that were `gone`: their slaves will never get them."""
         here = [i for i in found if i.key_id not in gone]
+        for i in found:
+            if i.key_id in gone:
+                self._losses.add(i.request, KeysGone.cause, [(i.where, told.KEY)])
         for request in dict.fromkeys(i.request for i in here):
             mine = [i for i in here if i.request == request]
             ranges = told.joined(i.where for i in mine)

@@ -109,12 +109,15 @@ def _where(events: Iterable[Event]) -> dict[str, int]:
 
 
 def _lost(events: Iterable[Event]) -> dict[str, int]:
-    """Bytes by QC that were allocated and came to nothing."""
+    """Bytes by QC that were allocated and came to nothing. Both ends may tell of the same ones."""
     found: collections.Counter[str] = collections.Counter()
-    for event in events:
-        if event["event"] == "lost":
-            for qc, start, end, *_ in event["ranges"]:
-                found[qc] += end - start
+    told = {(e["request"], *r[:3]) for e in events if e["event"] == "lost" for r in e["ranges"]}
+    reached: dict[tuple[str, str], int] = {}
+    for request, qc, start, end in sorted(told):
+        new = max(start, reached.get((request, qc), 0))
+        if end > new:
+            found[qc] += end - new
+            reached[request, qc] = end
     return dict(sorted(found.items()))
 
 

@@ -150,36 +150,50 @@ def outcomes(case: Case) -> tuple[dict[str, int], list[str]]:
     An allocation has come to something if one of its keys was handed out: more are made only together with such a one.
     Else it is lost, and its node has to say so, unless it ended meanwhile.
     """
-    findings: list[str] = []
-    told: dict[str, set[tuple[str, int, int]]] = collections.defaultdict(set)
-    for name, node in sorted(case.nodes.items()):
-        for request, uses in node.lost.items():
-            rows = {row.qc: row for row in case.allocated.get(request, ())}
-            told[request] |= {(use.qc, use.start, use.end) for use in uses}
-            for use in uses:
-                if use.qc not in rows or not rows[use.qc].start <= use.start < use.end <= rows[use.qc].end:
-                    what = f"QC {use.qc}: bytes {use.start} to {use.end}"
-                    findings.append(f"node {name}, {what} are told as lost for {request}, which was not given them")
-    untaken = {key_id for node in case.nodes.values() for key_id in node.untaken}
+    told, gone, findings = _told_as_lost(case)
+    gone |= {key_id for node in case.nodes.values() for key_id in node.untaken}
     lost: collections.Counter[str] = collections.Counter()
     for request, allocated in case.allocated.items():
-        ranges = told.get(request, set())
         first = case.nodes.get(allocated[0].node)
         if first is None or not _came_to_something(case, first, request):
             n_bytes = sum(row.end - row.start for row in allocated)
-            n_told = sum(end - start for _, start, end in ranges)
+            n_told = sum(end - start for _, start, end in told.get(request, ()))
             if request not in told and (first is None or not first.cut_off(request)):
                 findings.append(f"allocation {request}: node {allocated[0].node} does not say what became of it")
             if n_told not in (0, n_bytes):  # 0: its node never learnt which bytes they were
                 findings.append(f"allocation {request}: {n_told} bytes are told as lost, and {n_bytes} were")
-            ranges = {(row.qc, row.start, row.end) for row in allocated}
-        else:  # keys whose clients were gone have cost their part of it
+            n_lost = n_keys = 1
+        else:  # keys of which the slave's node held nothing, or whose clients were gone, have cost their part of it
             key_ids = case.keys_of[request]
-            n_untaken = sum(key_id in untaken for key_id in key_ids)
-            lost.update({row.qc: (row.end - row.start) * n_untaken // len(key_ids) for row in allocated if n_untaken})
-        for qc, start, end in ranges:
-            lost[qc] += end - start
+            n_lost, n_keys = sum(key_id in gone for key_id in key_ids), len(key_ids)
+        if n_lost:
+            lost.update({row.qc: (row.end - row.start) * n_lost // n_keys for row in allocated})
     return dict(sorted(lost.items())), findings
+
+
+def _told_as_lost(case: Case) -> tuple[dict[str, set[tuple[str, int, int]]], set[str], list[str]]:
+    """What first nodes tell of their allocations, by request; keys that slaves' nodes tell of; findings."""
+    told: dict[str, set[tuple[str, int, int]]] = collections.defaultdict(set)
+    gone: set[str] = set()
+    findings: list[str] = []
+    for name, node in sorted(case.nodes.items()):
+        for request, uses in node.lost.items():
+            rows, spans = case.allocated.get(request, []), {(use.qc, use.start, use.end) for use in uses}
+            if not rows or rows[0].node == name:
+                told[request] |= spans
+                wrong = {s for s in spans if not any(s[0] == r.qc and r.start <= s[1] < s[2] <= r.end for r in rows)}
+            else:
+                keys = [case.keys[key_id] for key_id in case.keys_of.get(request, ()) if len(rows) == 1]
+                here = [key for key in keys if _node(case, key.slave_sae) == name]
+                own = {(rows[0].qc, *_own(case, rows[0], key)): key.key_id for key in here}
+                wrong, mine = spans - own.keys(), {own[span] for span in spans & own.keys()}
+                gone |= mine
+                for key_id in sorted(mine & node.handed_out[DEC].keys()):
+                    findings.append(f"key {key_id}: node {name} handed it out, and tells of it as lost")
+            for qc, start, end in sorted(wrong):
+                what = f"QC {qc}: bytes {start} to {end}"
+                findings.append(f"node {name}, {what} are told as lost for {request}, which was not given them")
+    return told, gone, findings
 
 
 def _came_to_something(case: Case, first: Node, request: str) -> bool:

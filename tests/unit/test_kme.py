@@ -85,13 +85,19 @@ def network() -> Network:
 
 
 @pytest.fixture
-def kme(store: KeyStore, network: Network, tmp_path: Path) -> Kme:
+def losses(tmp_path: Path) -> Losses:
+    """What bob's node loses."""
+    return Losses(Journal(tmp_path / "losses.jsonl", "node:b"))
+
+
+@pytest.fixture
+def kme(store: KeyStore, network: Network, losses: Losses, tmp_path: Path) -> Kme:
     """That of bob's node."""
     journal = Journal(tmp_path / "journal.jsonl", "node:b")
     made = Kme(
         "b", saes={ALICE: "a", ADAM: "a", BOB: "b", MALLORY: "b"}, limits=Limits(max_key_count=100), store=store,
         shared=network, sessions=network, routes=network, relay=SimpleNamespace(),
-        performance=Performance(store.held), requested=Requested(), losses=Losses(journal), parameters=Parameters,
+        performance=Performance(store.held), requested=Requested(), losses=losses, parameters=Parameters,
         journal=journal,
     )  # fmt: skip
     made.collect()
@@ -142,7 +148,7 @@ def test_status_promises_no_key_that_a_request_would_not_get(kme, network):
     assert kme.status(BOB, ALICE).stored_key_count == 0
 
 
-def test_key_whose_bytes_are_gone_cannot_be_returned_and_others_stay(kme, network):
+def test_key_whose_bytes_are_gone_cannot_be_returned_and_others_stay(kme, network, losses):
     """400 with the standard's message (clause 6.4), as for any key that is not there; the details say why."""
     network.has(KEYS[0], master=ALICE, slave=BOB, where=Range(QC, 0, 32))
     network.has(KEYS[1], master=ALICE, slave=BOB, where=Range(QC, 64, 96))
@@ -152,6 +158,7 @@ def test_key_whose_bytes_are_gone_cannot_be_returned_and_others_stay(kme, networ
 
     assert failure.value.status == 400
     assert failure.value.details() == {"cause": "expired", "qc": QC, "node": "b"}
+    assert losses.by_qc() == {QC: 32}, "its master may have it, but nobody else"
     ((_, key),) = kme.get_keys_by_id(BOB, ALICE, KEYS[:1])
     assert key.reveal() == bytes(range(32))
 

@@ -57,9 +57,11 @@ def test_summary_counts_sessions_keys_and_errors():
         {"event": "key_error", "side": "master", "cause": "short_of_material", "facts": {"qc": "a-b/1"},
          "message": "QC a-b/1 is short"},
         {"event": "key_error", "side": "slave", "cause": "short_of_material"},
-        {"event": "lost", "cause": "relay_broken", "ranges": [["a-b/1", 0, 16, "shared key"],
+        {"event": "lost", "request": "r1", "cause": "relay_broken", "ranges": [["a-b/1", 0, 16, "shared key"],
          ["a-b/1", 16, 32, "new keys"], ["b-c/1", 5, 21, "pad"]]},
-        {"event": "lost", "cause": "database_unreachable", "ranges": []},
+        {"event": "lost", "request": "r2", "cause": "database_unreachable", "ranges": []},
+        {"event": "lost", "request": "r3", "cause": "expired", "ranges": [["b-c/1", 0, 64, "key"]]},
+        {"event": "lost", "request": "r3", "cause": "expired", "ranges": [["b-c/1", 32, 64, "key"]]},
         {"event": "key_delivered", "request": "enc_keys", "hops": 1, "key_ids": ["4"], "duration_ms": 5.0},
         {"event": "lost", "request": "enc_keys", "cause": "answer_not_taken", "key_ids": ["4"], "ranges": []},
         {"event": "lost", "request": "dec_keys", "cause": "answer_not_taken", "key_ids": ["1"], "ranges": []},
@@ -71,7 +73,7 @@ def test_summary_counts_sessions_keys_and_errors():
     assert found["keys"] == {"single_hop": 1, "multi_hop": 2, "errors": {"short_of_material": 1},
                              "errors_where": {"short_of_material a-b/1": 1},
                              "errors_said": {"short_of_material": "QC a-b/1 is short"},
-                             "lost_bytes": {"a-b/1": 32, "b-c/1": 16}}  # fmt: skip
+                             "lost_bytes": {"a-b/1": 32, "b-c/1": 80}}  # fmt: skip
     assert found["delivery_ms"]["multi_hop"] == {"p50": 7.0, "p95": 7.0, "max": 7.0}
     assert found["initialisation_ms"]["total"]["p50"] == 9.0
 

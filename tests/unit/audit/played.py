@@ -20,7 +20,7 @@ from testbed.audit.verdict import Verdict, audit
 BOOT, WALL = 5000.0, 1.8e9  # seconds from the monotonic clock to the others
 SLOTS, BLOCK, TTL = 70, 400, 15
 QCS = {"a-b/1": ["a", "b"], "b-c/1": ["b", "c"]}
-SAES = {"sae-a": ["a", 1], "sae-b": ["b", 1], "sae-c": ["c", 1], "own-a": ["a", 0], "own-c": ["c", 0]}
+SAES = {f"{kind}-{node}": [node, ours] for kind, ours in (("sae", 1), ("own", 0)) for node in "abc"}
 RESTART = 40  # the slot in which the device of b-c/1 begins to count anew
 
 
@@ -186,6 +186,7 @@ def play() -> dict[str, Any]:
     for at, ttl in ((21.0, 10), (25.0, 20)):
         run.say(run.controller, at, "parameters", ttl_slots=ttl)
     run.say(run.controller, 2.0, "ksid_assigned", ksid="own-a own-c", master_sae="own-a", slave_sae="own-c")
+    run.say(run.controller, 2.0, "ksid_assigned", ksid="own-b own-c", master_sae="own-b", slave_sae="own-c")
     for pair in itertools.permutations(("sae-a", "sae-b", "sae-c"), 2):
         facts = {"ksid": " ".join(pair), "master_sae": pair[0], "slave_sae": pair[1]}
         run.say(run.controller, 1.0, "ksid_assigned", **facts)
@@ -235,6 +236,16 @@ def _failures(run: Run) -> None:
     request, _ = run.allocate(30.0, "basic", "ba", saes=("sae-b", "sae-a"))
     run.ask(30.0, request)
     run.say(run.nodes["b"], 34.0, "started")
+    # The slave's node held the bytes of one of two keys only, and says so.
+    request, *key_ids = run.allocate(34.3, "basic", "bc", saes=("own-b", "own-c"), number=2)
+    run.ask(34.3, request)
+    run.take(34.4, "b", request, purpose="key")
+    run.deliver(34.4, "b", "enc_keys", key_ids)
+    run.take(34.5, "c", request, 0, purpose="key")
+    run.deliver(34.5, "c", "dec_keys", key_ids[:1])
+    qc, start = next((row[2], row[4]) for row in run.allocations if row[0] == request)
+    gone = [qc, start + 16, start + 32, "key"]
+    run.say(run.nodes["c"], 34.6, "lost", request=request, cause="expired", ranges=[gone])
     # The slave got it too late for its master, which says so.
     request, key_id = run.allocate(35.0, "basic", "ab", saes=("sae-a", "sae-b"))
     run.ask(35.0, request)

@@ -627,6 +627,19 @@ def loss_of_what_was_never_given(run: Run) -> None:
     event(run, "nodes", "a", "lost", cause="relay_broken")["ranges"][0][2] += 8000
 
 
+def loss_of_no_key(run: Run) -> None:
+    event(run, "nodes", "c", "lost", cause="expired")["ranges"][0][1] -= 8
+
+
+def loss_of_a_key_that_was_handed_out(run: Run) -> None:
+    lost = event(run, "nodes", "c", "lost", cause="expired")["ranges"][0]
+    lost[1], lost[2] = lost[1] - 16, lost[1]
+
+
+def loss_told_by_another_node(run: Run) -> None:
+    run["nodes"]["a"].append(dict(event(run, "nodes", "c", "lost", cause="expired")))
+
+
 def delivery_not_told(run: Run) -> None:
     """To a client that leaves no journal: its key might have become anything."""
     drop(run, "nodes", "a", "key_delivered", master_sae="own-a")
@@ -751,6 +764,9 @@ FALSIFICATIONS: list[tuple[Callable[[Run], None], str]] = [
     (loss_of_key_material_not_told, "node a does not say what became of it"),
     (half_of_a_loss_told, "bytes are told as lost, and"),
     (loss_of_what_was_never_given, "are told as lost for"),
+    (loss_of_no_key, "are told as lost for"),
+    (loss_of_a_key_that_was_handed_out, "handed it out, and tells of it as lost"),
+    (loss_told_by_another_node, "are told as lost for"),
     (delivery_not_told, "node a does not say what became of it"),
 ]
 
