@@ -39,9 +39,10 @@ class Book:
         self._now = now
         self._lock = threading.Condition()
         self._places: dict[Place, KeySession] = {}
-        # Sessions that are not open, by KSID, and what nodes may still have of them: resources by node.
-        self._unsettled: dict[str, dict[str, list[str]]] = {}
-        # What a controller before us may have sent to nodes and that arrives after we have had it removed: the same.
+        # What each node may still have of sessions that are not open: resources by KSID, the oldest first.
+        self._stale: dict[str, dict[str, list[str]]] = {}
+        # What a controller before us may have sent to nodes and that arrives after we have had it removed, by KSID:
+        # resources by node.
         self._late: dict[str, dict[str, list[str]]] = {}
         self._held: set[str] = set()  # KSIDs
         self._recall()
@@ -55,7 +56,7 @@ class Book:
                 self._places[session.place] = session
                 self._late[session.ksid] = {node: session.leftovers(node) for node in session.elsewhere}
             else:
-                self._unsettled[session.ksid] = session.at_nodes()
+                self._may_have(session.ksid, session.at_nodes())
                 self._late[session.ksid] = session.at_nodes()
 
     def all(self) -> list[KeySession]:
@@ -78,9 +79,8 @@ class Book:
             known = self._known(place)
             if known is not None and known.state == OPEN and implicit and node in known.nodes.values():
                 return known, None
-            if known is None and self._waiting_at(node) >= limits.HALF_OPEN_OF_ONE:
-                text = "too many applications at this node wait for their other side: try again"
-                raise SessionError(503, text, cause="opening")
+            if known is None or node not in known.nodes.values():
+                self._check_room(node, half_open=known is None)
             session = known or KeySession(str(uuid.uuid4()), place[0], wants.qos, self._now(), implicit=implicit)
             _check(session, node, side, implicit=implicit)
             if side == MASTER:
@@ -107,8 +107,22 @@ class Book:
             there = None
         return there or registered
 
-    def _waiting_at(self, node: str) -> int:
-        return sum(s.state == WAITING and node in s.nodes.values() for s in self._places.values())
+    def _check_room(self, node: str, *, half_open: bool) -> None:
+        """SessionError if no further session, or none whose other side is missing, can end at that node now."""
+        here = [s for s in self._places.values() if node in s.nodes.values()]
+        number = len(here) + len(self._stale.get(node, ()))
+        if number >= limits.SESSIONS_OF_ONE:
+            text = (
+                f"node {node} has {number} key sessions, with those that are over and that it has not forgotten:"
+                f" expected fewer than {limits.SESSIONS_OF_ONE}"
+            )
+            raise SessionError(503, text, cause="too_many_sessions", node=node, most=limits.SESSIONS_OF_ONE)
+        if half_open and sum(s.state == WAITING for s in here) >= limits.HALF_OPEN_OF_ONE:
+            text = (
+                f"too many applications at node {node} wait for their other side: expected fewer than"
+                f" {limits.HALF_OPEN_OF_ONE}, try again"
+            )
+            raise SessionError(503, text, cause="opening")
 
     def _guessed(self, node: str, pair: Pair) -> Place:
         """The place of a registration that does not say which side it is: each may name itself first."""
@@ -202,32 +216,43 @@ class Book:
             self._wait(lambda: session.ksid not in self._held)
             self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
 
-    def ended(self, ksid: str, left: Mapping[str, list[str]]) -> None:
-        """The nodes were told; `left`: resources at those that could not be."""
-        if left:
-            with self._lock:
-                self._unsettled[ksid] = dict(left)
-        else:
-            self._store.remove_session(ksid)
+    def ended(self, ksid: str, left: Mapping[str, list[str]]) -> list[str]:
+        """The nodes were told; `left`: resources at those that could not be.
+
+        Names those that have forgotten far too few sessions: they are not told of their oldest ones any more.
+        """
+        with self._lock:
+            if not left:
+                self._store.remove_session(ksid)
+            return self._may_have(ksid, left)
 
     def stale_at(self, node: str) -> dict[str, list[str]]:
         """What a node may still have of sessions that are not open, by KSID."""
         with self._lock:
-            return {ksid: nodes[node] for ksid, nodes in self._unsettled.items() if node in nodes}
+            return dict(self._stale.get(node, {}))
 
     def unsettled_nodes(self) -> set[str]:
         """The nodes that may still have something of sessions that are not open."""
         with self._lock:
-            return {node for nodes in self._unsettled.values() for node in nodes}
+            return set(self._stale)
 
     def forgot(self, node: str, ksid: str) -> None:
-        """That node has nothing of that session any more."""
+        """That node has nothing of that session any more, or is not told of it again."""
         with self._lock:
-            left = self._unsettled.get(ksid, {})
-            left.pop(node, None)
-            if not left:
-                self._unsettled.pop(ksid, None)
+            there = self._stale.get(node, {})
+            there.pop(ksid, None)
+            if not there:
+                self._stale.pop(node, None)
+            if not any(ksid in left for left in self._stale.values()):
                 self._store.remove_session(ksid)
+
+    def _may_have(self, ksid: str, left: Mapping[str, list[str]]) -> list[str]:
+        for node, paths in left.items():
+            self._stale.setdefault(node, {})[ksid] = paths
+        full = [node for node in left if len(self._stale[node]) > limits.OVER_AT_ONE]
+        for node in full:
+            self.forgot(node, next(iter(self._stale[node])))
+        return full
 
     def late_at_nodes(self) -> dict[str, list[str]]:
         """Resources by node that no session has or will have, and that a controller before us may have sent for."""

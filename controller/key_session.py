@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller import configuration
+from controller import configuration, limits
 from controller.declared import Declared, declared_bps, updated
 from controller.paths import Path
 from etsi.gs004 import QoS
@@ -124,7 +124,9 @@ class KeySession:
         """The nodes of that path may have a virtual link of that number which is not the session's."""
         if path is not None and len(path.qcs) > 1:
             for node in path.nodes:
-                self.elsewhere[node] = [n for n in self.elsewhere.get(node, []) if n != number] + [number]
+                left = [n for n in self.elsewhere.get(node, []) if n != number] + [number]
+                # A node that forgets none of many keeps what it has: they lead nowhere.
+                self.elsewhere[node] = left[-limits.LEFT_AT_ONE :]
 
     def tidied(self, node: str, number: int | None = None) -> None:
         """That node has no link left over; or not the one of that number, because the session goes over it."""

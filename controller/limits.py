@@ -26,11 +26,14 @@ WAITING_FOR_ONE = 500  # steps that wait because that many are under way; what i
 # Words to agents that are told again until they are confirmed.
 WORDS = 16  # at a time, in all
 WORDS_TO_ONE = 4  # at a time, to one agent
-KEPT_FOR_ONE = 2000
+KEPT_FOR_ONE = 4000
 WORD_AGAIN_S = 1.0
 
 # Key sessions.
+SESSIONS_OF_ONE = 3000  # that end at one node, in whatever state, and those that are over and that it has not forgotten
 HALF_OPEN_OF_ONE = 1000  # registrations of one node that wait for their other side
+OVER_AT_ONE = 10_000  # sessions that are over, of which one node, be it between others, has not forgotten its part
+LEFT_AT_ONE = 16  # virtual links of a session that moved, of which one node has not forgotten its part
 REQUESTS_OF_ONE = 16  # of one application, repeated, that wait for an answer
 HELD_S = 20 * CALL_S  # whoever waits for a key session to be let go waits so long at most: longer is a bug of ours
 LOOK_S = 0.25  # between two looks at all sessions, whether one has to move

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from controller import configuration
+from controller import configuration, limits
 from controller.agents import AgentFailed
 from controller.book import Book
 from controller.choice import Choice
@@ -120,14 +120,19 @@ class Upkeep:
         """Have all nodes of its path forget a session; those that cannot be told are told again."""
         resources = session.at_nodes()
         done = self._agents.remove(resources)
-        self._book.ended(session.ksid, {name: paths for name, paths in resources.items() if name not in done})
+        self._over(session, {name: paths for name, paths in resources.items() if name not in done})
 
     def withdraw_later(self, session: KeySession) -> None:
         """The same, for a session that nobody has; does not wait."""
         resources = session.at_nodes()
-        self._book.ended(session.ksid, resources)
+        self._over(session, resources)
         for node in resources:
             self._agents.later(node, self._clean_if_possible, node)
+
+    def _over(self, session: KeySession, left: Mapping[str, list[str]]) -> None:
+        for node in self._book.ended(session.ksid, left):
+            text = f"it has not forgotten {limits.OVER_AT_ONE} key sessions that are over: it may keep the oldest one"
+            self._journal.event("agent_misbehaves", node=node, error=text)
 
     def clean_again(self) -> None:
         """Have nodes that can be reached forget sessions that are no more, as far as they have not done so."""

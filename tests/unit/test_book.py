@@ -117,6 +117,67 @@ def test_node_with_too_many_registrations_that_wait_gets_no_more(desk, monkeypat
     monkeypatch.setattr(limits, "HALF_OPEN_OF_ONE", 1)
     desk.register("slave")
 
-    with pytest.raises(SessionError, match="too many applications at this node"):
+    with pytest.raises(SessionError, match="node b wait for their other side: expected fewer than 1"):
         desk.book.register("b", PAIR[::-1], "slave", WANTS, implicit=False)
     assert desk.book.register("a", PAIR[::-1], "master", WANTS, implicit=False)[1] is False
+
+
+@pytest.mark.parametrize("side", ["master", "slave"])
+def test_node_with_too_many_sessions_gets_no_more(desk, monkeypatch, side):
+    """Neither as the first side of one nor as the second; others open theirs as before."""
+    monkeypatch.setattr(limits, "SESSIONS_OF_ONE", 1)
+    desk.book.opened(desk.configuring())
+    pair = "33333333-3333-4333-8333-333333333333", "44444444-4444-4444-8444-444444444444"
+    desk.book.register("c", pair, {"master": "slave", "slave": "master"}[side], WANTS, implicit=False)
+
+    for taken in (pair, PAIR[::-1]):
+        with pytest.raises(SessionError, match="node a has 1 key sessions.*expected fewer than 1") as refused:
+            desk.book.register("a", taken, side, WANTS, implicit=False)
+        assert refused.value.facts == {"cause": "too_many_sessions", "node": "a", "most": 1}
+
+    assert desk.book.register("d", pair, side, WANTS, implicit=False)[1] is True
+
+
+def ended(desk: Desk, *nodes: str) -> KeySession:
+    """A session that is over, and that those nodes have not forgotten."""
+    session = desk.configuring()
+    desk.book.opened(session)
+    assert desk.book.take(session)
+    desk.book.ended(session.ksid, {node: ["link"] for node in nodes})
+    return session
+
+
+def test_sessions_that_a_node_does_not_forget_count(desk, monkeypatch):
+    """Or one that removes nothing could open and end them without end."""
+    monkeypatch.setattr(limits, "SESSIONS_OF_ONE", 2)
+    over = [ended(desk, "a"), ended(desk, "a")]
+    with pytest.raises(SessionError, match="node a has 2 key sessions"):
+        desk.register("master")
+
+    desk.book.forgot("a", over[0].ksid)
+
+    assert desk.register("master").nodes == {"master": "a"}
+
+
+def test_of_very_many_sessions_that_a_node_does_not_forget_the_oldest_is_given_up(desk, monkeypatch):
+    """A node between two others, too, which opens none; the other nodes are still told."""
+    monkeypatch.setattr(limits, "OVER_AT_ONE", 1)
+    first = ended(desk, "relay", "b")
+    second = desk.configuring()
+
+    assert desk.book.ended(second.ksid, {"relay": ["link"]}) == ["relay"]
+
+    assert list(desk.book.stale_at("relay")) == [second.ksid]
+    assert list(desk.book.stale_at("b")) == [first.ksid]
+    desk.book.forgot("b", first.ksid)
+    assert [s["ksid"] for s in desk.store.sessions()] == [second.ksid]
+
+
+def test_node_is_told_of_the_last_links_that_it_does_not_remove(desk, monkeypatch):
+    """Of a session that moves to and fro; the number of links does not grow for ever."""
+    monkeypatch.setattr(limits, "LEFT_AT_ONE", 2)
+    session = desk.configuring()
+    for number in range(4):
+        session.left_behind(Way(("a", "relay", "b"), ("q", "r")), number)
+
+    assert session.elsewhere["relay"] == [2, 3]

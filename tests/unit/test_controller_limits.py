@@ -24,6 +24,17 @@ def test_one_agent_cannot_hold_all_words():
     assert limits.WORDS_TO_ONE < limits.CALLS_TO_ONE
 
 
+def test_thousand_sessions_of_a_node_find_room_whatever_else_waits_there():
+    """So many are an honest load; as many registrations may wait for their other side meanwhile."""
+    assert limits.SESSIONS_OF_ONE >= 1000 + limits.HALF_OPEN_OF_ONE
+    assert limits.OVER_AT_ONE > limits.SESSIONS_OF_ONE
+
+
+def test_no_word_on_how_a_session_fares_is_given_up_for_others():
+    """There is one for each at most, beside those for who waits and for ends that are to be confirmed."""
+    assert limits.SESSIONS_OF_ONE + limits.ENDS_OF_ONE <= limits.KEPT_FOR_ONE
+
+
 def test_refusal_is_said_before_its_application_gives_up():
     """The nodes of a path have had their time by then."""
     assert limits.SLOW_S < limits.OPENING_S < node_limits.ANSWER_S
