@@ -60,7 +60,7 @@ def main(path: Path) -> int:
         session_agents = SessionAgents(graph, agents, words)
         upkeep = Upkeep(book, choice, session_agents, journal)
         sessions = KeySessions(
-            graph, book, choice, session_agents, journal, upkeep=upkeep,
+            graph, book, choice, session_agents, journal, upkeep=upkeep, saes=options.saes,
             half_open_timeout_s=options.half_open_timeout_s,
         )  # fmt: skip
         followers = Followers(

@@ -12,6 +12,7 @@ from controller.forwarding import Fabric, parse_fabric
 from controller.parameters import Parameters, changed
 from etsi.checks import integer, mapping, number, text
 from etsi.errors import Malformed
+from etsi.sae_id import sae_id
 from mtls.credentials import Credentials
 
 
@@ -36,6 +37,7 @@ class ControllerConfig:
     openflow: OpenFlowConfig | None  # None: somebody else forwards the classical traffic
     parameters: Parameters = field(default_factory=Parameters)  # at the start
     agents: Mapping[str, str] = field(default_factory=dict)  # node -> URL; others can be added while it runs
+    saes: Mapping[str, str] = field(default_factory=dict)  # SAE ID -> node, as far as known: no other registers it
     half_open_timeout_s: float = 30.0  # a session that only one side has registered is dropped after this
     grace_s: float = 2.0  # a node or QC that has been down for so long is down for the sessions over it: they move
     steady_s: float = 5.0  # and they come back to a shorter path when it has been up for so long
@@ -43,7 +45,7 @@ class ControllerConfig:
 
 
 _REQUIRED = ("name", "host", "port", "directory", "credentials", "openflow")
-_OPTIONAL = ("parameters", "agents", "half_open_timeout_s", "grace_s", "steady_s", "round_trip_s")
+_OPTIONAL = ("parameters", "agents", "saes", "half_open_timeout_s", "grace_s", "steady_s", "round_trip_s")
 
 
 def load(path: Path) -> ControllerConfig:
@@ -76,6 +78,7 @@ def parse(document: Any) -> ControllerConfig:
             text(k, "agents"): text(v, f"agents.{k}", longest=2048)
             for k, v in mapping(given.get("agents", {}), "agents").items()
         },
+        saes={sae_id(k, "saes"): text(v, f"saes.{k}") for k, v in mapping(given.get("saes", {}), "saes").items()},
         half_open_timeout_s=number(given.get("half_open_timeout_s", 30.0), "half_open_timeout_s", low=0.1, high=3600),
         grace_s=number(given.get("grace_s", 2.0), "grace_s", low=0.0, high=3600),
         steady_s=number(given.get("steady_s", 5.0), "steady_s", low=0.1, high=3600),

@@ -8,7 +8,7 @@ from typing import Any
 
 from etsi.errors import Malformed
 from etsi.gs004 import QoS, qos
-from etsi.sae_id import from_uri
+from etsi.sae_id import from_uri, sae_id
 
 Declared = Mapping[str, Any]  # members of qkd_app: app_qos and app_priority, as far as they were named
 _MEMBERS = ("app_qos", "app_priority")
@@ -29,7 +29,7 @@ def pair(content: Mapping[str, Any]) -> tuple[str, str]:
         raise Malformed("client_app_id", "one application")
     if "server_app_id" not in content:
         raise Malformed("server_app_id", "an application")
-    found = from_uri(content["server_app_id"]), from_uri(clients[0])
+    found = sae_id(from_uri(content["server_app_id"]), "server_app_id"), sae_id(from_uri(clients[0]), "client_app_id")
     if found[0] == found[1]:
         raise Malformed("client_app_id", "another application than server_app_id")
     return found

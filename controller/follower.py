@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -173,6 +174,7 @@ class Follower:
         self._connected = False
         self._can_be_told = False
         self.tend_at = 0.0  # monotonic seconds
+        self._flood_told_at = -math.inf
         self._told = self._tried = -1  # the version of the settings that the node has, and that it was told last
         self._telling = threading.Lock()
         self._thread = bugs.vital_thread(self._run, name=f"follow-{agent.name}")
@@ -374,7 +376,11 @@ class Follower:
             self._read()
 
     def _later(self, step: Callable[[Mapping[str, Any]], None], application: Mapping[str, Any]) -> None:
-        if not self._agents.later(self.agent.name, step, application):
+        if self._agents.later(self.agent.name, step, application):
+            return
+        now = time.monotonic()
+        if now >= self._flood_told_at + limits.MISBEHAVED_S:  # the journal takes no flood
+            self._flood_told_at = now
             self._misbehaves("it announces more than can be done")
 
     def _report(self, content: Mapping[str, Any]) -> None:
@@ -409,10 +415,13 @@ class Follower:
     def _register(self, application: Mapping[str, Any]) -> None:
         """An application asks for an association; the agent hears how that fares."""
         try:
+            request = application.get("qkd-testbed:request", "")
+            if len(request) > limits.MAX_ID:
+                raise Malformed("request", f"at most {limits.MAX_ID} characters")
             self._sessions.register(
                 self.agent.name, declared.pair(application), application.get("qkd-testbed:side"),
                 declared.wanted(application), implicit=bool(application.get("qkd-testbed:implicit", False)),
-                request=str(application.get("qkd-testbed:request", "")),
+                request=request,
             )  # fmt: skip
         except (SessionError, Malformed) as error:
             # Those whom the session concerned have been told; a document that is wrong concerns nobody.

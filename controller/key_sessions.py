@@ -15,7 +15,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from controller import limits
@@ -24,7 +24,7 @@ from controller.book import Book
 from controller.choice import Choice
 from controller.declared import Wants
 from controller.graph import Graph
-from controller.key_session import CONFIGURING, OPEN, KeySession, Pair, SessionError
+from controller.key_session import CONFIGURING, MASTER, OPEN, KeySession, Pair, SessionError
 from controller.paths import Path
 from controller.session_agents import SessionAgents
 from controller.upkeep import Upkeep
@@ -34,7 +34,10 @@ from telemetry.metrics import ControllerMetrics
 
 
 class KeySessions:
-    """Opens and ends the sessions of `book`. Thread-safe. `now` gives seconds that only grow."""
+    """Opens and ends the sessions of `book`. Thread-safe. `now` gives seconds that only grow.
+
+    `saes`: the node of each SAE, as far as it is known: no other one can register it.
+    """
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class KeySessions:
         journal: Journal,
         *,
         upkeep: Upkeep,
+        saes: Mapping[str, str],
         half_open_timeout_s: float,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -52,6 +56,7 @@ class KeySessions:
         self._choice = choice
         self._agents = agents
         self._upkeep = upkeep
+        self._saes = saes
         self._journal = journal
         self._half_open_timeout_s = half_open_timeout_s
         self._now = now
@@ -69,6 +74,7 @@ class KeySessions:
         """
         self.expire()
         try:
+            self._check_home(node, pair, side)
             session, opening = self._book.register(node, pair, side, wants, implicit=implicit, request=request)
         except SessionError as error:
             self._agents.refuse(node, pair, [request], error, implicit=implicit)
@@ -85,6 +91,12 @@ class KeySessions:
         else:
             self._agents.await_other(node, pair, [request], implicit=implicit)
         return session
+
+    def _check_home(self, node: str, pair: Pair, side: str | None) -> None:
+        """SessionError if the SAE that the node registers is another one's, which could not register it any more."""
+        own = pair if side is None else pair[:1] if side == MASTER else pair[1:]
+        if not any(self._saes.get(sae, node) == node for sae in own):
+            raise SessionError(400, f"expected an SAE of node {node}", cause="foreign")
 
     def _tell_again(self, node: str, session: KeySession, request: str) -> None:
         try:

@@ -159,6 +159,7 @@ class Plan:
             "directory": str(directory),
             "credentials": credentials.to_config(),
             "agents": {node: self.url(node, AGENT_PORT) for node in self.nodes},
+            "saes": {s.id: s.node for s in self.saes},
             "openflow": {"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
             "parameters": dict(parameters),
             "round_trip_s": self.round_trip_s,

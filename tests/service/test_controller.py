@@ -165,11 +165,11 @@ class World:
         """The operator changes parameters."""
         return self.call("PATCH", "parameters", parameters)
 
-    def restart(self) -> None:
+    def restart(self, **options: Any) -> None:
         """kill -9 of the controller, and its restart."""
         assert self.process is not None
         self.process.kill()
-        self.start().wait_ready(20)
+        self.start(**options).wait_ready(20)
 
     def stop(self) -> None:
         """End everything."""

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from flask import request
 
+from controller import limits
 from etsi import gs015
 from etsi.restconf import parse_target
 from mtls.identity import Role
@@ -110,6 +111,20 @@ def test_node_that_shows_the_id_of_one_that_is_away_is_not_taken_for_it(world):
         liar.stop()
         world.play("d", LINKS["d"], port=victim.server.port)
     world.wait_for_nodes()
+
+
+def test_node_that_registers_an_sae_of_another_does_not_keep_that_one_out(world):
+    """The controller knows which SAE is at which node, as nodes do."""
+    pair = world.pair("a", "b")
+    world.restart(saes=world.saes)
+    world.wait_for_nodes()
+    for side, peer in (("slave", pair), ("master", pair[::-1])):
+        world.nodes["c"].registrations._notify(*peer, side, QOS, implicit=False)
+    world.catch_up("c")
+    assert world.nodes["c"].ask(pair, "slave").detail("cause") == "foreign"
+
+    assert world.nodes["b"].ask(pair, "slave").status == 202
+    assert world.nodes["a"].ask(pair, "master").status == 200
 
 
 def test_slot_of_a_liar_does_not_stop_admission(world):
@@ -242,10 +257,21 @@ def test_generation_that_one_end_did_not_take_over_is_told_again_by_a_new_contro
 
 
 def test_registrations_beyond_what_can_wait_are_refused_to_that_node_alone(world):
-    """A flood of announcements takes its own share of the threads."""
-    node = world.nodes["c"]
-    with ThreadPoolExecutor(1) as pool:
-        flood = pool.submit(lambda: [node.registrations.announce(*world.pair("a", "c"), QOS) for _ in range(800)])
+    """A flood of announcements takes its own share of the threads; the journal has a line now and then."""
+    node, go = world.nodes["c"], threading.Event()
+    node.before_edit = lambda: go.wait(20)
+    before, pairs = len(misbehaved(world, "c")), [world.pair("a", "c") for _ in range(900)]
+    try:
+        for pair in [world.pair("c", "a") for _ in range(2 * limits.STEPS_FOR_ONE)]:  # which keep c's threads
+            for name, side in (("a", "slave"), ("c", "master")):
+                world.nodes[name].registrations._notify(*pair, side, QOS, implicit=True)
+        with ThreadPoolExecutor(1) as pool:
+            flood = pool.submit(lambda: [node.registrations.announce(*pair, QOS) for pair in pairs])
+            assert world.open("a", "b")["state"] == "open"
+            flood.result()
         assert world.open("a", "b")["state"] == "open"
-        flood.result()
-    assert world.open("b", "d")["state"] == "open"
+    finally:
+        go.set()
+        node.before_edit = lambda: None
+
+    assert eventually(lambda: 0 < len(misbehaved(world, "c")) - before < 20)

@@ -131,7 +131,7 @@ def test_node_with_too_many_sessions_gets_no_more(desk, monkeypatch, side):
     desk.book.register("c", pair, {"master": "slave", "slave": "master"}[side], WANTS, implicit=False)
 
     for taken in (pair, PAIR[::-1]):
-        with pytest.raises(SessionError, match="node a has 1 key sessions.*expected fewer than 1") as refused:
+        with pytest.raises(SessionError, match=r"node a has 1 key sessions.*expected fewer than 1") as refused:
             desk.book.register("a", taken, side, WANTS, implicit=False)
         assert refused.value.facts == {"cause": "too_many_sessions", "node": "a", "most": 1}
 
