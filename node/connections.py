@@ -40,7 +40,13 @@ _WHY = {
     "": "does not answer",
     "25006": "takes no writes: it is read-only, or a standby",
     _LOCKED: "is held up by another session",
+    "53100": "has no room left on its disk",
+    "53200": "is short of memory",
+    "53300": "takes no more connections",
     "57014": "takes too long",
+    "57P01": "is stopping",
+    "57P02": "has crashed",
+    "57P03": "is starting",
 }
 _ROUND_TRIPS_OF_A_CALL = 2  # more are other packets that were lost
 _ROUND_TRIPS_TO_CONNECT = 6  # TCP, PostgreSQL's own hello, TLS, the session, our statements

@@ -142,6 +142,30 @@ def test_schema_that_is_not_as_it_should_be_is_no_bug_of_the_request(stack, node
     heals(stack, node)
 
 
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [("53100", "has no room left on its disk"), ("53200", "is short of memory"), ("53300", "takes no more connections"),
+     ("57P01", "is stopping"), ("57P02", "has crashed"), ("57P03", "is starting"),
+     ("XX000", r"refused \(SQLSTATE XX000\)"), ("58030", r"refused \(SQLSTATE 58030\)")],
+)  # fmt: skip
+def test_error_of_the_server_is_unreachable_with_its_reason(stack, node, state, said):
+    """Whatever the server could not do: one cause, in words where users can do something about it, and no bug."""
+    admin(
+        stack,
+        "ALTER FUNCTION qkd_available RENAME TO qkd_kept",
+        "CREATE FUNCTION qkd_available(qcs text[]) RETURNS bigint[] LANGUAGE plpgsql AS "
+        f"$$BEGIN RAISE 'no' USING ERRCODE = '{state}'; END$$",
+    )
+    try:
+        with pytest.raises(DatabaseUnreachable, match=f"^the shared database {said}$"):
+            node.available([QC])
+    finally:
+        admin(stack, "DROP FUNCTION qkd_available", "ALTER FUNCTION qkd_kept RENAME TO qkd_available")
+
+    heals(stack, node)
+    assert node.available([QC])
+
+
 def test_node_that_locks_rows_and_is_silent_holds_up_nobody(stack, node):
     """It may set its own time-outs; whoever waited in vain has the database end it."""
     url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
