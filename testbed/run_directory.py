@@ -76,7 +76,8 @@ def open_run_directory(requested: Path | None, runs: Path) -> RunDirectory:
         _clean_up_dead(runs)
         if requested is not None:
             _make_room(path)
-        path.mkdir(mode=0o755, parents=True)
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.chmod(0o755)  # the database's user goes through it
         lock = _mark(path, {"id": run_id, "started": now.isoformat(), "pid": os.getpid()})
         if requested is not None:
             (runs / run_id).symlink_to(path)  # so that the next start finds what this one may leave
@@ -88,19 +89,18 @@ def open_run_directory(requested: Path | None, runs: Path) -> RunDirectory:
 
 
 def _make_room(path: Path) -> None:
-    """Have nothing at `path`: an empty folder goes, a finished run is renamed, anything else is refused."""
+    """Have nothing at `path` but an empty folder, of which one may be in: a finished run is renamed, all else refused."""
     if not path.exists():
         return
     if not path.is_dir():
         raise UserError(f"--run-dir {path} is not a folder: choose another")
     if not any(path.iterdir()):
-        path.rmdir()
         return
     if not (path / _MARKER).is_file():
         raise UserError(f"--run-dir {path} holds other files: choose an empty or a new folder")
     lock = _lock(path)
     if lock is None:
-        raise UserError(f"run directory {path} is in use by another run: choose another --run-dir")
+        raise _in_use(path)
     _erase(path)
     number = 1
     while (aside := path.with_name(f"{path.name}.{number}")).exists():
@@ -124,12 +124,23 @@ def _clean_up_dead(runs: Path) -> None:
 
 def _mark(path: Path, facts: dict[str, object]) -> int:
     """Make `path` a run directory that is locked from the first moment on that others can see it; the lock."""
-    temporary = path / f".{_MARKER}"
-    temporary.write_text(json.dumps(facts) + "\n")
-    lock = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+    temporary, marker = path / f".{_MARKER}", path / _MARKER
+    try:  # of several starts in one folder one makes this file, and no marker appears while it is there
+        lock = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        raise _in_use(path) from None
+    if marker.exists():
+        temporary.unlink()
+        os.close(lock)
+        raise _in_use(path)
+    os.write(lock, f"{json.dumps(facts)}\n".encode())
     fcntl.flock(lock, fcntl.LOCK_EX)
-    temporary.rename(path / _MARKER)
+    temporary.rename(marker)
     return lock
+
+
+def _in_use(path: Path) -> UserError:
+    return UserError(f"run directory {path} is in use by another run: choose another --run-dir")
 
 
 def _lock(path: Path) -> int | None:

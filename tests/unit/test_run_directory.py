@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from testbed.errors import UserError
-from testbed.run_directory import open_run_directory
+from testbed.run_directory import RunDirectory, open_run_directory
 
 
 def test_new_run_gets_a_folder_of_its_own_and_latest_points_to_it(tmp_path):
@@ -26,6 +29,36 @@ def test_requested_folder_is_used_and_latest_points_to_it(tmp_path):
 
     assert run.path == tmp_path / "mine"
     assert (tmp_path / "runs" / "latest").resolve() == tmp_path / "mine"
+
+
+def test_empty_folder_that_one_is_in_stays_the_same(tmp_path, monkeypatch):
+    """`--run-dir .`: the shell that one comes back to shows the results; postgres, too, may go through it."""
+    (tmp_path / "mine").mkdir(mode=0o700)
+    monkeypatch.chdir(tmp_path / "mine")
+
+    run = open_run_directory(Path(), tmp_path / "runs")
+
+    assert run.path == tmp_path / "mine" == Path.cwd()
+    assert "run.json" in os.listdir()
+    assert run.path.stat().st_mode & 0o777 == 0o755
+
+
+def test_of_starts_in_one_empty_folder_one_gets_it(tmp_path):
+    """At the same moment; the others are told that they are too late."""
+    (tmp_path / "mine").mkdir()
+    together = threading.Barrier(8)
+
+    def start(_: int) -> RunDirectory | None:
+        together.wait()
+        try:
+            return open_run_directory(tmp_path / "mine", tmp_path / "runs")
+        except UserError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        (run,) = filter(None, pool.map(start, range(8)))
+
+    assert json.loads((run.path / "run.json").read_text())["id"] == run.id
 
 
 def test_folder_in_use_is_refused(tmp_path):
