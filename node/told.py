@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from decisions.modes import Mode
+from node.failures import KeyFailure
 from node.ranges import Instruction, Range
 from telemetry.journal import Journal
 
@@ -78,7 +79,8 @@ def statement(journal: Journal, name: str, **facts: Any) -> Iterator[dict[str, A
     try:
         yield told
     except Exception as error:
-        told = {"error": type(error).__name__}
+        # By the word that the answer has for it; stories are for people, who know nothing of exceptions' names.
+        told = {"error": error.cause if isinstance(error, KeyFailure) else "failed"}
         raise
     finally:
         _told(journal, name, at, time.monotonic() - started, **facts, **told)

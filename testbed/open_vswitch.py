@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from testbed.processes import Processes, ProcessFailed
+from testbed.processes import Processes, ProcessFailed, how_it_ended
 
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 _QUIET = ("--no-chdir", "-vsyslog:off", "-vconsole:info")
@@ -62,5 +62,6 @@ class OpenVSwitch:
 def _run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ProcessFailed(f"{' '.join(command[:2])} failed: {done.stderr.strip() or 'no message'}")
+        said = " ".join(done.stderr.split()) or how_it_ended(done.returncode)
+        raise ProcessFailed(f"{' '.join(command[:2])} failed: {said}")
     return done.stdout

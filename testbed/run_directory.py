@@ -89,7 +89,7 @@ def open_run_directory(requested: Path | None, runs: Path) -> RunDirectory:
 
 
 def _make_room(path: Path) -> None:
-    """Have nothing at `path` but an empty folder, of which one may be in: a finished run is renamed, all else refused."""
+    """Have nothing at `path`, or an empty folder, which stays. A finished run is renamed; anything else is refused."""
     if not path.exists():
         return
     if not path.is_dir():

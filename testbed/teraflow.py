@@ -122,24 +122,37 @@ def main(arguments: list[str]) -> int:
         print(_USAGE, file=sys.stderr)
         return 2
     run, node, (host, _, port) = Path(arguments[0]), arguments[1], arguments[2].rpartition(":")
+    file = run / "expose.json"
     try:
-        facts = json.loads((run / "expose.json").read_text())
+        facts = json.loads(file.read_text())
         operator = Credentials(Path(facts["operator"]["cert"]), Path(facts["operator"]["key"]), Path(facts["ca"]))
+        agents = dict(facts["agents"])
+    except (ValueError, LookupError, TypeError):
+        print(f"teraflow: {file} is none that a run has written", file=sys.stderr)
+        return 2
+    except OSError as error:
+        return _refused(error)
+    if node not in agents:
+        print(f"teraflow: expected one of the nodes {', '.join(agents)}", file=sys.stderr)
+        return 2
+    try:
         token_file = operator.ca.with_name(f"teraflow-{node}.token")
         token = _new_token(token_file)
-        front = Front((host or _LOOPBACK, int(port)), Caller(operator), node, facts["agents"][node], token)
-    except KeyError:
-        print(f"teraflow: expected one of the nodes {', '.join(facts['agents'])}", file=sys.stderr)
-        return 2
+        front = Front((host or _LOOPBACK, int(port)), Caller(operator), node, agents[node], token)
     except (OSError, OverflowError) as error:
-        print(f"teraflow: {error}; is a run exposed there (run.py --expose), and are you root?", file=sys.stderr)
-        return 2
-    print(f"front of {node} at http://{host or _LOOPBACK}:{port}; its token is in {token_file}", flush=True)
+        return _refused(error)
+    where = f"{host or _LOOPBACK}:{front.server_port}"
+    print(f"front of {node} at http://{where}; its token is in {token_file}", flush=True)
     try:
         front.serve_forever()
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _refused(error: Exception) -> int:
+    print(f"teraflow: {error}; is a run exposed there (run.py --expose), and are you root?", file=sys.stderr)
+    return 2
 
 
 def _new_token(path: Path) -> str:

@@ -142,7 +142,7 @@ def read_records(path: Path) -> Records:
     try:
         document = json.loads(path.read_text(), object_pairs_hook=_no_member_twice)
     except (OSError, ValueError, RecursionError) as error:
-        raise Unreadable(f"{path}: {error}: only a run that came to its end can be audited") from None
+        raise Unreadable(f"{path}: {_why(error)}: only a run that came to its end can be audited") from None
     return records(document)
 
 
@@ -186,7 +186,12 @@ def _lines(path: Path, names: Sequence[str]) -> Iterator[Event]:
             if isinstance(event, dict) and event.get("event") in names:
                 yield event
     except (OSError, ValueError) as error:
-        raise Unreadable(f"{path}: {error}") from None
+        raise Unreadable(f"{path}: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    """Without the name of the file, which an OSError's own text has, too."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def fact(event: Event, name: str, kind: type, where: str) -> Any:

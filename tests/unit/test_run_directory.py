@@ -39,7 +39,7 @@ def test_empty_folder_that_one_is_in_stays_the_same(tmp_path, monkeypatch):
     run = open_run_directory(Path(), tmp_path / "runs")
 
     assert run.path == tmp_path / "mine" == Path.cwd()
-    assert "run.json" in os.listdir()
+    assert [entry.name for entry in Path().iterdir()] == ["run.json"]
     assert run.path.stat().st_mode & 0o777 == 0o755
 
 

@@ -33,3 +33,12 @@ def test_wrong_arguments_end_in_a_line(arguments, capsys):
     """How it is used, or what is not there."""
     assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"agents": {}, "operator": {}}', '{"agents": 3}', "\ud83d"])
+def test_file_that_no_run_has_written_ends_in_a_line(text, tmp_path, capsys):
+    """It names the file."""
+    (tmp_path / "expose.json").write_bytes(text.encode(errors="surrogatepass"))
+
+    assert main([str(tmp_path), "a", "1"]) == 2
+    assert capsys.readouterr().err == f"teraflow: {tmp_path}/expose.json is none that a run has written\n"
