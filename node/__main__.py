@@ -94,7 +94,7 @@ def main(path: Path) -> int:
         lambda: dict.fromkeys((n.qc for n in options.qcs), 0) | kme.pooled(), losses.by_qc,
     )
     def answer_s() -> float:
-        return limits.answer_s(caller.round_trip_s)
+        return limits.answer_s(max(caller.round_trip_s, shared.round_trip_s))
 
     servers = [
         Server(

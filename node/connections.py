@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import select
+import socket
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import psycopg
 import psycopg.errors
@@ -17,13 +19,14 @@ from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg_pool import ConnectionPool
 
-from mtls import deadline
+from mtls import deadline, liveness
 from node.limits import (
     DATABASE_CALL_S,
     DATABASE_CONNECT_S,
     DATABASE_CONNECTIONS,
     DATABASE_IDLE_S,
     DATABASE_LOCK_S,
+    DATABASE_PATIENCE_S,
     DATABASE_STATEMENT_S,
     DATABASE_TRY_S,
     DATABASE_WAIT_S,
@@ -49,7 +52,7 @@ _WHY = {
     "57P03": "is starting",
 }
 _ROUND_TRIPS_OF_A_CALL = 2  # more are other packets that were lost
-_ROUND_TRIPS_TO_CONNECT = 6  # TCP, PostgreSQL's own hello, TLS, the session, our statements
+ROUND_TRIPS_TO_CONNECT = 6  # TCP, PostgreSQL's own hello, TLS, the session, our statements
 _log = logging.getLogger(__name__)
 
 
@@ -78,24 +81,27 @@ class Connections:
     ) -> None:
         self._prepared = prepared
         self._free = free
-        self._try_s = DATABASE_TRY_S + _ROUND_TRIPS_OF_A_CALL * round_trip_s
-        self._call_s = DATABASE_CALL_S + 2 * _ROUND_TRIPS_OF_A_CALL * round_trip_s
-        self._connect_s = connect_s = DATABASE_CONNECT_S + _ROUND_TRIPS_TO_CONNECT * round_trip_s
+        self._expected_s = round_trip_s
+        self._measured_s = 0.0
         self._broken_at = 0.0  # connections born before that moment are not used again
-        options = {
+        self._connecting_since: float | None = None  # in vain
+        self._options = {
             "autocommit": True,
-            "connect_timeout": round(connect_s),
             "options": f"-c search_path={search_path} -c statement_timeout={DATABASE_STATEMENT_S * 1000:.0f}"
             f" -c lock_timeout={DATABASE_LOCK_S * 1000:.0f}",
             "keepalives_idle": round(DATABASE_IDLE_S),
             "keepalives_interval": 1,
             "keepalives_count": 3,
-            "tcp_user_timeout": round(connect_s * 1000),
         }
         self._pool = ConnectionPool(
-            url, connection_class=_Connection, kwargs=options, configure=self._prepare, min_size=2,
+            url, connection_class=_Connection, kwargs=self._options_now, configure=self._prepare, min_size=2,
             max_size=DATABASE_CONNECTIONS, timeout=DATABASE_WAIT_S, open=False, reconnect_timeout=2,
         )  # fmt: skip
+
+    @property
+    def round_trip_s(self) -> float:
+        """How far away the server is, as expected or as measured, whichever is more."""
+        return max(self._expected_s, self._measured_s)
 
     def open(self) -> None:
         """Start connecting; returns at once."""
@@ -110,7 +116,8 @@ class Connections:
 
         What was not answered is asked again once, on another connection.
         """
-        until = time.monotonic() + deadline.left(self._call_s)
+        call_s = DATABASE_CALL_S + 2 * _ROUND_TRIPS_OF_A_CALL * self.round_trip_s
+        until = time.monotonic() + deadline.left(call_s)
         try:
             return self._try(statement, values, until)
         except NoAnswer as first:
@@ -123,12 +130,14 @@ class Connections:
 
     def _try(self, statement: str, values: Sequence[bytes | None], until: float) -> list[Row]:
         connection = self._get(until)
-        good = False
+        good = hurried = False
+        tried_until = time.monotonic() + DATABASE_TRY_S + _ROUND_TRIPS_OF_A_CALL * self.round_trip_s
         try:
-            rows = _call(connection.pgconn, statement, values, min(until, time.monotonic() + self._try_s))
+            rows = _call(connection.pgconn, statement, values, min(until, tried_until))
             good = True
         except psycopg.Error as error:
             state = error.sqlstate or ""
+            hurried = not state and until <= time.monotonic() < tried_until
             good = state.startswith(_DECIDED + _PASSING)
             if state.startswith(_DECIDED):
                 raise
@@ -138,8 +147,10 @@ class Connections:
                 _log.warning("the shared database refused %s: SQLSTATE %s", statement, state)
             raise NoAnswer(_WHY.get(state, f"refused (SQLSTATE {state})")) from error
         finally:
+            self._measured_s = _round_trip_s(connection.pgconn)
             if not good:
-                self._broken_at = time.monotonic()
+                # That it did not answer a request which had no time says nothing of the others.
+                self._broken_at = self._broken_at if hurried else time.monotonic()
                 connection.close()
             self._pool.putconn(connection)
         return rows
@@ -164,10 +175,23 @@ class Connections:
             connection.close()
             self._pool.putconn(connection)
 
+    def _options_now(self) -> dict[str, Any]:
+        """For a connection that is to be made. How far away the server is may have changed since the last one."""
+        now = time.monotonic()
+        if self._connecting_since is None:
+            self._connecting_since = now
+        connect_s = DATABASE_CONNECT_S + ROUND_TRIPS_TO_CONNECT * self.round_trip_s
+        # The longer there is none, the longer it is waited for: no connection, no measure.
+        patience_s = min(max(connect_s, now - self._connecting_since), DATABASE_PATIENCE_S)
+        dead_s = {"tcp_user_timeout": round(connect_s * 1000)}
+        return self._options | dead_s | {"connect_timeout": round(patience_s)}
+
     def _prepare(self, connection: _Connection) -> None:
         connection.born = time.monotonic()
-        until = connection.born + self._connect_s
+        self._connecting_since = None
         pgconn = connection.pgconn
+        self._measured_s = _round_trip_s(pgconn)
+        until = connection.born + DATABASE_CONNECT_S + self.round_trip_s
         pgconn.enter_pipeline_mode()  # one round trip for all
         for name, sql in self._prepared.items():
             pgconn.send_prepare(name.encode(), sql.encode())
@@ -176,6 +200,18 @@ class Connections:
             _finish(pgconn, until)
         _next_result(pgconn, _poll(pgconn), until)  # of the synchronisation
         pgconn.exit_pipeline_mode()
+
+
+def _round_trip_s(pgconn: PGconn) -> float:
+    """To the server of that connection, as measured; 0 if that is nothing much."""
+    try:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=pgconn.socket)
+    except psycopg.Error:  # it is closed
+        return 0.0
+    try:
+        return liveness.round_trip_s(sock)
+    finally:
+        sock.detach()  # it is libpq's
 
 
 def _call(pgconn: PGconn, statement: str, values: Sequence[bytes | None], until: float) -> list[Row]:

@@ -46,6 +46,9 @@ class TooLate(KeyFailure):
 
     cause = "busy"
 
+    def __init__(self) -> None:
+        super().__init__("what came before this request took all the time there was for it: try again")
+
 
 class OverBandwidth(KeyFailure):
     """The application has taken more than its maximum bandwidth allows until now; nothing was consumed."""

@@ -67,11 +67,7 @@ class Delivery:
 def _in_time() -> None:
     """TooLate if so little time is left for the request that what is taken for it would be lost."""
     if deadline.left(ANSWER_S) < LEAST_S:
-        raise _too_late()
-
-
-def _too_late() -> TooLate:
-    return TooLate("what came before this request took all the time there was for it: try again")
+        raise TooLate
 
 
 class Unauthorized(Exception):
@@ -233,7 +229,7 @@ class Kme:
         """One request at a time looks into the pool of a session and refills it; TooLate."""
         lock = self._pool.refill_lock(ksid)
         if not lock.acquire(timeout=max(0.0, deadline.left(ANSWER_S))):
-            raise _too_late()
+            raise TooLate
         try:
             yield
         finally:

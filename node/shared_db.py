@@ -24,8 +24,8 @@ import psycopg.sql
 
 from mtls import deadline, trace
 from node.connections import Connections, NoAnswer, Row
-from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable
-from node.limits import DATABASE_CONNECTIONS, DATABASE_REPORT_S
+from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable, TooLate
+from node.limits import ANSWER_S, DATABASE_CONNECTIONS, DATABASE_REPORT_S, LEAST_S
 from node.ranges import Allocation, Answer, Claim, Instruction, Range, Shortage
 
 CONNECTIONS_PER_NODE = 2 * DATABASE_CONNECTIONS  # at most: those of a node that died may be there for a moment
@@ -145,7 +145,7 @@ def read_allocations(url: str, schema: str) -> tuple[_Rows, _Rows]:
 
 
 class SharedDatabase:
-    """Calls of node `node` to the shared database. Each may raise DatabaseUnreachable, -Changed or -Refused."""
+    """Calls of node `node` to the shared database. Each may raise DatabaseUnreachable, -Changed, -Refused, TooLate."""
 
     def __init__(self, url: str, schema: str, node: str, *, round_trip_s: float = 0.0) -> None:
         self._node = node
@@ -156,6 +156,11 @@ class SharedDatabase:
         self.secret: bytes | None = None  # which this node shares with the database, once it has entered
         self._on_other_server: Callable[[], None] = lambda: None
         self._reported = threading.Event()  # to the server that was the last to answer
+
+    @property
+    def round_trip_s(self) -> float:
+        """How far away it is, as expected or as measured, whichever is more."""
+        return self._connections.round_trip_s
 
     def open(self) -> None:
         """Start connecting; returns at once."""
@@ -270,6 +275,9 @@ class SharedDatabase:
         return server, rows
 
     def _call(self, statement: str, *values: _Value) -> list[Row]:
+        # A call that nobody waits for to its end costs a connection, and clients may say how long they wait.
+        if deadline.left(ANSWER_S) < LEAST_S + self._connections.round_trip_s:
+            raise TooLate
         try:
             return self._connections.call(statement, [_encoded(value) for value in values])
         except NoAnswer as error:

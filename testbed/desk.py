@@ -115,9 +115,14 @@ class Desk:
 
     def set_parameter(self, name: str, value: str | int) -> str:
         """Set a parameter of the network; what it is now, and where not yet."""
+        ttl = name == "ttl_slots"
+        if ttl and isinstance(value, int) and value > 0:
+            self._emulation.fibres.check_ttl(value)
         reply = self._call("PATCH", "/qkd/v1/parameters", {name: value})
         if not reply.ok:
             raise NotDone(f"not set: {reply.message}")
+        if ttl:
+            self._emulation.fibres.ttl_slots = reply.body[name]
         return f"{name} is {reply.body[name]} now{_not_yet(reply)}"
 
     def qc_names(self) -> list[str]:

@@ -22,7 +22,7 @@ from testbed.namespaces import call_in_network, network_of
 from testbed.plan import LinkPlan, Plan
 from testbed.probe import is_off, one_way_ms, without_carrier
 from testbed.processes import ProcessFailed
-from testbed.round_trips import longest_s, too_long
+from testbed.round_trips import longest_s, too_long, too_much_longer
 from testbed.shape import Shape, parse_shape
 from testbed.shaping import Shaper
 
@@ -66,11 +66,11 @@ class MeasuredLink:
 class Fibres:
     """All fibres of `plan`, shaped by `shaper` as the plan says when this is made.
 
-    No fibre becomes so slow that no key could live for `ttl_slots`.
+    No fibre becomes so slow that no key could live for `ttl_slots`, or that the parties would not follow.
     """
 
     def __init__(self, plan: Plan, shaper: Shaper, *, ttl_slots: int) -> None:
-        self._ttl_slots = ttl_slots
+        self.ttl_slots = ttl_slots  # as it was set last
         self._shaper = shaper
         self._plans = {p.link.name: p for p in plan.links}
         self._fibres = {name: _planned(p) for name, p in self._plans.items()}
@@ -113,8 +113,10 @@ class Fibres:
                 )
             except Malformed as error:
                 raise FibreError(str(error)) from None
-            why = too_long(longest_s(map(_planned, self._plans.values()), [*self.all(), after]), self._ttl_slots)
-            if why is not None:
+            planned = [_planned(plan) for plan in self._plans.values()]
+            round_trip_s = longest_s(planned, [*self.all(), after])
+            why = too_long(round_trip_s, self.ttl_slots) or too_much_longer(round_trip_s, longest_s(planned))
+            if why is not None and round_trip_s > longest_s(planned, self.all()):  # a slow one may become less so
                 raise FibreError(why)
             return self._apply(before, after)
 
@@ -123,6 +125,12 @@ class Fibres:
         with self._changing:
             before = self.get(name)
             return self._apply(before, _planned(self._plans[name]))
+
+    def check_ttl(self, ttl_slots: int) -> None:
+        """FibreError if with that TTL no key could be handed out over fibres as slow as they are now."""
+        why = too_long(longest_s(map(_planned, self._plans.values()), self.all()), ttl_slots)
+        if why is not None:
+            raise FibreError(why)
 
     def is_lit(self, name: str) -> bool:
         """Whether both ends of a fibre see light."""

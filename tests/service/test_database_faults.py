@@ -15,7 +15,7 @@ import pytest
 from mtls import deadline
 from mtls.identity import Role
 from node import limits
-from node.failures import DatabaseChanged, DatabaseUnreachable
+from node.failures import DatabaseChanged, DatabaseUnreachable, TooLate
 from node.ranges import Allocation, Claim, Mark, Range
 from node.shared_db import CONNECTIONS_PER_NODE, KeyOwner, Members, SharedDatabase
 from testbed.cluster import node_url
@@ -88,6 +88,12 @@ def admin(stack: Stack, *statements: str) -> None:
         session.execute(f"SET search_path = {stack.schema}")
         for statement in statements:
             session.execute(statement)
+
+
+def backends(stack: Stack) -> set[int]:
+    """Who in the server serves node a."""
+    with stack.cluster.admin_url() as url, psycopg.connect(url) as session:
+        return {pid for (pid,) in session.execute("SELECT pid FROM pg_stat_activity WHERE usename = 'node-a'")}
 
 
 def heals(stack: Stack, node: SharedDatabase) -> None:
@@ -181,6 +187,34 @@ def test_node_that_locks_rows_and_is_silent_holds_up_nobody(stack, node):
         assert take(node)
         with pytest.raises(psycopg.OperationalError):
             hostile.execute("SELECT 1")
+
+
+def test_requests_in_a_hurry_cost_nobody_a_connection(stack, node):
+    """A client may say that it waits for a millisecond only, again and again: that is no failure of the database."""
+    before = backends(stack)
+    for _ in range(50):
+        with deadline.until(time.monotonic() + 0.001), pytest.raises(TooLate):
+            take(node)
+    assert take(node)
+    assert backends(stack) >= before
+
+
+def test_request_that_has_no_time_left_costs_nobody_else_a_connection(stack, node):
+    """Its own one is closed, for an answer may still come; that the others are broken is not known."""
+    url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
+    with psycopg.connect(url) as holder:
+        holder.execute(f"SET search_path = {stack.schema}")
+        (server,) = holder.execute("SELECT server FROM qkd_enter('b', '{}', '{}')").fetchone()
+        holder.execute(
+            "SELECT qkd_allocate(gen_random_uuid(), 'b', %s, %s, '{10}', ARRAY[gen_random_uuid()], 10,"
+            " gen_random_uuid(), %s, %s, 'a', NULL)", (server, [QC], BOB, ALICE),
+        )  # fmt: skip
+        before = backends(stack)
+        with deadline.until(time.monotonic() + 0.5), pytest.raises(DatabaseUnreachable):
+            take(node)
+    assert take(node)
+    assert len(before) > 1
+    assert len(before - backends(stack)) <= 1
 
 
 class Border:

@@ -11,6 +11,8 @@ import pytest
 
 from mtls.call import Reply
 from testbed.desk import Desk, NotDone
+from testbed.errors import UserError
+from testbed.fibres import Fibres
 from testbed.plan import SaePlan, make_plan
 from testbed.topology import load
 
@@ -25,9 +27,11 @@ class Room:
         self._of_master = of_master
         self.called: list[tuple[str, str, str]] = []
 
-    def controller(self, method: str, path: str, *_: Any) -> Reply:
-        """It has one session, which it can end."""
+    def controller(self, method: str, path: str, body: Any = None) -> Reply:
+        """It has one session, which it can end, and takes what is set."""
         self.called.append(("controller", method, path))
+        if method == "PATCH":
+            return Reply(200, body)
         master, slave = (PLAN.sae(name) for name in ("billing", "library"))
         session = {"ksid": KSID, "master_sae": master.id, "slave_sae": slave.id, "implicit": False}
         return Reply(200, {"key_sessions": [session]}) if method == "GET" else Reply(204, None)
@@ -68,3 +72,20 @@ def test_session_that_its_master_does_not_end_stays():
         Desk(SimpleNamespace(plan=PLAN), room).close(KSID)
 
     assert len(calls(room)) == 1
+
+
+def test_ttl_is_not_set_below_what_the_fibres_need():
+    """Eight round trips; and what was set counts for changes of fibres from then on."""
+    fibres = Fibres(PLAN, SimpleNamespace(apply=lambda *_, **__: None), ttl_slots=15)
+    room = Room(204)
+    desk = Desk(SimpleNamespace(plan=PLAN, fibres=fibres), room)
+    fibre = fibres.all()[0].name
+    fibres.change(fibre, {"delay_ms": 500})
+    with pytest.raises(UserError, match="an eighth of a TTL of 8 slots"):
+        desk.set_parameter("ttl_slots", 8)
+    assert not room.called
+
+    fibres.reset(fibre)
+    assert desk.set_parameter("ttl_slots", 8) == "ttl_slots is 8 now"
+    with pytest.raises(UserError, match="an eighth of a TTL of 8 slots"):
+        fibres.change(fibre, {"delay_ms": 500})

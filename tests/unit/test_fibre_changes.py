@@ -260,3 +260,15 @@ def test_fibre_never_becomes_so_slow_that_no_key_could_be_handed_out(fibres):
     assert fibres.get("bob-carol").rtt_ms < 4000
 
     assert fibres.change("bob-carol", {"delay_ms": 500}).rtt_ms == 1000
+
+
+def test_fibre_of_a_running_network_becomes_no_slower_than_its_parties_follow(shaper):
+    """Whatever the TTL. One that was so slow from the beginning may be so again."""
+    fibres = Fibres(plan.make_plan(build(Field("twins", "", TWINS))), shaper, ttl_slots=60)
+    with pytest.raises(FibreError, match=r"would take 1\.403 s: a network that runs follows up to 1\.25 s"):
+        fibres.change("bob-carol", {"delay_ms": 700})
+
+    slow = {**TWINS, "links": [*TWINS["links"][:2], {"a": "bob", "b": "carol", "delay_ms": 800}]}
+    fibres = Fibres(plan.make_plan(build(Field("slow", "", slow))), shaper, ttl_slots=60)
+    fibres.change("bob-carol", {"delay_ms": 1})
+    assert fibres.change("bob-carol", {"delay_ms": 800}).rtt_ms == 1600

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from node import limits
+from mtls.liveness import LONGEST_ROUND_TRIP_S
+from node import connections, limits
 from sae import client
 
 
@@ -55,6 +56,12 @@ def test_database_gives_up_before_the_node_and_the_node_before_its_client():
     """Or the server were still at work on what is asked again, and the client heard of nothing."""
     assert limits.DATABASE_LOCK_S < limits.DATABASE_STATEMENT_S < limits.DATABASE_TRY_S < limits.DATABASE_CALL_S
     assert limits.DATABASE_CALL_S < limits.ANSWER_S
+
+
+def test_longest_round_trips_leave_time_to_connect_to_the_database():
+    """Of those that a network may have, to a node that was told of none."""
+    needed_s = limits.DATABASE_CONNECT_S + connections.ROUND_TRIPS_TO_CONNECT * LONGEST_ROUND_TRIP_S
+    assert needed_s <= limits.DATABASE_PATIENCE_S
 
 
 def test_second_try_has_time_after_the_first_one_got_no_answer():

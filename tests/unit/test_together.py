@@ -119,7 +119,7 @@ def test_single_failure_is_raised_as_it_is():
 
 def test_one_for_whom_it_is_too_late_makes_keys_for_nobody():
     """Those who came after it have more time: the next of them makes keys for the others."""
-    maker, turns = Maker(), iter([None, TooLate("no time is left"), None])
+    maker, turns = Maker(), iter([None, TooLate(), None])
 
     def ready() -> None:
         failure = next(turns)
