@@ -116,7 +116,7 @@ class Book:
                 f"node {node} has {number} key sessions, with those that are over and that it has not forgotten:"
                 f" expected fewer than {limits.SESSIONS_OF_ONE}"
             )
-            raise SessionError(503, text, cause="too_many_sessions", node=node, most=limits.SESSIONS_OF_ONE)
+            raise SessionError(503, text, cause="too_many_sessions", who=f"node {node}", most=limits.SESSIONS_OF_ONE)
         if half_open and sum(s.state == WAITING for s in here) >= limits.HALF_OPEN_OF_ONE:
             text = (
                 f"too many applications at node {node} wait for their other side: expected fewer than"

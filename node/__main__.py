@@ -24,7 +24,7 @@ from node.kme import Kme
 from node.losses import Losses
 from node.parameters import Current, parse
 from node.performance import Performance
-from node.places import Places
+from node.places import HalfOpen, Places
 from node.quantum_module import QuantumModule
 from node.registrations import Registrations
 from node.relay import Relay
@@ -84,8 +84,9 @@ def main(path: Path) -> int:
     blocks = QuantumModule(options.directory / "blocks.sock", {n.qc: n.authentication_key for n in options.qcs}, store)
     agent = Agent(
         Parts(
-            options, datastore, store, shared, sessions, implicit, registrations, ends, openings, routes, streams,
-            performance, requested, parameters, kme, blocks, journal,
+            options, datastore, store, shared, sessions, implicit, registrations, ends, openings,
+            HalfOpen(limits.HALF_OPEN_PER_PARTY, limits.HALF_OPEN_S), routes, streams, performance, requested,
+            parameters, kme, blocks, journal,
         )
     )  # fmt: skip
     restconf = restconf_http.make_blueprint(datastore, agent.live, streams, registrations)

@@ -27,11 +27,12 @@ from node.failures import DatabaseChanged, KeyFailure, NoSession, RelayBroken
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
 from node.kme import Kme, Unauthorized
+from node.limits import HALF_OPEN_PER_PARTY, SESSIONS_PER_PARTY
 from node.live import link_states, live
 from node.model import apps, capability, qcs_in_use
 from node.parameters import Current, Parameters, parse
 from node.performance import Performance, Watch
-from node.places import Places
+from node.places import HalfOpen, Places
 from node.quantum_module import QuantumModule
 from node.registrations import Registrations
 from node.reports import Reports, Totals
@@ -45,6 +46,7 @@ from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
+_MASTER = "master"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Parts:
     registrations: Registrations
     ends: Ends
     openings: Places
+    half_open: HalfOpen
     routes: Routes
     streams: Streams
     performance: Performance
@@ -148,15 +151,28 @@ class Agent:
         ]  # fmt: skip
 
     def open_key_session(self, master: str, slave: str, side: str, wanted: QoS) -> tuple[dict[str, Any], int]:
-        """The paper's new_app: 202 and waiting for the first of a pair, 200 and the KSID for the second; or Problem."""
+        """The paper's new_app: 202 and waiting for the first of a pair, 200 and the KSID for the second.
+
+        Problem; Malformed if the other SAE is none of this network.
+        """
+        sae, peer = (master, slave) if side == _MASTER else (slave, master)
+        if peer not in self._parts.config.saes:
+            raise Malformed("peer", "the ID of another SAE of this network")
+        self._check_room(f"SAE {sae}", sum(sae in session.pair for session in self._parts.sessions.all()))
+        self._parts.half_open.add(sae, (master, slave), full=_too_many_wait(f"SAE {sae}"))
         self._parts.journal.event("new_app", master_sae=master, slave_sae=slave, side=side)
         full = Problem(503, "too many key sessions are being opened here at once: try again", cause="opening")
-        with self._parts.openings.taken(master if side == "master" else slave, full=full):
-            found = self._parts.registrations.ask(master, slave, side, wanted)
+        try:
+            with self._parts.openings.taken(sae, full=full):
+                found = self._parts.registrations.ask(master, slave, side, wanted)
+        except Problem as problem:
+            if problem.details.get("cause") != "controller_unreachable":  # which may have heard of it all the same
+                self._parts.half_open.remove((master, slave), sae)
+            raise
         if found is None:
             return {"status": "waiting"}, 202
         answer: dict[str, Any] = {"ksid": found.ksid}
-        if side == "master":
+        if side == _MASTER:
             try:
                 route = self._parts.routes.of(found)
             except (NoSession, RelayBroken) as failure:  # the session is open all the same; the first key tries again
@@ -166,18 +182,25 @@ class Agent:
         return answer, 200
 
     def register_slave(self, node: str, master: str, slave: str, wanted: QoS) -> None:
-        """The node of a master asks to register the slave's side of a session that keys are asked for in; Malformed."""
+        """The node of a master asks to register the slave's side of a session that keys are asked for in.
+
+        Problem, Malformed.
+        """
         saes = self._parts.config.saes
         if saes.get(master) != node:
             raise Malformed("master_sae", "an SAE of the calling node")
         if saes.get(slave) != self._parts.config.name:
             raise Malformed("slave_sae", "an SAE of this node")
+        number = sum(node in (s.master_node, s.slave_node) for s in self._parts.sessions.all())
+        self._check_room(f"node {node}", number)
+        self._parts.half_open.add(node, (master, slave), full=_too_many_wait(f"node {node}"))
         self._parts.journal.event("new_app", master_sae=master, slave_sae=slave, side="slave")
         self._parts.registrations.announce(master, slave, wanted)
 
     def withdraw(self, master: str, slave: str) -> None:
         """Take back the slave's registration of a session that never came to be."""
-        self._parts.registrations.withdraw(master, slave)
+        if self._parts.half_open.remove((master, slave), slave):  # or an SAE could tell the controller without end
+            self._parts.registrations.withdraw(master, slave)
 
     def close_key_session(self, ksid: str, sae: str) -> None:
         """End a session of `sae`; Problem 404 if there is none."""
@@ -188,6 +211,12 @@ class Agent:
             raise Unauthorized("a key session is closed by one of its SAEs")
         self._parts.sessions.remove(ksid)
         self._parts.ends.tell(ksid)
+
+    def _check_room(self, who: str, number: int) -> None:
+        """Problem if that SAE, or other node, which has so many key sessions here, can have no more."""
+        if number >= SESSIONS_PER_PARTY:
+            text = f"{who} has {number} key sessions at this node: expected fewer than {SESSIONS_PER_PARTY}"
+            raise Problem(503, text, cause="too_many_sessions", who=who, most=SESSIONS_PER_PARTY)
 
     def _carry_out(self, old: Tree, new: Tree) -> None:
         """The configuration has changed."""
@@ -215,6 +244,7 @@ class Agent:
                 parts.journal.event("session_configured", ksid=ksid, master_sae=found.master_sae,
                                     slave_sae=found.slave_sae)  # fmt: skip
             parts.ends.came_back(ksid)
+            parts.half_open.remove(found.pair)
             if ksid not in before and parts.registrations.asked_implicitly(found.pair):
                 parts.sessions.mark_implicit(ksid)
             parts.registrations.on_association(found)
@@ -350,6 +380,11 @@ class Agent:
             else:
                 common = {m: performance[m] for m in ("expected_consumption", "skr", "eskr")}
                 streams.notify("sdqkdn_link_overloaded", {"qkd_link": {"qkdl_id": key, "performance": common}})
+
+
+def _too_many_wait(who: str) -> Problem:
+    text = f"{HALF_OPEN_PER_PARTY} registrations of {who} wait for their other side: try again when fewer do"
+    return Problem(503, text, cause="opening")
 
 
 def _figures(qc: str, generated: int, requested: int, stored: int | None) -> dict[str, str]:

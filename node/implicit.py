@@ -16,7 +16,7 @@ from mtls.call import Caller, Unreachable
 from mtls.identity import Identity, Role
 from mtls.serve import Problem
 from node.failures import NoSession, PathDown, SessionRefused
-from node.limits import ANSWER_S
+from node.limits import ANSWER_S, SESSIONS_PER_PARTY
 from node.once import Once
 from node.places import Places
 from node.registrations import Registrations
@@ -101,6 +101,9 @@ class ImplicitSessions:
             self._open(master, slave, slave_node, wanted)
 
     def _open(self, master: str, slave: str, slave_node: str, wanted: QoS) -> None:
+        if sum(master in session.pair for session in self._sessions.all()) >= SESSIONS_PER_PARTY:
+            text = f"SAE {master} has {SESSIONS_PER_PARTY} key sessions: end one, or wait until some have been idle"
+            raise SessionRefused(text, cause="too_many_sessions", who=f"SAE {master}", most=SESSIONS_PER_PARTY)
         body = {"master_sae": master, "slave_sae": slave, "qos": wanted.to_json()}
         try:
             url = f"{self._nodes[slave_node]}/qkd/v1/applications"

@@ -26,6 +26,10 @@ OPENING_S = 15.0  # for the controller to configure all nodes of the path; a req
 STANDARD_OPENING_S = 1.0  # a controller that knows only the standard never says that it waits for the other side
 LOOK_S = 0.2  # between two looks at whether the controller that was asked is still there
 MOST_PENDING = 1000  # applications of which the controller has been told and says nothing yet
+# Of one SAE of this node, and of what one other node has called for. The controller has bounds for each node.
+SESSIONS_PER_PARTY = 1500
+HALF_OPEN_PER_PARTY = 400  # registrations that wait for their other side
+HALF_OPEN_S = 30.0  # after so long the controller has dropped them
 
 # The agent's port. A relay holds a thread until the next node has answered. Were there no thread for what waits for
 # nobody, two nodes that relay to each other could wait for each other.

@@ -1,10 +1,11 @@
-"""Places for those who wait for another party: so many in all, and so many for each party."""
+"""Places for those who wait for another party: so many for each party, and of what holds a thread so many in all."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -33,3 +34,34 @@ class Places:
             with self._lock:
                 self._taken -= 1
                 self._of -= Counter(counts)
+
+
+class HalfOpen:
+    """Registrations of pairs of SAEs that wait for their other side: `each` of a party. Thread-safe.
+
+    One that is older than `age_s` waits no more. `now` gives seconds that only grow.
+    """
+
+    def __init__(self, each: int, age_s: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._each = each
+        self._age_s = age_s
+        self._now = now
+        self._lock = threading.Lock()
+        self._of: dict[str, dict[tuple[str, str], float]] = {}  # party -> its pairs -> since when they wait
+
+    def add(self, party: str, pair: tuple[str, str], *, full: Exception) -> None:
+        """The pair waits from now on, or still does; if too many of that party do, `full` is raised."""
+        now = self._now()
+        with self._lock:
+            waiting = self._of.get(party, {})
+            if pair not in waiting and len(waiting) >= self._each:
+                waiting = {p: since for p, since in waiting.items() if since > now - self._age_s}
+                if len(waiting) >= self._each:
+                    raise full
+            self._of[party] = waiting | {pair: now}
+
+    def remove(self, pair: tuple[str, str], party: str | None = None) -> bool:
+        """The pair waits no more, as that party or any has it; whether it did, as far as is known."""
+        with self._lock:
+            of = self._of.values() if party is None else [self._of.get(party, {})]
+            return sum(waiting.pop(pair, None) is not None for waiting in of) > 0

@@ -20,7 +20,7 @@ _REFUSALS = {
     "same_node": ("Both are at the same node.", "They need no quantum key."),
     "foreign": ("Another node has registered this application.", "Look which node it belongs to."),
     "opening": ("A session of the two is being opened.", "Try again."),
-    "too_many_sessions": ("{node} has {most} key sessions, and can have no more.", "End some there first."),
+    "too_many_sessions": ("Of {who} there are {most} key sessions, and can be no more.", "End some there first."),
 }
 _FAILURES = {
     "short_of_material": (

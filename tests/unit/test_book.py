@@ -133,7 +133,7 @@ def test_node_with_too_many_sessions_gets_no_more(desk, monkeypatch, side):
     for taken in (pair, PAIR[::-1]):
         with pytest.raises(SessionError, match=r"node a has 1 key sessions.*expected fewer than 1") as refused:
             desk.book.register("a", taken, side, WANTS, implicit=False)
-        assert refused.value.facts == {"cause": "too_many_sessions", "node": "a", "most": 1}
+        assert refused.value.facts == {"cause": "too_many_sessions", "who": "node a", "most": 1}
 
     assert desk.book.register("d", pair, side, WANTS, implicit=False)[1] is True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from controller import limits as controller_limits
 from mtls.liveness import LONGEST_ROUND_TRIP_S
 from node import connections, limits
 from sae import client
@@ -34,6 +35,14 @@ def test_one_sae_holds_up_no_other_sae():
     """With all that one SAE may have under way, others find threads and places."""
     assert 2 * limits.REQUESTS_PER_SAE < limits.KME_THREADS
     assert 2 * limits.OPENINGS_PER_SAE <= limits.OPENINGS
+
+
+def test_one_party_leaves_sessions_of_a_node_to_others():
+    """With all that the controller lets a node have; a thousand, which are an honest load, may be of one party."""
+    assert 2 * limits.SESSIONS_PER_PARTY <= controller_limits.SESSIONS_OF_ONE
+    assert 2 * limits.HALF_OPEN_PER_PARTY < controller_limits.HALF_OPEN_OF_ONE
+    assert limits.SESSIONS_PER_PARTY > 1000
+    assert limits.HALF_OPEN_PER_PARTY > limits.OPENINGS
 
 
 def test_as_many_connections_are_kept_as_a_node_serves_requests_of_one():

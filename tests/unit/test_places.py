@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from node.places import Places
+from node.places import HalfOpen, Places
 
 
 class Full(Exception):
@@ -58,3 +58,31 @@ def test_party_may_be_named_twice():
     """It takes one place: a relay that comes from a node and goes back to it."""
     with ExitStack() as stack:
         take(stack, Places(1, 1), "a", "a")
+
+
+def test_so_many_registrations_of_a_party_wait_and_others_go_on():
+    """One that is repeated counts once; one that the other side has answered, or that is too old, counts no more."""
+    time = [0.0]
+    half_open = HalfOpen(2, 30.0, now=lambda: time[0])
+    half_open.add("a", ("a", "b"), full=Full())
+    half_open.add("a", ("c", "a"), full=Full())
+    half_open.add("a", ("a", "b"), full=Full())
+    with pytest.raises(Full):
+        half_open.add("a", ("a", "d"), full=Full())
+    half_open.add("d", ("a", "d"), full=Full())
+
+    assert half_open.remove(("c", "a"))
+    half_open.add("a", ("a", "d"), full=Full())
+    time[0] = 30.0
+    half_open.add("a", ("a", "e"), full=Full())
+
+
+def test_registration_that_nobody_made_is_not_taken_back():
+    """Nor twice, nor by another party."""
+    half_open = HalfOpen(2, 30.0)
+    half_open.add("a", ("a", "b"), full=Full())
+
+    assert not half_open.remove(("a", "b"), "b")
+    assert not half_open.remove(("b", "a"), "a")
+    assert half_open.remove(("a", "b"), "a")
+    assert not half_open.remove(("a", "b"), "a")
