@@ -289,7 +289,7 @@ class Graph:
 
     def _take_note(self) -> None:
         """Nodes or links have changed."""
-        self._links = {link.qc: link for link in self._joined()}
+        self._links = self._named(self._joined())
         found = {("node", name): node.reachable for name, node in self._nodes.items()}
         found |= {("QC", qc): link.live for qc, link in self._links.items()}
         now = self._now()
@@ -322,7 +322,23 @@ class Graph:
                 other = self._nodes[peer].links.get(key)
                 if other is not None and other.remote == node.qkdn_id:
                     ends = node.shown(end), self._nodes[peer].shown(other)
-                    found.append(Link(end.qc or other.qc or key, key, name, peer, *ends))
+                    names = {end.qc, other.qc} - {None}
+                    # One end may know only the standard, which has no names; two that differ are none.
+                    found.append(Link(str(names.pop()) if len(names) == 1 else key, key, name, peer, *ends))
+        return found
+
+    def _named(self, joined: Iterable[Link]) -> dict[str, Link]:
+        """Links by QC. No node takes its name from a QC on which both ends agree: what comes second goes by its ID."""
+
+        def rank(link: Link) -> tuple[bool, bool]:
+            before = self._links.get(link.qc)
+            has_it = before is not None and (before.link_id, before.ends) == (link.link_id, link.ends)
+            return link.end_a.qc != link.end_b.qc, not has_it
+
+        found: dict[str, Link] = {}
+        for link in sorted(joined, key=rank):
+            qc = link.link_id if link.qc in found else link.qc
+            found.setdefault(qc, replace(link, qc=qc))
         return found
 
     def _view(self, qc: str, ends: Sequence[str], slots: int) -> QcView:

@@ -1,0 +1,67 @@
+"""Which QCs the controller sees, by what nodes show of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from controller.agents import Agent
+from controller.graph import Graph
+from etsi import gs015
+
+
+def show(graph: Graph, name: str, *links: tuple[str, str, str | None]) -> None:
+    """What a node says of its links: ID, node at the other end, and the QC's name if it has one."""
+    entries = [
+        {
+            "qkdl_id": key, "qkdl_type": gs015.PHYS, "qkdl_status": gs015.ACTIVE,
+            "qkdl_remote": {"qkdn_id": peer.upper()}, "qkdl_local": {"qkdi_id": i},
+        }
+        for i, (key, peer, _) in enumerate(links)
+    ]  # fmt: skip
+    names = {i: qc for i, (_, _, qc) in enumerate(links) if qc is not None}
+    document = {"qkdn_id": name.upper(), "qkd_links": {"qkd_link": entries}}
+    graph.put(Agent(name, f"https://{name}"), document, names, extended=bool(names))
+
+
+def ends(graph: Graph) -> dict[str, tuple[str, str]]:
+    """The nodes that each QC joins."""
+    return {qc: link.ends for qc, link in graph.links().items()}
+
+
+SHOWN = {
+    "a": ("1", "b", "ab"), "b": ("1", "a", "ab"),
+    "c": ("2", "d", "ab"), "d": ("2", "c", "cd"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["".join(order) for order in itertools.permutations("abcd")])
+def test_node_that_gives_its_qc_the_name_of_anothers_has_it_go_by_its_id(order):
+    """Whoever comes first: that of the others is there, and sessions go over it."""
+    graph = Graph()
+    for name in order:
+        show(graph, name, SHOWN[name])
+
+    assert ends(graph) == {"ab": ("a", "b"), "2": ("c", "d")}
+    assert graph.topology().has_edge("a", "b", key="ab")
+
+
+def test_name_on_which_both_ends_agree_stays_with_the_qc_that_has_it():
+    """Two nodes in league do not take it from the others."""
+    graph = Graph()
+    for name in "abc":
+        show(graph, name, SHOWN[name])
+    show(graph, "d", ("2", "c", "ab"))
+    show(graph, "a", SHOWN["a"])
+
+    assert ends(graph) == {"ab": ("a", "b"), "2": ("c", "d")}
+
+
+def test_name_that_one_end_alone_gives_counts():
+    """The other one may know only the standard, which has no names."""
+    graph = Graph()
+    show(graph, "a", ("1", "b", None))
+    show(graph, "b", ("1", "a", "ab"))
+
+    assert ends(graph) == {"ab": ("a", "b")}
