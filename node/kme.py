@@ -64,9 +64,9 @@ class Delivery:
     source: str
 
 
-def _in_time() -> None:
+def _in_time(more_s: float = 0.0) -> None:
     """TooLate if so little time is left for the request that what is taken for it would be lost."""
-    if deadline.left(ANSWER_S) < LEAST_S:
+    if deadline.left(ANSWER_S) < LEAST_S + more_s:
         raise TooLate
 
 
@@ -298,7 +298,7 @@ class Kme:
 
     def _make(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         """`number` new keys, which the slave can fetch when this returns; KeyFailure if not."""
-        _in_time()  # before anything is used up
+        _in_time(self._relay.least_s(session.hops) if session.hops > 1 else 0.0)  # before anything is used up
         self._sessions.check_path(session.master_sae, session.slave_sae)
         with trace.part():  # its story is told apart from that of the request which happens to be served by it
             return self._make_apart(session, mode, number, key_bytes)

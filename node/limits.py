@@ -14,8 +14,9 @@ from mtls.liveness import DEAD_S, SILENCE_S
 ANSWER_S = 4.0
 # Of the longest in the network: the slave's node, the controller and what it configures, the way, the keys' relay.
 ROUND_TRIPS = 12
-# Less than that is too little to make keys: what would be taken for them would be lost.
+# Less than that is too little to make keys: what would be taken for them would be lost. Over several links it is more.
 LEAST_S = 0.2
+LINK_S = 0.01  # what a relay takes for each link at least, beside the round trip to the other end of the path
 
 # The KME's port. A session that is being opened holds a thread until the controller has answered.
 KME_THREADS = 96
@@ -74,6 +75,11 @@ END_HEARD_S = DEAD_S + SILENCE_S
 RETOLD_SLOTS = 30
 
 DEVICE_PAUSE_S = 0.5  # without a descriptor to spare, QC devices wait for so long
+
+
+def relay_s(links: int, round_trip_s: float) -> float:
+    """Seconds that it takes at least to relay over so many links; who has less left takes no material for it. PURE."""
+    return links * LINK_S + round_trip_s
 
 
 def answer_s(round_trip_s: float) -> float:

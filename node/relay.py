@@ -28,14 +28,14 @@ from decisions.modes import AES_CCM, OTP, Mode
 from etsi.checks import integer, mapping, sequence, text, uuid_text
 from etsi.errors import Malformed
 from etsi.secret import Secret
-from mtls import trace
+from mtls import deadline, trace
 from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 from node import told
 from node.arrivals import Arrivals, Relayed
 from node.failures import MaterialExpired, NoSession, RelayAltered, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
-from node.limits import CHECKS, RELAYS, RELAYS_PER_NODE, answer_s
+from node.limits import ANSWER_S, CHECKS, RELAYS, RELAYS_PER_NODE, answer_s, relay_s
 from node.pads import CCM_TAG_BYTES, CHECK_BYTES, ccm_open, ccm_seal, check_value, fits, otp
 from node.performance import Performance
 from node.places import Places
@@ -78,6 +78,10 @@ class Relay:
         self._arrivals = Arrivals(lambda: 2 * answer_s(caller.round_trip_s))
         self._checks = ThreadPoolExecutor(CHECKS, thread_name_prefix="check")
         self._under_way = Places(RELAYS, RELAYS_PER_NODE)
+
+    def least_s(self, links: int) -> float:
+        """Seconds that relaying over so many links takes at least."""
+        return relay_s(links, self._caller.round_trip_s)
 
     def originate(
         self,
@@ -179,6 +183,8 @@ class Relay:
             ranges, text(proofs[0], "proofs", longest=PROOF_LENGTH), sealed,
         )  # fmt: skip
         self._check_proof(sender, message)
+        if deadline.left(ANSWER_S) < self.least_s(len(ranges)):
+            raise RelayBroken("too little time was left to relay the key: try again", hop=self._name)
         if onward is None:
             self._receive(message)
         else:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from flask import Response, request
 
+from mtls import deadline
 from mtls.call import Caller, Reply
 from mtls.identity import Identity, Role
 from mtls.serve import json_body, new_app
@@ -268,6 +269,34 @@ def test_what_was_allocated_for_another_request_is_not_taken(network):
     assert (refused.status, refused.detail("cause"), refused.detail("hop")) == (503, "relay_broken", "b")
     assert "not allocated for this request" in refused.message
     assert len(network.events("c", "used")) == before
+
+
+def test_nothing_is_taken_for_what_cannot_be_relayed_in_the_time_that_is_left(network, monkeypatch):
+    """c has some milliseconds for two links, and refuses. When it has time, the same message goes through."""
+    network.set_mode("otp")
+    kept: list[tuple[str, Any]] = []
+
+    def keep(path: str, body: Any) -> Any:
+        kept.append((path, body))
+        return body | {"ranges": []}
+
+    network.onward.question = keep
+    network.failure()
+    path, message = kept[-1]
+    before = len(network.events("c", "used"))
+    caller = network.caller(Role.NODE, "b")
+
+    def relay() -> Reply:
+        return caller.request("POST", f"{network.agent('c')}/{path}", to=Identity(Role.NODE, "c"), body=message)
+
+    with monkeypatch.context() as hurry:
+        hurry.setattr(deadline, "to_header", lambda _: "5")
+        refused = relay()
+
+    assert (refused.status, refused.detail("cause"), refused.detail("hop")) == (503, "relay_broken", "c")
+    assert "too little time" in refused.message
+    assert len(network.events("c", "used")) == before
+    assert relay().status == 204
 
 
 def test_way_that_a_relay_makes_up_is_not_taken(network):

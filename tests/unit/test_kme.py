@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +10,9 @@ import pytest
 
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits
 from etsi.secret import Secret
+from mtls import deadline
 from node.blocks import Block, boottime
-from node.failures import KeyFailure, PathDown, ShortOfMaterial
+from node.failures import KeyFailure, PathDown, ShortOfMaterial, TooLate
 from node.key_stream import KeyStore, RelayedKey
 from node.kme import Kme, Unauthorized
 from node.losses import Losses
@@ -108,7 +110,9 @@ def test_request_that_is_tried_again_for_fewer_keys_counts_once(store, network, 
     """In QKP a batch of four is too much for what there is, one key is not: that one alone is asked of the QCs."""
     requested, journal = Requested(), Journal(tmp_path / "journal.jsonl", "node:a")
     network.limit = 40
-    relay = SimpleNamespace(originate=lambda *_, key_ids, **__: [Secret(bytes(16)) for _ in key_ids])
+    relay = SimpleNamespace(
+        originate=lambda *_, key_ids, **__: [Secret(bytes(16)) for _ in key_ids], least_s=lambda _: 0.0
+    )
     kme = Kme(
         "a", saes={ALICE: "a", BOB: "b"}, limits=Limits(), store=store, shared=network, sessions=network,
         routes=network, relay=relay, performance=Performance(store.held), requested=requested, losses=Losses(journal),
@@ -124,6 +128,17 @@ def test_request_that_is_tried_again_for_fewer_keys_counts_once(store, network, 
         with pytest.raises(ShortOfMaterial):
             kme.get_keys(session, KeyRequest(1, 128))
     assert requested.totals() == {QC: 2 * 32, "b-c/1": 2 * 16}
+
+
+def test_nothing_is_allocated_for_keys_that_cannot_be_relayed_in_the_time_that_is_left(kme, network):
+    """Over one hop they could be made."""
+    network.limit = 1000
+    kme._relay = SimpleNamespace(least_s=lambda links: 10.0 * links)
+    session = Session(KSID, ALICE, BOB, ("b", "a", "c"), (QC, "a-c/1"), "link")
+
+    with deadline.until(time.monotonic() + 15), pytest.raises(TooLate):
+        kme.get_keys(session, KeyRequest(1, 128))
+    assert kme._losses.by_qc() == {}
 
 
 @pytest.mark.parametrize(("stored_bytes", "counted"), [(0, 0), (31, 0), (99 * 32, 99), (100 * 32, 100), (1 << 20, 100)])
