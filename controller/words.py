@@ -117,11 +117,14 @@ class Words:
     def _tell(self, name: str, about: Hashable, word: _Word) -> None:
         node = self._graph.nodes().get(name)
         counts = None
-        if node is not None and node.reachable:
-            counts = self._agents.tell(node.agent, {**word.document, "version": str(word.version)})
+        try:
+            if node is not None and node.reachable:
+                counts = self._agents.tell(node.agent, {**word.document, "version": str(word.version)})
+        finally:  # a word that met a bug is told again, too
+            with self._lock:
+                word.under_way = False
+                word.due = self._now() + limits.WORD_AGAIN_S
         with self._lock:
-            word.under_way = False
-            word.due = self._now() + limits.WORD_AGAIN_S
             if counts is None or self._words.get(name, {}).get(about) is not word:
                 return
             if word.version < counts < _LAST:
