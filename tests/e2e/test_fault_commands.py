@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from telemetry import journal
 from tests.e2e.running import Running, until
 from tests.e2e.test_poliqi import get_key_with_id, open_session, ping
 
@@ -174,6 +175,31 @@ def test_failed_qc_moves_sessions_and_leaves_the_traffic(network):
         assert until(lambda: exchanged(network, nodes, pair), SOON_S)
     finally:
         say(network, "qkd set mode basic", "mode is basic now")
+
+
+def epochs(run: Running, qc: str) -> list[int]:
+    """The starts of that QC's device so far, by the numbers that it draws at each."""
+    blocks = journal.events(run.directory / "qcs" / "journal.jsonl", "block")
+    return list(dict.fromkeys(block["epoch"] for block in blocks if block["qc"] == qc))
+
+
+def test_devices_without_power_are_missed_and_begin_a_new_epoch(network):
+    """Their silence moves sessions as a word of theirs would; what they make after their start is used by both ends."""
+    pair = open_session(network, "telecom", "finance")[:2]
+    nodes = "telecom", "finance"
+    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    before = epochs(network, "telecom-finance/1")
+
+    with broken(network, "device telecom finance"):
+        assert goes(network, pair, "telecom", "military", "government", "university", "finance")
+        assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+        assert ping(network, *nodes, 1)[0] == 1
+        say(network, "qkd fault", r"device telecom finance +\d\d:\d\d:\d\d")
+
+    assert goes(network, pair, "telecom", "finance")
+    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    after = epochs(network, "telecom-finance/1")
+    assert (after[: len(before)], len(after)) == (before, len(before) + 1)
 
 
 def test_dead_controller_stops_no_session_that_is_open(network):
