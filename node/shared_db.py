@@ -24,7 +24,7 @@ import psycopg.sql
 
 from mtls import deadline, trace
 from node.connections import Connections, NoAnswer, Row
-from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable, TooLate
+from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable, KeyFailure, TooLate
 from node.limits import ANSWER_S, DATABASE_CONNECTIONS, DATABASE_REPORT_S, LEAST_S
 from node.ranges import Allocation, Answer, Claim, Instruction, Range, Shortage
 
@@ -32,6 +32,7 @@ CONNECTIONS_PER_NODE = 2 * DATABASE_CONNECTIONS  # at most: those of a node that
 _ADMIN_CONNECT_S = 3
 _READ_TIMEOUT_MS = 30_000
 _COLLECTED_AT_ONCE = 1000
+_MOST_IN_DOUBT = 1000  # deliveries
 _SECRET_BYTES = 32
 _HMAC_BLOCK_BYTES = 64  # of SHA-256
 _OTHER_SERVER, _NOT_REPORTED = "QK002", "QK003"  # see shared_db.sql
@@ -155,6 +156,9 @@ class SharedDatabase:
         self._server = ""  # that this node has entered last
         self.secret: bytes | None = None  # which this node shares with the database, once it has entered
         self._on_other_server: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        # Names of deliveries whose answer did not come, by the keys that were asked for.
+        self._in_doubt: dict[tuple[str, ...], list[str]] = {}
         self._reported = threading.Event()  # to the server that was the last to answer
 
     @property
@@ -226,7 +230,7 @@ class SharedDatabase:
 
         NotFound also for one that cannot be followed.
         """
-        server, rows = self._given("deliver", str(uuid.uuid4()), master_sae, slave_sae, key_ids)
+        server, rows = self._delivered(master_sae, slave_sae, key_ids)
         if rows[0][0] == "foreign":
             raise Foreign
         if rows[0][0] == "missing":
@@ -241,6 +245,28 @@ class SharedDatabase:
         if not {*key_ids} <= {i.key_id for i in found}:
             raise NotFound
         return found
+
+    def _delivered(self, master_sae: str, slave_sae: str, key_ids: Sequence[str]) -> tuple[str, list[Row]]:
+        """The rows that say where these keys are, and the server.
+
+        A database that was only slow may have marked them as delivered, under the name that the request for them had.
+        So they are asked for under that name again, when their slave comes again.
+        """
+        asked = master_sae, slave_sae, *sorted(key_ids)
+        with self._lock:  # several, if it asked for them several times at once
+            names = self._in_doubt.pop(asked, None) or [str(uuid.uuid4())]
+        while True:
+            try:
+                server, rows = self._given("deliver", names[-1], master_sae, slave_sae, key_ids)
+            except KeyFailure:
+                with self._lock:
+                    self._in_doubt.setdefault(asked, []).extend(names)
+                    if len(self._in_doubt) > _MOST_IN_DOUBT:
+                        del self._in_doubt[next(iter(self._in_doubt))]
+                raise
+            names.pop()
+            if rows[0][0] != "missing" or not names:
+                return server, rows
 
     def collect(self, collection: str) -> list[Instruction]:
         """Instructions for this node that nobody has asked for yet; they count as delivered.
