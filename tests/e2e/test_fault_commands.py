@@ -235,7 +235,9 @@ def test_standby_takes_over_what_was_committed(network):
     nodes = "government", "university"
     assert until(lambda: exchanged(network, nodes, pair), SOON_S)
     with broken(network, "standby"):
-        assert ask_key(network, "government", pair)["status"] != 200
+        given = ask_key(network, "government", pair)
+        assert given["status"] == 503
+        assert {"cause": "database_unreachable"} in given["body"]["details"]
     assert until(lambda: exchanged(network, nodes, pair), SOON_S)
 
 
