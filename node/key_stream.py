@@ -372,14 +372,21 @@ class KeyStore:
             (number,) = self._db.execute("UPDATE machine SET told = told + 1 RETURNING told").fetchone()
             return int(number)
 
-    def put_relayed(self, keys: Sequence[RelayedKey]) -> None:
+    def put_relayed(self, keys: Sequence[RelayedKey]) -> bool:
         """Keep relayed keys until they are fetched or a TTL has passed since their making.
 
-        They are wiped: from here on they wait sealed.
+        They are wiped: from here on they wait sealed. False, and none is kept, if one of such an ID waits here already.
         """
-        with self._transaction():
+        try:
+            with self._transaction():
+                for key in keys:
+                    self._keep(key)
+        except sqlite3.IntegrityError:
+            return False
+        finally:
             for key in keys:
-                self._keep(key)
+                key.key.wipe()
+        return True
 
     def take_found(self, keys: Sequence[Instruction]) -> dict[str, Secret]:
         """Single-hop keys by their IDs, gone from here for good; or Missing, and nothing is gone."""

@@ -93,7 +93,7 @@ class Mark:
 class Claim:
     """What an end of a QC says that it holds: its current epoch from `floor` on, and its blocks that end after `after`.
 
-    What ends before, it thinks, the shared database knows.
+    What ends before, it thinks, the shared database knows. What it said of later ones before counts no more.
     """
 
     qc: str
@@ -162,7 +162,9 @@ class Stream:
     def reported(self, claim: Claim, *, by_a: bool) -> Stream:
         """The stream after what one end says. If the database lacks more than it says, its marks count for nothing."""
         own, other = (self.a, self.b) if by_a else (self.b, self.a)
-        own = replace(own, floor=claim.floor) if own.epoch == claim.epoch else End(claim.epoch, claim.floor)
+        own = own if own.epoch == claim.epoch else End(claim.epoch)
+        still = frozenset(mark for mark in own.marks if mark.end <= claim.after or mark in claim.marks)
+        own = replace(own, floor=claim.floor, marks=still)
         now = self._with(own, other, by_a=by_a)
         if own.epoch == other.epoch != self.epoch:
             now = replace(now, epoch=own.epoch, floor=0, head=0)

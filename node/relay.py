@@ -276,7 +276,7 @@ class Relay:
         age_s = integer(document.get("age_ms"), "age_ms", low=0, high=_MAX_AGE_MS) / 1000
         announced = _Announced(request, session, *_keys(document), document["keys"], self._store.clock() - age_s)
         if self._store.relayed_owners(announced.key_ids):
-            raise Malformed("keys.key_ID", "IDs of new keys")
+            raise _not_new()
         return announced
 
     def _ends_here(self, ksid: str, link: str | None) -> Association:
@@ -307,7 +307,8 @@ class Relay:
             RelayedKey(key_id, session.ksid, session.master_sae, session.slave_sae, key, announced.made)
             for key_id, key in zip(announced.key_ids, cut(whole, announced.key_bytes), strict=True)
         ]
-        self._store.put_relayed(relayed)
+        if not self._store.put_relayed(relayed):
+            raise _not_new()
         self._journal.event(
             "keys_relayed", ksid=session.ksid, request=announced.request, key_ids=list(announced.key_ids)
         )
@@ -418,6 +419,10 @@ def _keys(document: Mapping[str, Any]) -> tuple[list[str], int]:
     if len(set(key_ids)) != len(key_ids):
         raise Malformed("keys.key_ID", "a different one for each key")
     return key_ids, sizes[0]
+
+
+def _not_new() -> Malformed:
+    return Malformed("keys.key_ID", "IDs of new keys")
 
 
 @contextmanager

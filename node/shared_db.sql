@@ -145,18 +145,29 @@ BEGIN
     END IF;
 END $$;
 
+-- A node counts on from the time at which its local database was made, in nanoseconds. A year is more than clocks differ.
+-- A greater number might be the last that there is: a node that was taken over once could never speak again.
+CREATE OR REPLACE FUNCTION qkd_check_number(p_number bigint) RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF (p_number BETWEEN 0 AND 1000000000 * extract(epoch FROM clock_timestamp() + interval '1 year')) IS NOT TRUE THEN
+        PERFORM qkd_refuse(format('p_number: expected nanoseconds since 1970, of a year from now at most, not %s', p_number));
+    END IF;
+END $$;
+
 -- How far a node's local database has counted: should an older copy of it be put back, that shows.
 CREATE OR REPLACE FUNCTION qkd_count(p_node text, p_number bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM qkd_check_speaker(p_node);
+    PERFORM qkd_check_number(p_number);
     UPDATE node SET told = greatest(told, p_number) WHERE name = p_node;
 END $$;
 
 -- What one end holds of its QCs, once a slot: the current epoch, the first byte that it has not given up, and its blocks
--- that end after p_after. A report that a later one (p_number) has overtaken counts for nothing; else the last word
--- counts, be it less than the one before: what was allocated stays allocated, for the tail never goes back. One row a QC says up to
--- where the database knows now what is held; further rows name blocks that are others at the other end.
+-- that end after p_after, the first 512 of them: of such blocks it said nothing before that counts now. A report that a
+-- later one (p_number) has overtaken counts for nothing; else the last word counts, be it less than the one before: what
+-- was allocated stays allocated, for the tail never goes back. One row a QC says up to where the database knows now what
+-- is held; further rows name blocks that are others at the other end.
 CREATE OR REPLACE FUNCTION qkd_report(
     p_node text, p_server text, p_number bigint, p_qcs text[], p_epochs bigint[], p_floors bigint[], p_after bigint[],
     p_mark_qcs text[], p_starts bigint[], p_ends bigint[], p_digests text[]
@@ -169,6 +180,7 @@ DECLARE
 BEGIN
     PERFORM qkd_check_speaker(p_node);
     PERFORM qkd_check_server(p_server);
+    PERFORM qkd_check_number(p_number);
     SELECT r.name INTO bad FROM unnest(p_qcs, p_epochs, p_floors, p_after) AS r (name, epoch, floor, after)
         WHERE (r.epoch >= 0 AND r.floor >= 0 AND r.floor < 1::bigint << 62 AND r.after >= 0
             AND EXISTS (SELECT 1 FROM qc WHERE qc.name = r.name AND p_node IN (node_a, node_b))) IS NOT TRUE;
@@ -227,7 +239,10 @@ BEGIN
     settled := CASE WHEN common THEN greatest(q.floor, q.head, q.floor_a, q.floor_b)
                     WHEN p_node = q.node_a THEN q.floor_a ELSE q.floor_b END;
     DELETE FROM mark WHERE qc = p_qc AND node = p_node AND (epoch <> p_epoch OR (end_at <= settled AND NOT differs)
-        OR end_at <= CASE p_node WHEN q.node_a THEN q.floor_a ELSE q.floor_b END);
+        OR end_at <= CASE p_node WHEN q.node_a THEN q.floor_a ELSE q.floor_b END
+        OR (end_at > p_after AND NOT differs AND NOT EXISTS (
+            SELECT 1 FROM unnest(p_marks) AS r
+                WHERE (r.start_at, r.end_at, r.digest) = (mark.start_at, mark.end_at, mark.digest))));
     SELECT greatest(settled, max(end_at)) INTO known FROM mark WHERE qc = p_qc AND node = p_node;
     IF p_after <= known THEN
         WITH taken AS (
@@ -505,5 +520,5 @@ BEGIN
             AND xact_start < clock_timestamp() - CASE state WHEN 'active' THEN interval '5 s' ELSE interval '0.5 s' END;
 END $$;
 
-REVOKE ALL ON FUNCTION qkd_refuse, qkd_age_ms, qkd_check_speaker, qkd_server, qkd_check_server, qkd_enter, qkd_count, qkd_report, qkd_compare, qkd_proof,
+REVOKE ALL ON FUNCTION qkd_refuse, qkd_age_ms, qkd_check_speaker, qkd_server, qkd_check_server, qkd_check_number, qkd_enter, qkd_count, qkd_report, qkd_compare, qkd_proof,
     qkd_check_keys, qkd_allocate, qkd_deliver, qkd_collect, qkd_available, qkd_end_holders FROM PUBLIC;

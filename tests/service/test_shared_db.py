@@ -630,6 +630,31 @@ def test_a_lie_about_what_an_end_holds_heals(ring):
     assert ring.ranges("ba", 10) == [Range(qc, 0, 10, EPOCH)]
 
 
+def test_a_lie_about_blocks_heals(ring):
+    """Of one far beyond all others, and of another one in a place: what a report says anew counts, and is asked for."""
+    (qc,) = ring.along("ab")
+    far, other = Mark(1 << 61, (1 << 61) + 10, DIGEST), Mark(0, 10, bytes(15) + b"x")
+    ring.nodes["a"].report([Claim(qc, EPOCH, 0, 0, [other, far])], next(NUMBERS))
+
+    assert ring.nodes["a"].report([claim(qc, 1000)], next(NUMBERS))[qc].known == 1000
+
+    ring.nodes["b"].report([claim(qc, 1000)], next(NUMBERS))
+    assert ring.ranges("ba", 10) == [Range(qc, 0, 10, EPOCH)]
+
+
+@pytest.mark.parametrize("number", [-1, (1 << 63) - 1])
+def test_no_number_is_so_great_that_none_comes_after_it(ring, number):
+    """A node that was taken over once could never report again."""
+    (qc,) = ring.along("ab")
+
+    for say in (lambda: ring.nodes["a"].count(number), lambda: ring.nodes["a"].report([claim(qc, 10)], number)):
+        with pytest.raises(DatabaseRefused, match="p_number: expected"):
+            say()
+
+    assert ring.nodes["a"].report([claim(qc, 10)], next(NUMBERS))[qc].known == 10
+    ring.nodes["a"].count(time.time_ns())
+
+
 def test_a_node_can_enter_with_its_declared_qcs_only(ring):
     """A QC's name is its owner's to give; a node that was set up otherwise is told."""
     (ab,), (bc,) = ring.along("ab"), ring.along("bc")

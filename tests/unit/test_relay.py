@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from decisions.modes import BASIC, QKP, RELAYED, Mode
+from etsi.errors import Malformed
 from etsi.secret import Secret
 from mtls.call import Reply
 from node.arrivals import Relayed
 from node.blocks import Block
 from node.failures import MaterialExpired
-from node.key_stream import KeyStore
+from node.key_stream import KeyStore, RelayedKey
 from node.performance import Performance
 from node.ranges import Allocation, Range
 from node.relay import Relay
@@ -107,6 +108,20 @@ def test_key_that_grew_too_old_on_its_way_is_given_to_nobody(first, clock, mode)
 
     with pytest.raises(MaterialExpired):
         first.originate(mode)
+
+
+def test_key_of_an_id_that_came_to_wait_meanwhile_is_refused(tmp_path, clock, monkeypatch):
+    """A hostile first node announces two keys of one ID at the same moment: that is no bug of ours."""
+    first, last = Node("a", tmp_path / "a", clock), Node("c", tmp_path / "c", clock)
+    first.originate(BASIC)
+    last.store.put_relayed([RelayedKey(KEY_ID, KSID, ALICE, CAROL, Secret(b"before"), clock.now)])
+    monkeypatch.setattr(last.store, "relayed_owners", lambda _: {})  # as it was a moment before
+    last.relay._arrivals.put(REQUEST, Relayed(Secret(bytes(KEY_BYTES)), KSID))
+
+    with pytest.raises(Malformed, match="key_ID"):
+        last.relay.accept_keys("a", REQUEST, first.sent[-1])
+
+    assert [key.key.reveal() for key in last.store.take_relayed([KEY_ID])] == [b"before"]
 
 
 def test_key_lives_at_the_last_node_for_a_ttl_from_its_making(tmp_path, clock):
