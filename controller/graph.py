@@ -350,7 +350,7 @@ class Graph:
         stored = min((windows[name].stored_bytes for name in ends if name in windows), default=0)
         if not all(self._nodes[name].reachable for name in ends):
             stored = 0  # of no use to anybody
-        reported = max((found[1] for found in recent.values()), default=0)
+        reported = max((recent[name][1] for name in ends if name in recent), default=0)
         return QcView(qc, math.floor(generated), math.ceil(requested), stored, reported)
 
 

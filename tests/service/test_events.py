@@ -82,7 +82,14 @@ def endless_event() -> bytes:
     return b"data: " + b"x" * 1000 + b"\n" + (b"data: " + b"x" * 1000 + b"\n") * (MAX_EVENT_BYTES // 1000 + 1)
 
 
-@pytest.mark.parametrize("data", [endless_line(), endless_event()], ids=["line", "event"])
+def endless_comment() -> bytes:
+    """A line without an end that is no data."""
+    return b":" + b"x" * (2 * MAX_EVENT_BYTES)
+
+
+@pytest.mark.parametrize(
+    "data", [endless_line(), endless_comment(), endless_event()], ids=["line", "comment", "event"]
+)
 def test_event_without_an_end_is_refused(hostile, data):
     """A controller that gathers it would grow until it dies."""
     with pytest.raises(Malformed, match=f"at most {MAX_EVENT_BYTES} bytes"):

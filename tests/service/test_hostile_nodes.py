@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import pytest
 from flask import request
 
 from controller import limits
+from controller.agents import Agent, AgentFailed, Agents
 from etsi import gs015
 from etsi.restconf import parse_target
 from mtls.identity import Role
 from mtls.serve import Problem
 from node.model import MODEL, links
 from telemetry import journal
+from telemetry.journal import Journal
 from tests.service.played import PlayedNode
 from tests.service.test_controller import LINKS, QOS, World, eventually
 
@@ -53,6 +56,32 @@ def test_node_that_answers_slowly_holds_up_no_other(world):
         go.set()
         world.nodes["c"].before_edit = lambda: None
     assert eventually(lambda: world.nodes["c"].ask(world.pair("c", "d"), "master").status == 202, 15)
+
+
+def test_agent_that_keeps_its_calls_waiting_is_not_called_again(world, tmp_path):
+    """Whoever wants something of it is told soon, and holds up nobody with what waits there."""
+    agents = Agents(world.credentials(Role.CONTROLLER, "ctl"), Journal(tmp_path / "journal.jsonl", "ctl"))
+    node, go = world.nodes["d"], threading.Event()
+    node.before_edit = lambda: go.wait(20)
+
+    def configure(_: int) -> str:
+        try:
+            agents.configure({Agent("d", node.url): {}})
+        except AgentFailed as failure:
+            return failure.reason
+        return ""
+
+    try:
+        with ThreadPoolExecutor(limits.CALLS_TO_ONE + 10) as pool:
+            calls = [pool.submit(configure, i) for i in range(limits.CALLS_TO_ONE + 10)]
+            refused = [call.result() for call in itertools.islice(as_completed(calls), 10)]
+            go.set()
+    finally:
+        go.set()
+        node.before_edit = lambda: None
+        agents.close()
+
+    assert set(refused) == {f"it keeps {limits.CALLS_TO_ONE} calls waiting"}
 
 
 def test_node_that_comes_again_is_heard_while_another_holds_up_its_sessions(world):

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
+from controller import limits
 from controller.agents import Agent
-from controller.graph import Graph
+from controller.graph import Graph, Report
 from etsi import gs015
 
 
@@ -65,3 +66,32 @@ def test_name_that_one_end_alone_gives_counts():
     show(graph, "b", ("1", "a", "ab"))
 
     assert ends(graph) == {"ab": ("a", "b")}
+
+
+@pytest.fixture
+def pair() -> Graph:
+    """a and b with a QC between them, and c, in whose sessions it is used."""
+    graph = Graph()
+    for name in "ab":
+        show(graph, name, SHOWN[name])
+    show(graph, "c")
+    return graph
+
+
+def test_no_figure_counts_for_more_than_a_qc_can_make(pair):
+    """Of an end, too: a slot of it is no slot of another QC's."""
+    pair.report("a", 2, [Report("ab", 1 << 60, 1 << 60, 1 << 62)], since=0)
+
+    (view,) = pair.views(["ab"], 15)
+
+    assert view.generated_bytes == view.requested_bytes == 2 * limits.MAX_BYTES_A_SLOT
+
+
+def test_ends_alone_say_for_how_many_slots_a_qc_was_measured(pair):
+    """Or, to admission, it would have made little in many slots."""
+    pair.report("a", 1, [Report("ab", 40, 0, 40)])
+    pair.report("c", 1 << 62, [Report("ab", 0, 5, None)], since=0, uses=lambda: ["ab"])
+
+    (view,) = pair.views(["ab"], 15)
+
+    assert (view.generated_bytes, view.slots) == (40, 1)
