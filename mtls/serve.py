@@ -163,7 +163,8 @@ def json_body(*, empty: dict[str, Any] | None = None) -> dict[str, Any]:
     if not data and empty is not None:
         return empty
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        # A byte order mark before it, which some libraries on Windows send, may be ignored (RFC 8259, section 8.1).
+        value = json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate passes loads
     except (ValueError, RecursionError):
         raise Malformed("body", "a JSON object in UTF-8 (RFC 8259)") from None

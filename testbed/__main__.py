@@ -6,9 +6,7 @@ import os
 import signal
 import sys
 
-from testbed.output import survive_closed_pipes
-
-_INTERRUPTED = 130  # as a shell would report it
+from testbed import output
 
 
 def main(arguments: list[str]) -> int:
@@ -16,7 +14,7 @@ def main(arguments: list[str]) -> int:
     before = signal.getsignal(signal.SIGINT)
     if before == signal.default_int_handler:
         # Its many modules take a second to load, in which Ctrl-C has nothing to clean up and no traceback to show.
-        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+        signal.signal(signal.SIGINT, lambda *_: os._exit(output.INTERRUPTED))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     from testbed import command
 
@@ -25,5 +23,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    survive_closed_pipes()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(output.run(lambda: main(sys.argv[1:])))

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from decisions.modes import MODES
+from testbed import output
 from testbed.bench_client import PARTNERS, Client, row_of_five
 from testbed.bench_run import bench, with_network
 from testbed.emulation import Emulation
@@ -85,4 +86,4 @@ def _measure(emulation: Emulation) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(output.run(main))

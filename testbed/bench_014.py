@@ -19,6 +19,7 @@ from pathlib import Path
 from mtls.call import Caller, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
+from testbed import output
 from testbed.errors import UserError
 from testbed.isolation import run_isolated, undisturbed
 from testbed.loopback import LOOPBACK, Stack, free_port
@@ -159,4 +160,4 @@ def _requests_per_s(credentials: Credentials, url: str, body: dict[str, int], cl
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(output.run(main))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import sys
 
+from testbed import output
 from testbed.bench_run import ROOT, bench, with_network
 from testbed.emulation import Emulation
 from testbed.fibre_commands import figures
@@ -64,4 +65,4 @@ def _is_told(figure: Figure) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(output.run(main))

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from testbed import output
 from testbed.bench_client import PARTNERS, Client, row_of_five
 from testbed.bench_run import bench, with_network
 from testbed.chromium import PROGRAM, QUIET
@@ -101,4 +102,4 @@ def _browser(emulation: Emulation, url: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(output.run(main))

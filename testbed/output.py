@@ -1,4 +1,4 @@
-"""Standard output and error that may be closed by who reads them, as `| head` does when it has seen enough."""
+"""Programs that end in order when their reader has seen enough, as `| head` has, or their user, who types Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import TextIO
+
+INTERRUPTED = 130  # as a shell would report it
 
 
 class _Output(io.TextIOWrapper):
@@ -35,6 +38,15 @@ class _Output(io.TextIOWrapper):
         else:
             # As if the terminal were gone: the main thread ends in order, whichever thread was writing.
             os.kill(os.getpid(), signal.SIGHUP)
+
+
+def run(main: Callable[[], int]) -> int:
+    """The exit status of the program that `main` is. Ctrl-C and closed pipes end it without a traceback."""
+    survive_closed_pipes()
+    try:
+        return main()
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def survive_closed_pipes() -> None:

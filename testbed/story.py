@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from testbed.output import survive_closed_pipes
+from testbed import output
 from testbed.stories import journals, svg, text
 from testbed.stories.model import NoStory
 
@@ -35,5 +35,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    survive_closed_pipes()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(output.run(lambda: main(sys.argv[1:])))

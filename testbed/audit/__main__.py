@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from testbed import output
 from testbed.audit.evidence import Unreadable
 from testbed.audit.verdict import SHOWN, load
-from testbed.output import survive_closed_pipes
 
 _LATEST = Path(__file__).resolve().parents[2] / "runs" / "latest"
 
@@ -31,8 +31,7 @@ def main(run: Path) -> int:
 
 
 if __name__ == "__main__":
-    survive_closed_pipes()
     if len(sys.argv) > 2:
         print("usage: python -m testbed.audit [RUN]", file=sys.stderr)
         sys.exit(2)
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) == 2 else _LATEST))
+    sys.exit(output.run(lambda: main(Path(sys.argv[1]) if len(sys.argv) == 2 else _LATEST)))

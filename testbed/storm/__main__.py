@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from testbed import output
 from testbed.bench_run import ROOT, bench
 from testbed.errors import UserError
 from testbed.isolation import run_isolated
@@ -113,4 +114,4 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(output.run(lambda: main(sys.argv[1:])))

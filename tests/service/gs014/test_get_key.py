@@ -186,6 +186,12 @@ def test_content_type_of_a_request_is_not_asked_for(alice, bob, content_type):
     assert alice.post(bob.id, {"number": 2}, {"Content-Type": content_type}).ids
 
 
+def test_byte_order_mark_before_a_body_is_ignored(alice, bob):
+    """Of one, as libraries on Windows send it."""
+    assert len(alice.post(bob.id, '{"number": 2}'.encode("utf-8-sig")).ids) == 2
+    assert alice.post(bob.id, b"\xef\xbb\xbf" * 2 + b"{}").status == 400
+
+
 def test_get_may_have_a_content_type(alice, bob):
     """Some clients send one with every request."""
     headers = {"Content-Type": "application/json", "Accept": "*/*"}
