@@ -22,6 +22,7 @@ import psycopg.sql
 from mtls.credentials import Credentials
 from mtls.identity import Identity
 from node.shared_db import CONNECTIONS_PER_NODE, Members, declare, install_schema
+from testbed.processes import how_it_ended
 
 DATABASE = "qkd"
 NODES_ROLE = "qkd_node"  # what all nodes may do
@@ -114,7 +115,7 @@ class Cluster:
         command = self._as_postgres("initdb", *options, f"--pgdata={_INSIDE}/data")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise ClusterError(f"initdb failed: {_last_line(done.stderr)}")
+            raise ClusterError(f"initdb failed: {_last_line(done.stderr) or how_it_ended(done.returncode)}")
         settings = _SETTINGS.format(
             inside=_INSIDE, connections=connections,
             authentication_s=round(_AUTHENTICATION_S + _ROUND_TRIPS * round_trip_s),
@@ -136,7 +137,8 @@ class Cluster:
         command = self._as_postgres("pg_basebackup", *options)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise ClusterError(f"pg_basebackup failed: {_last_line(done.stderr)}")
+            why = _last_line(done.stderr) or how_it_ended(done.returncode)
+            raise ClusterError(f"pg_basebackup failed: {why}")
         self._write(f"{standby}/standby.signal", b"")
         settings = {"listen_addresses": "", "port": self._port + 1, "primary_conninfo": primary}
         given = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
@@ -187,7 +189,8 @@ class Cluster:
             except psycopg.OperationalError as error:
                 why = error
             if not alive():
-                raise ClusterError(f"PostgreSQL ended at once: {_last_line(log.read_text())}; see {log}")
+                said = _last_line(log.read_text()) or "it said nothing"
+                raise ClusterError(f"PostgreSQL ended at once: {said}; see {log}")
             if time.monotonic() > deadline:
                 raise ClusterError(f"PostgreSQL is silent after {timeout_s:g} s: {why}; see {log}")
             time.sleep(0.02)
@@ -272,4 +275,4 @@ def _role(node: str) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else ""

@@ -5,9 +5,7 @@ What is Mininet's root namespace here is a fresh one that holds nothing but the 
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from mininet.log import lg, setLogLevel
@@ -15,7 +13,7 @@ from mininet.net import Mininet
 from mininet.node import Host, Node, OVSSwitch, RemoteController
 
 from testbed.plan import OPENFLOW_PORT, LinkPlan, Plan
-from testbed.processes import ProcessFailed
+from testbed.processes import ProcessFailed, run_tool
 from testbed.shaping import NETEM, DelayLineLink, Netem
 
 # In the namespace of hosts and switches; no datacenter is called so, for their names are in lower case.
@@ -46,7 +44,7 @@ class Network:
 
     def build(self) -> None:
         """Make all namespaces, interfaces and bridges."""
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        run_tool("ip", "link", "set", "lo", "up")
         controller = self.net.addController(
             _CONTROLLER, controller=_ForwardedController, ip="127.0.0.1", port=OPENFLOW_PORT
         )
@@ -95,7 +93,7 @@ class Network:
     def set_carrier(self, link: LinkPlan, *, up: bool) -> None:
         """Cut a fibre, or join it: both its ends lose the link, or get it back."""
         for port in (link.port_a, link.port_b):
-            _run("ip", "link", "set", port, "up" if up else "down")
+            run_tool("ip", "link", "set", port, "up" if up else "down")
 
     def delay_line_command(self, config: str) -> list[str]:
         """Command that runs the delay line where its interfaces are."""
@@ -123,17 +121,7 @@ class Network:
                 # Switches in user space drop frames whose checksum the kernel left to a network card.
                 commands.append("ethtool -K eth0 tx off")
             for command in commands:
-                _inside(self.enter(host), command.split())
-
-
-def _inside(enter: Sequence[str], command: Sequence[str]) -> None:
-    _run(*enter, *command)
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ProcessFailed(f"{' '.join(command)} failed: {done.stderr.strip()}")
+                run_tool(*self.enter(host), *command.split())
 
 
 def _number(port: str) -> int:

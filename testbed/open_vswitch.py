@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from testbed.processes import Processes, ProcessFailed, how_it_ended
+from testbed.processes import Processes, ProcessFailed, run_tool
 
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 _QUIET = ("--no-chdir", "-vsyslog:off", "-vconsole:info")
@@ -30,11 +30,11 @@ class OpenVSwitch:
         self._directory.mkdir(mode=0o700)
         os.environ["OVS_RUNDIR"] = str(self._directory)
         database = self._directory / "conf.db"
-        _run("ovsdb-tool", "create", str(database), _SCHEMA)
+        run_tool("ovsdb-tool", "create", str(database), _SCHEMA)
         # The socket lies in OVS_RUNDIR; Open vSwitch itself knows how to reach one whose path is long.
         self._daemon("ovsdb-server", "--remote=punix:db.sock", str(database))
         self._wait_for_database()
-        _run("ovs-vsctl", "--no-wait", "init")
+        run_tool("ovs-vsctl", "--no-wait", "init")
         self._daemon("ovs-vswitchd")
         return self._probe()
 
@@ -53,15 +53,7 @@ class OpenVSwitch:
 
     def _probe(self) -> str:
         """Make a bridge in the kernel and look whether it is really there: a failure is not an error of ovs-vsctl."""
-        _run("ovs-vsctl", "--timeout=20", "add-br", _PROBE)
-        port = _run("ovs-vsctl", "get", "Interface", _PROBE, "ofport")
-        _run("ovs-vsctl", "--timeout=20", "del-br", _PROBE)
+        run_tool("ovs-vsctl", "--timeout=20", "add-br", _PROBE)
+        port = run_tool("ovs-vsctl", "get", "Interface", _PROBE, "ofport")
+        run_tool("ovs-vsctl", "--timeout=20", "del-br", _PROBE)
         return "kernel" if port.strip() == "65534" else "user"
-
-
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = " ".join(done.stderr.split()) or how_it_ended(done.returncode)
-        raise ProcessFailed(f"{' '.join(command[:2])} failed: {said}")
-    return done.stdout

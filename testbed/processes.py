@@ -30,6 +30,15 @@ def how_it_ended(status: int | None) -> str:
     return f"exit status {status}, which nobody asked for" if status == 0 else f"exit status {status}"
 
 
+def run_tool(*command: str) -> str:
+    """What a program printed, once it has ended well; ProcessFailed has its own last words, or how it ended."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0:
+        said = " ".join(done.stderr.split()) or how_it_ended(done.returncode)
+        raise ProcessFailed(f"{' '.join(command)} failed: {said}")
+    return done.stdout
+
+
 class Process:
     """One running component. `log` holds what it writes to its standard error."""
 

@@ -20,7 +20,7 @@ from mininet.link import Link
 from mininet.node import Node
 
 from testbed.plan import LinkPlan
-from testbed.processes import Process, ProcessFailed
+from testbed.processes import Process, ProcessFailed, run_tool
 from testbed.shape import Shape
 
 NETEM = "netem"
@@ -48,13 +48,13 @@ class Shaper(Protocol):
 
 def find_shaper() -> str:
     """NETEM or DELAY_LINE, by trying the first on a pair of interfaces made for that."""
-    _ip("link", "add", "probe0", "type", "veth", "peer", "name", "probe1")
+    run_tool("ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1")
     try:
         done = subprocess.run(
             ["tc", "qdisc", "add", "dev", "probe0", "root", "netem", "delay", "1ms"], capture_output=True, check=False
         )
     finally:
-        _ip("link", "del", "probe0")
+        run_tool("ip", "link", "del", "probe0")
     return NETEM if done.returncode == 0 else DELAY_LINE
 
 
@@ -89,10 +89,7 @@ class Netem:
 
     def _set(self, port: str, shape: Shape) -> None:
         # Of the same kind, netem is changed, not replaced: frames that it holds stay.
-        command = ["tc", "qdisc", "replace", "dev", port, "root", "netem", *netem_arguments(shape)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ProcessFailed(f"{' '.join(command)} failed: {' '.join(done.stderr.split())}")
+        run_tool("tc", "qdisc", "replace", "dev", port, "root", "netem", *netem_arguments(shape))
 
 
 class DelayLineControl:
@@ -148,10 +145,5 @@ class DelayLineLink(Link):
 
     def makeIntfPair(self, intfname1: str, intfname2: str, *_: object, **__: object) -> None:  # noqa: N802 - Mininet's
         for name, inner in ((intfname1, f"{self._line}a"), (intfname2, f"{self._line}b")):
-            _ip("link", "add", name, "type", "veth", "peer", "name", inner, "netns", str(self._delay_node.pid))
-
-
-def _ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ProcessFailed(f"ip {' '.join(arguments)} failed: {done.stderr.strip()}")
+            there = str(self._delay_node.pid)
+            run_tool("ip", "link", "add", name, "type", "veth", "peer", "name", inner, "netns", there)

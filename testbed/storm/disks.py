@@ -11,6 +11,7 @@ from pathlib import Path
 
 from testbed.errors import UserError
 from testbed.plan import Plan
+from testbed.processes import ProcessFailed, run_tool
 from testbed.run_directory import RunDirectory
 from testbed.storm.gusts import CONTROLLER, QCS
 
@@ -65,9 +66,10 @@ def _fill(folder: Path) -> None:
 
 
 def _mount(*arguments: str) -> None:
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UserError(f"mount {' '.join(arguments)} failed: {' '.join(done.stderr.split())}")
+    try:
+        run_tool("mount", *arguments)
+    except ProcessFailed as error:
+        raise UserError(str(error)) from None
 
 
 @contextmanager

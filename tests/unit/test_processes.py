@@ -30,5 +30,5 @@ def test_tool_that_fails_without_a_word_fails_with_a_cause(tmp_path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("OVS_RUNDIR", "")  # which is set by the start, and here set back
 
-    with pytest.raises(ProcessFailed, match=r"^ovsdb-tool create failed: exit status 3$"):
+    with pytest.raises(ProcessFailed, match=r"^ovsdb-tool create \S+/conf.db \S+ failed: exit status 3$"):
         OpenVSwitch(tmp_path / "ovs", Processes(tmp_path)).start()
