@@ -150,7 +150,8 @@ def receive(connection: socket.socket, clock: Callable[[], float] = boottime) ->
     magic, version, name_length, sequence, epoch, slot, offset, length, qber = _HEADER.unpack(header)
     if magic != _MAGIC or version != _VERSION:
         raise BadFrame(f"expected a block frame of version {_VERSION}")
-    if length > MAX_PAYLOAD_BYTES or epoch >> 63 or offset >> 62 or slot >> 62 or sequence >> 62:
+    # Slots are counted on over all epochs of a device.
+    if length > MAX_PAYLOAD_BYTES or epoch >> 63 or offset >> 62 or slot >> 48 or sequence >> 62:
         raise BadFrame("a number in the frame is out of range")
     rest = _receive_exactly(connection, name_length + length)
     if rest is None:

@@ -51,6 +51,16 @@ def test_age_is_rounded_up():
     assert int.from_bytes(encode_age(0.0001), "big") == 1
 
 
+@pytest.mark.parametrize("change", [{"slot": 1 << 48}, {"offset": 1 << 62}, {"sequence": 1 << 62}, {"epoch": 1 << 63}])
+def test_number_that_leaves_no_room_for_later_ones_is_refused(ends, change):
+    """Slots are added up over all epochs, so that they have to be smaller than what is stored."""
+    device, node = ends
+    device.sendall(replace(BLOCK, **change).encode())
+
+    with pytest.raises(BadFrame, match="out of range"):
+        receive(node)
+
+
 @pytest.mark.parametrize("change", [{"magic": b"XX"}, {"version": b"\x02"}])
 def test_frame_of_another_kind_or_version_is_refused(ends, change):
     """A device of another version has no epochs."""
