@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from nicegui import run
 
+from telemetry import bugs
 from testbed.dashboard.widgets import Tag
 from testbed.desk import Desk, NotDone
 from testbed.errors import UserError
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_BUG = "this met a bug of ours; the network goes on, the traceback is in the run's log"
 
 
 class Operator:
@@ -28,6 +32,11 @@ class Operator:
             result: T = await run.io_bound(step)  # type: ignore[assignment]  # None only while the server stops
         except (NotDone, UserError) as error:
             self.say(f"✕ {error}", bad=True)
+            return None
+        except Exception as error:
+            bugs.report(_log, "what a viewer asked for", error)
+            what = f"the machine refuses: {scarce}" if (scarce := bugs.refused(error)) else _BUG
+            self.say(f"✕ {what}", bad=True)
             return None
         self.say(f"✓ {done(result)}")
         return result
