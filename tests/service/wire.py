@@ -61,6 +61,7 @@ class Wire:
             self.run(end, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", f"d{end}", "netns", d)
             self.run(end, "ip", "addr", "add", f"{ip}/24", "dev", "eth0")
             self.set(end, "up")
+            self.run(end, "ip", "link", "set", "lo", "up")
         self.shape(delay_ms=1)
 
     def enter(self, where: str) -> list[str]:
