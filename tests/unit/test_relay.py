@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +18,11 @@ from etsi.secret import Secret
 from mtls.call import Reply
 from node.arrivals import Relayed
 from node.blocks import Block
-from node.failures import MaterialExpired
+from node.failures import MaterialExpired, RelayBroken
 from node.key_stream import KeyStore, RelayedKey
+from node.limits import RELAYS_PER_NODE
 from node.performance import Performance
+from node.proofs import proof
 from node.ranges import Allocation, Range
 from node.relay import Relay
 from node.sessions import Association, Session
@@ -138,3 +144,35 @@ def test_key_lives_at_the_last_node_for_a_ttl_from_its_making(tmp_path, clock):
     assert last.store.take_relayed([KEY_ID]) is None
     for node in (first, last):
         node.store.close()
+
+
+def test_relays_to_a_node_that_does_not_answer_keep_so_many_threads(tmp_path, clock):
+    """More are refused at once, before they take material; their first nodes try again."""
+    node, go = Node("b", tmp_path / "b", clock), threading.Event()
+    node.on_send = lambda: go.wait(20)
+    node.relay._routes = SimpleNamespace(next_hop=lambda *_: "c", joins=lambda *_: True)
+    node.relay._secret = lambda: b"secret"
+
+    def forward(i: int) -> str:
+        request, ranges = str(uuid.uuid4()), [Range(qc, i * KEY_BYTES, (i + 1) * KEY_BYTES) for qc in QCS]
+        document = {
+            "link": LINK, "ksid": KSID, "server": "server", "position": 1, "sealed": None,
+            "ranges": [{"qc": r.qc, "epoch": r.epoch, "start": r.start, "end": r.end} for r in ranges],
+            "proofs": [proof(b"secret", request, "server", position=1, hops=2, around=ranges), ""],
+        }  # fmt: skip
+        try:
+            node.relay.forward("a", request, document)
+        except RelayBroken as failure:
+            return str(failure)
+        return ""
+
+    with ThreadPoolExecutor(RELAYS_PER_NODE + 4) as pool:
+        relays = [pool.submit(forward, i) for i in range(RELAYS_PER_NODE + 4)]
+        try:
+            refused = [relay.result() for relay in itertools.islice(as_completed(relays), 4)]
+        finally:
+            go.set()
+
+    assert all("too many keys are being relayed here at once" in text for text in refused)
+    assert [relay.result() for relay in relays].count("") == RELAYS_PER_NODE
+    node.store.close()
