@@ -171,9 +171,13 @@ class Caller:
         """The longest round trip to a party of this network, as expected or as measured."""
         return max(self._expected_s, *self._measured_s.values(), 0.0)
 
+    def measured_s(self, to: Identity) -> float:
+        """The round trip to that party as it was measured last; 0 if that is nothing much."""
+        return self._measured_s.get(to.dns, 0.0)
+
     def on_the_way_s(self, to: Identity) -> float:
         """Seconds that the round trips of a call to that party take, which come on top of what it is given."""
-        return _ROUND_TRIPS * max(self._expected_s, self._measured_s.get(to.dns, 0.0))
+        return _ROUND_TRIPS * max(self._expected_s, self.measured_s(to))
 
     def _note(
         self, span: trace.Span | None, started: tuple[float, float], to: Identity, method: str, url: str, **facts: Any

@@ -298,7 +298,8 @@ class Kme:
 
     def _make(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         """`number` new keys, which the slave can fetch when this returns; KeyFailure if not."""
-        _in_time(self._relay.least_s(session.hops) if session.hops > 1 else 0.0)  # before anything is used up
+        # Before anything is used up.
+        _in_time(self._relay.least_s(session.hops, session.path[1]) if session.hops > 1 else 0.0)
         self._sessions.check_path(session.master_sae, session.slave_sae)
         with trace.part():  # its story is told apart from that of the request which happens to be served by it
             return self._make_apart(session, mode, number, key_bytes)

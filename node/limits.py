@@ -16,7 +16,7 @@ ANSWER_S = 4.0
 ROUND_TRIPS = 12
 # Less than that is too little to make keys: what would be taken for them would be lost. Over several links it is more.
 LEAST_S = 0.2
-LINK_S = 0.01  # what a relay takes for each link at least, beside the round trip to the other end of the path
+LINK_S = 0.01  # what a relay takes for each link at least, beside the round trip to the next node
 
 # The KME's port. A session that is being opened holds a thread until the controller has answered.
 KME_THREADS = 96

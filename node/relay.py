@@ -79,9 +79,12 @@ class Relay:
         self._checks = ThreadPoolExecutor(CHECKS, thread_name_prefix="check")
         self._under_way = Places(RELAYS, RELAYS_PER_NODE)
 
-    def least_s(self, links: int) -> float:
-        """Seconds that relaying over so many links takes at least."""
-        return relay_s(links, self._caller.round_trip_s)
+    def least_s(self, links: int, next_node: str) -> float:
+        """Seconds that relaying over so many links, by way of that neighbour, takes at least.
+
+        Other round trips do not count: the longest is not that of this path, nor may a node far off have us refuse.
+        """
+        return relay_s(links, self._caller.measured_s(Identity(Role.NODE, next_node)))
 
     def originate(
         self,
@@ -183,7 +186,7 @@ class Relay:
             ranges, text(proofs[0], "proofs", longest=PROOF_LENGTH), sealed,
         )  # fmt: skip
         self._check_proof(sender, message)
-        if deadline.left(ANSWER_S) < self.least_s(len(ranges)):
+        if deadline.left(ANSWER_S) < (relay_s(1, 0.0) if onward is None else self.least_s(len(ranges), onward)):
             raise RelayBroken("too little time was left to relay the key: try again", hop=self._name)
         if onward is None:
             self._receive(message)

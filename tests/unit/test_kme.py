@@ -111,7 +111,7 @@ def test_request_that_is_tried_again_for_fewer_keys_counts_once(store, network, 
     requested, journal = Requested(), Journal(tmp_path / "journal.jsonl", "node:a")
     network.limit = 40
     relay = SimpleNamespace(
-        originate=lambda *_, key_ids, **__: [Secret(bytes(16)) for _ in key_ids], least_s=lambda _: 0.0
+        originate=lambda *_, key_ids, **__: [Secret(bytes(16)) for _ in key_ids], least_s=lambda *_: 0.0
     )
     kme = Kme(
         "a", saes={ALICE: "a", BOB: "b"}, limits=Limits(), store=store, shared=network, sessions=network,
@@ -133,7 +133,7 @@ def test_request_that_is_tried_again_for_fewer_keys_counts_once(store, network, 
 def test_nothing_is_allocated_for_keys_that_cannot_be_relayed_in_the_time_that_is_left(kme, network):
     """Over one hop they could be made."""
     network.limit = 1000
-    kme._relay = SimpleNamespace(least_s=lambda links: 10.0 * links)
+    kme._relay = SimpleNamespace(least_s=lambda links, _: 10.0 * links)
     session = Session(KSID, ALICE, BOB, ("b", "a", "c"), (QC, "a-c/1"), "link")
 
     with deadline.until(time.monotonic() + 15), pytest.raises(TooLate):

@@ -47,6 +47,7 @@ class Node:
     """Node `name` of the path a, b, c in the clock's time, with bytes of its QCs; `sent`: what it said to others."""
 
     round_trip_s = 0.0
+    measured_s = staticmethod(lambda party: {"b": 0.3, "c": 5.0}[party.name])
 
     def __init__(self, name: str, directory: Path, clock: Clock) -> None:
         directory.mkdir()
@@ -94,6 +95,14 @@ def first(tmp_path: Path, clock: Clock):
     node = Node("a", tmp_path / "a", clock)
     yield node
     node.store.close()
+
+
+def test_time_that_a_relay_needs_depends_on_the_next_node_alone(first, monkeypatch):
+    """Not on the longest round trip of the network, nor on a node that makes believe that it is far away."""
+    monkeypatch.setattr(first, "round_trip_s", 10.0)
+
+    assert 0.3 < first.relay.least_s(3, "b") < 0.4
+    assert first.relay.least_s(3, "c") > 5.0
 
 
 @pytest.mark.parametrize("mode", [BASIC, QKP], ids=lambda mode: mode.name)
