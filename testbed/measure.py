@@ -1,4 +1,4 @@
-"""What a run showed: its journals read, keys compared, times summed up. PURE but for `read_run`.
+"""What a run showed: its journals read, keys compared, times summed up. PURE but for what reads files.
 
 Two SAEs that hold a key each wrote a fingerprint of it (a keyed hash, with a secret of the run that is erased at its
 end). Equal fingerprints mean equal keys, and no journal holds a byte of them.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from telemetry import bugs, journal
+from testbed.dashboard.journals import Tail
 
 Event = Mapping[str, Any]
 
@@ -68,6 +69,23 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
         "initialisation_ms": _initialisation(events),
         "pairs": compare_pairs(events),
     }
+
+
+class Progress:
+    """What a run has come to so far, in a line. Of journals it reads on from where it stopped: they grow long."""
+
+    def __init__(self, run: Path, nodes: Iterable[str]) -> None:
+        folders = [run / kind / node for node in nodes for kind in ("nodes", "saes")]
+        self._tail = Tail([folder / "journal.jsonl" for folder in folders], ("key_delivered", "key_error"))
+        self._single = self._multi = self._failed = 0
+
+    def line(self) -> str:
+        """Keys and key errors until now."""
+        keys = summarise(self._tail.new())["keys"]
+        self._single += keys["single_hop"]
+        self._multi += keys["multi_hop"]
+        self._failed += sum(keys["errors"].values())
+        return f"{self._single} keys over one hop, {self._multi} over several, {self._failed} key errors"
 
 
 def why_no_keys(events: Sequence[Event]) -> str | None:

@@ -167,15 +167,14 @@ def _wait(emulation: Emulation, options: Options, ends: float, say: Any) -> None
         print("Mininet's command line; 'qkd' lists what it knows of the QKD network, 'exit' ends the run.", flush=True)
         QkdCLI(emulation)
     reported: set[str] = set()
+    progress = measure.Progress(emulation.run.path, emulation.plan.nodes)
     while (left := ends - time.monotonic()) > 0:
         time.sleep(min(left, _PROGRESS_S))
         for process in emulation.dead():
             if process.name not in reported:
                 reported.add(process.name)
                 print(f"run.py: {process.name} ended on its own: {process.last_words()}", file=sys.stderr)
-        keys = measure.summarise(measure.read_run(emulation.run.path, "key_delivered", "key_error"))["keys"]
-        failed = sum(keys["errors"].values())
-        say(f"{keys['single_hop']} keys over one hop, {keys['multi_hop']} over several, {failed} key errors")
+        say(progress.line())
 
 
 def _write(path: Path, document: dict[str, Any], say: Callable[[str], None]) -> bool:

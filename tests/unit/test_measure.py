@@ -10,12 +10,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry import bugs
-from testbed.measure import bugs_told, compare_pairs, quantiles, summarise, why_no_keys
+from telemetry.journal import Journal
+from testbed.measure import Progress, bugs_told, compare_pairs, quantiles, summarise, why_no_keys
 
 
 def key(key_id: str, side: str, fingerprint: str) -> dict[str, object]:
     """An SAE got a key."""
     return {"event": "key", "key_id": key_id, "side": side, "fingerprint": fingerprint}
+
+
+def test_progress_is_counted_on_and_what_was_counted_is_not_read_again(tmp_path):
+    """Journals of a day are long; they come into being when their processes start."""
+    progress = Progress(tmp_path, ["a"])
+    assert progress.line() == "0 keys over one hop, 0 over several, 0 key errors"
+
+    path = tmp_path / "nodes" / "a" / "journal.jsonl"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "saes" / "a").mkdir(parents=True)
+    node, sae = Journal(path, "node:a"), Journal(tmp_path / "saes" / "a" / "journal.jsonl", "sae")
+
+    def deliver(*key_ids: str, hops: int) -> None:
+        node.event("key_delivered", request="enc_keys", key_ids=key_ids, hops=hops, duration_ms=1.0)
+
+    deliver("1", "2", hops=1)
+    node.event("key_delivered", request="dec_keys", key_ids=["1"], duration_ms=1.0)
+    deliver("3", hops=4)
+    for side in ("master", "slave"):
+        sae.event("key_error", side=side, cause="path_down", message="it is down", facts={})
+    assert progress.line() == "2 keys over one hop, 1 over several, 1 key errors"
+
+    with path.open("r+b") as file:
+        file.write(b"\n" * path.stat().st_size)  # whoever read it again would count nothing of this
+    deliver("4", hops=1)
+    assert progress.line() == "3 keys over one hop, 1 over several, 1 key errors"
 
 
 def test_pairs_are_compared_where_both_sides_got_the_key():
