@@ -30,7 +30,7 @@ _MAX_REPLY_BYTES = 16 << 20
 _MAX_ERROR_BYTES = 64 << 10
 _LONGEST_TEXT, _LONGEST_FACT, _MOST_FACTS = 500, 4000, 32
 _ROUND_TRIPS = 3  # of a call: TCP, TLS 1.3, HTTP
-_LEAST_S = 0.001
+_LEAST_S, _LONGEST_S = 0.001, 3600.0
 _WORD = re.compile(r"[a-z_]{1,40}")
 
 
@@ -96,8 +96,17 @@ class _Socket(ssl.SSLSocket):
         super().settimeout(value)
 
     def do_handshake(self, block: bool = False) -> None:
+        self._leave_what_is_left()
         super().do_handshake(block)
         self.heard(self.server_hostname or "", round_trip_s(self))  # the rest of the call may have no time to teach it
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        self._leave_what_is_left()
+        return super().send(data, flags)
+
+    def _leave_what_is_left(self) -> None:
+        """Of the call's time: urllib3 would give handshake and request as much again as there was to connect."""
+        super().settimeout(max(_LEAST_S, deadline.left(_LONGEST_S)))
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         if self._deadline != math.inf:
@@ -207,10 +216,11 @@ class Caller:
         if (span := trace.current()) is not None:
             headers[trace.HEADER] = trace.to_header(span)
         try:
-            answer = self._pool(to).request(
-                method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=wait_s),
-                retries=False, redirect=False, preload_content=False,
-            )  # fmt: skip
+            with deadline.until(time.monotonic() + wait_s):
+                answer = self._pool(to).request(
+                    method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=wait_s),
+                    retries=False, redirect=False, preload_content=False,
+                )  # fmt: skip
             most = _MAX_REPLY_BYTES if answer.status < 400 else _MAX_ERROR_BYTES
             raw = answer.read(most + 1)
             if len(raw) > most:

@@ -6,6 +6,7 @@ Nothing that a test does to the wire is told to the parties: they know what thei
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 import uuid
@@ -48,13 +49,13 @@ class Far:
     def __init__(self, directory: Path) -> None:
         self.wire = Wire(directory)
         self.wire.start()
-        self._networks = {end: network_of(self.wire.holders[end].pid) for end in "xy"}
-        self.at_x: ThreadPoolExecutor = threads_in_network(self._networks["x"], 16, "x")
+        self.networks = {end: network_of(self.wire.holders[end].pid) for end in "xy"}
+        self.at_x: ThreadPoolExecutor = threads_in_network(self.networks["x"], 16, "x")
         self.stack = Stack(directory / "stack")
         self.feeds: list[Feed] = []
         self.answers = threading.Event()
         self._server = Server(self._app(), Y, 0, self.stack.issue(Role.NODE, "b"))
-        call_in_network(self._networks["y"], self._server.start)
+        call_in_network(self.networks["y"], self._server.start)
         self.url = f"https://{Y}:{self._server.port}"
         self._start_database()
 
@@ -138,7 +139,7 @@ class Far:
         self._server.stop()
         self.at_x.shutdown()
         self.stack.stop()
-        for fd in self._networks.values():
+        for fd in self.networks.values():
             os.close(fd)
         self.wire.stop()
 
@@ -199,6 +200,21 @@ def test_way_that_grew_long_is_noticed_and_one_that_grew_short_again_too(far):
 
         far.wire.change(delay_ms=1)
         assert eventually(lambda: not far.ask(caller) and caller.round_trip_s == 0, 60)
+
+
+def test_call_has_its_time_once_however_long_it_takes_to_connect(far):
+    """A partition ends after two seconds, and then the other party is asleep: nobody shakes hands."""
+    asleep = call_in_network(far.networks["y"], lambda: socket.create_server((Y, 0)))
+    url = f"https://{Y}:{asleep.getsockname()[1]}/"
+    far.wire.change(back={"delay_ms": 1, "loss_percent": 100}, delay_ms=1)
+    with asleep, far.caller() as caller:
+        began = time.monotonic()
+        call = far.at_x.submit(caller.request, "GET", url, to=FAR, timeout_s=4.0)
+        time.sleep(2)
+        far.wire.change(delay_ms=1)
+        with pytest.raises(Unreachable, match="no answer within 4 s"):
+            call.result()
+        assert time.monotonic() - began < 4.0 + 2.0
 
 
 def test_database_that_is_far_away_all_at_once_serves_who_was_there_and_who_comes(far):
