@@ -25,6 +25,8 @@ from node.limits import (
     DATABASE_CONNECT_S,
     DATABASE_CONNECTIONS,
     DATABASE_IDLE_S,
+    DATABASE_KEPT_S,
+    DATABASE_KNOCK_S,
     DATABASE_LOCK_S,
     DATABASE_PATIENCE_S,
     DATABASE_STATEMENT_S,
@@ -39,6 +41,7 @@ _DECIDED = ("22", "23", "42501", "P0001", "QK")
 _LOCKED = "55P03"
 # Others were in the way: deadlocks, lock_timeout, statement_timeout. The connection is good.
 _PASSING = ("40", _LOCKED, "57014")
+_FULL = "too many clients"  # a refused connection has its cause in words alone
 _WHY = {
     "": "does not answer",
     "25006": "takes no writes: it is read-only, or a standby",
@@ -62,6 +65,18 @@ class NoAnswer(Exception):
 
 class _Connection(psycopg.Connection[tuple[object, ...]]):
     born = 0.0  # monotonic seconds
+
+    @classmethod
+    def connect(cls, *where: Any, **options: Any) -> _Connection:
+        """As psycopg's. A server that strangers have filled has a place now and then: who knocks often gets it."""
+        until = time.monotonic() + DATABASE_CONNECT_S
+        while True:
+            try:
+                return super().connect(*where, **options)
+            except psycopg.OperationalError as error:
+                if _FULL not in str(error) or time.monotonic() >= until:
+                    raise
+                time.sleep(DATABASE_KNOCK_S)
 
 
 class Connections:
@@ -96,6 +111,7 @@ class Connections:
         self._pool = ConnectionPool(
             url, connection_class=_Connection, kwargs=self._options_now, configure=self._prepare, min_size=2,
             max_size=DATABASE_CONNECTIONS, timeout=DATABASE_WAIT_S, open=False, reconnect_timeout=2,
+            max_lifetime=DATABASE_KEPT_S,
         )  # fmt: skip
 
     @property

@@ -63,6 +63,8 @@ DATABASE_CALL_S = 3.5  # in all
 CATCH_UP_S = 1.0  # who asks for a key that waits, right after the node's start, waits for its first word
 DATABASE_IDLE_S = 5.0  # a connection on which nothing moves is probed after this time
 DATABASE_CONNECT_S = 3.0  # and round trips
+DATABASE_KNOCK_S = 0.1  # until a server that had no place left is asked again, while it is being connected to
+DATABASE_KEPT_S = 30 * 86_400.0  # a connection: who has one depends on nobody that throngs at the server's door
 DATABASE_PATIENCE_S = 18.0  # where there is no connection for long: enough for the longest round trips
 
 # A node that is to stop cuts off after this time what still waits for others.

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import psycopg
@@ -14,7 +15,7 @@ import pytest
 
 from mtls import deadline
 from mtls.identity import Role
-from node import limits
+from node import connections, limits
 from node.failures import DatabaseChanged, DatabaseUnreachable, TooLate
 from node.ranges import Allocation, Claim, Mark, Range
 from node.shared_db import CONNECTIONS_PER_NODE, KeyOwner, Members, SharedDatabase
@@ -316,3 +317,25 @@ def test_strangers_who_say_nothing_are_put_out_soon(stack, database):
     with stack.cluster.admin_url() as url, psycopg.connect(url) as session:
         ((seconds,),) = session.execute("SELECT setting::int FROM pg_settings WHERE name = 'authentication_timeout'")
     assert seconds <= HEALS_S / 2
+
+
+def test_full_database_is_asked_again_until_it_has_a_place(stack, database):
+    """Strangers who throng at its door leave one now and then, before anybody has been asked who he is."""
+    url = node_url("a", stack.issue(Role.NODE, "a"), stack.database, LOOPBACK, stack.database_port)
+    with ExitStack() as crowd, stack.cluster.admin_url() as admin, ThreadPoolExecutor(1) as waiter:
+        sessions: list[psycopg.Connection] = []
+
+        def fill() -> None:
+            while True:
+                sessions.append(crowd.enter_context(psycopg.connect(admin)))
+
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            fill()
+        waiting = waiter.submit(connections._Connection.connect, url)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+
+        for session in sessions[:10]:  # some places are the superuser's
+            session.close()
+
+        waiting.result(HEALS_S).close()

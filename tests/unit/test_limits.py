@@ -87,6 +87,12 @@ def test_second_try_has_time_after_the_first_one_got_no_answer():
     assert limits.DATABASE_CALL_S - max(limits.DATABASE_TRY_S, limits.DATABASE_LOCK_S) > 1
 
 
+def test_nodes_keep_their_connections_to_the_database():
+    """Longer than any run; and while they have none, they knock many times before they give up for a moment."""
+    assert limits.DATABASE_KEPT_S > 7 * 24 * 3600
+    assert 10 * limits.DATABASE_KNOCK_S < limits.DATABASE_CONNECT_S
+
+
 def test_application_waits_longer_than_its_kme_takes():
     """However long the network's round trips are: the KME says what is wrong."""
     for round_trip_s in (0.0, 0.04, 2.5):
