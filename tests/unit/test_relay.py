@@ -158,7 +158,7 @@ def test_key_lives_at_the_last_node_for_a_ttl_from_its_making(tmp_path, clock):
 def test_relays_to_a_node_that_does_not_answer_keep_so_many_threads(tmp_path, clock):
     """More are refused at once, before they take material; their first nodes try again."""
     node, go = Node("b", tmp_path / "b", clock), threading.Event()
-    node.on_send = lambda: go.wait(20)
+    node.on_send, node.measured_s = lambda: go.wait(20), lambda _: 0.0  # no node is far away
     node.relay._routes = SimpleNamespace(next_hop=lambda *_: "c", joins=lambda *_: True)
     node.relay._secret = lambda: b"secret"
 
