@@ -20,12 +20,14 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from mtls import deadline, trace
+from mtls import deadline, json_text, trace
 from mtls.credentials import Credentials
 from mtls.identity import Identity
 from mtls.liveness import OPTIONS, round_trip_s
 
-_MAX_REPLY_BYTES = 16 << 20
+# Bytes and parts of what is shown to those who ask for it, and of answers to all else.
+_LONGEST_SHOWN = 16 << 20, json_text.MOST_PARTS_OF_ANSWER
+_LONGEST_ANSWER = 1 << 20, json_text.MOST_PARTS
 # Of errors, whose text goes on to journals and to others.
 _MAX_ERROR_BYTES = 64 << 10
 _LONGEST_TEXT, _LONGEST_FACT, _MOST_FACTS = 500, 4000, 32
@@ -221,7 +223,8 @@ class Caller:
                     method, url, body=data, headers=headers, timeout=urllib3.Timeout(total=wait_s),
                     retries=False, redirect=False, preload_content=False,
                 )  # fmt: skip
-            most = _MAX_REPLY_BYTES if answer.status < 400 else _MAX_ERROR_BYTES
+            longest, most_parts = _LONGEST_SHOWN if method == "GET" else _LONGEST_ANSWER
+            most = longest if answer.status < 400 else _MAX_ERROR_BYTES
             raw = answer.read(most + 1)
             if len(raw) > most:
                 answer.close()
@@ -231,7 +234,7 @@ class Caller:
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(url, why(error, wait_s)) from error
-        return Reply(answer.status, _decode(url, raw), answer.headers.get("ETag"))
+        return Reply(answer.status, _decode(url, raw, most_parts), answer.headers.get("ETag"))
 
     def close(self) -> None:
         """Close all idle connections."""
@@ -258,13 +261,13 @@ def _cause(reply: Reply) -> dict[str, str]:
     return {"cause": cause} if isinstance(cause, str) and _WORD.fullmatch(cause) else {}
 
 
-def _decode(url: str, raw: bytes) -> Any:
+def _decode(url: str, raw: bytes, most_parts: int) -> Any:
     if not raw:
         return None
     try:
-        return json.loads(raw)
+        return json_text.loads(raw, most_parts)
     except (ValueError, RecursionError):
-        raise Unreachable(url, "the answer is not JSON") from None
+        raise Unreachable(url, f"the answer is not JSON of at most {most_parts} parts") from None
 
 
 def why(error: BaseException, timeout_s: float) -> str:

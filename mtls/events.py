@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from flask import Response, request
 
 from etsi.errors import Malformed
+from mtls import json_text
 from mtls.call import Unreachable, why
 from mtls.credentials import Credentials
 from mtls.identity import Identity
@@ -140,9 +141,9 @@ class Listener:
             elif not line and data:
                 text, data, length = b"\n".join(data), [], 0
                 try:
-                    document = json.loads(text)
+                    document = json_text.loads(text)
                 except (ValueError, RecursionError):
-                    raise Malformed("event", "JSON") from None
+                    raise Malformed("event", f"JSON of at most {json_text.MOST_PARTS} parts") from None
                 yield document
 
     def _lines(self) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
 from etsi.errors import Malformed
+from mtls import json_text
 from mtls.identity import Identity, Role
 from telemetry import bugs
 
@@ -164,10 +165,11 @@ def json_body(*, empty: dict[str, Any] | None = None) -> dict[str, Any]:
         return empty
     try:
         # A byte order mark before it, which some libraries on Windows send, may be ignored (RFC 8259, section 8.1).
-        value = json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant)
+        value = json_text.loads(data, parse_constant=_no_constant)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate passes loads
     except (ValueError, RecursionError):
-        raise Malformed("body", "a JSON object in UTF-8 (RFC 8259)") from None
+        text = f"a JSON object in UTF-8 (RFC 8259), of at most {json_text.MOST_PARTS} parts"
+        raise Malformed("body", text) from None
     if not isinstance(value, dict):
         raise Malformed("body", "a JSON object")
     return value

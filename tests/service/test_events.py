@@ -10,7 +10,7 @@ import pytest
 from flask import Response
 
 from etsi.errors import Malformed
-from mtls import events
+from mtls import events, json_text
 from mtls.call import Caller, Unreachable
 from mtls.events import CONTENT_TYPE, MAX_EVENT_BYTES, MAX_WAITING, Feed, Listener, answer_with
 from mtls.identity import Identity, Role
@@ -96,10 +96,11 @@ def test_event_without_an_end_is_refused(hostile, data):
         next(hostile(data).events())
 
 
-def test_event_that_is_no_json_is_refused(hostile):
-    """Not with an exception of the parser's."""
+@pytest.mark.parametrize("data", [b"{", b"[" + b"[]," * json_text.MOST_PARTS + b"[]]"], ids=["torn", "many lists"])
+def test_event_that_is_no_json_is_refused(hostile, data):
+    """Not with an exception of the parser's; nor is one read during which all other threads would wait."""
     with pytest.raises(Malformed, match="expected JSON"):
-        next(hostile(b"data: {\n\n").events())
+        next(hostile(b"data: " + data + b"\n\n").events())
 
 
 def test_flood_of_comments_is_read_slowly(hostile, monkeypatch):

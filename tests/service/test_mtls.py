@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from flask import Flask, request
+from flask import Flask, Response, request
 
-from mtls import deadline, trace
+from mtls import deadline, json_text, trace
 from mtls.authority import Authority
 from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
@@ -601,3 +601,41 @@ def test_server_that_closes_in_place_of_an_answer_is_told_of_in_words(issue):
         caller.close()
 
     assert caught.value.reason == "Remote end closed connection without response"
+
+
+def brackets(most: int) -> bytes:
+    """JSON of more lists than that."""
+    return b"[" + b"[]," * most + b"[]]"
+
+
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [("GET", brackets(json_text.MOST_PARTS_OF_ANSWER)), ("POST", brackets(json_text.MOST_PARTS)),
+     ("POST", b"[" + b"0," * (1 << 19) + b"0]")],
+    ids=["shown", "parts", "long"],
+)  # fmt: skip
+def test_answer_that_is_read_for_long_is_refused(issue, serve, method, data):
+    """All other threads wait while one reads JSON: one such answer after the other would stop a process."""
+    app = new_app("hostile")
+    app.route("/", methods=["GET", "POST"])(allow(Role.NODE)(lambda: Response(data, content_type="application/json")))
+    url = serve(app, issue("node", "b"))
+    caller = Caller(issue("node", "a"))
+    try:
+        with pytest.raises(Unreachable, match="the answer is"):
+            caller.request(method, f"{url}/", to=Identity(Role.NODE, "b"))
+    finally:
+        caller.close()
+
+
+def test_body_that_is_read_for_long_is_refused(issue, serve):
+    """The client is told what was expected."""
+    app = new_app("served")
+    app.post("/")(allow(Role.NODE)(json_body))
+    url = serve(app, issue("node", "b"))
+    caller = Caller(issue("node", "a"))
+    body = {"lists": [[]] * json_text.MOST_PARTS}
+    reply = caller.request("POST", f"{url}/", to=Identity(Role.NODE, "b"), body=body)
+    caller.close()
+
+    assert reply.status == 400
+    assert f"of at most {json_text.MOST_PARTS} parts" in reply.message
