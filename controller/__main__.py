@@ -64,8 +64,9 @@ def main(path: Path) -> int:
             half_open_timeout_s=options.half_open_timeout_s,
         )  # fmt: skip
         followers = Followers(
-            graph, agents, journal, identities=Identities(store), sessions=sessions, settings=settings, upkeep=upkeep
-        )
+            graph, agents, journal, identities=Identities(store, options.node_ids), sessions=sessions,
+            settings=settings, upkeep=upkeep,
+        )  # fmt: skip
         mover = Mover(graph, book, choice, upkeep, journal, steady_s=options.steady_s)
         reweigher = Reweigher(book, upkeep, journal)
         app = make_app(

@@ -10,7 +10,7 @@ from typing import Any
 
 from controller.forwarding import Fabric, parse_fabric
 from controller.parameters import Parameters, changed
-from etsi.checks import integer, mapping, number, text
+from etsi.checks import integer, mapping, number, text, uuid_text
 from etsi.errors import Malformed
 from etsi.sae_id import sae_id
 from mtls.credentials import Credentials
@@ -37,6 +37,7 @@ class ControllerConfig:
     openflow: OpenFlowConfig | None  # None: somebody else forwards the classical traffic
     parameters: Parameters = field(default_factory=Parameters)  # at the start
     agents: Mapping[str, str] = field(default_factory=dict)  # node -> URL; others can be added while it runs
+    node_ids: Mapping[str, str] = field(default_factory=dict)  # node -> qkdn_id, as far as known: no other shows it
     saes: Mapping[str, str] = field(default_factory=dict)  # SAE ID -> node, as far as known: no other registers it
     half_open_timeout_s: float = 30.0  # a session that only one side has registered is dropped after this
     grace_s: float = 2.0  # a node or QC that has been down for so long is down for the sessions over it: they move
@@ -45,7 +46,7 @@ class ControllerConfig:
 
 
 _REQUIRED = ("name", "host", "port", "directory", "credentials", "openflow")
-_OPTIONAL = ("parameters", "agents", "saes", "half_open_timeout_s", "grace_s", "steady_s", "round_trip_s")
+_OPTIONAL = ("parameters", "agents", "node_ids", "saes", "half_open_timeout_s", "grace_s", "steady_s", "round_trip_s")
 
 
 def load(path: Path) -> ControllerConfig:
@@ -77,6 +78,10 @@ def parse(document: Any) -> ControllerConfig:
         agents={
             text(k, "agents"): text(v, f"agents.{k}", longest=2048)
             for k, v in mapping(given.get("agents", {}), "agents").items()
+        },
+        node_ids={
+            text(k, "node_ids"): uuid_text(v, f"node_ids.{k}")
+            for k, v in mapping(given.get("node_ids", {}), "node_ids").items()
         },
         saes={sae_id(k, "saes"): text(v, f"saes.{k}") for k, v in mapping(given.get("saes", {}), "saes").items()},
         half_open_timeout_s=number(given.get("half_open_timeout_s", 30.0), "half_open_timeout_s", low=0.1, high=3600),

@@ -1,4 +1,4 @@
-"""Which qkdn_id is whose: the name in a node's certificate has the one that it showed first, for good.
+"""Which qkdn_id is whose: as it was declared, else a certificate's name has the one that it showed first, for good.
 
 A node that shows another's, while that is away or after a restart of the controller, would have the other's links.
 """
@@ -6,6 +6,7 @@ A node that shows another's, while that is away or after a restart of the contro
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 from controller.store import Store
 from etsi import gs015
@@ -15,15 +16,22 @@ _SETTING = "identities"
 
 
 class Identities:
-    """The qkdn_id of each node, kept in the store. Thread-safe."""
+    """The qkdn_id of each node, kept in the store; `declared`: those known beforehand, by node. Thread-safe."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, declared: Mapping[str, str]) -> None:
         self._store = store
+        self._owners = {qkdn_id: name for name, qkdn_id in declared.items()}
         self._lock = threading.Lock()
         self._ids: dict[str, str] = store.setting(_SETTING)
 
     def check(self, name: str, qkdn_id: str) -> None:
         """Refusal unless the node of that name may show that ID; it is the node's from now on."""
+        owner = self._owners.get(qkdn_id)
+        if owner is not None:
+            if owner != name:
+                text = f"expected another ID than node {owner}'s"
+                raise Refusal("invalid-value", text, path=f"/{gs015.NODE}/qkdn_id")
+            return
         with self._lock:
             known = self._ids.get(name)
             if known is None and qkdn_id not in self._ids.values():

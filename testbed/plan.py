@@ -17,6 +17,7 @@ from typing import Any
 
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
+from node.model import node_id
 from testbed.audit import evidence
 from testbed.qc_keys import qc_key
 from testbed.round_trips import longest_s
@@ -159,6 +160,7 @@ class Plan:
             "directory": str(directory),
             "credentials": credentials.to_config(),
             "agents": {node: self.url(node, AGENT_PORT) for node in self.nodes},
+            "node_ids": {node: node_id(node) for node in self.nodes},
             "saes": {s.id: s.node for s in self.saes},
             "openflow": {"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
             "parameters": dict(parameters),

@@ -53,11 +53,11 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def test_testbed_starts_rooms_as_processes():
     """The testbed imports only the block format, which bytes may be given (its model decides by the same rule),
-    shared database's schema, and what applications may do."""
+    shared database's schema, which ID a node has, and what applications may do."""
     used = {name for path in (ROOT / "testbed").rglob("*.py") for name in imports(path)}
     rooms = {".".join(name.split(".")[:2]) for name in used if name.split(".")[0] in ("node", "controller", "sae")}
 
-    assert rooms <= {"node", "node.blocks", "node.ranges", "node.shared_db", "sae", "sae.rekey"}
+    assert rooms <= {"node", "node.blocks", "node.model", "node.ranges", "node.shared_db", "sae", "sae.rekey"}
 
 
 def test_decisions_are_pure():
