@@ -60,6 +60,21 @@ shared_buffers = 32MB
 log_min_error_statement = panic
 log_line_prefix = '%m [%p] '
 """
+# What PostgreSQL lets everybody use, and what of it is for all together: places in the table of locks, and the disk.
+_NOT_FOR_ALL = """
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+        AND proname ~ '^(pg_(try_)?advisory_|lo_|lowrite$|pg_logical_emit_message$)'
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+    END LOOP;
+END $$
+"""
+_TEMPORARY_FILES = "64MB"  # of one connection of a node
+_MEMORY_KB = 512 << 10  # addresses of one process; some half of them are what all share, and code
 _HBA = f"""
 local all,replication postgres peer map=admin
 hostssl {DATABASE} +{NODES_ROLE} all cert clientname=DN map=nodes
@@ -208,6 +223,8 @@ class Cluster:
                 "ALTER DATABASE {database} SET idle_in_transaction_session_timeout = '2s'",
             ):
                 admin.execute(psycopg.sql.SQL(statement).format(**names))
+        with self._admin(DATABASE) as admin:
+            admin.execute(_NOT_FOR_ALL)
         with self.admin_url(DATABASE) as url:
             install_schema(url, schema, NODES_ROLE)
 
@@ -217,8 +234,11 @@ class Cluster:
             known = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
             for role in sorted({_role(node) for node in members.nodes} - known):
                 names = {"role": psycopg.sql.Identifier(role), "nodes": psycopg.sql.Identifier(NODES_ROLE)}
-                text = f"CREATE ROLE {{role}} LOGIN IN ROLE {{nodes}} CONNECTION LIMIT {CONNECTIONS_PER_NODE}"
-                admin.execute(psycopg.sql.SQL(text).format(**names))
+                for text in (
+                    f"CREATE ROLE {{role}} LOGIN IN ROLE {{nodes}} CONNECTION LIMIT {CONNECTIONS_PER_NODE}",
+                    f"ALTER ROLE {{role}} SET temp_file_limit = '{_TEMPORARY_FILES}'",
+                ):
+                    admin.execute(psycopg.sql.SQL(text).format(**names))
         with self.admin_url(DATABASE) as url:
             declare(url, schema, members)
 
@@ -238,7 +258,7 @@ class Cluster:
             yield connection
 
     def _as_postgres(self, program: str, *arguments: str) -> list[str]:
-        script = f'mount --bind "$1" {_INSIDE} && cd {_INSIDE} && shift && exec "$@"'
+        script = f'ulimit -v {_MEMORY_KB} && mount --bind "$1" {_INSIDE} && cd {_INSIDE} && shift && exec "$@"'
         drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--reset-env", "--"]
         enter = ["unshare", "--mount", "--propagation=private", "--", "sh", "-c", script, "sh", str(self.directory)]
         return [*enter, *drop, str(self._binaries / program), *arguments]

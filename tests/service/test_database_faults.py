@@ -339,3 +339,28 @@ def test_full_database_is_asked_again_until_it_has_a_place(stack, database):
             session.close()
 
         waiting.result(HEALS_S).close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "refused"),
+    [
+        ("SELECT pg_advisory_lock(n) FROM generate_series(1, 100000) AS n", psycopg.errors.InsufficientPrivilege),
+        ("SELECT pg_try_advisory_xact_lock(n, 1) FROM generate_series(1, 100000) AS n",
+         psycopg.errors.InsufficientPrivilege),
+        ("SELECT lo_from_bytea(0, decode(repeat('00', 1000000), 'hex')) FROM generate_series(1, 1000)",
+         psycopg.errors.InsufficientPrivilege),
+        ("SELECT lo_create(0)", psycopg.errors.InsufficientPrivilege),
+        ("SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000)) FROM generate_series(1, 1000)",
+         psycopg.errors.InsufficientPrivilege),
+        ("SELECT count(*) FROM (SELECT n FROM generate_series(1, 20000000) AS n ORDER BY n DESC) AS sorted",
+         psycopg.errors.ConfigurationLimitExceeded),
+        ("SET temp_file_limit = -1", psycopg.errors.InsufficientPrivilege),
+        ("SELECT length(repeat('x', 1000000000))", psycopg.errors.OutOfMemory),
+    ],
+    ids=["locks", "more locks", "objects", "object", "log", "files", "more files", "memory"],
+)
+def test_node_uses_up_neither_locks_nor_disk_nor_memory_of_the_database(stack, database, statement, refused):
+    """PostgreSQL lets anybody take some: of locks there are so many for all, and a full disk ends the server."""
+    url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
+    with psycopg.connect(url, autocommit=True) as hostile, pytest.raises(refused):
+        hostile.execute(statement)
