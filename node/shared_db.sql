@@ -200,6 +200,12 @@ BEGIN
         FROM unnest(p_qcs, p_epochs, p_floors) AS r (name, epoch, floor)
         WHERE qc.name = r.name AND node_b = p_node AND said_b < p_number;
     UPDATE node SET told = greatest(told, p_number) WHERE name = p_node;
+    -- Now and then: who keeps a transaction open keeps all that changes meanwhile from being cleared away, and each call
+    -- would take longer than the one before. No node of ours is at one for so long.
+    IF random() < 0.02 THEN
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND usename LIKE 'node-%' AND xact_start < clock_timestamp() - interval '5 s';
+    END IF;
     -- Where both have come to a new epoch, its stream begins.
     INSERT INTO past_epoch (qc, epoch, tail)
         SELECT name, epoch, tail FROM qc WHERE name = ANY (p_qcs) AND epoch_a = epoch_b AND epoch <> epoch_a AND tail > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -216,6 +217,24 @@ def test_request_that_has_no_time_left_costs_nobody_else_a_connection(stack, nod
     assert take(node)
     assert len(before) > 1
     assert len(before - backends(stack)) <= 1
+
+
+def test_node_that_keeps_a_transaction_open_is_put_out(stack, node):
+    """It holds no row; but nothing that changes meanwhile is cleared away, and calls would take longer and longer."""
+    url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
+    with psycopg.connect(url) as hostile:
+        hostile.execute("SET idle_in_transaction_session_timeout = 0")
+        hostile.commit()
+        hostile.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        hostile.execute("SELECT 1")
+        began = time.monotonic()
+
+        while not select.select([hostile], [], [], 0.01)[0]:  # until the server has something to say
+            assert time.monotonic() < began + 6 * HEALS_S
+            node.report([CLAIM], time.time_ns())
+        with pytest.raises(psycopg.OperationalError):
+            hostile.execute("SELECT 1")
+    assert take(node)
 
 
 class Border:
