@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-ryu test-uml test-vagrant experiments bench storm screenshot bench-links audit setup setup-ryu lint unit pictures lock clean
+.PHONY: demo test test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links audit setup setup-ryu lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -29,6 +29,9 @@ storm: setup ## faults by the thousand, from which PoliQI has to heal: make stor
 
 experiments: setup ## the paper's table and figures, and latency: some hours, goes on where it was interrupted
 	$(PYTHON) testbed/run.py experiment all
+
+results: setup ## what experiments measured, without events, into docs/results/
+	$(PYTHON) -P -m testbed.experiments.publish
 
 RUN ?= runs/latest
 audit: setup ## replay a run's records against the rules of key material: make audit RUN=DIR

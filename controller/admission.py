@@ -57,6 +57,11 @@ class Demand:
         return self.cost[hop] / self.qos.interval_s
 
 
+def window_slots(ttl_slots: int) -> int:
+    """Of how many slots Equation 1's sum is: from n0 - TTL to n0, the last slot that was reported, both included."""
+    return ttl_slots + 1
+
+
 AdmissionPolicy = Callable[[Sequence[QcView], Demand], Refused | None]
 
 
@@ -67,7 +72,7 @@ def admit_all(path: Sequence[QcView], demand: Demand) -> Refused | None:
 
 
 def equation_1(path: Sequence[QcView], demand: Demand) -> Refused | None:
-    """The paper's Equation 1: over the last TTL slots, generated minus requested on the tightest QC covers one key."""
+    """The paper's Equation 1: in its window, generated minus requested on the tightest QC covers one key."""
     needed = demand.qos.key_size_bits // 8
     tightest = min(path, key=lambda view: (view.generated_bytes - view.requested_bytes, view.qc))
     available = tightest.generated_bytes - tightest.requested_bytes

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from controller.admission import ADMISSION_POLICIES, Demand, QcView, Refused
+from controller.admission import ADMISSION_POLICIES, Demand, QcView, Refused, window_slots
 from controller.book import Book
 from controller.configuration import Route
 from controller.declared import Declared, declared_bps, of_bandwidth, updated
@@ -30,8 +30,8 @@ class Choice:
         self._settings = settings
 
     def views(self, qcs: Sequence[str], besides: KeySession | None = None) -> list[QcView]:
-        """How each of `qcs` fared over the last TTL slots, and what is reserved there by others than `besides`."""
-        views = self._graph.views(qcs, self._settings.parameters.ttl_slots)
+        """How each of `qcs` fared in Equation 1's window, and what is reserved there by others than `besides`."""
+        views = self._graph.views(qcs, window_slots(self._settings.parameters.ttl_slots))
         return [replace(view, reserved_per_slot=self._reserved_per_slot(view.qc, besides)) for view in views]
 
     def path(self, graph: QkdGraph, source: str, target: str) -> Path | None:

@@ -40,7 +40,7 @@ from node.requested import Requested
 from node.routes import Routes
 from node.sessions import Sessions
 from node.shared_db import SharedDatabase
-from node.streams import Streams
+from node.streams import EXTENDED, Streams
 from telemetry import bugs
 from telemetry.journal import Journal
 
@@ -162,6 +162,7 @@ class Agent:
         self._parts.half_open.add(sae, (master, slave), full=_too_many_wait(f"SAE {sae}"))
         self._parts.journal.event("new_app", master_sae=master, slave_sae=slave, side=side)
         full = Problem(503, "too many key sessions are being opened here at once: try again", cause="opening")
+        started = time.monotonic()
         try:
             with self._parts.openings.taken(sae, full=full):
                 found = self._parts.registrations.ask(master, slave, side, wanted)
@@ -169,6 +170,12 @@ class Agent:
             if problem.details.get("cause") != "controller_unreachable":  # which may have heard of it all the same
                 self._parts.half_open.remove((master, slave), sae)
             raise
+        # A controller that goes by the standard alone acknowledges nothing: there is only the association itself.
+        if found is not None or self._parts.streams.controlled == EXTENDED:
+            self._parts.journal.event(
+                "new_app_answered", master_sae=master, slave_sae=slave, side=side,
+                duration_ms=round((time.monotonic() - started) * 1000, 3),
+            )  # fmt: skip
         if found is None:
             return {"status": "waiting"}, 202
         answer: dict[str, Any] = {"ksid": found.ksid}

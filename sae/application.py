@@ -31,7 +31,7 @@ class Application:
             sae.id, sae.name, kme=kme, handover=Handover(caller, config.peers), record=record,
             on_key_failure=config.on_key_failure, turns=Turns() if config.pace == APPLICATION else None,
         )  # fmt: skip
-        self.slave = Slave(kme, record)
+        self.slave = Slave(sae.id, kme, record)
         self._peers = config.peers
 
     def is_peer(self, sae_id: str) -> bool:

@@ -141,7 +141,7 @@ class Master:
         started = time.monotonic()
         try:
             self._handover.ask_connection(session.peer, session.qos)
-            asked = time.monotonic()  # the paper's t1 ends here
+            asked = time.monotonic()
             self._record.event("ask_connection", duration_ms=milliseconds(started, asked), **pair)
             opened = self._kme.open_key_session(session.peer, MASTER, session.qos)
             if opened is None:
@@ -153,13 +153,13 @@ class Master:
             own = {"cause": error.cause, "status": error.status, "message": str(error), **pair}
             self._record.event(name, **(error.facts | own))
             raise
-        known = time.monotonic()  # t4: the KSID is in the master's hand
+        known = time.monotonic()  # the KSID is in the master's hand
         session.ksid, session.path = opened.ksid, opened.path
         session.opened()
+        self._record.event("open_key_session", side=MASTER, duration_ms=milliseconds(asked, known), **pair)
         self._record.event(
             "session_open", ksid=session.ksid, path=list(session.path), hops=max(0, len(session.path) - 1),
-            ask_connection_ms=milliseconds(started, asked), open_ms=milliseconds(asked, known),
-            total_ms=milliseconds(started, known), **pair,
+            ask_connection_ms=milliseconds(started, asked), total_ms=milliseconds(started, known), **pair,
         )  # fmt: skip
 
     def _start(self, running: _Running, limits: Limits) -> None:

@@ -34,9 +34,10 @@ class _Held:
 
 
 class Slave:
-    """All sessions in which this SAE is the slave, one for each master. Thread-safe."""
+    """All sessions in which SAE `sae_id` is the slave, one for each master. Thread-safe."""
 
-    def __init__(self, kme: KmeClient, record: Record) -> None:
+    def __init__(self, sae_id: str, kme: KmeClient, record: Record) -> None:
+        self._id = sae_id
         self._kme = kme
         self._record = record
         self._lock = threading.Lock()
@@ -50,13 +51,18 @@ class Slave:
     def accept(self, master: str, qos: QoS) -> None:
         """Register at the own node for keys from `master` (the paper's Figure 4, ask_connection); or Failed."""
         self._forget(master)
+        started = time.monotonic()
         try:
             opened = self._kme.open_key_session(master, SLAVE, qos)
         except Failed as error:
             if error.cause != "exists":
                 raise
             self._close_lost(error)
+            started = time.monotonic()
             opened = self._kme.open_key_session(master, SLAVE, qos)
+        duration_ms = milliseconds(started, time.monotonic())
+        pair = {"master_sae": master, "slave_sae": self._id}
+        self._record.event("open_key_session", side=SLAVE, duration_ms=duration_ms, **pair)
         session = Session(SLAVE, master, qos, ksid=opened.ksid if opened else None)
         with self._lock:
             self._held[master] = _Held(session)

@@ -3,7 +3,7 @@
 For each link delay PoliQI comes up afresh, cut open to a row of five nodes, with QCs that are never the bottleneck. An
 application at `government` asks its KME for keys shared over one, two and four hops, in every mode. A delivery time is
 the paper's: from the arrival of the request at the node until its answer, as the node's journal has it. The floor is
-the sum of the round trips (by ping, medians) that the protocol cannot avoid:
+the sum of the round trips (by the fastest ping) that the protocol cannot avoid:
 
     every key that is made   node to shared database: allocation
     several hops             each node to the next one: what is relayed

@@ -162,7 +162,7 @@ def quantiles(values: Iterable[float]) -> dict[str, float | None]:
 
 
 def _initialisation(events: Iterable[Event]) -> dict[str, dict[str, float | None]]:
-    """Session initialisation: the paper's ask_connection (t1), and all of it until the master has its KSID (t4)."""
+    """Session initialisation: ask_connection as the master feels it, and all of it until it has its KSID."""
     opened = [e for e in events if e["event"] == "session_open"]
     return {
         "ask_connection": quantiles(float(e["ask_connection_ms"]) for e in opened),

@@ -57,6 +57,15 @@ class Distribution:
         at_least = self.at_least if self.at_least <= _LEAST_INTERVAL_S else max(_LEAST_INTERVAL_S, self.at_least / by)
         return Distribution(self.kind, self.first / by, self.second / by, at_least, self.at_most / by)
 
+    def said(self, unit: str) -> str:
+        """In words, with the unit of what is drawn."""
+        if self.kind == "constant":
+            return f"{self.first:g} {unit}"
+        if self.kind == "uniform":
+            return f"uniform from {self.first:g} to {self.second:g} {unit}"
+        cut = f", at most {self.at_most:g} {unit}" if self.at_most < _MAX_S else ""
+        return f"exponential with mean {self.first:g} {unit}{cut}"
+
     def to_json(self) -> dict[str, Any]:
         """The document."""
         value: Any = [self.first, self.second] if self.kind == "uniform" else self.first
@@ -91,6 +100,16 @@ class Workload:
         return replace(
             self,
             **{name: getattr(self, name).divided(factor) for name in ("gap_s", "length_s", "interval_s")},
+        )
+
+    def said(self) -> str:
+        """In words."""
+        stops = "end" if self.on_key_failure == END else "go on"
+        one = "" if self.pace == SESSION else "; an SAE asks once an interval for all of its sessions together"
+        return (
+            f"{self.applications} applications; between arrivals {self.gap_s.said('s')}; length of a session"
+            f" {self.length_s.said('s')}; keys of {self.key_size_bits.said('bits')}, one every"
+            f" {self.interval_s.said('s')}; sessions {stops} after a key error{one}"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 }
 # What `all` stands for: the paper's, and the one on delays.
 _ALL = (table1.NAME, fig7.NAME, fig8.NAME, latency.NAME)
+_TOPOLOGY = "poliqi"
 _LEAST_REPEATS = 2
 _QUICK_SPEED = 5
 _MOST_SPEED = 15
@@ -81,7 +82,8 @@ def _begin(
     over: Mapping[str, Sequence[str]],
 ) -> _Series:
     """Before anything is run, so that what cannot be done is said at once; UserError."""
-    out = folder / experiment.name
+    # Under a load of the user's choice it is another series.
+    out = folder / (experiment.name if chosen is None else f"{experiment.name}-{chosen}")
     if given.again:
         clear(out)
     begun = seed_of(out)
@@ -137,7 +139,8 @@ def _write(
             experiment=experiment.name, title=experiment.title, quick=settings.quick,
             rows=experiment.rows([Seen(d) for d in documents], settings), seed=settings.seed,
             shaper=_all(d["shaper"] for d in documents), datapath=_all(d["datapath"] for d in documents),
-            versions={name: _all(v[name] for v in versions if name in v) for name in dict.fromkeys(chain(*versions))},
+            versions=_each(versions), provenance=_each([document["provenance"] for document in documents]),
+            command=_command(experiment, settings),
             settings=described, failed=failed,
         )  # fmt: skip
     except ValueError as error:
@@ -145,8 +148,30 @@ def _write(
         raise UserError(f"{experiment.name}: no results: {error}{': ' + causes if causes else ''}") from None
     (out / "results.csv").write_text(results.to_csv())
     _write_events(out / "events.csv", documents)
-    figures.save(experiment.draw(results), out / "figure")
+    if experiment.draw is not None:
+        figures.save(experiment.draw(results), out / "figure")
     report.keep(results, experiment, out)
+
+
+def _each(documents: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    return {name: _all(d[name] for d in documents if name in d) for name in dict.fromkeys(chain(*documents))}
+
+
+def _command(experiment: Experiment, settings: Settings) -> str:
+    """What makes these results again, up to chance."""
+    words = ["sudo python testbed/run.py experiment", experiment.name]
+    if settings.quick:
+        words.append("--quick")
+    if settings.topology.name != _TOPOLOGY:
+        words.append(f"--topology {settings.topology.name}")
+    if settings.workload is not None:
+        words.append(f"--workload {settings.workload}")
+    words += [f"--over {name}={','.join(values)}" for name, values in settings.over.items()]
+    if settings.speed != (_QUICK_SPEED if settings.quick else 1):
+        words.append(f"--speed {settings.speed}")
+    if settings.repeats != (experiment.quick_repeats if settings.quick else experiment.repeats):
+        words.append(f"--repeat {settings.repeats}")
+    return " ".join([*words, f"--seed {settings.seed}"])
 
 
 def _all(facts: Iterable[str]) -> str:
@@ -214,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=_seed, metavar="N", help="same seed, same workloads (default: a new one, or that of the series)")
     add("--out", type=Path, metavar="DIR", help="where results go, a folder for each experiment (default: results/)")
     add("--again", action="store_true", help="begin anew where a series was begun already")
-    add("--topology", default="poliqi", metavar="NAME|FILE", help="network (default: poliqi)")
+    add("--topology", default=_TOPOLOGY, metavar="NAME|FILE", help="network (default: poliqi)")
     add("--workload", metavar="NAME|FILE", help="another load than the experiment's own, see workloads/")
     add("--over", action="append", metavar="NAME=A,B,...", help=f"what a sweep goes over; several make all combinations. Names: {', '.join(sweep.NAMES)}")  # fmt: skip  # noqa: E501
     return parser

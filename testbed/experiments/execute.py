@@ -17,6 +17,7 @@ from testbed.capacity import reserve
 from testbed.emulation import Emulation
 from testbed.errors import UserError
 from testbed.experiments import outcome
+from testbed.experiments.provenance import provenance
 from testbed.experiments.series import Phase, Run, Store, remaining
 from testbed.floor import RoundTrips
 from testbed.isolation import run_isolated, undisturbed
@@ -119,6 +120,7 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
             "shaper": emulation.shaper,
             "datapath": emulation.datapath,
             "versions": emulation.versions(),
+            "provenance": provenance(),
             "rtts_ms": RoundTrips(emulation, _PINGS).all() if run.measure_rtts else [],
         }
         _warm_up(run.phases[0], emulation)

@@ -139,8 +139,9 @@ class Experiment:
     text: str  # for the report: what was done, in a sentence or two
     runs: Callable[[Settings], list[Run]]
     rows: Callable[[Sequence[Seen], Settings], list[Row]]
-    draw: Callable[[Results], Figure]
+    draw: Callable[[Results], Figure] | None  # None of what is a table
     remarks: Callable[[Results], list[str]]  # for the report: what differs from the paper, and why
+    words: Mapping[str, str] = field(default_factory=dict)  # what labels are called in tables, with their units
     repeats: int = 6
     quick_repeats: int = 2
 
@@ -178,4 +179,5 @@ def over_repeats(
     return row(
         measure, unit, labels, [summarise(values) for values in observed],
         samples=len(list(itertools.chain.from_iterable(observed))), paper=paper.value(experiment, measure, labels),
+        software=paper.value(experiment, measure, labels, paper.SOFTWARE),
     )  # fmt: skip

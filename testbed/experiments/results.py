@@ -13,9 +13,10 @@ from testbed.experiments.estimate import Estimate, estimate
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A figure: what was measured, in which unit, for which labels; the paper's value beside it, where we know one.
+    """A figure: what was measured, in which unit, for which labels.
 
-    `samples`: observations behind it, in all repeats together.
+    `samples`: observations behind it, in all repeats together. `paper`: the paper's value, `software`: that of its
+    authors' published software, both in the same unit; None where they have none.
     """
 
     measure: str
@@ -24,14 +25,16 @@ class Row:
     estimate: Estimate
     samples: int
     paper: float | None = None
+    software: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
     """An experiment's figures and how they came to be. ValueError if there is no row, no shaper or no seed.
 
-    A row cannot be without an interval: an estimate from a single repeat cannot be made. `settings` is what was run;
-    `failed` lists phases that went wrong, whose figures are in no row.
+    A row cannot be without an interval: an estimate from a single repeat cannot be made. `provenance`: date, commit and
+    machine. `command` makes them again. `settings` is what was run. `failed` lists phases that went wrong, whose
+    figures are in no row.
     """
 
     experiment: str
@@ -42,6 +45,8 @@ class Results:
     shaper: str
     datapath: str
     versions: Mapping[str, str]
+    provenance: Mapping[str, str]
+    command: str
     settings: Mapping[str, Any]
     failed: Sequence[Mapping[str, Any]]
 
@@ -50,13 +55,23 @@ class Results:
             raise ValueError("results need rows: no measure has two repeats that went well")
         if not isinstance(self.seed, int):
             raise ValueError("results need the seed")
-        for member in ("shaper", "datapath", "versions", "settings"):
+        for member in ("shaper", "datapath", "versions", "provenance", "command", "settings"):
             if not getattr(self, member):
                 raise ValueError(f"results need {member}")
         for row in self.rows:
             found = row.estimate
             if found.n < 2 or not found.low <= found.median <= found.high:
                 raise ValueError(f"{row.measure}: an estimate without an interval")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What nobody may overlook who sees a figure of it alone."""
+        speed = self.settings.get("speed", 1)
+        return [
+            *(["QUICK LOOK, SMALL SAMPLES"] if self.quick else []),
+            *([f"all times of the load divided by {speed}"] if speed != 1 else []),
+            *([f"{len(self.failed)} failed phases left out"] if self.failed else []),
+        ]
 
     @property
     def error_bars(self) -> str:
@@ -82,6 +97,10 @@ class Results:
             "shaper": self.shaper,
             "datapath": self.datapath,
             "versions": dict(self.versions),
+            "provenance": dict(self.provenance),
+            "command": self.command,
+            "error_bars": self.error_bars,
+            "warnings": self.warnings,
             "settings": dict(self.settings),
             "failed": [dict(f) for f in self.failed],
             "rows": [_row_json(row) for row in self.rows],
@@ -92,14 +111,15 @@ class Results:
         names = list(dict.fromkeys(name for row in self.rows for name in row.labels))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        figures = ("median", "low", "high", "coverage", "repeats", "samples", "paper", "seed", "shaper", "quick")
-        writer.writerow(["experiment", *names, "measure", "unit", *figures])
+        figures = ("median", "low", "high", "coverage", "repeats", "samples", "paper", "software")
+        writer.writerow(["experiment", *names, "measure", "unit", *figures, "seed", "shaper", "quick"])
         for row in self.rows:
             found = row.estimate
             writer.writerow(
                 [self.experiment, *(row.labels.get(name, "") for name in names), row.measure, row.unit,
                  *(f"{v:.6g}" for v in (found.median, found.low, found.high, found.coverage)), found.n, row.samples,
-                 "" if row.paper is None else row.paper, self.seed, self.shaper, str(self.quick).lower()]
+                 *("" if v is None else v for v in (row.paper, row.software)),
+                 self.seed, self.shaper, str(self.quick).lower()]
             )  # fmt: skip
         return text.getvalue()
 
@@ -112,9 +132,10 @@ def row(
     *,
     samples: int,
     paper: float | None = None,
+    software: float | None = None,
 ) -> list[Row]:
     """A row over `repeats`, one value each; none if fewer than two repeats have one."""
-    return [Row(measure, unit, labels, estimate(repeats), samples, paper)] if len(repeats) > 1 else []
+    return [Row(measure, unit, labels, estimate(repeats), samples, paper, software)] if len(repeats) > 1 else []
 
 
 def _row_json(given: Row) -> dict[str, Any]:
@@ -130,4 +151,5 @@ def _row_json(given: Row) -> dict[str, Any]:
         "repeats": found.n,
         "samples": given.samples,
         "paper": given.paper,
+        "software": given.software,
     }

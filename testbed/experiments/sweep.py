@@ -20,9 +20,9 @@ from testbed.workload import Distribution, Workload
 
 NAME = "sweep"
 MEASURES: dict[str, tuple[str, Callable[[Seen], Sequence[float]]]] = {
-    "delivery, one hop": ("ms", lambda one: [d.ms for d in one.deliveries if d.hops == 1]),
-    "delivery, several hops": ("ms", lambda one: [d.ms for d in one.deliveries if d.hops > 1]),
-    "initialisation": ("ms", lambda one: [i.t4 for i in one.initialisations]),
+    "key delivery time, one hop": ("ms", lambda one: [d.ms for d in one.deliveries if d.hops == 1]),
+    "key delivery time, several hops": ("ms", lambda one: [d.ms for d in one.deliveries if d.hops > 1]),
+    "whole initialisation of a session": ("ms", lambda one: [i.whole for i in one.initialisations]),
     "applications refused": ("%", lambda one: one.load.refusals),
     "connections with an error": ("%", lambda one: one.load.connections_with_errors),
     "key requests failed": ("%", lambda one: one.load.requests_without_key),
@@ -103,6 +103,19 @@ _LOADS: dict[str, Callable[[Workload, str], Workload]] = {
 }
 _NETWORKS: dict[str, Callable[[str], Any]] = {"delay": lambda text: _number(text, 0, 60_000), "qc-rate": _rate}
 NAMES = ("workload", *_PARAMETERS, *_LOADS, *_NETWORKS)
+# As they are written at axes and in tables.
+WORDS = {
+    "ttl": "TTL, slots",
+    "keys-ahead": "keys made ahead",
+    "gap": "mean gap between arrivals, s",
+    "length": "mean length of a session, s",
+    "interval": "mean interval between keys, s",
+    "key-size": "mean key size, bits",
+    "on-key-failure": "on a key failure",
+    "pace": "pace of requests",
+    "delay": "one-way delay of a link, ms",
+    "qc-rate": "rate of a QC, bytes a slot",
+}
 
 
 def points(settings: Settings) -> list[Point]:
@@ -171,7 +184,8 @@ def rows(seen: Sequence[Seen], _settings: Settings) -> list[Row]:
 def draw(results: Results) -> Figure:
     """A panel for each measure against what is swept over first, a line for each combination of the rest."""
     first = next(iter(results.settings["over"]))
-    return figures.lines(results, x=first, panels=tuple(MEASURES), dashed=None, x_title=first)
+    panels = {measure: f"{measure}, {unit}" for measure, (unit, _) in MEASURES.items()}
+    return figures.lines(results, figures.Lines(first, panels, WORDS))
 
 
 def remarks(results: Results) -> list[str]:
@@ -181,5 +195,5 @@ def remarks(results: Results) -> list[str]:
 
 
 EXPERIMENT = Experiment(
-    NAME, "A sweep", "One load under all combinations of the values asked for.", runs, rows, draw, remarks
+    NAME, "A sweep", "One load under all combinations of the values asked for.", runs, rows, draw, remarks, words=WORDS
 )

@@ -650,7 +650,7 @@ def test_operator_sees_nodes_and_parameters(world):
 
 
 def test_journal_has_the_times_of_an_initialisation(world):
-    """t2: each side's registration; t3: path chosen, agents informed, KSID assigned."""
+    """Each side's registration; then, since the second one: path chosen, agents informed, KSID assigned."""
     session = world.open("a", "d")
 
     events = journal.read(world.directory / "ctl" / "journal.jsonl")
@@ -742,6 +742,16 @@ def test_equation_1_refuses_what_measured_rates_do_not_cover(admitting):
     assert admitting.operator("refusals")["refusals"][-1]["qc"] == "cd"
     assert admitting.request("a", "d", size=120)[1].status == 200
     assert admitting.request("a", "c")[1].status == 200
+
+
+def test_equation_1_sums_over_one_slot_more_than_a_ttl(admitting):
+    """From n0 - TTL to n0, both included: at TTL 2, three slots. In each, cd made 4 bytes and 1 was asked for."""
+    admitting.set(admission="eq1", ttl_slots=2)
+
+    _, refused = admitting.request("a", "d")
+
+    assert refused.detail("available_bytes") == 9
+    assert admitting.operator("links")["window_slots"] == 3
 
 
 def test_reserve_refuses_what_declared_rates_exceed_and_ends_give_back(admitting):
