@@ -6,9 +6,10 @@ quick look, or that times were divided, or that phases failed.
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,21 +58,28 @@ def bars(results: Results, panels: Sequence[Panel]) -> Figure:
     """A figure of panels side by side. Where the paper has a value, it stands as a white bar to the left of ours."""
     pairs = [any(_papers(results, panel, g, s) is not None for g in panel.groups for s in panel.series)
              for panel in panels]  # fmt: skip
-    widths = [len(p.groups) * (len(p.series) * (1 + pair) + 1) for p, pair in zip(panels, pairs, strict=True)]
-    figure = Figure(figsize=(max(6.4, 0.26 * sum(widths) + 1.2 * len(panels)), 3.8), layout="constrained")
+    # In inches: room for the bars of a group, and for what is written below it.
+    widths = [
+        len(p.groups) * max(0.17 * (len(p.series) * (1 + pair) + 1), 0.075 * max(map(_width, p.groups)))
+        for p, pair in zip(panels, pairs, strict=True)
+    ]
+    figure = Figure(figsize=(sum(widths) + 0.9 * len(panels), 3.6), layout="constrained")
     all_axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
+    looks = itertools.count()
     for axes, panel, pair in zip(all_axes, panels, pairs, strict=True):
-        _panel(axes, results, panel, 2 if pair else 1)
+        _panel(axes, results, panel, 2 if pair else 1, looks)
     _finish(figure, all_axes, results)
     return figure
 
 
-def _panel(axes: Axes, results: Results, panel: Panel, bars_a_series: int) -> None:
+def _panel(axes: Axes, results: Results, panel: Panel, bars_a_series: int, looks: Iterator[int]) -> None:
     width = 0.86 / (len(panel.series) * bars_a_series)
     handles: list[Any] = []
-    for number, kind in enumerate(panel.series):
-        look: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.6, "hatch": _HATCHES[number % 8]}
-        handles.append(Patch(facecolor=_COLOURS[number % 8], label=kind, **look))
+    marks: dict[str, Any] = {}
+    for number, (kind, appearance) in enumerate(zip(panel.series, looks, strict=False)):
+        look: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.6, "hatch": _HATCHES[appearance % 8]}
+        colour = _COLOURS[appearance % 8]
+        handles.append(Patch(facecolor=colour, label=kind, **look))
         for place, group in enumerate(panel.groups):
             x = place - 0.43 + width * (number * bars_a_series + bars_a_series - 0.5)
             row = _row(results, panel, group, kind)
@@ -79,7 +87,7 @@ def _panel(axes: Axes, results: Results, panel: Panel, bars_a_series: int) -> No
                 axes.annotate(_MISSING, (x, 0), (0, 3), textcoords="offset points", rotation=90, ha="center",
                               va="bottom", fontsize="x-small", color="#a00000")  # fmt: skip
             else:
-                axes.bar(x, row.estimate.median, 0.92 * width, color=_COLOURS[number % 8], **look)
+                axes.bar(x, row.estimate.median, 0.92 * width, color=colour, **look)
                 axes.errorbar(x, row.estimate.median, _error(row), fmt="none", ecolor="black", capsize=2.5, linewidth=1)
             papers = _papers(results, panel, group, kind)
             if papers is not None:
@@ -90,11 +98,12 @@ def _panel(axes: Axes, results: Results, panel: Panel, bars_a_series: int) -> No
                 found = _find(results, {**panel.groups[group], **panel.series[kind], MEASURE: measure})
                 if panel.groups[group].get(MEASURE) == panel.mark_over and found is not None:
                     ends = [x - 0.46 * width, x + 0.46 * width]
-                    (line,) = axes.plot(ends, [found.estimate.median] * 2, color="black", linewidth=2.5, label=mark)
-                    if mark not in [handle.get_label() for handle in handles]:
-                        handles.append(line)
+                    (marks[mark],) = axes.plot(
+                        ends, [found.estimate.median] * 2, color="black", linewidth=2.5, label=mark
+                    )
     if bars_a_series == 2:
         handles.append(Patch(facecolor="white", edgecolor="black", linewidth=0.6, label="white: the paper"))
+    handles += marks.values()
     axes.set_xticks(range(len(panel.groups)), list(panel.groups), fontsize="small")
     axes.set_ylabel(panel.quantity)
     axes.set_ylim(bottom=0)
@@ -199,6 +208,10 @@ def _find(results: Results, wanted: Mapping[str, str]) -> Row | None:
 def _papers(results: Results, panel: Panel, group: str, kind: str) -> float | None:
     labels = {**panel.groups[group], **panel.series[kind]}
     return paper.value(results.experiment, labels.pop(MEASURE), labels)
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()))
 
 
 def _error(row: Row) -> list[list[float]]:
