@@ -58,13 +58,18 @@ class Series:
         return self.process.wait(120)
 
 
+def folder(out: Path, name: str) -> Path:
+    """Of that experiment under the load `tiny`."""
+    return out / f"{name}-tiny"
+
+
 def document(out: Path, name: str) -> dict:
-    return json.loads((out / name / "results.json").read_text())
+    return json.loads((folder(out, name) / "results.json").read_text())
 
 
 def real(out: Path, name: str) -> list[Seen]:
     """What the phases of an experiment showed."""
-    return [Seen(json.loads(path.read_text())) for path in sorted((out / name / "raw").glob("repeat*.json"))]
+    return [Seen(json.loads(path.read_text())) for path in sorted((folder(out, name) / "raw").glob("repeat*.json"))]
 
 
 def run_directories() -> set[Path]:
@@ -103,7 +108,7 @@ def test_failed_run_is_reported_and_made_good_and_an_interrupted_series_goes_on(
     assert "repeat01_very-low" in (out / "report.html").read_text()
     assert run.is_dir()
     assert not list(run.rglob("*.key"))
-    others = {p.name: p.read_bytes() for p in (out / "table1" / "raw").iterdir() if "failed" not in p.name}
+    others = {p.name: p.read_bytes() for p in (folder(out, "table1") / "raw").iterdir() if "failed" not in p.name}
     assert len(others) == 2
 
     second = Series(out, tiny, 2)
@@ -121,9 +126,9 @@ def test_failed_run_is_reported_and_made_good_and_an_interrupted_series_goes_on(
     found = document(out, "table1")
     assert found["failed"] == []
     assert {row["repeats"] for row in found["rows"]} == {3}
-    assert {row["labels"]["step"] for row in found["rows"]} == {"t1", "t2", "t3", "t4"}
+    assert {row["labels"]["step"] for row in found["rows"]} == {"t1", "t2", "t3", "t4", "ask_connection", "whole"}
     assert {row["samples"] for row in found["rows"]} == {18}
-    assert {name: (out / "table1" / "raw" / name).read_bytes() for name in others} == others
+    assert {name: (folder(out, "table1") / "raw" / name).read_bytes() for name in others} == others
     check_floors(real(out, "table1"))
 
 
@@ -143,13 +148,13 @@ def test_quick_figure_8_has_all_scenarios_measures_and_the_planner(tmp_path, tin
     assert {s for s, m in shares if m not in measures} == {"BASIC+REJ", "QKP+REJ"}
     assert all(0 <= share <= 100 for share in shares.values())
     assert {row["repeats"] for row in found["rows"]} == {2}
-    with (out / "fig8" / "results.csv").open() as file:
+    with (folder(out, "fig8") / "results.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(found["rows"])
-    with (out / "fig8" / "events.csv").open() as file:
+    with (folder(out, "fig8") / "events.csv").open() as file:
         events = list(csv.DictReader(file))
     assert {e["scenario"] for e in events} == scenarios
     assert len([e for e in events if e["event"] == "session_requested"]) == 2 * 4 * 6
-    assert (out / "fig8" / "figure.png").stat().st_size > 10_000
+    assert (folder(out, "fig8") / "figure.png").stat().st_size > 10_000
     page = (out / "report.html").read_text()
     assert "<svg" in page
     assert "A quick look" in page
