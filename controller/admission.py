@@ -57,11 +57,6 @@ class Demand:
         return self.cost[hop] / self.qos.interval_s
 
 
-def window_slots(ttl_slots: int) -> int:
-    """Of how many slots Equation 1's sum is: from n0 - TTL to n0, the last slot that was reported, both included."""
-    return ttl_slots + 1
-
-
 AdmissionPolicy = Callable[[Sequence[QcView], Demand], Refused | None]
 
 
@@ -95,3 +90,8 @@ def reserve(path: Sequence[QcView], demand: Demand) -> Refused | None:
 
 
 ADMISSION_POLICIES: Mapping[str, AdmissionPolicy] = {"none": admit_all, "eq1": equation_1, "reserve": reserve}
+
+
+def window_slots(policy: str, ttl_slots: int) -> int:
+    """Over how many of the last slots that policy looks; Equation 1 from n0 - TTL to n0, both included."""
+    return ttl_slots + 1 if policy == "eq1" else ttl_slots

@@ -12,7 +12,6 @@ from typing import Any
 
 from flask import Flask, Response
 
-from controller.admission import window_slots
 from controller.agents import Agent
 from controller.api_openapi import describe
 from controller.book import Book
@@ -132,7 +131,7 @@ def _add_links(app: Flask, graph: Graph, choice: Choice, settings: Settings) -> 
                     "stored_bytes": view.stored_bytes,
                 }
             )
-        return {"window_slots": window_slots(settings.parameters.ttl_slots), "links": found}
+        return {"window_slots": settings.parameters.ttl_slots, "links": found}
 
 
 def _add_sessions(app: Flask, book: Book, sessions: KeySessions) -> None:

@@ -29,9 +29,11 @@ class Choice:
         self._book = book
         self._settings = settings
 
-    def views(self, qcs: Sequence[str], besides: KeySession | None = None) -> list[QcView]:
-        """How each of `qcs` fared in Equation 1's window, and what is reserved there by others than `besides`."""
-        views = self._graph.views(qcs, window_slots(self._settings.parameters.ttl_slots))
+    def views(
+        self, qcs: Sequence[str], besides: KeySession | None = None, *, slots: int | None = None
+    ) -> list[QcView]:
+        """How `qcs` fared over the last slots (a TTL of them), and what is reserved there by others than `besides`."""
+        views = self._graph.views(qcs, slots or self._settings.parameters.ttl_slots)
         return [replace(view, reserved_per_slot=self._reserved_per_slot(view.qc, besides)) for view in views]
 
     def path(self, graph: QkdGraph, source: str, target: str) -> Path | None:
@@ -93,8 +95,9 @@ class Choice:
 
     def _admit(self, qos: QoS, path: Path, besides: KeySession | None = None) -> None:
         """SessionError if a QC of the path cannot carry a session of that QoS beside all others but `besides`."""
-        policy = ADMISSION_POLICIES[self._settings.parameters.admission]
-        short = policy(self.views(path.qcs, besides), self._demand(qos, path))
+        parameters = self._settings.parameters
+        views = self.views(path.qcs, besides, slots=window_slots(parameters.admission, parameters.ttl_slots))
+        short = ADMISSION_POLICIES[parameters.admission](views, self._demand(qos, path))
         if isinstance(short, Refused):
             raise SessionError(
                 503,
