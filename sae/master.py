@@ -156,10 +156,10 @@ class Master:
         known = time.monotonic()  # the KSID is in the master's hand
         session.ksid, session.path = opened.ksid, opened.path
         session.opened()
-        self._record.event("open_key_session", side=MASTER, duration_ms=milliseconds(asked, known), **pair)
         self._record.event(
             "session_open", ksid=session.ksid, path=list(session.path), hops=max(0, len(session.path) - 1),
-            ask_connection_ms=milliseconds(started, asked), total_ms=milliseconds(started, known), **pair,
+            ask_connection_ms=milliseconds(started, asked), open_key_session_ms=milliseconds(asked, known),
+            total_ms=milliseconds(started, known), **pair,
         )  # fmt: skip
 
     def _start(self, running: _Running, limits: Limits) -> None:

@@ -62,7 +62,7 @@ class Slave:
             opened = self._kme.open_key_session(master, SLAVE, qos)
         duration_ms = milliseconds(started, time.monotonic())
         pair = {"master_sae": master, "slave_sae": self._id}
-        self._record.event("open_key_session", side=SLAVE, duration_ms=duration_ms, **pair)
+        self._record.event("open_key_session", duration_ms=duration_ms, **pair)
         session = Session(SLAVE, master, qos, ksid=opened.ksid if opened else None)
         with self._lock:
             self._held[master] = _Held(session)

@@ -14,11 +14,12 @@ from testbed.measure import Event
 _ALWAYS = ("time", "mono", "who", "event")
 KEPT = {
     "session_requested": ("master_sae", "slave_sae"),
-    "session_open": ("master_sae", "slave_sae", "ksid", "hops", "path", "ask_connection_ms", "total_ms"),
+    "session_open": ("master_sae", "slave_sae", "ksid", "hops", "path", "ask_connection_ms",
+                     "open_key_session_ms", "total_ms"),
     "session_refused": ("master_sae", "slave_sae", "cause", "qc", "message"),
     "session_failed": ("master_sae", "slave_sae", "cause", "message"),
     "session_closed": ("ksid", "reason", "keys", "errors"),
-    "open_key_session": ("master_sae", "slave_sae", "side", "duration_ms"),
+    "open_key_session": ("master_sae", "slave_sae", "duration_ms"),
     "new_app_answered": ("master_sae", "slave_sae", "side", "duration_ms"),
     "key_delivered": ("ksid", "hops", "source", "duration_ms", "request"),
     "key": ("ksid", "side"),
@@ -114,16 +115,15 @@ def deliveries(events: Iterable[Event]) -> list[Delivery]:
 
 def initialisations(events: Sequence[Event]) -> list[Initialisation]:
     """Sessions that came to be, as they were opened; in a phase no pair of SAEs has two."""
-    took = {
-        (event["event"], event["side"], _pair(event)): float(event["duration_ms"])
-        for event in events
-        if event["event"] in ("open_key_session", "new_app_answered")
+    registered = {_pair(e): float(e["duration_ms"]) for e in events if e["event"] == "open_key_session"}
+    answered = {
+        (_pair(e), e["side"]): float(e["duration_ms"]) for e in events if e["event"] == "new_app_answered"
     }
     return [
         Initialisation(
             str(event["ksid"]), tuple(event["path"]),
-            t1=took["open_key_session", "slave", _pair(event)], t2=took["new_app_answered", "slave", _pair(event)],
-            t3=took["open_key_session", "master", _pair(event)], t4=took["new_app_answered", "master", _pair(event)],
+            t1=registered[_pair(event)], t2=answered[_pair(event), "slave"],
+            t3=float(event["open_key_session_ms"]), t4=answered[_pair(event), "master"],
             ask_connection=float(event["ask_connection_ms"]), whole=float(event["total_ms"]),
         )
         for event in events

@@ -119,8 +119,6 @@ class _Teller:
         """What happened in a span, at `here`, as a part of the message `enclosing`."""
         steps: list[tuple[float, Callable[[], None]]] = []
         for event in self.spans.own[span]:
-            if event["event"] == "open_key_session":
-                continue  # the call itself is told
             if _is_step(event) or enclosing is None:
                 steps.append((began(event), lambda e=event: self._step(e, here, depth)))  # type: ignore[misc]
             else:

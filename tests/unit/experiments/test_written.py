@@ -32,11 +32,10 @@ def shown(run, phase):
         events += [
             {**at, "event": "session_requested", **pair},
             {**at, "event": "new_app_answered", "side": "slave", "duration_ms": 3.0, **pair},
-            {**at, "event": "open_key_session", "side": "slave", "duration_ms": 5.0, **pair},
+            {**at, "event": "open_key_session", "duration_ms": 5.0, **pair},
             {**at, "event": "new_app_answered", "side": "master", "duration_ms": 10.0, **pair},
-            {**at, "event": "open_key_session", "side": "master", "duration_ms": 12.0 + run.repeat, **pair},
             {**later, "event": "session_open", "ksid": ksid, "path": path, "hops": len(path) - 1,
-             "ask_connection_ms": 8.0, "total_ms": 20.0 + run.repeat, **pair},
+             "ask_connection_ms": 8.0, "open_key_session_ms": 12.0 + run.repeat, "total_ms": 20.0 + run.repeat, **pair},
             *({**later, "event": "key_delivered", "request": "enc_keys", "ksid": ksid, "hops": len(path) - 1,
                "source": source, "duration_ms": 4.0 * len(path) + run.repeat} for source in sources),
             {**later, "event": "key", "ksid": ksid, "side": "master"},
