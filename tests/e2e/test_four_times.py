@@ -20,7 +20,13 @@ nodes: [{name: a}, {name: b}, {name: c}]
 links:
   - {a: a, b: b, delay_ms: 0, qcs: [{low_bytes_per_slot: 900, high_bytes_per_slot: 1000}]}
   - {a: b, b: c, delay_ms: 0, qcs: [{low_bytes_per_slot: 900, high_bytes_per_slot: 1000}]}
-saes: [{name: one, node: a}, {name: two, node: b}, {name: three, node: c}]
+saes:
+  - {name: one, node: a}
+  - {name: two, node: b}
+  - {name: three, node: c}
+  - {name: four, node: a}
+  - {name: five, node: b}
+  - {name: six, node: c}
 """
 R_B, R_C = 2 * DELAY_MS, 4 * DELAY_MS
 Best = dict[tuple[str, ...], Initialisation]
@@ -32,7 +38,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Best]:
     folder = tmp_path_factory.mktemp("four_times")
     (folder / "row.yaml").write_text(ROW)
     (folder / "load.yaml").write_text(
-        "{name: again, applications: 6, gap_s: {constant: 0.7}, length_s: {constant: 0.3}, interval_s: {constant: 5}}"
+        "{name: again, applications: 24, gap_s: {constant: 0.5}, length_s: {constant: 0.2}, interval_s: {constant: 5}}"
     )
     done = finished(
         # The rest before a load is a TTL: a short one.
