@@ -159,18 +159,21 @@ class Applications:
     pairs: dict[str, tuple[str, str]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     _given_up: set[str] = field(default_factory=set)  # traces in which a master says that the key did not come to both
-    _ends: dict[str, float] = field(default_factory=dict)  # of the journal of each node's applications
+    # From the end of a life of the applications at a node to the start of the next.
+    _away: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: collections.defaultdict(list))
 
     def read(self, node: str, saes: set[str], events: Iterable[Event]) -> None:
         """Go through the journal of the applications at `node`, which are to be `saes`."""
         where = f"the applications at {node}"
         running: set[str] = set()
         greeted: list[tuple[str, str]] = []
+        mono = -math.inf
         for event in events:
             name = event["event"]
-            self._ends[node] = fact(event, "mono", float, where)
+            ended, mono = mono, fact(event, "mono", float, where)
             self.findings += lost_events(event, where)
             if name == "started":
+                self._away[node].append((ended, mono))
                 running |= fact(event, "saes", dict, where).keys()
             elif name == "key":
                 self._key(node, event, where)
@@ -181,6 +184,7 @@ class Applications:
             elif name == "session_open":
                 pair = fact(event, "master_sae", str, where), fact(event, "slave_sae", str, where)
                 self.pairs[fact(event, "ksid", str, where)] = pair
+        self._away[node].append((mono, math.inf))
         if running != saes:
             self.findings.append(f"{where}: {', '.join(sorted(running ^ saes))}: not there, or not meant to be")
         for side, key_id in greeted:
@@ -189,7 +193,9 @@ class Applications:
 
     def may_lack(self, node: str, slave: Got) -> bool:
         """Whether the master at `node` may not have a key that its slave has: it says so, or its end came between."""
-        return f"{MASTER} {slave.trace}" in self._given_up or slave.mono >= self._ends.get(node, math.inf) - _CUT_OFF_S
+        if f"{MASTER} {slave.trace}" in self._given_up:
+            return True
+        return any(end - _CUT_OFF_S <= slave.mono <= until for end, until in self._away[node])
 
     def _key(self, node: str, event: Event, where: str) -> None:
         key_id, side, ksid, mark = (fact(event, name, str, where) for name in ("key_id", "side", "ksid", "fingerprint"))

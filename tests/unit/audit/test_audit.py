@@ -38,6 +38,21 @@ def test_sound_records_are_clean():
     assert found.lost_bytes == {"a-b/1": 80, "b-c/1": 48}
 
 
+@pytest.mark.parametrize(("began_again_s", "findings"), [(3.0, 0), (None, 1)])
+def test_master_that_died_while_its_slave_fetched_the_key_has_none_to_tell_of(began_again_s, findings):
+    """And began anew. One that lived on would have had to tell."""
+    document = played()
+    mine, (key,) = document["saes"]["a"], [e for e in document["saes"]["a"] if e["event"] == "key"][:1]
+    others = [e for e in mine if e["event"] == "started" or e["mono"] > key["mono"] + 30]
+    document["saes"]["a"] = [*others[:1], {"event": "call", "mono": key["mono"] - 0.01}]
+    if began_again_s is not None:
+        document["saes"]["a"].append({**others[0], "mono": key["mono"] + began_again_s})
+    document["saes"]["a"] += [{"event": "call", "mono": key["mono"] + 60.0}]
+    found = [f for f in verdict(document).findings if key["key_id"] in f and "its master's journal" in f]
+
+    assert len(found) == findings
+
+
 def test_records_of_a_folder_are_those_of_its_own_journals(run):
     """What a node writes into its journal in the name of a QC or of the controller is nobody's word."""
     document = played()
