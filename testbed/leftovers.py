@@ -15,12 +15,17 @@ class Machine:
 
     def __init__(self) -> None:
         self.links = self._links()
-        self.mounts = Path("/proc/self/mountinfo").read_text().count("\n")
+        self.mounts = self._mounts()
 
     @staticmethod
     def _links() -> set[str]:
         shown = subprocess.run(["ip", "-json", "link"], capture_output=True, text=True, check=True).stdout
         return {link["ifname"] for link in json.loads(shown)}
+
+    @staticmethod
+    def _mounts() -> set[str]:
+        """Where something is mounted."""
+        return {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
 
     @staticmethod
     def processes(directory: Path) -> list[str]:
@@ -60,7 +65,7 @@ class Machine:
         """What is there now and was not before; empty if all is clean."""
         found = {
             "links": self._links() - self.links,
-            "mounts": Path("/proc/self/mountinfo").read_text().count("\n") - self.mounts,
+            "mounts": self._mounts() - self.mounts,
             "processes": self.processes(directory),
             "named namespaces": list(Path("/run/netns").glob("*")),
         }
