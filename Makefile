@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links audit setup setup-ryu lint unit pictures lock clean
+.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links audit setup setup-ryu lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -10,6 +10,9 @@ test: setup setup-ryu ## linter, type checker and the whole test suite (needs ro
 	@echo "== ruff ==" && $(PYTHON) -m ruff check .
 	@echo "== mypy ==" && $(PYTHON) -m mypy
 	@echo "== pytest ==" && $(PYTHON) -m pytest -n 3
+
+test-slow: setup ## what takes minutes and rarely breaks; its short forms are in the suite (needs root)
+	$(PYTHON) -m pytest -m slow
 
 test-ryu: setup setup-ryu ## only the tests of a controller on Ryu 4.34 (needs root)
 	$(PYTHON) -m pytest -m ryu

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from pathlib import Path
+import time
+from collections.abc import Iterator
 
 import pytest
 
 from testbed.experiments import outcome
 from testbed.experiments.outcome import Initialisation
-from tests.e2e.running import PATIENCE, finished
+from testbed.measure import read_run
+from tests.e2e.running import PATIENCE, Running
+from tests.e2e.test_fault_commands import say
 
 DELAY_MS = 20
 # a - b - c, controller and database at a: round trips of 40 ms to b, of 80 ms to c.
@@ -20,46 +21,41 @@ nodes: [{name: a}, {name: b}, {name: c}]
 links:
   - {a: a, b: b, delay_ms: 0, qcs: [{low_bytes_per_slot: 900, high_bytes_per_slot: 1000}]}
   - {a: b, b: c, delay_ms: 0, qcs: [{low_bytes_per_slot: 900, high_bytes_per_slot: 1000}]}
-saes:
-  - {name: one, node: a}
-  - {name: two, node: b}
-  - {name: three, node: c}
-  - {name: four, node: a}
-  - {name: five, node: b}
-  - {name: six, node: c}
+saes: [{name: one, node: a}, {name: two, node: b}, {name: three, node: c}]
 """
+PAIRS = [("one", "two"), ("two", "one"), ("three", "two"), ("one", "three"), ("three", "one")]
+TIMES = ("t1", "t2", "t3", "t4", "ask_connection", "whole")
 R_B, R_C = 2 * DELAY_MS, 4 * DELAY_MS
 Best = dict[tuple[str, ...], Initialisation]
 
 
 @pytest.fixture(scope="module")
-def best(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Best]:
+def best(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Best]]:
     """By delay and path: each time as it was at its shortest, that is over connections that were open already."""
     folder = tmp_path_factory.mktemp("four_times")
     (folder / "row.yaml").write_text(ROW)
-    (folder / "load.yaml").write_text(
-        "{name: again, applications: 24, gap_s: {constant: 0.5}, length_s: {constant: 0.2}, interval_s: {constant: 5}}"
-    )
-    done = finished(
-        # The rest before a load is a TTL: a short one.
-        "experiment", "sweep", "--over", f"delay=0,{DELAY_MS}", "--over", "ttl=3", "--quick", "--speed", 1,
-        "--repeat", 2, "--seed", 1,
-        "--topology", folder / "row.yaml", "--workload", folder / "load.yaml", "--out", folder,
-        timeout_s=240 * PATIENCE,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {delay: _best(folder.glob(f"sweep-again/raw/*_{delay}_3.json")) for delay in (0, DELAY_MS)}
+    run = Running(folder / "run", "--topology", folder / "row.yaml", "--no-dashboard")
+    try:
+        run.wait_up()
+        without = _best(run)
+        for ends in ("a b", "b c"):
+            say(run, f"qkd link {ends} delay {DELAY_MS}ms", rf"{DELAY_MS}\.000 ")
+        yield {0: without, DELAY_MS: _best(run)}
+    finally:
+        run.stop()
 
 
-def _best(phases: Iterable[Path]) -> Best:
+def _best(run: Running) -> Best:
     found: dict[tuple[str, ...], list[Initialisation]] = {}
-    for phase in phases:
-        for one in outcome.initialisations(json.loads(phase.read_text())["events"]):
+    for _ in range(3):
+        for master, slave in PAIRS:
+            since = time.time()
+            say(run, f"qkd open {master} {slave}", "open: KSID")
+            (one,) = outcome.initialisations([e for e in read_run(run.directory, *outcome.KEPT) if e["time"] > since])
             found.setdefault(one.path, []).append(one)
+            say(run, f"qkd close {master} {slave}", "closed")
     return {
-        path: Initialisation(
-            "", path, *(min(getattr(i, t) for i in all_) for t in ("t1", "t2", "t3", "t4", "ask_connection", "whole"))
-        )
+        path: Initialisation("", path, *(min(getattr(one, name) for one in all_) for name in TIMES))
         for path, all_ in found.items()
     }
 

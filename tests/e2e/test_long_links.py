@@ -32,7 +32,7 @@ def test_network_with_links_of_300_ms_hands_out_keys(tmp_path):
     run = tmp_path / "run"
 
     done = finished(
-        "--delay", DELAY_MS, "--duration", 60, "--apps", 6, "--seed", 3, "--qc-rate", "300-400", "--no-cli",
+        "--delay", DELAY_MS, "--duration", 30, "--apps", 6, "--seed", 3, "--qc-rate", "300-400", "--no-cli",
         "--run-dir", run, timeout_s=300,
     )  # fmt: skip
 
@@ -62,6 +62,7 @@ def rekeyed(run: Running, since: float) -> set[str]:
     return sides[0] & sides[1]
 
 
+@pytest.mark.slow
 def test_links_that_become_slow_while_the_network_runs_are_followed(network):
     """By those who have connections and by those who make new ones; beyond what is followed a change is refused."""
     assert until(lambda: len(rekeyed(network, 0)) == 6, SOON_S)

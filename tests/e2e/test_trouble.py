@@ -160,6 +160,8 @@ def test_nodes_that_do_not_reach_the_database_are_named_at_the_start(tmp_path, s
     )
 
     done = subprocess.run([PYTHON, "-P", "-c", script], capture_output=True, text=True, check=False, env=os.environ)
+    if "cannot be used" in done.stderr:  # the server gives a place free a moment after its owner has left
+        done = subprocess.run([PYTHON, "-P", "-c", script], capture_output=True, text=True, check=False, env=os.environ)
 
     assert done.returncode == 2, done.stdout
     assert re.search(r"nodes .* do not reach the shared database; .*too many connections for role", done.stderr)

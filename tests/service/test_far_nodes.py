@@ -110,6 +110,7 @@ def network(tmp_path: Path) -> Iterator[FarNodes]:
     made.stop()
 
 
+@pytest.mark.slow
 def test_keys_flow_over_a_wire_that_became_long_while_the_network_runs(network):
     """In the session that was there, in one that is opened now, and after a node and the database were started anew."""
     assert eventually(lambda: network.exchanged("alice", "bob"), HEALS_S)
