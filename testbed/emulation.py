@@ -57,7 +57,9 @@ from testbed.shaping import NETEM, DelayLineControl, Netem, Shaper, find_shaper
 from testbed.shared_database import UserDatabase, members
 
 _log = logging.getLogger(__name__)
-_REGISTRATION_S = 60.0
+_REGISTRATION_S, _REGISTRATION_S_A_NODE = 60.0, 1.0
+# Processes that wait for a processor, by which a machine is not slow but overloaded.
+_OVERLOAD_A_PROCESSOR = 5
 # Material to begin with, so that the first keys of many applications at once do not fail for want of it.
 _FIRST_SLOTS = 3
 DEFAULT_QOS = QoS()
@@ -372,7 +374,8 @@ class Emulation:
     def _wait_for_registration(self) -> None:
         """Return when the controller knows all switches, all nodes are in the database, and all QCs have material."""
         self._say("waiting for switches, nodes and first key material")
-        deadline = time.monotonic() + _REGISTRATION_S
+        within_s = _REGISTRATION_S + _REGISTRATION_S_A_NODE * len(self.plan.nodes)
+        deadline = time.monotonic() + within_s
         lacking = "the controller does not answer"
         # Of each QC, what it is to have shown at one time or another: with a short TTL it does not keep it.
         slots = max(1, min(_FIRST_SLOTS, self._parameters["ttl_slots"] - 1))
@@ -382,13 +385,16 @@ class Emulation:
             for process in self.dead():
                 raise ProcessFailed(f"{process.name} ended: {process.last_words()}")
             if time.monotonic() > deadline:
-                raise ProcessFailed(f"after {_REGISTRATION_S:g} s {lacking}")
+                raise ProcessFailed(f"after {within_s:g} s {lacking}{_overload()}")
             time.sleep(0.1)
             with contextlib.suppress(Unreachable):
-                lacking = self._lacking(awaited, outside)
+                lacking = self._lacking(awaited, outside, deadline)
 
-    def _lacking(self, awaited: dict[str, int], outside: set[str]) -> str:
-        """What is not there yet, "" if nothing; takes out of `awaited` and `outside` what has come."""
+    def _lacking(self, awaited: dict[str, int], outside: set[str], deadline: float) -> str:
+        """What is not there yet, "" if nothing; takes out of `awaited` and `outside` what has come.
+
+        Looks no further when the monotonic clock says `deadline`.
+        """
         status = self.control_room.controller("GET", "/qkd/v1/status").body
         missing = [s for s in self.plan.switches.values() if s not in status["switches"]]
         if missing:
@@ -397,6 +403,8 @@ class Emulation:
         if missing:
             return f"the controller still lacks nodes {', '.join(missing)}"
         for node in sorted(outside):
+            if time.monotonic() > deadline:
+                break
             if self.control_room.agent(node, "GET", "/qkd/v1/status").body["in_database"]:
                 outside.remove(node)
         if outside:
@@ -407,6 +415,14 @@ class Emulation:
         for qc in [qc for qc, n_bytes in awaited.items() if links.get(qc, {}).get("stored_bytes", -1) >= n_bytes]:
             del awaited[qc]
         return f"there is too little key material on {', '.join(awaited)}" if awaited else ""
+
+
+def _overload() -> str:
+    """Words on a machine that has too few processors for what it runs; none on another."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if load < _OVERLOAD_A_PROCESSOR * processors:
+        return ""
+    return f"; the machine is overloaded ({load:.0f} processes want its {processors} processors): use a smaller network"
 
 
 def _log_to(path: Path) -> None:
