@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ class Machine:
         return {link["ifname"] for link in json.loads(shown)}
 
     @staticmethod
-    def _mounts() -> set[str]:
-        """Where something is mounted."""
-        return {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    def _mounts() -> Counter[str]:
+        """Where something is mounted, and how often."""
+        return Counter(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
     @staticmethod
     def processes(directory: Path) -> list[str]:
@@ -63,9 +64,11 @@ class Machine:
 
     def left_behind(self, directory: Path) -> dict[str, Any]:
         """What is there now and was not before; empty if all is clean."""
+        mounts = self._mounts()
         found = {
             "links": self._links() - self.links,
-            "mounts": self._mounts() - self.mounts,
+            "mounts": mounts - self.mounts,
+            "mounts missing": self.mounts - mounts,
             "processes": self.processes(directory),
             "named namespaces": list(Path("/run/netns").glob("*")),
         }

@@ -105,7 +105,7 @@ class Node:
 
     def may_lack(self, mono: float) -> bool:
         """Whether the node ended so shortly after that moment that its journal may not tell of it."""
-        return any(end - _CUT_OFF_S <= mono <= until for end, until in self._away)
+        return _may_be_untold(mono, self._away)
 
     def _ended(self, name: str, mono: float, *, until: float) -> None:
         """`name` was the last event of a life."""
@@ -193,9 +193,7 @@ class Applications:
 
     def may_lack(self, node: str, slave: Got) -> bool:
         """Whether the master at `node` may not have a key that its slave has: it says so, or its end came between."""
-        if f"{MASTER} {slave.trace}" in self._given_up:
-            return True
-        return any(end - _CUT_OFF_S <= slave.mono <= until for end, until in self._away[node])
+        return f"{MASTER} {slave.trace}" in self._given_up or _may_be_untold(slave.mono, self._away[node])
 
     def _key(self, node: str, event: Event, where: str) -> None:
         key_id, side, ksid, mark = (fact(event, name, str, where) for name in ("key_id", "side", "ksid", "fingerprint"))
@@ -205,6 +203,11 @@ class Applications:
             self.findings.append(f"key {key_id}: its {side} got it twice")
         size_bits, at = fact(event, "size_bits", int, where), fact(event, "mono", float, where)
         self.got[side][key_id] = Got(node, ksid, size_bits, mark, at, str(event.get("trace")))
+
+
+def _may_be_untold(mono: float, away: Iterable[tuple[float, float]]) -> bool:
+    """Whether a process that was `away`, from the end of one life to the start of the next, may not tell of then."""
+    return any(end - _CUT_OFF_S <= mono <= until for end, until in away)
 
 
 def read_nodes(meant: Meant, journals: Journals, findings: list[str]) -> dict[str, Node]:

@@ -174,17 +174,22 @@ def test_error_of_the_server_is_unreachable_with_its_reason(stack, node, state, 
     assert node.available([QC])
 
 
+def lock_rows(connection, stack) -> None:
+    """Have node b, whose connection that is, allocate bytes of the QC and say nothing more."""
+    connection.execute(f"SET search_path = {stack.schema}")
+    (server,) = connection.execute("SELECT server FROM qkd_enter('b', '{}', '{}')").fetchone()
+    connection.execute(
+        "SELECT qkd_allocate(gen_random_uuid(), 'b', %s, %s, '{10}', ARRAY[gen_random_uuid()], 10,"
+        " gen_random_uuid(), %s, %s, 'a', NULL)", (server, [QC], BOB, ALICE),
+    )  # fmt: skip
+
+
 def test_node_that_locks_rows_and_is_silent_holds_up_nobody(stack, node):
     """It may set its own time-outs; whoever waited in vain has the database end it."""
     url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
     with psycopg.connect(url) as hostile, ExitStack() as until:
         hostile.execute("SET idle_in_transaction_session_timeout = 0")
-        hostile.execute(f"SET search_path = {stack.schema}")
-        (server,) = hostile.execute("SELECT server FROM qkd_enter('b', '{}', '{}')").fetchone()
-        hostile.execute(
-            "SELECT qkd_allocate(gen_random_uuid(), 'b', %s, %s, '{10}', ARRAY[gen_random_uuid()], 10,"
-            " gen_random_uuid(), %s, %s, 'a', NULL)", (server, [QC], BOB, ALICE),
-        )  # fmt: skip
+        lock_rows(hostile, stack)
         until.enter_context(deadline.until(time.monotonic() + limits.ANSWER_S))
         assert take(node)
         with pytest.raises(psycopg.OperationalError):
@@ -205,12 +210,7 @@ def test_request_that_has_no_time_left_costs_nobody_else_a_connection(stack, nod
     """Its own one is closed, for an answer may still come; that the others are broken is not known."""
     url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
     with psycopg.connect(url) as holder:
-        holder.execute(f"SET search_path = {stack.schema}")
-        (server,) = holder.execute("SELECT server FROM qkd_enter('b', '{}', '{}')").fetchone()
-        holder.execute(
-            "SELECT qkd_allocate(gen_random_uuid(), 'b', %s, %s, '{10}', ARRAY[gen_random_uuid()], 10,"
-            " gen_random_uuid(), %s, %s, 'a', NULL)", (server, [QC], BOB, ALICE),
-        )  # fmt: skip
+        lock_rows(holder, stack)
         before = backends(stack)
         with deadline.until(time.monotonic() + 0.5), pytest.raises(DatabaseUnreachable):
             take(node)
