@@ -173,6 +173,7 @@ class Follower:
         self._names: dict[int, str] = {}
         self._connected = False
         self._can_be_told = False
+        self._said = ""  # why it could not be followed, last
         self.tend_at = 0.0  # monotonic seconds
         self._flood_told_at = -math.inf
         self._told = self._tried = -1  # the version of the settings that the node has, and that it was told last
@@ -258,7 +259,9 @@ class Follower:
             try:
                 self._follow()
             except (Unreachable, AgentFailed) as error:
-                _log.info("agent of %s: %s", self.agent.name, error)
+                if str(error) != self._said:  # the log takes no flood
+                    self._said = str(error)
+                    _log.warning("agent of %s: %s", self.agent.name, error)
             except (Refusal, Malformed) as error:
                 pause_s = limits.MISBEHAVED_S
                 self._misbehaves(str(error)[: limits.MAX_TEXT])
@@ -282,7 +285,7 @@ class Follower:
         self._listener = listener
         try:
             qkdn_id = self._read()
-            self._connected = True
+            self._connected, self._said = True, ""
             self._journal.event("agent_found", node=self.agent.name, qkdn_id=qkdn_id, extended=self._extended)
             self._told = self._tried = -1
             self.tend_at, self._can_be_told = 0.0, True

@@ -401,7 +401,8 @@ class Emulation:
             return f"the controller still lacks switches {', '.join(missing)}"
         missing = [n for n in self.plan.nodes if n not in status["nodes"]]
         if missing:
-            return f"the controller still lacks nodes {', '.join(missing)}"
+            said = self.processes.named("controller").end_of_log()
+            return f"the controller still lacks nodes {', '.join(missing)}; it says: {said}"
         for node in sorted(outside):
             if time.monotonic() > deadline:
                 break

@@ -18,10 +18,11 @@ from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.shared_db import Members
 from testbed.cluster import Cluster, ClusterError, node_url
-from testbed.processes import Process, Processes
+from testbed.processes import Process, Processes, ProcessFailed
 from testbed.qc_keys import qc_key, share_qc_key
 
 LOOPBACK = "127.0.0.1"
+_FOUND_S = 60.0  # until a controller has found all nodes, on a machine that has much else to do
 Links = Sequence[tuple[str, str, str]]  # QC, node, node
 
 
@@ -106,12 +107,17 @@ class Stack:
         self.controller.wait_ready()
         return self.controller
 
-    def _follow_nodes(self) -> None:
-        """Tell a controller that was started before the nodes of their agents."""
-        operator = self.caller(Role.OPERATOR, "operator")
+    def _follow_nodes(self, process: Process) -> None:
+        """Tell a controller that was started before the nodes of their agents; return when it has found them."""
+        operator, controller = self.caller(Role.OPERATOR, "operator"), Identity(Role.CONTROLLER, "ctl")
+        url = f"https://{LOOPBACK}:{self.controller_port}/qkd/v1"
         for node in self.ports:
-            url = f"https://{LOOPBACK}:{self.controller_port}/qkd/v1/agents/{node}"
-            operator.request("PUT", url, to=Identity(Role.CONTROLLER, "ctl"), body={"url": self.agent(node)})
+            operator.request("PUT", f"{url}/agents/{node}", to=controller, body={"url": self.agent(node)})
+        deadline = time.monotonic() + _FOUND_S
+        while not self.ports.keys() <= set(operator.request("GET", f"{url}/status", to=controller).body["nodes"]):
+            if time.monotonic() > deadline:
+                raise ProcessFailed(f"the controller does not find its nodes: {process.end_of_log()}")
+            time.sleep(0.02)
         operator.close()
 
     def start_nodes(
@@ -142,7 +148,7 @@ class Stack:
         for process in self.nodes.values():
             process.wait_ready()
         if self.controller is not None:
-            self._follow_nodes()
+            self._follow_nodes(self.controller)
 
     def _qc_key(self, links: Links, node: str, qc: str) -> Path:
         return qc_key(self.directory / node, _interface(links, node, qc))

@@ -1,4 +1,4 @@
-"""The suite on four workers, for tests wait more than they compute: what runs on which.
+"""The suite on several workers, for tests wait more than they compute: what runs on which.
 
 Experiments, lessons, other networks on Mininet, virtual machines, and everything else: each of these on one worker,
 since what they start would compete with its like for ports and time.
@@ -20,6 +20,7 @@ class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
         return next((kind for kind in kinds if nodeid.startswith(kind)), "rest")
 
 
+@pytest.hookimpl(optionalhook=True)  # nobody asks for it where pytest runs without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
     """Whatever the command line says of --dist."""
     return ByRoom(config, log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -89,9 +90,14 @@ def test_while_the_controller_is_away_running_pairs_get_keys_and_new_ones_a_clea
 
 def test_pair_that_is_not_admitted_gets_503_with_the_reason_and_others_go_on(kmes, bob, mallory, carol):
     """Equation 1 decides on these sessions, too: what was asked of a QC lately leaves nothing for another one."""
-    for i in range(20):  # of a size each: of the same request, tried again, nothing more would count
-        bob.post(carol.id, {"number": 64, "size": 8192 - 8 * i})
-    wait_until(lambda: (link := kmes.link("b-c/1"))["requested_per_slot"] > link["generated_per_slot"])
+    sizes = itertools.cycle(range(8192, 64, -8))  # of the same request, tried again, nothing more would count
+
+    def too_much_is_asked_for() -> bool:
+        bob.post(carol.id, {"number": 64, "size": next(sizes)})
+        link = kmes.link("b-c/1")
+        return link["requested_per_slot"] > 2 * link["generated_per_slot"]
+
+    wait_until(too_much_is_asked_for)
     kmes.set_policy(admission="eq1")
     try:
         refused = [mallory.get(carol.id), mallory.call("GET", f"/api/v1/keys/{carol.id}/status")]
