@@ -12,7 +12,7 @@ from pathlib import Path
 from decisions.modes import MODES
 from sae.rekey import GO_ON
 from testbed import vm
-from testbed.capacity import needs, reserve
+from testbed.capacity import doubt, needs, reserve
 from testbed.dashboard.address import USUAL_PORT
 from testbed.desk import ADMISSION_POLICIES
 from testbed.errors import UserError
@@ -117,6 +117,8 @@ def _main(given: argparse.Namespace) -> int:
         raise UserError("--no-cli needs --duration or --workload: otherwise nothing would ever end the run")
     options.check(plan)
     reserve(plan)
+    if said := doubt(plan):
+        print(f"run.py: {said}", file=sys.stderr, flush=True)
     directory = open_run_directory(given.run_dir, _RUNS)
     database = None
     try:

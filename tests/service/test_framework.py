@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import socket
@@ -13,22 +14,26 @@ from typing import Any
 
 import pytest
 
+from mtls.liveness import DEAD_S
 from testbed.frameworks import python_for
 from testbed.loopback import free_port
+from testbed.namespaces import network_of, threads_in_network
 from testbed.processes import Process
 from tests.service.test_controller import World, eventually
+from tests.service.wire import Wire, Y
 
 OS_KEN, RYU = pytest.param("os-ken"), pytest.param("ryu", marks=pytest.mark.ryu)
 FABRIC = {"switches": [{"name": f"s{i}", "dpid": i, "ports": [], "hosts": []} for i in (1, 2)]}
+BUSY_MACHINE_S = 5.0
 
 
 class Forwarding(World):
     """A controller on `framework` that awaits switches."""
 
-    def __init__(self, directory: Path, framework: str) -> None:
+    def __init__(self, directory: Path, framework: str, host: str = "127.0.0.1") -> None:
         super().__init__(directory, python_for(framework))
         self.openflow_port = free_port()
-        openflow = {"host": "127.0.0.1", "port": self.openflow_port, "fabric": FABRIC}
+        openflow = {"host": host, "port": self.openflow_port, "fabric": FABRIC}
         self.start(openflow=openflow).wait_ready(20)
 
     def running(self) -> Process:
@@ -64,8 +69,8 @@ def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Forwarding]:
 class Switch:
     """A switch without ports: just enough OpenFlow 1.3 for hello, features and port description."""
 
-    def __init__(self, port: int, dpid: int) -> None:
-        self.connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+    def __init__(self, port: int, dpid: int, host: str = "127.0.0.1") -> None:
+        self.connection = socket.create_connection((host, port), timeout=5)
         self.connection.sendall(struct.pack(">BBHI", 4, 0, 8, 1))
         self._answer(5, struct.pack(">QIBBHII", dpid, 0, 1, 0, 0, 0, 0), kind=6)
         for _ in ("the framework", "our application"):  # each asks for the ports
@@ -103,20 +108,36 @@ def test_switch_that_goes_away_is_noticed(forwarding):
     assert forwarding.has()
 
 
-def test_dead_switch_would_be_noticed_by_the_kernel(forwarding):
-    """Its machine may lose its power and say nothing: a keep-alive timer runs on the controller's end."""
-    switch = Switch(forwarding.openflow_port, 1)
-    assert forwarding.has("s1")
-    far = f":{switch.connection.getsockname()[1]:04X}"
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
+@pytest.mark.parametrize("framework", [OS_KEN, RYU])
+def test_switch_whose_wire_goes_dead_is_noticed(framework, tmp_path):
+    """Nothing is said or closed: the controller knows in seconds, and knows the switch again when it comes back."""
+    wire = Wire(tmp_path)
+    wire.start()
+    networks = [network_of(wire.holders[end].pid) for end in "xy"]
+    at_x, at_y = (threads_in_network(network, 1, "end") for network in networks)
+    made = at_y.submit(Forwarding, tmp_path, framework, Y).result()
+    try:
+        switches = [at_x.submit(Switch, made.openflow_port, 1, Y).result()]
+        assert at_y.submit(made.has, "s1").result()
 
-    def timer() -> str:
-        """The kind of timer that the kernel runs for that end: 02 is for keep-alives."""
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return next(row[5].partition(":")[0] for row in rows if row[2].endswith(far))
+        wire.change(delay_ms=1, loss_percent=100)
 
-    assert eventually(lambda: timer() == "02")
-    switch.connection.close()
-    assert forwarding.has()
+        began = time.monotonic()
+        assert at_y.submit(eventually, lambda: not made.operator("status")["switches"], 60).result()
+        assert time.monotonic() - began < DEAD_S + BUSY_MACHINE_S
+        wire.change(delay_ms=1)
+        switches.append(at_x.submit(Switch, made.openflow_port, 1, Y).result())
+        assert at_y.submit(made.has, "s1").result()
+        for switch in switches:
+            switch.connection.close()
+    finally:
+        at_y.submit(made.stop).result()
+        for pool in (at_x, at_y):
+            pool.shutdown()
+        for network in networks:
+            os.close(network)
+        wire.stop()
 
 
 def test_switch_that_talks_nonsense_is_logged_and_harms_no_other(forwarding):

@@ -92,6 +92,7 @@ class Wire:
         self.shape(back, **there)
         self.process.signal(signal.SIGHUP)
         assert eventually(self.answer.exists)
+        assert json.loads(self.answer.read_text()) == {"error": None}
 
     def start(self) -> None:
         """Start the delay line."""

@@ -64,6 +64,15 @@ def test_network_that_the_machine_cannot_hold_is_refused(file, says, of_what, pl
         capacity.reserve(plan)
 
 
+def test_network_for_which_processors_are_few_is_told_of(plan, monkeypatch):
+    """The process may be allowed fewer of them than the machine has."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3})
+    assert not capacity.doubt(plan)
+
+    monkeypatch.setattr(capacity, "_NODES_A_PROCESSOR", 2)
+    assert capacity.doubt(plan).startswith("5 nodes may be too many for 2 processors, on which 4 are known to come up")
+
+
 def test_limit_of_a_container_counts(plan, monkeypatch, tmp_path):
     """Where it leaves less than the machine has."""
     (tmp_path / "memory.max").write_text(str(300 << 20))
