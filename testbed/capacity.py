@@ -74,7 +74,7 @@ def doubt(plan: Plan) -> str:
     if nodes <= _NODES_A_PROCESSOR * processors:
         return ""
     return (
-        f"{nodes} nodes may be too many for {processors} processors, on which "
+        f"{nodes} nodes may be too many for this machine (processors: {processors}), on which "
         f"{_NODES_A_PROCESSOR * processors} are known to come up: what is late counts as dead"
     )
 

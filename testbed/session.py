@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from testbed.shared_database import UserDatabase
 from testbed.tables import table
 from testbed.workload import Arrival
 
-_PROGRESS_S = 5.0
+_PROGRESS_S, _LOOK_S = 5.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,26 +155,36 @@ def _work(emulation: Emulation, options: Options, say: Any) -> None:
     if options.arrivals:
         say(f"opening {len(options.arrivals)} key sessions")
     load.start()
+    over = threading.Event()
+    watch = threading.Thread(target=_tell_of_the_dead, args=(emulation, over), name="watch")
+    watch.start()
     try:
         if not any(a.at_s for a in options.arrivals):
             load.join()
         _wait(emulation, options, ends, say)
     finally:
+        over.set()
+        watch.join()
         load.stop()
+
+
+def _tell_of_the_dead(emulation: Emulation, over: threading.Event) -> None:
+    """At the command line, too, where the user may be reading something else."""
+    reported: set[str] = set()
+    while not over.wait(_LOOK_S):
+        for process in emulation.dead():
+            if process.name not in reported:
+                reported.add(process.name)
+                print(f"run.py: {process.name} ended on its own: {process.last_words()}", file=sys.stderr, flush=True)
 
 
 def _wait(emulation: Emulation, options: Options, ends: float, say: Any) -> None:
     if options.cli:
         print("Mininet's command line; 'qkd' lists what it knows of the QKD network, 'exit' ends the run.", flush=True)
         QkdCLI(emulation)
-    reported: set[str] = set()
     progress = measure.Progress(emulation.run.path, emulation.plan.nodes)
     while (left := ends - time.monotonic()) > 0:
         time.sleep(min(left, _PROGRESS_S))
-        for process in emulation.dead():
-            if process.name not in reported:
-                reported.add(process.name)
-                print(f"run.py: {process.name} ended on its own: {process.last_words()}", file=sys.stderr)
         say(progress.line())
 
 

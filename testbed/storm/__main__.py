@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import math
 import sys
@@ -34,40 +35,41 @@ def main(arguments: Sequence[str]) -> int:
     """The storm that `arguments` ask for; exit status 1 if anything was not so."""
     given = _parser().parse_args(arguments)
     plan = make_plan(with_strangers(load("poliqi", ROOT / "topologies").with_overrides(qc_rate=_QC_RATE)))
-    if given.only_gust is None:
-        storm = gusts.storm(plan, given.seed, given.faults, given.longest)
-    else:
-        storm = [gusts.nth(plan, given.seed, given.only_gust, given.longest)]
+    one = None if given.only_gust is None else gusts.nth(plan, given.seed, given.only_gust, given.longest)
+    storm = gusts.storm(plan, given.seed, given.faults, given.longest) if one is None else [one]
     print(f"seed {given.seed}, {sum(len(g.blows) for g in storm)} faults in {len(storm)} gusts", flush=True)
     if given.dry_run:
         for gust in storm:
             print(f"gust {gust.number:4}  {gust.mode:5}  {'; '.join(map(str, gust.blows))}")
         return 0
-    return bench("storm", lambda: _storm(plan, storm, given.within, given.run_dir))
+    return bench("storm", lambda: _storm(plan, one, given))
 
 
-def _storm(plan: Plan, storm: Sequence[Gust], within_s: float, run_dir: Path | None) -> int:
+def _storm(plan: Plan, one: Gust | None, given: argparse.Namespace) -> int:
+    """`one` gust, or as many as it takes until there were enough faults: some that are drawn are refused."""
     total = Result()
     try:
-        while total.gusts < len(storm):
+        while total.faults < given.faults:
             before = total.gusts
-            _over_one_network(plan, storm[before:][:_GUSTS_A_NETWORK], within_s, run_dir, total)
-            if total.gusts == before:
+            drawn = gusts.gusts(plan, given.seed, given.longest)
+            storm = [one] if one else list(itertools.islice(drawn, before, before + _GUSTS_A_NETWORK))
+            _over_one_network(plan, storm, given, total)
+            if one or total.gusts == before:
                 break  # what is not whole without a gust needs none
     finally:
         print("\n" + total.for_people(), flush=True)
     return 1 if total.findings else 0
 
 
-def _over_one_network(
-    plan: Plan, storm: Sequence[Gust], within_s: float, run_dir: Path | None, total: Result
-) -> None:
-    """Have those gusts come, as far as the network heals, and count in what they did."""
-    machine, directory = Machine(), open_run_directory(run_dir, ROOT / "runs")
+def _over_one_network(plan: Plan, storm: Sequence[Gust], given: argparse.Namespace, total: Result) -> None:
+    """Have those gusts come, until there are enough faults or the network does not heal; count in what they did."""
+    machine, directory = Machine(), open_run_directory(given.run_dir, ROOT / "runs")
     print(f"a network for the gusts from {storm[0].number} on; run directory {directory.path}", flush=True)
     try:
         status = run_isolated(
-            functools.partial(rage, plan, directory, storm, within_s),
+            functools.partial(
+                rage, plan, directory, storm, faults=given.faults - total.faults, within_s=given.within
+            ),
             pid_file=directory.path / "init.pid",
             crash_log=directory.path / "crash.log",
         )

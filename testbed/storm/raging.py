@@ -27,14 +27,18 @@ RESULT = "storm.json"
 # What a fault left broken is mended by whoever runs the network; when that does not work, for so long once more.
 _MEND_S = 60.0
 _AGAIN_S = 0.5
+# What the network is asked for, and may refuse under other faults; all else is done to it.
+_ASKED = (gusts.SET, gusts.OPEN, gusts.END)
 # What may be half done although it failed.
 _HALF_DONE = (gusts.SET, gusts.DISK)
 
 
-def rage(plan: Plan, directory: RunDirectory, storm: Sequence[Gust], within_s: float, outside: int) -> int:
+def rage(
+    plan: Plan, directory: RunDirectory, storm: Sequence[Gust], outside: int, *, faults: int, within_s: float
+) -> int:
     """As the first process of new namespaces: a network, and `storm` over it; the result is in the run directory.
 
-    After each gust the network has to be whole within `within_s` seconds.
+    It ends when there were so many `faults`. After each gust the network has to be whole within `within_s` seconds.
     """
     disks = Disks(plan, directory)
     emulation = Emulation(
@@ -44,7 +48,7 @@ def rage(plan: Plan, directory: RunDirectory, storm: Sequence[Gust], within_s: f
     result = Result()
     try:
         emulation.start()
-        _Storm(emulation, disks, result, within_s).rage(storm)
+        _Storm(emulation, disks, result, within_s).rage(storm, faults)
     finally:
         with undisturbed():
             emulation.stop()
@@ -75,13 +79,13 @@ class _Storm:
         self._lock = threading.Lock()
         self._gust = 0
 
-    def rage(self, storm: Sequence[Gust]) -> None:
-        """Gust after gust; before the first the network has to be whole without one."""
+    def rage(self, storm: Sequence[Gust], faults: int) -> None:
+        """Gust after gust, up to so many faults; before the first the network has to be whole without one."""
         self._strangers.start()
         try:
             calm = Gust(0, storm[0].mode, storm[0].before, ())
             for gust in (calm, *storm):
-                if self._weather(gust).healed_s is None:
+                if self._weather(gust).healed_s is None or self._result.faults >= faults:
                     return
         finally:
             self._strangers.close()
@@ -94,17 +98,21 @@ class _Storm:
         self._set_mode(gust.mode)
         with ThreadPoolExecutor(len(gust.blows) or 1) as pool:
             under_way = [pool.submit(self._strike, blow) for blow in gust.blows]
-        for done in under_way:
-            done.result()
-        outcome = self._watch.until_whole(gust, time.monotonic())
+        struck = [blow for blow, done in zip(gust.blows, under_way, strict=True) if done.result()]
+        vain = [blow for blow in gust.blows if blow not in struck]
+        refused = [(blow.on[0], blow.on[1]) for blow in vain if blow.kind in (gusts.OPEN, gusts.END)]
+        # In the calm before the first gust nothing is open yet.
+        outcome = self._watch.until_whole(gust, time.monotonic(), refused if gust.blows else gust.before)
         for text in outcome.findings:
             self._find(text)
         self._journal.event("over", number=gust.number, healed_s=outcome.healed_s)
         if gust.blows:
             self._result.gusts += 1
             ms = None if outcome.healed_s is None else round(outcome.healed_s * 1000)
-            for blow in gust.blows:
+            for blow in struck:
                 self._result.healed_ms.setdefault(blow.kind, []).append(ms)
+            for blow in vain:
+                self._result.refused[blow.kind] = self._result.refused.get(blow.kind, 0) + 1
         healed = "NOT HEALED       " if outcome.healed_s is None else f"healed in {outcome.healed_s:4.1f} s"
         print(f"gust {gust.number:4}  {gust.mode:5}  {healed}  {'; '.join(map(str, gust.blows))}", flush=True)
         return outcome
@@ -115,19 +123,22 @@ class _Storm:
         except UserError as error:
             self._find(f"mode {mode}: {error}")
 
-    def _strike(self, blow: Blow) -> None:
-        """One fault, from its beginning until it is undone."""
+    def _strike(self, blow: Blow) -> bool:
+        """One fault, from its beginning until it is undone; whether there was one."""
         time.sleep(blow.at_s)
         done = self._try(blow, "fault", lambda: self._injector.break_(blow))
+        if not done and blow.kind not in _ASKED:
+            self._find(f"{blow}: was not done, see storm/journal.jsonl")
         time.sleep(blow.for_s)
         if not done and blow.kind not in _HALF_DONE:
-            return
+            return False
         deadline = time.monotonic() + _MEND_S
         while not self._try(blow, "healed", lambda: self._injector.heal(blow)):
             if time.monotonic() > deadline:
                 self._find(f"{blow}: cannot be undone, see storm/journal.jsonl")
-                return
+                break
             time.sleep(_AGAIN_S)
+        return done
 
     def _try(self, blow: Blow, event: str, step: Callable[[], None]) -> bool:
         """Whether a step was done; under other faults it may not be."""

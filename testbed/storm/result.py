@@ -14,12 +14,14 @@ from testbed.tables import table
 class Result:
     """What came of a number of gusts.
 
-    `healed_ms`: by kind of fault, after how long the network was whole again (None: not at all). `findings`: what was
-    not so, in words. `exchanges`: how many of those of foreign clients had which outcome.
+    `healed_ms`: by kind of fault, after how long the network was whole again (None: not at all). `refused`: by kind,
+    how many the network did not do, so that there was no fault. `findings`: what was not so, in words. `exchanges`: how
+    many of those of foreign clients had which outcome.
     """
 
     gusts: int = 0
     healed_ms: dict[str, list[float | None]] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     exchanges: dict[str, int] = field(default_factory=dict)
 
@@ -34,8 +36,9 @@ class Result:
         for kind, times in other.healed_ms.items():
             self.healed_ms.setdefault(kind, []).extend(times)
         self.findings += other.findings
-        for outcome, number in other.exchanges.items():
-            self.exchanges[outcome] = self.exchanges.get(outcome, 0) + number
+        for mine, others in ((self.refused, other.refused), (self.exchanges, other.exchanges)):
+            for name, number in others.items():
+                mine[name] = mine.get(name, 0) + number
 
     def to_json(self) -> dict[str, Any]:
         """The document that `parse` reads."""
@@ -43,13 +46,14 @@ class Result:
 
     def for_people(self) -> str:
         """The closing table."""
-        kinds = [(kind, *_row(times)) for kind, times in sorted(self.healed_ms.items())]
+        kinds = sorted(self.healed_ms.keys() | self.refused.keys())
+        rows = [(kind, *_row(self.healed_ms.get(kind, [])), self.refused.get(kind, 0)) for kind in kinds]
         every = [ms for times in self.healed_ms.values() for ms in times]
-        header = ("fault", "number", "healed ms median", "max", "not healed")
+        header = ("fault", "number", "healed ms median", "max", "not healed", "refused")
         common = sorted(self.exchanges.items(), key=lambda item: -item[1])
         return "\n".join(
             [
-                table(header, [*kinds, ("all", *_row(every))]),
+                table(header, [*rows, ("all", *_row(every), sum(self.refused.values()))]),
                 table(("exchange of foreign clients", "number"), common),
                 *(f"FINDING  {text}" for text in self.findings),
                 f"{self.gusts} gusts, {self.faults} faults, {len(self.findings)} findings",

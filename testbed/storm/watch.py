@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,22 +44,25 @@ class Watch:
         self._strangers = strangers
         self._logs = Logs(emulation.run.path / "logs")
 
-    def until_whole(self, gust: Gust, since: float) -> Outcome:
-        """What became of the network after `gust`, whose last fault was healed at `since` (monotonic clock)."""
+    def until_whole(self, gust: Gust, since: float, refused: Collection[Pair] = ()) -> Outcome:
+        """What became of the network after `gust`, whose last fault was healed at `since` (monotonic clock).
+
+        `refused`: the pairs whose session was to be opened or ended meanwhile, which was not done.
+        """
         with ThreadPoolExecutor(2) as pool:
             served = pool.submit(self._strangers.served, since, since + self._within_s + _LATE_S)
-            rest = pool.submit(self._settle, gust, since)
+            rest = pool.submit(self._settle, gust, since, refused)
             findings = [f"pair {pair}: {why}" for pair, t in served.result().items() if (why := self._late(t))]
             settled, lacking = rest.result()
         times = [settled, *served.result().values()]
         whole = None if any(isinstance(t, str) or t is None for t in times) else max(float(t) for t in times if t)
         return Outcome(whole, [*findings, *lacking, *self._logs.bugs()])
 
-    def _settle(self, gust: Gust, since: float) -> tuple[float | None, list[str]]:
+    def _settle(self, gust: Gust, since: float, refused: Collection[Pair]) -> tuple[float | None, list[str]]:
         """After how many seconds nothing was lacking (None: never), and what was after the time for it."""
         killed = [blow.on[0] for blow in gust.blows if blow.kind == KILL]
         lost = forgotten(self._emulation.plan, killed, gust.after)
-        state = Sessions(self._injector, gust.after, lost)
+        state = Sessions(self._injector, gust.after, lost, refused)
         late: list[str] = []
         while True:
             lacking = self._lacking(gust, state)
@@ -115,40 +119,46 @@ class Sessions:
     """The key sessions that are to be open, and whether keys came since this was made.
 
     `lost` are those of which an application knows no more, since it was killed. It opens them anew, as one that was
-    started again does.
+    started again does. What was `refused` is asked for again until it is done, as any operator does, and nothing else.
     """
 
-    def __init__(self, injector: Injector, wanted: Sequence[Pair], lost: Sequence[Pair] = ()) -> None:
+    def __init__(
+        self, injector: Injector, wanted: Sequence[Pair], lost: Sequence[Pair] = (), refused: Collection[Pair] = ()
+    ) -> None:
         self._injector = injector
         self._wanted = wanted
+        self._to_be_done = {*lost, *refused}
         for pair in lost:
-            self._vainly(injector.end, pair)
-            self._vainly(injector.open, pair)
+            with contextlib.suppress(UserError):  # nobody may know of it any more
+                injector.end(*pair)
+            self._again(injector.open, pair)
         self._before: dict[str, int] | None = None  # keys by KSID
 
     def lacking(self) -> Iterator[str]:
-        """What is not so. What was asked for in vain while faults lasted is asked for again, as any operator does."""
+        """What is not so."""
         name = self._injector.desk.name
         found = {(name(s["master_sae"]), name(s["slave_sae"])): s
                  for s in self._injector.desk.sessions() if not s["implicit"]}  # fmt: skip
         for pair in self._wanted:
             session = found.get(pair)
             if session is None:
-                yield f"{_name(pair)} is not there{self._vainly(self._injector.open, pair)}"
+                yield f"{_name(pair)} is not there{self._again(self._injector.open, pair)}"
             elif session["state"] != "open" or session["interruption"]:
                 yield f"{_name(pair)} is {session['interruption'] or session['state']}"
         for pair in found:
             if pair not in self._wanted:
-                yield f"{_name(pair)} has ended, and is there{self._vainly(self._injector.end, pair)}"
+                yield f"{_name(pair)} has ended, and is there{self._again(self._injector.end, pair)}"
         yield from self._without_keys({pair: found[pair]["ksid"] for pair in self._wanted if pair in found})
 
-    @staticmethod
-    def _vainly(step: Callable[[str, str], None], pair: Pair) -> str:
-        """Try it once more; why it is not done, in words, empty if it is."""
+    def _again(self, step: Callable[[str, str], None], pair: Pair) -> str:
+        """Try it once more if it was not done; why it still is not, in words, empty if it is."""
+        if pair not in self._to_be_done:
+            return ""
         try:
             step(*pair)
         except UserError as error:
             return f": {error}"
+        self._to_be_done.discard(pair)
         return ""
 
     def _without_keys(self, ksids: dict[Pair, str]) -> Iterator[str]:
@@ -158,7 +168,7 @@ class Sessions:
             self._before = {ksid: s["keys"] for ksid, s in documents.items()}
         for pair, ksid in ksids.items():
             if ksid not in documents:
-                yield f"{_name(pair)} is open, and its master has none{self._vainly(self._injector.open, pair)}"
+                yield f"{_name(pair)} is open, and its master has none{self._again(self._injector.open, pair)}"
             elif documents[ksid]["keys"] <= self._before.get(ksid, 0):
                 yield f"{_name(pair)} gets no keys: {documents[ksid]['errors']}"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -120,6 +122,28 @@ def test_run_directory_with_other_files(tmp_path):
 
     assert_refused(finished("--run-dir", tmp_path, "--duration", 1, "--no-cli"), "holds other files")
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_more_nodes_than_the_processors_are_known_for_are_told_of_before_anything_starts(tmp_path):
+    """Nothing starts here at all: the run directory holds files."""
+    (tmp_path / "thesis.tex").write_text("x")
+    nodes = [f"n{i}" for i in range(31)]
+    topology = {
+        "name": "chain", "nodes": [{"name": n} for n in nodes],
+        "links": [{"a": a, "b": b, "length_km": 1} for a, b in pairwise(nodes)],
+        "saes": [{"name": "x", "node": nodes[0]}, {"name": "y", "node": nodes[1]}],
+    }  # fmt: skip
+    (tmp_path / "chain.json").write_text(json.dumps(topology))
+    processors = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(processors)})
+        done = finished("--topology", tmp_path / "chain.json", "--run-dir", tmp_path, "--duration", 1, "--no-cli")
+    finally:
+        os.sched_setaffinity(0, processors)
+
+    told, refused = done.stderr.splitlines()
+    assert "31 nodes may be too many for this machine (processors: 1), on which 30 are known to come up" in told
+    assert "holds other files" in refused
 
 
 def test_without_root():

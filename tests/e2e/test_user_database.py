@@ -13,9 +13,13 @@ import psycopg
 import pytest
 
 from testbed.cluster import find_binaries
+from testbed.errors import UserError
 from testbed.leftovers import Machine
 from testbed.loopback import free_port
-from tests.e2e.running import finished, until
+from testbed.plan import make_plan
+from testbed.shared_database import members, open_user_database
+from testbed.topology import load
+from tests.e2e.running import ROOT, finished, until
 
 
 @pytest.fixture
@@ -77,6 +81,16 @@ def test_keys_are_exchanged_by_way_of_a_server_of_the_users(server, tmp_path):
     leaks = [p for p in Path(run).rglob("*") if p.is_file() and b"sesame" in p.read_bytes()]
     assert not leaks
     assert "sesame" not in done.stdout + done.stderr
+
+
+def test_server_with_too_few_connections_is_refused_before_anything_starts(server):
+    """With the number that it has and the one that is needed; our schema is not made."""
+    plan, before = make_plan(load("poliqi", ROOT / "topologies")), schemas(server)
+
+    with pytest.raises(UserError, match=r"has \d+ connections to give, this network takes 5000: raise its max_"):
+        open_user_database(server, "qkd_test", members(plan), connections=5000)
+
+    assert schemas(server) == before
 
 
 def test_wrong_password_is_one_line_without_it(server):

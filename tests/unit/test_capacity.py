@@ -70,7 +70,7 @@ def test_network_for_which_processors_are_few_is_told_of(plan, monkeypatch):
     assert not capacity.doubt(plan)
 
     monkeypatch.setattr(capacity, "_NODES_A_PROCESSOR", 2)
-    assert capacity.doubt(plan).startswith("5 nodes may be too many for 2 processors, on which 4 are known to come up")
+    assert capacity.doubt(plan).startswith("5 nodes may be too many for this machine (processors: 2), on which 4 are")
 
 
 def test_limit_of_a_container_counts(plan, monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from hypothesis import strategies as st
 
 from testbed.errors import UserError
 from testbed.plan import make_plan
-from testbed.storm import gusts
+from testbed.run_directory import open_run_directory
+from testbed.storm import gusts, raging
 from testbed.storm.__main__ import main
 from testbed.storm.result import Result, parse
 from testbed.storm.strangers import StrangerPair, with_strangers
-from testbed.storm.watch import Logs, Sessions
+from testbed.storm.watch import Logs, Outcome, Sessions
 from testbed.topology import load
+from tests.e2e.test_storm import SEED as SHORT_SEED
 
 POLIQI = load("poliqi", Path(__file__).resolve().parents[2] / "topologies")
 PLAN = make_plan(POLIQI)
@@ -116,8 +119,9 @@ def test_each_datacenter_has_a_stranger_that_the_testbed_does_not_run():
 
 def test_results_of_networks_add_up_and_are_told_in_a_table():
     """Also after they were written down."""
-    first = Result(2, {"kill": [900, 1100], "cut": [None]}, ["gust 2: pair a-b: served after 12.0 s"], {"identical": 7})
-    second = Result(1, {"kill": [5000]}, [], {"identical": 1, "enc_keys: 503 path_down": 3})
+    late = "gust 2: pair a-b: served after 12.0 s"
+    first = Result(2, {"kill": [900, 1100], "cut": [None]}, {"open": 1}, [late], {"identical": 7})
+    second = Result(1, {"kill": [5000]}, {"open": 1, "kill": 1}, [], {"identical": 1, "enc_keys: 503 path_down": 3})
 
     total = Result()
     total.add(parse(json.loads(json.dumps(first.to_json()))))
@@ -125,8 +129,9 @@ def test_results_of_networks_add_up_and_are_told_in_a_table():
 
     assert (total.gusts, total.faults) == (3, 4)
     shown = [" ".join(line.split()) for line in total.for_people().splitlines()]
-    assert {"kill 3 1100 5000 0", "cut 1 - - 1", "all 4 1100 5000 1", "identical 8"} <= set(shown)
-    assert shown[-2:] == ["FINDING gust 2: pair a-b: served after 12.0 s", "3 gusts, 4 faults, 1 findings"]
+    assert {"kill 3 1100 5000 0 1", "cut 1 - - 1 0", "open 0 - - 0 2", "all 4 1100 5000 1 3"} <= set(shown)
+    assert "identical 8" in shown
+    assert shown[-2:] == [f"FINDING {late}", "3 gusts, 4 faults, 1 findings"]
 
 
 def test_bug_in_a_log_is_told_once_in_a_line(tmp_path):
@@ -271,22 +276,30 @@ def test_session_is_whole_once_it_has_another_key(played):
     assert list(sessions.lacking()) == []
 
 
-def test_sessions_that_are_not_as_they_should_be_are_named_and_asked_for_again(played):
+def test_sessions_that_are_not_as_they_should_be_are_named_and_left_alone(played):
     """One that is missing, one that is interrupted, one that has ended, one that its master has forgotten."""
     played.add("e", "f", interruption="the path is down")
     del played.keys["a", "b"]
     sessions = Sessions(played, [("a", "b"), ("e", "f"), ("g", "h")])
 
-    found = list(sessions.lacking())
-
-    assert found == [
+    assert list(sessions.lacking()) == [
         "session e with f is the path is down",
-        "session g with h is not there: no",
+        "session g with h is not there",
         "session c with d has ended, and is there",
-        "session a with b is open, and its master has none: no",
+        "session a with b is open, and its master has none",
         "session e with f gets no keys: {}",
     ]
-    assert played.asked == [("open", "g", "h"), ("end", "c", "d"), ("open", "a", "b")]
+    assert not played.asked
+
+
+def test_what_was_refused_is_asked_for_until_it_is_done(played):
+    """The session that was not ended is ended once; the one that is refused still is asked for again."""
+    sessions = Sessions(played, [("a", "b"), ("g", "h")], refused=[("c", "d"), ("g", "h")])
+
+    for _ in range(2):
+        assert "session g with h is not there: no" in list(sessions.lacking())
+
+    assert played.asked == [("open", "g", "h"), ("end", "c", "d"), ("open", "g", "h")]
 
 
 def test_application_that_was_killed_opens_its_sessions_anew(played):
@@ -294,3 +307,65 @@ def test_application_that_was_killed_opens_its_sessions_anew(played):
     Sessions(played, [("a", "b"), ("c", "d")], lost=[("c", "d")])
 
     assert played.asked == [("end", "c", "d"), ("open", "c", "d")]
+
+
+class PlayedStorm:
+    """What a storm works with: refuses those blows that stand in `refused`, and is whole at once."""
+
+    def __init__(self, refused: list[gusts.Blow]) -> None:
+        self.refused = refused
+        self.told: list[Any] = []
+        self.desk = self
+        self.counted: Counter[str] = Counter()
+
+    def set_parameter(self, name: str, value: Any) -> None:
+        """Is done."""
+
+    def start(self) -> None:
+        """Foreign clients ask."""
+
+    def close(self) -> None:
+        """They are done."""
+
+    def break_(self, blow: gusts.Blow) -> None:
+        """A fault."""
+        if blow in self.refused:
+            raise UserError("no")
+
+    def heal(self, blow: gusts.Blow) -> None:
+        """It is over."""
+
+    def until_whole(self, _: gusts.Gust, __: float, refused: Any) -> Outcome:
+        """Nothing is lacking."""
+        self.told.append(refused)
+        return Outcome(0.1, [])
+
+
+def test_fault_that_did_not_happen_is_none_and_is_a_finding_unless_the_network_was_asked_for_it(tmp_path, monkeypatch):
+    """A session that is not opened is refused by a network under faults; what is done to a network has to be done."""
+    cut, kill = gusts.Blow("cut", ("a", "b"), 0, 0), gusts.Blow("kill", ("node-c",), 0, 0)
+    opened, ended = gusts.Blow("open", ("d", "e"), 0, 0), gusts.Blow("end", ("f", "g"), 0, 0)
+    played, result = PlayedStorm([kill, opened]), Result()
+    monkeypatch.setattr(raging, "Injector", lambda *_: played)
+    monkeypatch.setattr(raging, "Strangers", lambda *_: played)
+    monkeypatch.setattr(raging, "Watch", lambda *_, **__: played)
+    run = open_run_directory(tmp_path / "run", tmp_path)
+
+    storm = raging._Storm(SimpleNamespace(run=run), None, result, 10.0)
+    storm.rage([gusts.Gust(n, "otp", (("h", "i"),), (cut, kill, opened, ended)) for n in (1, 2, 3)], faults=3)
+
+    assert (result.gusts, result.faults, result.refused) == (2, 4, {"kill": 2, "open": 2})
+    assert result.findings == [
+        f"gust {n}: kill node-c at 0.0: was not done, see storm/journal.jsonl" for n in (1, 2)
+    ]
+    assert played.told == [(("h", "i"),), [("d", "e")], [("d", "e")]]  # at first all that is to be open
+
+
+def test_short_storm_of_the_suite_has_every_kind_of_fault():
+    """And kills every kind of process."""
+    plan = make_plan(with_strangers(POLIQI))
+    blows = [blow for gust in gusts.storm(plan, SHORT_SEED, 20, 2.0) for blow in gust.blows]
+
+    assert {blow.kind for blow in blows} == gusts.WEIGHTS.keys()
+    killed = {blow.on[0].partition("-")[0] for blow in blows if blow.kind == gusts.KILL}
+    assert killed == {"node", "sae", gusts.CONTROLLER, gusts.DATABASE, gusts.QCS}

@@ -166,6 +166,14 @@ def test_a_sweep_at_speed_scales_ttl_and_rates_with_the_load():
     assert point.parameters["ttl_slots"] == 6
 
 
+def test_a_ttl_that_speed_makes_shorter_than_a_slot_is_one_slot():
+    """The shortest that there is, which a network comes up with."""
+    point, *_ = sweep.points(replace(SETTINGS, speed=5, over={"ttl": ["5"]}))
+    shorter, *_ = sweep.points(replace(SETTINGS, speed=5, over={"ttl": ["2"]}))
+
+    assert (point.parameters["ttl_slots"], shorter.parameters["ttl_slots"]) == (1, 1)
+
+
 def test_speed_leaves_the_load_as_it_is_against_the_qcs():
     fast = replace(SETTINGS, speed=5)
 
