@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from node.account import UNREADABLE
+from telemetry import bugs
 from testbed.audit.evidence import Meant
+from testbed.processes import how_it_ended
+
+_log = logging.getLogger(__name__)
 
 
 def document(
@@ -25,8 +31,11 @@ def document(
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             nodes[node] = json.loads(done.stdout)
+        elif done.returncode == UNREADABLE:
+            lacking[node] = " ".join(done.stderr.split())[-200:]
         else:
-            lacking[node] = " ".join(done.stderr.split())[-200:] or f"exit status {done.returncode}"
+            lacking[node] = f"{bugs.MARK} kept its account from being made"
+            _log.error("account of node %s: %s, %s\n%s", node, bugs.MARK, how_it_ended(done.returncode), done.stderr)
     return {
         "meant": {
             "nodes": sorted(meant.nodes),
