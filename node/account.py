@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-UNREADABLE = 2  # exit status: the file is none that an account can be made of
-
 
 def account(path: Path) -> dict[str, Any]:
     """`streams`: head, bytes generated, used, expired, differing and stored of each epoch of each QC, oldest first.
@@ -40,9 +38,9 @@ def account(path: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         print("usage: python -m node.account LOCAL.DB", file=sys.stderr)
-        sys.exit(UNREADABLE)
+        sys.exit(2)
     try:
         json.dump(account(Path(sys.argv[1])), sys.stdout)
     except sqlite3.Error as error:
         print(f"account: {sys.argv[1]}: {error}", file=sys.stderr)
-        sys.exit(UNREADABLE)
+        sys.exit(2)

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from node.account import UNREADABLE
 from telemetry import bugs
 from testbed.audit.evidence import Meant
 from testbed.processes import how_it_ended
 
 _log = logging.getLogger(__name__)
+_UNREADABLE = 2  # exit status of node.account: the file is none that an account can be made of
 
 
 def document(
@@ -31,7 +31,7 @@ def document(
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             nodes[node] = json.loads(done.stdout)
-        elif done.returncode == UNREADABLE:
+        elif done.returncode == _UNREADABLE:
             lacking[node] = " ".join(done.stderr.split())[-200:]
         else:
             lacking[node] = f"{bugs.MARK} kept its account from being made"
