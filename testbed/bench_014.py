@@ -69,9 +69,12 @@ def _measure(directory: RunDirectory) -> int:
         keys = f"{stack.kme('a')}/api/v1/keys/{_SLAVE}/enc_keys"
         credentials = stack.issue(Role.SAE, _MASTER)
         _wait_for_keys(credentials, keys)
-        print(f"014 load: keys of {_SIZE_BITS} bits over one hop, {_ROUNDS} rounds of {_ROUND_S:g} s each, medians")
+        loads = list(itertools.product(_MODES, _BYTES_PER_SLOT.items()))
+        takes_s = len(loads) * (_SETTLE_S + len(_CLIENTS) * _ROUNDS * 2 * (_WARM_UP_S + _ROUND_S))
+        print(f"014 load: keys of {_SIZE_BITS} bits over one hop, {_ROUNDS} rounds of {_ROUND_S:g} s each, medians;"
+              f" the table comes in about {takes_s / 60:.0f} min", flush=True)  # fmt: skip
         rows = []
-        for mode, (number, rate) in itertools.product(_MODES, _BYTES_PER_SLOT.items()):
+        for mode, (number, rate) in loads:
             _tell_controller(stack, "PATCH", "parameters", {"mode": mode})
             _tell_controller(stack, "PUT", f"qcs/{_LINKS[0][0]}/rate", {"low": rate, "high": rate})
             time.sleep(_SETTLE_S)
