@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from etsi.gs004 import QoS
 
@@ -55,6 +56,35 @@ class Demand:
     def per_slot(self, hop: int) -> float:
         """Bytes a slot of 1 s that the session needs of the QC of that hop."""
         return self.cost[hop] / self.qos.interval_s
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What the key sessions of a node have declared to need of a QC: bytes a slot of 1 s, and one request of each."""
+
+    per_slot: float
+    at_once: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a node at neither end of a QC says that it asked of it, and what its sessions have declared, in bytes."""
+
+    said: Fraction
+    declared: Fraction
+
+
+def believed(own: Fraction, claims: Sequence[Claim], used: Fraction) -> Fraction:
+    """Bytes asked of a QC, as far as they can be believed. PURE.
+
+    `own`: asked by the nodes at its ends, which could make it useless by other words as well. `used`: what these saw
+    go. What others claim counts as far as their sessions have declared it; and beyond that, as applications may ask for
+    more than they said, as far as bytes went for which nobody else has asked.
+    """
+    nothing = Fraction(0)
+    known = sum((min(claim.said, claim.declared) for claim in claims), start=own)
+    beyond = sum((max(nothing, claim.said - claim.declared) for claim in claims), start=nothing)
+    return known + min(beyond, max(nothing, used - known))
 
 
 AdmissionPolicy = Callable[[Sequence[QcView], Demand], Refused | None]

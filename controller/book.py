@@ -172,12 +172,6 @@ class Book:
             if self._has(session):
                 self._leave(session)
 
-    def qcs_used_by(self, node: str) -> set[str]:
-        """The QCs of the paths, and of those aimed at, of the sessions whose master is at that node."""
-        with self._lock:
-            mine = [s for s in self._places.values() if s.nodes.get(MASTER) == node]
-            return {qc for s in mine for path in (s.path, s.target) if path is not None for qc in path.qcs}
-
     def find(self, ksid: str, states: Sequence[str]) -> KeySession | None:
         """The session of that KSID, if it is in one of `states`."""
         with self._lock:

@@ -9,12 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from controller.admission import ADMISSION_POLICIES, Demand, QcView, Refused, window_slots
+from controller.admission import ADMISSION_POLICIES, Demand, Need, QcView, Refused, window_slots
 from controller.book import Book
 from controller.configuration import Route
 from controller.declared import Declared, declared_bps, of_bandwidth, updated
 from controller.graph import Graph
-from controller.key_session import KeySession, SessionError
+from controller.key_session import MASTER, KeySession, SessionError
 from controller.paths import PATH_POLICIES, Path, QkdGraph
 from controller.settings import Settings
 from decisions.modes import MODES
@@ -92,6 +92,25 @@ class Choice:
             return 0
         demand = self._demand(session.qos, session.path)
         return math.ceil(8 * max(demand.per_slot(hop) for hop in range(len(session.path.qcs))))
+
+    def needs_of(self, node: str) -> dict[str, Need]:
+        """What sessions whose master is at that node have declared to need of each QC; a moving one of both ways."""
+        found: dict[str, Need] = {}
+        for session in self._book.all():
+            if session.nodes.get(MASTER) == node:
+                paths = [path for path in (session.path, session.target) if path is not None]
+                mine = {qc: need for path in paths for qc, need in self._needs(session.qos, path).items()}
+                for qc, need in mine.items():
+                    others = found.get(qc, Need(0, 0))
+                    found[qc] = Need(others.per_slot + need.per_slot, others.at_once + need.at_once)
+        return found
+
+    def _needs(self, qos: QoS, path: Path) -> dict[str, Need]:
+        parameters = self._settings.parameters
+        mode, demand = MODES[parameters.mode], self._demand(qos, path)
+        # Where keys are made ahead, a request may be for many of them.
+        at_once = mode.needs(path.qcs, qos.key_size_bits // 8, mode.number_at_once(1, parameters.keys_ahead))
+        return {qc: Need(demand.per_slot(hop), taken) for hop, (qc, taken) in enumerate(at_once)}
 
     def _admit(self, qos: QoS, path: Path, besides: KeySession | None = None) -> None:
         """SessionError if a QC of the path cannot carry a session of that QoS beside all others but `besides`."""

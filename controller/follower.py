@@ -390,14 +390,14 @@ class Follower:
         reports = [
             Report(
                 qc["name"], int(qc.get("generated", 0)), int(qc.get("requested", 0)),
-                int(qc["stored"]) if "stored" in qc else None,
+                int(qc["stored"]) if "stored" in qc else None, int(qc.get("used", 0)),
             )
             for qc in content.get("qc", [])
         ]  # fmt: skip
         slot, since = int(content.get("slot", 0)), content.get("since")
         self._graph.report(
             self.agent.name, slot, reports, since=None if since is None else int(since),
-            uses=functools.partial(self._upkeep.qcs_used_by, self.agent.name),
+            needs=functools.partial(self._upkeep.needs_of, self.agent.name),
         )  # fmt: skip
         # A node that was read between two looks of its own sees no change of a link, and tells of none.
         made = {report.qc for report in reports if report.generated_bytes}

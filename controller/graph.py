@@ -10,7 +10,7 @@ import collections
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import networkx as nx
 
 from controller import limits
-from controller.admission import QcView
+from controller.admission import Claim, Need, QcView, believed
 from controller.agents import Agent
 from controller.paths import RELAYS, Path
 from etsi import gs015
@@ -101,45 +101,77 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one node says of one QC for one slot, in bytes; `stored_bytes` is None if it is no QC of its own."""
+    """What one node says of one QC for one slot, in bytes; `stored_bytes` is None if it is no QC of its own.
+
+    `used_bytes`: taken out of it there, for whomever.
+    """
 
     qc: str
     generated_bytes: int
     requested_bytes: int
     stored_bytes: int | None
+    used_bytes: int = 0
 
 
-Entry = tuple[int, int, int, int]
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Bytes of the slots behind `since` up to `slot`; and what the reporter's sessions had declared by then."""
+
+    since: int
+    slot: int
+    generated: int
+    requested: int
+    used: int
+    declared: int
+    at_once: int
 
 
 @dataclass(slots=True)
 class _Window:
-    """One reporter's reports of the last slots, and the stock it has now. Each counts slots in its own way.
+    """One reporter's reports of the last slots, and the stock it has now. Each counts slots in its own way."""
 
-    An entry is (since, slot, generated, requested): bytes of the slots behind `since` up to `slot`.
-    """
-
-    entries: collections.deque[Entry] = field(
+    entries: collections.deque[_Entry] = field(
         default_factory=lambda: collections.deque(maxlen=limits.REPORTED_SLOTS)
     )
     stored_bytes: int = 0
     heard: float = 0.0  # when, in seconds that only grow
 
-    def take(self, entry: Entry, now: float) -> None:
+    def take(self, entry: _Entry, now: float) -> None:
         """Another report. What it says of slots that were reported before counts in place of what was said then."""
-        since, slot, _, _ = entry
-        if self.entries and slot < self.entries[-1][1]:  # the reporter counts from the beginning again
+        if self.entries and entry.slot < self.entries[-1].slot:  # the reporter counts from the beginning again
             self.entries.clear()
-        while self.entries and self.entries[-1][1] > since:
+        while self.entries and self.entries[-1].slot > entry.since:
             self.entries.pop()
         self.entries.append(entry)
         self.heard = now
 
-    def recent(self, slots: int, now: float) -> tuple[int, int, list[Entry]]:
-        """The slot behind which the last `slots` slots lie, how many of these were reported, and the reports."""
-        newest = self.entries[-1][1] + max(0, int(now - self.heard - limits.STALE_S))
+    def recent(self, slots: int, now: float) -> _Recent:
+        """The last `slots` slots of it."""
+        newest = self.entries[-1].slot + max(0, int(now - self.heard - limits.STALE_S))
         oldest = newest - slots
-        return oldest, newest - max(self.entries[0][0], oldest), [e for e in self.entries if e[1] > oldest]
+        reported = newest - max(self.entries[0].since, oldest)
+        return _Recent(oldest, reported, [e for e in self.entries if e.slot > oldest])
+
+
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """Reports of slots behind `oldest`; `reported`: of how many slots there are any."""
+
+    oldest: int
+    reported: int
+    entries: Sequence[_Entry]
+
+    def total(self, of: Callable[[_Entry], int]) -> Fraction:
+        """A figure's sum: of a report the part that is of these slots, for a node may not have been heard for long."""
+        shares = (
+            Fraction(e.slot - max(e.since, self.oldest), e.slot - e.since) * of(e) for e in self.entries
+        )
+        return sum(shares, start=Fraction(0))
+
+    def claim(self) -> Claim:
+        """What a node says that it asked of a QC of others."""
+        at_once = max((e.at_once for e in self.entries), default=0)
+        return Claim(self.total(lambda e: e.requested), self.total(lambda e: e.declared) + at_once)
 
 
 class Graph:
@@ -210,12 +242,12 @@ class Graph:
         reports: Iterable[Report],
         *,
         since: int | None = None,
-        uses: Callable[[], Collection[str]] = tuple,
+        needs: Callable[[], Mapping[str, Need]] = dict,
     ) -> None:
         """Take in a node's figures of a slot, or of all slots behind `since` up to it.
 
-        A node has a word on the QCs that end there, and on what is asked of those that it uses; the rest is ignored. No
-        figure counts for more than a QC can make.
+        A node has a word on the QCs that end there, and on what is asked of those that its sessions have declared to
+        need: `needs` finds these. The rest is ignored. No figure counts for more than a QC can make.
         """
         first = slot - 1 if since is None else min(since, slot - 1)
         most = limits.MAX_BYTES_A_SLOT * (slot - first)
@@ -224,19 +256,27 @@ class Graph:
             if node is None:
                 return
             node.slot = slot
-            used: Collection[str] | None = None
+            needed: Mapping[str, Need] | None = None
             for r in reports:
                 link = self._links.get(r.qc)
                 if link is None:
                     continue
-                own = name in link.ends
+                own, need = name in link.ends, Need(0, 0)
                 if not own:
-                    used = uses() if used is None else used
-                    if r.qc not in used:
+                    needed = needs() if needed is None else needed
+                    if r.qc not in needed:
                         continue
+                    need = needed[r.qc]
                 window = self._windows.setdefault(r.qc, {}).setdefault(name, _Window())
-                generated = min(r.generated_bytes, most) if own else 0
-                window.take((first, slot, generated, min(r.requested_bytes, most)), self._now())
+                entry = _Entry(
+                    first, slot,
+                    generated=min(r.generated_bytes, most) if own else 0,
+                    requested=min(r.requested_bytes, most),
+                    used=min(r.used_bytes, most) if own else 0,
+                    declared=math.ceil(need.per_slot * (slot - first)),
+                    at_once=need.at_once,
+                )  # fmt: skip
+                window.take(entry, self._now())
                 if own and r.stored_bytes is not None:
                     window.stored_bytes = min(r.stored_bytes, _MAX_STORED_BYTES)
 
@@ -344,24 +384,19 @@ class Graph:
     def _view(self, qc: str, ends: Sequence[str], slots: int) -> QcView:
         windows, now = self._windows.get(qc, {}), self._now()
         recent = {name: window.recent(slots, now) for name, window in windows.items()}
+        own = [recent[name] for name in ends if name in recent]
         # Both ends saw the same blocks; one that started later, or lost some, saw fewer.
-        generated = max((_total(*recent[name], of=2) for name in ends if name in recent), default=Fraction(0))
-        requested = sum((_total(*found, of=3) for found in recent.values()), start=Fraction(0))
+        generated = max((r.total(lambda e: e.generated) for r in own), default=Fraction(0))
+        requested = believed(
+            sum((r.total(lambda e: e.requested) for r in own), start=Fraction(0)),
+            [found.claim() for name, found in recent.items() if name not in ends],
+            used=max((r.total(lambda e: e.used) for r in own), default=Fraction(0)),
+        )
         stored = min((windows[name].stored_bytes for name in ends if name in windows), default=0)
         if not all(self._nodes[name].reachable for name in ends):
             stored = 0  # of no use to anybody
-        reported = max((recent[name][1] for name in ends if name in recent), default=0)
+        reported = max((r.reported for r in own), default=0)
         return QcView(qc, math.floor(generated), math.ceil(requested), stored, reported)
-
-
-def _total(oldest: int, _: int, entries: Iterable[Entry], *, of: int) -> Fraction:
-    return sum((_share(entry, oldest) * entry[of] for entry in entries), start=Fraction(0))
-
-
-def _share(entry: Entry, oldest: int) -> Fraction:
-    """The part of an entry that is of slots behind `oldest`: a node may not have been heard for a while."""
-    since, slot, _, _ = entry
-    return Fraction(slot - max(since, oldest), slot - since)
 
 
 def _end(link: Mapping[str, Any], names: Mapping[int, str]) -> LinkEnd:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from controller import configuration, limits
+from controller.admission import Need
 from controller.agents import AgentFailed
 from controller.book import Book
 from controller.choice import Choice
@@ -99,9 +100,9 @@ class Upkeep:
         else:
             self._journal.event("session_changed", ksid=session.ksid, node=node, declared=dict(session.declared))
 
-    def qcs_used_by(self, node: str) -> set[str]:
-        """The QCs that keys are made over by that node, in sessions whose master is there."""
-        return self._book.qcs_used_by(node)
+    def needs_of(self, node: str) -> dict[str, Need]:
+        """What that node's sessions, as masters, have declared to need of each QC."""
+        return self._choice.needs_of(node)
 
     def outdated(self, session: KeySession) -> bool:
         """Whether the session needs more or less of its links now than its nodes have been told."""

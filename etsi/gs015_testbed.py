@@ -79,7 +79,10 @@ _NEW: Mapping[str, Node] = {
 _PAIR: Mapping[str, Node] = {"server_app_id": Leaf(URI), "client_app_id": LeafList(URI), "local_qkdn_id": Leaf(UUID)}
 _REPORT = List(
     "name",
-    {"name": Leaf(STRING), "generated": Leaf(COUNTER), "requested": Leaf(COUNTER), "stored": Leaf(COUNTER)},
+    {
+        "name": Leaf(STRING), "generated": Leaf(COUNTER), "requested": Leaf(COUNTER), "stored": Leaf(COUNTER),
+        "used": Leaf(COUNTER),
+    },
 )
 _OWN_NOTIFICATIONS: Mapping[str, Container] = {
     f"{MODULE}:application_withdrawn": Container(_PAIR),

@@ -82,8 +82,8 @@ class Agent:
         self._agreement = Agreement([n.qc for n in parts.config.qcs], parts.store, parts.shared, parts.journal)
         # What listeners know; nothing before there was a slot.
         held = parts.store.held()
-        made = {h.qc: h.generated for h in held}
-        self._reports = Reports(Totals(max(h.slot for h in held), made)) if held else None
+        made, used = {h.qc: h.generated for h in held}, {h.qc: h.used for h in held}
+        self._reports = Reports(Totals(max(h.slot for h in held), made, used=used)) if held else None
         self._watch = Watch()
         # Apart, so that one that does not answer holds up only itself: without the controller running sessions still
         # get keys, and the other way round.
@@ -341,18 +341,22 @@ class Agent:
             self._agreement.report()
 
     def _report_slot(self) -> None:
-        """What admission control counts: made, asked for, in stock, since the last report."""
+        """What admission control counts: made, asked for, taken, since the last report; and in stock."""
         if self._parts.streams.controlled is None or self._reports is None:
             return  # what was made and asked for waits for somebody who wants to know
         held = self._parts.store.held()
         slot = max((h.slot for h in held), default=0)
-        now = Totals(slot, {h.qc: h.generated for h in held}, self._parts.requested.totals())
+        now = Totals(
+            slot, {h.qc: h.generated for h in held}, self._parts.requested.totals(), {h.qc: h.used for h in held}
+        )
         before = self._reports.since(now, self._parts.streams.controllers)
         requested = {qc: n - before.requested.get(qc, 0) for qc, n in now.requested.items()}
         entries = [
-            _figures(h.qc, h.generated - before.generated.get(h.qc, 0), requested.pop(h.qc, 0), h.stored) for h in held
+            _figures(h.qc, h.generated - before.generated.get(h.qc, 0), requested.pop(h.qc, 0))
+            | {"stored": str(h.stored), "used": str(max(0, h.used - before.used.get(h.qc, 0)))}
+            for h in held
         ]
-        entries += [_figures(qc, 0, n, None) for qc, n in requested.items() if n]
+        entries += [_figures(qc, 0, n) for qc, n in requested.items() if n]
         since = max(0, min(before.slot, slot - 1))
         self._parts.streams.notify_own("slot_report", {"since": str(since), "slot": str(slot), "qc": entries})
 
@@ -394,9 +398,8 @@ def _too_many_wait(who: str) -> Problem:
     return Problem(503, text, cause="opening")
 
 
-def _figures(qc: str, generated: int, requested: int, stored: int | None) -> dict[str, str]:
-    figures = {"name": qc, "generated": str(max(0, generated)), "requested": str(requested)}
-    return figures if stored is None else figures | {"stored": str(stored)}
+def _figures(qc: str, generated: int, requested: int) -> dict[str, str]:
+    return {"name": qc, "generated": str(max(0, generated)), "requested": str(requested)}
 
 
 class _Worker:

@@ -15,11 +15,12 @@ from node import limits
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Bytes by QC at the end of a slot, counted from whenever: made at this node's QCs, asked of any QC."""
+    """Bytes by QC at the end of a slot, counted from whenever: made at and taken from this node's QCs, asked of any."""
 
     slot: int
     generated: Mapping[str, int] = field(default_factory=dict)
     requested: Mapping[str, int] = field(default_factory=dict)
+    used: Mapping[str, int] = field(default_factory=dict)
 
 
 class Reports:

@@ -142,12 +142,12 @@ class PlayedNode:
             return Answer(problem.status, None, problem.message, problem.details)
         return Answer(202) if found is None else Answer(200, found.ksid)
 
-    def report(self, slot: int, **figures: tuple[int | None, int, int | None]) -> None:
-        """Report a slot: for each QC bytes generated, requested, stored; None where that is not this node's to say."""
+    def report(self, slot: int, **figures: tuple[int | None, ...]) -> None:
+        """Report a slot: for each QC bytes generated, requested, stored, used; None where that is not this node's."""
         entries = []
-        for qc, (generated, requested, stored) in figures.items():
-            entry = {"name": qc, "generated": str(generated or 0), "requested": str(requested)}
-            entries.append(entry if stored is None else entry | {"stored": str(stored)})
+        for qc, said in figures.items():
+            names = ("generated", "requested", "stored", "used")
+            entries.append({"name": qc} | {n: str(v) for n, v in zip(names, said, strict=False) if v is not None})
         self.streams.notify_own("slot_report", {"slot": str(slot), "qc": entries})
 
     def app(self, app_id: str) -> dict[str, Any]:

@@ -621,7 +621,7 @@ def test_operator_sees_links_with_rates_and_stock(alone):
     alone.start_with_nodes()
     assert alone.open("d", "b")["qcs"] == ["cd", "bc"]
     for slot in (1, 2):
-        alone.nodes["b"].report(slot, bc=(40, 16, 40 * slot))
+        alone.nodes["b"].report(slot, bc=(40, 16, 40 * slot, 48))
         alone.nodes["c"].report(slot, bc=(40, 0, 40 * slot))
         alone.nodes["d"].report(slot, bc=(None, 32, None))
 

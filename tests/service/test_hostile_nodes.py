@@ -173,6 +173,25 @@ def test_slot_of_a_liar_does_not_stop_admission(world):
         world.set(admission="none")
 
 
+def test_node_with_one_session_does_not_have_others_refused(world):
+    """It claims more of the others' QCs than they make; what it can have asked of them is little."""
+    world.open("d", "a")  # over cd, and ac
+    world.set(admission="eq1")
+    try:
+        for slot in range(101, 118):
+            for name in "abc":
+                world.nodes[name].report(slot, **dict.fromkeys(LINKS[name], (40, 0, 0)))
+            world.nodes["d"].report(slot, cd=(40, 0, 0), ac=(0, 1 << 20, 0), bc=(0, 1 << 20, 0))
+        for name in world.nodes:
+            world.catch_up(name)
+
+        asked = {q["qc"]: q["requested_per_slot"] for q in world.operator("links")["links"]}
+        assert 0 < asked["ac"] < 10
+        assert world.request("a", "c")[1].status == 200
+    finally:
+        world.set(admission="none")
+
+
 def test_end_whose_word_was_lost_is_found_in_the_nodes_data(world):
     """The session is not configured anew, and the node need not tell of it again."""
     ksid = world.open("a", "d")["ksid"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.admission import ADMISSION_POLICIES, Demand, QcView
+from controller.admission import ADMISSION_POLICIES, Claim, Demand, QcView, believed
 from etsi.gs004 import QoS
 
 views = st.lists(
@@ -57,3 +59,23 @@ def test_merit_is_the_rate_that_nobody_claims_and_then_the_stock():
     assert merit(reserved=1) > merit(reserved=2, stored=1000)
     assert merit(stored=8) > merit(stored=7)
     assert QcView("q", 0, 0, 5, 0, 3.0).merit == (-3.0, 5)
+
+
+amounts = st.integers(0, 1000).map(Fraction)
+claims = st.lists(st.builds(Claim, amounts, amounts), max_size=4)
+
+
+@given(amounts, claims, amounts)
+def test_no_claim_counts_beyond_what_was_declared_and_what_went(own, said, used):
+    """All claims together, too; and what was declared counts in full, whatever others claim."""
+    found = believed(own, said, used)
+
+    declared = own + sum(min(claim.said, claim.declared) for claim in said)
+    assert declared <= found <= max(declared, used)
+    assert found <= own + sum(claim.said for claim in said)
+
+
+@given(amounts, claims)
+def test_of_honest_claims_all_counts(own, said):
+    """Whatever was granted went; what was refused had been declared."""
+    assert believed(own, said, used=own + sum(claim.said for claim in said)) == own + sum(claim.said for claim in said)

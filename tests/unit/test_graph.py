@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from controller import limits
+from controller.admission import Need
 from controller.agents import Agent
 from controller.graph import Graph, Report
 from etsi import gs015
@@ -90,8 +91,37 @@ def test_no_figure_counts_for_more_than_a_qc_can_make(pair):
 def test_ends_alone_say_for_how_many_slots_a_qc_was_measured(pair):
     """Or, to admission, it would have made little in many slots."""
     pair.report("a", 1, [Report("ab", 40, 0, 40)])
-    pair.report("c", 1 << 62, [Report("ab", 0, 5, None)], since=0, uses=lambda: ["ab"])
+    pair.report("c", 1 << 62, [Report("ab", 0, 5, None)], since=0, needs=lambda: {"ab": Need(5, 5)})
 
     (view,) = pair.views(["ab"], 15)
 
     assert (view.generated_bytes, view.slots) == (40, 1)
+
+
+# A key of 16 bytes every 5 s.
+ONE_SESSION = Need(16 / 5, 16)
+
+
+def claim(graph: Graph, slots: int, requested: int, need: Need, used: int = 0) -> int:
+    """Bytes that count as asked of ab, which makes 40 a slot, if c claims so many in each of those slots."""
+    for slot in range(1, slots + 1):
+        for name in "ab":
+            graph.report(name, slot, [Report("ab", 40, 0, 40, used)])
+        graph.report("c", slot, [Report("ab", 0, requested, None)], needs=lambda: {"ab": need})
+    (view,) = graph.views(["ab"], 16)
+    return view.requested_bytes
+
+
+def test_node_with_one_session_cannot_claim_that_a_qc_of_others_is_used_up(pair):
+    """However long it repeats it, and though nobody knows what it asked: in 16 slots 4 keys, and one at the edge."""
+    assert claim(pair, 40, 1 << 20, ONE_SESSION) <= 5 * 16
+
+
+def test_overload_of_a_qc_of_others_counts_as_it_was_declared_though_nothing_was_given(pair):
+    """Thirty sessions ask for more than twice of what the QC makes."""
+    assert claim(pair, 40, 96, Need(30 * 16 / 5, 30 * 16)) == 16 * 96
+
+
+def test_what_is_asked_beyond_what_was_declared_counts_as_far_as_bytes_went(pair):
+    """Applications that know no sessions declare little and may ask for much."""
+    assert claim(pair, 40, 100, ONE_SESSION, used=40) == 16 * 40

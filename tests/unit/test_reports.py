@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.admission import Need
 from controller.agents import Agent
 from controller.graph import Graph, Report
 from etsi import gs015
@@ -100,7 +101,7 @@ def test_node_has_no_word_on_qcs_that_it_neither_has_nor_uses():
     graph.report("c", 1, [Report(QC, 10_000, 10_000, 1)])
     assert graph.views([QC], 15)[0].requested_bytes == 1
 
-    graph.report("c", 1, [Report(QC, 10_000, 5, 1)], uses=lambda: {QC})
+    graph.report("c", 1, [Report(QC, 10_000, 5, 1)], needs=lambda: {QC: Need(5, 5)})
 
     (view,) = graph.views([QC], 15)
     assert (view.generated_bytes, view.requested_bytes, view.stored_bytes) == (40, 6, 80)

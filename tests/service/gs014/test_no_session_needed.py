@@ -111,6 +111,17 @@ def test_pair_that_is_not_admitted_gets_503_with_the_reason_and_others_go_on(kme
     assert mallory.get(carol.id).status == 200
 
 
+def test_what_an_application_takes_beyond_what_was_declared_counts_on_qcs_between_others(kmes, alice, carol):
+    """It knows of no sessions, so nobody has declared much for it; the ends of the QC saw the bytes go."""
+
+    def more_than_declared_is_counted() -> bool:
+        alice.post(carol.id, {"number": 64})
+        link = kmes.link("b-c/1")
+        return link["requested_per_slot"] > 20 * link["reserved_per_slot"] > 0
+
+    wait_until(more_than_declared_is_counted)
+
+
 def test_requests_that_wait_for_a_session_hold_up_no_pair_that_has_one(kmes, bob, carol, adam):
     """The controller stands still: as many as may wait for it do, and who needs nothing of it gets keys meanwhile."""
     carl = kmes.saes["carl"]
