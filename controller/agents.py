@@ -301,6 +301,11 @@ def ended(ksid: str) -> dict[str, Any]:
     return {"app_id": ksid, "state": "ended"}
 
 
+def withdrawn(server: str, client: str, *, request: str) -> dict[str, Any]:
+    """The input of application_answer that says that the controller knows of that withdrawal. PURE."""
+    return {**_pair(server, client), "request": [request], "state": "withdrawn"}
+
+
 def interrupted(ksid: str, message: str, down: Sequence[str]) -> dict[str, Any]:
     """The input of application_answer that says why an open association has no path; without a message, that it has.
 

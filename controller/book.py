@@ -138,12 +138,16 @@ class Book:
             return SLAVE
         return MASTER
 
-    def withdraw(self, node: str, pair: Pair) -> None:
-        """Take back a registration that still waits."""
+    def withdraw(self, node: str, pair: Pair) -> KeySession | None:
+        """Take back a registration that still waits; the session, if the other side has come meanwhile."""
         with self._lock:
             session = self._places.get((pair, False))
-            if session is not None and session.state == WAITING and node in session.nodes.values():
-                self._leave(session)
+            if session is None or node not in session.nodes.values():
+                return None
+            if session.state != WAITING:
+                return session
+            self._leave(session)
+            return None
 
     def expire(self, age_s: float) -> list[KeySession]:
         """Drop sessions that only one side registered, more than `age_s` ago: those."""

@@ -406,7 +406,10 @@ class Follower:
         self._sessions.expire()
 
     def _withdraw(self, content: Mapping[str, Any]) -> None:
-        self._sessions.withdraw(self.agent.name, declared.pair(content))
+        request = content.get("request", "")
+        if len(request) > limits.MAX_ID:
+            raise Malformed("request", f"at most {limits.MAX_ID} characters")
+        self._sessions.withdraw(self.agent.name, declared.pair(content), request=request)
 
     def _change(self, application: Mapping[str, Any]) -> None:
         """An application at this node wants something else."""

@@ -112,9 +112,13 @@ class KeySessions:
         if implicit is not None:
             self._end(implicit, by="registration")
 
-    def withdraw(self, node: str, pair: Pair) -> None:
-        """Take back a registration that still waits."""
-        self._book.withdraw(node, pair)
+    def withdraw(self, node: str, pair: Pair, *, request: str = "") -> None:
+        """Take back a registration, and end what has become of it; confirmed to the node that calls it by that name."""
+        session = self._book.withdraw(node, pair)
+        if session is not None:
+            self.close(session.ksid, node=node)
+        if request:
+            self._agents.confirm_withdrawal(node, pair, request)
 
     def ended(self, ksid: str, *, node: str) -> None:
         """A node tells, or has told before, that an application there is over; it is confirmed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from controller import configuration, limits
-from controller.agents import Agent, AgentFailed, Agents, ended, interrupted, refusal, waiting
+from controller.agents import Agent, AgentFailed, Agents, ended, interrupted, refusal, waiting, withdrawn
 from controller.graph import Graph
 from controller.key_session import MASTER, KeySession, Pair, SessionError
 from controller.words import Words
@@ -86,6 +86,10 @@ class SessionAgents:
     def confirm_end(self, node: str, ksid: str) -> None:
         """Have a node that told of an application's end know that it need not tell of it again."""
         self._words.say(node, (ksid, "ended"), ended(ksid), for_s=limits.ASKED_S)
+
+    def confirm_withdrawal(self, node: str, pair: Pair, request: str) -> None:
+        """Have a node that took a registration back know that it need not tell of that again."""
+        self._words.say(node, (pair, "withdrawn"), withdrawn(*pair, request=request), for_s=limits.ASKED_S)
 
     def interrupt(self, session: KeySession) -> None:
         """Have the master's node, which makes the keys, know how the path fares."""

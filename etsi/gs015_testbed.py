@@ -85,7 +85,7 @@ _REPORT = List(
     },
 )
 _OWN_NOTIFICATIONS: Mapping[str, Container] = {
-    f"{MODULE}:application_withdrawn": Container(_PAIR),
+    f"{MODULE}:application_withdrawn": Container({**_PAIR, "request": Leaf(STRING)}),
     f"{MODULE}:slot_report": Container({"since": Leaf(COUNTER), "slot": Leaf(COUNTER), "qc": _REPORT}),
 }
 _ANSWER = Container(
@@ -98,7 +98,8 @@ _ANSWER = Container(
         "version": Leaf(COUNTER),
         "state": Leaf(
             pattern(
-                "waiting|refused|interrupted|resumed|ended", "waiting, refused, interrupted, resumed or ended"
+                "waiting|refused|interrupted|resumed|ended|withdrawn",
+                "waiting, refused, interrupted, resumed, ended or withdrawn",
             )
         ),
         "status": Leaf(UINT32),

@@ -285,6 +285,7 @@ class Agent:
         self._quietly(self._end_idle)
         self._quietly(self._end_expired)
         self._quietly(self._parts.ends.tell)  # again, what has not been confirmed
+        self._quietly(self._parts.registrations.withdrawals.tell)
 
     def _quietly(self, step: Callable[..., None], *arguments: object) -> bool:
         """Whether `step` worked. What is away now may be back later; a bug must not end the thread in silence."""

@@ -51,7 +51,7 @@ class Ends:
             if stream is None:
                 return
             for ksid, told in sorted(self._untold.items()):
-                if told is None or told[1] != who or (stream == EXTENDED and now - told[0] >= limits.END_AGAIN_S):
+                if told is None or told[1] != who or (stream == EXTENDED and now - told[0] >= limits.SAID_AGAIN_S):
                     self._registrations.ended(ksid)
                     self._untold[ksid] = now, who
                 elif stream != EXTENDED and now - told[0] >= limits.END_HEARD_S:

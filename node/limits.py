@@ -70,9 +70,10 @@ DATABASE_PATIENCE_S = 18.0  # where there is no connection for long: enough for 
 # A node that is to stop cuts off after this time what still waits for others.
 LAST_CALL_S = 1.5
 
-# What a controller is told until it is sure to know: an end again while it has not confirmed it; to one that confirms
-# nothing, until a dead connection would have been noticed. Of slots, what such a connection may have swallowed.
-END_AGAIN_S = 3.0
+# What a controller is told until it is sure to know: an end or a withdrawal again while it has not confirmed it; to one
+# that confirms nothing, until a dead connection would have been noticed. Of slots, what such a connection may have
+# swallowed.
+SAID_AGAIN_S = 3.0
 END_HEARD_S = DEAD_S + SILENCE_S
 RETOLD_SLOTS = 30
 

@@ -25,6 +25,7 @@ from node.limits import LOOK_S, MOST_PENDING, OPENING_S, STANDARD_OPENING_S
 from node.model import node_id
 from node.sessions import Association, Sessions
 from node.streams import EXTENDED, Streams
+from node.withdrawals import Withdrawals
 
 Key = tuple[str, str, bool]  # master, slave, implicit
 
@@ -65,6 +66,7 @@ class Registrations:
         self._given_up: set[tuple[str, str]] = set()
         self._words: dict[str, _Word] = {}  # by KSID
         self._on_end_known: Callable[[str], None] = lambda _: None
+        self.withdrawals = Withdrawals(streams, self._say_withdrawn)
 
     def on_end_known(self, step: Callable[[str], None]) -> None:
         """Call `step` with the KSID of which the controller confirms that it knows of its end."""
@@ -79,6 +81,8 @@ class Registrations:
         if stream is None:
             raise Problem(503, "no controller listens to this node", cause="controller_unreachable")
         entry, key = _Pending(), (master, slave, implicit)
+        if not implicit:
+            self.withdrawals.forget((master, slave))
         with self._lock:
             if sum(map(len, self._pending.values())) >= MOST_PENDING:
                 raise Problem(503, "too many applications wait for the controller: try again", cause="opening")
@@ -115,10 +119,7 @@ class Registrations:
 
     def withdraw(self, master: str, slave: str) -> None:
         """The slave's side does not wait for its master any more."""
-        self._streams.notify_own(
-            "application_withdrawn",
-            {"server_app_id": to_uri(master), "client_app_id": [to_uri(slave)], "local_qkdn_id": node_id(self._name)},
-        )
+        self.withdrawals.add((master, slave))
 
     def ended(self, ksid: str) -> None:
         """An application is over, as this node has it."""
@@ -154,6 +155,9 @@ class Registrations:
         One that is older than what is known changes nothing, nor does one that fits nothing here.
         """
         version = int(answer.get("version", "0"))
+        if answer.get("state") == "withdrawn":
+            self.withdrawals.known(answer.get("request", []))
+            return version
         if answer.get("state") in ("resumed", "interrupted", "ended"):
             if "app_id" not in answer:
                 raise Refusal("missing-element", "expected app_id")
@@ -192,6 +196,15 @@ class Registrations:
             elif not key[2]:
                 entry.waiting = True
                 entry.done.set()
+
+    def _say_withdrawn(self, master: str, slave: str, request: str) -> None:
+        self._streams.notify_own(
+            "application_withdrawn",
+            {
+                "server_app_id": to_uri(master), "client_app_id": [to_uri(slave)],
+                "local_qkdn_id": node_id(self._name), "request": request,
+            },
+        )  # fmt: skip
 
     def _notify(
         self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool, request: str | None = None

@@ -30,11 +30,11 @@ class Streams:
         self._lock = threading.Lock()
         self._feeds: list[tuple[Feed, str, str | None]] = []  # the stream, and the name of a controller
         self._begun: dict[str, int] = {}  # controller -> how often it began to listen
-        self._on_controller: Callable[[], None] = lambda: None
+        self._on_controller: list[Callable[[], None]] = []
 
     def on_controller(self, step: Callable[[], None]) -> None:
         """Call `step` when a controller has begun to listen, before its request is answered."""
-        self._on_controller = step
+        self._on_controller.append(step)
 
     def listen(self, stream: str, *, controller: str | None) -> Feed:
         """A new listener of `stream`; Problem if there are too many. `controller`: its name, if it is one."""
@@ -47,7 +47,8 @@ class Streams:
             if controller is not None:
                 self._begun[controller] = self._begun.get(controller, 0) + 1
         if controller is not None:
-            self._on_controller()
+            for step in self._on_controller:
+                step()
         return feed
 
     @property

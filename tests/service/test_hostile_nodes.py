@@ -206,6 +206,46 @@ def test_end_whose_word_was_lost_is_found_in_the_nodes_data(world):
     assert ("+", "app", ksid) not in node.told[told:]
 
 
+def deafen(node: PlayedNode) -> None:
+    """What the node says from now on gets lost, until the controller has noticed that the connection is dead."""
+    for feed, _, _ in node.streams._feeds:
+        feed.publish = lambda _: None
+
+
+def wake(node: PlayedNode) -> None:
+    """The controller notices."""
+    for feed, _, _ in node.streams._feeds:
+        feed.close()
+
+
+def test_withdrawal_whose_word_was_lost_is_told_again(world):
+    """No master gets a session with a slave that has gone."""
+    node, pair = world.nodes["d"], world.pair("a", "d")
+    assert node.ask(pair, "slave").status == 202
+    deafen(node)
+    node.registrations.withdraw(*pair)
+
+    wake(node)
+
+    assert eventually(lambda: pair not in world.waiting())
+    assert world.nodes["a"].ask(pair, "master").status == 202
+
+
+def test_session_whose_slave_had_withdrawn_before_its_master_came_ends(world):
+    """The word of it came late."""
+    node, pair = world.nodes["d"], world.pair("a", "d")
+    assert node.ask(pair, "slave").status == 202
+    deafen(node)
+    node.registrations.withdraw(*pair)
+    ksid = world.nodes["a"].ask(pair, "master").ksid
+    world.session(ksid)
+
+    wake(node)
+
+    assert eventually(lambda: ksid not in world.open_sessions())
+    assert eventually(lambda: world.nodes["a"].sessions.get(ksid) is None)
+
+
 def test_end_of_a_session_that_the_controller_does_not_know_is_confirmed_too(world):
     """Or the node would tell of it for ever."""
     known: list[str] = []

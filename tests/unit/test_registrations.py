@@ -24,6 +24,9 @@ class SilentController:
     def notify(self, *_: object, **__: object) -> None:
         """Be told."""
 
+    def on_controller(self, step: object) -> None:
+        """No other one comes."""
+
     def listening(self, controller: str) -> int:
         """How often it came."""
         return self.times * (controller == "ctl")

@@ -399,3 +399,36 @@ def test_overloaded_link_is_told_of(network: Network, followed):
     assert told["performance"]["expected_consumption"] >= 1 << 30
     assert told["performance"]["eskr"] == 0
     assert network.foreign["b"].call("DELETE", path).status == 204
+
+
+def test_withdrawn_registration_is_told_to_our_own_stream_until_it_is_confirmed(network: Network):
+    """Whoever listens may have lost the first word of it."""
+    agent = network.foreign["b"]
+    events = agent.follow("qkd-testbed")
+    place = "/restconf/operations/qkd-testbed:application_answer"
+    pair = {"server_app_id": network.ids["alice"], "client_app_id": [network.ids["bob"]]}
+
+    def told() -> list[str]:
+        envelopes = [event["ietf-restconf:notification"] for event in list(events.all)]
+        name = "qkd-testbed:application_withdrawn"
+        return [envelope[name]["request"] for envelope in envelopes if name in envelope]
+
+    register = {"peer": network.ids["alice"], "side": "slave", "qos": {}}
+    waiting = threading.Thread(target=network.sae, args=("bob", "POST", "/qkd/v1/key_sessions", register))
+    waiting.start()
+    try:
+        events.wait_for("sdqkdn_application_new")
+        assert agent.call("POST", place, {"qkd-testbed:input": {**pair, "state": "waiting"}}).status == 200
+        waiting.join()
+        withdraw = f"/qkd/v1/key_sessions?master_sae={network.ids['alice']}"
+        assert network.sae("bob", "DELETE", withdraw).status == 204
+        wait_until(lambda: len(told()) >= 2)
+        body = {**pair, "state": "withdrawn", "request": told()[:1]}
+        assert agent.call("POST", place, {"qkd-testbed:input": body}).status == 200
+    finally:
+        waiting.join()
+        events.close()
+
+    assert len(set(told())) == 1
+    for event in events.all:
+        validate_notification(event, extended=True)
