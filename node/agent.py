@@ -127,6 +127,7 @@ class Agent:
         for worker in (*self._workers, self._expiry, self._counting):
             worker.stop()
         self._serve_count()
+        self._quietly(self._parts.kme.settle_losses)
 
     def on_block(self, qc: str, slot: int, n_bytes: int, qber_percent: float | None) -> None:
         """A QC began a slot: there is something to report."""
@@ -278,6 +279,7 @@ class Agent:
         if self._in_database:
             self._quietly(self._report)
             self._quietly(self._parts.kme.collect)
+            self._quietly(self._parts.kme.settle_losses)
 
     def _serve_listeners(self) -> None:
         self._quietly(self._report_slot)

@@ -24,6 +24,7 @@ from mtls import deadline, trace
 from node import told
 from node.bandwidth import Bandwidths
 from node.failures import (
+    DatabaseChanged,
     DatabaseUnreachable,
     KeyFailure,
     KeysGone,
@@ -332,8 +333,10 @@ class Kme:
         ) as facts:  # fmt: skip
             try:
                 found = self._shared.allocate(request, needs, key_ids=key_ids, key_bytes=key_bytes, owner=owner)
-            except DatabaseUnreachable as failure:  # whose answer did not come; it may have allocated
-                self._losses.add(request, failure.cause)
+            except (DatabaseUnreachable, DatabaseChanged) as failure:  # it may have allocated, and its answer got lost
+                if isinstance(failure, DatabaseUnreachable):
+                    self._losses.add(request, failure.cause)
+                self._losses.add_keys(failure.cause, key_ids)
                 raise
             if isinstance(found, Shortage):
                 facts.update(qc=found.qc, short_bytes=found.short_bytes)
@@ -380,6 +383,14 @@ class Kme:
                 told.collected(self._journal, found, at, time.monotonic() - started)
                 self._used(found, self._store.keep_found(found, asked, collected=True))
         self._collected.set()
+
+    def lost_on_the_way(self, cause: str, key_ids: Sequence[str]) -> None:
+        """Keys that were handed out have not come to their SAE, and never will."""
+        self._losses.add_keys(cause, key_ids)
+
+    def settle_losses(self) -> None:
+        """Tell what lost keys have cost, as far as the shared database knows it; KeyFailure."""
+        self._losses.settle(self._shared.cost)
 
     def _fetch(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         owners = self._store.relayed_owners(key_ids)

@@ -57,6 +57,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> 
         def lost() -> None:
             journal.event("lost", request=kind, cause=_NOT_TAKEN, key_ids=list(key_ids), ranges=[], **facts)
             metrics.failed(kind, _NOT_TAKEN)
+            kme.lost_on_the_way(_NOT_TAKEN, key_ids)
 
         tell_outcome(lambda: metrics.delivered(kind, len(key_ids), duration_ms / 1000, mode=mode, hops=hops), lost)
 

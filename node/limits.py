@@ -77,6 +77,12 @@ SAID_AGAIN_S = 3.0
 END_HEARD_S = DEAD_S + SILENCE_S
 RETOLD_SLOTS = 30
 
+# Keys that were lost, and of which only the shared database knows what they cost. It is asked for so many at a time,
+# and again for those that it does not know, until what was sent to it can arrive no more.
+LOST_KEYS_KEPT = 20_000
+LOST_KEYS_PER_CALL = 4000
+LOST_OPEN_S = DEAD_S + SILENCE_S
+
 DEVICE_PAUSE_S = 0.5  # without a descriptor to spare, QC devices wait for so long
 
 

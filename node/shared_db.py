@@ -45,6 +45,7 @@ _STATEMENTS = {
     "allocate": "SELECT * FROM qkd_allocate($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     "deliver": "SELECT * FROM qkd_deliver($1, $2, $3, $4, $5, $6)",
     "collect": "SELECT * FROM qkd_collect($1, $2, $3, $4)",
+    "cost": "SELECT * FROM qkd_cost($1, $2)",
     "available": "SELECT * FROM qkd_available($1)",
     "end_holders": "SELECT qkd_end_holders()",
 }
@@ -99,7 +100,7 @@ def install_schema(url: str, schema: str, role: str | None) -> None:
         grants = (
             "GRANT USAGE ON SCHEMA {schema} TO {role}",
             "GRANT EXECUTE ON FUNCTION qkd_enter, qkd_count, qkd_report, qkd_allocate, qkd_deliver, qkd_collect,"
-            " qkd_available, qkd_end_holders TO {role}",
+            " qkd_cost, qkd_available, qkd_end_holders TO {role}",
         )
         for grant in grants:
             connection.execute(psycopg.sql.SQL(grant).format(schema=name, role=psycopg.sql.Identifier(role)))
@@ -128,11 +129,11 @@ def read_allocations(url: str, schema: str) -> tuple[_Rows, _Rows]:
     """What the database gave, ever, for its owner to audit: allocations, and the keys that they made.
 
     (request, position on the path from 1 on, QC, epoch, start, end, node that asked) for each range; (key ID, request,
-    master SAE, slave SAE) for each key, in the order in which keys of one hop lie in their range.
+    master SAE, slave SAE) for each key, in the order in which their parts lie in the ranges (see qkd_cost).
     """
     queries = (
         "SELECT request::text, position, qc, epoch, start_at, end_at, node FROM {}.allocation",
-        "SELECT key_id::text, request::text, master_sae, slave_sae FROM {}.key ORDER BY request, start_at",
+        "SELECT key_id::text, request::text, master_sae, slave_sae FROM {}.key ORDER BY request, start_at, key_id",
     )
     with psycopg.connect(
         url, connect_timeout=_ADMIN_CONNECT_S, tcp_user_timeout=_READ_TIMEOUT_MS,
@@ -280,6 +281,14 @@ class SharedDatabase:
             for key, request, ksid, master, slave, *place, of, age_ms in rows
             if (where := _followable(key, place)) is not None
         ]
+
+    def cost(self, key_ids: Sequence[str]) -> list[tuple[str, str, Range]]:
+        """(key ID, request, range) for each part of an allocation that one of these keys has cost, request by request.
+
+        Nothing of a key that was never allocated, or is neither this node's nor for one of its SAEs. At most 4096 keys.
+        """
+        rows = self._call("cost", self._node, list(key_ids))
+        return [(key, of, where) for key, of, *place in rows if (where := _followable(key, place)) is not None]
 
     def available(self, qcs: Sequence[str]) -> dict[str, int]:
         """Bytes that could be allocated now on each of `qcs`; a QC that nobody declared is left out."""

@@ -506,6 +506,30 @@ BEGIN
         FROM key k WHERE k.delivery = p_delivery AND k.slave_node = p_node;
 END $$;
 
+-- What keys cost that p_node makes, or that are for its SAEs: of each range of their allocation the part of each key. Of
+-- p_key_ids those that the database knows. Over one hop the part is the key; over several, where keys are made together,
+-- what they share is divided among them, in the order of their IDs.
+CREATE OR REPLACE FUNCTION qkd_cost(p_node text, p_key_ids uuid[])
+RETURNS TABLE (key_id uuid, request uuid, qc_name text, epoch bigint, start_at bigint, end_at bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM qkd_check_speaker(p_node);
+    IF (cardinality(p_key_ids) BETWEEN 1 AND 4096) IS NOT TRUE THEN
+        PERFORM qkd_refuse('p_key_ids: expected 1 to 4096 IDs');
+    END IF;
+    RETURN QUERY SELECT k.key_id, k.request, a.qc, a.epoch,
+            a.start_at + (a.end_at - a.start_at) * (k.i - 1) / k.n, a.start_at + (a.end_at - a.start_at) * k.i / k.n
+        FROM (
+            SELECT t.key_id, t.request, t.slave_node, row_number() OVER w AS i, count(*) OVER (PARTITION BY t.request) AS n
+                FROM key t WHERE t.request IN (SELECT own.request FROM key own WHERE own.key_id = ANY (p_key_ids))
+                WINDOW w AS (PARTITION BY t.request ORDER BY t.start_at, t.key_id)
+        ) k JOIN allocation a USING (request)
+        WHERE k.key_id = ANY (p_key_ids) AND p_node IN (a.node, k.slave_node)
+            AND (a.end_at - a.start_at) * (k.i - 1) / k.n < (a.end_at - a.start_at) * k.i / k.n
+        ORDER BY k.request, k.i, a.position;
+END $$;
+
 -- Bytes that could be allocated now on each of p_qcs.
 CREATE OR REPLACE FUNCTION qkd_available(p_qcs text[]) RETURNS TABLE (qc_name text, n_bytes bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -527,4 +551,4 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION qkd_refuse, qkd_age_ms, qkd_check_speaker, qkd_server, qkd_check_server, qkd_check_number, qkd_enter, qkd_count, qkd_report, qkd_compare, qkd_proof,
-    qkd_check_keys, qkd_allocate, qkd_deliver, qkd_collect, qkd_available, qkd_end_holders FROM PUBLIC;
+    qkd_check_keys, qkd_allocate, qkd_deliver, qkd_collect, qkd_cost, qkd_available, qkd_end_holders FROM PUBLIC;

@@ -18,6 +18,7 @@ from telemetry.journal import Journal
 
 # What a range is for. Behind a shared key the first QC holds the new keys, at both of its ends.
 KEY, SHARED_KEY, NEW_KEYS, PAD = "key", "shared key", "new keys", "pad"
+PART = "part"  # of a key that was lost alone: its part of a range, whatever that is for
 
 Use = tuple[Range, str]
 

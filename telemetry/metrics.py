@@ -114,7 +114,7 @@ class _Stocks(Collector):
             yield _family(name, text, "qc", [(str(row[0]), float(row[i])) for row in rows], grows=grows)
         pooled = [(qc, float(n)) for qc, n in sorted(self._pooled().items())]
         yield _family("qkd_pool_keys", "Keys made ahead that wait, by the first QC of their path", "qc", pooled)
-        text = "Key material of the QC that was allocated for keys of this node's masters which never came to be"
+        text = "Key material of the QC that was allocated for keys which SAEs of this node were to get and did not"
         lost = [(qc, float(n)) for qc, n in sorted(self._lost().items())]
         yield _family("qkd_qc_lost_bytes", text, "qc", lost, grows=True)
 

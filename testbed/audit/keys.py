@@ -151,7 +151,6 @@ def outcomes(case: Case) -> tuple[dict[str, int], list[str]]:
     Else it is lost, and its node has to say so, unless it ended meanwhile.
     """
     told, gone, findings = _told_as_lost(case)
-    gone |= {key_id for node in case.nodes.values() for key_id in node.untaken}
     lost: collections.Counter[str] = collections.Counter()
     for request, allocated in case.allocated.items():
         first = case.nodes.get(allocated[0].node)
@@ -162,34 +161,44 @@ def outcomes(case: Case) -> tuple[dict[str, int], list[str]]:
                 findings.append(f"allocation {request}: node {allocated[0].node} does not say what became of it")
             if n_told not in (0, n_bytes):  # 0: its node never learnt which bytes they were
                 findings.append(f"allocation {request}: {n_told} bytes are told as lost, and {n_bytes} were")
-            n_lost = n_keys = 1
+            for row in allocated:
+                lost[row.qc] += row.end - row.start
         else:  # keys of which the slave's node held nothing, or whose clients were gone, have cost their part of it
-            key_ids = case.keys_of[request]
-            n_lost, n_keys = sum(key_id in gone for key_id in key_ids), len(key_ids)
-        if n_lost:
-            lost.update({row.qc: (row.end - row.start) * n_lost // n_keys for row in allocated})
-    return dict(sorted(lost.items())), findings
+            for key_id in gone.intersection(case.keys_of[request]):
+                for qc, start, end in _parts(case, case.keys[key_id]):
+                    lost[qc] += end - start
+    return dict(sorted((+lost).items())), findings
 
 
 def _told_as_lost(case: Case) -> tuple[dict[str, set[tuple[str, int, int]]], set[str], list[str]]:
-    """What first nodes tell of their allocations, by request; keys that slaves' nodes tell of; findings."""
+    """What first nodes tell of their allocations, by request; keys of which one side got nothing; findings."""
     told: dict[str, set[tuple[str, int, int]]] = collections.defaultdict(set)
-    gone: set[str] = set()
+    gone = {key_id for node in case.nodes.values() for key_id in node.untaken}
     findings: list[str] = []
     for name, node in sorted(case.nodes.items()):
         for request, uses in node.lost.items():
             rows, spans = case.allocated.get(request, []), {(use.qc, use.start, use.end) for use in uses}
-            if not rows or rows[0].node == name:
+            keys = [case.keys[key_id] for key_id in case.keys_of.get(request, ())]
+            is_first = not rows or rows[0].node == name
+            side, kind = (MASTER, ENC) if is_first else (SLAVE, DEC)
+            mine = [key for key in keys if is_first or _node(case, _sae(key, side)) == name]
+            handed_out = [key for key in mine if key.key_id in node.handed_out[kind]]
+            # Over several hops the slave's node would not know of bytes that were gone.
+            gone_here = [k for k in mine if k.key_id in node.untaken or (not is_first and len(rows) == 1)]
+            own = {part: key.key_id for key in gone_here for part in _parts(case, key)}
+            if is_first:
                 told[request] |= spans
+            if is_first and not handed_out:
                 wrong = {s for s in spans if not any(s[0] == r.qc and r.start <= s[1] < s[2] <= r.end for r in rows)}
             else:
-                keys = [case.keys[key_id] for key_id in case.keys_of.get(request, ()) if len(rows) == 1]
-                here = [key for key in keys if _node(case, key.slave_sae) == name]
-                own = {(rows[0].qc, *_own(case, rows[0], key)): key.key_id for key in here}
-                wrong, mine = spans - own.keys(), {own[span] for span in spans & own.keys()}
-                gone |= mine
-                for key_id in sorted(mine & node.handed_out[DEC].keys()):
-                    findings.append(f"key {key_id}: node {name} handed it out, and tells of it as lost")
+                wrong = spans - own.keys()
+                gone |= {own[span] for span in spans & own.keys()}
+            for key in handed_out:
+                parts = _parts(case, key)
+                if key.key_id not in node.untaken and any(_overlap(s, p) for s in spans for p in parts):
+                    findings.append(f"key {key.key_id}: node {name} handed it out, and tells of it as lost")
+                elif key.key_id in node.untaken and 0 < len(spans.intersection(parts)) < len(parts):
+                    findings.append(f"key {key.key_id}: node {name} tells of some of what it cost, not of all")
             for qc, start, end in sorted(wrong):
                 what = f"QC {qc}: bytes {start} to {end}"
                 findings.append(f"node {name}, {what} are told as lost for {request}, which was not given them")
@@ -215,12 +224,21 @@ def _unmade(case: Case, key: Key, side: str) -> Iterator[str]:
             yield f"key {key.key_id}: its {side} got it, and node {node} did not take its bytes on QC {row.qc}"
 
 
+def _parts(case: Case, key: Key) -> list[tuple[str, int, int]]:
+    """What a key has cost, by QC, start and end: where it lies over one hop, else its part of each of its ranges."""
+    parts = ((row.qc, *_own(case, row, key)) for row in case.allocated.get(key.request, ()))
+    return [part for part in parts if part[1] < part[2]]
+
+
 def _own(case: Case, row: Allocation, key: Key) -> Span:
-    """Where a key of one hop lies."""
-    key_ids = case.keys_of[row.request]
-    size = (row.end - row.start) // len(key_ids)
-    start = row.start + key_ids.index(key.key_id) * size
-    return start, start + size
+    """A key's part of a range: of those that were made together each has as much of it, in the database's order."""
+    key_ids, n_bytes = case.keys_of[row.request], row.end - row.start
+    i, n_keys = key_ids.index(key.key_id), len(key_ids)
+    return row.start + n_bytes * i // n_keys, row.start + n_bytes * (i + 1) // n_keys
+
+
+def _overlap(one: tuple[str, int, int], other: tuple[str, int, int]) -> bool:
+    return one[0] == other[0] and one[1] < other[2] and other[1] < one[2]
 
 
 def _joined(uses: Iterable[Used]) -> list[tuple[str, int, int]]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import random
 import signal
+import socket
 import sqlite3
+import struct
 import threading
 import time
 import uuid
@@ -21,15 +24,19 @@ from typing import Any
 
 import psycopg
 import pytest
+import urllib3
+from prometheus_client.parser import text_string_to_metric_families
 
 from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 from node.shared_db import read_allocations
+from node.told import PART
 from telemetry import journal
 from testbed.audit import collected
 from testbed.audit.evidence import Journals, Meant, Qc, Sae, records
 from testbed.audit.verdict import audit
 from testbed.loopback import LOOPBACK, Stack, free_port
+from testbed.measure import read_run, summarise
 from tests.service.foreign import open_session
 
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]
@@ -148,6 +155,32 @@ class Line(Stack):
         assert fetched.body["keys"] == [key]
         self.keys.append(base64.b64decode(key["key"]))
         return "ok"
+
+    def ask_and_leave(self, node: str, path: str, body: Any) -> None:
+        """The same, of an SAE that is gone before the answer comes."""
+        to, context = Identity(Role.NODE, node), self.issue(Role.SAE, ID[node]).client_context()
+        raw = socket.create_connection((LOOPBACK, self.ports[node][0]))
+        with context.wrap_socket(raw, server_hostname=to.dns) as connection:
+            connection.sendall(b"GET /hello HTTP/1.1\r\nHost: kme\r\n\r\n")
+            connection.recv(1 << 16)  # the node has taken this connection
+            self.nodes[node].signal(signal.SIGSTOP)
+            content = json.dumps(body)
+            head = f"POST {path} HTTP/1.1\r\nHost: kme\r\nContent-Length: {len(content)}\r\n\r\n"
+            connection.sendall(f"{head}{content}".encode())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.nodes[node].signal(signal.SIGCONT)
+
+    def lost_bytes(self) -> dict[str, float]:
+        """By QC, of all nodes, as Prometheus reads them."""
+        operator, found = self.issue(Role.OPERATOR, "prometheus").client_context(), Counter[str]()
+        for node in "abcd":
+            with urllib3.PoolManager(ssl_context=operator, server_hostname=Identity(Role.NODE, node).dns) as pool:
+                page = pool.request("GET", f"{self.agent(node)}/metrics").data.decode()
+            for family in text_string_to_metric_families(page):
+                for sample in family.samples:
+                    if sample.name == "qkd_qc_lost_bytes_total":
+                        found[sample.labels["qc"]] += sample.value
+        return +found
 
     def load(self, stop: threading.Event) -> list[threading.Thread]:
         """A thread a pair that exchanges keys of various sizes until `stop`."""
@@ -410,3 +443,25 @@ def test_node_killed_between_allocation_and_delivery_gives_the_same_key(line):
         assert fetched.body == given.body
         until_ok(line, master, slave)
     assert list(line.verdict().findings) == []
+
+
+def test_keys_that_their_clients_did_not_take_are_lost_by_qc_for_all_who_count(line):
+    """Of masters and of slaves, over one hop and two, one key and several: journal, metrics, summary, audit agree."""
+    for slave in "bc":
+        until_ok(line, "a", slave)
+        line.ask_and_leave("a", f"/api/v1/keys/{ID[slave]}/enc_keys", {"size": 512, "number": 3})
+        given = line.ask("a", f"/api/v1/keys/{ID[slave]}/enc_keys", {"size": 384, "number": 3})
+        wanted = [{"key_ID": key["key_ID"]} for key in given.body["keys"][:2]]
+        line.ask_and_leave(slave, f"/api/v1/keys/{ID['a']}/dec_keys", {"key_IDs": wanted})
+        until_ok(line, "a", slave)
+
+    def told() -> list[Any]:
+        return [r for e in read_run(line.directory, "lost") for r in e["ranges"] if (r[0], r[3]) == ("a-b/1", PART)]
+
+    until(lambda: len(told()) == 2 * (3 + 2))
+    counted, events = line.lost_bytes(), read_run(line.directory)
+    verdict = line.verdict()
+
+    assert list(verdict.findings) == []
+    assert counted["a-b/1"] >= 2 * (3 * 64 + 2 * 48), "what the keys cost at least"
+    assert counted == summarise(events)["keys"]["lost_bytes"] == verdict.lost_bytes

@@ -701,6 +701,34 @@ def test_the_owner_reads_what_was_allocated_and_which_keys_that_made(ring, stack
     )
 
 
+def test_cost_of_a_key_is_its_part_of_each_range_of_its_path(ring):
+    """Of keys that were made together each has its own part, and together they are all: 3 keys share 16 bytes."""
+    ring.fill(1000)
+    owner, key_ids = KeyOwner(KSID, ALICE, CAROL, "c"), sorted(new_request() for _ in range(3))
+    (ab,), (bc,) = ring.along("ab"), ring.along("bc")
+    request = new_request()
+    ring.nodes["a"].allocate(request, [(ab, 16 + 3 * 32), (bc, 16)], key_ids=key_ids, key_bytes=32, owner=owner)
+
+    cost = ring.nodes["a"].cost(key_ids)
+    assert {(key_id, of) for key_id, of, _ in cost} == {(key_id, request) for key_id in key_ids}
+    bounds = {ab: [0, 37, 74, 112], bc: [0, 5, 10, 16]}
+    parts = {(key_ids[i], Range(qc, at[i], at[i + 1], EPOCH)) for qc, at in bounds.items() for i in range(3)}
+    assert {(key_id, where) for key_id, _, where in cost} == parts
+    assert ring.nodes["c"].cost(key_ids[1:2]) == [part for part in cost if part[0] == key_ids[1]], "it is for its SAE"
+    assert ring.nodes["b"].cost(key_ids) == [], "it only relays"
+
+
+def test_cost_of_keys_over_one_hop_is_where_they_lie(ring):
+    """Whatever their IDs are; of a key that nobody allocated there is none."""
+    ring.fill(1000)
+    owner, (first, second) = KeyOwner(KSID, ALICE, BOB, "b"), sorted((new_request() for _ in range(2)), reverse=True)
+    (ab,) = ring.along("ab")
+    request = new_request()
+    ring.nodes["a"].allocate(request, [(ab, 64)], key_ids=[first, second], key_bytes=32, owner=owner)
+
+    assert ring.nodes["b"].cost([second, new_request()]) == [(second, request, Range(ab, 32, 64, EPOCH))]
+
+
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [
@@ -710,6 +738,7 @@ def test_the_owner_reads_what_was_allocated_and_which_keys_that_made(ring, stack
         ("qkd_allocate", "gen_random_uuid(), 'b', '', '{}', '{}', '{}', 1, NULL, NULL, NULL, NULL, NULL"),
         ("qkd_deliver", "gen_random_uuid(), 'b', '', '', '', '{}'"),
         ("qkd_collect", "gen_random_uuid(), 'b', '', 1"),
+        ("qkd_cost", "'b', '{}'"),
     ],
 )
 def test_a_node_speaks_for_itself_only(stack, function, arguments):

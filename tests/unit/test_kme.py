@@ -12,7 +12,7 @@ from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits
 from etsi.secret import Secret
 from mtls import deadline
 from node.blocks import Block, boottime
-from node.failures import KeyFailure, PathDown, ShortOfMaterial, TooLate
+from node.failures import DatabaseChanged, DatabaseUnreachable, KeyFailure, PathDown, ShortOfMaterial, TooLate
 from node.key_stream import KeyStore, RelayedKey
 from node.kme import Kme, Unauthorized
 from node.losses import Losses
@@ -161,6 +161,28 @@ def test_status_promises_no_key_that_a_request_would_not_get(kme, network):
     network.check_path = down
 
     assert kme.status(BOB, ALICE).stored_key_count == 0
+
+
+@pytest.mark.parametrize("failure", [DatabaseUnreachable("no answer"), DatabaseChanged("another server")])
+def test_allocation_whose_answer_did_not_come_is_lost_by_qc_once_the_database_tells_of_it(
+    kme, network, losses, failure
+):
+    """Then it is known whether there is one, and of which ranges."""
+    asked_for: list[str] = []
+
+    def allocate(*_: object, key_ids: list[str], **__: object) -> Allocation:
+        asked_for.extend(key_ids)
+        raise failure
+
+    network.allocate = allocate
+    network.cost = lambda key_ids: [(key_id, "r", Range(QC, 16 * i, 16 * i + 16)) for i, key_id in enumerate(key_ids)]
+    with pytest.raises(type(failure)):
+        kme.get_keys(network.session(), KeyRequest(3, 128))
+    assert losses.by_qc() == {}
+    kme.settle_losses()
+
+    assert len(asked_for) == 3
+    assert losses.by_qc() == {QC: 48}
 
 
 def test_key_whose_bytes_are_gone_cannot_be_returned_and_others_stay(kme, network, losses):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -25,9 +26,12 @@ KEY = b"0123456789abcdef"
 REQUESTS = ["enc_keys", f"dec_keys?key_ID={KEY_ID}"]
 
 
-def ask(what: str, keys: list[tuple[str, Secret]], told: SimpleNamespace) -> tuple[dict, Outcome]:
+def ask(
+    what: str, keys: list[tuple[str, Secret]], told: SimpleNamespace, lost: Callable[[str, list[str]], object] = print
+) -> tuple[dict, Outcome]:
     """The KME's answer to Alice, and whom it wants to be told what becomes of the answer."""
     kme = SimpleNamespace(
+        lost_on_the_way=lost,
         limits=Limits(), mode="basic", check_local=lambda _: None,
         session=lambda *_: Session(KEY_ID, ALICE, BOB, ("a", "b"), ("a-b/1",), "link"),
         get_keys=lambda *_: Delivery(keys, "direct"), get_keys_by_id=lambda *_: keys,
@@ -58,7 +62,7 @@ def test_keys_count_as_delivered_when_the_answer_is_written_and_else_as_lost(wha
         failed=lambda kind, cause: counted.append(("failed", kind, cause)),
     )
     kind = what.partition("?")[0]
-    _, outcome = ask(what, [(KEY_ID, Secret(KEY))], told)
+    _, outcome = ask(what, [(KEY_ID, Secret(KEY))], told, lambda *what: counted.append(("by QC", *what)))
     assert counted == [("key_delivered", [KEY_ID], None)]
 
     counted.clear()
@@ -67,4 +71,7 @@ def test_keys_count_as_delivered_when_the_answer_is_written_and_else_as_lost(wha
 
     counted.clear()
     outcome.lost()
-    assert counted == [("lost", [KEY_ID], "answer_not_taken"), ("failed", kind, "answer_not_taken")]
+    assert counted == [
+        ("lost", [KEY_ID], "answer_not_taken"), ("failed", kind, "answer_not_taken"),
+        ("by QC", "answer_not_taken", [KEY_ID]),
+    ]  # fmt: skip

@@ -640,6 +640,31 @@ def loss_told_by_another_node(run: Run) -> None:
     run["nodes"]["a"].append(dict(event(run, "nodes", "c", "lost", cause="expired")))
 
 
+def loss_of_a_key_that_its_master_got(run: Run) -> None:
+    key_id = event(run, "nodes", "a", "key_delivered", request="enc_keys")["key_ids"][0]
+    request = next(key[1] for key in run["records"]["keys"] if key[0] == key_id)
+    ranges = [[*row[2:3], *row[4:6], "part"] for row in run["records"]["allocations"] if row[0] == request]
+    facts = {"request": request, "cause": "answer_not_taken", "ranges": ranges, "mono": 60.0}
+    run["nodes"]["a"].insert(-1, {"event": "lost", **facts})
+
+
+def loss_over_two_hops_told_by_the_slaves_node(run: Run) -> None:
+    """Its client has not left it: what the key cost it cannot know."""
+    run["nodes"]["c"].insert(-1, {**_parts_of_a_key(run), "mono": 60.0})
+
+
+def half_of_what_a_key_cost_told(run: Run) -> None:
+    del _parts_of_a_key(run)["ranges"][0]
+
+
+def other_parts_than_the_keys(run: Run) -> None:
+    _parts_of_a_key(run)["ranges"][0][2] -= 8
+
+
+def _parts_of_a_key(run: Run) -> dict[str, Any]:
+    return next(e for e in run["nodes"]["a"] if e.get("cause") == "answer_not_taken" and e["ranges"])
+
+
 def delivery_not_told(run: Run) -> None:
     """To a client that leaves no journal: its key might have become anything."""
     drop(run, "nodes", "a", "key_delivered", master_sae="own-a")
@@ -767,6 +792,10 @@ FALSIFICATIONS: list[tuple[Callable[[Run], None], str]] = [
     (loss_of_no_key, "are told as lost for"),
     (loss_of_a_key_that_was_handed_out, "handed it out, and tells of it as lost"),
     (loss_told_by_another_node, "are told as lost for"),
+    (loss_of_a_key_that_its_master_got, "handed it out, and tells of it as lost"),
+    (loss_over_two_hops_told_by_the_slaves_node, "are told as lost for"),
+    (half_of_what_a_key_cost_told, "tells of some of what it cost, not of all"),
+    (other_parts_than_the_keys, "are told as lost for"),
     (delivery_not_told, "node a does not say what became of it"),
 ]
 

@@ -36,6 +36,7 @@ HARMLESS = {
     r"nodes \w (statement|used|lost) ranges # 3 change": "what a pad was for: only a key is used differently",
     r"nodes \w lost (again|ranges # again)": "a loss that is told twice is one",
     r"nodes a lost (drop|request change|key_ids drop|ranges drop)": "that a client was gone nobody else knows",
+    r"nodes c lost (drop|ranges # drop)": "that the bytes of a key were gone nobody else knows",
     r"nodes b lost (drop|request change)": "the statement says that no answer came",
     r"nodes c key_delivered (drop|key_ids \d (drop|change)|event change)": "of a client that keeps no journal",
     r"saes \w (started|stopped|message) (again|drop|event change|ok .*)": "nothing else follows from it",
