@@ -63,6 +63,10 @@ def main(path: Path) -> int:
         options.credentials, connections=limits.CONNECTIONS_PER_NODE, record=functools.partial(journal.event, "call"),
         round_trip_s=options.round_trip_s,
     )  # fmt: skip
+
+    def answer_s() -> float:
+        return limits.answer_s(max(caller.round_trip_s, shared.round_trip_s))
+
     requested, losses, streams = Requested(), Losses(journal), Streams()
     performance = Performance(store.held)
     routes = Routes(options, datastore, caller)
@@ -74,7 +78,7 @@ def main(path: Path) -> int:
     )
     relay = Relay(
         options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, routes=routes,
-        performance=performance, secret=lambda: shared.secret, journal=journal,
+        performance=performance, secret=lambda: shared.secret, answer_s=answer_s, journal=journal,
     )  # fmt: skip
     kme = Kme(
         options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=implicit,
@@ -94,9 +98,6 @@ def main(path: Path) -> int:
         lambda: [(h.qc, h.stored, h.generated, h.used, h.expired, h.differing) for h in store.held()],
         lambda: dict.fromkeys((n.qc for n in options.qcs), 0) | kme.pooled(), losses.by_qc,
     )
-    def answer_s() -> float:
-        return limits.answer_s(max(caller.round_trip_s, shared.round_trip_s))
-
     servers = [
         Server(
             kme_http.make_app(kme, agent, journal, metrics),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ class Relayed:
 class Arrivals:
     """By request; nothing older than `life_s()` by `clock` is given out: no request lives so long. Thread-safe."""
 
-    def __init__(self, life_s: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, life_s: Callable[[], float], clock: Callable[[], float]) -> None:
         self._life_s = life_s
         self._clock = clock
         self._changed = threading.Condition()

@@ -35,7 +35,7 @@ from node import told
 from node.arrivals import Arrivals, Relayed
 from node.failures import MaterialExpired, NoSession, RelayAltered, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
-from node.limits import ANSWER_S, CHECKS, RELAYS, RELAYS_PER_NODE, answer_s, relay_s
+from node.limits import ANSWER_S, CHECKS, RELAYS, RELAYS_PER_NODE, relay_s
 from node.pads import CCM_TAG_BYTES, CHECK_BYTES, ccm_open, ccm_seal, check_value, fits, otp
 from node.performance import Performance
 from node.places import Places
@@ -64,6 +64,7 @@ class Relay:
         routes: Routes,
         performance: Performance,
         secret: Callable[[], bytes | None],
+        answer_s: Callable[[], float],
         journal: Journal,
     ) -> None:
         self._name = name
@@ -75,7 +76,9 @@ class Relay:
         self._performance = performance
         self._secret = secret  # which this node shares with the shared database
         self._journal = journal
-        self._arrivals = Arrivals(lambda: 2 * answer_s(caller.round_trip_s))
+        self._answer_s = answer_s  # how long a request may take
+        # From its arrival on, which is when its request has begun or later.
+        self._arrivals = Arrivals(answer_s, store.clock)
         self._checks = ThreadPoolExecutor(CHECKS, thread_name_prefix="check")
         self._under_way = Places(RELAYS, RELAYS_PER_NODE)
 
@@ -322,7 +325,7 @@ class Relay:
                 raise Unreachable(node, "no such node is configured")
             reply = self._caller.request(
                 "POST", self._nodes[node] + path, to=Identity(Role.NODE, node), body=body,
-                timeout_s=answer_s(self._caller.round_trip_s),
+                timeout_s=self._answer_s(),
             )  # fmt: skip
         except Unreachable as error:
             raise RelayBroken(f"node {node} cannot be reached: {error.reason}", hop=node) from None

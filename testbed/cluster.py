@@ -60,18 +60,11 @@ shared_buffers = 32MB
 log_min_error_statement = panic
 log_line_prefix = '%m [%p] '
 """
-# What PostgreSQL lets everybody use, and what of it is for all together: places in the table of locks, and the disk.
+# What PostgreSQL lets everybody use. A node calls the functions of the schema and needs none of PostgreSQL's own, nor its
+# languages: some take places in the table of locks or the disk, others work for long and cannot be interrupted.
 _NOT_FOR_ALL = """
-DO $$
-DECLARE
-    f regprocedure;
-BEGIN
-    FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
-        AND proname ~ '^(pg_(try_)?advisory_|lo_|lowrite$|pg_logical_emit_message$)'
-    LOOP
-        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
-    END LOOP;
-END $$
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pg_catalog FROM PUBLIC;
+REVOKE USAGE ON LANGUAGE plpgsql, sql FROM PUBLIC
 """
 _TEMPORARY_FILES = "64MB"  # of one connection of a node
 _MEMORY_KB = 512 << 10  # addresses of one process; some half of them are what all share, and code

@@ -19,7 +19,7 @@ def relayed() -> Relayed:
 
 def test_what_was_relayed_is_claimed_once_and_by_its_session_only():
     """Another session's first node gets nothing, nor does who comes second."""
-    arrivals, brought = Arrivals(lambda: LIFE_S), relayed()
+    arrivals, brought = Arrivals(lambda: LIFE_S, time.monotonic), relayed()
     arrivals.put("r", brought)
 
     assert arrivals.claim("r", "t") is None
@@ -40,7 +40,7 @@ def test_what_nobody_claims_in_time_is_erased():
 
 def test_who_claims_before_it_has_come_waits_for_it():
     """It is given out in the moment in which it comes."""
-    arrivals, brought = Arrivals(lambda: LIFE_S), relayed()
+    arrivals, brought = Arrivals(lambda: LIFE_S, time.monotonic), relayed()
     with ThreadPoolExecutor(1) as pool:
         claimed = pool.submit(arrivals.claim, "r", "s", patiently=True)
         arrivals.put("r", brought)
@@ -51,7 +51,7 @@ def test_who_claims_before_it_has_come_waits_for_it():
 def test_when_too_many_wait_the_next_one_is_answered_at_once(monkeypatch):
     """Each holds a thread: no more than so many."""
     monkeypatch.setattr("node.arrivals.CLAIM_S", 60.0)
-    arrivals = Arrivals(lambda: LIFE_S)
+    arrivals = Arrivals(lambda: LIFE_S, time.monotonic)
     with ThreadPoolExecutor(CLAIMS) as pool:
         waiting = [pool.submit(arrivals.claim, f"r{i}", "s", patiently=True) for i in range(CLAIMS)]
         while arrivals.waiting < CLAIMS:

@@ -31,6 +31,7 @@ from telemetry.journal import Journal
 KSID, LINK, REQUEST, KEY_ID, ALICE, CAROL = (str(uuid.uuid4()) for _ in range(6))
 QCS = "a-b/1", "b-c/1"
 KEY_BYTES, TTL = 16, 15
+REQUEST_S = 4.0  # what a request may take at these nodes
 
 
 class Clock:
@@ -60,7 +61,7 @@ class Node:
         self.session = Association(KSID, ALICE, CAROL, "a", "c", (LINK,))
         self.relay = Relay(
             name, nodes={n: f"https://{n}" for n in "abc"}, caller=self, store=self.store, sessions=self, routes=None,
-            performance=Performance(self.store.held), secret=lambda: None,
+            performance=Performance(self.store.held), secret=lambda: None, answer_s=lambda: REQUEST_S,
             journal=Journal(directory / "journal.jsonl", name),
         )  # fmt: skip
 
@@ -151,6 +152,22 @@ def test_key_lives_at_the_last_node_for_a_ttl_from_its_making(tmp_path, clock):
     assert last.store.relayed_owners([KEY_ID])
     clock.now += 0.1
     assert last.store.take_relayed([KEY_ID]) is None
+    for node in (first, last):
+        node.store.close()
+
+
+@pytest.mark.parametrize(("after_s", "there"), [(REQUEST_S - 0.01, True), (REQUEST_S + 0.01, False)])
+def test_what_was_relayed_waits_for_its_first_node_as_long_as_a_request_may_take(tmp_path, clock, after_s, there):
+    """Whatever the TTL is: by then its first node has given it up. Then it is erased, though nobody asks for it."""
+    first, last = Node("a", tmp_path / "a", clock), Node("c", tmp_path / "c", clock)
+    first.originate(QKP)
+    relayed = Relayed(Secret(bytes(KEY_BYTES)), KSID)
+    last.relay._arrivals.put(REQUEST, relayed)
+    clock.now += after_s
+    last.relay.expire()
+
+    assert (len(relayed.secret) > 0) == there
+    assert last.relay.accept_keys("a", REQUEST, first.sent[-1]) == there
     for node in (first, last):
         node.store.close()
 
