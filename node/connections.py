@@ -38,9 +38,9 @@ Row = tuple[str, ...]  # NULL is the empty string
 
 # The database has decided, and would decide the same again: on data, constraints, privileges, by RAISE in a function.
 _DECIDED = ("22", "23", "42501", "P0001", "QK")
-_LOCKED = "55P03"
-# Others were in the way: deadlocks, lock_timeout, statement_timeout. The connection is good.
-_PASSING = ("40", _LOCKED, "57014")
+_LOCKED, _SLOW = "55P03", "57014"  # lock_timeout, statement_timeout
+# Others were in the way, deadlocks among them, or this node was. The connection is good.
+_PASSING = ("40", _LOCKED, _SLOW, "53400")
 _FULL = "too many clients"  # a refused connection has its cause in words alone
 _WHY = {
     "": "does not answer",
@@ -49,7 +49,8 @@ _WHY = {
     "53100": "has no room left on its disk",
     "53200": "is short of memory",
     "53300": "takes no more connections",
-    "57014": "takes too long",
+    "53400": "has this node wait, which held up others",
+    _SLOW: "takes too long",
     "57P01": "is stopping",
     "57P02": "has crashed",
     "57P03": "is starting",
@@ -82,7 +83,8 @@ class _Connection(psycopg.Connection[tuple[object, ...]]):
 class Connections:
     """To the database at `url`: the statements of `prepared` can be called by their names. Thread-safe.
 
-    The statement `free` is called when another session holds rows for too long. `round_trip_s`: to the server, at most.
+    The statements `free` are called, one after the other, when another session holds rows for too long.
+    `round_trip_s`: to the server, at most.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class Connections:
         *,
         search_path: str,
         prepared: Mapping[str, str],
-        free: str,
+        free: Sequence[str],
         round_trip_s: float,
     ) -> None:
         self._prepared = prepared
@@ -157,7 +159,7 @@ class Connections:
             good = state.startswith(_DECIDED + _PASSING)
             if state.startswith(_DECIDED):
                 raise
-            if state == _LOCKED:
+            if state in (_LOCKED, _SLOW):  # rows of many, each for less than lock_timeout, may be held up, too
                 good = self._free_rows(connection, until)
             elif state not in _WHY:
                 _log.warning("the shared database refused %s: SQLSTATE %s", statement, state)
@@ -174,7 +176,8 @@ class Connections:
     def _free_rows(self, connection: _Connection, until: float) -> bool:
         """Have the database end who holds them; whether it did."""
         try:
-            _call(connection.pgconn, self._free, (), until)
+            for statement in self._free:
+                _call(connection.pgconn, statement, (), until)
         except psycopg.Error:
             return False
         return True

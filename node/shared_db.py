@@ -48,6 +48,7 @@ _STATEMENTS = {
     "cost": "SELECT * FROM qkd_cost($1, $2)",
     "available": "SELECT * FROM qkd_available($1)",
     "end_holders": "SELECT qkd_end_holders()",
+    "end_barred": "SELECT qkd_end_barred()",
 }
 
 _Value = str | int | Sequence[str] | Sequence[int] | None
@@ -100,7 +101,7 @@ def install_schema(url: str, schema: str, role: str | None) -> None:
         grants = (
             "GRANT USAGE ON SCHEMA {schema} TO {role}",
             "GRANT EXECUTE ON FUNCTION qkd_enter, qkd_count, qkd_report, qkd_allocate, qkd_deliver, qkd_collect,"
-            " qkd_cost, qkd_available, qkd_end_holders TO {role}",
+            " qkd_cost, qkd_available, qkd_end_holders, qkd_end_barred TO {role}",
         )
         for grant in grants:
             connection.execute(psycopg.sql.SQL(grant).format(schema=name, role=psycopg.sql.Identifier(role)))
@@ -152,7 +153,7 @@ class SharedDatabase:
     def __init__(self, url: str, schema: str, node: str, *, round_trip_s: float = 0.0) -> None:
         self._node = node
         self._connections = Connections(
-            url, search_path=schema, prepared=_STATEMENTS, free="end_holders", round_trip_s=round_trip_s
+            url, search_path=schema, prepared=_STATEMENTS, free=("end_holders", "end_barred"), round_trip_s=round_trip_s
         )
         self._server = ""  # that this node has entered last
         self.secret: bytes | None = None  # which this node shares with the database, once it has entered

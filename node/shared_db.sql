@@ -95,6 +95,14 @@ CREATE INDEX IF NOT EXISTS key_request ON key (request);
 CREATE INDEX IF NOT EXISTS key_waiting ON key (slave_node) WHERE delivery IS NULL AND qc IS NOT NULL;
 CREATE INDEX IF NOT EXISTS key_delivery ON key (delivery) WHERE delivery IS NOT NULL;
 
+-- Which node was found to hold rows that others waited for in vain, and when. Rows are only ever added: a row that is
+-- changed could be held, too.
+CREATE TABLE IF NOT EXISTS blame (
+    role text NOT NULL,
+    at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS blame_role ON blame (role, at);
+
 -- Refuse what a node asks for. QK001, unless another state says why: QK002 (the server is another one than the caller
 -- thinks), QK003 (an end of a QC has not reported to this server yet).
 CREATE OR REPLACE FUNCTION qkd_refuse(p_message text, p_state text DEFAULT 'QK001') RETURNS void LANGUAGE plpgsql AS $$
@@ -102,11 +110,26 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = p_state, MESSAGE = p_message;
 END $$;
 
--- A node speaks for itself only. Where all nodes share a role, in a database of the user's, they have to trust one another.
+-- A node that held up others has to wait: two seconds, and twice as long each time that it does so again within ten
+-- minutes, a minute at most. Those who found it at the same time count once.
+CREATE OR REPLACE FUNCTION qkd_is_barred(p_role text) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN coalesce((SELECT max(at) + least(60, 2 ^ count(DISTINCT date_trunc('second', at))) * interval '1 s'
+        FROM blame WHERE role = p_role AND at > clock_timestamp() - interval '10 minutes') > clock_timestamp(), false);
+END $$;
+
+-- A node speaks for itself only, and each call has a transaction of its own: what holds rows then waits for no others
+-- but in the order of their names. Where all nodes share a role, in a database of the user's, they have to trust one another.
 CREATE OR REPLACE FUNCTION qkd_check_speaker(p_node text) RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF session_user LIKE 'node-%' AND session_user IS DISTINCT FROM 'node-' || p_node THEN
         RAISE insufficient_privilege USING MESSAGE = format('%s cannot speak for node %s', session_user, p_node);
+    END IF;
+    IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+        PERFORM qkd_refuse('expected a transaction for this call alone');
+    END IF;
+    IF qkd_is_barred(session_user) THEN
+        PERFORM qkd_refuse(format('%s has held up others', session_user), '53400');
     END IF;
 END $$;
 
@@ -541,14 +564,43 @@ BEGIN
         FROM qc WHERE name = ANY (p_qcs);
 END $$;
 
--- End sessions of nodes that hold rows and do not come to an end: whoever waited for rows in vain calls this. A node does
--- each call in a transaction of its own, for a moment; one that stays in a transaction holds up all who share its QCs.
+-- Sessions of nodes that hold rows and wait for nobody: each with its transaction. What the server itself has to write
+-- for a commit is not their doing.
+CREATE OR REPLACE FUNCTION qkd_holders() RETURNS TABLE (pid integer, role text, transaction text) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_stat_clear_snapshot();
+    RETURN QUERY SELECT s.pid, s.usename::text, concat_ws(' ', s.pid, s.backend_xid) FROM pg_stat_activity s
+        WHERE datname = current_database() AND (usename LIKE 'node-%' OR usename = session_user) AND s.pid <> pg_backend_pid()
+            AND backend_xid IS NOT NULL AND wait_event_type IS DISTINCT FROM 'Lock'
+            AND coalesce(wait_event, '') NOT LIKE 'WAL%' AND wait_event IS DISTINCT FROM 'SyncRep';
+END $$;
+
+-- End sessions of nodes that hold rows and do not come to an end, whatever they do meanwhile: whoever waited for rows in
+-- vain calls this, and then qkd_end_barred. A node does each call in a transaction of its own, and holds rows for a moment.
+-- A session that held them shorter than what lies between the two looks is let be: with all that a node may have, one
+-- after the other, it stays below the time for which others wait.
 CREATE OR REPLACE FUNCTION qkd_end_holders() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    seen text[] := ARRAY(SELECT transaction FROM qkd_holders());
+    held record;
+BEGIN
+    PERFORM pg_sleep(0.05);
+    FOR held IN SELECT * FROM qkd_holders() WHERE transaction = ANY (seen) LOOP
+        PERFORM pg_terminate_backend(held.pid);
+        IF held.role LIKE 'node-%' THEN
+            INSERT INTO blame (role) VALUES (held.role);
+        END IF;
+    END LOOP;
+END $$;
+
+-- End what sessions of nodes that are barred by now had begun before: others of theirs were next in line for those rows.
+CREATE OR REPLACE FUNCTION qkd_end_barred() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE datname = current_database() AND (usename LIKE 'node-%' OR usename = session_user) AND pid <> pg_backend_pid()
-            AND xact_start < clock_timestamp() - CASE state WHEN 'active' THEN interval '5 s' ELSE interval '0.5 s' END;
+        WHERE datname = current_database() AND usename LIKE 'node-%' AND pid <> pg_backend_pid()
+            AND xact_start IS NOT NULL AND qkd_is_barred(usename);
 END $$;
 
 REVOKE ALL ON FUNCTION qkd_refuse, qkd_age_ms, qkd_check_speaker, qkd_server, qkd_check_server, qkd_check_number, qkd_enter, qkd_count, qkd_report, qkd_compare, qkd_proof,
-    qkd_check_keys, qkd_allocate, qkd_deliver, qkd_collect, qkd_cost, qkd_available, qkd_end_holders FROM PUBLIC;
+    qkd_check_keys, qkd_allocate, qkd_deliver, qkd_collect, qkd_cost, qkd_available, qkd_is_barred, qkd_holders, qkd_end_holders,
+    qkd_end_barred FROM PUBLIC;

@@ -70,6 +70,16 @@ def node(stack: Stack, database: PrivateDatabase) -> Iterator[SharedDatabase]:
         yield found
 
 
+@pytest.fixture
+def of_b(stack: Stack, database: PrivateDatabase) -> Iterator[str]:
+    """URL of node b, whose sessions are over afterwards, and its misdeeds forgotten."""
+    yield node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
+    admin(
+        stack, "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE usename = 'node-b'",
+        "DELETE FROM blame",
+    )  # fmt: skip
+
+
 def take(node: SharedDatabase) -> list[Range]:
     """A range of the QC that was never given before."""
     key_id, owner = str(uuid.uuid4()), KeyOwner(str(uuid.uuid4()), ALICE, BOB, "b")
@@ -184,16 +194,126 @@ def lock_rows(connection, stack) -> None:
     )  # fmt: skip
 
 
-def test_node_that_locks_rows_and_is_silent_holds_up_nobody(stack, node):
+def test_node_that_locks_rows_and_is_silent_holds_up_nobody(stack, node, of_b):
     """It may set its own time-outs; whoever waited in vain has the database end it."""
-    url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
-    with psycopg.connect(url) as hostile, ExitStack() as until:
+    with psycopg.connect(of_b) as hostile:
         hostile.execute("SET idle_in_transaction_session_timeout = 0")
         lock_rows(hostile, stack)
-        until.enter_context(deadline.until(time.monotonic() + limits.ANSWER_S))
-        assert take(node)
+        with deadline.until(time.monotonic() + limits.ANSWER_S):
+            assert take(node)
         with pytest.raises(psycopg.OperationalError):
             hostile.execute("SELECT 1")
+
+
+# A statement that takes for ever, and needs none of PostgreSQL's functions.
+BUSY = (
+    "SELECT FROM pg_attribute a, pg_attribute b, pg_attribute c"
+    " WHERE CASE WHEN a.attacl IS NULL OR b.attacl IS NULL OR c.attacl IS NULL THEN false ELSE true END"
+)
+
+
+def hold_rows_again_and_again(stack: Stack, url: str, over: threading.Event) -> int:
+    """Have node b lock rows, be busy meanwhile, and come back at once whenever it is put out: how often that was."""
+    put_out = 0
+    while not over.is_set():
+        try:
+            with psycopg.connect(url) as hostile:
+                hostile.execute("SET statement_timeout = 0")
+                hostile.execute("SET lock_timeout = 0")
+                hostile.commit()
+                lock_rows(hostile, stack)
+                hostile.execute(BUSY)
+        except psycopg.OperationalError:
+            put_out += 1
+    return put_out
+
+
+def test_node_that_holds_rows_and_is_busy_holds_up_nobody_however_often_it_comes_back(stack, node, of_b):
+    """Over several connections, to be there again at once: of a hundred requests of another node each is served."""
+    over = threading.Event()
+    with ThreadPoolExecutor(3) as hostile:
+        sessions = [hostile.submit(hold_rows_again_and_again, stack, of_b, over) for _ in range(3)]
+        try:
+            for _ in range(100):
+                time.sleep(0.1)
+                with deadline.until(time.monotonic() + limits.ANSWER_S):
+                    assert take(node)
+        finally:
+            over.set()
+            admin(stack, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'node-b'")
+        assert sum(session.result() for session in sessions) >= 3
+
+
+def hold_rows_for_a_moment(stack: Stack, url: str, over: threading.Event) -> int:
+    """Have node b lock rows again and again, for less than what is noticed: how often that was."""
+    times = 0
+    with psycopg.connect(url) as hostile:
+        hostile.execute("SET lock_timeout = 0")
+        hostile.commit()
+        while not over.is_set():
+            lock_rows(hostile, stack)
+            time.sleep(0.04)
+            hostile.rollback()
+            times += 1
+    return times
+
+
+def test_node_whose_sessions_take_turns_to_hold_rows_holds_up_nobody(stack, node, of_b):
+    """With as many sessions as it may have, so that there are always some of them first in line."""
+    over = threading.Event()
+    with ThreadPoolExecutor(CONNECTIONS_PER_NODE) as hostile:
+        sessions = [
+            hostile.submit(hold_rows_for_a_moment, stack, of_b, over) for _ in range(CONNECTIONS_PER_NODE)
+        ]
+        try:
+            for _ in range(10):
+                with deadline.until(time.monotonic() + limits.ANSWER_S):
+                    assert take(node)
+        finally:
+            over.set()
+        assert sum(session.result() for session in sessions) >= CONNECTIONS_PER_NODE
+
+
+def test_node_that_held_up_others_is_told_so_and_served_again_after_a_while(stack, node, of_b):
+    """Should it have been no malice, two seconds are soon over."""
+    holder = psycopg.connect(of_b)
+    lock_rows(holder, stack)
+    with deadline.until(time.monotonic() + limits.ANSWER_S):
+        assert take(node)
+    holder.close()
+    with node_at(stack, "b", stack.database_port) as other:
+        with pytest.raises(DatabaseUnreachable, match="has this node wait, which held up others"):
+            other.report([CLAIM], time.time_ns())
+
+        began = time.monotonic()
+        while True:
+            try:
+                other.enter({QC: "a"})
+                break
+            except DatabaseUnreachable:
+                assert time.monotonic() < began + HEALS_S
+
+
+def test_who_finds_others_in_the_way_for_a_moment_blames_nobody(stack, node):
+    """Sixteen callers of each of two nodes at the same QC, while one asks all the time who holds rows."""
+    with node_at(stack, "b", stack.database_port) as other, ThreadPoolExecutor(32) as callers:
+        other.enter({QC: "a"})
+        calls = [callers.submit(take, node) for _ in range(400)]
+        calls += [callers.submit(other.report, [CLAIM], time.time_ns()) for _ in range(400)]
+        while not all(call.done() for call in calls):
+            admin(stack, "SELECT qkd_end_holders()")
+        for call in calls:
+            call.result()
+    with stack.cluster.admin_url() as url, psycopg.connect(url) as session:
+        assert session.execute(f"SELECT FROM {stack.schema}.blame").rowcount == 0
+
+
+def test_a_transaction_that_has_changed_something_gets_no_more(stack, node, of_b):
+    """Or its rows would be held while it waits for others, and who is to blame were hard to say."""
+    with psycopg.connect(of_b) as hostile:
+        lock_rows(hostile, stack)
+        with pytest.raises(psycopg.Error, match="expected a transaction for this call alone"):
+            lock_rows(hostile, stack)
 
 
 def test_requests_in_a_hurry_cost_nobody_a_connection(stack, node):
@@ -206,10 +326,9 @@ def test_requests_in_a_hurry_cost_nobody_a_connection(stack, node):
     assert backends(stack) >= before
 
 
-def test_request_that_has_no_time_left_costs_nobody_else_a_connection(stack, node):
+def test_request_that_has_no_time_left_costs_nobody_else_a_connection(stack, node, of_b):
     """Its own one is closed, for an answer may still come; that the others are broken is not known."""
-    url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
-    with psycopg.connect(url) as holder:
+    with psycopg.connect(of_b) as holder:
         lock_rows(holder, stack)
         before = backends(stack)
         with deadline.until(time.monotonic() + 0.5), pytest.raises(DatabaseUnreachable):
@@ -219,10 +338,9 @@ def test_request_that_has_no_time_left_costs_nobody_else_a_connection(stack, nod
     assert len(before - backends(stack)) <= 1
 
 
-def test_node_that_keeps_a_transaction_open_is_put_out(stack, node):
+def test_node_that_keeps_a_transaction_open_is_put_out(stack, node, of_b):
     """It holds no row; but nothing that changes meanwhile is cleared away, and calls would take longer and longer."""
-    url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
-    with psycopg.connect(url) as hostile:
+    with psycopg.connect(of_b) as hostile:
         hostile.execute("SET idle_in_transaction_session_timeout = 0")
         hostile.commit()
         hostile.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -317,15 +435,14 @@ def test_many_calls_at_once_after_a_restart_all_succeed(stack, database, node):
     assert len(answers) == len(threads)
 
 
-def test_node_has_so_many_connections_and_others_get_in(stack, database):
+def test_node_has_so_many_connections_and_others_get_in(stack, database, of_b):
     """Whatever a node does, it leaves room."""
     report(stack)
-    url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
     with ExitStack() as kept:
         for _ in range(CONNECTIONS_PER_NODE):
-            kept.enter_context(psycopg.connect(url))
+            kept.enter_context(psycopg.connect(of_b))
         with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
-            psycopg.connect(url)
+            psycopg.connect(of_b)
         with node_at(stack, "a", stack.database_port) as node:
             node.enter({QC: "b"})
             assert take(node)
@@ -360,6 +477,9 @@ def test_full_database_is_asked_again_until_it_has_a_place(stack, database):
         waiting.result(HEALS_S).close()
 
 
+SORTED = "SELECT FROM (SELECT a.* FROM pg_attribute a, pg_attribute b ORDER BY a.attname) AS s OFFSET '100000000'"
+
+
 @pytest.mark.parametrize(
     ("statement", "refused"),
     [
@@ -371,15 +491,16 @@ def test_full_database_is_asked_again_until_it_has_a_place(stack, database):
         ("SELECT lo_create(0)", psycopg.errors.InsufficientPrivilege),
         ("SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000)) FROM generate_series(1, 1000)",
          psycopg.errors.InsufficientPrivilege),
-        ("SELECT count(*) FROM (SELECT n FROM generate_series(1, 20000000) AS n ORDER BY n DESC) AS sorted",
-         psycopg.errors.ConfigurationLimitExceeded),
+        ("SELECT pg_sleep('3600')", psycopg.errors.InsufficientPrivilege),
+        ("SELECT '2'::numeric ^ '0.5'::numeric", psycopg.errors.InsufficientPrivilege),
+        ("DO $$BEGIN LOOP END LOOP; END$$", psycopg.errors.InsufficientPrivilege),
+        (SORTED, psycopg.errors.ConfigurationLimitExceeded),
         ("SET temp_file_limit = -1", psycopg.errors.InsufficientPrivilege),
-        ("SELECT length(repeat('x', 1000000000))", psycopg.errors.OutOfMemory),
+        (f"SET work_mem = '2GB'; {SORTED}", psycopg.errors.OutOfMemory),
     ],
-    ids=["locks", "more locks", "objects", "object", "log", "files", "more files", "memory"],
+    ids=["locks", "more locks", "objects", "object", "log", "sleep", "numbers", "programs", "files", "more files", "memory"],
 )
-def test_node_uses_up_neither_locks_nor_disk_nor_memory_of_the_database(stack, database, statement, refused):
+def test_node_uses_up_neither_locks_nor_disk_nor_memory_of_the_database(of_b, statement, refused):
     """PostgreSQL lets anybody take some: of locks there are so many for all, and a full disk ends the server."""
-    url = node_url("b", stack.issue(Role.NODE, "b"), stack.database, LOOPBACK, stack.database_port)
-    with psycopg.connect(url, autocommit=True) as hostile, pytest.raises(refused):
+    with psycopg.connect(of_b, autocommit=True) as hostile, pytest.raises(refused):
         hostile.execute(statement)
