@@ -60,8 +60,8 @@ shared_buffers = 32MB
 log_min_error_statement = panic
 log_line_prefix = '%m [%p] '
 """
-# What PostgreSQL lets everybody use. A node calls the functions of the schema and needs none of PostgreSQL's own, nor its
-# languages: some take places in the table of locks or the disk, others work for long and cannot be interrupted.
+# What PostgreSQL lets everybody use. A node calls the functions of the schema and needs none of PostgreSQL's own, nor
+# its languages: some take places in the table of locks or the disk, others work for long and cannot be interrupted.
 _NOT_FOR_ALL = """
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pg_catalog FROM PUBLIC;
 REVOKE USAGE ON LANGUAGE plpgsql, sql FROM PUBLIC

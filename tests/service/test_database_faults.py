@@ -189,8 +189,8 @@ def lock_rows(connection, stack) -> None:
     connection.execute(f"SET search_path = {stack.schema}")
     (server,) = connection.execute("SELECT server FROM qkd_enter('b', '{}', '{}')").fetchone()
     connection.execute(
-        "SELECT qkd_allocate(gen_random_uuid(), 'b', %s, %s, '{10}', ARRAY[gen_random_uuid()], 10,"
-        " gen_random_uuid(), %s, %s, 'a', NULL)", (server, [QC], BOB, ALICE),
+        "SELECT qkd_allocate(%s, 'b', %s, %s, '{10}', ARRAY[%s]::uuid[], '10', %s, %s, %s, 'a', NULL)",
+        (str(uuid.uuid4()), server, [QC], str(uuid.uuid4()), str(uuid.uuid4()), BOB, ALICE),
     )  # fmt: skip
 
 
@@ -498,7 +498,10 @@ SORTED = "SELECT FROM (SELECT a.* FROM pg_attribute a, pg_attribute b ORDER BY a
         ("SET temp_file_limit = -1", psycopg.errors.InsufficientPrivilege),
         (f"SET work_mem = '2GB'; {SORTED}", psycopg.errors.OutOfMemory),
     ],
-    ids=["locks", "more locks", "objects", "object", "log", "sleep", "numbers", "programs", "files", "more files", "memory"],
+    ids=[
+        "locks", "more locks", "objects", "object", "log", "sleep", "numbers", "programs", "files", "more files",
+        "memory",
+    ],
 )
 def test_node_uses_up_neither_locks_nor_disk_nor_memory_of_the_database(of_b, statement, refused):
     """PostgreSQL lets anybody take some: of locks there are so many for all, and a full disk ends the server."""

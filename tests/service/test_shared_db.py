@@ -510,10 +510,11 @@ def test_a_node_may_call_the_functions_and_nothing_else(stack, statement):
         connection.execute(statement)
 
 
+# Texts alone: a node may call no function of PostgreSQL's own, conversions among them.
 VALID = {
-    "p_request": "gen_random_uuid()", "p_node": "'a'", "p_server": "qkd_server", "p_qcs": "ARRAY[ab, bc]",
-    "p_needs": "'{64, 32}'", "p_key_ids": "ARRAY[gen_random_uuid(), gen_random_uuid()]", "p_key_bytes": "16",
-    "p_ksid": "gen_random_uuid()", "p_master": "alice", "p_slave": "carol", "p_slave_node": "'c'", "p_trace": "NULL",
+    "p_request": "new_id", "p_node": "'a'", "p_server": "qkd_server", "p_qcs": "ARRAY[ab, bc]",
+    "p_needs": "'{64, 32}'", "p_key_ids": "ARRAY[new_id, new_id]::uuid[]", "p_key_bytes": "'16'",
+    "p_ksid": "new_id", "p_master": "alice", "p_slave": "carol", "p_slave_node": "'c'", "p_trace": "NULL",
 }  # fmt: skip
 
 
@@ -526,6 +527,7 @@ def ask_barely(ring: Ring, stack: Stack, name: str = "a", **changes: str) -> lis
     arguments = ", ".join(f"{k} => {v}" for k, v in (VALID | {"p_node": f"'{name}'"} | changes).items())
     for word, value in words.items():
         arguments = re.sub(rf"\b{word}\b", value, arguments)
+    arguments = re.sub(r"\bnew_id\b", lambda _: f"'{uuid.uuid4()}'", arguments)
     with as_node(stack, name) as connection:
         call = f"SELECT * FROM qkd_allocate({arguments})"  # noqa: S608 - as hostile as the test likes
         return connection.execute(call, {"server": server_of(connection, name)}).fetchall()
@@ -555,9 +557,9 @@ def ask_barely(ring: Ring, stack: Stack, name: str = "a", **changes: str) -> lis
         ({"p_slave": "bob"}, "p_slave"),
         ({"p_key_ids": "'{}'"}, "p_key_ids"),
         ({"p_key_ids": "NULL"}, "p_key_ids"),
-        ({"p_key_ids": "array_fill(gen_random_uuid(), ARRAY[2])"}, "p_key_ids"),
-        ({"p_key_ids": "array_fill(gen_random_uuid(), ARRAY[5000])"}, "p_key_ids"),
-        ({"p_key_bytes": "-16"}, "p_key_ids"),
+        ({"p_key_ids": f"'{{{KSID}, {KSID}}}'"}, "p_key_ids"),
+        ({"p_key_ids": f"ARRAY[{', '.join(['new_id'] * 5000)}]::uuid[]"}, "p_key_ids"),
+        ({"p_key_bytes": "'-16'"}, "p_key_ids"),
         ({"p_key_bytes": "NULL"}, "p_key_ids"),
     ],
 )
@@ -592,7 +594,7 @@ def test_nobody_allocates_by_anothers_request_or_key_id(ring, stack):
     with pytest.raises(DatabaseRefused, match="p_request"):
         ring.ranges("ab", 24, request=made)
     with pytest.raises(psycopg.Error, match="p_key_ids"):
-        ask_barely(ring, stack, p_key_ids=f"ARRAY['{key_id}', gen_random_uuid()]::uuid[]")
+        ask_barely(ring, stack, p_key_ids=f"ARRAY['{key_id}', new_id]::uuid[]")
 
 
 @pytest.mark.parametrize(
@@ -733,11 +735,11 @@ def test_cost_of_keys_over_one_hop_is_where_they_lie(ring):
     ("function", "arguments"),
     [
         ("qkd_enter", "'b', '{}', '{}'"),
-        ("qkd_count", "'b', 1"),
-        ("qkd_report", "'b', '', 1, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'"),
-        ("qkd_allocate", "gen_random_uuid(), 'b', '', '{}', '{}', '{}', 1, NULL, NULL, NULL, NULL, NULL"),
-        ("qkd_deliver", "gen_random_uuid(), 'b', '', '', '', '{}'"),
-        ("qkd_collect", "gen_random_uuid(), 'b', '', 1"),
+        ("qkd_count", "'b', '1'"),
+        ("qkd_report", "'b', '', '1', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}'"),
+        ("qkd_allocate", f"'{KSID}', 'b', '', '{{}}', '{{}}', '{{}}', '1', NULL, NULL, NULL, NULL, NULL"),
+        ("qkd_deliver", f"'{KSID}', 'b', '', '', '', '{{}}'"),
+        ("qkd_collect", f"'{KSID}', 'b', '', '1'"),
         ("qkd_cost", "'b', '{}'"),
     ],
 )
