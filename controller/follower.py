@@ -68,7 +68,7 @@ class Followers:
         self._changed = threading.Condition()
         self._followers: dict[str, Follower] = {}
         self._stopping = False
-        self._thread = bugs.vital_thread(self._keep_tending, name="tending")
+        self._thread = bugs.vital_thread(self._keep_tending, name="tending", stopped=lambda: self._stopping)
         settings.on_change(self._wake)
 
     def start(self) -> None:
@@ -178,7 +178,7 @@ class Follower:
         self._flood_told_at = -math.inf
         self._told = self._tried = -1  # the version of the settings that the node has, and that it was told last
         self._telling = threading.Lock()
-        self._thread = bugs.vital_thread(self._run, name=f"follow-{agent.name}")
+        self._thread = bugs.vital_thread(self._run, name=f"follow-{agent.name}", stopped=self._stopping.is_set)
 
     def start(self) -> None:
         """Begin."""
@@ -291,7 +291,8 @@ class Follower:
             self.tend_at, self._can_be_told = 0.0, True
             self._on_tended()
             if not self._extended:
-                threading.Thread(target=self._poll, args=(listener,), name="poll", daemon=True).start()
+                is_over = functools.partial(self._polled_enough, listener)
+                bugs.vital_thread(self._poll, listener, name=f"poll-{self.agent.name}", stopped=is_over).start()
             for event in listener.events():
                 if self._stopping.is_set():
                     return
@@ -322,7 +323,7 @@ class Follower:
     def _poll(self, listener: Listener) -> None:
         """Read the links' performance each slot, as long as `listener` is the one that counts and the node answers."""
         heard = time.monotonic()
-        while self._listener is listener and self._connected and not self._stopping.wait(limits.POLL_S):
+        while not self._stopping.wait(limits.POLL_S) and not self._polled_enough(listener):
             try:
                 self._read()
                 # By our own clock, which a new connection does not set back.
@@ -334,6 +335,9 @@ class Follower:
                 bugs.report(_log, "asking a node", error, self._journal, node=self.agent.name)
             if time.monotonic() - heard > limits.DEAF_S:
                 listener.close()
+
+    def _polled_enough(self, listener: Listener) -> bool:
+        return self._stopping.is_set() or self._listener is not listener or not self._connected
 
     def _report_rates(self, slot: int) -> None:
         names = {link.link_id: link.qc for link in self._graph.links().values()}

@@ -48,7 +48,7 @@ class Mover:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._busy: dict[str, float] = {}  # KSID -> when it may be looked at again; infinity while it is worked at
-        self._thread = bugs.vital_thread(self._run, name="mover")
+        self._thread = bugs.vital_thread(self._run, name="mover", stopped=self._stopping.is_set)
 
     def start(self) -> None:
         """Begin."""

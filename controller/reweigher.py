@@ -30,7 +30,7 @@ class Reweigher:
         self._upkeep = upkeep
         self._journal = journal
         self._stopping = threading.Event()
-        self._thread = bugs.vital_thread(self._run, name="reweigher")
+        self._thread = bugs.vital_thread(self._run, name="reweigher", stopped=self._stopping.is_set)
         self._pool = ThreadPoolExecutor(limits.REWEIGHED_AT_ONCE, thread_name_prefix="reweigh")
 
     def start(self) -> None:

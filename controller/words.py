@@ -59,7 +59,7 @@ class Words:
             "words", journal, threads=limits.WORDS, for_one=limits.WORDS_TO_ONE, waiting=limits.KEPT_FOR_ONE
         )
         self._stopping = False
-        self._thread = bugs.vital_thread(self._run, name="words")
+        self._thread = bugs.vital_thread(self._run, name="words", stopped=lambda: self._stopping)
 
     def start(self) -> None:
         """Begin to tell."""

@@ -184,7 +184,8 @@ class _Door:
         self.limits = limits
         self.loop = asyncio.new_event_loop()
         self.http = web.Server(self._answer, loop=self.loop)
-        self.thread = bugs.vital_thread(self._run, name=f"https-{port}")
+        self._stopping = asyncio.Event()
+        self.thread = bugs.vital_thread(self._run, name=f"https-{port}", stopped=self._stopping.is_set)
         self._app = app
         self._error_answer = getattr(app, "extensions", {}).get(ERRORS, error_answer)
         self._listener = listener
@@ -192,7 +193,6 @@ class _Door:
         self._workers = workers
         self._base = base_environ(host, port)
         self._turns = Turns(limits.per_party)
-        self._stopping = asyncio.Event()
         self._open: set[_Connection] = set()
         # Those whose client has the next move, the longest waiting first; the others' requests are with the workers.
         self._waiting: dict[_Connection, None] = {}

@@ -413,7 +413,7 @@ class _Worker:
         self._every_s = every_s
         self._woken = threading.Event()
         self._stopping = False
-        self._thread = bugs.vital_thread(self._run, name=f"agent{step.__name__}")
+        self._thread = bugs.vital_thread(self._run, name=f"agent{step.__name__}", stopped=lambda: self._stopping)
 
     def start(self) -> None:
         self._thread.start()

@@ -61,19 +61,22 @@ class QuantumModule:
             os.close(folder)
         self._path.chmod(0o600)  # no window: the directory is private, too
         self._listener.listen(16)
-        bugs.vital_thread(self._accept, name="qc-accept").start()
+        bugs.vital_thread(self._accept, name="qc-accept", stopped=self._is_stopped).start()
 
     def stop(self) -> None:
         """Accept nothing more."""
         self._listener.close()
+
+    def _is_stopped(self) -> bool:
+        return self._listener.fileno() < 0
 
     def _accept(self) -> None:
         while True:
             try:
                 connection, _ = self._listener.accept()
             except OSError as error:
-                if self._listener.fileno() < 0:
-                    return  # stopped
+                if self._is_stopped():
+                    return
                 bugs.report(_log, "accepting a QC device", error)
                 time.sleep(limits.DEVICE_PAUSE_S)
                 continue

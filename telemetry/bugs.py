@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import logging
 import os
 import sqlite3
@@ -65,18 +64,40 @@ def _place(error: BaseException) -> str:
     return f"{type(error).__name__} at\n{''.join(traceback.format_tb(error.__traceback__)).rstrip()}"
 
 
-def vital_thread(target: Callable[..., object], *args: Any, name: str) -> threading.Thread:
-    """A daemon thread, not started yet, without which this process is of no use: an exception there ends the process.
+def vital_thread(
+    target: Callable[..., object], *args: Any, name: str, stopped: Callable[[], bool] = lambda: False
+) -> threading.Thread:
+    """A daemon thread, not started yet, without which this process is of no use: it ends the process when it ends.
 
-    What is transient (a full disk, a peer that is away) is for `target` to survive.
+    Whatever is raised, and a return, too, unless by then `stopped()` says that the thread was to end. What is transient
+    (a full disk, a peer that is away) is for `target` to survive.
     """
-    return threading.Thread(target=functools.partial(_run_or_die, target, args, name), name=name, daemon=True)
+    return threading.Thread(target=_run_vital, args=(target, args, name, stopped), name=name, daemon=True)
 
 
-def _run_or_die(target: Callable[..., object], args: tuple[Any, ...], name: str) -> None:
-    try:
-        target(*args)
-    except Exception as error:
-        report(logging.getLogger(__name__), f"thread {name}", error)
+def watched_thread(
+    target: Callable[..., object], *args: Any, name: str, stopped: Callable[[], bool] = lambda: False
+) -> threading.Thread:
+    """The same of a process that has more to do than this thread does: its end is in the log, and all else goes on."""
+    return threading.Thread(target=_run_watched, args=(target, args, name, stopped), name=name, daemon=True)
+
+
+def _run_vital(*what: Any) -> None:
+    if not _run_watched(*what):
         logging.shutdown()
         os._exit(STATUS)
+
+
+def _run_watched(
+    target: Callable[..., object], args: tuple[Any, ...], name: str, stopped: Callable[[], bool]
+) -> bool:
+    """Whether the thread has ended as it was to."""
+    log = logging.getLogger(__name__)
+    try:
+        target(*args)
+        if stopped():
+            return True
+        log.error("thread %s: %s: it has ended, and nobody had stopped it", name, MARK)
+    except BaseException as error:  # threads end in silence by SystemExit
+        report(log, f"thread {name}", error)
+    return False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 from pathlib import Path
 
+from telemetry import bugs
 from testbed.control_room import ControlRoom
 from testbed.dashboard import address
 from testbed.dashboard.guard import Guard
@@ -57,8 +57,8 @@ class Dashboard:
     def stop(self) -> None:
         """Serve and watch no more."""
         self._server.stop()
-        self._room.close()
         self._watch.stop()
+        self._room.close()
         self._ports.close()
         self._listener.close()
 
@@ -84,15 +84,16 @@ class _Server:
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
         )
-        self._thread = threading.Thread(
-            target=self._uvicorn.run, kwargs={"sockets": [listener]}, name="dashboard", daemon=True
+        self._stopping = False  # uvicorn says `should_exit` of itself, too, where it does not come up
+        self._thread = bugs.watched_thread(
+            self._uvicorn.run, [listener], name="dashboard", stopped=lambda: self._stopping
         )
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._uvicorn.should_exit = True
+        self._stopping = self._uvicorn.should_exit = True
         self._thread.join(_STOP_S)
 
 

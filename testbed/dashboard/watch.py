@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
 from typing import Any
 
 from telemetry import bugs
@@ -48,7 +47,7 @@ class Watch:
         self._controller = _Source(lambda: _ask_controller(desk), _ASK_S, self._stop)
         self._nodes = {n: _Source(_asking(desk, n), every_s, self._stop) for n in nodes}
         self._qcs = desk.qc_names()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = bugs.watched_thread(self._run, name="watch", stopped=self._stop.is_set)
 
     def start(self) -> None:
         """Begin to look."""
@@ -99,7 +98,7 @@ class _Source:
         self._answer: Mapping[str, Any] | None = None
         self._problem = ""
         self._heard_at = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="source", daemon=True)
+        self._thread = bugs.watched_thread(self._run, name="source", stopped=stop.is_set)
 
     def start(self) -> None:
         self._thread.start()
@@ -116,9 +115,9 @@ class _Source:
                 self._heard_at, self._problem = time.monotonic(), ""
             except NotDone as error:
                 self._problem = str(error)
-            except (RuntimeError, CancelledError):  # the room is closed: the run ends
-                return
             except Exception as error:
+                if self._stop.is_set():  # its room is closed
+                    return
                 bugs.report(_log, "asking for the live view", error)
                 self._problem = bugs.MARK
             self._stop.wait(max(0.0, asked + self._every_s - time.monotonic()))

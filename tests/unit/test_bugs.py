@@ -90,14 +90,59 @@ def test_full_disk_is_no_bug_and_is_named(raised, written, tmp_path, caplog):
     assert [e["event"] for e in journal.read(tmp_path / "journal.jsonl")] == [bugs.REFUSED]
 
 
+def ran(thread: str) -> subprocess.CompletedProcess[str]:
+    """A process that starts this thread and says so at its own end, which comes once the thread has ended."""
+    script = (
+        "import asyncio, sys\nfrom telemetry import bugs\n"
+        f"def fail(error):\n    raise error\nthread = bugs.{thread}\nthread.start()\nthread.join()\nprint('lives on')"
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+
+
 def test_vital_thread_that_fails_ends_the_process_loudly():
     """With the place on standard error, and a status that is not 0."""
-    script = (
-        "import threading\nfrom telemetry import bugs\n"
-        "bugs.vital_thread(lambda n: 1 // n, 0, name='clock').start()\nthreading.Event().wait(30)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    done = ran("vital_thread(lambda n: 1 // n, 0, name='clock')")
 
-    assert done.returncode == bugs.STATUS
+    assert (done.returncode, done.stdout) == (bugs.STATUS, "")
     assert "thread clock: a bug of ours, ZeroDivisionError" in done.stderr
     assert "<string>" in done.stderr
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(0)", "KeyboardInterrupt()", "asyncio.CancelledError()"])
+def test_vital_thread_that_is_ended_by_what_is_no_exception_of_ours_ends_the_process_loudly(raised):
+    """Python itself lets a thread end in silence that calls sys.exit()."""
+    done = ran(f"vital_thread(fail, {raised}, name='clock')")
+
+    assert (done.returncode, done.stdout) == (bugs.STATUS, "")
+    assert f"thread clock: a bug of ours, {raised.partition('(')[0].rpartition('.')[2]}" in done.stderr
+
+
+@pytest.mark.parametrize("asked", ["", ", stopped=lambda: False"])
+def test_vital_thread_that_returns_though_nobody_stopped_it_ends_the_process_loudly(asked):
+    """What it is for is done no more."""
+    done = ran(f"vital_thread(lambda: None, name='clock'{asked})")
+
+    assert (done.returncode, done.stdout) == (bugs.STATUS, "")
+    assert "thread clock: a bug of ours: it has ended, and nobody had stopped it" in done.stderr
+
+
+def test_vital_thread_that_was_stopped_returns_in_peace():
+    """Who stops it says so before it returns."""
+    done = ran("vital_thread(lambda: None, name='clock', stopped=lambda: True)")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "lives on\n", "")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("lambda: None", "thread page: a bug of ours: it has ended, and nobody had stopped it"),
+        ("sys.exit", "thread page: a bug of ours, SystemExit"),
+    ],
+)
+def test_watched_thread_that_ends_unasked_is_told_of_and_the_process_goes_on(target, told):
+    """One that has more to do than this thread does, such as to take a network down."""
+    done = ran(f"watched_thread({target}, name='page')")
+
+    assert (done.returncode, done.stdout) == (0, "lives on\n")
+    assert told in done.stderr
