@@ -6,10 +6,11 @@ import functools
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -107,12 +108,12 @@ class Agents:
 
     def set_additions(self, agent: Agent, document: Mapping[str, Any]) -> None:
         """Merge into the data of our module; AgentFailed."""
-        self._done(agent, "PATCH", f"{_DATA}/{gs015_testbed.NODE}", {gs015_testbed.NODE: document})
+        self._edit(agent, "PATCH", gs015_testbed.NODE, lambda _: {gs015_testbed.NODE: document})
 
     def enable(self, agent: Agent, link_id: str, *, enabled: bool) -> None:
         """Have a link's QC generate, or stop; AgentFailed."""
         document = {f"{gs015.MODULE}:qkd_link": [{"qkdl_id": link_id, "qkdl_enable": enabled}]}
-        self._done(agent, "PATCH", f"{_DATA}/{gs015.NODE}/qkd_links/qkd_link={link_id}", document)
+        self._edit(agent, "PATCH", f"{gs015.NODE}/qkd_links/qkd_link={link_id}", lambda _: document)
 
     def configure(self, documents: Mapping[Agent, Mapping[str, Any]]) -> None:
         """Merge into the configuration of each node, of all at once; AgentFailed if one did not take it over."""
@@ -132,20 +133,12 @@ class Agents:
         What `application` does not name stays as it is, as others have it at that moment. A PATCH would do that, but
         add to what feeds it.
         """
-        place = f"{_DATA}/{gs015.NODE}/{application_path(application['app_id'])}"
-        with self._editing(agent):
-            for _ in range(limits.TRIES_OF_AN_EDIT):
-                there, etag = self._application(agent, application["app_id"])
-                body = {f"{gs015.MODULE}:qkd_app": [with_application(there, application)]}
-                try:
-                    reply = self._request(agent, "PUT", place, body, if_match=etag)
-                except Unreachable as error:
-                    raise AgentFailed(agent.name, error.reason) from None
-                if reply.ok:
-                    return
-                if reply.status != _CHANGED_MEANWHILE:
-                    raise AgentFailed(agent.name, _reason(reply))
-        raise AgentFailed(agent.name, "its configuration changes again and again")
+
+        def wanted(there: Any) -> Any:
+            found = {} if there is None else gs015.read_app(there)
+            return {f"{gs015.MODULE}:qkd_app": [with_application(found, application)]}
+
+        self._edit(agent, "PUT", f"{gs015.NODE}/{application_path(application['app_id'])}", wanted)
 
     def remove(self, resources: Mapping[Agent, Sequence[str]]) -> set[str]:
         """Delete resources below qkd_node, at all nodes at once; the names of nodes that did not say that it is done.
@@ -177,20 +170,38 @@ class Agents:
 
     def application(self, agent: Agent, app_id: str) -> dict[str, Any]:
         """How an application is configured; empty if it is not. AgentFailed."""
-        return self._application(agent, app_id)[0]
-
-    def _application(self, agent: Agent, app_id: str) -> tuple[dict[str, Any], str | None]:
-        """The same, and the entity-tag of what was read."""
-        path = f"{_DATA}/{gs015.NODE}/{application_path(app_id)}?content=config"
         try:
-            reply = self._request(agent, "GET", path)
-            if reply.status == 404:
-                return {}, None
-            if not reply.ok:
-                raise AgentFailed(agent.name, _reason(reply))
-            return gs015.read_app(reply.body), reply.etag
+            there = self._configured(agent, f"{gs015.NODE}/{application_path(app_id)}")
+            return {} if there is None else gs015.read_app(there.body)
         except (Unreachable, Refusal) as error:
             raise AgentFailed(agent.name, str(error)) from None
+
+    def _configured(self, agent: Agent, place: str) -> Reply | None:
+        """What is configured there, if anything is; AgentFailed, Unreachable."""
+        reply = self._request(agent, "GET", f"{_DATA}/{place}?content=config")
+        if not reply.ok and reply.status != 404:
+            raise AgentFailed(agent.name, _reason(reply))
+        return reply if reply.ok else None
+
+    def _edit(self, agent: Agent, method: str, place: str, change: Callable[[Any], Any]) -> None:
+        """Do what `change` makes of the document that is there (None: nothing), as long as that is so; AgentFailed.
+
+        When others change it meanwhile, `change` sees that. An edit that was given up may be obeyed later, by a node
+        that was asleep: the first one that is done has all others refused, so that none replaces a newer one.
+        """
+        with self._editing(agent):
+            for _ in range(limits.TRIES_OF_AN_EDIT):
+                try:
+                    there = self._configured(agent, place)
+                    body = change(None if there is None else there.body)
+                    reply = self._request(agent, method, f"{_DATA}/{place}", body, conditions=_as_it_is(there))
+                except (Unreachable, Refusal) as error:
+                    raise AgentFailed(agent.name, str(error)) from None
+                if reply.ok:
+                    return
+                if reply.status != _CHANGED_MEANWHILE:
+                    raise AgentFailed(agent.name, _reason(reply))
+        raise AgentFailed(agent.name, "its configuration changes again and again")
 
     def _get(self, agent: Agent, path: str) -> Any:
         reply = self._request(agent, "GET", path)
@@ -213,12 +224,13 @@ class Agents:
         path: str,
         document: Any = None,
         *,
-        if_match: str | None = None,
+        conditions: Mapping[str, str] = MappingProxyType({}),
     ) -> Reply:
         with self._turn(agent):
             return self._caller.request(
-                method, agent.url + path, to=agent.identity, body=document, timeout_s=limits.CALL_S, if_match=if_match
-            )
+                method, agent.url + path, to=agent.identity, body=document, timeout_s=limits.CALL_S,
+                conditions=conditions,
+            )  # fmt: skip
 
     def on_the_way_s(self, agent: Agent) -> float:
         """Seconds that the round trips of a call to that agent take."""
@@ -256,13 +268,15 @@ class Agents:
                 del calls[call]
                 self._returned.notify_all()
 
-    def _done(self, agent: Agent, method: str, path: str, document: Any) -> None:
-        reason = self._call(agent, method, path, document)
-        if reason:
-            raise AgentFailed(agent.name, reason)
-
     def _delete(self, agent: Agent, paths: Sequence[str]) -> bool:
         return not [path for path in paths if self._call(agent, "DELETE", f"{_DATA}/{gs015.NODE}/{path}", None)]
+
+
+def _as_it_is(there: Reply | None) -> dict[str, str]:
+    """The condition that what is there is still so: as far as the node says by an entity-tag how it is."""
+    if there is None:
+        return {"If-None-Match": "*"}
+    return {} if there.etag is None else {"If-Match": there.etag}
 
 
 def _reason(reply: Reply) -> str:

@@ -193,9 +193,11 @@ class Follower:
     @property
     def is_behind(self) -> bool:
         """Whether the node has not taken over yet all that is set."""
-        if self._extended and self._told < self._settings.version:
-            return True
-        return bool(self._settings.wishes(self.agent.name))
+        return self._is_outdated or bool(self._settings.wishes(self.agent.name))
+
+    @property
+    def _is_outdated(self) -> bool:
+        return self._extended and self._told < self._settings.version
 
     @property
     def is_to_be_told(self) -> bool:
@@ -205,7 +207,9 @@ class Follower:
     @property
     def needs_tending(self) -> bool:
         """Whether it can be told something that it does not know yet."""
-        return self._can_be_told and (self.is_behind or self._settled is not self._listener)
+        if not self._can_be_told:
+            return False
+        return self._is_outdated or bool(self._wishes()) or self._settled is not self._listener
 
     def tend(self) -> None:
         """Have the node follow what is set now, and be as open sessions want it; again if it does not take part."""
@@ -237,9 +241,8 @@ class Follower:
             version = self._settings.version
             if self._extended:
                 self._agents.set_additions(self.agent, self._additions())
-            for link_id, enabled in self._settings.wishes(self.agent.name).items():
-                if link_id in self._links():
-                    self._agents.enable(self.agent, link_id, enabled=enabled)
+            for link_id, enabled in self._wishes().items():
+                self._agents.enable(self.agent, link_id, enabled=enabled)
                 self._settings.taken_over(self.agent.name, link_id, enabled=enabled)
             self._told = version
 
@@ -313,7 +316,14 @@ class Follower:
                 with trace.begin():
                     self._sessions.ended(ksid, node=self.agent.name)
         self._graph.put(self.agent, node, self._names, extended=self._extended)
+        if self._wishes():
+            self._on_tended()
         return str(node["qkdn_id"])
+
+    def _wishes(self) -> dict[str, bool]:
+        """Those that the node can be told: a link that it does not show now may come again."""
+        shown = self._links()
+        return {key: wish for key, wish in self._settings.wishes(self.agent.name).items() if key in shown}
 
     def _links(self) -> dict[str, LinkEnd]:
         """The node's physical links; none if it was removed a moment ago."""

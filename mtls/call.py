@@ -13,8 +13,9 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -159,18 +160,18 @@ class Caller:
         to: Identity,
         body: Any = None,
         timeout_s: float = 5.0,
-        if_match: str | None = None,
+        conditions: Mapping[str, str] = MappingProxyType({}),
     ) -> Reply:
         """One request to `url`, which must be answered by `to`; that party has `timeout_s` seconds for it.
 
         The round trips that the call takes come on top; but no call outlasts the deadline of what it is made for.
-        `if_match`: it is to be done only if what it is about still has that entity-tag (RFC 9110, 13.1.1).
+        `conditions`: header fields, such as If-Match, without which it is not to be done (RFC 9110, 13.1).
         Unreachable says "no answer within N s" if the last byte of the answer has not come by then.
         """
         with trace.part() as span:
             started = time.time(), time.monotonic()
             try:
-                reply = self._exchange(method, url, to, body, timeout_s, if_match=if_match)
+                reply = self._exchange(method, url, to, body, timeout_s, conditions=conditions)
             except Unreachable as error:
                 self._note(span, started, to, method, url, error=error.reason)
                 raise
@@ -204,7 +205,7 @@ class Caller:
             )  # fmt: skip
 
     def _exchange(
-        self, method: str, url: str, to: Identity, body: Any, timeout_s: float, *, if_match: str | None
+        self, method: str, url: str, to: Identity, body: Any, timeout_s: float, *, conditions: Mapping[str, str]
     ) -> Reply:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
@@ -213,8 +214,7 @@ class Caller:
         if wait_s < _LEAST_S:
             raise Unreachable(url, "no time is left to ask")
         headers[deadline.HEADER] = deadline.to_header(max(wait_s - on_the_way_s, wait_s / 2))
-        if if_match is not None:
-            headers["If-Match"] = if_match
+        headers |= conditions
         if (span := trace.current()) is not None:
             headers[trace.HEADER] = trace.to_header(span)
         try:

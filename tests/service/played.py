@@ -63,6 +63,7 @@ class PlayedNode:
         self.mute = False  # it does what it is told, and the answer gets lost
         self.ended: list[str] = []  # applications of which no controller has confirmed that it knows of their end
         self.before_edit: Callable[[], object] = lambda: None  # called when it is about to be configured
+        self.after_edit: Callable[[], object] = lambda: None  # and called when that is done, or refused
         self.qcs: dict[str, QcState] = {}
         self.config = NodeConfig(
             name=name, host="127.0.0.1", kme_port=0, agent_port=0, directory=directory, credentials=credentials,
@@ -86,6 +87,8 @@ class PlayedNode:
 
         @app.after_request
         def lose(answer: Response) -> Response:
+            if request.method in ("PATCH", "PUT", "DELETE"):
+                self.after_edit()
             if self.mute and request.method == "POST":
                 return Response(b"", 504)
             return answer

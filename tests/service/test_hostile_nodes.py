@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 
+import flask
 import pytest
 from flask import request
 
@@ -15,9 +17,10 @@ from controller import limits
 from controller.agents import Agent, AgentFailed, Agents
 from etsi import gs015
 from etsi.restconf import parse_target
+from mtls import deadline
 from mtls.identity import Role
 from mtls.serve import Problem
-from node.model import MODEL, links
+from node.model import MODEL, apps, link_id, links
 from telemetry import journal
 from telemetry.journal import Journal
 from tests.service.played import PlayedNode
@@ -308,6 +311,32 @@ def test_change_of_an_application_while_another_is_read_is_kept(world):
     assert node.app(ksid)["app_priority"] == 7
 
 
+def test_application_that_another_makes_while_it_is_looked_for_is_kept(world):
+    """It was not there when the controller looked."""
+    ksid = world.open("a", "b")["ksid"]
+    node, first = world.nodes["a"], threading.Semaphore(1)
+    entry = {**node.app(ksid), "app_priority": 7}
+    node.datastore.drop_app(ksid)
+
+    def interfere() -> None:
+        if request.method == "PUT" and first.acquire(blocking=False):
+            target = parse_target(MODEL, f"{gs015.NODE}/qkd_applications/qkd_app={ksid}")
+            node.datastore.edit("PUT", target, {"etsi-qkd-sdn-node:qkd_app": [entry]})
+
+    def made() -> list[int | None]:
+        return [a["app_qos"].get("jitter") for a in apps(node.datastore.tree) if a["app_id"] == ksid]
+
+    node.before_edit = interfere
+    try:
+        content = {"qkd_application": {"app_id": ksid, "app_qos": {"jitter": 4}}}
+        node.streams.notify("sdqkdn_application_qos_update", content)
+        assert eventually(lambda: made() == [4], 15)
+    finally:
+        node.before_edit = lambda: None
+
+    assert node.app(ksid)["app_priority"] == 7
+
+
 @pytest.fixture
 def stumbling(world) -> Iterator[PlayedNode]:
     """c does nothing that it is told, until the test has it do so."""
@@ -342,6 +371,97 @@ def test_generation_that_one_end_did_not_take_over_is_told_again_by_a_new_contro
     world.wait_for_nodes()
     assert eventually(lambda: world.call("PUT", "qcs/ac/generation", {"enabled": True}).status == 204, 15)
     assert [world.nodes[n].link(key)["qkdl_enable"] for n in "ac"] == [True, True]
+
+
+def test_wish_about_a_link_that_a_node_does_not_show_now_waits_for_it(world, stumbling):
+    """Another controller has taken the link away for a while; the operator's wish has reached nobody there."""
+    key, feeds = world.link("ac")["qkdl_id"], gs015.NODE + "/qkd_links/qkd_link="
+    link = stumbling.link(key)
+    try:
+        assert world.call("PUT", "qcs/ac/generation", {"enabled": False}).status == 202
+        stumbling.datastore.edit("DELETE", parse_target(MODEL, feeds + key), None)
+        stumbling.fail("cd")  # so that the node is read again
+        assert eventually(lambda: "ac" not in {e["qc"] for e in world.operator("topology")["links"]})
+        stumbling.broken = False
+        assert eventually(lambda: world.set(ttl_slots=15).body.get("not_yet") == ["c"], 15)
+
+        stumbling.datastore.edit("PUT", parse_target(MODEL, feeds + key), {"etsi-qkd-sdn-node:qkd_link": [link]})
+        stumbling.heal("cd")
+
+        assert eventually(lambda: stumbling.link(key)["qkdl_enable"] is False, 15)
+        assert eventually(lambda: world.set(ttl_slots=15).status == 200, 15)
+    finally:
+        stumbling.broken = False
+        stumbling.datastore.edit("PUT", parse_target(MODEL, feeds + key), {"etsi-qkd-sdn-node:qkd_link": [link]})
+        stumbling.heal("cd")
+        assert eventually(lambda: world.call("PUT", "qcs/ac/generation", {"enabled": True}).status == 204, 15)
+
+
+class Late:
+    """A node, and one who calls it: the first change of it that the node hears of is obeyed when `obey` is called."""
+
+    def __init__(self, world: World, directory: Path) -> None:
+        self.node = PlayedNode(directory / "late", world.credentials(Role.NODE, "d"), "d", LINKS["d"], world.saes)
+        self.agents = Agents(world.credentials(Role.CONTROLLER, "ctl"), Journal(directory / "journal.jsonl", "ctl"))
+        self.agent = Agent("d", self.node.url)
+        self._first, self._go, self._obeyed = threading.Semaphore(1), threading.Event(), threading.Event()
+        self.node.before_edit = self._sleep
+        self.node.after_edit = self._note
+
+    def _sleep(self) -> None:
+        if self._first.acquire(blocking=False):
+            flask.g.late = True
+            self._go.wait(20)
+
+    def _note(self) -> None:
+        if flask.g.get("late"):
+            self._obeyed.set()
+
+    def given_up(self, change: Callable[[], None]) -> None:
+        """The controller does not wait for the answer any more."""
+        with deadline.until(time.monotonic() + 1), pytest.raises(AgentFailed):
+            change()
+
+    def obey(self) -> None:
+        """Return when the node has done, or refused, what it was told first."""
+        self._go.set()
+        assert self._obeyed.wait(10)
+
+    def stop(self) -> None:
+        """End them."""
+        self._go.set()
+        self.agents.close()
+        self.node.stop()
+
+
+@pytest.fixture
+def late(world, tmp_path) -> Iterator[Late]:
+    """A node that sleeps over the first change."""
+    made = Late(world, tmp_path)
+    yield made
+    made.stop()
+
+
+def test_parameters_that_a_node_takes_over_late_do_not_replace_newer_ones(late):
+    """A call that was given up may be done all the same: the node was asleep, and the request lay in its socket."""
+    ttls = [{"parameters": {"ttl_slots": slots}} for slots in (20, 30)]
+    late.given_up(lambda: late.agents.set_additions(late.agent, ttls[0]))
+    late.agents.set_additions(late.agent, ttls[1])
+
+    late.obey()
+
+    assert late.node.datastore.tree["qkd-testbed:node"]["parameters"]["ttl_slots"] == 30
+
+
+def test_generation_that_a_node_takes_over_late_does_not_replace_a_newer_wish(late):
+    """Nor if the newer one is what the link does already."""
+    key = link_id("cd")
+    late.given_up(lambda: late.agents.enable(late.agent, key, enabled=False))
+    late.agents.enable(late.agent, key, enabled=True)
+
+    late.obey()
+
+    assert late.node.link(key)["qkdl_enable"] is True
 
 
 def test_registrations_beyond_what_can_wait_are_refused_to_that_node_alone(world):
