@@ -89,7 +89,9 @@ class Master:
             try:
                 self._initialise(running.session)
                 self._start(running, limits)
-            except BaseException:
+            except BaseException as error:
+                if not isinstance(error, Failed):  # KME and slave may have it by now
+                    self._take_back(running.session)
                 self._leave(running)
                 raise
         finally:
@@ -162,16 +164,26 @@ class Master:
             total_ms=milliseconds(started, known), **pair,
         )  # fmt: skip
 
+    def _take_back(self, session: Session) -> None:
+        if session.ksid is not None:
+            self._close(session)
+        self._quietly(self._handover.end, session.peer)
+
     def _start(self, running: _Running, limits: Limits) -> None:
         name = f"session-{running.session.ksid}"
         threading.Thread(target=self._run, args=(running, limits), name=name, daemon=True).start()
 
     def _run(self, running: _Running, limits: Limits) -> None:
+        what = f"session {running.session.ksid}"
         try:
             reason = self._exchange(running, limits)
+        except Exception as error:
+            bugs.report(_log, what, error)
+            reason = _own_failure(error).cause
+        try:
             self._finish(running.session, reason)
         except Exception as error:
-            bugs.report(_log, f"session {running.session.ksid}", error)
+            bugs.report(_log, what, error)
         finally:
             # Only now may the pair open anew: the slave would take this session's end for the next one's.
             self._leave(running)
@@ -207,7 +219,7 @@ class Master:
             except Exception as error:
                 # A thread that dies in silence would look like a session that needs no keys.
                 bugs.report(_log, "rekeying", error)
-                self._record.key_error(session, Failed(500, "internal_error", "a bug in this SAE: see its log"))
+                self._record.key_error(session, _own_failure(error))
                 return False
             return True
 
@@ -253,6 +265,9 @@ class Master:
         except Failed as error:
             _log.info("closing %s: %s", session.ksid, error)
             return error.status < 500  # it has no such session
+        except Exception as error:
+            bugs.report(_log, f"closing {session.ksid}", error)
+            return False
         return True
 
     def _quietly(self, step: Callable[[str], None], argument: str) -> None:
@@ -261,3 +276,12 @@ class Master:
             step(argument)
         except Failed as error:
             _log.info("%s: %s", step.__name__, error)
+        except Exception as error:
+            bugs.report(_log, step.__name__, error)
+
+
+def _own_failure(error: Exception) -> Failed:
+    """What an exception of this SAE's own is called before others. PURE."""
+    if scarce := bugs.refused(error):
+        return Failed(503, bugs.REFUSED, f"the machine of this SAE refuses: {scarce}")
+    return Failed(500, "internal_error", "a bug in this SAE: see its log")
