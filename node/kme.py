@@ -52,6 +52,7 @@ from node.shared_db import Foreign, KeyOwner, NotFound, SharedDatabase
 from node.together import Together
 from telemetry.journal import Journal
 
+_NOWHERE = "no_position"  # the shared database names none at which a key can lie, which so is lost
 _TRIES = 3
 # Of its interval: an application that asks for its next key so much of it later is not too early.
 _PUNCTUAL = 0.9
@@ -378,10 +379,11 @@ class Kme:
         """Have single-hop keys wait here that the slaves have not asked for yet, while their bytes live; KeyFailure."""
         with self._fetches.one(), trace.begin():
             at, started, asked = time.time(), time.monotonic(), self._store.clock()
-            found = self._shared.collect(self._store.collection)
-            if found:
+            found, lost = self._shared.collect(self._store.collection)
+            if found or lost:
                 told.collected(self._journal, found, at, time.monotonic() - started)
                 self._used(found, self._store.keep_found(found, asked, collected=True))
+                self._losses.add_keys(_NOWHERE, lost)
         self._collected.set()
 
     def lost_on_the_way(self, cause: str, key_ids: Sequence[str]) -> None:
@@ -408,11 +410,14 @@ class Kme:
             with self._fetches.one():
                 asked = self._store.clock()
                 found = self._bring(slave, master, elsewhere)
-                if not owners and all(i.asked for i in found):
+                complete = {i.key_id for i in found if i.asked} == set(elsewhere)
+                if complete and not owners and all(i.asked for i in found):
                     keys = self._take_at_once(found)
                     if keys is not None:
                         return [(key_id, keys[key_id]) for key_id in key_ids]
                 self._keep(found, asked)
+                if not complete:
+                    raise NotFound
         relayed = self._store.take_relayed(key_ids)
         if relayed is None:
             raise NotFound
@@ -420,13 +425,14 @@ class Kme:
         return [(r.key_id, r.key) for r in relayed]
 
     def _bring(self, slave: str, master: str, key_ids: Sequence[str]) -> list[Instruction]:
-        """Where single-hop keys lie, with all that were made with them."""
+        """Where single-hop keys lie, with all that were made with them; but for those that are lost."""
         try:
             with told.statement(self._journal, "deliver", key_ids=list(key_ids)) as facts:
-                found = self._shared.deliver(master, slave, key_ids)
+                found, lost = self._shared.deliver(master, slave, key_ids)
                 facts.update(told.instructions(found))
         except Foreign:
             raise Unauthorized("a key asked for belongs to another SAE") from None
+        self._losses.add_keys(_NOWHERE, lost)
         return found
 
     def _take_at_once(self, found: Sequence[Instruction]) -> dict[str, Secret] | None:

@@ -16,8 +16,9 @@ import logging
 import secrets
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 import psycopg.sql
@@ -225,28 +226,27 @@ class SharedDatabase:
         if int(short):
             return Shortage(qc, int(short))
         proofs = [proof for *_, proof in rows if proof]
-        return Allocation(request, server, [_range(*place) for *place, _, _ in rows], proofs)
+        ranges = [where for *place, _, _ in rows if (where := _followable(request, place)) is not None]
+        if [(where.qc, len(where)) for where in ranges] != list(needs):
+            raise DatabaseUnreachable("the shared database gives an answer that makes no sense")
+        return Allocation(request, server, ranges, proofs)
 
-    def deliver(self, master_sae: str, slave_sae: str, key_ids: Sequence[str]) -> list[Instruction]:
-        """The instructions of all `key_ids` and of keys made with them; Foreign or NotFound, and none is delivered.
+    def deliver(
+        self, master_sae: str, slave_sae: str, key_ids: Sequence[str]
+    ) -> tuple[list[Instruction], list[str]]:
+        """The instructions of `key_ids` and of keys made with them; Foreign or NotFound, and none is delivered.
 
-        NotFound also for one that cannot be followed.
+        Beside them the IDs of those keys whose instruction cannot be followed, which are lost.
         """
         server, rows = self._delivered(master_sae, slave_sae, key_ids)
         if rows[0][0] == "foreign":
             raise Foreign
         if rows[0][0] == "missing":
             raise NotFound
-        found = [
-            Instruction(
-                key, request, ksid, master_sae, slave_sae, where, verdict == "ok", _hex(of), int(age_ms) / 1000, server
-            )
-            for verdict, key, request, ksid, *place, of, age_ms in rows
-            if (where := _followable(key, place)) is not None
-        ]
-        if not {*key_ids} <= {i.key_id for i in found}:
-            raise NotFound
-        return found
+        return _instructions(
+            (key, request, ksid, master_sae, slave_sae, *where, asked == "ok", server)
+            for asked, key, request, ksid, *where in rows
+        )
 
     def _delivered(self, master_sae: str, slave_sae: str, key_ids: Sequence[str]) -> tuple[str, list[Row]]:
         """The rows that say where these keys are, and the server.
@@ -270,18 +270,14 @@ class SharedDatabase:
             if rows[0][0] != "missing" or not names:
                 return server, rows
 
-    def collect(self, collection: str) -> list[Instruction]:
-        """Instructions for this node that nobody has asked for yet; they count as delivered.
+    def collect(self, collection: str) -> tuple[list[Instruction], list[str]]:
+        """Instructions for this node that nobody has asked for yet; they count as delivered. The lost as in `deliver`.
 
         With them those that were given under the same name before: a node has the name until it keeps them.
         """
         server = self._server
         rows = self._call("collect", collection, self._node, server, _COLLECTED_AT_ONCE)
-        return [
-            Instruction(key, request, ksid, master, slave, where, False, _hex(of), int(age_ms) / 1000, server)
-            for key, request, ksid, master, slave, *place, of, age_ms in rows
-            if (where := _followable(key, place)) is not None
-        ]
+        return _instructions((*row, False, server) for row in rows)
 
     def cost(self, key_ids: Sequence[str]) -> list[tuple[str, str, Range]]:
         """(key ID, request, range) for each part of an allocation that one of these keys has cost, request by request.
@@ -340,13 +336,28 @@ def _range(qc: str, epoch: str, start: str, end: str) -> Range:
     return Range(qc, int(start), int(end), int(epoch))
 
 
-def _followable(key_id: str, place: Sequence[str]) -> Range | None:
-    """Where the database says that a key lies; None, and a line in the log, if nothing can lie there."""
+def _followable(key_or_request: str, place: Sequence[str]) -> Range | None:
+    """Where the database says that something lies; None, and a line in the log, if nothing can lie there."""
     try:
         return _range(*place)
     except ValueError:
-        _log.error("the shared database says of key %s that it lies at %s", key_id, place)
+        _log.error("the shared database says of %s that it lies at %s", key_or_request, place)
         return None
+
+
+def _instructions(rows: Iterable[tuple[Any, ...]]) -> tuple[list[Instruction], list[str]]:
+    """Those of the rows that can be followed, and the IDs of the keys of the others, with a line each in the log."""
+    found: list[Instruction] = []
+    lost: list[str] = []
+    for key, request, ksid, master, slave, *place, of, age_ms, asked, server in rows:
+        try:
+            where, age_s = _range(*place), int(age_ms) / 1000
+        except ValueError:
+            _log.error("the shared database says of key %s that it lies at %s, %s ms old", key, place, age_ms)
+            lost.append(key)
+        else:
+            found.append(Instruction(key, request, ksid, master, slave, where, asked, _hex(of), age_s, server))
+    return found, lost
 
 
 def _hex(trace_id: str) -> str:

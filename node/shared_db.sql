@@ -456,10 +456,14 @@ BEGIN
     END LOOP;
 END $$;
 
--- How long ago that was, rounded up: clocks of nodes and of the database need not agree.
+-- How long ago that was, rounded up: clocks of nodes and of the database need not agree. NULL for no time: a single row
+-- that somebody has tampered with must not keep others from being read.
 CREATE OR REPLACE FUNCTION qkd_age_ms(p_made timestamptz) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
-    RETURN greatest(0, ceil(1000 * extract(epoch FROM clock_timestamp() - p_made)));
+    IF isfinite(p_made) THEN
+        RETURN greatest(0, ceil(1000 * extract(epoch FROM clock_timestamp() - p_made)));
+    END IF;
+    RETURN NULL;
 END $$;
 
 -- Hand the instructions of all p_key_ids to the slave's KME and mark them delivered, all or nothing, once. One row a

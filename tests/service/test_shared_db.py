@@ -21,7 +21,7 @@ from etsi.secret import Secret
 from mtls.authority import Authority
 from mtls.identity import Identity, Role
 from node.blocks import Block
-from node.failures import DatabaseChanged, DatabaseRefused
+from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable
 from node.key_stream import KeyStore, Outdated
 from node.proofs import proof
 from node.ranges import Allocation, Claim, Mark, Range, Shortage, Stream, allocate
@@ -374,7 +374,7 @@ def make_keys(ring: Ring, number: int) -> tuple[list[str], str, str]:
 def fetch(ring: Ring, key_ids: list[str], *, node: str = "b", master: str = ALICE, slave: str = BOB):
     """What the slave's KME gets: instructions, or the refusal."""
     try:
-        return ring.nodes[node].deliver(master, slave, key_ids)
+        return ring.nodes[node].deliver(master, slave, key_ids)[0]
     except (Foreign, NotFound) as refusal:
         return type(refusal)
 
@@ -447,24 +447,63 @@ def test_what_was_collected_is_given_again_under_the_same_name_and_no_other(ring
     before, _, _ = make_keys(ring, 2)
     name = str(uuid.uuid4())
 
-    assert {i.key_id for i in ring.nodes["b"].collect(name)} >= {*before}
+    assert {i.key_id for i in ring.nodes["b"].collect(name)[0]} >= {*before}
     ring.allocate("ab", KEY_BYTES)
-    assert {i.key_id for i in ring.nodes["b"].collect(str(uuid.uuid4()))}.isdisjoint(before)
-    assert {i.key_id for i in ring.nodes["b"].collect(name)} >= {*before}
-    assert {i.key_id for i in ring.nodes["a"].collect(name)}.isdisjoint(before), "another node"
+    assert {i.key_id for i in ring.nodes["b"].collect(str(uuid.uuid4()))[0]}.isdisjoint(before)
+    assert {i.key_id for i in ring.nodes["b"].collect(name)[0]} >= {*before}
+    assert {i.key_id for i in ring.nodes["a"].collect(name)[0]}.isdisjoint(before), "another node"
 
 
-def test_an_instruction_that_nobody_can_follow_loses_no_other(ring, stack, caplog):
-    """The database itself has been tampered with: a range that ends before it begins."""
-    ring.fill(1000)
-    (bad, good), _, _ = make_keys(ring, 2)
+POISONS = ["end_at = start_at - 1", "start_at = -1", "start_at = NULL", "epoch = NULL", "made = 'infinity'"]
+
+
+def poison(stack: Stack, key_id: str, change: str) -> None:
+    """Have somebody tamper with what the database itself says of a key."""
     with stack.cluster.admin_url() as url, psycopg.connect(url, autocommit=True) as admin:
-        admin.execute(f"UPDATE {stack.schema}.key SET end_at = start_at - 1 WHERE key_id = %s", (bad,))  # noqa: S608
+        admin.execute(f"UPDATE {stack.schema}.key SET {change} WHERE key_id = %s", (key_id,))  # noqa: S608
 
-    found = {i.key_id for i in ring.nodes["b"].collect(str(uuid.uuid4()))}
 
-    assert (good in found, bad in found) == (True, False)
+@pytest.mark.parametrize("change", POISONS)
+def test_an_instruction_that_nobody_can_follow_loses_no_other(ring, stack, caplog, change):
+    """Of those that nobody has asked for; the lost one is named, and what it cost can be asked for."""
+    ring.fill(1000)
+    (bad, good), request, qc = make_keys(ring, 2)
+    poison(stack, bad, change)
+
+    found, lost = ring.nodes["b"].collect(str(uuid.uuid4()))
+
+    assert good in {i.key_id for i in found}
+    assert lost == [bad]
     assert bad in caplog.text
+    ((_, of, where),) = ring.nodes["b"].cost([bad])
+    assert (of, where.qc, len(where)) == (request, qc, KEY_BYTES)
+
+
+@pytest.mark.parametrize("change", POISONS)
+def test_an_instruction_that_nobody_can_follow_loses_no_other_that_was_asked_for_with_it(ring, stack, change):
+    """All of them count as delivered from then on, those that were made with it, too."""
+    ring.fill(1000)
+    (bad, good, third), _, _ = make_keys(ring, 3)
+    poison(stack, bad, change)
+
+    found, lost = ring.nodes["b"].deliver(ALICE, BOB, [bad, good])
+
+    assert {i.key_id: i.asked for i in found} == {good: True, third: False}
+    assert lost == [bad]
+
+
+@pytest.mark.parametrize("change", ["end_at = start_at - 1", "end_at = end_at + 1", "qc = 'nowhere'", "epoch = NULL"])
+def test_an_allocation_that_makes_no_sense_is_none(ring, stack, change):
+    """Asked for again, it is not what it was: no key is made of it."""
+    ring.fill(1000)
+    made = new_request()
+    assert ring.ranges("ab", 16, request=made)
+    with stack.cluster.admin_url() as url, psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"ALTER TABLE {stack.schema}.allocation ALTER epoch DROP NOT NULL")
+        admin.execute(f"UPDATE {stack.schema}.allocation SET {change} WHERE request = %s", (made,))  # noqa: S608
+
+    with pytest.raises((DatabaseRefused, DatabaseUnreachable)):
+        ring.ranges("ab", 16, request=made)
 
 
 def as_node(stack: Stack, name: str = "a", **changes: str) -> psycopg.Connection:

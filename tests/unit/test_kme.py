@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from etsi.errors import Malformed
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits
 from etsi.secret import Secret
 from mtls import deadline
@@ -36,6 +37,7 @@ class Network:
     def __init__(self) -> None:
         self.available_bytes = self.limit = 0
         self.instructions: dict[str, Instruction] = {}
+        self.poisoned: set[str] = set()
 
     def has(self, key_id: str, *, master: str, slave: str, where: Range) -> None:
         """A single-hop key that waits for its slave."""
@@ -45,21 +47,22 @@ class Network:
         """Bytes that could be allocated."""
         return dict.fromkeys(qcs, self.available_bytes)
 
-    def deliver(self, master: str, slave: str, key_ids: list[str]) -> list[Instruction]:
+    def deliver(self, master: str, slave: str, key_ids: list[str]) -> tuple[list[Instruction], list[str]]:
         """As qkd_deliver: a foreign key goes before a missing one; all or none, once."""
         known = [self.instructions[k] for k in key_ids if k in self.instructions]
         if any(k.slave_sae != slave for k in known):
             raise Foreign
         if len(known) < len(key_ids) or any(k.master_sae != master for k in known):
             raise NotFound
-        return [self.instructions.pop(k) for k in key_ids]
+        found = [self.instructions.pop(k) for k in key_ids]
+        return [i for i in found if i.key_id not in self.poisoned], [*self.poisoned.intersection(key_ids)]
 
     def allocate(self, request: str, needs: list[tuple[str, int]], **_: object) -> Allocation | Shortage:
         """Ranges, if none is larger than `limit` bytes."""
         short = [Shortage(qc, n - self.limit) for qc, n in needs if n > self.limit]
         return short[0] if short else Allocation(request, "", [Range(qc, 0, n) for qc, n in needs])
 
-    collect = staticmethod(lambda _: [])
+    collect = staticmethod(lambda _: ([], []))
     max_bps = min_bps = check_path = staticmethod(lambda *_: None)
 
     def session(self, *_: object) -> Session:
@@ -198,6 +201,22 @@ def test_key_whose_bytes_are_gone_cannot_be_returned_and_others_stay(kme, networ
     assert losses.by_qc() == {QC: 32}, "its master may have it, but nobody else"
     ((_, key),) = kme.get_keys_by_id(BOB, ALICE, KEYS[:1])
     assert key.reveal() == bytes(range(32))
+
+
+def test_key_of_which_the_database_says_nothing_that_makes_sense_is_lost_and_others_stay(kme, network, losses):
+    """400, as for any key that is not there; those that were asked for with it can be asked for without it."""
+    for i in (0, 1):
+        network.has(KEYS[i], master=ALICE, slave=BOB, where=Range(QC, 32 * i, 32 * i + 32))
+    network.poisoned = {KEYS[0]}
+    network.cost = lambda key_ids: [(key_id, "r", Range(QC, 0, 32)) for key_id in key_ids]
+
+    with pytest.raises(Malformed, match=f"^{KEYS_NOT_FOUND}$"):
+        kme.get_keys_by_id(BOB, ALICE, KEYS[:2])
+    kme.settle_losses()
+
+    assert losses.by_qc() == {QC: 32}
+    ((_, key),) = kme.get_keys_by_id(BOB, ALICE, KEYS[1:2])
+    assert key.reveal() == bytes(range(32, 64))
 
 
 def test_foreign_key_is_unauthorized_beside_one_that_waits_here_for_another_masters_url(kme, store, network):
