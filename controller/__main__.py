@@ -73,7 +73,10 @@ def main(path: Path) -> int:
             graph, sessions, followers, store, book=book, choice=choice, settings=settings,
             switches=openflow.switches, framework=openflow.framework,
         )  # fmt: skip
-        server = Server(app, options.host, options.port, options.credentials, threads=limits.OPERATORS)
+        server = Server(
+            app, options.host, options.port, options.credentials, threads=limits.OPERATORS,
+            per_party=limits.OPERATORS_FOR_ONE,
+        )  # fmt: skip
         server.start()
     except OSError as error:
         print(f"controller: {error.strerror}", file=sys.stderr)

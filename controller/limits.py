@@ -57,6 +57,7 @@ KEPT_REFUSALS = 100
 BIND_S = 5.0  # until the OpenFlow port listens
 WATCH_S = 0.5  # between two looks whether its threads live
 OPERATORS = 32  # requests at a time
+OPERATORS_FOR_ONE = 12  # of one party; more of it wait, and hold up no other one
 SETTING_S = 3.0  # how long an operator waits until all nodes have taken over what was set
 
 # Texts of others, in characters.

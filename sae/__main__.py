@@ -15,7 +15,7 @@ from mtls import trace
 from mtls.server import Server
 from sae import config
 from sae.application import Application
-from sae.sae_http import THREADS, make_app
+from sae.sae_http import REQUESTS_OF_ONE, THREADS, make_app
 from telemetry.journal import Journal
 
 # Time for closing sessions, of the second in which the process has to end.
@@ -42,7 +42,10 @@ def main(path: Path) -> int:
     for sae in options.saes:
         try:
             application = Application(options, sae, journal)
-            server = Server(make_app(application), options.host, sae.port, sae.credentials, threads=THREADS)
+            server = Server(
+                make_app(application), options.host, sae.port, sae.credentials, threads=THREADS,
+                per_party=REQUESTS_OF_ONE,
+            )  # fmt: skip
         except OSError as error:
             return _give_up(f"{sae.name}: credentials cannot be used: {error.strerror or error}")
         try:

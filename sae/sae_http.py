@@ -18,8 +18,10 @@ from sae.client import Failed
 from sae.master import MAX_OPENING, Limits
 from sae.slave import MAX_WAITING_KEYS
 
-# Workers that an application's server needs: those that open sessions, and some for masters that ask us.
-THREADS = MAX_OPENING + 8
+# Requests of one party that the workers of an application's server have at a time; more of it wait, and hold up no
+# other one. An operator may open as many sessions as can be opened at a time, and look at them meanwhile.
+REQUESTS_OF_ONE = MAX_OPENING + 8
+THREADS = 2 * REQUESTS_OF_ONE + 8
 _SESSION_MEMBERS = ("peer", "qos", "duration_s", "keys")
 
 

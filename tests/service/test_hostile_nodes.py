@@ -18,13 +18,14 @@ from controller.agents import Agent, AgentFailed, Agents
 from etsi import gs015
 from etsi.restconf import parse_target
 from mtls import deadline
+from mtls.call import Caller
 from mtls.identity import Role
 from mtls.serve import Problem
 from node.model import MODEL, apps, link_id, links
 from telemetry import journal
 from telemetry.journal import Journal
 from tests.service.played import PlayedNode
-from tests.service.test_controller import LINKS, QOS, World, eventually
+from tests.service.test_controller import CONTROLLER, LINKS, QOS, World, eventually
 
 
 @pytest.fixture(scope="module")
@@ -462,6 +463,32 @@ def test_generation_that_a_node_takes_over_late_does_not_replace_a_newer_wish(la
     late.obey()
 
     assert late.node.link(key)["qkdl_enable"] is True
+
+
+def test_requests_of_one_party_that_take_long_hold_up_no_other_operator(world):
+    """A node takes over nothing that is set, and somebody sets it again and again."""
+    many, go = 4 * limits.OPERATORS, threading.Event()
+    flooding = Caller(world.credentials(Role.OPERATOR, "mallory"), connections=many)
+    world.nodes["c"].before_edit = lambda: go.wait(30)
+    url = f"https://127.0.0.1:{world.port}/qkd/v1/parameters"
+    path = world.directory / "ctl" / "journal.jsonl"
+    before = len(journal.read(path, "parameters"))
+
+    def set_again() -> None:
+        flooding.request("PATCH", url, to=CONTROLLER, body={"ttl_slots": 15}, timeout_s=30)
+
+    with ThreadPoolExecutor(many) as pool:
+        flood = [pool.submit(set_again) for _ in range(many)]
+        try:
+            assert eventually(lambda: len(journal.read(path, "parameters")) >= before + limits.OPERATORS_FOR_ONE)
+            for _ in range(20):
+                assert world.operator("status")
+            assert not any(request.done() for request in flood)
+        finally:
+            go.set()
+            world.nodes["c"].before_edit = lambda: None
+    flooding.close()
+    assert eventually(lambda: world.set(ttl_slots=15).status == 200, 15)
 
 
 def test_registrations_beyond_what_can_wait_are_refused_to_that_node_alone(world):

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from mtls.call import Caller
 from mtls.identity import Identity, Role
 from mtls.serve import Problem, allow, caller, json_body, new_app
 from mtls.server import Server
+from sae.sae_http import THREADS
 from telemetry import journal
 from testbed.loopback import free_port
 
@@ -527,6 +529,25 @@ def test_peers_get_nothing_without_a_session(network):
 
         assert (reply.status, reply.detail("cause")) == (404, cause)
     assert network.nodes.log == []
+
+
+def test_requests_of_one_sae_that_take_long_hold_up_no_other_party(network):
+    """Its slave's node answers nothing, and it asks again and again meanwhile."""
+    many = 4 * THREADS
+    telecom, tax, _, _ = ends(network)
+    flooding = Caller(network.issue("sae", telecom.saes["A"]), connections=many)
+    network.nodes.hanging.clear()
+    with ThreadPoolExecutor(many) as pool:
+        flood = [pool.submit(network.ask, tax, "POST", "/sae/v1/connections", {}, who=flooding) for _ in range(many)]
+        until(lambda: len(network.nodes.log) >= 10)
+        try:
+            assert network.sessions(tax) == []
+            assert not any(request.done() for request in flood)
+        finally:
+            network.nodes.hanging.set()
+    flooding.close()
+    who = Caller(network.issue("sae", telecom.saes["A"]))
+    assert network.ask(tax, "DELETE", "/sae/v1/connections", who=who).status == 204
 
 
 @pytest.fixture

@@ -18,6 +18,11 @@ def test_one_node_cannot_hold_all_steps():
     assert limits.STEPS_FOR_ONE * 4 <= limits.STEPS
 
 
+def test_one_party_holds_up_no_other_operator():
+    """With all that one may have under way, others find threads."""
+    assert 2 * limits.OPERATORS_FOR_ONE < limits.OPERATORS
+
+
 def test_one_agent_cannot_hold_all_words():
     """Nor take all calls to itself that way: it is still configured."""
     assert limits.WORDS_TO_ONE * 4 <= limits.WORDS

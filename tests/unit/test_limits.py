@@ -6,7 +6,7 @@ from controller import limits as controller_limits
 from mtls.liveness import LONGEST_ROUND_TRIP_S
 from node import connections, limits
 from node.routes import MAX_HOPS
-from sae import client
+from sae import client, master, sae_http
 
 
 def test_relays_and_claims_leave_threads_of_the_agents_port():
@@ -36,6 +36,12 @@ def test_one_sae_holds_up_no_other_sae():
     """With all that one SAE may have under way, others find threads and places."""
     assert 2 * limits.REQUESTS_PER_SAE < limits.KME_THREADS
     assert 2 * limits.OPENINGS_PER_SAE <= limits.OPENINGS
+
+
+def test_one_party_holds_up_no_other_at_an_application():
+    """An operator opens as many sessions as can be opened, though a master asks for as much as it may."""
+    assert 2 * sae_http.REQUESTS_OF_ONE < sae_http.THREADS
+    assert master.MAX_OPENING < sae_http.REQUESTS_OF_ONE
 
 
 def test_one_party_leaves_sessions_of_a_node_to_others():
