@@ -1,11 +1,13 @@
-"""What a look at all sessions costs, of which most stay where they are."""
+"""What a look at all sessions costs, of which most stay where they are, and what becomes of one that meets a bug."""
 
 from __future__ import annotations
 
+import time
 import uuid
 
 import pytest
 
+from controller import limits
 from controller.book import Book
 from controller.choice import Choice
 from controller.configuration import Route
@@ -19,6 +21,7 @@ from controller.settings import Settings
 from controller.store import Store
 from controller.upkeep import Upkeep
 from etsi.gs004 import QoS
+from telemetry import bugs, journal
 from telemetry.journal import Journal
 from tests.unit.test_move_decisions import Shown
 
@@ -65,3 +68,26 @@ def test_look_at_all_sessions_asks_for_each_way_once(mover, monkeypatch):
     mover._look()
 
     assert asked == [("a", "c")]
+
+
+def test_bug_in_moving_a_session_is_told_with_its_place_and_the_session_looked_at_again(
+    mover, tmp_path, monkeypatch, caplog
+):
+    """Soon, and not never."""
+
+    def tell_ends(_: object) -> None:
+        raise KeyError("5ec2e7")
+
+    upkeep = mover._upkeep
+    for name, step in (("untidy", lambda _: True), ("tell_ends", tell_ends), ("interrupt", lambda *_: None)):
+        monkeypatch.setattr(upkeep, name, step)
+    monkeypatch.setattr(upkeep, "later", lambda _, step, *arguments: step(*arguments) or True)
+
+    mover._look()
+
+    assert f"moving a session: {bugs.MARK}, KeyError\nKeyError at\n" in caplog.text
+    assert "in tell_ends" in caplog.text
+    assert "5ec2e7" not in caplog.text.replace('KeyError("5ec2e7")', "")
+    told = journal.read(tmp_path / "journal.jsonl", bugs.EVENT)
+    assert {event["ksid"] for event in told} == {session.ksid for session in mover._book.open()}
+    assert max(mover._busy.values()) < time.monotonic() + 2 * limits.AGAIN_S
