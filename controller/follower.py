@@ -12,6 +12,7 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -141,6 +142,12 @@ class Followers:
                 self._changed.wait(limits.LOOK_S if waiting else None)
 
 
+class _Announced:
+    """A pair's registrations that wait for their turn; `withdrawn`: the node has taken them back."""
+
+    withdrawn = False
+
+
 class Follower:
     """Follows one agent. `on_tended` is called when what it is to be told, or has been, changes."""
 
@@ -176,6 +183,8 @@ class Follower:
         self._said = ""  # why it could not be followed, last
         self.tend_at = 0.0  # monotonic seconds
         self._flood_told_at = -math.inf
+        # Registrations that wait for their turn, by the pair as the node names it; a withdrawal is heard at once.
+        self._announced: weakref.WeakValueDictionary[tuple[str, ...], _Announced] = weakref.WeakValueDictionary()
         self._told = self._tried = -1  # the version of the settings that the node has, and that it was told last
         self._telling = threading.Lock()
         self._thread = bugs.vital_thread(self._run, name=f"follow-{agent.name}", stopped=self._stopping.is_set)
@@ -372,7 +381,7 @@ class Follower:
         if name == _NEW:
             application = gs015_testbed.read_notification(name, content).get("qkd_application", {})
             with trace.received(application.get("qkd-testbed:traceparent")):
-                self._later(self._register, application)
+                self._later(functools.partial(self._register, self._announce(application)), application)
         elif module == gs015_testbed.MODULE:
             handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
                 "slot_report": self._report, "application_withdrawn": self._withdraw,
@@ -419,7 +428,15 @@ class Follower:
             self._read()
         self._sessions.expire()
 
+    def _announce(self, application: Mapping[str, Any]) -> _Announced:
+        if application.get("qkd-testbed:implicit", False):
+            return _Announced()  # nobody withdraws such a one
+        return self._announced.setdefault(_pair_named(application), _Announced())
+
     def _withdraw(self, content: Mapping[str, Any]) -> None:
+        waiting = self._announced.pop(_pair_named(content), None)
+        if waiting is not None:
+            waiting.withdrawn = True
         request = content.get("request", "")
         if len(request) > limits.MAX_ID:
             raise Malformed("request", f"at most {limits.MAX_ID} characters")
@@ -432,8 +449,10 @@ class Follower:
         except AgentFailed as error:
             _log.info("application %s: %s", application["app_id"], error)  # told again soon (mover.py)
 
-    def _register(self, application: Mapping[str, Any]) -> None:
+    def _register(self, announced: _Announced, application: Mapping[str, Any]) -> None:
         """An application asks for an association; the agent hears how that fares."""
+        if announced.withdrawn:
+            return
         try:
             request = application.get("qkd-testbed:request", "")
             if len(request) > limits.MAX_ID:
@@ -446,3 +465,7 @@ class Follower:
         except (SessionError, Malformed) as error:
             # Those whom the session concerned have been told; a document that is wrong concerns nobody.
             _log.info("application at %s: %s", self.agent.name, error)
+
+
+def _pair_named(content: Mapping[str, Any]) -> tuple[str, ...]:
+    return (content.get("server_app_id", ""), *content.get("client_app_id", []))

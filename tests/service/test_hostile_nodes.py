@@ -235,6 +235,27 @@ def test_withdrawal_whose_word_was_lost_is_told_again(world):
     assert world.nodes["a"].ask(pair, "master").status == 202
 
 
+def test_registration_that_still_waits_for_its_turn_when_it_is_withdrawn_comes_to_nothing(world):
+    """The node keeps the controller busy; what it has announced is done later than its withdrawal is heard."""
+    node, go = world.nodes["c"], threading.Event()
+    pair, later = world.pair("a", "c"), world.pair("a", "c")
+    node.before_edit = lambda: go.wait(20)
+    try:
+        for busy in [world.pair("c", "a") for _ in range(2 * limits.STEPS_FOR_ONE)]:
+            for name, side in (("a", "slave"), ("c", "master")):
+                world.nodes[name].registrations._notify(*busy, side, QOS, implicit=True)
+        node.registrations._notify(*pair, "slave", QOS, implicit=False)
+        node.registrations.withdraw(*pair)
+        node.registrations._notify(*later, "slave", QOS, implicit=False)
+        world.catch_up("c")
+    finally:
+        go.set()
+        node.before_edit = lambda: None
+
+    assert eventually(lambda: later in world.waiting(), 15)
+    assert pair not in world.waiting()
+
+
 def test_session_whose_slave_had_withdrawn_before_its_master_came_ends(world):
     """The word of it came late."""
     node, pair = world.nodes["d"], world.pair("a", "d")
