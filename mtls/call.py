@@ -60,10 +60,15 @@ class Reply:
         return 200 <= self.status < 300
 
     @property
+    def has_message(self) -> bool:
+        """Whether there is an error body that says something to people."""
+        found = self.body.get("message") if isinstance(self.body, dict) else None
+        return isinstance(found, str) and bool(_shortened(found).strip())
+
+    @property
     def message(self) -> str:
         """The error body's message, or the status."""
-        found = self.body.get("message") if isinstance(self.body, dict) else None
-        return _shortened(found) if isinstance(found, str) else f"HTTP status {self.status}"
+        return _shortened(self.body["message"]) if self.has_message else f"HTTP status {self.status}"
 
     @property
     def details(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ _TIMEOUT_S, _ROUND_TRIPS = 10.0, 12
 _CLOSE_TIMEOUT_S = 3.0
 # What another party's error text or fact may fill of our journal and of our own answers.
 _LONGEST_TEXT, _MOST_FACTS, _LONGEST_PATH = 500, 16, 65
+_PARTIES = {"kme": "the KME", "slave": "the slave SAE"}
 # Names that journal lines and error bodies use themselves.
 _RESERVED = frozenset(("self", "name", "time", "mono", "who", "event", "status", "message"))
 
@@ -107,20 +108,22 @@ class KmeClient:
         return reply
 
 
-def failure(reply: Reply, *, otherwise: str | None = None) -> Failed:
-    """The Failed that an error answer stands for, with the facts in its body.
+def failure(reply: Reply, *, of: str = "kme") -> Failed:
+    """The Failed that an error answer `of` our KME or a slave stands for, with the facts in its body.
 
-    Its cause is the body's detail `cause`, else `otherwise`, else the status. The body is another party's: what goes
-    on from here to the journal and to our own callers is plain, short, and overwrites nothing of ours.
+    Its cause is the body's detail `cause`; without one, that it is a bug or that the party refused. The body is another
+    party's: what goes on from here to the journal and to our own callers is plain, short, and overwrites nothing of
+    ours.
     """
     given = {k: v for k, v in list(reply.details.items())[:_MOST_FACTS] if _is_plain(v)}
-    cause = given.pop("cause", None)
-    return Failed(
-        reply.status if 400 <= reply.status < 600 else 502,
-        cause if isinstance(cause, str) and cause else otherwise or f"http_{reply.status}",
-        reply.message,
-        {k: v for k, v in given.items() if k not in _RESERVED},
-    )
+    cause, message, is_bug = given.pop("cause", None), reply.message, reply.status == 500
+    if not isinstance(cause, str) or not cause:
+        cause = "internal_error" if is_bug else f"{of}_refused"
+    if not reply.has_message:
+        said = "met a bug, and says no more" if is_bug else f"answered with {message}, and gives no reason"
+        message = f"{_PARTIES[of]} {said}"
+    status = reply.status if 400 <= reply.status < 600 else 502
+    return Failed(status, cause, message, {k: v for k, v in given.items() if k not in _RESERVED})
 
 
 def _is_plain(value: Any) -> bool:

@@ -49,5 +49,5 @@ class Handover:
         except Unreachable as error:
             raise Failed(503, "slave_unreachable", f"the slave SAE cannot be reached: {error.reason}") from None
         if not reply.ok:
-            raise failure(reply, otherwise="slave_refused")
+            raise failure(reply, of="slave")
         return reply.body

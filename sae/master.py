@@ -253,8 +253,9 @@ class Master:
             known = self._close(session)
             self._quietly(self._handover.end, session.peer)
             self._record.event(
-                "session_closed", ksid=session.ksid, reason=reason, keys=session.keys, errors=dict(session.errors)
-            )
+                "session_closed", ksid=session.ksid, reason=reason, keys=session.keys, errors=dict(session.errors),
+                errors_said=dict(session.errors_said),
+            )  # fmt: skip
         while not known and not self._stopping.wait(_CLOSE_AGAIN_S):
             known = self._close(session)
 

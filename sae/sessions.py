@@ -16,6 +16,7 @@ from telemetry.journal import Journal
 MASTER, SLAVE = "master", "slave"
 OPENING, OPEN, CLOSING = "opening", "open", "closing"
 _FINGERPRINT_BYTES = 16
+MOST_CAUSES = 32  # of errors in a session, which another party may name; all others are counted as one
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class Session:
     opened_at: float | None = None  # wall clock, s
     keys: int = 0  # that both sides got, as far as this side knows
     errors: dict[str, int] = field(default_factory=dict)  # by cause
+    errors_said: dict[str, str] = field(default_factory=dict)  # by cause: what the last one said
 
     def opened(self) -> None:
         """From now on there are keys."""
@@ -40,7 +42,8 @@ class Session:
         """The document that operators get."""
         return {
             "side": self.side, "peer": self.peer, "ksid": self.ksid, "path": list(self.path), "state": self.state,
-            "opened_at": self.opened_at, "keys": self.keys, "errors": dict(self.errors), "qos": self.qos.to_json(),
+            "opened_at": self.opened_at, "keys": self.keys, "errors": dict(self.errors),
+            "errors_said": dict(self.errors_said), "qos": self.qos.to_json(),
         }  # fmt: skip
 
 
@@ -71,7 +74,10 @@ class Record:
     def key_error(self, session: Session, error: Failed) -> None:
         """A key did not come, or must not be used."""
         with self._lock:
-            session.errors[error.cause] = session.errors.get(error.cause, 0) + 1
+            known = error.cause in session.errors or len(session.errors) < MOST_CAUSES
+            cause = error.cause if known else "other"
+            session.errors[cause] = session.errors.get(cause, 0) + 1
+            session.errors_said[cause] = str(error)
         self._journal.event(
             "key_error", ksid=session.ksid, side=session.side, peer=session.peer, cause=error.cause,
             message=str(error), facts=error.facts,

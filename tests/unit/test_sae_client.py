@@ -20,20 +20,34 @@ def test_cause_and_facts_of_the_node_are_kept():
 
 
 @pytest.mark.parametrize(
-    ("reply", "otherwise", "cause"),
+    ("reply", "cause", "message"),
     [
-        (error(500), None, "http_500"),
-        (error(500), "slave_refused", "slave_refused"),
-        (error(404, cause=""), None, "http_404"),
-        (error(404, cause=["x"]), None, "http_404"),
-        (error(404, cause="c" * 1000), None, "http_404"),
-        (Reply(418, None), None, "http_418"),
-        (Reply(418, {"details": 3}), None, "http_418"),
+        (error(500, message="disk on fire"), "internal_error", "disk on fire"),
+        (Reply(500, None), "internal_error", "the KME met a bug, and says no more"),
+        (Reply(500, {"message": " "}), "internal_error", "the KME met a bug, and says no more"),
+        (error(404, message="no such key"), "kme_refused", "no such key"),
+        (error(404, cause=""), "kme_refused", "no"),
+        (error(404, cause=["x"]), "kme_refused", "no"),
+        (error(404, cause="c" * 1000), "kme_refused", "no"),
+        (Reply(418, None), "kme_refused", "the KME answered with HTTP status 418, and gives no reason"),
+        (Reply(418, {"details": 3}), "kme_refused", "the KME answered with HTTP status 418, and gives no reason"),
     ],
 )
-def test_answer_without_a_cause_gets_one(reply, otherwise, cause):
-    """The caller's word for it, else the status."""
-    assert failure(reply, otherwise=otherwise).cause == cause
+def test_answer_without_a_cause_gets_one_and_says_what_is_known(reply, cause, message):
+    """The caller's word for it, or that it is a bug; its text, or who answered how. A status says nothing to people."""
+    found = failure(reply)
+
+    assert (found.cause, str(found)) == (cause, message)
+
+
+def test_answer_of_a_slave_without_a_cause_names_the_slave():
+    """Who has to be looked at."""
+    refused, bug = (failure(Reply(n, None), of="slave") for n in (404, 500))
+
+    assert (refused.cause, str(refused)) == (
+        "slave_refused", "the slave SAE answered with HTTP status 404, and gives no reason",
+    )  # fmt: skip
+    assert (bug.cause, str(bug)) == ("internal_error", "the slave SAE met a bug, and says no more")
 
 
 @pytest.mark.parametrize("name", ["event", "who", "time", "mono", "name", "self", "status", "message"])
