@@ -6,6 +6,7 @@ nodes may still have of those that it was about to open or to end.
 
 from __future__ import annotations
 
+import collections
 import threading
 import time
 import uuid
@@ -45,6 +46,7 @@ class Book:
         # resources by node.
         self._late: dict[str, dict[str, list[str]]] = {}
         self._held: set[str] = set()  # KSIDs
+        self._over: collections.deque[tuple[float, KeySession]] = collections.deque(maxlen=limits.OVER_LATELY)
         self._recall()
 
     def _recall(self) -> None:
@@ -175,6 +177,15 @@ class Book:
         with self._lock:
             if self._has(session):
                 self._leave(session)
+
+    def with_master_at(self, node: str, *, over_s: float) -> tuple[list[KeySession], list[KeySession]]:
+        """The sessions of masters at that node: those that are there, and those that ended less than `over_s` ago."""
+        with self._lock:
+            while self._over and self._over[0][0] <= self._now() - over_s:
+                self._over.popleft()
+            there, over = list(self._places.values()), [session for _, session in self._over]
+        mine, gone = ([s for s in found if s.nodes.get(MASTER) == node] for found in (there, over))
+        return mine, gone
 
     def find(self, ksid: str, states: Sequence[str]) -> KeySession | None:
         """The session of that KSID, if it is in one of `states`."""
@@ -338,6 +349,8 @@ class Book:
     def _leave(self, session: KeySession) -> None:
         """The session is out of the book; whoever waited for it to be open, or gone, looks again."""
         del self._places[session.place]
+        if session.state == OPEN:
+            self._over.append((self._now(), session))
         self._lock.notify_all()
 
     def _wait(self, until: Callable[[], bool]) -> None:

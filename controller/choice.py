@@ -14,7 +14,7 @@ from controller.book import Book
 from controller.configuration import Route
 from controller.declared import Declared, declared_bps, of_bandwidth, updated
 from controller.graph import Graph
-from controller.key_session import MASTER, KeySession, SessionError
+from controller.key_session import KeySession, SessionError
 from controller.paths import PATH_POLICIES, Path, QkdGraph
 from controller.settings import Settings
 from decisions.modes import MODES
@@ -94,15 +94,19 @@ class Choice:
         return math.ceil(8 * max(demand.per_slot(hop) for hop in range(len(session.path.qcs))))
 
     def needs_of(self, node: str) -> dict[str, Need]:
-        """What sessions whose master is at that node have declared to need of each QC; a moving one of both ways."""
+        """What sessions whose master is at that node have declared to need of each QC; a moving one of both ways.
+
+        Of one that ended lately a request may be told of only now.
+        """
+        window_s = window_slots("eq1", self._settings.parameters.ttl_slots)
         found: dict[str, Need] = {}
-        for session in self._book.all():
-            if session.nodes.get(MASTER) == node:
-                paths = [path for path in (session.path, session.target) if path is not None]
-                mine = {qc: need for path in paths for qc, need in self._needs(session.qos, path).items()}
-                for qc, need in mine.items():
-                    others = found.get(qc, Need(0, 0))
-                    found[qc] = Need(others.per_slot + need.per_slot, others.at_once + need.at_once)
+        there, over = self._book.with_master_at(node, over_s=window_s)
+        for session, goes_on in (*((s, True) for s in there), *((s, False) for s in over)):
+            paths = [path for path in (session.path, session.target) if path is not None]
+            mine = {qc: need for path in paths for qc, need in self._needs(session.qos, path).items()}
+            for qc, need in mine.items():
+                others = found.get(qc, Need(0, 0))
+                found[qc] = Need(others.per_slot + goes_on * need.per_slot, others.at_once + need.at_once)
         return found
 
     def _needs(self, qos: QoS, path: Path) -> dict[str, Need]:

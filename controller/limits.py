@@ -33,6 +33,7 @@ WORD_AGAIN_S = 1.0
 SESSIONS_OF_ONE = 3000  # that end at one node, in whatever state, and those that are over and that it has not forgotten
 HALF_OPEN_OF_ONE = 1000  # registrations of one node that wait for their other side
 OVER_AT_ONE = 10_000  # sessions that are over, of which one node, be it between others, has not forgotten its part
+OVER_LATELY = 10_000  # sessions that ended, of which it is known for a while that they may have asked for keys
 LEFT_AT_ONE = 16  # virtual links of a session that moved, of which one node has not forgotten its part
 REQUESTS_OF_ONE = 16  # of one application, repeated, that wait for an answer
 HELD_S = 20 * CALL_S  # whoever waits for a key session to be let go waits so long at most: longer is a bug of ours

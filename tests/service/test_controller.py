@@ -636,6 +636,22 @@ def test_operator_sees_links_with_rates_and_stock(alone):
     }  # fmt: skip
 
 
+def test_what_sessions_asked_that_are_over_by_their_nodes_report_counts(alone):
+    """In an overload many end at once, with a request that was not met: one of each counts on QCs of others."""
+    alone.start_with_nodes()
+    for _ in range(3):
+        ksid = alone.open("d", "b")["ksid"]  # over cd, bc
+        assert alone.call("DELETE", f"key_sessions/{ksid}").status == 204
+    for name in "bc":
+        alone.nodes[name].report(1, bc=(40, 0, 40))
+    alone.nodes["d"].report(1, bc=(None, 1000, None))
+
+    def asked() -> float:
+        return next(q for q in alone.operator("links")["links"] if q["qc"] == "bc")["requested_per_slot"]
+
+    assert eventually(lambda: asked() == 3 * 16)
+
+
 def test_operator_sees_nodes_and_parameters(world):
     """And the sessions with their states."""
     session = world.open("b", "c")
