@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import select
+import selectors
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import psycopg
 import pytest
@@ -448,11 +449,62 @@ def test_node_has_so_many_connections_and_others_get_in(stack, database, of_b):
             assert take(node)
 
 
-def test_strangers_who_say_nothing_are_put_out_soon(stack, database):
-    """However many they are, a node gets in after a restart."""
-    with stack.cluster.admin_url() as url, psycopg.connect(url) as session:
-        ((seconds,),) = session.execute("SELECT setting::int FROM pg_settings WHERE name = 'authentication_timeout'")
-    assert seconds <= HEALS_S / 2
+class Strangers:
+    """So many connections to a port that say nothing; where one is refused or put out, it comes as often as a node."""
+
+    def __init__(self, port: int, number: int) -> None:
+        self._address = LOOPBACK, port
+        self._open = selectors.DefaultSelector()
+        self._over = threading.Event()
+        for _ in range(number):
+            self._knock()
+        self._thread = threading.Thread(target=self._come_back)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Go away."""
+        self._over.set()
+        self._thread.join()
+        for key in list(self._open.get_map().values()):
+            key.fileobj.close()
+        self._open.close()
+
+    def _knock(self) -> None:
+        stranger = socket.socket()
+        stranger.setblocking(False)
+        stranger.connect_ex(self._address)
+        self._open.register(stranger, selectors.EVENT_READ)
+
+    def _come_back(self) -> None:
+        while not self._over.is_set():
+            gone = [key.fileobj for key, _ in self._open.select(0.1)]
+            for stranger in gone:
+                self._open.unregister(stranger)
+                stranger.close()
+            time.sleep(limits.DATABASE_KNOCK_S)
+            for _ in gone:
+                self._knock()
+
+
+def test_strangers_who_say_nothing_keep_no_node_from_a_database_that_begins_anew(stack, database, node):
+    """More than PostgreSQL has places for, there before the nodes are, and there again whenever they are put out."""
+    with node_at(stack, "b", stack.database_port) as other, closing(Strangers(stack.database_port, 300)):
+        database._processes.named("postgres").kill()
+        database.restart()
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            while True:
+                admin(stack)
+
+        began = time.monotonic()
+        while True:
+            try:
+                for end, peer in ((node, "b"), (other, "a")):
+                    end.enter({QC: peer})
+                    end.report([CLAIM], time.time_ns())
+                assert take(node)
+                break
+            except DatabaseUnreachable:
+                assert time.monotonic() < began + 3 * HEALS_S
 
 
 def test_full_database_is_asked_again_until_it_has_a_place(stack, database):
