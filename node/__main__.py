@@ -127,13 +127,13 @@ def main(path: Path) -> int:
     except OSError as error:
         print(f"node {options.name}: {error.strerror}", file=sys.stderr)
         return 2
+    journal.event("started", kme_port=servers[0].port, agent_port=servers[1].port)
     shared.open()
     blocks.start(agent.on_block)
     agent.start()
-    journal.event("started", kme_port=servers[0].port, agent_port=servers[1].port)
     print("ready", flush=True)
     stop.wait()
-    _cut_off_later()
+    _cut_off_later(journal)
     blocks.stop()
     agent.stop()
     for server in servers:
@@ -144,9 +144,14 @@ def main(path: Path) -> int:
     return 0
 
 
-def _cut_off_later() -> None:
+def _cut_off_later(journal: Journal) -> None:
     """Nothing needs a long good-bye, as every store is durable: what still waits for a peer that is away is cut off."""
-    last_call = threading.Timer(limits.LAST_CALL_S, os._exit, (0,))
+
+    def cut_off() -> None:
+        journal.event("stopped", cut_off=True)
+        os._exit(0)
+
+    last_call = threading.Timer(limits.LAST_CALL_S, cut_off)
     last_call.daemon = True
     last_call.start()
 

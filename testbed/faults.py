@@ -8,7 +8,6 @@ connections look alive.
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -170,7 +169,7 @@ class Faults:
             how = "has ended on its own already" if process.wanted else "is down by another fault: heal that first"
             raise UserError(f"fault {fault.name}: {process.name} {how}")
         if fault.kind == PAUSE:
-            process.signal(signal.SIGSTOP)
+            process.pause()
         elif fault.kind == STANDBY:
             self._own_database(fault).fail_over()
         else:
@@ -181,7 +180,7 @@ class Faults:
         if fault.kind == CUT:
             self._set_carrier(fault, up=True)
         elif fault.kind == PAUSE:
-            self._processes.named(_process(fault)).signal(signal.SIGCONT)
+            self._processes.named(_process(fault)).wake()
         elif fault.kind == DATABASE:
             self._own_database(fault).restart()
         elif fault.kind == STANDBY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
@@ -11,6 +12,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from telemetry.journal import Journal
 
 _TAIL_LINES = 3
 
@@ -40,7 +43,10 @@ def run_tool(*command: str) -> str:
 
 
 class Process:
-    """One running component. `log` holds what it writes to its standard error."""
+    """One running component. `log` holds what it writes to its standard error.
+
+    `journal`, if there is one, is told that it is `begun`, and when it was `killed`, `paused` and `woken`.
+    """
 
     def __init__(
         self,
@@ -48,6 +54,7 @@ class Process:
         command: Sequence[str],
         log: Path,
         *,
+        journal: Journal | None = None,
         stop_signal: int = signal.SIGTERM,
         says_ready: bool = True,
     ) -> None:
@@ -56,9 +63,11 @@ class Process:
         self.log = log
         self.wanted = True  # until somebody stops it on purpose
         self.killed = False
+        self._journal = journal
         self._stop_signal = stop_signal
         self._says_ready = says_ready
         self._asked = False
+        self._tell("begun")
         with log.open("ab") as file:
             self._popen = subprocess.Popen(
                 self.command,
@@ -125,11 +134,22 @@ class Process:
         if self.alive():
             self._popen.send_signal(signum)
 
+    def pause(self) -> None:
+        """Have it sleep, with those that it started: PostgreSQL has a process for each connection."""
+        self._signal_family(signal.SIGSTOP)
+        self._tell("paused")
+
+    def wake(self) -> None:
+        """End that sleep."""
+        self._signal_family(signal.SIGCONT)
+        self._tell("woken")
+
     def again(self) -> Process:
         """The same command started anew, now that this one has ended."""
         return Process(
-            self.name, self.command, self.log, stop_signal=self._stop_signal, says_ready=self._says_ready
-        )
+            self.name, self.command, self.log, journal=self._journal, stop_signal=self._stop_signal,
+            says_ready=self._says_ready,
+        )  # fmt: skip
 
     def ask_to_stop(self) -> None:
         """Ask it to end, and do not wait."""
@@ -147,29 +167,43 @@ class Process:
     def kill(self) -> None:
         """End it at once, as a crash would."""
         self.wanted, self.killed = False, True
-        self.signal(signal.SIGKILL)
-        self._finish(5.0)
+        self._finish(0.0)
 
     def _finish(self, timeout_s: float) -> None:
+        """Wait for its end so long, then kill it."""
         try:
             self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self._popen.kill()
             self._popen.wait()
+            self._tell("killed")
         if self._popen.stdout is not None:
             self._popen.stdout.close()
 
+    def _signal_family(self, signum: int) -> None:
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                if int(path.read_text().rpartition(") ")[2].split()[1]) == self.pid:
+                    os.kill(int(path.parent.name), signum)
+        self.signal(signum)
+
+    def _tell(self, event: str) -> None:
+        if self._journal is not None:
+            self._journal.event(event, process=self.name)
+
 
 class Processes:
-    """All components of a run, in the order in which they were started."""
+    """All components of a run, in the order in which they were started, with a journal of their beginnings and ends."""
 
     def __init__(self, log_directory: Path) -> None:
         self._logs = log_directory
+        self._journal = Journal(log_directory / "journal.jsonl", "run")
         self._started: list[Process] = []
 
     def start(self, name: str, command: Sequence[str], **options: bool | int) -> Process:
         """Start `command`; its log is `name`.log."""
-        process = Process(name, command, self._logs / f"{name}.log", **options)  # type: ignore[arg-type]
+        log = self._logs / f"{name}.log"
+        process = Process(name, command, log, journal=self._journal, **options)  # type: ignore[arg-type]
         self._started.append(process)
         return process
 

@@ -285,6 +285,7 @@ def main(path: Path) -> int:
 
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, on_signal)
+    journal.event("started")
     qcs = {qc.qc: Qc(qc, config.seed, journal) for qc in config.qcs}
     print("ready", flush=True)
     start, slot = time.monotonic(), 0

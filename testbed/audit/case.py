@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import bisect
 import collections
+import itertools
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from testbed.audit.evidence import Allocation, Event, Journals, Key, Records, fact, lost_events
-from testbed.audit.made import Qcs, Span
+from testbed.audit import lives
+from testbed.audit.evidence import Allocation, Event, Journals, Key, Records, fact
+from testbed.audit.lives import Lives, Word
+from testbed.audit.made import Qcs, Span, Stream
 from testbed.audit.told import read_applications, read_nodes
 
 # How much younger a node may take things for than they are: what reached it late it cannot tell from what is new.
@@ -28,13 +32,16 @@ class Case:
 
     def __init__(self, records: Records, journals: Journals) -> None:
         self.meant, self.accounts, self.lacking = records.meant, records.accounts, records.lacking
-        self.qcs = Qcs(self.meant, journals.qcs)
-        self.findings = [*self.qcs.findings]
-        self.nodes = read_nodes(self.meant, journals, self.findings)
-        self.told = read_applications(self.meant, journals, self.findings)
+        self.findings: list[str] = []
+        words = lives.words(journals.run, self.findings)
+        self.qcs = Qcs(self.meant, journals.qcs, words["qcs"])
+        self.findings += self.qcs.findings
+        self.nodes = read_nodes(self.meant, journals, words, self.findings)
+        self.told = read_applications(self.meant, journals, words, self.findings)
         self.ttl = Ttl(self.meant.ttl_slots)
         self.sessions: dict[str, Pair] = dict(self.told.pairs)
-        self._read_controller(journals.controller)
+        self.database = words["postgres"]
+        self._read_controller(journals.controller, words["controller"])
         self.allocated: dict[str, list[Allocation]] = collections.defaultdict(list)
         for row in sorted(records.allocations, key=lambda row: row.position):
             self.allocated[row.request].append(row)
@@ -47,9 +54,12 @@ class Case:
             self.keys[key.key_id] = key
             self.keys_of[key.request].append(key.key_id)
         self._shares: dict[tuple[str, str, str], list[Span]] = collections.defaultdict(list)
+        self._taken: dict[tuple[str, str], float] = {}  # by node and request
         for node, account in self.accounts.items():
             for take in account.taken:
                 self._shares[take.request, take.qc, node].append((take.start, take.end))
+                self._taken.setdefault((node, take.request), self.qcs.mono_time(take.at))
+        self._given = self._read_order()
 
     def ends(self, qc: str) -> Sequence[str]:
         """The nodes at the ends of a QC; none if there is no such QC."""
@@ -68,12 +78,46 @@ class Case:
         """Whether `node` took all bytes of that part of an allocation. One without an account is given the benefit."""
         return node not in self.accounts or _length(self.share(row, node)) == row.end - row.start
 
-    def _read_controller(self, events: Iterable[Event] | None) -> None:
+    def given_between(self, request: str) -> tuple[float, float]:
+        """When the shared database gave that allocation, by the monotonic clock, as far as others tell of it.
+
+        Its bytes were made before, and were not too old. What lies before them in a stream was given before, and what
+        lies behind them later.
+        """
+        after, before = -math.inf, math.inf
+        for row in self.allocated[request]:
+            made, qc = self.qcs.made.get((row.qc, row.epoch)), self.meant.qcs.get(row.qc)
+            if made is None or qc is None:
+                continue
+            too_old = made.made_at(row.start) + self.ttl.most * qc.slot_s + LATE_S
+            order = self._given[row.qc, row.epoch]
+            at = bisect.bisect_left(order.starts, row.start)
+            after = max(after, self.qcs.mono_time(made.made_at(row.end - 1)), order.after[at])
+            before = min(before, self.qcs.mono_time(too_old), order.before[at])
+        return after, before
+
+    def taken_at(self, node: str, request: str) -> float:
+        """When `node` first took bytes for that allocation, by the monotonic clock."""
+        return self._taken.get((node, request), math.inf)
+
+    def _read_order(self) -> dict[Stream, _Order]:
+        rows: dict[Stream, list[tuple[int, float, float]]] = collections.defaultdict(list)
+        for request, links in self.allocated.items():
+            first = self.nodes.get(links[0].node)
+            ask = first.asked.get(request) if first else None
+            after = ask.begun if ask else -math.inf
+            before = min(self.taken_at(node, request) for node in self.paths[request])
+            before = min(before, ask.mono) if ask and ask.given is not None else before
+            for row in links:
+                rows[row.qc, row.epoch].append((row.start, after, before))
+        return {stream: _order(sorted(of)) for stream, of in rows.items()}
+
+    def _read_controller(self, events: Iterable[Event] | None, word: Word) -> None:
         where = "the controller"
         if events is None:
             self.findings.append(f"{where}: its journal is missing")
-        for event in events or ():
-            self.findings += lost_events(event, where)
+        told = Lives(where, word)
+        for event in told.read(events or ()):
             if event["event"] == "parameters":
                 at = self.qcs.boot_time(fact(event, "mono", float, where))
                 self.ttl.change(at, fact(event, "ttl_slots", int, where))
@@ -82,6 +126,7 @@ class Case:
                 pair = fact(event, "master_sae", str, where), fact(event, "slave_sae", str, where)
                 if self.sessions.setdefault(ksid, pair) != pair:
                     self.findings.append(f"key session {ksid}: of other SAEs for its master than for the controller")
+        self.findings += told.findings
 
     def _path(self, rows: Sequence[Allocation]) -> list[str]:
         path = [rows[0].node]
@@ -104,10 +149,32 @@ class Ttl:
         self._times.append(at)
         self._slots.append(slots)
 
+    @property
+    def most(self) -> int:
+        """The longest of the whole run."""
+        return max(self._slots)
+
     def longest(self, at: float) -> int:
         """The longest TTL that a node may have known of at that time."""
         first = bisect.bisect_right(self._times, at - _TOLD_WITHIN_S) - 1
         return max(self._slots[max(0, first) : bisect.bisect_right(self._times, at + LATE_S)])
+
+
+class _Order(NamedTuple):
+    """The allocations of a stream by their first bytes, `starts`; and between which times each was given.
+
+    `after` and `before` are told by those that were given before it and later.
+    """
+
+    starts: Sequence[int]
+    after: Sequence[float]
+    before: Sequence[float]
+
+
+def _order(rows: Sequence[tuple[int, float, float]]) -> _Order:
+    after = itertools.accumulate((after for _, after, _ in rows[:-1]), max, initial=-math.inf)
+    before = itertools.accumulate((before for _, _, before in reversed(rows[1:])), min, initial=math.inf)
+    return _Order([start for start, _, _ in rows], list(after), list(before)[::-1])
 
 
 def _length(spans: Iterable[Span]) -> int:

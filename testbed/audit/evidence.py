@@ -2,7 +2,8 @@
 
 Each thing is taken from whoever is the one to know it. What the run was meant to be comes from its plan; what QCs made
 from the journal of the QC emulators; the TTL from the controller's; what a node took from its local database; what was
-allocated, and for which keys, from the shared one; which keys SAEs got from theirs.
+allocated, and for which keys, from the shared one; which keys SAEs got from theirs; which processes were killed, from
+the journal of the run that started them.
 """
 
 from __future__ import annotations
@@ -129,8 +130,12 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Journals:
-    """Events as they were written, each gone through once; of nodes and SAEs by the node's name. None: no journal."""
+    """Events as they were written, each gone through once; of nodes and SAEs by the node's name. None: no journal.
 
+    `run`: what the run says of its processes.
+    """
+
+    run: Iterable[Event] | None
     qcs: Iterable[Event] | None
     controller: Iterable[Event] | None
     nodes: Mapping[str, Iterable[Event] | None]
@@ -156,8 +161,9 @@ def read_journals(run: Path, meant: Meant) -> Journals:
     of_node = ("started", "stopped", "statement", "used", "lost", "block_differs", "key_delivered")
     of_host = ("started", "stopped", "session_open", "key", "key_error", "message")
     return Journals(
-        qcs=of("qcs", "block", "block_lost", "stopped"),
-        controller=of("controller", "parameters", "ksid_assigned"),
+        run=of("logs", "begun", "killed", "paused", "woken"),
+        qcs=of("qcs", "started", "stopped", "block", "block_lost"),
+        controller=of("controller", "started", "stopped", "parameters", "ksid_assigned"),
         nodes={node: of(f"nodes/{node}", *of_node) for node in sorted(meant.nodes)},
         saes={node: of(f"saes/{node}", *of_host) for node in meant.hosts},
     )

@@ -50,10 +50,22 @@ def _is_cost(lengths: Sequence[int], n_keys: int, sizes_bits: set[int] | None) -
 
 
 def asked(case: Case) -> Iterator[str]:
-    """What nodes were given is what the shared database says that it gave, for the same keys of the same session."""
+    """What nodes were given is what the shared database says that it gave, for the same keys of the same session.
+
+    Each allocation is told of by the node that asked for it, unless it ended then: it writes this down before all that
+    comes of the allocation.
+    """
+    for request, rows in case.allocated.items():
+        first = case.nodes.get(rows[0].node)
+        if first is None or request in first.asked:
+            continue
+        later = request in first.lost or any((request, row.qc) in first.used for row in rows)
+        later = later or any(key_id in first.handed_out[ENC] for key_id in case.keys_of.get(request, ()))
+        if later or not first.lives.cut_off_from(case.database, *case.given_between(request)):
+            yield f"allocation {request}: node {first.name} does not tell that it asked for it"
     for name, node in sorted(case.nodes.items()):
         for request, ask in node.asked.items():
-            rows = case.allocated.get(request, ())
+            rows = case.allocated.get(request, [])
             if not rows and ask.given is None:
                 continue  # it was never made, or never heard of
             if ask.given is not None and _joined(ask.given) != [(row.qc, row.start, row.end) for row in rows]:
@@ -75,7 +87,8 @@ def used(case: Case) -> Iterator[str]:
         for request, qc in sorted(taken.keys() | node.used.keys()):
             uses, where = node.used.get((request, qc), []), f"node {name}, QC {qc}"
             told, n_bytes = sum(use.end - use.start for use in uses), taken[request, qc]
-            if name in case.accounts and (told > n_bytes or (told < n_bytes and not node.may_lack(last[request]))):
+            lacks = told < n_bytes and not node.lives.unwritten(last[request])
+            if name in case.accounts and (told > n_bytes or lacks):
                 yield f"{where}: its journal tells of {told} bytes used for {request}, its account of {n_bytes}"
             single = len(case.allocated.get(request, ())) == 1
             if any((use.purpose == KEY) != single for use in uses):
@@ -119,10 +132,27 @@ def got(case: Case) -> Iterator[str]:
             if (_node(case, _sae(key, side)), case.sessions.get(mine.ksid)) != (mine.node, key[2:]):
                 yield f"key {key_id}: its {side} at {mine.node} is not whom it was made for, or not in its session"
             yield from _unmade(case, key, side)
-            node = case.nodes.get(mine.node)
-            if node and key_id not in node.handed_out[kind] and not node.may_lack(mine.mono):
+            node, taken = case.nodes.get(mine.node), case.taken_at(mine.node, key.request)
+            if node and key_id not in node.handed_out[kind] and not node.lives.unwritten(taken, mine.mono):
                 yield f"key {key_id}: its {side} got it, and node {node.name} does not tell of it"
     yield from _pairs(case)
+
+
+def received(case: Case) -> Iterator[str]:
+    """What nodes handed out to applications of the run's own is what these got, or say that they asked for in vain.
+
+    People may use an application's certificate with a client of their own, which keeps no journal.
+    """
+    for name, node in sorted(case.nodes.items()):
+        for side, kind in ((MASTER, ENC), (SLAVE, DEC)):
+            for key_id, out in node.handed_out[kind].items():
+                sae = out.pair[SIDES.index(side)]
+                if not out.is_traced or not _is_ours(case, sae):
+                    continue
+                if key_id in case.told.got[side] or key_id in node.untaken:
+                    continue
+                if not case.told.may_lack(_node(case, sae), side, out.trace, out.mono):
+                    yield f"key {key_id}: node {name} handed it out ({kind}), and its {side}'s journal lacks it"
 
 
 def _pairs(case: Case) -> Iterator[str]:
@@ -139,9 +169,10 @@ def _pairs(case: Case) -> Iterator[str]:
             continue
         if key_id in masters and key_id not in slaves:
             yield f"key {key_id}: its master uses it, and its slave's journal has no such key"
-        lacks = key_id in slaves and key_id not in masters
-        if lacks and not case.told.may_lack(_node(case, key.master_sae), slaves[key_id]):
-            yield f"key {key_id}: its slave got it, and its master's journal has no such key"
+        if key_id in slaves and key_id not in masters:
+            slave, at = slaves[key_id], _node(case, key.master_sae)
+            if not case.told.may_lack(at, MASTER, slave.trace, case.taken_at(at, key.request), slave.mono):
+                yield f"key {key_id}: its slave got it, and its master's journal has no such key"
 
 
 def outcomes(case: Case) -> tuple[dict[str, int], list[str]]:
@@ -157,7 +188,7 @@ def outcomes(case: Case) -> tuple[dict[str, int], list[str]]:
         if first is None or not _came_to_something(case, first, request):
             n_bytes = sum(row.end - row.start for row in allocated)
             n_told = sum(end - start for _, start, end in told.get(request, ()))
-            if request not in told and (first is None or not first.cut_off(request)):
+            if request not in told and not (first is not None and _may_be_untold(first, request)):
                 findings.append(f"allocation {request}: node {allocated[0].node} does not say what became of it")
             if n_told not in (0, n_bytes):  # 0: its node never learnt which bytes they were
                 findings.append(f"allocation {request}: {n_told} bytes are told as lost, and {n_bytes} were")
@@ -168,6 +199,15 @@ def outcomes(case: Case) -> tuple[dict[str, int], list[str]]:
                 for qc, start, end in _parts(case, case.keys[key_id]):
                     lost[qc] += end - start
     return dict(sorted((+lost).items())), findings
+
+
+def _may_be_untold(first: Node, request: str) -> bool:
+    """Whether a node need not say what became of an allocation: it ended before it could, or never told of it."""
+    ask = first.asked.get(request)
+    if ask is None:  # a finding of `asked`, unless its end excuses that
+        return True
+    # That there was no answer, or a refusal, is told by itself: what was given all the same is told as lost before.
+    return ask.given is not None and first.lives.cut_off(ask.mono)
 
 
 def _told_as_lost(case: Case) -> tuple[dict[str, set[tuple[str, int, int]]], set[str], list[str]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import bisect
 import collections
 import itertools
+import math
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from testbed.audit.evidence import Event, Meant, fact, lost_events, rows_of
+from testbed.audit.evidence import Event, Meant, fact, rows_of
+from testbed.audit.lives import Lives, Word
 
 Stream = tuple[str, int]  # a QC, and the epoch of its device
 Span = tuple[int, int]  # bytes [start, end) of a stream
@@ -32,7 +34,8 @@ class Made:
     """The blocks of an epoch in their order: sequence number, first byte, time of making (CLOCK_BOOTTIME, s).
 
     `lost`: the bytes of the blocks that were given up for the end at that node, in order. `waiting`, if the device was
-    stopped in peace: the first block, by node, that may not have come there any more.
+    stopped in peace: the first block, by node, that may not have come there any more; else `ended`, when it lost its
+    memory (monotonic clock, s).
     """
 
     sequences: array[int] = field(default_factory=lambda: array("q"))
@@ -42,6 +45,7 @@ class Made:
     slot: int = -1
     lost: dict[str, list[Span]] = field(default_factory=lambda: collections.defaultdict(list))
     waiting: Mapping[str, int] | None = None
+    ended: float = math.inf
 
     def made_at(self, byte: int) -> float:
         """When the block of `byte` was made."""
@@ -69,6 +73,11 @@ class Made:
         at = bisect.bisect_left(self.starts, byte)
         return byte == self.end or (at < len(self.starts) and self.starts[at] == byte)
 
+    @property
+    def longest(self) -> int:
+        """The length of the longest block, in bytes."""
+        return max(end - start for start, end in itertools.pairwise([*self.starts, self.end]))
+
     def after(self, node: str, head: int) -> list[int]:
         """The numbers of the blocks with bytes from `head` on that were not given up for the end at `node`."""
         first = bisect.bisect_left(self.starts, head)
@@ -83,19 +92,26 @@ class Made:
 class Qcs:
     """Everything that the journal tells; `findings`: where it contradicts itself. Unreadable."""
 
-    def __init__(self, meant: Meant, events: Iterable[Event] | None) -> None:
+    def __init__(self, meant: Meant, events: Iterable[Event] | None, word: Word) -> None:
         self.made: dict[Stream, Made] = {}
         self.findings: list[str] = []
         self._meant = meant
         self._newest: dict[str, int] = {}  # epoch of each QC
         self._mono, self._boot = array("d"), array("d")  # the same moments by two clocks
+        self._since: set[Stream] = set()  # the devices were started
         if events is None:
             self.findings.append("the journal of the QC emulators is missing")
+        lives = Lives(_WHERE, word)
         readers = {"block": self._block, "block_lost": self._block_lost, "stopped": self._stopped}
-        for event in events or ():
-            self.findings += lost_events(event, _WHERE)
-            if event["event"] in readers:
+        for event in lives.read(events or ()):
+            if event["event"] == "started":
+                self._since.clear()
+            elif event["event"] in readers:
                 readers[event["event"]](event)
+        self.findings += lives.findings
+        for made in self.made.values():
+            if made.waiting is None:
+                made.ended = lives.end_of(self.mono_time(made.times[-1]))
         self.findings += [f"QC {qc}: the journal has no block of it" for qc in sorted(meant.qcs.keys() - self._newest)]
 
     def boot_time(self, mono: float) -> float:
@@ -115,7 +131,10 @@ class Qcs:
         made = self.made.setdefault((qc, epoch), Made())
         if self._newest.get(qc, epoch) != epoch and made.sequences:
             self.findings.append(f"QC {qc}: block {sequence} is of epoch {epoch}, after which another has begun")
+        if made.sequences and (qc, epoch) not in self._since:
+            self.findings.append(f"QC {qc}: block {sequence} is of epoch {epoch}, which ended with its device's memory")
         self._newest[qc] = epoch
+        self._since.add((qc, epoch))
         expected = made.sequences[-1] + 1 if made.sequences else 0
         if sequence != expected:
             self.findings.append(f"QC {qc}: the journal tells of block {sequence} where block {expected} must be")
@@ -146,11 +165,10 @@ class Qcs:
         waiting: dict[Stream, dict[str, int]] = collections.defaultdict(dict)
         for row in rows_of(event, "waiting", _Waiting, _WHERE):
             waiting[row.qc, row.epoch][row.end] = row.sequence
-        # Of an epoch that ended before, and is not named, nothing is known: the device may have lost its memory.
-        for stream in {*self._newest.items(), *waiting}:
-            if stream in self.made:
+        for stream in self._since | waiting.keys():
+            if stream in self._since:
                 self.made[stream].waiting = waiting[stream]
-            else:
+            else:  # since the device has its memory
                 self.findings.append(f"QC {stream[0]}: blocks of epoch {stream[1]} wait, and none was made")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from testbed.audit.case import LATE_S, Case
 from testbed.audit.evidence import Allocation, Balance, Take
 from testbed.audit.made import Made, Span, Stream
+from testbed.audit.told import Node
 from testbed.qc_emulator import KEPT_BLOCKS
 
 _ROUNDING_S = 0.001  # of times that two processes read from one clock
@@ -38,7 +39,7 @@ def balances(case: Case) -> Iterator[str]:
         for (qc, epoch), n_bytes in used.items():
             yield f"node {node}, QC {qc}: {n_bytes} bytes were taken of epoch {epoch}, of which none are counted"
         for stream, made in case.qcs.made.items():
-            if node in case.ends(stream[0]) and (fault := _shortfall(made, node, found.get(stream))):
+            if node in case.ends(stream[0]) and (fault := _shortfall(case, made, node, found.get(stream))):
                 yield f"node {node}, QC {stream[0]}: {fault}"
         for qc in sorted(case.meant.qcs.keys() - {qc for qc, _ in found}):
             if node in case.ends(qc):
@@ -55,11 +56,20 @@ def _imbalance(case: Case, node: str, balance: Balance, taken: int) -> Iterator[
     if balance.used != taken:
         yield f"{where}: {balance.used} bytes are counted as used, {taken} were taken"
     told = case.nodes.get(node)
-    if told is not None and balance.differing > told.differing[stream] and not told.crashes:
+    if told is not None and balance.differing > told.differing[stream] + _differing_untold(case, told, stream):
         yield f"{where}: {balance.differing} bytes are counted as differing, and {told.differing[stream]} are told of"
 
 
-def _shortfall(made: Made, node: str, balance: Balance | None) -> str | None:
+def _differing_untold(case: Case, node: Node, stream: Stream) -> int:
+    """How many bytes a node may count as differing and not tell of: of one block each time that it was killed."""
+    made, qc = case.qcs.made.get(stream), case.meant.qcs.get(stream[0])
+    if made is None or qc is None:
+        return 0
+    first, last = (case.qcs.mono_time(at) for at in (made.times[0], made.times[-1] + case.ttl.most * qc.slot_s))
+    return node.lives.kills(first, last) * made.longest
+
+
+def _shortfall(case: Case, made: Made, node: str, balance: Balance | None) -> str | None:
     """What is wrong with the bytes of an epoch that came to that end; None if nothing is."""
     head, generated = (balance.head, balance.generated) if balance else (0, 0)
     if head > made.end:
@@ -69,7 +79,14 @@ def _shortfall(made: Made, node: str, balance: Balance | None) -> str | None:
     if generated != made.came_before(node, head):
         return f"{generated} bytes came of {made.came_before(node, head)} that were made for it up to {head}"
     missing = made.after(node, head)
-    if made.waiting is not None and missing and missing[0] < made.waiting.get(node, math.inf):
+    if not missing:
+        return None
+    if made.waiting is None:  # the device lost its memory, and in it what it had for an end that was away
+        made_at = case.qcs.mono_time(made.made_at(head))
+        may_lack = node not in case.nodes or not case.nodes[node].lives.could_take(made_at, made.ended)
+    else:
+        may_lack = missing[0] >= made.waiting.get(node, math.inf)
+    if not may_lack:
         return f"block {missing[0]} never came, and the QC does not say that it was lost"
     if len(missing) > KEPT_BLOCKS:
         return f"{len(missing)} blocks from {missing[0]} on never came, more than the QC keeps for an end"

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import collections
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from testbed.audit.evidence import Event, Journals, Meant, Unreadable, fact, lost_events, rows_of
+from testbed.audit.evidence import Event, Journals, Meant, Unreadable, fact, rows_of
+from testbed.audit.lives import Lives, Word
 
 ENC, DEC = "enc_keys", "dec_keys"
 MASTER, SLAVE = SIDES = ("master", "slave")
 KEY = "key"  # what a range over one hop is used for; over several hops it has another purpose
-# What was begun so shortly before its process ended may have ended with it.
-_CUT_OFF_S = 15.0
 
 
 class Used(NamedTuple):
@@ -27,10 +25,16 @@ class Used(NamedTuple):
 
 
 class HandedOut(NamedTuple):
-    """A key that a node answered with: to which SAEs it belongs as the node says, and when it was asked for it."""
+    """A key that a node answered with: to which SAEs it belongs as the node says, and when it was asked for it.
+
+    `trace`: of the request, which it shares with what led to it. `is_traced`: the client began that trace, as the run's
+    own applications do, and clients that people run under their certificates do not.
+    """
 
     pair: tuple[str, str]
     mono: float
+    trace: str
+    is_traced: bool
 
 
 class Got(NamedTuple):
@@ -46,11 +50,12 @@ class Got(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An allocation that a node asked for: when, in which session, and for which keys.
+    """An allocation that a node asked for: from when until when, in which session, and for which keys.
 
-    `given`: what the database answered with; None if no answer came.
+    `given`: what the database answered with; None if no answer came, or a refusal.
     """
 
+    begun: float
     mono: float
     ksid: str
     key_ids: list[str]
@@ -63,30 +68,23 @@ class Node:
 
     `handed_out`: keys by kind of request and ID; `untaken`: those of them whose client was gone. `lost`: what was told
     to be lost, by request. `used`: bytes by request and QC. `differing`: bytes that were others at the other end, by QC
-    and epoch. `asked`: allocations by request. `crashes`: how often the node ended without a word. All times are
-    seconds of the machine's monotonic clock.
+    and epoch. `asked`: allocations by request. All times are seconds of the machine's monotonic clock.
     """
 
     name: str
+    lives: Lives
     handed_out: dict[str, dict[str, HandedOut]] = field(default_factory=lambda: {ENC: {}, DEC: {}})
     untaken: set[str] = field(default_factory=set)
     differing: collections.Counter[tuple[str, int]] = field(default_factory=collections.Counter)
     lost: dict[str, list[Used]] = field(default_factory=lambda: collections.defaultdict(list))
     used: dict[tuple[str, str], list[Used]] = field(default_factory=lambda: collections.defaultdict(list))
     asked: dict[str, Asked] = field(default_factory=dict)
-    crashes: int = 0
     findings: list[str] = field(default_factory=list)
-    _away: list[tuple[float, float]] = field(default_factory=list)  # from the end of a life to the start of the next
 
     def read(self, events: Iterable[Event]) -> None:
         """Go through its journal."""
-        name, mono = "stopped", -math.inf
-        for event in events:
-            before, name = (name, mono), event["event"]
-            mono = self._fact(event, "mono", float)
-            if name == "started":
-                self._ended(*before, until=mono)
-            self.findings += lost_events(event, f"node {self.name}")
+        for event in self.lives.read(events):
+            name, mono = event["event"], self._fact(event, "mono", float)
             if name == "key_delivered":
                 self._delivered(event, mono)
             elif name == "statement" and event.get("statement") == "allocate":
@@ -101,30 +99,15 @@ class Node:
             elif name == "used":
                 for row in rows_of(event, "ranges", Used, f"node {self.name}"):
                     self.used[self._fact(event, "request", str), row.qc].append(row)
-        self._ended(name, mono, until=math.inf)
-
-    def may_lack(self, mono: float) -> bool:
-        """Whether the node ended so shortly after that moment that its journal may not tell of it."""
-        return _may_be_untold(mono, self._away)
-
-    def _ended(self, name: str, mono: float, *, until: float) -> None:
-        """`name` was the last event of a life."""
-        self.crashes += name != "stopped"
-        self._away.append((mono, until))
-
-    def cut_off(self, request: str) -> bool:
-        """Whether the end of a life of the node excuses that nothing was told of an allocation that it asked for."""
-        asked = self.asked.get(request)
-        if asked is None:
-            return self.crashes > 0
-        return asked.given is None or self.may_lack(asked.mono)
+        self.findings += self.lives.findings
 
     def _delivered(self, event: Event, mono: float) -> None:
         kind = self._fact(event, "request", str)
         if kind not in self.handed_out:
             raise Unreadable(f"journal of node {self.name}, event key_delivered: request: expected {ENC} or {DEC}")
         pair = self._fact(event, "master_sae", str), self._fact(event, "slave_sae", str)
-        out = HandedOut(pair, mono - self._fact(event, "duration_ms", float) / 1000)
+        begun = mono - self._fact(event, "duration_ms", float) / 1000
+        out = HandedOut(pair, begun, str(event.get("trace")), is_traced="parent" in event)
         for key_id in self._fact(event, "key_ids", list):
             if self.handed_out[kind].setdefault(key_id, out) is not out:
                 self.findings.append(f"key {key_id}: node {self.name} handed it out twice ({kind})")
@@ -136,13 +119,14 @@ class Node:
         self.untaken.update(key_ids)
 
     def _asked(self, event: Event, mono: float) -> None:
-        if "short_bytes" not in event:
-            given = None if "error" in event else rows_of(event, "ranges", Used, f"node {self.name}")
-            ksid, key_ids = self._fact(event, "ksid", str), self._fact(event, "key_ids", list)
-            request = self._fact(event, "request", str)
-            if request in self.asked:
-                self.findings.append(f"allocation {request}: node {self.name} tells twice that it asked for it")
-            self.asked[request] = Asked(mono, ksid, key_ids, given)
+        refused = "error" in event or "short_bytes" in event
+        given = None if refused else rows_of(event, "ranges", Used, f"node {self.name}")
+        ksid, key_ids = self._fact(event, "ksid", str), self._fact(event, "key_ids", list)
+        request = self._fact(event, "request", str)
+        if request in self.asked:
+            self.findings.append(f"allocation {request}: node {self.name} tells twice that it asked for it")
+        begun = mono - self._fact(event, "duration_ms", float) / 1000
+        self.asked[request] = Asked(begun, mono, ksid, key_ids, given)
 
     def _fact(self, event: Event, name: str, kind: type) -> Any:
         return fact(event, name, kind, f"node {self.name}")
@@ -158,42 +142,39 @@ class Applications:
     got: dict[str, dict[str, Got]] = field(default_factory=lambda: {MASTER: {}, SLAVE: {}})
     pairs: dict[str, tuple[str, str]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
-    _given_up: set[str] = field(default_factory=set)  # traces in which a master says that the key did not come to both
-    # From the end of a life of the applications at a node to the start of the next.
-    _away: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: collections.defaultdict(list))
+    _given_up: set[tuple[str, str]] = field(default_factory=set)  # side and trace of what was asked for in vain
+    _lives: dict[str, Lives] = field(default_factory=dict)  # by node
 
-    def read(self, node: str, saes: set[str], events: Iterable[Event]) -> None:
+    def read(self, node: str, saes: set[str], events: Iterable[Event], word: Word) -> None:
         """Go through the journal of the applications at `node`, which are to be `saes`."""
         where = f"the applications at {node}"
         running: set[str] = set()
         greeted: list[tuple[str, str]] = []
-        mono = -math.inf
-        for event in events:
+        self._lives[node] = lives = Lives(where, word)
+        for event in lives.read(events):
             name = event["event"]
-            ended, mono = mono, fact(event, "mono", float, where)
-            self.findings += lost_events(event, where)
             if name == "started":
-                self._away[node].append((ended, mono))
                 running |= fact(event, "saes", dict, where).keys()
             elif name == "key":
                 self._key(node, event, where)
             elif name == "key_error":
-                self._given_up.add(f"{event.get('side')} {event.get('trace')}")
+                self._given_up.add((fact(event, "side", str, where), str(event.get("trace"))))
             elif name == "message" and event.get("ok") is True:
                 greeted.append((fact(event, "side", str, where), fact(event, "key_id", str, where)))
             elif name == "session_open":
                 pair = fact(event, "master_sae", str, where), fact(event, "slave_sae", str, where)
                 self.pairs[fact(event, "ksid", str, where)] = pair
-        self._away[node].append((mono, math.inf))
+        self.findings += lives.findings
         if running != saes:
             self.findings.append(f"{where}: {', '.join(sorted(running ^ saes))}: not there, or not meant to be")
         for side, key_id in greeted:
             if key_id not in self.got.get(side, {}):
                 self.findings.append(f"{where}: used key {key_id} as its {side}, and the journal has no such key")
 
-    def may_lack(self, node: str, slave: Got) -> bool:
-        """Whether the master at `node` may not have a key that its slave has: it says so, or its end came between."""
-        return f"{MASTER} {slave.trace}" in self._given_up or _may_be_untold(slave.mono, self._away[node])
+    def may_lack(self, node: str, side: str, trace: str, after: float, before: float | None = None) -> bool:
+        """Whether that side of a key, at `node`, may not tell of it: it asked in vain, or ended (see Lives.cut_off)."""
+        lives = self._lives.get(node)
+        return (side, trace) in self._given_up or (lives is not None and lives.cut_off(after, before))
 
     def _key(self, node: str, event: Event, where: str) -> None:
         key_id, side, ksid, mark = (fact(event, name, str, where) for name in ("key_id", "side", "ksid", "fingerprint"))
@@ -205,16 +186,11 @@ class Applications:
         self.got[side][key_id] = Got(node, ksid, size_bits, mark, at, str(event.get("trace")))
 
 
-def _may_be_untold(mono: float, away: Iterable[tuple[float, float]]) -> bool:
-    """Whether a process that was `away`, from the end of one life to the start of the next, may not tell of then."""
-    return any(end - _CUT_OFF_S <= mono <= until for end, until in away)
-
-
-def read_nodes(meant: Meant, journals: Journals, findings: list[str]) -> dict[str, Node]:
+def read_nodes(meant: Meant, journals: Journals, words: Mapping[str, Word], findings: list[str]) -> dict[str, Node]:
     """What each node's journal tells; what is missing or contradicts itself goes to `findings`."""
     told = {}
     for name in sorted(meant.nodes):
-        told[name] = node = Node(name)
+        told[name] = node = Node(name, Lives(f"node {name}", words[f"node-{name}"], finishes=True))
         events = journals.nodes.get(name)
         if events is None:
             findings.append(f"node {name}: its journal is missing")
@@ -224,7 +200,9 @@ def read_nodes(meant: Meant, journals: Journals, findings: list[str]) -> dict[st
     return told
 
 
-def read_applications(meant: Meant, journals: Journals, findings: list[str]) -> Applications:
+def read_applications(
+    meant: Meant, journals: Journals, words: Mapping[str, Word], findings: list[str]
+) -> Applications:
     """What the applications' journals tell; what is missing or contradicts itself goes to `findings`."""
     told = Applications()
     for name in meant.hosts:
@@ -232,6 +210,7 @@ def read_applications(meant: Meant, journals: Journals, findings: list[str]) -> 
         if events is None:
             findings.append(f"the applications at {name}: their journal is missing")
         else:
-            told.read(name, {sae for sae, of in meant.saes.items() if of.ours and of.node == name}, events)
+            saes = {sae for sae, of in meant.saes.items() if of.ours and of.node == name}
+            told.read(name, saes, events, words[f"sae-{name}"])
     findings += told.findings
     return told

@@ -45,7 +45,7 @@ def audit(records: Records, journals: Journals) -> Verdict:
     case = Case(records, journals)
     checks = (
         streams.accounts, streams.balances, streams.allocations, streams.takes, streams.shares,
-        keys.made, keys.asked, keys.used, keys.handed_out, keys.got,
+        keys.made, keys.asked, keys.used, keys.handed_out, keys.got, keys.received,
     )  # fmt: skip
     findings = [*case.findings, *(finding for check in checks for finding in check(case))]
     lost_bytes, unaccounted = keys.outcomes(case)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
-import signal
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from etsi.gs004 import QoS
@@ -108,10 +105,10 @@ class Injector:
             raise UserError(f"start {name}: {error}") from None
 
     def _pause(self, name: str) -> None:
-        _signal(self._process(name).pid, signal.SIGSTOP)
+        self._process(name).pause()
 
     def _wake(self, name: str) -> None:
-        _signal(self._process(name).pid, signal.SIGCONT)
+        self._process(name).wake()
 
     def _process(self, name: str) -> Process:
         return self._emulation.processes.named(name)
@@ -152,14 +149,3 @@ def _fault_of(process: str) -> tuple[str, ...] | None:
     if process.startswith(_NODE):
         return "node", process.removeprefix(_NODE)
     return {gusts.CONTROLLER: ("controller",), gusts.DATABASE: ("database",)}.get(process)
-
-
-def _signal(pid: int, signum: int) -> None:
-    """To a process and those that it started: PostgreSQL has one for each connection."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(path.read_text().rpartition(") ")[2].split()[1]) == pid:
-                os.kill(int(path.parent.name), signum)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
-    os.kill(pid, signum)

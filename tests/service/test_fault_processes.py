@@ -25,7 +25,8 @@ class World:
     """Faults of PoliQI: its controller and a node are processes that sleep."""
 
     def __init__(self, directory: Path) -> None:
-        self.journal = directory / "journal.jsonl"
+        self.journal = directory / "faults.jsonl"
+        self.lives = directory / "journal.jsonl"
         self.processes = Processes(directory)
         self.silent: list[set[str]] = []
         self.off: list[set[str]] = []
@@ -89,6 +90,34 @@ def test_processes_that_do_not_serve_are_named_with_the_reason(world):
     assert until(lambda: world.processes.away() == {"node-finance": "asleep"})
     world.processes.named("controller").signal(9)
     assert until(lambda: world.processes.away() == {"node-finance": "asleep", "controller": "DEAD"})
+
+
+def test_run_tells_of_the_processes_that_it_begins_kills_and_has_sleep(world):
+    """In a journal of its own, by which the audit knows whom an end excuses; who dies on his own is not killed."""
+    world.faults.inject("pause", "finance")
+    world.faults.heal("pause", "finance")
+    world.faults.inject("node", "finance")
+    world.faults.heal("node", "finance")
+    world.processes.named("controller").signal(9)
+    assert until(lambda: not world.processes.named("controller").alive())
+    world.processes.named("controller").kill()
+
+    told = [(e["event"], e["process"]) for e in journal.read(world.lives)]
+
+    assert told == [
+        ("begun", "controller"), ("begun", "node-finance"), ("paused", "node-finance"), ("woken", "node-finance"),
+        ("killed", "node-finance"), ("begun", "node-finance"),
+    ]  # fmt: skip
+
+
+def test_process_that_does_not_stop_when_it_is_asked_is_killed_and_told_of(world):
+    """It cannot say that it stopped."""
+    deaf = world.processes.start("deaf", ["sh", "-c", "trap '' TERM; echo ready; exec sleep 600"])
+    deaf.wait_ready()
+
+    deaf.stop(timeout_s=0.2)
+
+    assert [(e["event"], e["process"]) for e in journal.read(world.lives)][-1] == ("killed", "deaf")
 
 
 def test_process_that_died_on_its_own_is_no_fault_of_ours(world):

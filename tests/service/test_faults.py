@@ -110,7 +110,8 @@ class Line(Stack):
     def build(self, mode: str) -> None:
         """Start everything, and open a session a pair."""
         self.mode = mode
-        self.told: list[dict[str, Any]] = []  # what a controller's journal would have
+        # What a controller's journal would have.
+        self.told: list[dict[str, Any]] = [{"event": "started", "mono": time.monotonic()}]
         self.start_postgres()
         for node in "abcd":
             self.ports[node] = (free_port(), free_port())
@@ -133,7 +134,7 @@ class Line(Stack):
 
         session = open_session(call, (ID[master], ID[slave]), path)
         facts = {"ksid": session["ksid"], "master_sae": ID[master], "slave_sae": ID[slave]}
-        self.told.append({"event": "ksid_assigned", **facts})
+        self.told.append({"event": "ksid_assigned", "mono": time.monotonic(), **facts})
 
     def ask(self, node: str, path: str, body: Any) -> Reply:
         """A request of the SAE at `node` to its KME."""
@@ -214,7 +215,10 @@ class Line(Stack):
         local = {node: self.directory / node / "local.db" for node in "abcd"}
         with self.cluster.admin_url() as url:
             document = collected.document(meant, local, *read_allocations(url, self.schema))
+        self.told.append({"event": "stopped", "mono": time.monotonic()})
+        controller = {"event": "begun", "process": "controller", "mono": self.told[0]["mono"]}
         journals = Journals(
+            run=[controller, *journal.events(self.directory / "journal.jsonl")],
             qcs=journal.events(self.directory / "qcs" / "journal.jsonl"),
             controller=self.told,
             nodes={node: journal.events(self.directory / node / "journal.jsonl") for node in "abcd"},

@@ -269,6 +269,25 @@ def test_database_restart_fails_requests_and_heals(network):
     assert network.dec_keys(BOB, ALICE, ids(given)).body == given.body
 
 
+def test_node_that_cuts_off_a_request_at_its_end_says_so(network):
+    """The database sleeps, and the node is asked to end meanwhile."""
+    node = network.nodes["a"]
+    network.postgres.pause()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.submit(network.enc_keys, ALICE, BOB, 5)
+        time.sleep(0.5)  # in which the request has come to the node
+        node.stop()
+        network.postgres.wake()
+
+    (stopped,) = [e for e in journal.read(network.directory / "a" / "journal.jsonl") if e["event"] == "stopped"]
+
+    assert node.status == 0
+    assert stopped["cut_off"]
+    network.start_node("a").wait_ready()
+    given = until(lambda: (reply := network.enc_keys(ALICE, BOB)).ok and reply)
+    assert network.dec_keys(BOB, ALICE, ids(given)).body == given.body
+
+
 def test_journal_holds_delivery_times_and_no_key(network):
     """Each delivery is an event with its duration; the key's bytes are nowhere in the journal."""
     given = until(lambda: (reply := network.enc_keys(ALICE, CAROL)).ok and reply)

@@ -28,6 +28,7 @@ class Run:
     """Records and journals, as they grow."""
 
     def __init__(self) -> None:
+        self.run: list[dict[str, Any]] = []
         self.qcs: list[dict[str, Any]] = []
         self.controller: list[dict[str, Any]] = []
         self.nodes: dict[str, list[dict[str, Any]]] = {node: [] for node in "abc"}
@@ -84,7 +85,7 @@ class Run:
             facts = {"ranges": [[row[2], row[4], row[5], "pad"] for row in rows]}
         self.say(
             self.nodes[rows[0][6]], at, "statement", statement="allocate", request=request, ksid=" ".join(keys[0][2:]),
-            key_ids=[key[0] for key in keys], **facts,
+            key_ids=[key[0] for key in keys], duration_ms=5.0, **facts,
         )  # fmt: skip
 
     def take(self, at: float, node: str, request: str, *parts: int, purpose: str = "pad") -> None:
@@ -101,13 +102,13 @@ class Run:
         ranges = [[row[2], start, end, purpose] for row, start, end in spans]
         self.say(self.nodes[node], at, "used", request=request, ranges=ranges)
 
-    def deliver(self, at: float, node: str, kind: str, key_ids: list[str]) -> None:
+    def deliver(self, at: float, node: str, kind: str, key_ids: list[str], **facts: Any) -> None:
         """A node hands keys out."""
         pairs = {tuple(key[2:]) for key in self.keys if key[0] in key_ids}
         ((master, slave),) = pairs
         self.say(
             self.nodes[node], at, "key_delivered", request=kind, key_ids=key_ids, master_sae=master, slave_sae=slave,
-            duration_ms=5.0,
+            duration_ms=5.0, **facts,
         )  # fmt: skip
 
     def get(self, at: float, node: str, side: str, key_id: str, **facts: Any) -> None:
@@ -128,9 +129,10 @@ class Run:
         else:
             self.take(at + 0.02, path[0], request, purpose="key")
             self.take(at + 0.06, path[-1], request, *range(number), purpose="key")
-        self.deliver(at + 0.05, path[0], "enc_keys", key_ids[:1])
-        self.deliver(at + 0.07, path[-1], "dec_keys", key_ids[:1])
-        facts = {"size_bits": 8 * size, "trace": self.id()}
+        trace = self.id()
+        self.deliver(at + 0.05, path[0], "enc_keys", key_ids[:1], trace=trace, parent="1")
+        self.deliver(at + 0.07, path[-1], "dec_keys", key_ids[:1], trace=trace, parent="2")
+        facts = {"size_bits": 8 * size, "trace": trace}
         self.get(at + 0.08, path[-1], "slave", key_ids[0], **facts)
         self.get(at + 0.10, path[0], "master", key_ids[0], **facts)
 
@@ -167,12 +169,12 @@ class Run:
                 "nodes": {node: {"streams": self.streams(node), "taken": self.taken[node]} for node in "abc"},
                 "lacking": {}, "allocations": self.allocations, "keys": self.keys,
             },
-            "qcs": self.qcs, "controller": self.controller, "nodes": self.nodes, "saes": self.saes,
+            "run": self.run, "qcs": self.qcs, "controller": self.controller, "nodes": self.nodes, "saes": self.saes,
         }  # fmt: skip
 
 
 def play() -> dict[str, Any]:
-    """The run, as data: `records`, and journals `qcs`, `controller`, `nodes` and `saes` as lists of events."""
+    """The run, as data: `records`, and journals `run`, `qcs`, `controller`, `nodes` and `saes` as lists of events."""
     run = Run()
     for slot in range(SLOTS):
         for qc in QCS:
@@ -180,6 +182,10 @@ def play() -> dict[str, Any]:
         if slot == 33:  # block 18 of a-b/1 waits for a no longer
             run.say(run.qcs, 33.5, "block_lost", qc="a-b/1", epoch=7, sequence=18, end="a")
     run.qcs.sort(key=lambda e: e["mono"])
+    for process in ("controller", *(f"{kind}-{node}" for kind in ("node", "sae") for node in "abc"), "qcs"):
+        run.say(run.run, -1.0, "begun", process=process)
+    run.qcs.insert(0, {"time": WALL, "mono": 0.0, "who": "?", "event": "started"})
+    run.say(run.controller, 0.0, "started")
     for node in "abc":
         run.say(run.nodes[node], 0.0, "started")
         run.say(run.saes[node], 0.0, "started", saes={f"sae-{node}": "an application"})
@@ -225,18 +231,20 @@ def _clients(run: Run) -> None:
 def _failures(run: Run) -> None:
     """What fails and is told."""
     # The relay broke behind b: told as lost.
-    request, _ = run.allocate(28.0, "basic", "abc", saes=("sae-a", "sae-c"))
-    run.ask(28.0, request)
-    run.take(28.1, "a", request, purpose="shared key")
-    run.take(28.2, "b", request)
+    request, _ = run.allocate(27.0, "basic", "abc", saes=("sae-a", "sae-c"))
+    run.ask(27.0, request)
+    run.take(27.1, "a", request, purpose="shared key")
+    run.take(27.2, "b", request)
     ranges = [[*row[2:3], *row[4:6], "pad"] for row in run.allocations if row[0] == request]
-    run.say(run.nodes["a"], 28.3, "lost", request=request, cause="relay_broken", ranges=ranges)
+    run.say(run.nodes["a"], 27.3, "lost", request=request, cause="relay_broken", ranges=ranges)
     # The database's answer never came; b's next life knows nothing of what the one before had asked for.
     request, _ = run.allocate(29.0, "basic", "ba", saes=("sae-b", "sae-a"))
     run.ask(29.0, request, error="OperationalError")
     run.say(run.nodes["b"], 29.1, "lost", request=request, cause="database_unreachable", ranges=[])
     request, _ = run.allocate(30.0, "basic", "ba", saes=("sae-b", "sae-a"))
     run.ask(30.0, request)
+    run.say(run.run, 32.0, "killed", process="node-b")
+    run.say(run.run, 33.0, "begun", process="node-b")
     run.say(run.nodes["b"], 34.0, "started")
     # The slave's node held the bytes of one of two keys only, and says so.
     request, *key_ids = run.allocate(34.3, "basic", "bc", saes=("own-b", "own-c"), number=2)
@@ -252,9 +260,9 @@ def _failures(run: Run) -> None:
     request, key_id = run.allocate(35.0, "basic", "ab", saes=("sae-a", "sae-b"))
     run.ask(35.0, request)
     run.take(35.1, "a", request, purpose="key")
-    run.deliver(35.1, "a", "enc_keys", [key_id])
+    run.deliver(35.1, "a", "enc_keys", [key_id], trace="late", parent="3")
     run.take(35.2, "b", request, 0, purpose="key")
-    run.deliver(35.2, "b", "dec_keys", [key_id])
+    run.deliver(35.2, "b", "dec_keys", [key_id], trace="late", parent="3")
     facts = {"key_id": key_id, "ksid": "sae-a sae-b", "side": "slave", "trace": "late"}
     run.say(run.saes["b"], 35.3, "key", size_bits=128, fingerprint=f"mark of {key_id}", **facts)
     run.say(run.saes["a"], 36.0, "key_error", ksid="sae-a sae-b", side="master", trace="late", cause="unreachable")
@@ -267,13 +275,14 @@ def _end(run: Run) -> None:
     for node in "abc":
         run.say(run.saes[node], SLOTS + 1.0, "stopped")
         run.say(run.nodes[node], SLOTS + 2.0, "stopped")
+    run.say(run.controller, SLOTS + 3.0, "stopped")
 
 
 def verdict(document: dict[str, Any]) -> Verdict:
     """The audit of a run that is data; Unreadable."""
     return audit(
         records(document["records"]),
-        Journals(document["qcs"], document["controller"], document["nodes"], document["saes"]),
+        Journals(document["run"], document["qcs"], document["controller"], document["nodes"], document["saes"]),
     )
 
 

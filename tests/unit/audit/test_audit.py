@@ -9,6 +9,7 @@ import pytest
 from testbed.audit import RECORDS, Unreadable, load
 from testbed.audit.__main__ import main
 from tests.unit.audit.played import played, verdict
+from tests.unit.audit.test_falsified import allocation_untold_long_after_a_crash, crash_of_qcs, pair_without_a_journal
 
 
 @pytest.fixture
@@ -18,7 +19,8 @@ def run(tmp_path):
     def write(document):
         (tmp_path / RECORDS).write_text(json.dumps(document["records"]))
         journals = {f"{kind}/{node}": events for kind in ("nodes", "saes") for node, events in document[kind].items()}
-        for place, events in (journals | {place: document[place] for place in ("qcs", "controller")}).items():
+        journals |= {"logs": document["run"], "qcs": document["qcs"], "controller": document["controller"]}
+        for place, events in journals.items():
             (tmp_path / place).mkdir(parents=True)
             lines = [json.dumps(event, separators=(",", ":")) + "\n" for event in events]
             (tmp_path / place / "journal.jsonl").write_text("".join(lines))
@@ -38,26 +40,70 @@ def test_sound_records_are_clean():
     assert found.lost_bytes == {"a-b/1": 80, "b-c/1": 48}
 
 
-@pytest.mark.parametrize(("began_again_s", "findings"), [(3.0, 0), (None, 1)])
-def test_master_that_died_while_its_slave_fetched_the_key_has_none_to_tell_of(began_again_s, findings):
-    """And began anew. One that lived on would have had to tell."""
+@pytest.mark.parametrize("was_killed", [True, False])
+def test_master_that_was_killed_while_its_slave_fetched_the_key_has_none_to_tell_of(was_killed):
+    """One that lived on would have had to tell."""
     document = played()
-    mine, (key,) = document["saes"]["a"], [e for e in document["saes"]["a"] if e["event"] == "key"][:1]
-    others = [e for e in mine if e["event"] == "started" or e["mono"] > key["mono"] + 30]
-    document["saes"]["a"] = [*others[:1], {"event": "call", "mono": key["mono"] - 0.01}]
-    if began_again_s is not None:
-        document["saes"]["a"].append({**others[0], "mono": key["mono"] + began_again_s})
-    document["saes"]["a"] += [{"event": "call", "mono": key["mono"] + 60.0}]
-    found = [f for f in verdict(document).findings if key["key_id"] in f and "its master's journal" in f]
+    started, *others = document["saes"]["a"]
+    key = next(e for e in others if e["event"] == "key")
+    document["saes"]["a"] = [started, *(e for e in others if e.get("key_id") != key["key_id"])]
+    if was_killed:
+        document["saes"]["a"].insert(1, started | {"mono": key["mono"] + 0.1})
+        facts = {"process": "sae-a", "mono": key["mono"] + 0.05}
+        document["run"] += [{"event": "killed", **facts}, {"event": "begun", **facts}]
+    found = [f for f in verdict(document).findings if key["key_id"] in f]
 
-    assert len(found) == findings
+    assert bool(found) is not was_killed
+
+
+@pytest.mark.parametrize("was_away", [True, False])
+def test_what_a_device_had_for_an_end_that_slept_is_lost_when_it_crashes(was_away):
+    """One that was awake got it."""
+    document = played()
+    crash_of_qcs(document)
+    if was_away:
+        document["run"].append({"event": "paused", "process": "node-c", "mono": 55.5})
+
+    assert bool(verdict(document).findings) is not was_away
+
+
+def test_client_under_the_certificate_of_an_application_keeps_no_journal():
+    """Nor a trace of its requests, by which it is known."""
+    document = played()
+    pair_without_a_journal(document)
+    for delivered in (e for node in "ab" for e in document["nodes"][node] if e["event"] == "key_delivered"):
+        delivered.pop("parent", None)
+
+    assert list(verdict(document).findings) == []
+
+
+def test_run_that_ends_while_a_node_lies_dead_is_clean():
+    """It was killed, and need not say that it stopped."""
+    document = played()
+    document["run"].append({"event": "killed", "process": "node-c", "mono": 58.0})
+    document["nodes"]["c"].pop()
+
+    assert list(verdict(document).findings) == []
+
+
+def test_what_the_database_did_late_for_a_node_that_died_may_be_untold():
+    """It slept meanwhile."""
+    document = played()
+    allocation_untold_long_after_a_crash(document)
+    assert len(verdict(document).findings) == 1
+
+    document["run"] += [
+        {"event": name, "process": "postgres", "mono": at} for name, at in (("paused", 31.0), ("woken", 60.0))
+    ]
+
+    assert list(verdict(document).findings) == []
 
 
 def test_records_of_a_folder_are_those_of_its_own_journals(run):
     """What a node writes into its journal in the name of a QC or of the controller is nobody's word."""
     document = played()
     facts = {"mono": 1.0, "time": 1.0}
-    document["nodes"]["b"] += [{"event": "parameters", "ttl_slots": 1, **facts}, document["qcs"][0]]
+    document["nodes"]["b"] += [{"event": "parameters", "ttl_slots": 1, **facts}, document["qcs"][1]]
     folder = run(document)
 
     assert load(folder).to_json() == verdict(played()).to_json()

@@ -58,6 +58,16 @@ def balance(run: Run, node: str, **changes: int) -> None:
         found[name] += n_bytes
 
 
+def crash_of_qcs(run: Run) -> None:
+    """The QC emulators are killed in their last slot, and c lacks what they made for it in the last 20 s."""
+    run["qcs"].pop()
+    run["run"].append({"event": "killed", "process": "qcs", "mono": 70.0})
+    found, lost = stream(run, "c", 9), block(run, 10, 9)["offset"]
+    n_bytes, found["head"] = found["head"] - lost, lost
+    found["generated"] = lost
+    found["expired"], found["stored"] = found["expired"] + found["stored"] - n_bytes, 0
+
+
 def drop(run: Run, journal: str, node: str, name: str, **facts: Any) -> None:
     """Have an event never been written."""
     run[journal][node].remove(event(run, journal, node, name, **facts))
@@ -246,6 +256,23 @@ def loss_at_neither_end(run: Run) -> None:
     next(e for e in run["qcs"] if e["event"] == "block_lost")["end"] = "c"
 
 
+def older_blocks_never_came(run: Run) -> None:
+    """The device was started anew since, and nobody says that they were lost."""
+    found = stream(run, "c", 8)
+    for name in ("head", "generated", "expired"):
+        found[name] -= 4 * 400
+
+
+def older_blocks_never_came_and_no_end_is_told(run: Run) -> None:
+    older_blocks_never_came(run)
+    run["qcs"].pop()
+
+
+def blocks_never_came_long_before_a_crash(run: Run) -> None:
+    """Of the device, at whose end 20 s before somebody was awake."""
+    crash_of_qcs(run)
+
+
 def loss_twice(run: Run) -> None:
     lost = next(e for e in run["qcs"] if e["event"] == "block_lost")
     run["qcs"].insert(-1, dict(lost))
@@ -261,6 +288,11 @@ def more_bytes_than_made(run: Run) -> None:
 
 def fewer_bytes_than_made(run: Run) -> None:
     balance(run, "a", head=-400, generated=-400, stored=-400)
+
+
+def differing_at_a_node_that_crashed(run: Run) -> None:
+    """More than the one block of which it may not have come to tell."""
+    balance(run, "b", differing=4000, expired=-4000)
 
 
 def head_in_a_block(run: Run) -> None:
@@ -343,6 +375,36 @@ def allocation_on_a_qc_of_others(run: Run) -> None:
 
 def allocation_in_a_circle(run: Run) -> None:
     allocation(run, 2)[1][2] = "a-b/1"
+
+
+def allocation_untold_long_after_a_crash(run: Run) -> None:
+    start = block(run, 48)["offset"]
+    run["records"]["allocations"].append(["late", 1, "a-b/1", 7, start, start + 16, "b"])
+    run["records"]["keys"].append(["key of it", "late", "sae-b", "sae-a"])
+
+
+def allocation_untold_before_another_one(run: Run) -> None:
+    """By the order of the stream it was given before one that was taken long before the crash."""
+    start = block(run, 1)["offset"]
+    run["records"]["allocations"].append(["early", 1, "a-b/1", 7, start, start + 16, "b"])
+    run["records"]["keys"].append(["key of it", "early", "sae-b", "sae-a"])
+
+
+def allocations_untold_by_a_node_that_crashed(run: Run) -> None:
+    run["nodes"]["b"] = [e for e in run["nodes"]["b"] if e["event"] != "statement"]
+
+
+def allocation_untold_that_its_node_used(run: Run) -> None:
+    drop(run, "nodes", "a", "statement", request=allocation(run, 1)[0][0])
+
+
+def allocation_that_was_refused(run: Run) -> None:
+    """The node was told that the QC is short of bytes, and they were given to it all the same."""
+    lost = event(run, "nodes", "a", "lost", cause="relay_broken")
+    run["nodes"]["a"].remove(lost)
+    asked = event(run, "nodes", "a", "statement", request=lost["request"])
+    del asked["ranges"]
+    asked["short_bytes"] = 16
 
 
 def allocation_for_nobody(run: Run) -> None:
@@ -612,6 +674,92 @@ def key_not_told_by_the_node(run: Run) -> None:
     drop(run, "nodes", "c", "key_delivered", request="dec_keys", master_sae="sae-a")
 
 
+def pair_without_a_journal(run: Run) -> None:
+    """Both applications have forgotten it; their nodes have not."""
+    key_id = event(run, "saes", "a", "key", side="master")["key_id"]
+    for node in "ab":
+        run["saes"][node] = [e for e in run["saes"][node] if e.get("key_id") != key_id]
+
+
+# -- how processes began and ended
+
+
+def no_journal_of_processes(run: Run) -> None:
+    run["run"] = None
+
+
+def application_journals_without_what_they_did(run: Run) -> None:
+    for node in "abc":
+        run["saes"][node] = [run["saes"][node][0], run["saes"][node][-1]]
+
+
+def application_journals_cut_off(run: Run) -> None:
+    for node in "abc":
+        run["saes"][node] = run["saes"][node][:1]
+
+
+def node_journals_without_what_they_did(run: Run) -> None:
+    for node in "abc":
+        run["nodes"][node] = [run["nodes"][node][0], run["nodes"][node][-1]]
+
+
+def node_journals_cut_off(run: Run) -> None:
+    for node in "abc":
+        run["nodes"][node] = run["nodes"][node][:1]
+
+
+def empty_node_journal(run: Run) -> None:
+    run["nodes"]["b"] = []
+
+
+def life_without_a_beginning(run: Run) -> None:
+    drop(run, "nodes", "b", "started")
+
+
+def life_without_an_end(run: Run) -> None:
+    drop(run, "nodes", "b", "stopped")
+
+
+def life_of_applications_without_an_end(run: Run) -> None:
+    drop(run, "saes", "b", "stopped")
+
+
+def life_of_the_controller_without_an_end(run: Run) -> None:
+    run["controller"].pop()
+
+
+def life_of_the_qcs_without_an_end(run: Run) -> None:
+    run["qcs"].pop()
+
+
+def death_not_told(run: Run) -> None:
+    run["run"] = [e for e in run["run"] if e["event"] != "killed"]
+
+
+def death_that_never_was(run: Run) -> None:
+    run["run"].append({"event": "killed", "process": "node-a", "mono": 20.0})
+
+
+def end_in_the_middle(run: Run) -> None:
+    run["nodes"]["a"].insert(-5, {"event": "stopped", "mono": 20.0})
+
+
+def life_that_the_run_did_not_begin(run: Run) -> None:
+    run["run"] = [e for e in run["run"] if e["process"] != "node-a"]
+
+
+def journal_cut_off_long_before_a_death(run: Run) -> None:
+    """The node was killed at the end of the run, and its journal tells nothing of its work."""
+    run["run"].append({"event": "killed", "process": "node-c", "mono": 72.0})
+    run["nodes"]["c"] = run["nodes"]["c"][:1]
+
+
+def second_life_not_told(run: Run) -> None:
+    """The run began it; of its beginning and its end the journal has nothing."""
+    later = next(i for i, e in enumerate(run["nodes"]["b"]) if e["event"] == "started" and e["mono"] > 0)
+    del run["nodes"]["b"][later:]
+
+
 # -- what was lost
 
 
@@ -688,6 +836,23 @@ FALSIFICATIONS: list[tuple[Callable[[Run], None], str]] = [
     (no_keys, "given for no key"),
     (no_qc_journal, "the journal of the QC emulators is missing"),
     (empty_qc_journal, "QC a-b/1: the journal has no block of it"),
+    (no_journal_of_processes, "the run: its journal of processes is missing"),
+    (application_journals_without_what_they_did, "handed it out (enc_keys), and its master's journal lacks it"),
+    (application_journals_cut_off, "handed it out (dec_keys), and its slave's journal lacks it"),
+    (node_journals_without_what_they_did, "its journal tells of 0 bytes used for"),
+    (node_journals_cut_off, "its journal tells of 0 bytes used for"),
+    (empty_node_journal, "node b: the journal does not tell that it stopped, and the run did not kill it"),
+    (life_without_a_beginning, "node b: the journal does not tell that it started"),
+    (life_without_an_end, "node b: the journal does not tell that it stopped, and the run did not kill it"),
+    (life_of_applications_without_an_end, "the applications at b: the journal does not tell that it stopped"),
+    (life_of_the_controller_without_an_end, "the controller: the journal does not tell that it stopped"),
+    (life_of_the_qcs_without_an_end, "the QC emulators: the journal does not tell that it stopped"),
+    (death_not_told, "node b: the journal does not tell that it stopped, and the run did not kill it"),
+    (death_that_never_was, "node a: the journal goes on after its end"),
+    (end_in_the_middle, "node a: the journal goes on after its end"),
+    (life_that_the_run_did_not_begin, "node a: the run does not tell that it started"),
+    (journal_cut_off_long_before_a_death, "node c, QC b-c/1: its journal tells of 0 bytes used for"),
+    (second_life_not_told, "node b: the journal does not tell that it stopped, and the run did not kill it"),
     (no_controller_journal, "the controller: its journal is missing"),
     (no_node_journal, "node b: its journal is missing"),
     (no_application_journal, "the applications at b: their journal is missing"),
@@ -713,6 +878,9 @@ FALSIFICATIONS: list[tuple[Callable[[Run], None], str]] = [
     (loss_not_told, "node a, QC a-b/1: 24400 bytes came of 24800 that were made for it"),
     (loss_at_the_other_end, "node a, QC a-b/1: 24400 bytes came of 24800 that were made for it"),
     (loss_at_neither_end, "QC a-b/1: block 18 was given up for c, for which it was never made"),
+    (older_blocks_never_came, "node c, QC b-c/1: block 36 never came, and the QC does not say that it was lost"),
+    (older_blocks_never_came_and_no_end_is_told, "node c, QC b-c/1: block 36 never came"),
+    (blocks_never_came_long_before_a_crash, "node c, QC b-c/1: block 11 never came"),
     (loss_twice, "QC a-b/1: block 18 was given up for a twice"),
     (loss_of_no_block, "QC a-b/1: block 700 was given up for a, for which it was never made"),
     (more_bytes_than_made, "node a, QC a-b/1: bytes came up to 25200, of 24800 that were made"),
@@ -721,6 +889,7 @@ FALSIFICATIONS: list[tuple[Callable[[Run], None], str]] = [
     (bytes_from_nowhere, "node a, QC a-b/1: 24440 bytes came of 24400 that were made for it"),
     (bytes_to_nowhere, "node a, QC a-b/1: 24400 bytes came, but used, expired, stored and differing are not as many"),
     (bytes_called_differing, "node a, QC a-b/1: 40 bytes are counted as differing, and 0 are told of"),
+    (differing_at_a_node_that_crashed, "node b, QC a-b/1: 4000 bytes are counted as differing, and 0 are told of"),
     (negative_bytes, "nodes.a.streams[0]: expired: expected a whole number from 0"),
     (balance_not_whole, "nodes.a.streams[0]: used: expected a whole number from 0"),
     (allocated_twice, "bytes from 800 were allocated to"),
@@ -735,6 +904,11 @@ FALSIFICATIONS: list[tuple[Callable[[Run], None], str]] = [
     (allocation_of_two_nodes, "its links are not one path of one node"),
     (allocation_on_a_qc_of_others, "its QCs do not join up to a path from a"),
     (allocation_in_a_circle, "its QCs do not join up to a path from a"),
+    (allocation_untold_long_after_a_crash, "allocation late: node b does not tell that it asked for it"),
+    (allocation_untold_before_another_one, "allocation early: node b does not tell that it asked for it"),
+    (allocations_untold_by_a_node_that_crashed, "node b does not tell that it asked for it"),
+    (allocation_untold_that_its_node_used, "node a does not tell that it asked for it"),
+    (allocation_that_was_refused, "node a does not say what became of it"),
     (allocation_for_nobody, "allocation nobody: given for no key"),
     (allocation_forgotten, "for which nothing was allocated"),
     (allocation_dearer_than_its_keys, "are not what 1 keys cost on these QCs in any mode"),
@@ -771,6 +945,7 @@ FALSIFICATIONS: list[tuple[Callable[[Run], None], str]] = [
     (key_handed_out_elsewhere, "handed it out (dec_keys) to an SAE that it was not made for"),
     (key_handed_out_that_nobody_allocated, "key made up: node a handed it out (enc_keys), and nothing was allocated"),
     (pair_that_nobody_allocated, "key new: its master got it, and nothing was allocated for it"),
+    (pair_without_a_journal, "handed it out (dec_keys), and its slave's journal lacks it"),
     (pair_without_its_allocation, "and nothing was allocated for it"),
     (key_of_another_pair, "its SAEs are not at the ends of the path"),
     (key_made_twice, "and before of another allocation"),
