@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import select
 import socket
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -31,6 +33,7 @@ from node.limits import (
     DATABASE_PATIENCE_S,
     DATABASE_STATEMENT_S,
     DATABASE_TRY_S,
+    DATABASE_UPKEEP,
     DATABASE_WAIT_S,
 )
 
@@ -84,7 +87,7 @@ class Connections:
     """To the database at `url`: the statements of `prepared` can be called by their names. Thread-safe.
 
     The statements `free` are called, one after the other, when another session holds rows for too long.
-    `round_trip_s`: to the server, at most.
+    For the statements `upkeep`, a few at a time, there is always a connection. `round_trip_s`: to the server, at most.
     """
 
     def __init__(
@@ -94,10 +97,13 @@ class Connections:
         search_path: str,
         prepared: Mapping[str, str],
         free: Sequence[str],
+        upkeep: Collection[str],
         round_trip_s: float,
     ) -> None:
         self._prepared = prepared
         self._free = free
+        self._upkeep = upkeep
+        self._places = threading.Semaphore(DATABASE_CONNECTIONS - DATABASE_UPKEEP)
         self._expected_s = round_trip_s
         self._measured_s = 0.0
         self._broken_at = 0.0  # connections born before that moment are not used again
@@ -136,15 +142,29 @@ class Connections:
         """
         call_s = DATABASE_CALL_S + 2 * _ROUND_TRIPS_OF_A_CALL * self.round_trip_s
         until = time.monotonic() + deadline.left(call_s)
-        try:
-            return self._try(statement, values, until)
-        except NoAnswer as first:
-            if time.monotonic() >= until:
-                raise
+        with self._place(statement, until):
             try:
                 return self._try(statement, values, until)
-            except NoAnswer as second:  # of which the first may know more: the second has got no connection
-                raise first if str(second) == _WHY[""] else second from None
+            except NoAnswer as first:
+                if time.monotonic() >= until:
+                    raise
+                try:
+                    return self._try(statement, values, until)
+                except NoAnswer as second:  # of which the first may know more: the second has got no connection
+                    raise first if str(second) == _WHY[""] else second from None
+
+    @contextmanager
+    def _place(self, statement: str, until: float) -> Iterator[None]:
+        """One of those who may want a connection; NoAnswer if there are too many."""
+        if statement in self._upkeep:
+            yield
+            return
+        if not self._places.acquire(timeout=_patience_s(until)):
+            raise NoAnswer(_WHY[""])
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def _try(self, statement: str, values: Sequence[bytes | None], until: float) -> list[Row]:
         connection = self._get(until)
@@ -186,7 +206,7 @@ class Connections:
         """A connection that is not known to be broken; NoAnswer."""
         while True:
             try:
-                connection = self._pool.getconn(min(DATABASE_WAIT_S, max(0.001, until - time.monotonic())))
+                connection = self._pool.getconn(_patience_s(until))
             except psycopg.OperationalError as error:  # none is free in time, or the node stops
                 raise NoAnswer(_WHY[""]) from error
             if connection.born > self._broken_at:
@@ -219,6 +239,11 @@ class Connections:
             _finish(pgconn, until)
         _next_result(pgconn, _poll(pgconn), until)  # of the synchronisation
         pgconn.exit_pipeline_mode()
+
+
+def _patience_s(until: float) -> float:
+    """For how long to wait for a connection, in a call that has time until then."""
+    return min(DATABASE_WAIT_S, max(0.001, until - time.monotonic()))
 
 
 def _round_trip_s(pgconn: PGconn) -> float:

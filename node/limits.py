@@ -53,7 +53,13 @@ CONNECTIONS_PER_NODE = REQUESTS_PER_NODE
 
 # The shared database. A call is tried twice: the first connection may be one that has died in silence. The server gives
 # up first, then the node, so that the server is not still at work on what was asked again.
+# There are fewer connections than callers, for a call holds one for a moment: for long only where another session holds
+# rows, or the server is silent. So what a node says and collects of its own accord, in UPKEEP_THREADS, has connections
+# whatever requests wait for, and requests that take ranges of one QC leave some to others.
 DATABASE_CONNECTIONS = 8
+DATABASE_UPKEEP = 2
+DATABASE_CONNECTIONS_PER_QC = 4
+UPKEEP_THREADS = 2  # the one that reports and collects, and the one that counts
 DATABASE_WAIT_S = 2.0  # for one of them to be free
 DATABASE_REPORT_S = 0.5  # for this node's own report to a server that it has not spoken to yet
 DATABASE_LOCK_S = 1.0  # for rows that another session holds

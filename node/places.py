@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 
@@ -34,6 +34,30 @@ class Places:
             with self._lock:
                 self._taken -= 1
                 self._of -= Counter(counts)
+
+
+class Turns:
+    """`each` places at each thing, for which those who find none wait. Thread-safe."""
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._changed = threading.Condition()
+        self._of: Counter[str] = Counter()
+
+    @contextmanager
+    def taken(self, things: Collection[str], wait_s: float, *, full: Exception) -> Iterator[None]:
+        """A place at all of `things` at once while the block lasts; if there is none in time, `full` is raised."""
+        counts = dict.fromkeys(things, 1)
+        with self._changed:
+            if not self._changed.wait_for(lambda: all(self._of[thing] < self._each for thing in counts), wait_s):
+                raise full
+            self._of.update(counts)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._of -= Counter(counts)
+                self._changed.notify_all()
 
 
 class HalfOpen:

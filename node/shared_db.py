@@ -26,7 +26,15 @@ import psycopg.sql
 from mtls import deadline, trace
 from node.connections import Connections, NoAnswer, Row
 from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable, KeyFailure, TooLate
-from node.limits import ANSWER_S, DATABASE_CONNECTIONS, DATABASE_REPORT_S, LEAST_S
+from node.limits import (
+    ANSWER_S,
+    DATABASE_CONNECTIONS,
+    DATABASE_CONNECTIONS_PER_QC,
+    DATABASE_REPORT_S,
+    DATABASE_WAIT_S,
+    LEAST_S,
+)
+from node.places import Turns
 from node.ranges import Allocation, Answer, Claim, Instruction, Range, Shortage
 
 CONNECTIONS_PER_NODE = 2 * DATABASE_CONNECTIONS  # at most: those of a node that died may be there for a moment
@@ -51,6 +59,8 @@ _STATEMENTS = {
     "end_holders": "SELECT qkd_end_holders()",
     "end_barred": "SELECT qkd_end_barred()",
 }
+# What a node says and asks of its own accord. Requests of SAEs make all other calls.
+_UPKEEP = {"enter", "count", "report", "collect", "cost"}
 
 _Value = str | int | Sequence[str] | Sequence[int] | None
 _log = logging.getLogger(__name__)
@@ -154,8 +164,10 @@ class SharedDatabase:
     def __init__(self, url: str, schema: str, node: str, *, round_trip_s: float = 0.0) -> None:
         self._node = node
         self._connections = Connections(
-            url, search_path=schema, prepared=_STATEMENTS, free=("end_holders", "end_barred"), round_trip_s=round_trip_s
-        )
+            url, search_path=schema, prepared=_STATEMENTS, free=("end_holders", "end_barred"), upkeep=_UPKEEP,
+            round_trip_s=round_trip_s,
+        )  # fmt: skip
+        self._at_qcs = Turns(DATABASE_CONNECTIONS_PER_QC)
         self._server = ""  # that this node has entered last
         self.secret: bytes | None = None  # which this node shares with the database, once it has entered
         self._on_other_server: Callable[[], None] = lambda: None
@@ -218,10 +230,13 @@ class SharedDatabase:
     ) -> Allocation | Shortage:
         """Ranges for all of `needs` (QC, bytes), in the order of the path, for keys of `owner`; or the shortage."""
         span = trace.current()
-        server, rows = self._given(
-            "allocate", request, [qc for qc, _ in needs], [n for _, n in needs], key_ids, key_bytes, owner.ksid,
-            owner.master_sae, owner.slave_sae, owner.slave_node, span.trace if span else None,
-        )  # fmt: skip
+        qcs = [qc for qc, _ in needs]
+        full = DatabaseUnreachable(f"other requests wait at the shared database for {', '.join(qcs)}: try again")
+        with self._at_qcs.taken(qcs, min(DATABASE_WAIT_S, deadline.left(DATABASE_WAIT_S)), full=full):
+            server, rows = self._given(
+                "allocate", request, qcs, [n for _, n in needs], key_ids, key_bytes, owner.ksid, owner.master_sae,
+                owner.slave_sae, owner.slave_node, span.trace if span else None,
+            )  # fmt: skip
         qc, *_, short, _ = rows[0]
         if int(short):
             return Shortage(qc, int(short))

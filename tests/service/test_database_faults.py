@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -81,10 +82,10 @@ def of_b(stack: Stack, database: PrivateDatabase) -> Iterator[str]:
     )  # fmt: skip
 
 
-def take(node: SharedDatabase) -> list[Range]:
+def take(node: SharedDatabase, qc: str = QC) -> list[Range]:
     """A range of the QC that was never given before."""
     key_id, owner = str(uuid.uuid4()), KeyOwner(str(uuid.uuid4()), ALICE, BOB, "b")
-    found = node.allocate(str(uuid.uuid4()), [(QC, 10)], key_ids=[key_id], key_bytes=10, owner=owner)
+    found = node.allocate(str(uuid.uuid4()), [(qc, 10)], key_ids=[key_id], key_bytes=10, owner=owner)
     assert isinstance(found, Allocation)
     return list(found.ranges)
 
@@ -317,6 +318,34 @@ def test_a_transaction_that_has_changed_something_gets_no_more(stack, node, of_b
             lock_rows(hostile, stack)
 
 
+def test_requests_that_wait_for_rows_leave_connections_to_others(stack, node):
+    """Those for another QC, those that take no row, and the node's own reports, however many wait."""
+    other = "a-b/2"
+    stack.cluster.admit(stack.schema, Members("ab", {}, {other: ("a", "b")}))
+    claim = replace(CLAIM, qc=other)
+    with node_at(stack, "b", stack.database_port) as far:
+        far.enter({other: "a"})
+        far.report([claim], time.time_ns())
+    node.report([claim], time.time_ns())
+
+    def ask() -> None:
+        with deadline.until(time.monotonic() + limits.ANSWER_S), pytest.raises(DatabaseUnreachable):
+            take(node)
+
+    with ThreadPoolExecutor(limits.REQUESTS_PER_SAE) as callers, stack.cluster.admin_url() as url:
+        with psycopg.connect(url) as holder:
+            holder.execute("SET idle_in_transaction_session_timeout = 0")
+            holder.execute(f"SELECT FROM {stack.schema}.qc WHERE name = %s FOR UPDATE", (QC,))
+            calls = [callers.submit(ask) for _ in range(limits.REQUESTS_PER_SAE)]
+            while not all(call.done() for call in calls):
+                with deadline.until(time.monotonic() + limits.DATABASE_LOCK_S):
+                    assert take(node, other)
+                    assert node.available([QC, other])
+                    node.report([claim], time.time_ns())
+        for call in calls:
+            call.result()
+
+
 def test_requests_in_a_hurry_cost_nobody_a_connection(stack, node):
     """A client may say that it waits for a millisecond only, again and again: that is no failure of the database."""
     before = backends(stack)
@@ -491,10 +520,13 @@ def test_strangers_who_say_nothing_keep_no_node_from_a_database_that_begins_anew
     with node_at(stack, "b", stack.database_port) as other, closing(Strangers(stack.database_port, 300)):
         database._processes.named("postgres").kill()
         database.restart()
-        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+
+        def come_in() -> None:
             while True:
                 admin(stack)
 
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            come_in()
         began = time.monotonic()
         while True:
             try:

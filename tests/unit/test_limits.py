@@ -82,6 +82,18 @@ def test_database_gives_up_before_the_node_and_the_node_before_its_client():
     assert limits.DATABASE_CALL_S < limits.ANSWER_S
 
 
+def test_whoever_finds_no_connection_to_the_database_is_told_in_time():
+    """There are fewer than callers, as a call takes a moment: who waits is answered before its client gives up."""
+    assert limits.DATABASE_CONNECTIONS < limits.KME_THREADS + limits.UPKEEP_THREADS
+    assert limits.DATABASE_WAIT_S < limits.DATABASE_CALL_S < limits.ANSWER_S
+
+
+def test_requests_hold_up_neither_the_nodes_own_calls_to_the_database_nor_those_for_other_qcs():
+    """Were no connection left to its reports, nobody would be given what the node holds."""
+    assert limits.DATABASE_UPKEEP >= limits.UPKEEP_THREADS
+    assert limits.DATABASE_CONNECTIONS_PER_QC < limits.DATABASE_CONNECTIONS - limits.DATABASE_UPKEEP
+
+
 def test_longest_round_trips_leave_time_to_connect_to_the_database():
     """Of those that a network may have, to a node that was told of none."""
     needed_s = limits.DATABASE_CONNECT_S + connections.ROUND_TRIPS_TO_CONNECT * LONGEST_ROUND_TRIP_S

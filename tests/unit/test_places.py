@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
-from node.places import HalfOpen, Places
+from node.places import HalfOpen, Places, Turns
 
 
 class Full(Exception):
@@ -86,3 +87,23 @@ def test_registration_that_nobody_made_is_not_taken_back():
     assert not half_open.remove(("b", "a"), "a")
     assert half_open.remove(("a", "b"), "a")
     assert not half_open.remove(("a", "b"), "a")
+
+
+def test_who_finds_no_place_at_one_of_its_things_waits_until_there_is_one():
+    """Meanwhile it takes none at the others."""
+    turns = Turns(1)
+    with ThreadPoolExecutor(1) as waiter:
+
+        def wait() -> None:
+            with turns.taken(["a", "b"], 10, full=Full()):
+                pass
+
+        with turns.taken(["a"], 0, full=Full()):
+            waiting = waiter.submit(wait)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.1)
+            with turns.taken(["b", "b"], 0, full=Full()):
+                pass
+            with pytest.raises(Full), turns.taken(["a", "c"], 0, full=Full()):
+                pass
+        waiting.result(10)
