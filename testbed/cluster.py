@@ -53,6 +53,9 @@ tcp_keepalives_interval = 1
 tcp_keepalives_count = 5
 tcp_user_timeout = 10s
 client_connection_check_interval = 2s
+# A node has the processes of its connections, and no others to share its statements out among.
+max_worker_processes = 0
+max_logical_replication_workers = 0
 # /dev/shm is tiny in many containers.
 dynamic_shared_memory_type = mmap
 shared_buffers = 32MB
@@ -67,6 +70,8 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pg_catalog FROM PUBLIC;
 REVOKE USAGE ON LANGUAGE plpgsql, sql FROM PUBLIC
 """
 _TEMPORARY_FILES = "64MB"  # of one connection of a node
+# What nodes tell each other, which none of ours does, is kept as long as somebody who listens has not heard it.
+_NOTES = "8m"
 _MEMORY_KB = 512 << 10  # addresses of one process; some half of them are what all share, and code
 _HBA = f"""
 local all,replication postgres peer map=admin
@@ -230,6 +235,8 @@ class Cluster:
                 for text in (
                     f"CREATE ROLE {{role}} LOGIN IN ROLE {{nodes}} CONNECTION LIMIT {CONNECTIONS_PER_NODE}",
                     f"ALTER ROLE {{role}} SET temp_file_limit = '{_TEMPORARY_FILES}'",
+                    # An error quotes what was wrong, be it of many megabytes. A node logs what it is refused.
+                    "ALTER ROLE {role} SET log_min_messages = fatal",
                 ):
                     admin.execute(psycopg.sql.SQL(text).format(**names))
         with self.admin_url(DATABASE) as url:
@@ -251,7 +258,14 @@ class Cluster:
             yield connection
 
     def _as_postgres(self, program: str, *arguments: str) -> list[str]:
-        script = f'ulimit -v {_MEMORY_KB} && mount --bind "$1" {_INSIDE} && cd {_INSIDE} && shift && exec "$@"'
+        steps = (
+            f"ulimit -v {_MEMORY_KB}",
+            f'mount --bind "$1" {_INSIDE}',
+            f"cd {_INSIDE}",
+            f"for d in data*/pg_notify; do [ ! -d $d ] || mount -t tmpfs -o size={_NOTES},mode=1777 notes $d; done",
+            'shift && exec "$@"',
+        )
+        script = " && ".join(steps)
         drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--reset-env", "--"]
         enter = ["unshare", "--mount", "--propagation=private", "--", "sh", "-c", script, "sh", str(self.directory)]
         return [*enter, *drop, str(self._binaries / program), *arguments]

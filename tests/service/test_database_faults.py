@@ -591,3 +591,45 @@ def test_node_uses_up_neither_locks_nor_disk_nor_memory_of_the_database(of_b, st
     """PostgreSQL lets anybody take some: of locks there are so many for all, and a full disk ends the server."""
     with psycopg.connect(of_b, autocommit=True) as hostile, pytest.raises(refused):
         hostile.execute(statement)
+
+
+def test_node_has_no_process_of_the_database_beside_those_of_its_connections(stack, of_b):
+    """However much it asks PostgreSQL to share a statement out among others."""
+    with psycopg.connect(of_b, autocommit=True) as hostile, stack.cluster.admin_url() as url:
+        for setting in ("max_parallel_workers_per_gather = 8", "parallel_setup_cost = 0", "parallel_tuple_cost = 0",
+                        "min_parallel_table_scan_size = 0"):  # fmt: skip
+            hostile.execute(f"SET {setting}")
+        with ThreadPoolExecutor(1) as asker, psycopg.connect(url, autocommit=True) as session:
+            asked = asker.submit(hostile.execute, BUSY)
+            with pytest.raises(TimeoutError):
+                asked.result(0.5)
+            workers = session.execute("SELECT FROM pg_stat_activity WHERE backend_type = 'parallel worker'").rowcount
+            hostile.cancel()
+            assert isinstance(asked.exception(), psycopg.errors.QueryCanceled)
+    assert workers == 0
+
+
+def test_what_a_node_is_refused_fills_no_log(stack, database, of_b):
+    """An error quotes what was wrong, be it of many megabytes."""
+    log = database._processes.named("postgres").log
+    before = log.stat().st_size
+    with psycopg.connect(of_b, autocommit=True) as hostile, pytest.raises(psycopg.errors.InvalidTextRepresentation):
+        hostile.execute(f"SELECT '{'x' * 10_000_000}'::int")
+    assert log.stat().st_size < before + 1_000_000
+
+
+def test_node_that_tells_others_without_end_fills_no_disk(stack, node, of_b):
+    """PostgreSQL keeps for a listener what it has not heard yet, up to 8 GB."""
+    with psycopg.connect(of_b, autocommit=True) as listener, psycopg.connect(of_b) as hostile:
+        for statement in ("SET idle_in_transaction_session_timeout = 0", "LISTEN it", "BEGIN", "SELECT"):
+            listener.execute(statement)
+
+        def tell() -> None:
+            for i in range(5000):
+                hostile.execute(f"NOTIFY it, '{i:08d}{'x' * 7000}'")
+            hostile.commit()
+
+        with pytest.raises(psycopg.errors.DiskFull):
+            tell()
+    assert sum(file.stat().st_size for file in (stack.cluster.directory / "data").rglob("pg_notify/*")) < 20_000_000
+    assert take(node)
