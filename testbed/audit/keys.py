@@ -11,6 +11,9 @@ from testbed.audit.evidence import Allocation, Key
 from testbed.audit.made import Span
 from testbed.audit.told import DEC, ENC, KEY, MASTER, SIDES, SLAVE, Node, Used
 
+# So long after a refusal a node may find out that a first try was granted: what it sent is under way no longer.
+_FOUND_OUT_S = 30.0
+
 
 def made(case: Case) -> Iterator[str]:
     """Each allocation is for keys, of SAEs at the two ends of its path, and has as many bytes as they cost."""
@@ -206,8 +209,11 @@ def _may_be_untold(first: Node, request: str) -> bool:
     ask = first.asked.get(request)
     if ask is None:  # a finding of `asked`, unless its end excuses that
         return True
-    # That there was no answer, or a refusal, is told by itself: what was given all the same is told as lost before.
-    return ask.given is not None and first.lives.cut_off(ask.mono)
+    if ask.given is not None:
+        return first.lives.cut_off(ask.mono)
+    # Where no answer came the loss is told before. A refusal may be the answer to a second try: the first one may have
+    # been granted, or still be, and the node finds out later.
+    return not ask.is_unanswered and first.lives.cut_off(ask.mono, ask.mono + _FOUND_OUT_S)
 
 
 def _told_as_lost(case: Case) -> tuple[dict[str, set[tuple[str, int, int]]], set[str], list[str]]:

@@ -14,6 +14,8 @@ ENC, DEC = "enc_keys", "dec_keys"
 MASTER, SLAVE = SIDES = ("master", "slave")
 KEY = "key"  # what a range over one hop is used for; over several hops it has another purpose
 
+_UNANSWERED = "database_unreachable"  # the error of a statement to which no answer came
+
 
 class Used(NamedTuple):
     """Bytes [start, end) of a QC, and what they were for (see `node.told`)."""
@@ -52,7 +54,7 @@ class Got(NamedTuple):
 class Asked:
     """An allocation that a node asked for: from when until when, in which session, and for which keys.
 
-    `given`: what the database answered with; None if no answer came, or a refusal.
+    `given`: what the database answered with; None if no answer came (`is_unanswered`), or a refusal.
     """
 
     begun: float
@@ -60,6 +62,7 @@ class Asked:
     ksid: str
     key_ids: list[str]
     given: list[Used] | None
+    is_unanswered: bool
 
 
 @dataclass(slots=True)
@@ -126,7 +129,8 @@ class Node:
         if request in self.asked:
             self.findings.append(f"allocation {request}: node {self.name} tells twice that it asked for it")
         begun = mono - self._fact(event, "duration_ms", float) / 1000
-        self.asked[request] = Asked(begun, mono, ksid, key_ids, given)
+        is_unanswered = event.get("error") == _UNANSWERED
+        self.asked[request] = Asked(begun, mono, ksid, key_ids, given, is_unanswered)
 
     def _fact(self, event: Event, name: str, kind: type) -> Any:
         return fact(event, name, kind, f"node {self.name}")

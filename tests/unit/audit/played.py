@@ -239,7 +239,7 @@ def _failures(run: Run) -> None:
     run.say(run.nodes["a"], 27.3, "lost", request=request, cause="relay_broken", ranges=ranges)
     # The database's answer never came; b's next life knows nothing of what the one before had asked for.
     request, _ = run.allocate(29.0, "basic", "ba", saes=("sae-b", "sae-a"))
-    run.ask(29.0, request, error="OperationalError")
+    run.ask(29.0, request, error="database_unreachable")
     run.say(run.nodes["b"], 29.1, "lost", request=request, cause="database_unreachable", ranges=[])
     request, _ = run.allocate(30.0, "basic", "ba", saes=("sae-b", "sae-a"))
     run.ask(30.0, request)
