@@ -11,7 +11,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -135,10 +135,11 @@ class Connections:
         """Close all connections."""
         self._pool.close()
 
-    def call(self, statement: str, values: Sequence[bytes | None]) -> list[Row]:
+    def call(self, statement: str, values: Sequence[bytes | None], on_again: Callable[[], object]) -> list[Row]:
         """The rows that it gives. NoAnswer; or the psycopg.Error by which the database refuses what was asked.
 
-        What was not answered is asked again once, on another connection.
+        What was not answered is asked again once, on another connection, after `on_again`: the database may yet do what
+        it was asked first.
         """
         call_s = DATABASE_CALL_S + 2 * _ROUND_TRIPS_OF_A_CALL * self.round_trip_s
         until = time.monotonic() + deadline.left(call_s)
@@ -148,6 +149,7 @@ class Connections:
             except NoAnswer as first:
                 if time.monotonic() >= until:
                     raise
+                on_again()
                 try:
                     return self._try(statement, values, until)
                 except NoAnswer as second:  # of which the first may know more: the second has got no connection

@@ -344,6 +344,8 @@ class Kme:
             else:
                 facts["ranges"] = told.as_json(told.uses(mode, found.ranges, key_bytes, len(key_ids)))
         if isinstance(found, Shortage):
+            if found.in_doubt:
+                self._losses.add_keys(ShortOfMaterial.cause, key_ids)
             text = f"QC {found.qc} lacks {found.short_bytes} bytes of key material"
             raise ShortOfMaterial(text, qc=found.qc, short_bytes=found.short_bytes)
         return found

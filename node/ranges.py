@@ -205,10 +205,14 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """The tightest QC of a request and how many bytes it lacked."""
+    """The tightest QC of a request and how many bytes it lacked.
+
+    `in_doubt`: it was asked for twice, since no answer came, and what was asked first may be granted yet.
+    """
 
     qc: str
     short_bytes: int
+    in_doubt: bool = False
 
 
 def allocate(

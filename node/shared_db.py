@@ -158,6 +158,10 @@ def read_allocations(url: str, schema: str) -> tuple[_Rows, _Rows]:
         return allocations, keys
 
 
+def _nothing() -> None:
+    """What is asked again does no harm."""
+
+
 class SharedDatabase:
     """Calls of node `node` to the shared database. Each may raise DatabaseUnreachable, -Changed, -Refused, TooLate."""
 
@@ -229,17 +233,17 @@ class SharedDatabase:
         self, request: str, needs: Sequence[tuple[str, int]], *, key_ids: Sequence[str], key_bytes: int, owner: KeyOwner
     ) -> Allocation | Shortage:
         """Ranges for all of `needs` (QC, bytes), in the order of the path, for keys of `owner`; or the shortage."""
-        span = trace.current()
+        span, asked_again = trace.current(), threading.Event()
         qcs = [qc for qc, _ in needs]
         full = DatabaseUnreachable(f"other requests wait at the shared database for {', '.join(qcs)}: try again")
         with self._at_qcs.taken(qcs, min(DATABASE_WAIT_S, deadline.left(DATABASE_WAIT_S)), full=full):
             server, rows = self._given(
                 "allocate", request, qcs, [n for _, n in needs], key_ids, key_bytes, owner.ksid, owner.master_sae,
-                owner.slave_sae, owner.slave_node, span.trace if span else None,
+                owner.slave_sae, owner.slave_node, span.trace if span else None, on_again=asked_again.set,
             )  # fmt: skip
         qc, *_, short, _ = rows[0]
         if int(short):
-            return Shortage(qc, int(short))
+            return Shortage(qc, int(short), in_doubt=asked_again.is_set())
         proofs = [proof for *_, proof in rows if proof]
         ranges = [where for *place, _, _ in rows if (where := _followable(request, place)) is not None]
         if [(where.qc, len(where)) for where in ranges] != list(needs):
@@ -306,27 +310,29 @@ class SharedDatabase:
         """Bytes that could be allocated now on each of `qcs`; a QC that nobody declared is left out."""
         return {qc: int(n_bytes) for qc, n_bytes in self._call("available", list(qcs))}
 
-    def _given(self, statement: str, request: str, *values: _Value) -> tuple[str, list[Row]]:
+    def _given(
+        self, statement: str, request: str, *values: _Value, on_again: Callable[[], object] = _nothing
+    ) -> tuple[str, list[Row]]:
         """The rows, and the server that gave them, to which this node has reported: waits a moment until it has."""
         patience_s = max(0.0, deadline.left(DATABASE_REPORT_S))
         waited = not self._reported.wait(patience_s)
         server = self._server
         try:
-            rows = self._call(statement, request, self._node, server, *values)
+            rows = self._call(statement, request, self._node, server, *values, on_again=on_again)
         except DatabaseChanged:
             if waited or not self._reported.wait(patience_s):
                 raise
             server = self._server
-            rows = self._call(statement, request, self._node, server, *values)
+            rows = self._call(statement, request, self._node, server, *values, on_again=on_again)
         self._reported.set()
         return server, rows
 
-    def _call(self, statement: str, *values: _Value) -> list[Row]:
+    def _call(self, statement: str, *values: _Value, on_again: Callable[[], object] = _nothing) -> list[Row]:
         # A call that nobody waits for to its end costs a connection, and clients may say how long they wait.
         if deadline.left(ANSWER_S) < LEAST_S + self._connections.round_trip_s:
             raise TooLate
         try:
-            return self._connections.call(statement, [_encoded(value) for value in values])
+            return self._connections.call(statement, [_encoded(value) for value in values], on_again)
         except NoAnswer as error:
             raise DatabaseUnreachable(f"the shared database {error}") from error
         except psycopg.Error as error:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import itertools
 import random
 import re
+import socket
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -84,10 +87,10 @@ class Ring:
         for name, node in self.nodes.items():
             node.enter({qc: next(n for n in ends if n != name) for qc, ends in self.qcs.items() if name in ends})
 
-    def fill(self, n_bytes: int) -> None:
-        """All ends say that they hold the first `n_bytes` of their QCs."""
+    def fill(self, *blocks: int) -> None:
+        """All ends say that they hold blocks of their QCs up to these bytes."""
         for name, node in self.nodes.items():
-            node.report([claim(qc, n_bytes) for qc, ends in self.qcs.items() if name in ends], next(NUMBERS))
+            node.report([claim(qc, *blocks) for qc, ends in self.qcs.items() if name in ends], next(NUMBERS))
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +269,93 @@ def test_a_request_repeated_by_a_crowd_is_served_once(ring):
     first, second = ring.along("bac")
     assert answers == [[Range(first, 0, 100, EPOCH), Range(second, 0, 100, EPOCH)]] * 40
     assert ring.nodes["c"].available([first, second]) == {first: 900, second: 900}
+
+
+class Wire:
+    """Carries connections to a port; those that were there when it was cut carry what they have once it is whole."""
+
+    def __init__(self, port: int) -> None:
+        self._server = socket.create_server((LOOPBACK, 0))
+        self.port = self._server.getsockname()[1]
+        self._target = port
+        self._whole: list[threading.Event] = []
+        self._sockets = [self._server]
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def cut(self) -> None:
+        """For the connections that are there."""
+        for whole in self._whole:
+            whole.clear()
+
+    def mend(self) -> None:
+        """For all."""
+        for whole in self._whole:
+            whole.set()
+
+    def close(self) -> None:
+        """End it."""
+        self.mend()
+        for end in self._sockets:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for end in self._sockets:
+            end.close()
+
+    def _start(self, step: Callable[..., None], *given: object) -> None:
+        self._threads.append(threading.Thread(target=step, args=given, daemon=True))
+        self._threads[-1].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection((LOOPBACK, self._target))
+                whole = threading.Event()
+                whole.set()
+                self._whole.append(whole)
+                self._sockets += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    self._start(self._carry, source, sink, whole)
+
+    @staticmethod
+    def _carry(source: socket.socket, sink: socket.socket, whole: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                whole.wait()
+                sink.sendall(data)
+            whole.wait()
+            sink.shutdown(socket.SHUT_WR)
+
+
+def test_shortage_at_a_second_try_is_in_doubt_since_the_first_may_be_granted_later(ring, stack):
+    """What is sent comes late, when there are bytes again. The database knows what that has cost."""
+    wire = Wire(stack.database_port)
+    url = node_url("a", stack.issue(Role.NODE, "a"), stack.database, LOOPBACK, wire.port)
+    behind = Ring({**ring.nodes, "a": SharedDatabase(url, stack.schema, "a")}, ring.qcs)
+    node, request = behind.nodes["a"], new_request()
+    node.open()
+    try:
+        behind.enter()
+        behind.fill(100)
+        assert behind.allocate("ab", 500) == Shortage(ring.along("ab")[0], 400)
+        wire.cut()
+
+        found = behind.allocate("ab", 500, request=request)
+        ring.fill(100, 1000)
+        wire.mend()
+
+        assert found == Shortage(ring.along("ab")[0], 400, in_doubt=True)
+        key_id, deadline = str(uuid.uuid5(uuid.UUID(request), "key")), time.monotonic() + 20
+        while not (cost := ring.nodes["a"].cost([key_id])):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert cost == [(key_id, request, Range(ring.along("ab")[0], 0, 500, EPOCH))]
+    finally:
+        node.close()
+        wire.close()
 
 
 def test_allocations_survive_a_crash_of_the_database(ring, stack):

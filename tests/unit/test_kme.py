@@ -188,6 +188,18 @@ def test_allocation_whose_answer_did_not_come_is_lost_by_qc_once_the_database_te
     assert losses.by_qc() == {QC: 48}
 
 
+def test_allocation_that_was_refused_at_a_second_try_is_lost_if_the_first_was_granted(kme, network, losses):
+    """The database got it late. A refusal at the first try is all there is to it."""
+    network.cost = lambda key_ids: [(key_id, "r", Range(QC, 16 * i, 16 * i + 16)) for i, key_id in enumerate(key_ids)]
+    for in_doubt, lost in ((False, {}), (True, {QC: 48})):
+        network.allocate = lambda *_, in_doubt=in_doubt, **__: Shortage(QC, 16, in_doubt=in_doubt)
+        with pytest.raises(ShortOfMaterial):
+            kme.get_keys(network.session(), KeyRequest(3, 128))
+        kme.settle_losses()
+
+        assert losses.by_qc() == lost
+
+
 def test_key_whose_bytes_are_gone_cannot_be_returned_and_others_stay(kme, network, losses):
     """400 with the standard's message (clause 6.4), as for any key that is not there; the details say why."""
     network.has(KEYS[0], master=ALICE, slave=BOB, where=Range(QC, 0, 32))
