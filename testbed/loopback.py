@@ -49,6 +49,7 @@ class Stack:
     """Builds and runs the network's processes in `directory`; `stop` ends them all."""
 
     def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
         self.directory = directory
         self.processes = Processes(directory)
         self.authority = Authority(directory / "pki")

@@ -281,7 +281,9 @@ def collected_in_the_name_of(network: Network, node: str) -> list[str]:
     shared.open()
     try:
         shared.enter({QC: "a"})
-        return [i.key_id for i in shared.collect(store.collection)]
+        found, lost = shared.collect(store.collection)
+        assert not lost
+        return [i.key_id for i in found]
     finally:
         shared.close()
         store.close()
