@@ -20,6 +20,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -165,6 +166,8 @@ class Line(Stack):
             connection.sendall(b"GET /hello HTTP/1.1\r\nHost: kme\r\n\r\n")
             connection.recv(1 << 16)  # the node has taken this connection
             self.nodes[node].signal(signal.SIGSTOP)
+            threads = Path(f"/proc/{self.nodes[node].pid}/task")
+            until(lambda: all(t.read_text().rpartition(") ")[2].startswith("T") for t in threads.glob("*/stat")))
             content = json.dumps(body)
             head = f"POST {path} HTTP/1.1\r\nHost: kme\r\nContent-Length: {len(content)}\r\n\r\n"
             connection.sendall(f"{head}{content}".encode())
