@@ -1,7 +1,7 @@
 """The suite on several workers, for tests wait more than they compute: what runs on which.
 
-Experiments, lessons, other networks on Mininet, virtual machines, and everything else: each of these on one worker,
-since what they start would compete with its like for ports and time.
+Experiments, lessons, other networks on Mininet, virtual machines, services on loopback, and everything else: each of
+these on one worker, since what they start would compete with its like for ports and time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
     """Tests of one kind stay together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        kinds = ("tests/e2e/test_experiments", "tests/e2e/test_lessons", "tests/e2e/", "tests/uml/")
+        kinds = ("tests/e2e/test_experiments", "tests/e2e/test_lessons", "tests/e2e/", "tests/uml/", "tests/service/")
         return next((kind for kind in kinds if nodeid.startswith(kind)), "rest")
 
 
