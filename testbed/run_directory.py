@@ -161,9 +161,15 @@ def _erase(path: Path) -> None:
                 if file.suffix == ".key" and file.is_file() and not file.is_symlink():
                     _overwrite(file)
             if found.is_dir() and not found.is_symlink():
-                shutil.rmtree(found)
+                shutil.rmtree(found, onerror=_unless_gone)
             else:
-                found.unlink()
+                found.unlink(missing_ok=True)
+
+
+def _unless_gone(_: object, __: str, raised: tuple[type[BaseException], BaseException, object]) -> None:
+    """What is erased may go by itself: a database that ends takes its files away, and so does another start of ours."""
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]
 
 
 def _overwrite(file: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from testbed import run_directory
 from testbed.errors import UserError
 from testbed.run_directory import RunDirectory, open_run_directory
 
@@ -135,3 +137,14 @@ def test_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
 
     with pytest.raises(UserError, match="choose another"):
         open_run_directory(tmp_path / "file" / "run", tmp_path / "runs")
+
+
+def test_file_that_goes_while_it_is_erased_does_not_hold_up_a_start(tmp_path, monkeypatch):
+    """A database of a dead run, which ends meanwhile, takes its postmaster.pid away."""
+    (tmp_path / "file").touch()
+    unlink = os.unlink
+    monkeypatch.setattr(os, "unlink", lambda *a, **k: (unlink(*a, **k), unlink(*a, **k)))
+
+    shutil.rmtree(tmp_path, onerror=run_directory._unless_gone)
+
+    assert not tmp_path.exists()
