@@ -10,7 +10,7 @@ import bisect
 import collections
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -93,17 +93,11 @@ class Lives:
 
     def cut_off(self, after: float, before: float | None = None) -> bool:
         """Whether the process may not tell what came of what it began then, or between the two times: it ended."""
-        return any(
-            life.last - life.cut_off_s <= (after if before is None else before) and after <= life.end + _ROUNDING_S
-            for life in self._lives
-        )
+        return self._ended(lambda life: life.cut_off_s, after, before)
 
     def unwritten(self, after: float, before: float | None = None) -> bool:
         """Whether the process may not tell of what it did then, or between the two times: it ended at once."""
-        return any(
-            life.last - _WRITTEN_S <= (after if before is None else before) and after <= life.end + _ROUNDING_S
-            for life in self._lives
-        )
+        return self._ended(lambda _: _WRITTEN_S, after, before)
 
     def cut_off_from(self, other: Word, after: float, before: float) -> bool:
         """Whether the process may not tell of what it had `other` do, which did it at some time between these."""
@@ -124,6 +118,11 @@ class Lives:
     def could_take(self, mono: float, before: float) -> bool:
         """Whether what was sent to it at the one time had reached it at the other: it was neither dead nor asleep."""
         return _reached(mono, [*(life[:2] for life in self._lives), *self._word.sleeps]) + _CUT_OFF_S < before
+
+    def _ended(self, excused_s: Callable[[_Life], float], after: float, before: float | None) -> bool:
+        """Whether a life ended between these times, or so many seconds later at most."""
+        until = after if before is None else before
+        return any(life.last - excused_s(life) <= until and after <= life.end + _ROUNDING_S for life in self._lives)
 
     def _number(self, mono: float) -> int:
         """Of the life at that time; -1 before the first."""
