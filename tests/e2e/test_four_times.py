@@ -26,6 +26,7 @@ saes: [{name: one, node: a}, {name: two, node: b}, {name: three, node: c}]
 PAIRS = [("one", "two"), ("two", "one"), ("three", "two"), ("one", "three"), ("three", "one")]
 TIMES = ("t1", "t2", "t3", "t4", "ask_connection", "whole")
 R_B, R_C = 2 * DELAY_MS, 4 * DELAY_MS
+_TRIES = 6  # of which the shortest is hardly ever one that a busy machine has made long
 Best = dict[tuple[str, ...], Initialisation]
 
 
@@ -47,7 +48,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Best]]:
 
 def _best(run: Running) -> Best:
     found: dict[tuple[str, ...], list[Initialisation]] = {}
-    for _ in range(3):
+    for _ in range(_TRIES):
         for master, slave in PAIRS:
             since = time.time()
             say(run, f"qkd open {master} {slave}", "open: KSID")
@@ -88,5 +89,4 @@ def test_times_grow_by_the_round_trips_of_the_protocol(best, path, t2, t4, t3):
 
     for name, trips in {"t1": t2, "t2": t2, "t4": t4, "t3": t3}.items():
         grown = getattr(with_delay, name) - getattr(without, name)
-        assert grown < trips + R_B * PATIENCE, (name, trips, grown)
-        assert getattr(with_delay, name) > 0.95 * trips, (name, trips)  # however long a busy machine took without
+        assert trips - 0.5 * R_B * PATIENCE < grown < trips + R_B * PATIENCE, (name, trips, grown)
