@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,8 @@ class Process:
         self._journal = journal
         self._stop_signal = stop_signal
         self._says_ready = says_ready
+        self._signals_due: set[int] | None = set() if says_ready else None  # None once it can be told anything
+        self._ready_lock = threading.Lock()
         self._asked = False
         self._tell("begun")
         with log.open("ab") as file:
@@ -119,6 +122,10 @@ class Process:
                 self._popen.wait()
                 raise ProcessFailed(f"{self.name} ended at once: {self.last_words()}")
             said += chunk
+        with self._ready_lock:
+            for signum in self._signals_due or ():
+                self._send(signum)
+            self._signals_due = None
 
     def last_words(self) -> str:
         """How it ended, and the end of its log, in one line."""
@@ -130,9 +137,12 @@ class Process:
         return " / ".join(line.strip() for line in lines[-_TAIL_LINES:]) or "its log is empty"
 
     def signal(self, signum: int) -> None:
-        """Send a signal, if it still runs."""
-        if self.alive():
-            self._popen.send_signal(signum)
+        """Send a signal that it handles, if it still runs: once it is ready, as it would die of it before."""
+        with self._ready_lock:
+            if self._signals_due is None:
+                self._send(signum)
+            else:
+                self._signals_due.add(signum)
 
     def pause(self) -> None:
         """Have it sleep, with those that it started: PostgreSQL has a process for each connection."""
@@ -156,8 +166,8 @@ class Process:
         self.wanted = False
         if not self._asked:
             self._asked = True
-            self.signal(self._stop_signal)
-            self.signal(signal.SIGCONT)  # it may be paused
+            self._send(self._stop_signal)
+            self._send(signal.SIGCONT)  # it may be paused
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Ask it to end, wait, insist."""
@@ -173,9 +183,12 @@ class Process:
         """Wait for its end so long, then kill it."""
         try:
             self._popen.wait(timeout_s)
+            killed = self._asked and self.status == -self._stop_signal  # it was not ready yet to end in order
         except subprocess.TimeoutExpired:
             self._popen.kill()
             self._popen.wait()
+            killed = True
+        if killed:
             self._tell("killed")
         if self._popen.stdout is not None:
             self._popen.stdout.close()
@@ -185,7 +198,11 @@ class Process:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
                 if int(path.read_text().rpartition(") ")[2].split()[1]) == self.pid:
                     os.kill(int(path.parent.name), signum)
-        self.signal(signum)
+        self._send(signum)
+
+    def _send(self, signum: int) -> None:
+        if self.alive():
+            self._popen.send_signal(signum)
 
     def _tell(self, event: str) -> None:
         if self._journal is not None:

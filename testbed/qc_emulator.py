@@ -41,6 +41,7 @@ from telemetry.journal import Journal
 KEPT_BLOCKS = 128
 _RECONNECT_S = 0.2
 _FLAGS = ("broken", "off")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Wish = tuple[int, int] | bool  # a rate, or whether to generate
 
 
@@ -241,9 +242,7 @@ class Qc:
 
     def undelivered(self) -> list[list[Any]]:
         """[QC, epoch, node, sequence number] of the oldest blocks that may not have come to an end, one an epoch."""
-        return [
-            [self.config.qc, block.epoch, end.name, block.sequence] for end in self._ends for block in end.oldest()
-        ]
+        return [[self.config.qc, block.epoch, end.name, block.sequence] for end in self._ends for block in end.oldest()]
 
     def _lost(self, end: End, block: Block) -> None:
         self._journal.event("block_lost", qc=block.qc, sequence=block.sequence, epoch=block.epoch, end=end.name)
@@ -269,6 +268,7 @@ def _reread(path: Path, qcs: dict[str, Qc], journal: Journal) -> None:
 
 def main(path: Path) -> int:
     """Run the QCs that `path` describes until SIGTERM or SIGINT; the exit status."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # in each thread: they wait until this one asks for them
     try:
         config = load(path)
     except (OSError, ValueError, Malformed) as error:
@@ -277,31 +277,20 @@ def main(path: Path) -> int:
     os.umask(0o077)
     config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = Journal(config.directory / "journal.jsonl", "qc-emulator")
-    wake, wanted = threading.Event(), set[str]()
-
-    def on_signal(signum: int, _: Any) -> None:
-        wanted.add("reread" if signum == signal.SIGHUP else "stop")
-        wake.set()
-
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, on_signal)
     journal.event("started")
     qcs = {qc.qc: Qc(qc, config.seed, journal) for qc in config.qcs}
     print("ready", flush=True)
     start, slot = time.monotonic(), 0
-    while "stop" not in wanted:
+    while True:
         slot += 1
         for qc in qcs.values():
             qc.make(slot)
         # On a fixed grid: the mean rate stays true when one slot is late.
-        while "stop" not in wanted and (left := start + slot * config.slot_s - time.monotonic()) > 0:
-            wake.wait(left)
-            wake.clear()
-            if "reread" in wanted:
-                wanted.discard("reread")
-                _reread(path, qcs, journal)
-    journal.event("stopped", waiting=[row for qc in qcs.values() for row in qc.undelivered()])
-    return 0
+        while came := signal.sigtimedwait(_SIGNALS, max(0.0, start + slot * config.slot_s - time.monotonic())):
+            if came.si_signo != signal.SIGHUP:
+                journal.event("stopped", waiting=[row for qc in qcs.values() for row in qc.undelivered()])
+                return 0
+            _reread(path, qcs, journal)
 
 
 if __name__ == "__main__":

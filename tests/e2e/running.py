@@ -86,6 +86,13 @@ class Running:
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
 
+    def say(self, line: str, pattern: str) -> str:
+        """Type a line at the CLI; what appears from then on, once `pattern` is in it."""
+        before = len(self.text)
+        self.cli(line)
+        assert until(lambda: re.search(pattern, self.text[before:]), 40.0), f"{line}: {self.text[before:]}"
+        return self.text[before:]
+
     @property
     def init(self) -> int:
         """The process ID of the run's first process, as seen from here."""

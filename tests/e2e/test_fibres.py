@@ -95,14 +95,6 @@ def lit(run: Running, port: str) -> bool:
     return "LOWER_UP" in shown[0]["flags"]
 
 
-def said(run: Running, line: str, pattern: str) -> str:
-    """What the command line answers, once `pattern` is in it."""
-    before = len(run.text)
-    run.cli(line)
-    assert until(lambda: re.search(pattern, run.text[before:])), run.text[before:]
-    return run.text[before:]
-
-
 def test_each_direction_is_shaped_on_its_own(crooked):
     """As the file says: late one way, less late the other; lossy and slow one way alone."""
     there, back = (Train(crooked, end, 2000, gap_s=0.0005).arrive() for end in ("alice", "bob"))
@@ -129,14 +121,14 @@ def test_no_more_passes_than_the_bandwidth(crooked):
 def test_shape_changes_while_frames_are_under_way(crooked):
     """From the command line: none is lost, none overtakes another, and those sent later are shaped anew."""
     try:
-        said(crooked, "qkd link crooked delay 400ms loss 0 bandwidth none", r"crooked +both ways +400\.000")
+        crooked.say("qkd link crooked delay 400ms loss 0 bandwidth none", r"crooked +both ways +400\.000")
         train = Train(crooked, "alice", 1500)
-        said(crooked, "qkd link crooked -> bob delay 3ms jitter 2ms", r"crooked +alice -> bob +3\.000 +2\.000")
+        crooked.say("qkd link crooked -> bob delay 3ms jitter 2ms", r"crooked +alice -> bob +3\.000 +2\.000")
         train.arrive()
         later = Train(crooked, "alice", 300).arrive()
         back = Train(crooked, "bob", 20).arrive()
     finally:
-        said(crooked, "qkd link crooked reset", r"crooked +bob -> alice +5\.000")
+        crooked.say("qkd link crooked reset", r"crooked +bob -> alice +5\.000")
 
     assert train.lost == later.lost == 0
     assert train.in_order
@@ -150,11 +142,11 @@ def test_shape_changes_while_frames_are_under_way(crooked):
 
 def test_fibre_is_shown_and_measured(crooked):
     """Both directions as configured, up or down, and figures of what they really do."""
-    text = said(crooked, "qkd link alice bob", r"crooked is up")
+    text = crooked.say("qkd link alice bob", r"crooked is up")
     assert re.search(r"short +both ways +0\.100 +0\.000 +0\.000 +-", text)
     assert re.search(r"crooked +alice -> bob +30\.000 +0\.000 +20\.000 +2\.000", text)
 
-    text = said(crooked, "qkd link short -> bob measure", r"loss +% .*\n")
+    text = crooked.say("qkd link short -> bob measure", r"loss +% .*\n")
     found = dict(re.findall(r"alice -> bob +(\w+) +\S+ +[\d.]+ +([\d.]+)", text))
     assert float(found["delay"]) >= 0.1 - ROUNDING_MS
     assert float(found["loss"]) == 0
@@ -162,11 +154,11 @@ def test_fibre_is_shown_and_measured(crooked):
 
 def test_wrong_change_says_so_and_leaves_the_shape(crooked):
     """In one line that names the member."""
-    said(crooked, "qkd link crooked delay 61s", r"delay_ms: expected a number from 0 to 60000\n")
-    said(crooked, "qkd link alice bob loss 1%", r"several fibres join alice and bob: take one by its name")
-    said(crooked, "qkd link alice carol", r"no datacenter 'carol': there are alice, bob\n")
+    crooked.say("qkd link crooked delay 61s", r"delay_ms: expected a number from 0 to 60000\n")
+    crooked.say("qkd link alice bob loss 1%", r"several fibres join alice and bob: take one by its name")
+    crooked.say("qkd link alice carol", r"no datacenter 'carol': there are alice, bob\n")
 
-    said(crooked, "qkd links", r"crooked +alice -> bob +30\.000 +0\.000 +20\.000 +2\.000")
+    crooked.say("qkd links", r"crooked +alice -> bob +30\.000 +0\.000 +20\.000 +2\.000")
 
 
 @pytest.mark.parametrize("how", ["the fibre, by datacenters", "the fibre, by switches", "one end, by hand"])
@@ -185,7 +177,7 @@ def test_both_ends_of_a_cut_fibre_see_it(crooked, how):
             crooked.cli(f"link {' '.join(end)} {state}")
 
     def dark() -> str:
-        return re.search(r"fibres +(.*)\n", said(crooked, "qkd status", r"fibres +.*\n"))[1]
+        return re.search(r"fibres +(.*)\n", crooked.say("qkd status", r"fibres +.*\n"))[1]
 
     switch("down")
     try:

@@ -11,7 +11,6 @@ from testbed.experiments import outcome
 from testbed.experiments.outcome import Initialisation
 from testbed.measure import read_run
 from tests.e2e.running import PATIENCE, Running
-from tests.e2e.test_fault_commands import say
 
 DELAY_MS = 20
 # a - b - c, controller and database at a: round trips of 40 ms to b, of 80 ms to c.
@@ -40,7 +39,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Best]]:
         run.wait_up()
         without = _best(run)
         for ends in ("a b", "b c"):
-            say(run, f"qkd link {ends} delay {DELAY_MS}ms", rf"{DELAY_MS}\.000 ")
+            run.say(f"qkd link {ends} delay {DELAY_MS}ms", rf"{DELAY_MS}\.000 ")
         yield {0: without, DELAY_MS: _best(run)}
     finally:
         run.stop()
@@ -51,10 +50,10 @@ def _best(run: Running) -> Best:
     for _ in range(_TRIES):
         for master, slave in PAIRS:
             since = time.time()
-            say(run, f"qkd open {master} {slave}", "open: KSID")
+            run.say(f"qkd open {master} {slave}", "open: KSID")
             (one,) = outcome.initialisations([e for e in read_run(run.directory, *outcome.KEPT) if e["time"] > since])
             found.setdefault(one.path, []).append(one)
-            say(run, f"qkd close {master} {slave}", "closed")
+            run.say(f"qkd close {master} {slave}", "closed")
     return {
         path: Initialisation("", path, *(min(getattr(one, name) for one in all_) for name in TIMES))
         for path, all_ in found.items()

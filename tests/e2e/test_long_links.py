@@ -11,7 +11,7 @@ import pytest
 
 from telemetry.journal import read
 from tests.e2e.running import Running, finished, until
-from tests.e2e.test_fault_commands import broken, say
+from tests.e2e.test_fault_commands import broken
 
 DELAY_MS = 300
 # Sessions open and rekey in seconds where others take milliseconds.
@@ -69,7 +69,7 @@ def test_links_that_become_slow_while_the_network_runs_are_followed(network):
     sessions = rekeyed(network, 0)
     fibres = [qc["qc"].rpartition("/")[0] for qc in network.config("qcs")["qcs"]]
     for fibre in fibres:
-        say(network, f"qkd link {fibre} delay {DELAY_MS}ms", rf"{fibre} +both ways +{DELAY_MS}")
+        network.say(f"qkd link {fibre} delay {DELAY_MS}ms", rf"{fibre} +both ways +{DELAY_MS}")
     since = time.time()
     assert until(lambda: rekeyed(network, since) >= sessions, SOON_S), sessions - rekeyed(network, since)
 
@@ -80,7 +80,7 @@ def test_links_that_become_slow_while_the_network_runs_are_followed(network):
     since = time.time()
     assert until(lambda: rekeyed(network, since) >= sessions, SOON_S), sessions - rekeyed(network, since)
 
-    say(network, f"qkd link {fibres[0]} delay 350ms", "a network that runs follows up to 1.25 s")
-    say(network, "qkd set ttl_slots 8", "an eighth of a TTL of 8 slots")
+    network.say(f"qkd link {fibres[0]} delay 350ms", "a network that runs follows up to 1.25 s")
+    network.say("qkd set ttl_slots 8", "an eighth of a TTL of 8 slots")
     assert network.exit() == 0, network.text[-2000:]
     assert_clean(network.directory)

@@ -1,9 +1,14 @@
-"""How processes end, in words."""
+"""Processes of a run: how they are told things, and how they end, in words."""
 
 from __future__ import annotations
 
+import signal
+import sys
+import time
+
 import pytest
 
+from telemetry import journal
 from testbed.open_vswitch import OpenVSwitch
 from testbed.processes import Processes, ProcessFailed, how_it_ended
 
@@ -32,3 +37,45 @@ def test_tool_that_fails_without_a_word_fails_with_a_cause(tmp_path, monkeypatch
 
     with pytest.raises(ProcessFailed, match=r"^ovsdb-tool create \S+/conf.db \S+ failed: exit status 3$"):
         OpenVSwitch(tmp_path / "ovs", Processes(tmp_path)).start()
+
+
+def test_signal_to_a_process_that_is_not_ready_is_sent_once_it_is(tmp_path):
+    """It has no handler before, and would die: so did an emulator that started anew when a fault came."""
+    gate = tmp_path / "gate"
+    program = f"""if True:
+        import os, signal, time
+        while not os.path.exists({str(gate)!r}):
+            time.sleep(0.01)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGTERM])
+        print("ready", flush=True)
+        signal.sigwait([signal.SIGHUP])"""
+    process = Processes(tmp_path).start("one", [sys.executable, "-c", program])
+
+    process.signal(signal.SIGHUP)
+    time.sleep(0.1)
+    gate.touch()
+    process.wait_ready()
+
+    process.stop(10)
+    assert process.status == 0, "it heard the signal"
+
+
+def test_process_that_is_stopped_before_it_is_ready_is_told_to_have_been_killed(tmp_path):
+    """It could not say itself that it stopped."""
+    processes = Processes(tmp_path)
+    processes.start("one", [sys.executable, "-c", "import time; time.sleep(60)"])
+
+    processes.stop()
+
+    assert [e["event"] for e in journal.read(tmp_path / "journal.jsonl")] == ["begun", "killed"]
+
+
+def test_process_that_ends_as_it_is_asked_to_was_not_killed(tmp_path):
+    """It has told of its end itself, in its own journal."""
+    processes = Processes(tmp_path)
+    program = "from signal import *; pthread_sigmask(0, [SIGTERM]); print('ready', flush=True); sigwait([SIGTERM])"
+    processes.start("one", [sys.executable, "-c", program]).wait_ready()
+
+    processes.stop()
+
+    assert [e["event"] for e in journal.read(tmp_path / "journal.jsonl")] == ["begun"]
