@@ -117,7 +117,8 @@ def _wait(child: int) -> int:
         if done:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-        if found is None:
+        # Who slept beyond the deadline gets from Python 3.11 a signal that nobody sent.
+        if found is None or (deadline is not None and time.monotonic() >= deadline):
             os.kill(child, signal.SIGKILL)
             deadline = None
         elif found.si_signo != signal.SIGCHLD:

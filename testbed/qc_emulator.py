@@ -18,6 +18,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import queue
 import random
 import secrets
 import signal
@@ -41,7 +42,6 @@ from telemetry.journal import Journal
 KEPT_BLOCKS = 128
 _RECONNECT_S = 0.2
 _FLAGS = ("broken", "off")
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Wish = tuple[int, int] | bool  # a rate, or whether to generate
 
 
@@ -266,9 +266,19 @@ def _reread(path: Path, qcs: dict[str, Qc], journal: Journal) -> None:
             qc.reread(config)
 
 
+def _next(signals: queue.SimpleQueue[int], until: float) -> int | None:
+    """The next signal, if one comes or has come until then."""
+    try:
+        return signals.get(timeout=max(0.0, until - time.monotonic()))
+    except queue.Empty:
+        return None
+
+
 def main(path: Path) -> int:
     """Run the QCs that `path` describes until SIGTERM or SIGINT; the exit status."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # in each thread: they wait until this one asks for them
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put to while it is waited for, unlike an event
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, lambda number, _: signals.put(number))
     try:
         config = load(path)
     except (OSError, ValueError, Malformed) as error:
@@ -286,8 +296,8 @@ def main(path: Path) -> int:
         for qc in qcs.values():
             qc.make(slot)
         # On a fixed grid: the mean rate stays true when one slot is late.
-        while came := signal.sigtimedwait(_SIGNALS, max(0.0, start + slot * config.slot_s - time.monotonic())):
-            if came.si_signo != signal.SIGHUP:
+        while (came := _next(signals, start + slot * config.slot_s)) is not None:
+            if came != signal.SIGHUP:
                 journal.event("stopped", waiting=[row for qc in qcs.values() for row in qc.undelivered()])
                 return 0
             _reread(path, qcs, journal)

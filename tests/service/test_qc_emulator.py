@@ -198,6 +198,23 @@ def test_rate_changes_while_running(emulator):
     assert len(a.blocks[-1].payload) == 0
 
 
+def test_emulator_that_slept_for_some_slots_goes_on(emulator):
+    """It makes up for the slots that it missed."""
+    a, _ = emulator.module("a"), emulator.module("b")
+    emulator.start()
+    until(lambda: len(a.blocks) > 2)
+
+    for _ in range(3):
+        emulator.process.pause()
+        time.sleep(0.2)
+        emulator.process.wake()
+        seen = len(a.blocks)
+        until(lambda seen=seen: len(a.blocks) > seen + 5)
+
+    assert emulator.process.alive()
+    assert not events(emulator, "stopped")
+
+
 def test_broken_qc_makes_empty_blocks_and_its_stream_goes_on(emulator):
     """Time passes, offsets stay; healed, it makes keys at the rate that a node has set meanwhile."""
     a, b = emulator.module("a"), emulator.module("b")
