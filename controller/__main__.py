@@ -31,6 +31,7 @@ from controller.upkeep import Upkeep
 from controller.words import Words
 from mtls import trace
 from mtls.server import Server
+from telemetry import bugs
 from telemetry.journal import Journal
 
 
@@ -142,7 +143,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         print("usage: python -m controller CONFIG.json", file=sys.stderr)
         sys.exit(2)
-    status = main(Path(sys.argv[1]))
-    sys.stderr.flush()
-    # The framework's threads are no daemons: an ordinary exit would wait for them for ever.
-    os._exit(status)
+    bugs.exit_with("controller", lambda: main(Path(sys.argv[1])))

@@ -33,6 +33,7 @@ from node.routes import Routes
 from node.sessions import Sessions
 from node.shared_db import SharedDatabase
 from node.streams import Streams
+from telemetry import bugs
 from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 
@@ -160,4 +161,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         print("usage: python -m node CONFIG.json", file=sys.stderr)
         sys.exit(2)
-    sys.exit(main(Path(sys.argv[1])))
+    bugs.exit_with("node", lambda: main(Path(sys.argv[1])))

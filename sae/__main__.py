@@ -16,6 +16,7 @@ from mtls.server import Server
 from sae import config
 from sae.application import Application
 from sae.sae_http import REQUESTS_OF_ONE, THREADS, make_app
+from telemetry import bugs
 from telemetry.journal import Journal
 
 # Time for closing sessions, of the second in which the process has to end.
@@ -79,7 +80,5 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         print("usage: python -m sae CONFIG.json", file=sys.stderr)
         sys.exit(2)
-    status = main(Path(sys.argv[1]))
-    sys.stderr.flush()
     # A call that still waits for a peer which is away would keep its thread, and with it this process, alive.
-    os._exit(status)
+    bugs.exit_with("sae", lambda: main(Path(sys.argv[1])))

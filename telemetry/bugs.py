@@ -11,10 +11,11 @@ import errno
 import logging
 import os
 import sqlite3
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from telemetry.journal import Journal
 
@@ -62,6 +63,23 @@ def _chain(error: object) -> Iterator[BaseException]:
 
 def _place(error: BaseException) -> str:
     return f"{type(error).__name__} at\n{''.join(traceback.format_tb(error.__traceback__)).rstrip()}"
+
+
+def exit_with(what: str, body: Callable[[], int]) -> NoReturn:
+    """End the process with the status that `body` returns, whatever threads it leaves behind.
+
+    What `body` raises is told as a bug or, with status 1, as what the machine refuses for a while.
+    """
+    try:
+        status = body()
+    except Exception as error:
+        report(logging.getLogger(__name__), what, error)
+        status = STATUS if refused(error) is None else 1
+    with contextlib.suppress(OSError, ValueError):  # nobody may be there to read
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Threads that are no daemons, as of a framework, would keep an ordinary exit waiting for ever.
+    os._exit(status)
 
 
 def vital_thread(

@@ -307,4 +307,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         print("usage: python -m testbed.qc_emulator CONFIG.json", file=sys.stderr)
         sys.exit(2)
-    sys.exit(main(Path(sys.argv[1])))
+    bugs.exit_with("qc_emulator", lambda: main(Path(sys.argv[1])))

@@ -146,3 +146,26 @@ def test_watched_thread_that_ends_unasked_is_told_of_and_the_process_goes_on(tar
 
     assert (done.returncode, done.stdout) == (0, "lives on\n")
     assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "told"),
+    [
+        ("OSError(28, 'no')", 1, "clock: the machine refuses: No space left on device"),
+        ("full()", 1, "clock: the machine refuses: the local database cannot be written"),
+        (f"ValueError({VALUE!r})", bugs.STATUS, "clock: a bug of ours, ValueError at"),
+    ],
+)
+def test_process_that_fails_at_its_start_ends_whatever_threads_it_has_begun(raised, status, told):
+    """A controller on a full disk had begun its framework, whose threads kept it for ever: neither ready nor gone."""
+    script = (
+        "import sqlite3, threading, time\nfrom telemetry import bugs\n"
+        "def full():\n    error = sqlite3.OperationalError('x')\n    error.sqlite_errorcode = 13\n    return error\n"
+        f"def body():\n    threading.Thread(target=time.sleep, args=(600,)).start()\n    raise {raised}\n"
+        "bugs.exit_with('clock', body)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+
+    assert done.returncode == status
+    assert told in done.stderr
+    assert VALUE not in done.stderr
