@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,3 +183,19 @@ def test_signal_ends_the_controller_at_once(own, number):
     assert eventually(lambda: not process.alive())
     assert process.status == 0
     assert time.monotonic() - started < 3
+
+
+def test_controller_that_is_started_on_a_full_disk_ends_and_says_so(tmp_path):
+    """Its framework's threads run by then; whoever started it may try again when there is room."""
+    world = World(tmp_path)
+    folder = tmp_path / "ctl"
+    folder.mkdir()
+    config = world.write(openflow={"host": "127.0.0.1", "port": free_port(), "fabric": FABRIC})
+    full = 'mount -t tmpfs -o size=4k full "$0" && head -c 4096 /dev/zero > "$0/full" && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", full, str(folder), world.python, "-P", "-m", "controller", str(config)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=40)
+
+    assert done.returncode == 1
+    assert "controller: the machine refuses: " in done.stderr
+    assert "Traceback" not in done.stderr
