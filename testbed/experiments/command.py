@@ -39,7 +39,7 @@ _MOST_SPEED = 15
 
 def main(arguments: Sequence[str], prepare: Callable[[], None]) -> int:
     """Make the experiments that `arguments` ask for, after `prepare`; 0, or 1 if a phase failed; UserError."""
-    given = parser().parse_args(arguments)
+    given = _parser().parse_args(arguments)
     over = _over(given.over or [], given.name)
     prepare()
     names = _ALL if given.name == "all" else (given.name,)
@@ -225,14 +225,13 @@ def _took(all_s: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole_s:02} s"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line of experiments."""
-    found = argparse.ArgumentParser(
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="run.py experiment",
         description="The paper's experiments and our own, on real networks. Needs root. An interrupted series goes on"
         " with the same command.",
     )
-    add = found.add_argument
+    add = parser.add_argument
     add("name", choices=("all", *EXPERIMENTS), help=f"which one; all: {', '.join(_ALL)}")
     add("--quick", action="store_true", help="small samples and fast loads: all in about five minutes")
     add("--repeat", type=_repeats, metavar="N", help="repeats (default: 6, the fewest with 95 %% intervals; quick: 2)")
@@ -243,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     add("--topology", default=_TOPOLOGY, metavar="NAME|FILE", help="network (default: poliqi)")
     add("--workload", metavar="NAME|FILE", help="another load than the experiment's own, see workloads/")
     add("--over", action="append", metavar="NAME=A,B,...", help=f"what a sweep goes over; several make all combinations. Names: {', '.join(sweep.NAMES)}")  # fmt: skip  # noqa: E501
-    return found
+    return parser
 
 
 def _seed(text: str) -> int:

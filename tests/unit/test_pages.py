@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -20,7 +21,8 @@ from testbed.storm import __main__ as storm
 from testbed.topology import load
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = (".", "docs", "docs/lessons", "topologies", "requirements")
+FOLDERS = (".", "docs", "docs/lessons", "docs/theory", "topologies", "requirements")
+THEORY = sorted((ROOT / "docs" / "theory").glob("*.md"))
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 
 
@@ -146,3 +148,36 @@ def test_lines_of_the_readme_are_no_longer_than_120_characters():
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
 
     assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
+
+
+@pytest.mark.parametrize("page", THEORY, ids=lambda p: p.name)
+def test_every_name_of_our_code_on_a_page_of_theory_exists(page):
+    """As `room/module.py`, `room/module.py:function` or `room/module.py:Class.method`."""
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z0-9_]+/[a-z0-9_/]+\.(?:py|sql))(?::([A-Za-z0-9_.]+))?`", text))
+
+    assert len(named) > 50
+    assert sorted(f"{path}:{name}" for path, name in named if name not in names_in(ROOT / path)) == []
+
+
+def names_in(path: Path) -> set[str]:
+    """What a module defines, by names with dots, and "" for itself; of SQL its functions and tables."""
+    if not path.is_file():
+        return set()
+    if path.suffix == ".sql":
+        return {"", *re.findall(r"(?:FUNCTION|TABLE|VIEW)(?: IF NOT EXISTS)? (\w+)", path.read_text(), re.I)}
+    found = {""}
+    waiting: list[tuple[str, ast.AST]] = [("", ast.parse(path.read_text()))]
+    while waiting:
+        inside, scope = waiting.pop()
+        for node in ast.iter_child_nodes(scope):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                found.add(inside + node.name)
+                waiting.append((f"{inside}{node.name}.", node))
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = (name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
+                found |= {inside + name.id for name in names}
+            else:
+                waiting.append((inside, node))
+    return found
