@@ -46,7 +46,8 @@ def run_tool(*command: str) -> str:
 class Process:
     """One running component. `log` holds what it writes to its standard error.
 
-    `journal`, if there is one, is told that it is `begun`, and when it was `killed`, `paused` and `woken`.
+    `journal`, if there is one, is told that it is `begun`, when it was `killed`, `paused` and `woken`, and that it has
+    `failed`: it ended before it was ready.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Process:
             chunk = os.read(out.fileno(), 4096)
             if not chunk:
                 self._popen.wait()
+                self._tell("failed")
                 raise ProcessFailed(f"{self.name} ended at once: {self.last_words()}")
             said += chunk
         with self._ready_lock:

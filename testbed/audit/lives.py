@@ -31,10 +31,14 @@ _RUN = "the run"
 
 @dataclass(slots=True)
 class Word:
-    """What the run says of a process: when it started it, when it killed it, from when until when it had it sleep."""
+    """What the run says of a process: when it started it, when it killed it, from when until when it had it sleep.
+
+    `failures`: when it had ended by itself, before it was ready.
+    """
 
     starts: list[float] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
+    failures: list[float] = field(default_factory=list)
     sleeps: list[tuple[float, float]] = field(default_factory=list)
 
 
@@ -129,13 +133,15 @@ class Lives:
         return bisect.bisect_right(self._word.starts, mono) - 1
 
     def _life(self, begin: float, until: float, heard: _Heard) -> _Life:
-        end = min([*(kill for kill in self._word.kills if begin <= kill < until), heard.stop])
+        failed = any(begin <= failure < until for failure in self._word.failures)
+        ends = [*self._word.kills, *self._word.failures]
+        end = min([*(mono for mono in ends if begin <= mono < until), heard.stop])
         if end == math.inf:
             self._find("does not tell that it stopped, and the run did not kill it")
             end = max(begin, heard.last)
         if heard.starts > 1:
             self._find("tells twice that it started")
-        if not heard.starts and (heard.last > -math.inf or end > begin + _START_S):
+        if not heard.starts and not failed and (heard.last > -math.inf or end > begin + _START_S):
             self._find("does not tell that it started")
         if heard.last > end + _ROUNDING_S:
             self._find("goes on after its end")
@@ -172,13 +178,15 @@ def words(events: Iterable[Event] | None, findings: list[str]) -> Mapping[str, W
         findings.append(f"{_RUN}: its journal of processes is missing")
     for event in events or ():
         findings += lost_events(event, _RUN)
-        if event["event"] not in ("begun", "killed", "paused", "woken"):
+        if event["event"] not in ("begun", "killed", "failed", "paused", "woken"):
             continue
         mono, word = fact(event, "mono", float, _RUN), found[fact(event, "process", str, _RUN)]
         if event["event"] == "begun":
             word.starts.append(mono)
         elif event["event"] == "killed":
             word.kills.append(mono)
+        elif event["event"] == "failed":
+            word.failures.append(mono)
         elif event["event"] == "paused":
             word.sleeps.append((mono, math.inf))
         elif word.sleeps:

@@ -79,3 +79,14 @@ def test_process_that_ends_as_it_is_asked_to_was_not_killed(tmp_path):
     processes.stop()
 
     assert [e["event"] for e in journal.read(tmp_path / "journal.jsonl")] == ["begun"]
+
+
+def test_process_that_ends_before_it_is_ready_has_failed(tmp_path):
+    """The run knows of it, whose journal may not."""
+    process = Processes(tmp_path).start("one", [sys.executable, "-c", "raise SystemExit(1)"])
+
+    with pytest.raises(ProcessFailed, match="one ended at once: exit status 1"):
+        process.wait_ready()
+
+    process.stop()
+    assert [e["event"] for e in journal.read(tmp_path / "journal.jsonl")] == ["begun", "failed"]

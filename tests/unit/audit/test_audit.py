@@ -86,6 +86,19 @@ def test_run_that_ends_while_a_node_lies_dead_is_clean():
     assert list(verdict(document).findings) == []
 
 
+@pytest.mark.parametrize("has_failed", [True, False])
+def test_start_that_failed_need_not_tell_how_it_began_and_ended(has_failed):
+    """A controller that found its disk full ends with a word or two, and is started again; the run knows of it."""
+    document = played()
+    started, first, *others = document["controller"]
+    document["controller"] = [started, started | {"event": "stopped", "mono": 0.1}]
+    document["controller"] += [first | {"mono": 0.3}, started | {"mono": 0.6}, first | {"mono": 0.7}, *others]
+    events = [("begun", 0.2), *([("failed", 0.4)] if has_failed else []), ("begun", 0.5)]
+    document["run"] += [{"event": name, "process": "controller", "mono": at} for name, at in events]
+
+    assert bool(verdict(document).findings) is not has_failed
+
+
 def test_what_the_database_did_late_for_a_node_that_died_may_be_untold():
     """It slept meanwhile."""
     document = played()
