@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 from telemetry import journal
 
 RECORDS = "audit.json"
+OF_PROCESSES = ("begun", "killed", "failed", "paused", "woken")  # events of the run's journal
 _EVENTS_LOST = "events_lost"  # see telemetry.journal
 _MOST = (1 << 63) - 1  # of any whole number: what SQLite and PostgreSQL hold
 
@@ -161,7 +162,7 @@ def read_journals(run: Path, meant: Meant) -> Journals:
     of_node = ("started", "stopped", "statement", "used", "lost", "block_differs", "key_delivered")
     of_host = ("started", "stopped", "session_open", "key", "key_error", "message")
     return Journals(
-        run=of("logs", "begun", "killed", "paused", "woken"),
+        run=of("logs", *OF_PROCESSES),
         qcs=of("qcs", "started", "stopped", "block", "block_lost"),
         controller=of("controller", "started", "stopped", "parameters", "ksid_assigned"),
         nodes={node: of(f"nodes/{node}", *of_node) for node in sorted(meant.nodes)},

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from testbed.audit.evidence import Event, fact, lost_events
+from testbed.audit.evidence import OF_PROCESSES, Event, fact, lost_events
 
 # What a process had begun so shortly before its last word may be untold; and what it sent may be under way so long
 # after its end.
@@ -178,7 +178,7 @@ def words(events: Iterable[Event] | None, findings: list[str]) -> Mapping[str, W
         findings.append(f"{_RUN}: its journal of processes is missing")
     for event in events or ():
         findings += lost_events(event, _RUN)
-        if event["event"] not in ("begun", "killed", "failed", "paused", "woken"):
+        if event["event"] not in OF_PROCESSES:
             continue
         mono, word = fact(event, "mono", float, _RUN), found[fact(event, "process", str, _RUN)]
         if event["event"] == "begun":
