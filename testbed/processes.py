@@ -46,8 +46,8 @@ def run_tool(*command: str) -> str:
 class Process:
     """One running component. `log` holds what it writes to its standard error.
 
-    `journal`, if there is one, is told that it is `begun`, when it was `killed`, `paused` and `woken`, and that it has
-    `failed`: it ended before it was ready.
+    `journal`, if there is one, is told that it is `begun` and then `ready`, when it was `killed`, `paused` and `woken`,
+    and that it has `failed`: it ended before it was ready.
     """
 
     def __init__(
@@ -124,6 +124,7 @@ class Process:
                 self._tell("failed")
                 raise ProcessFailed(f"{self.name} ended at once: {self.last_words()}")
             said += chunk
+        self._tell("ready")
         with self._ready_lock:
             for signum in self._signals_due or ():
                 self._send(signum)

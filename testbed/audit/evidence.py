@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 from telemetry import journal
 
 RECORDS = "audit.json"
-OF_PROCESSES = ("begun", "killed", "failed", "paused", "woken")  # events of the run's journal
+OF_PROCESSES = ("begun", "ready", "failed", "killed", "paused", "woken")  # events of the run's journal
 _EVENTS_LOST = "events_lost"  # see telemetry.journal
 _MOST = (1 << 63) - 1  # of any whole number: what SQLite and PostgreSQL hold
 

@@ -21,7 +21,7 @@ from testbed.audit.evidence import OF_PROCESSES, Event, fact, lost_events
 _CUT_OFF_S = 15.0
 # A line is in the journal so soon after what it tells of.
 _WRITTEN_S = 2.0
-# A process that was killed before may not have come to say that it started.
+# A process that was killed so soon may not have come to write down that it started: its disk had no room.
 _START_S = 60.0
 # A kill is written down when it is done, and threads outlive their process's last word for a moment.
 _ROUNDING_S = 1.0
@@ -31,12 +31,14 @@ _RUN = "the run"
 
 @dataclass(slots=True)
 class Word:
-    """What the run says of a process: when it started it, when it killed it, from when until when it had it sleep.
+    """What the run says of a process: when it started it, when it was ready, when it killed it, from when until when
+    it had it sleep.
 
     `failures`: when it had ended by itself, before it was ready.
     """
 
     starts: list[float] = field(default_factory=list)
+    readies: list[float] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
     failures: list[float] = field(default_factory=list)
     sleeps: list[tuple[float, float]] = field(default_factory=list)
@@ -133,15 +135,16 @@ class Lives:
         return bisect.bisect_right(self._word.starts, mono) - 1
 
     def _life(self, begin: float, until: float, heard: _Heard) -> _Life:
-        failed = any(begin <= failure < until for failure in self._word.failures)
-        ends = [*self._word.kills, *self._word.failures]
-        end = min([*(mono for mono in ends if begin <= mono < until), heard.stop])
+        ends = [mono for mono in (*self._word.kills, *self._word.failures) if begin <= mono < until]
+        # Who ended before that may have written something down, but not yet that it started.
+        was_ready = not ends or any(begin <= ready < until for ready in self._word.readies)
+        end = min([*ends, heard.stop])
         if end == math.inf:
             self._find("does not tell that it stopped, and the run did not kill it")
             end = max(begin, heard.last)
         if heard.starts > 1:
             self._find("tells twice that it started")
-        if not heard.starts and not failed and (heard.last > -math.inf or end > begin + _START_S):
+        if not heard.starts and was_ready and (heard.last > -math.inf or end > begin + _START_S):
             self._find("does not tell that it started")
         if heard.last > end + _ROUNDING_S:
             self._find("goes on after its end")
@@ -183,6 +186,8 @@ def words(events: Iterable[Event] | None, findings: list[str]) -> Mapping[str, W
         mono, word = fact(event, "mono", float, _RUN), found[fact(event, "process", str, _RUN)]
         if event["event"] == "begun":
             word.starts.append(mono)
+        elif event["event"] == "ready":
+            word.readies.append(mono)
         elif event["event"] == "killed":
             word.kills.append(mono)
         elif event["event"] == "failed":

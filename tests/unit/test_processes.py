@@ -78,7 +78,7 @@ def test_process_that_ends_as_it_is_asked_to_was_not_killed(tmp_path):
 
     processes.stop()
 
-    assert [e["event"] for e in journal.read(tmp_path / "journal.jsonl")] == ["begun"]
+    assert [e["event"] for e in journal.read(tmp_path / "journal.jsonl")] == ["begun", "ready"]
 
 
 def test_process_that_ends_before_it_is_ready_has_failed(tmp_path):

@@ -184,6 +184,7 @@ def play() -> dict[str, Any]:
     run.qcs.sort(key=lambda e: e["mono"])
     for process in ("controller", *(f"{kind}-{node}" for kind in ("node", "sae") for node in "abc"), "qcs"):
         run.say(run.run, -1.0, "begun", process=process)
+        run.say(run.run, 0.5, "ready", process=process)
     run.qcs.insert(0, {"time": WALL, "mono": 0.0, "who": "?", "event": "started"})
     run.say(run.controller, 0.0, "started")
     for node in "abc":
@@ -246,6 +247,7 @@ def _failures(run: Run) -> None:
     run.say(run.run, 32.0, "killed", process="node-b")
     run.say(run.run, 33.0, "begun", process="node-b")
     run.say(run.nodes["b"], 34.0, "started")
+    run.say(run.run, 34.0, "ready", process="node-b")
     # The slave's node held the bytes of one of two keys only, and says so.
     request, *key_ids = run.allocate(34.3, "basic", "bc", saes=("own-b", "own-c"), number=2)
     run.ask(34.3, request)

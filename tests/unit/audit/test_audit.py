@@ -99,6 +99,19 @@ def test_start_that_failed_need_not_tell_how_it_began_and_ended(has_failed):
     assert bool(verdict(document).findings) is not has_failed
 
 
+@pytest.mark.parametrize("was_ready", [True, False])
+def test_life_that_was_killed_before_it_was_ready_need_not_tell_how_it_began(was_ready):
+    """A controller writes its parameters down first, and then that it started."""
+    document = played()
+    started, first, *others = document["controller"]
+    document["controller"] = [first | {"mono": 0.3}, started | {"mono": 0.6}, first | {"mono": 0.7}, *others]
+    events = [*([("ready", 0.35)] if was_ready else []), ("killed", 0.4), ("begun", 0.5)]
+    run = [e for e in document["run"] if (e["event"], e["process"]) != ("ready", "controller")]
+    document["run"] = [*run, *({"event": name, "process": "controller", "mono": at} for name, at in events)]
+
+    assert bool(verdict(document).findings) is was_ready
+
+
 def test_what_the_database_did_late_for_a_node_that_died_may_be_untold():
     """It slept meanwhile."""
     document = played()
