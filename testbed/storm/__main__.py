@@ -27,7 +27,7 @@ from testbed.topology import load
 
 # Plenty of key material: a key over five links costs plenty, and for want of it no pair is to go without.
 _QC_RATE = (900, 1000)
-# Then another network: its records are looked through, and what grows with the time begins anew.
+# Then its records are audited, and what grows with the time begins anew.
 _GUSTS_A_NETWORK = 100
 
 
@@ -52,7 +52,7 @@ def _storm(plan: Plan, one: Gust | None, given: argparse.Namespace) -> int:
         while total.faults < given.faults:
             before = total.gusts
             drawn = gusts.gusts(plan, given.seed, given.longest)
-            storm = [one] if one else list(itertools.islice(drawn, before, before + _GUSTS_A_NETWORK))
+            storm = [one] if one else list(itertools.islice(drawn, before, before + given.audit_every))
             _over_one_network(plan, storm, given, total)
             if one or total.gusts == before:
                 break  # what is not whole without a gust needs none
@@ -93,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--faults", type=_number, default=2000, metavar="N", help="how many faults, at least (default: 2000)")
     add("--longest", type=_seconds, default=30.0, metavar="S", help="seconds that a fault lasts at most (default: 30)")
     add("--within", type=_seconds, default=10.0, metavar="S", help="seconds to heal in (default: 10)")
+    add(
+        "--audit-every", type=_number, default=_GUSTS_A_NETWORK, metavar="N",
+        help=f"gusts, after which a network ends and is audited, and another begins (default: {_GUSTS_A_NETWORK})",
+    )
     add("--only-gust", type=_number, metavar="N", help="that gust of the storm, alone")
     add("--run-dir", type=Path, metavar="DIR", help="where logs and records go (default: a new folder in runs/)")
     add("--dry-run", action="store_true", help="say what would come, and leave it at that")
