@@ -153,7 +153,7 @@ def _add_sessions(app: Flask, book: Book, sessions: KeySessions) -> None:
     @app.delete("/qkd/v1/key_sessions/<ksid>")
     @allow(Role.OPERATOR)
     def close(ksid: str) -> tuple[str, int]:
-        if not sessions.close(uuid_text(ksid, "ksid"), node=None):
+        if not sessions.close(uuid_text(ksid, "ksid")):
             raise Problem(404, "no open key session of this KSID", ksid=ksid)
         return "", 204
 

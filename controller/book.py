@@ -219,11 +219,18 @@ class Book:
             self._leave(session)
             return session if session.state == OPEN else None
 
-    def end(self, session: KeySession) -> None:
-        """Return when nobody tells the nodes of a session that was taken anything any more; they are to forget it."""
+    def end(self, session: KeySession) -> bool:
+        """Whether its nodes are to be told now to forget a session that ends; False: somebody else has them told.
+
+        Waits until it is out of the book, and nobody tells its nodes anything else any more.
+        """
         with self._lock:
-            self._wait(lambda: session.ksid not in self._held)
-            self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
+            self._wait(lambda: not self._has(session) and session.ksid not in self._held)
+            if session.state == ENDING:
+                return False
+            session.state = ENDING
+            self._store.put_session(session.ksid, session.to_store())
+            return True
 
     def ended(self, ksid: str, left: Mapping[str, list[str]]) -> list[str]:
         """The nodes were told; `left`: resources at those that could not be.

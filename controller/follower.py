@@ -242,7 +242,8 @@ class Follower:
             return
         for ksid in self._upkeep.settle(self.agent.name, self._agents.node(self.agent)):
             with trace.begin():
-                self._sessions.close(ksid, node=self.agent.name)
+                if not self._sessions.end(ksid, node=self.agent.name):
+                    raise AgentFailed(self.agent.name, "too much waits for it")
         self._settled = connection
 
     def _tell(self) -> None:

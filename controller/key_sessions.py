@@ -115,32 +115,38 @@ class KeySessions:
     def withdraw(self, node: str, pair: Pair, *, request: str = "") -> None:
         """Take back a registration, and end what has become of it; confirmed to the node that calls it by that name."""
         session = self._book.withdraw(node, pair)
-        if session is not None:
-            self.close(session.ksid, node=node)
-        if request:
+        if (session is None or self._end_for(node, session)) and request:
             self._agents.confirm_withdrawal(node, pair, request)
 
     def ended(self, ksid: str, *, node: str) -> None:
         """A node tells, or has told before, that an application there is over; it is confirmed."""
-        self.close(ksid, node=node)
-        self._agents.confirm_end(node, ksid)
+        if self.end(ksid, node=node):
+            self._agents.confirm_end(node, ksid)
 
-    def close(self, ksid: str, *, node: str | None) -> bool:
-        """End a session, on behalf of one of its ends or (None) the operator; False if there is no such session.
+    def end(self, ksid: str, *, node: str) -> bool:
+        """End a session, if there is one, on behalf of one of its ends; False: too much waits for that node.
 
-        The nodes are told when this returns, except for one of the ends: its word is taken, and they are told soon.
-        An end may be done with a session before all nodes have said that they took it over.
+        Then nothing was done, and it is to be told again. An end may be done with a session before all nodes have said
+        that they took it over.
         """
-        session = self._book.find(ksid, (OPEN,) if node is None else (OPEN, CONFIGURING))
-        if session is None or (node is not None and node not in session.nodes.values()):
+        session = self._book.find(ksid, (OPEN, CONFIGURING))
+        return session is None or node not in session.nodes.values() or self._end_for(node, session)
+
+    def close(self, ksid: str) -> bool:
+        """End an open session on behalf of the operator: the nodes are told. False if there is no such session."""
+        session = self._book.find(ksid, (OPEN,))
+        if session is None or not self._book.take(session):
             return False
-        opening = session.state == CONFIGURING
-        if not opening and not self._book.take(session):
+        self._end(session, by="operator")
+        return True
+
+    def _end_for(self, node: str, session: KeySession) -> bool:
+        if session.state == CONFIGURING:
+            return self._agents.later(node, self._end_once_open, session, by=node)
+        # A place for the step comes first: what is taken out of the book, only that step ends.
+        if not self._agents.later(node, self._end, session, by=node):
             return False
-        if node is None:
-            self._end(session, by="operator")
-        else:
-            self._agents.later(node, self._end_once_open if opening else self._end, session, by=node)
+        self._book.take(session)
         return True
 
     def _end_once_open(self, session: KeySession, *, by: str) -> None:
@@ -149,10 +155,10 @@ class KeySessions:
             self._end(session, by=by)
 
     def _end(self, session: KeySession, *, by: str) -> None:
-        self._book.end(session)
-        self._agents.forget(session)
-        self._upkeep.withdraw(session)
-        self._journal.event("ksid_released", ksid=session.ksid, by=by)
+        if self._book.end(session):
+            self._agents.forget(session)
+            self._upkeep.withdraw(session)
+            self._journal.event("ksid_released", ksid=session.ksid, by=by)
 
     def expire(self) -> None:
         """Drop sessions that only one side registered, too long ago."""

@@ -1,0 +1,247 @@
+"""How key sessions end whose nodes tell of it: what is confirmed will be carried out, whatever else waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.agents import Agent
+from controller.book import Book
+from controller.choice import Choice
+from controller.declared import Wants
+from controller.follower import Follower
+from controller.graph import Graph
+from controller.identities import Identities
+from controller.key_session import ENDING, KeySession
+from controller.key_sessions import KeySessions
+from controller.parameters import Parameters
+from controller.session_agents import SessionAgents
+from controller.settings import Settings
+from controller.store import Store
+from controller.turns import Turns
+from controller.upkeep import Upkeep
+from etsi.gs004 import QoS
+from telemetry import journal
+from telemetry.journal import Journal
+from tests.unit.test_move_decisions import Shown
+
+PAIR = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+WAIT_S = 10.0
+
+
+def eventually(what: Callable[[], object]) -> bool:
+    """Whether that comes to be."""
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
+        if what():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+class Nodes:
+    """In place of the agents: they do what they are told, at once or when `go` is set. `removed`: where resources were.
+
+    One step for a node is under way at a time, and one more may wait.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.removed: list[str] = []
+        self.configured = threading.Event()
+        self.go = threading.Event()
+        self.go.set()
+        self.turns = Turns("steps", journal, threads=4, for_one=1, waiting=1)
+
+    def configure(self, _: object) -> None:
+        self.configured.set()
+        assert self.go.wait(WAIT_S)
+
+    def remove(self, resources: Mapping[Agent, Sequence[str]]) -> set[str]:
+        self.removed += [agent.name for agent in resources]
+        return set()
+
+    def later(self, node: str, step: Any, *arguments: Any, **named: Any) -> bool:
+        return self.turns.take(node, step, *arguments, **named)
+
+    def on_the_way_s(self, _: Agent) -> float:
+        return 0.0
+
+    def node(self, _: Agent) -> dict[str, Any]:
+        return {}
+
+    def application(self, *_: object) -> dict[str, Any]:
+        return {}
+
+
+class Said:
+    """In place of the words: the state of each that was said to a node."""
+
+    def __init__(self) -> None:
+        self.words: list[tuple[str, str]] = []
+
+    def say(self, node: str, _: object, document: Mapping[str, Any], **__: object) -> None:
+        self.words.append((node, document["state"]))
+
+    def forget(self, *_: object) -> None:
+        """Nobody waits."""
+
+
+class Desk:
+    """A controller of two nodes, a and b."""
+
+    def __init__(self, directory: Path, graph: Graph) -> None:
+        self.graph, self.journal = graph, Journal(directory / "journal.jsonl", "ctl")
+        journal = self.journal
+        self.store = Store(directory / "controller.db")
+        self.book = Book(self.store)
+        self.nodes, self.said = Nodes(journal), Said()
+        self.settings = Settings(graph, Parameters(), journal, self.store)
+        choice = Choice(graph, self.book, self.settings)
+        agents = SessionAgents(graph, self.nodes, self.said)
+        self.upkeep = Upkeep(self.book, choice, agents, journal)
+        self.sessions = KeySessions(
+            graph, self.book, choice, agents, journal, upkeep=self.upkeep, saes={}, half_open_timeout_s=30.0
+        )
+
+    def register(self, *sides: str, implicit: bool = False) -> KeySession:
+        """Those sides of the pair register: the master's node is a, the slave's b."""
+        for side in sides:
+            session = self.sessions.register("ab"[side == "slave"], PAIR, side, Wants(QoS(), {}), implicit=implicit)
+        return session
+
+    def comes_again(self, name: str) -> Follower:
+        """That node comes, without anything that was configured."""
+        follower = Follower(
+            self.graph.nodes()[name].agent, graph=self.graph, agents=self.nodes, journal=self.journal,
+            identities=Identities(self.store, {}), sessions=self.sessions, settings=self.settings, upkeep=self.upkeep,
+            on_tended=int,
+        )  # fmt: skip
+        follower._listener, follower._can_be_told, follower._extended = object(), True, False
+        return follower
+
+    def stored(self) -> list[str]:
+        """The states of the sessions in the store."""
+        return [document["state"] for document in self.store.sessions()]
+
+    @contextmanager
+    def full(self, node: str) -> Iterator[None]:
+        """For the block nothing more can wait for that node."""
+        go, begun = threading.Event(), threading.Event()
+
+        def stay() -> None:
+            begun.set()
+            go.wait(WAIT_S)
+
+        assert self.nodes.turns.take(node, stay)
+        assert begun.wait(WAIT_S)
+        assert self.nodes.turns.take(node, int)
+        try:
+            yield
+        finally:
+            go.set()
+        assert eventually(lambda: self.nodes.turns.take(node, int))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A controller that has found a - b."""
+    shown = Shown()
+    shown.show("a", ab="ACTIVE")
+    shown.show("b", ab="ACTIVE")
+    made = Desk(tmp_path, shown.graph)
+    yield made
+    made.nodes.go.set()
+    made.nodes.turns._pool.shutdown(wait=True)
+    made.store.close()
+
+
+def test_end_for_which_there_is_no_room_is_told_again_and_counts_then(desk):
+    """What was confirmed and not carried out, nobody would end any more."""
+    session = desk.register("slave", "master")
+
+    with desk.full("a"):
+        desk.sessions.ended(session.ksid, node="a")
+
+        assert desk.book.open() == [session]
+        assert ("a", "ended") not in desk.said.words
+
+    desk.sessions.ended(session.ksid, node="a")
+    assert ("a", "ended") in desk.said.words
+    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+
+
+def test_withdrawal_for_which_there_is_no_room_is_told_again_and_counts_then(desk):
+    """The other side has come meanwhile, so that it is an end."""
+    session = desk.register("slave", "master")
+
+    with desk.full("b"):
+        desk.sessions.withdraw("b", PAIR, request="w")
+
+        assert desk.book.open() == [session]
+        assert ("b", "withdrawn") not in desk.said.words
+
+    desk.sessions.withdraw("b", PAIR, request="w")
+    assert ("b", "withdrawn") in desk.said.words
+    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+
+
+def test_end_is_written_down_when_it_is_confirmed(desk):
+    """Though its nodes are told later, by a thread."""
+    session = desk.register("slave", "master")
+    assert desk.book.hold(session)  # nodes are being told something else
+
+    desk.sessions.ended(session.ksid, node="a")
+
+    assert desk.said.words[-1] == ("a", "ended")
+    assert desk.stored() == [ENDING]
+    desk.book.release(session)
+    assert eventually(lambda: desk.stored() == [])
+
+
+def test_session_that_both_ends_are_done_with_ends_once(desk, tmp_path):
+    """Whoever told of it first."""
+    session = desk.register("slave", "master")
+
+    for node in "ab":
+        desk.sessions.ended(session.ksid, node=node)
+
+    assert desk.said.words[-2:] == [("a", "ended"), ("b", "ended")]
+    assert eventually(lambda: desk.stored() == [])
+    assert len(journal.read(tmp_path / "journal.jsonl", "ksid_released")) == 1
+
+
+def test_end_whose_step_comes_before_the_session_is_taken_is_an_end(desk, monkeypatch):
+    """A thread may be free at once, while the one that hears the node is at the store."""
+    session, take = desk.register("slave", "master"), desk.book.take
+
+    def late(session: KeySession) -> bool:
+        time.sleep(0.05)
+        return take(session)
+
+    monkeypatch.setattr(desk.book, "take", late)
+    desk.sessions.ended(session.ksid, node="a")
+
+    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+    assert eventually(lambda: desk.stored() == [])
+
+
+def test_implicit_session_that_its_node_has_lost_is_looked_for_again_if_there_is_no_room_for_its_end(desk):
+    """The node has no more to tell: it has forgotten the session."""
+    session = desk.register("slave", "master", implicit=True)
+    node = desk.comes_again("a")
+
+    with desk.full("a"):
+        node.tend()
+
+        assert desk.book.open() == [session]
+        assert node.needs_tending
+
+    node.tend()
+    assert not node.needs_tending
+    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
