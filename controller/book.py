@@ -165,11 +165,14 @@ class Book:
         self._store.put_session(session.ksid, session.to_store())
 
     def opened(self, session: KeySession) -> None:
-        """All its nodes have it."""
+        """All its nodes have it. If one of its ends is done with it already (`over_by`), it is taken at once."""
         with self._lock:
             session.state = OPEN
             session.opened_at = time.time()
-            self._store.put_session(session.ksid, session.to_store())
+            if session.over_by:
+                self.take(session)
+            else:
+                self._store.put_session(session.ksid, session.to_store())
             self._lock.notify_all()
 
     def drop(self, session: KeySession) -> None:
@@ -201,11 +204,17 @@ class Book:
             self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
             return True
 
-    def take_once_open(self, session: KeySession) -> bool:
-        """Take a session that is being opened; False: it was refused, or somebody else was first."""
+    def over_once_open(self, session: KeySession, node: str) -> bool:
+        """An end of a session, at that node, is done with it: False if it is not being opened any more.
+
+        Whoever opens it has its nodes forget it. The store has it as `configuring` meanwhile, never as open: so it is
+        over after the death of the controller, too.
+        """
         with self._lock:
-            self._wait(lambda: session.state == OPEN or not self._has(session))
-            return self.take(session)
+            if session.state != CONFIGURING:
+                return False
+            session.over_by = node
+            return True
 
     def take_implicit(self, pair: Pair) -> KeySession | None:
         """Take the implicit session of a pair, if it is open; half of one, of which no node knows, goes as well."""

@@ -38,7 +38,8 @@ class KeySession:
     `elsewhere`: numbers of virtual links that nodes may still have of it, though it does not go over them. `unsure`:
     its ends that may not know what feeds it now. `down`: what its path lacks where there is no other; `interruption`
     says it in words. `bandwidth`: what its nodes have been told that it needs of each link on its path, bit/s.
-    `declared`: by the nodes of its ends, members of qkd_app.
+    `declared`: by the nodes of its ends, members of qkd_app. `over_by`: the node of an end that was done with it before
+    it was open.
     """
 
     ksid: str
@@ -62,6 +63,7 @@ class KeySession:
     unsure: set[str] = field(default_factory=set)
     down: tuple[str, ...] = ()
     interruption: str = ""
+    over_by: str = ""
 
     @classmethod
     def stored(cls, document: Mapping[str, Any], since: float) -> KeySession:

@@ -141,18 +141,13 @@ class KeySessions:
         return True
 
     def _end_for(self, node: str, session: KeySession) -> bool:
-        if session.state == CONFIGURING:
-            return self._agents.later(node, self._end_once_open, session, by=node)
+        if self._book.over_once_open(session, node):
+            return True
         # A place for the step comes first: what is taken out of the book, only that step ends.
         if not self._agents.later(node, self._end, session, by=node):
             return False
         self._book.take(session)
         return True
-
-    def _end_once_open(self, session: KeySession, *, by: str) -> None:
-        """End a session that is being opened; there is nothing to do if it is refused, or the other end was first."""
-        if self._book.take_once_open(session):
-            self._end(session, by=by)
 
     def _end(self, session: KeySession, *, by: str) -> None:
         if self._book.end(session):
@@ -205,6 +200,8 @@ class KeySessions:
             "ksid_assigned", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
             path=list(path.nodes), mode=session.mode, implicit=session.implicit, **session.timings_ms,
         )  # fmt: skip
+        if session.over_by:
+            self._end(session, by=session.over_by)
 
     def _inform(self, session: KeySession, path: Path) -> float:
         """Have the nodes of its path take the session over: when all knew the path. AgentFailed."""

@@ -79,14 +79,16 @@ def test_implicit_session_that_is_being_opened_is_waited_for(desk, end):
     assert waiting.result(10) is (session if end == "opened" else None)
 
 
-def test_end_of_a_session_that_is_being_opened_is_told_when_another_was_first(desk):
-    """False, and it does not wait any longer."""
+def test_session_that_an_end_is_done_with_while_it_is_being_opened_is_never_open(desk):
+    """It is out of the book with the last node's word that it has it, and the store has no other word of it."""
     session = desk.configuring()
-    waiting = desk.waits(desk.book.take_once_open, session)
+    assert desk.book.over_once_open(session, "a")
 
-    desk.book.drop(session)
+    desk.book.opened(session)
 
-    assert waiting.result(10) is False
+    assert desk.book.all() == []
+    assert [stored["state"] for stored in desk.store.sessions()] == ["ending"]
+    assert not desk.book.over_once_open(session, "b")
 
 
 def test_implicit_half_gives_way_to_the_session_that_was_registered_meanwhile(desk):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from controller.declared import Wants
 from controller.follower import Follower
 from controller.graph import Graph
 from controller.identities import Identities
-from controller.key_session import ENDING, KeySession
+from controller.key_session import CONFIGURING, ENDING, KeySession
 from controller.key_sessions import KeySessions
 from controller.parameters import Parameters
 from controller.session_agents import SessionAgents
@@ -130,8 +131,22 @@ class Desk:
         return [document["state"] for document in self.store.sessions()]
 
     @contextmanager
-    def full(self, node: str) -> Iterator[None]:
-        """For the block nothing more can wait for that node."""
+    def opening(self) -> Iterator[KeySession]:
+        """A session whose nodes are being told of it; behind the block they have all taken it over."""
+        self.nodes.go.clear()
+        self.register("slave")
+        with ThreadPoolExecutor(1) as opener:
+            opened = opener.submit(self.register, "master")
+            assert self.nodes.configured.wait(WAIT_S)
+            try:
+                yield self.book.all()[0]
+            finally:
+                self.nodes.go.set()
+            opened.result(WAIT_S)
+
+    @contextmanager
+    def busy(self, node: str, *, full: bool = True) -> Iterator[None]:
+        """For the block no further step for that node is begun; and none more can wait if it is `full`."""
         go, begun = threading.Event(), threading.Event()
 
         def stay() -> None:
@@ -140,7 +155,7 @@ class Desk:
 
         assert self.nodes.turns.take(node, stay)
         assert begun.wait(WAIT_S)
-        assert self.nodes.turns.take(node, int)
+        assert not full or self.nodes.turns.take(node, int)
         try:
             yield
         finally:
@@ -165,7 +180,7 @@ def test_end_for_which_there_is_no_room_is_told_again_and_counts_then(desk):
     """What was confirmed and not carried out, nobody would end any more."""
     session = desk.register("slave", "master")
 
-    with desk.full("a"):
+    with desk.busy("a"):
         desk.sessions.ended(session.ksid, node="a")
 
         assert desk.book.open() == [session]
@@ -180,7 +195,7 @@ def test_withdrawal_for_which_there_is_no_room_is_told_again_and_counts_then(des
     """The other side has come meanwhile, so that it is an end."""
     session = desk.register("slave", "master")
 
-    with desk.full("b"):
+    with desk.busy("b"):
         desk.sessions.withdraw("b", PAIR, request="w")
 
         assert desk.book.open() == [session]
@@ -202,6 +217,33 @@ def test_end_is_written_down_when_it_is_confirmed(desk):
     assert desk.stored() == [ENDING]
     desk.book.release(session)
     assert eventually(lambda: desk.stored() == [])
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_session_that_its_end_is_done_with_too_early_is_never_written_down_as_open(desk, full):
+    """The end is confirmed: a controller that is killed at whatever moment goes on to end it."""
+    with desk.busy("a", full=full):
+        with desk.opening() as session:
+            desk.sessions.ended(session.ksid, node="a")
+
+            assert desk.said.words[-1] == ("a", "ended")
+            assert desk.stored() == [CONFIGURING]
+
+        assert desk.stored() == []
+        assert desk.book.all() == []
+
+    assert sorted(desk.nodes.removed) == ["a", "b"]
+
+
+def test_registration_that_is_taken_back_too_late_is_no_session(desk):
+    """The nodes are being told of it."""
+    with desk.opening():
+        desk.sessions.withdraw("b", PAIR, request="w")
+
+        assert desk.said.words[-1] == ("b", "withdrawn")
+
+    assert desk.stored() == []
+    assert sorted(desk.nodes.removed) == ["a", "b"]
 
 
 def test_session_that_both_ends_are_done_with_ends_once(desk, tmp_path):
@@ -236,7 +278,7 @@ def test_implicit_session_that_its_node_has_lost_is_looked_for_again_if_there_is
     session = desk.register("slave", "master", implicit=True)
     node = desk.comes_again("a")
 
-    with desk.full("a"):
+    with desk.busy("a"):
         node.tend()
 
         assert desk.book.open() == [session]
