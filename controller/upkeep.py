@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,8 @@ class Upkeep:
         self._choice = choice
         self._agents = agents
         self._journal = journal
+        self._lock = threading.Lock()
+        self._cleaned: set[str] = set()  # nodes for which a step that cleans is under way, or waits
 
     def later(self, node: str, step: Callable[..., None], *arguments: object) -> bool:
         """Have `step` done by a thread, for that node; False if too much waits for it already."""
@@ -128,7 +131,7 @@ class Upkeep:
         resources = session.at_nodes()
         self._over(session, resources)
         for node in resources:
-            self._agents.later(node, self._clean_if_possible, node)
+            self._clean_later(node)
 
     def _over(self, session: KeySession, left: Mapping[str, list[str]]) -> None:
         for node in self._book.ended(session.ksid, left):
@@ -138,11 +141,22 @@ class Upkeep:
     def clean_again(self) -> None:
         """Have nodes that can be reached forget sessions that are no more, as far as they have not done so."""
         for node in self._agents.reachable(self._book.unsettled_nodes()):
-            self._agents.later(node, self._clean_if_possible, node)
+            self._clean_later(node)
+
+    def _clean_later(self, node: str) -> None:
+        """One step at a time does so: a node that is slow keeps its other steps for those who register there."""
+        with self._lock:
+            if node not in self._cleaned and self._agents.later(node, self._clean_if_possible, node):
+                self._cleaned.add(node)
 
     def _clean_if_possible(self, node: str) -> None:
-        with contextlib.suppress(AgentFailed):  # it is told again
-            self._clean(node)
+        try:
+            with contextlib.suppress(AgentFailed):  # it is told again
+                while self._book.stale_at(node):  # more may have come meanwhile
+                    self._clean(node)
+        finally:
+            with self._lock:
+                self._cleaned.discard(node)
 
     def _clean(self, node: str) -> None:
         for ksid, paths in self._book.stale_at(node).items():

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,10 @@ class Nodes:
     def later(self, node: str, step: Any, *arguments: Any, **named: Any) -> bool:
         return self.turns.take(node, step, *arguments, **named)
 
+    def idle(self, node: str) -> bool:
+        """Whether no step is under way for it, nor waits."""
+        return node not in self.turns._running
+
     def on_the_way_s(self, _: Agent) -> float:
         return 0.0
 
@@ -104,7 +109,7 @@ class Desk:
         self.nodes, self.said = Nodes(journal), Said()
         self.settings = Settings(graph, Parameters(), journal, self.store)
         choice = Choice(graph, self.book, self.settings)
-        agents = SessionAgents(graph, self.nodes, self.said)
+        self.agents = agents = SessionAgents(graph, self.nodes, self.said)
         self.upkeep = Upkeep(self.book, choice, agents, journal)
         self.sessions = KeySessions(
             graph, self.book, choice, agents, journal, upkeep=self.upkeep, saes={}, half_open_timeout_s=30.0
@@ -287,3 +292,75 @@ def test_implicit_session_that_its_node_has_lost_is_looked_for_again_if_there_is
     node.tend()
     assert not node.needs_tending
     assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+
+
+class Forgetting:
+    """What becomes of resources that nodes are to forget: `told` of which, `go` before they answer, `done` or not."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.go = threading.Event()
+        self.done = True
+
+    def remove(self, resources: Mapping[str, Sequence[str]]) -> set[str]:
+        self.told += [path for paths in resources.values() for path in paths]
+        assert self.go.wait(WAIT_S)
+        return set(resources) if self.done else set()
+
+
+@pytest.fixture
+def forgetting(desk, monkeypatch) -> Iterator[Forgetting]:
+    """Of the nodes at the desk."""
+    made = Forgetting()
+    monkeypatch.setattr(desk.agents, "remove", made.remove)
+    yield made
+    made.go.set()
+
+
+def test_node_that_forgets_slowly_is_told_by_one_step_at_a_time(desk, forgetting):
+    """However often it is looked at: its other steps are for those who register there."""
+    desk.book.ended("1", {"a": ["x"]})
+    for _ in range(3):
+        desk.upkeep.clean_again()
+        assert eventually(lambda: forgetting.told)
+
+    assert desk.nodes.turns.take("a", int)
+
+
+def test_refused_sessions_take_one_step_of_a_node_at_a_time(desk, forgetting):
+    """And all of them are forgotten by it, those that are refused meanwhile, too."""
+    session = desk.register("slave", "master")
+    for ksid in "123":
+        desk.upkeep.withdraw_later(replace(session, ksid=ksid))
+        assert eventually(lambda: forgetting.told)
+
+    assert desk.nodes.turns.take("a", int)
+    forgetting.go.set()
+    assert eventually(lambda: not desk.book.unsettled_nodes())
+
+
+def test_node_that_did_not_forget_is_told_again(desk, forgetting):
+    """The step before has ended."""
+    desk.book.ended("1", {"a": ["x"]})
+    forgetting.done = False
+    forgetting.go.set()
+    desk.upkeep.clean_again()
+    assert eventually(lambda: desk.nodes.idle("a"))
+
+    forgetting.done = True
+    desk.upkeep.clean_again()
+
+    assert eventually(lambda: not desk.book.unsettled_nodes())
+    assert forgetting.told == ["x", "x"]
+
+
+def test_node_for_which_too_much_waited_is_told_later(desk, forgetting):
+    """When there is a place again."""
+    forgetting.go.set()
+    desk.book.ended("1", {"a": ["x"]})
+    with desk.busy("a"):
+        desk.upkeep.clean_again()
+
+    desk.upkeep.clean_again()
+
+    assert eventually(lambda: forgetting.told == ["x"])
