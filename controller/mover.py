@@ -15,7 +15,6 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
 
 from controller import limits
 from controller.agents import AgentFailed
@@ -24,7 +23,6 @@ from controller.choice import Choice
 from controller.graph import Graph
 from controller.key_session import MASTER, KeySession, SessionError
 from controller.moves import Verdict, judge
-from controller.paths import Path
 from controller.upkeep import Upkeep
 from telemetry import bugs
 from telemetry.journal import Journal
@@ -124,34 +122,38 @@ class Mover:
 
     def _put_right(self, session: KeySession, verdict: Verdict) -> bool:
         """Whether the session is where it is to be; AgentFailed."""
-        way = "there is no other way"
-        if verdict.path is not None:
-            try:
-                self._move(session, verdict.path, verdict.down)
-                return True
-            except SessionError as error:
-                way = f"the other way is refused: {error}"
-        text = f"the path of the key session is down at {', '.join(verdict.down)}; {way}" if verdict.down else ""
-        self._upkeep.interrupt(session, text, verdict.down)
-        self._upkeep.tell_ends(session)
-        self._upkeep.tidy(session)
-        return verdict.path is None
-
-    def _move(self, session: KeySession, path: Path, down: Sequence[str]) -> None:
-        """Move a session to `path`; SessionError if that may not carry it, AgentFailed if a node does not take part."""
-        started, before = time.monotonic(), () if session.path is None else session.path.nodes
-        moved = self._upkeep.start_move(session, path)
-        if moved is None:
-            return
         try:
-            self._upkeep.add_links(moved)
-            if self._upkeep.commit_move(session, moved):
-                self._journal.event(
-                    "session_moved", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
-                    before=list(before), path=list(path.nodes), down=list(down),
-                    duration_ms=round((time.monotonic() - started) * 1000, 3),
-                )  # fmt: skip
-                self._upkeep.tell_ends(session)
-                self._upkeep.interrupt(session, "", ())
+            stays = self._move(session, verdict)
+            if not stays:
+                return True
+            text = f"the path of the key session is down at {', '.join(verdict.down)}; {stays}" if verdict.down else ""
+            self._upkeep.interrupt(session, text, verdict.down)
+            self._upkeep.tell_ends(session)
         finally:
             self._upkeep.tidy(session)
+        return verdict.path is None
+
+    def _move(self, session: KeySession, verdict: Verdict) -> str:
+        """Move a session to where it is to go; why it stays, if it does. AgentFailed: it went, an end has not heard."""
+        path = verdict.path
+        if path is None:
+            return "there is no other way"
+        started, before = time.monotonic(), () if session.path is None else session.path.nodes
+        try:
+            moved = self._upkeep.start_move(session, path)
+            if moved is None:
+                return ""
+            self._upkeep.add_links(moved)
+        except SessionError as error:
+            return f"the other way is refused: {error}"
+        except AgentFailed as error:
+            return f"the other way fails: node {error.node} does not take part"
+        if self._upkeep.commit_move(session, moved):
+            self._journal.event(
+                "session_moved", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
+                before=list(before), path=list(path.nodes), down=list(verdict.down),
+                duration_ms=round((time.monotonic() - started) * 1000, 3),
+            )  # fmt: skip
+            self._upkeep.tell_ends(session)
+            self._upkeep.interrupt(session, "", ())
+        return ""

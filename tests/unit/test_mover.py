@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
 
 import pytest
 
 from controller import limits
+from controller.agents import AgentFailed
 from controller.book import Book
 from controller.choice import Choice
 from controller.configuration import Route
 from controller.declared import Wants
 from controller.graph import Graph
+from controller.key_session import KeySession
 from controller.mover import Mover
+from controller.moves import Verdict
 from controller.parameters import Parameters
 from controller.paths import PATH_POLICIES, Path, shortest
 from controller.session_agents import SessionAgents
@@ -79,8 +83,10 @@ def test_bug_in_moving_a_session_is_told_with_its_place_and_the_session_looked_a
         raise KeyError("5ec2e7")
 
     upkeep = mover._upkeep
-    for name, step in (("untidy", lambda _: True), ("tell_ends", tell_ends), ("interrupt", lambda *_: None)):
+    for name, step in (("untidy", lambda _: True), ("tell_ends", tell_ends)):
         monkeypatch.setattr(upkeep, name, step)
+    for name in ("interrupt", "tidy"):
+        monkeypatch.setattr(upkeep, name, lambda *_: None)
     monkeypatch.setattr(upkeep, "later", lambda _, step, *arguments: step(*arguments) or True)
 
     mover._look()
@@ -91,3 +97,64 @@ def test_bug_in_moving_a_session_is_told_with_its_place_and_the_session_looked_a
     told = journal.read(tmp_path / "journal.jsonl", bugs.EVENT)
     assert {event["ksid"] for event in told} == {session.ksid for session in mover._book.open()}
     assert max(mover._busy.values()) < time.monotonic() + 2 * limits.AGAIN_S
+
+
+OTHER_WAY = Path(("a", "b", "c"), ("ba", "bc"))
+
+
+class Told:
+    """What nodes are told of a session that moves; each of `failing` steps meets a node that does not take part."""
+
+    def __init__(self, mover: Mover, monkeypatch: pytest.MonkeyPatch, *failing: str) -> None:
+        self.steps: list[str] = []
+        self.down: tuple[str, ...] = ()
+
+        def played(step: str, session: KeySession) -> None:
+            self.steps.append(step)
+            self.down = session.down
+            if step in failing:
+                raise AgentFailed("b", "it cannot be reached")
+
+        for place, steps in (
+            (mover._upkeep, ("add_links", "tell_ends", "tidy")), (mover._upkeep._agents, ("interrupt",)),
+        ):  # fmt: skip
+            for step in steps:
+                monkeypatch.setattr(place, step, functools.partial(played, step))
+
+
+def test_session_whose_other_way_fails_is_interrupted(mover, tmp_path, monkeypatch):
+    """Its path is down: a master's node that does not know it takes material for each key, and loses it."""
+    session, told = mover._book.open()[0], Told(mover, monkeypatch, "add_links")
+
+    mover._tend(session, Verdict(OTHER_WAY, ("QC ab",)))
+
+    assert told.steps == ["add_links", "interrupt", "tell_ends", "tidy"]
+    assert told.down == ("QC ab",)
+    (event,) = journal.read(tmp_path / "journal.jsonl", "session_interrupted")
+    assert event["message"] == (
+        "the path of the key session is down at QC ab; the other way fails: node b does not take part"
+    )
+    assert mover._busy[session.ksid] > time.monotonic()
+
+
+def test_session_is_resumed_though_its_shorter_way_fails(mover, monkeypatch):
+    """The path that it has is up again."""
+    session, told = mover._book.open()[0], Told(mover, monkeypatch, "add_links")
+    session.interruption, session.down = "down", ("QC ab",)
+
+    mover._tend(session, Verdict(OTHER_WAY))
+
+    assert "interrupt" in told.steps
+    assert told.down == ()
+
+
+def test_session_whose_ends_did_not_hear_of_its_move_is_not_interrupted(mover, tmp_path, monkeypatch):
+    """It goes the new way, and they are told again soon."""
+    session, told = mover._book.open()[0], Told(mover, monkeypatch, "tell_ends")
+
+    mover._tend(session, Verdict(OTHER_WAY, ("QC ab",)))
+
+    assert session.path == OTHER_WAY
+    assert told.steps == ["add_links", "tell_ends", "tidy"]
+    assert not journal.read(tmp_path / "journal.jsonl", "session_interrupted")
+    assert mover._busy[session.ksid] > time.monotonic()
