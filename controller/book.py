@@ -90,7 +90,7 @@ class Book:
                 session.declared = updated(session.declared, wants.declared)  # and has the last word
             else:
                 session.declared = updated(wants.declared, session.declared)
-            session.nodes[side] = node
+            session.nodes[side], session.since = node, self._now()
             asked = [r for r in session.requests.get(node, []) if r != request]
             session.requests[node] = [*asked, request][-limits.REQUESTS_OF_ONE :]
             self._places[session.place] = session
@@ -152,7 +152,7 @@ class Book:
             return None
 
     def expire(self, age_s: float) -> list[KeySession]:
-        """Drop sessions that only one side registered, more than `age_s` ago: those."""
+        """Drop sessions that only one side registered, the last time more than `age_s` ago: those."""
         oldest = self._now() - age_s
         with self._lock:
             late = [s for s in self._places.values() if s.state == WAITING and s.since < oldest]

@@ -33,7 +33,7 @@ class SessionError(Exception):
 class KeySession:
     """A key session; `nodes` holds the node of each side ("master", "slave") that has registered.
 
-    `requests`: by node, those with which its applications wait for an answer.
+    `since`: when it was registered last. `requests`: by node, those with which its applications wait for an answer.
     `implicit`: nobody registered it, a request for keys called for it. `target`: the path to which it is moving.
     `elsewhere`: numbers of virtual links that nodes may still have of it, though it does not go over them. `unsure`:
     its ends that may not know what feeds it now. `down`: what its path lacks where there is no other; `interruption`

@@ -60,6 +60,20 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     made.store.close()
 
 
+def test_half_a_session_is_dropped_when_it_was_not_asked_for_in_time(desk):
+    """It counts from the last time: an application that has just tried again waits as long as any other."""
+    half = desk.register("slave")
+    desk.time = 29.0
+    assert desk.register("slave") is half
+
+    desk.time = 31.0
+    assert desk.book.expire(30.0) == []
+
+    desk.time = 59.5
+    assert desk.book.expire(30.0) == [half]
+    assert desk.book.all() == []
+
+
 def test_half_of_an_implicit_session_holds_up_nobody(desk):
     """The pair has registered: whoever opens its session does not wait for the other half, which may never come."""
     desk.register("slave", implicit=True)
