@@ -167,12 +167,12 @@ class Book:
     def opened(self, session: KeySession) -> None:
         """All its nodes have it. If one of its ends is done with it already (`over_by`), it is taken at once."""
         with self._lock:
-            session.state = OPEN
             session.opened_at = time.time()
+            # First, here and in `take`: what the store does not take has not happened.
+            self._store.put_session(session.ksid, session.to_store() | {"state": ENDING if session.over_by else OPEN})
+            session.state = OPEN
             if session.over_by:
-                self.take(session)
-            else:
-                self._store.put_session(session.ksid, session.to_store())
+                self._leave(session)
             self._lock.notify_all()
 
     def drop(self, session: KeySession) -> None:
@@ -200,8 +200,8 @@ class Book:
         with self._lock:
             if not self._has(session):
                 return False
-            self._leave(session)
             self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
+            self._leave(session)
             return True
 
     def over_once_open(self, session: KeySession, node: str) -> bool:
@@ -231,14 +231,15 @@ class Book:
     def end(self, session: KeySession) -> bool:
         """Whether its nodes are to be told now to forget a session that ends; False: somebody else has them told.
 
-        Waits until it is out of the book, and nobody tells its nodes anything else any more.
+        It is taken if it was not yet. Waits until nobody tells its nodes anything else any more.
         """
         with self._lock:
-            self._wait(lambda: not self._has(session) and session.ksid not in self._held)
+            self.take(session)
+            self._wait(lambda: session.ksid not in self._held)
             if session.state == ENDING:
                 return False
+            self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
             session.state = ENDING
-            self._store.put_session(session.ksid, session.to_store())
             return True
 
     def ended(self, ksid: str, left: Mapping[str, list[str]]) -> list[str]:

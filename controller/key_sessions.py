@@ -143,7 +143,8 @@ class KeySessions:
     def _end_for(self, node: str, session: KeySession) -> bool:
         if self._book.over_once_open(session, node):
             return True
-        # A place for the step comes first: what is taken out of the book, only that step ends.
+        # A place for the step comes first: only that step ends what is taken. It is taken here all the same, or the
+        # node, which is settled next, would be told of it again.
         if not self._agents.later(node, self._end, session, by=node):
             return False
         self._book.take(session)
@@ -177,6 +178,13 @@ class KeySessions:
             # Two calls, one after the other.
             with deadline.until(time.monotonic() + limits.OPENING_S + 2 * self._agents.on_the_way_s(path.nodes)):
                 informed = self._inform(session, path)
+            assigned = self._now()
+            session.timings_ms = {
+                "path_chosen": round((chosen - started) * 1000, 3),
+                "agents_informed": round((informed - started) * 1000, 3),
+                "ksid_assigned": round((assigned - started) * 1000, 3),
+            }
+            self._book.opened(session)
         except AgentFailed as error:
             failure = SessionError(503, str(error), cause="agent_unreachable", node=error.node)
             self._refuse(session, failure)
@@ -188,13 +196,6 @@ class KeySessions:
             # A bug of ours must not leave the pair blocked for ever.
             self._refuse(session, SessionError(500, "internal error", cause="internal"))
             raise
-        assigned = self._now()
-        session.timings_ms = {
-            "path_chosen": round((chosen - started) * 1000, 3),
-            "agents_informed": round((informed - started) * 1000, 3),
-            "ksid_assigned": round((assigned - started) * 1000, 3),
-        }
-        self._book.opened(session)
         self.metrics.admitted(assigned - started)
         self._journal.event(
             "ksid_assigned", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],

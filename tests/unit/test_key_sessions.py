@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,9 +136,17 @@ class Desk:
         """The states of the sessions in the store."""
         return [document["state"] for document in self.store.sessions()]
 
+    def read_only(self) -> None:
+        """From now on the store takes nothing, as on a full disk."""
+        self.store._db.execute("PRAGMA query_only = ON")
+
+    def writable(self) -> None:
+        """From now on the store takes what it is given."""
+        self.store._db.execute("PRAGMA query_only = OFF")
+
     @contextmanager
     def opening(self) -> Iterator[KeySession]:
-        """A session whose nodes are being told of it; behind the block they have all taken it over."""
+        """A session whose nodes are being told of it; behind the block they have, and it is open or is not."""
         self.nodes.go.clear()
         self.register("slave")
         with ThreadPoolExecutor(1) as opener:
@@ -147,7 +156,7 @@ class Desk:
                 yield self.book.all()[0]
             finally:
                 self.nodes.go.set()
-            opened.result(WAIT_S)
+            opened.exception(WAIT_S)
 
     @contextmanager
     def busy(self, node: str, *, full: bool = True) -> Iterator[None]:
@@ -249,6 +258,36 @@ def test_registration_that_is_taken_back_too_late_is_no_session(desk):
 
     assert desk.stored() == []
     assert sorted(desk.nodes.removed) == ["a", "b"]
+
+
+def test_end_that_cannot_be_written_down_is_told_again(desk):
+    """It is neither confirmed nor taken: a controller that is started anew would have the session open."""
+    session = desk.register("slave", "master")
+    desk.read_only()
+    with pytest.raises(sqlite3.OperationalError):
+        desk.sessions.ended(session.ksid, node="a")
+    assert eventually(lambda: desk.nodes.idle("a"))
+
+    assert desk.book.open() == [session]
+    assert ("a", "ended") not in desk.said.words
+
+    desk.writable()
+    desk.sessions.ended(session.ksid, node="a")
+    assert ("a", "ended") in desk.said.words
+    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_session_that_cannot_be_written_down_as_open_is_refused(desk, over):
+    """Its nodes forget it; so the end of one of its ends, which is confirmed, is one."""
+    with desk.opening() as session:
+        desk.read_only()
+        if over:
+            desk.sessions.ended(session.ksid, node="a")
+
+    assert desk.book.all() == []
+    assert ("a", "refused") in desk.said.words
+    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
 
 
 def test_session_that_both_ends_are_done_with_ends_once(desk, tmp_path):
