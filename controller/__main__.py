@@ -33,6 +33,7 @@ from mtls import trace
 from mtls.server import Server
 from telemetry import bugs
 from telemetry.journal import Journal
+from telemetry.signals import Signals
 
 
 def main(path: Path) -> int:
@@ -46,9 +47,7 @@ def main(path: Path) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = Journal(options.directory / "journal.jsonl", "controller", context=trace.ids)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    signals = Signals(signal.SIGTERM, signal.SIGINT)
     try:
         openflow = _start_openflow(options.openflow)
         graph = Graph(options.grace_s)
@@ -90,7 +89,7 @@ def main(path: Path) -> int:
     reweigher.start()
     journal.event("started", port=server.port)
     print("ready", flush=True)
-    while not stop.wait(limits.WATCH_S):
+    while signals.next(limits.WATCH_S) is None:
         dead = [t.name for t in openflow.threads if not t.is_alive()]
         if dead:
             # The framework only logs such a death; a controller without switches must not look alive.

@@ -36,6 +36,7 @@ from node.streams import Streams
 from telemetry import bugs
 from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
+from telemetry.signals import Signals
 
 
 def main(path: Path) -> int:
@@ -119,9 +120,7 @@ def main(path: Path) -> int:
             answer_s=answer_s,
         ),
     ]
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    signals = Signals(signal.SIGTERM, signal.SIGINT)
     try:
         for server in servers:
             server.start()
@@ -133,7 +132,7 @@ def main(path: Path) -> int:
     blocks.start(agent.on_block)
     agent.start()
     print("ready", flush=True)
-    stop.wait()
+    signals.next()
     _cut_off_later(journal)
     blocks.stop()
     agent.stop()

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from sae.application import Application
 from sae.sae_http import REQUESTS_OF_ONE, THREADS, make_app
 from telemetry import bugs
 from telemetry.journal import Journal
+from telemetry.signals import Signals
 
 # Time for closing sessions, of the second in which the process has to end.
 _CLOSE_S = 0.5
@@ -31,9 +31,7 @@ def main(path: Path) -> int:
         options = config.load(path)
     except (ValueError, OSError) as error:
         return _give_up(f"{path}: {error}")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    signals = Signals(signal.SIGTERM, signal.SIGINT)
     try:
         options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         journal = Journal(options.directory / "journal.jsonl", f"sae:{options.name}", context=trace.ids)
@@ -56,7 +54,7 @@ def main(path: Path) -> int:
         applications.append(application)
     journal.event("started", saes={a.id: a.name for a in applications})
     print("ready", flush=True)
-    stop.wait()
+    signals.next()
     _close(applications)
     journal.event("stopped")
     return 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mtls.credentials import Credentials
 from mtls.identity import Role
 from mtls.serve import allow, json_body, new_app
 from mtls.server import Server
+from telemetry.signals import Signals
 
 _KEY_ID = "00000000-0000-4000-8000-000000000000"
 
@@ -33,13 +33,12 @@ def main(path: Path) -> int:
         key = "A" * (4 * (body.get("size", 128) // 24)) + "AA=="
         return {"keys": [{"key_ID": _KEY_ID, "key": key}] * body.get("number", 1)}
 
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signals = Signals(signal.SIGTERM)
     credentials = Credentials.from_config(options["credentials"], "credentials")
     server = Server(app, options["host"], options["port"], credentials)
     server.start()
     print("ready", flush=True)
-    stop.wait()
+    signals.next()
     server.stop()
     return 0
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import collections
 import json
 import os
-import queue
 import random
 import secrets
 import signal
@@ -37,9 +36,11 @@ from etsi.secret import Secret
 from node.blocks import ANSWER_BYTES, MAX_PAYLOAD_BYTES, BadFrame, Block, boottime, connect, encode_age, read_answer
 from telemetry import bugs
 from telemetry.journal import Journal
+from telemetry.signals import Signals
 
-# Blocks kept for an end that is away. More than any TTL in use, so that what is lost here would be expired there.
-KEPT_BLOCKS = 128
+# Kept for an end that is away. At a TTL of more slots, or at more than 16 KiB a slot, what is given up may be fresh yet.
+KEPT_BLOCKS = 4096
+_KEPT_BYTES = 64 << 20
 _RECONNECT_S = 0.2
 _FLAGS = ("broken", "off")
 Wish = tuple[int, int] | bool  # a rate, or whether to generate
@@ -109,6 +110,7 @@ class End:
         self._on_wish = on_wish
         self.enabled = True  # whether the node there wants the QC to generate
         self._waiting: collections.deque[Block] = collections.deque()
+        self._waiting_bytes = 0
         self._sent: Block | None = None  # the module may have it, though it has not said so
         self._some = threading.Condition()
         bugs.vital_thread(self._run, name=f"end-{node.name}").start()
@@ -119,11 +121,13 @@ class End:
         None that was sent is: what is told to be lost has never come there.
         """
         with self._some:
-            if len(self._waiting) == KEPT_BLOCKS:
+            self._waiting.append(block)
+            self._waiting_bytes += len(block.payload)
+            while len(self._waiting) > KEPT_BLOCKS or self._waiting_bytes > _KEPT_BYTES:
                 oldest = 1 if self._waiting[0] is self._sent else 0
                 self._on_lost(self, self._waiting[oldest])
+                self._waiting_bytes -= len(self._waiting[oldest].payload)
                 del self._waiting[oldest]
-            self._waiting.append(block)
             self._some.notify()
 
     def oldest(self) -> list[Block]:
@@ -157,7 +161,7 @@ class End:
                 self._on_wish(self, answer)
         with self._some:
             if self._waiting and self._waiting[0] is block:
-                self._waiting.popleft()
+                self._waiting_bytes -= len(self._waiting.popleft().payload)
 
     @staticmethod
     def _receive(connection: socket.socket) -> bytes:
@@ -175,6 +179,7 @@ class Qc:
 
     def __init__(self, config: QcConfig, seed: int | None, journal: Journal) -> None:
         self.config = self._read = config
+        self._changing = threading.Lock()  # of `config`: by ends and by whoever rereads it
         self._journal = journal
         self._random = _source(seed, config.qc)
         # Apart, so that a seed's key material does not depend on what is reported beside it.
@@ -191,20 +196,22 @@ class Qc:
 
     def set_rate(self, low: int, high: int) -> None:
         """Make low to high bytes a slot from the next one on. Either end may ask; both usually do."""
-        if (low, high) != (self.config.low, self.config.high):
-            self.config = replace(self.config, low=low, high=high)
-            self._journal.event("rate", qc=self.config.qc, low=low, high=high)
+        with self._changing:
+            if (low, high) != (self.config.low, self.config.high):
+                self.config = replace(self.config, low=low, high=high)
+                self._journal.event("rate", qc=self.config.qc, low=low, high=high)
 
     def reread(self, config: QcConfig) -> None:
         """Follow what has changed in the configuration; a node may have set another rate meanwhile."""
         if (config.low, config.high) != (self._read.low, self._read.high):
             self.set_rate(config.low, config.high)
-        for member in _FLAGS:
-            if (now := getattr(config, member)) != getattr(self.config, member):
-                if member == "off" and not now:
-                    self._begin()
-                self.config = replace(self.config, **{member: now})
-                self._journal.event(member, qc=config.qc, **{member: now})
+        with self._changing:
+            for member in _FLAGS:
+                if (now := getattr(config, member)) != getattr(self.config, member):
+                    if member == "off" and not now:
+                        self._begin()
+                    self.config = replace(self.config, **{member: now})
+                    self._journal.event(member, qc=config.qc, **{member: now})
         self._read = config
 
     def _wished(self, end: End, wish: Wish) -> None:
@@ -220,22 +227,23 @@ class Qc:
         It is empty at rate 0, where one end wants no more, if the QC is broken, and while there is no room for the
         record of what is made: time passes all the same.
         """
-        if self.config.off:
+        config = self.config  # an end may set another rate at any time
+        if config.off:
             return
-        generates = not self.config.broken and not self._journal.is_behind and all(end.enabled for end in self._ends)
-        n_bytes = self._random.randint(self.config.low, self.config.high) if generates else 0
+        generates = not config.broken and not self._journal.is_behind and all(end.enabled for end in self._ends)
+        n_bytes = self._random.randint(config.low, config.high) if generates else 0
         qber = None
         if n_bytes:
             # What error correction would have found; it varies from block to block.
-            qber = round(1000 * self.config.qber_percent * self._noise.uniform(0.9, 1.1))
+            qber = round(1000 * config.qber_percent * self._noise.uniform(0.9, 1.1))
         made = boottime()
         data = self._random.randbytes(n_bytes)
         self._journal.event(
-            "block", qc=self.config.qc, sequence=self._sequence, epoch=self._epoch, slot=slot, offset=self._offset,
+            "block", qc=config.qc, sequence=self._sequence, epoch=self._epoch, slot=slot, offset=self._offset,
             n_bytes=n_bytes, made=round(made, 6),
         )  # fmt: skip
         for end in self._ends:
-            block = Block(self.config.qc, self._sequence, slot, self._offset, Secret(data), qber, self._epoch, made)
+            block = Block(config.qc, self._sequence, slot, self._offset, Secret(data), qber, self._epoch, made)
             end.put(block)
         self._sequence += 1
         self._offset += n_bytes
@@ -266,19 +274,9 @@ def _reread(path: Path, qcs: dict[str, Qc], journal: Journal) -> None:
             qc.reread(config)
 
 
-def _next(signals: queue.SimpleQueue[int], until: float) -> int | None:
-    """The next signal, if one comes or has come until then."""
-    try:
-        return signals.get(timeout=max(0.0, until - time.monotonic()))
-    except queue.Empty:
-        return None
-
-
 def main(path: Path) -> int:
     """Run the QCs that `path` describes until SIGTERM or SIGINT; the exit status."""
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put to while it is waited for, unlike an event
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, lambda number, _: signals.put(number))
+    signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     try:
         config = load(path)
     except (OSError, ValueError, Malformed) as error:
@@ -296,7 +294,7 @@ def main(path: Path) -> int:
         for qc in qcs.values():
             qc.make(slot)
         # On a fixed grid: the mean rate stays true when one slot is late.
-        while (came := _next(signals, start + slot * config.slot_s)) is not None:
+        while (came := signals.next(max(0.0, start + slot * config.slot_s - time.monotonic()))) is not None:
             if came != signal.SIGHUP:
                 journal.event("stopped", waiting=[row for qc in qcs.values() for row in qc.undelivered()])
                 return 0

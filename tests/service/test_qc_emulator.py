@@ -164,6 +164,30 @@ def test_end_that_was_away_gets_what_it_missed(emulator):
     assert all(seen[x.sequence] == x for x in a.blocks[: len(seen)] if x.sequence in seen)
 
 
+def test_end_that_was_away_for_hundreds_of_slots_gets_all_of_them(emulator):
+    """With a TTL of as many slots they are as good as new."""
+    a = emulator.module("a")
+    emulator.start(slot_s=0.005)
+    until(lambda: len(a.blocks) >= 400)
+
+    b = emulator.module("b")
+    until(lambda: len(b.blocks) >= 400)
+
+    assert b.blocks[:400] == a.blocks[:400]
+
+
+def test_no_more_than_64_mib_are_kept_for_an_end_that_is_away(emulator):
+    """The oldest blocks are given up, and told of."""
+    a = emulator.module("a")
+    emulator.start(low=1 << 20, high=1 << 20)
+    until(lambda: len(a.blocks) > 66, 60.0)
+
+    lost = [e["sequence"] for e in events(emulator, "block_lost")]
+    assert lost
+    assert lost == list(range(len(lost)))
+    assert len(events(emulator, "block")) - len(lost) <= 65
+
+
 def test_seed_makes_the_same_output_again(emulator):
     """For experiments; without a seed two runs have nothing in common, error rates included."""
     outputs, errors, epochs = [], [], set()
@@ -310,9 +334,9 @@ def test_block_that_was_sent_is_not_told_to_be_lost(emulator):
     """The end may have it, though it never says so; of those behind it the oldest go, and for this end only."""
     a, _ = emulator.module("a"), emulator.module("b")
     a.silent = True
-    emulator.start(slot_s=0.002)
+    emulator.start(low=1 << 20, high=1 << 20)
 
-    until(lambda: len(events(emulator, "block_lost")) >= 3)
+    until(lambda: len(events(emulator, "block_lost")) >= 3, 60.0)
 
     lost = events(emulator, "block_lost")[:3]
     assert [(e["sequence"], e["end"], e["epoch"]) for e in lost] == [(n, "a", a.blocks[0].epoch) for n in (1, 2, 3)]
