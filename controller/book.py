@@ -225,8 +225,11 @@ class Book:
             session = self._places.get(place)
             if session is None:
                 return None
+            if session.state == OPEN:
+                self.take(session)
+                return session
             self._leave(session)
-            return session if session.state == OPEN else None
+            return None
 
     def end(self, session: KeySession) -> bool:
         """Whether its nodes are to be told now to forget a session that ends; False: somebody else has them told.
@@ -238,7 +241,6 @@ class Book:
             self._wait(lambda: session.ksid not in self._held)
             if session.state == ENDING:
                 return False
-            self._store.put_session(session.ksid, session.to_store() | {"state": ENDING})
             session.state = ENDING
             return True
 

@@ -243,7 +243,7 @@ class Follower:
         for ksid in self._upkeep.settle(self.agent.name, self._agents.node(self.agent)):
             with trace.begin():
                 if not self._sessions.end(ksid, node=self.agent.name):
-                    raise AgentFailed(self.agent.name, "too much waits for it")
+                    raise AgentFailed(self.agent.name, "a session that is over there cannot be ended now")
         self._settled = connection
 
     def _tell(self) -> None:

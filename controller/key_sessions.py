@@ -13,6 +13,7 @@ never asks for keys that the others know nothing of.
 from __future__ import annotations
 
 import collections
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -85,8 +86,6 @@ class KeySessions:
         master, slave = session.pair
         self._journal.event("application_registered", master_sae=master, slave_sae=slave, node=node, implicit=implicit)
         if opening:
-            if not implicit:
-                self._give_way(session.pair)
             self._open(session)
         else:
             self._agents.await_other(node, pair, [request], implicit=implicit)
@@ -124,10 +123,10 @@ class KeySessions:
             self._agents.confirm_end(node, ksid)
 
     def end(self, ksid: str, *, node: str) -> bool:
-        """End a session, if there is one, on behalf of one of its ends; False: too much waits for that node.
+        """End a session, if there is one, on behalf of one of its ends; False: it is to be told again.
 
-        Then nothing was done, and it is to be told again. An end may be done with a session before all nodes have said
-        that they took it over.
+        Too much waits for that node, or the store takes nothing. An end may be done with a session before all nodes
+        have said that they took it over.
         """
         session = self._book.find(ksid, (OPEN, CONFIGURING))
         return session is None or node not in session.nodes.values() or self._end_for(node, session)
@@ -147,7 +146,10 @@ class KeySessions:
         # node, which is settled next, would be told of it again.
         if not self._agents.later(node, self._end, session, by=node):
             return False
-        self._book.take(session)
+        try:
+            self._book.take(session)
+        except sqlite3.Error:  # as on a full disk: the step tries it, too, and tells of it
+            return False
         return True
 
     def _end(self, session: KeySession, *, by: str) -> None:
@@ -171,8 +173,10 @@ class KeySessions:
             return list(self._refusals)
 
     def _open(self, session: KeySession) -> None:
-        started = self._now()
         try:
+            if not session.implicit:
+                self._give_way(session.pair)
+            started = self._now()
             path = self._choice.choose(session)
             chosen = self._now()
             # Two calls, one after the other.

@@ -21,7 +21,7 @@ from controller.declared import Wants
 from controller.follower import Follower
 from controller.graph import Graph
 from controller.identities import Identities
-from controller.key_session import CONFIGURING, ENDING, KeySession
+from controller.key_session import CONFIGURING, ENDING, OPEN, KeySession
 from controller.key_sessions import KeySessions
 from controller.parameters import Parameters
 from controller.session_agents import SessionAgents
@@ -261,11 +261,13 @@ def test_registration_that_is_taken_back_too_late_is_no_session(desk):
 
 
 def test_end_that_cannot_be_written_down_is_told_again(desk):
-    """It is neither confirmed nor taken: a controller that is started anew would have the session open."""
+    """It is neither confirmed nor taken, or a controller that is started anew would have the session open.
+
+    Whoever hears the node goes on: it has no part in what fills the controller's disk.
+    """
     session = desk.register("slave", "master")
     desk.read_only()
-    with pytest.raises(sqlite3.OperationalError):
-        desk.sessions.ended(session.ksid, node="a")
+    desk.sessions.ended(session.ksid, node="a")
     assert eventually(lambda: desk.nodes.idle("a"))
 
     assert desk.book.open() == [session]
@@ -288,6 +290,33 @@ def test_session_that_cannot_be_written_down_as_open_is_refused(desk, over):
     assert desk.book.all() == []
     assert ("a", "refused") in desk.said.words
     assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+
+
+def test_pair_whose_implicit_session_cannot_be_ended_registers_later(desk):
+    """It is not blocked for ever by a session that nobody goes on to open."""
+    implicit = desk.register("slave", "master", implicit=True)
+    desk.register("slave")
+    desk.read_only()
+    with pytest.raises(sqlite3.OperationalError):
+        desk.register("master")
+
+    assert desk.book.all() == [implicit]
+    assert ("a", "refused") in desk.said.words
+
+    desk.writable()
+    registered = desk.register("slave", "master")
+    assert desk.book.open() == [registered]
+    assert desk.stored() == [OPEN]
+
+
+def test_implicit_session_that_gives_way_is_written_down_as_over(desk):
+    """Before its nodes are told: one is still being told something else."""
+    implicit = desk.register("slave", "master", implicit=True)
+    assert desk.book.hold(implicit)
+
+    assert desk.book.take_implicit(PAIR) is implicit
+
+    assert desk.stored() == [ENDING]
 
 
 def test_session_that_both_ends_are_done_with_ends_once(desk, tmp_path):
