@@ -126,9 +126,12 @@ class Mover:
             stays = self._move(session, verdict)
             if not stays:
                 return True
-            text = f"the path of the key session is down at {', '.join(verdict.down)}; {stays}" if verdict.down else ""
-            self._upkeep.interrupt(session, text, verdict.down)
+            if verdict.down:
+                text = f"the path of the key session is down at {', '.join(verdict.down)}; {stays}"
+                self._upkeep.interrupt(session, text, verdict.down)
             self._upkeep.tell_ends(session)
+            if not verdict.down:  # keys are made again once the ends know over what
+                self._upkeep.interrupt(session, "", ())
         finally:
             self._upkeep.tidy(session)
         return verdict.path is None

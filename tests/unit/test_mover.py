@@ -158,3 +158,14 @@ def test_session_whose_ends_did_not_hear_of_its_move_is_not_interrupted(mover, t
     assert told.steps == ["add_links", "tell_ends", "tidy"]
     assert not journal.read(tmp_path / "journal.jsonl", "session_interrupted")
     assert mover._busy[session.ksid] > time.monotonic()
+
+
+def test_session_is_not_resumed_before_its_ends_know_by_what_it_is_fed(mover, monkeypatch):
+    """It went another way while it was interrupted: keys over the old link would take material and fail."""
+    session, told = mover._book.open()[0], Told(mover, monkeypatch, "tell_ends")
+    session.interruption, session.down = "down", ("QC ab",)
+
+    mover._tend(session, Verdict(None))
+
+    assert told.steps == ["tell_ends", "tidy"]
+    assert session.down == ("QC ab",)
