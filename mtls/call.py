@@ -8,7 +8,6 @@ A call that is made in a trace is a part of it, and says so to the server.
 from __future__ import annotations
 
 import json
-import math
 import re
 import ssl
 import threading
@@ -23,6 +22,7 @@ import urllib3
 
 from mtls import deadline, json_text, trace
 from mtls.credentials import Credentials
+from mtls.deadline import TimedSocket
 from mtls.identity import Identity
 from mtls.liveness import OPTIONS, round_trip_s
 
@@ -90,18 +90,10 @@ def _shortened(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text[:_LONGEST_TEXT])
 
 
-class _Socket(ssl.SSLSocket):
-    """The seconds of `settimeout` are for all that is read until its next call, not for each read anew.
+class _Socket(TimedSocket):
+    """urllib3 sets the time-out once for each answer, so that a server which drips its answer gains nothing by that."""
 
-    urllib3 calls it once for each answer, so that a server which drips its answer gains nothing by that.
-    """
-
-    _deadline = math.inf
     heard: Callable[[str, float], None]  # is told the round trip in seconds to the server of that name
-
-    def settimeout(self, value: float | None) -> None:
-        self._deadline = math.inf if value is None else time.monotonic() + value
-        super().settimeout(value)
 
     def do_handshake(self, block: bool = False) -> None:
         self._leave_what_is_left()
@@ -114,14 +106,9 @@ class _Socket(ssl.SSLSocket):
 
     def _leave_what_is_left(self) -> None:
         """Of the call's time: urllib3 would give handshake and request as much again as there was to connect."""
-        super().settimeout(max(_LEAST_S, deadline.left(_LONGEST_S)))
+        ssl.SSLSocket.settimeout(self, max(_LEAST_S, deadline.left(_LONGEST_S)))
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        if self._deadline != math.inf:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("the deadline has passed")
-            super().settimeout(left)
         try:
             return super().recv_into(buffer, nbytes, flags)
         finally:  # when no answer comes, too: the kernel knows how long a packet takes

@@ -6,16 +6,42 @@ called (header Qkd-Timeout-Ms), which must answer a little earlier, so that a re
 
 from __future__ import annotations
 
+import math
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 HEADER = "Qkd-Timeout-Ms"
 _LONGEST_MS = 3_600_000
 # What an answer needs that another party gave: a part of the time, so that it is less at each hop of a long path.
 _ON_THE_WAY = 0.06
 _current: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+class TimedSocket(ssl.SSLSocket):
+    """The seconds of `settimeout` are for all that is read until its next call, not for each read anew."""
+
+    _until = math.inf
+
+    def settimeout(self, value: float | None) -> None:
+        self._until = math.inf if value is None else time.monotonic() + value
+        super().settimeout(value)
+
+    def settimeout_of_each(self, value: float | None) -> None:
+        """Those of this are for each read anew."""
+        self._until = math.inf
+        super().settimeout(value)
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        if self._until != math.inf:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the deadline has passed")
+            super().settimeout(left)
+        return super().recv_into(buffer, nbytes, flags)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from etsi.errors import Malformed
 from mtls import json_text
 from mtls.call import Unreachable, why
 from mtls.credentials import Credentials
+from mtls.deadline import TimedSocket
 from mtls.identity import Identity
 from mtls.liveness import SILENCE_S, notice_death
 
@@ -34,6 +35,7 @@ MAX_WAITING, MAX_WAITING_BYTES = 1000, 8 << 20  # events that a listener has not
 # Who sends more is read no faster: a stream of nothing but comments must not keep its listener busy. A line counts for
 # so many bytes at least, as it has to be looked at.
 _MAX_BYTES_S, _LINE_BYTES = 8 << 20, 4 << 10
+_LEAST_S = 0.001
 
 
 class Feed:
@@ -90,6 +92,8 @@ def answer_with(feed: Feed) -> Response:
 class Listener:
     """Listens to the events of `url`, whose server must be `to`; `events` from one thread, `close` from any.
 
+    The server has `timeout_s` seconds in all until it begins to tell of events.
+
     `silence_s`: of a server that sends nothing for so long, not even a comment, the stream counts as broken.
     """
 
@@ -105,19 +109,25 @@ class Listener:
         self._url = url
         parts = urlsplit(url)
         context = credentials.client_context()
+        context.sslsocket_class = TimedSocket
+        give_up = time.monotonic() + timeout_s
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
         try:
             raw = socket.create_connection((parts.hostname or "", parts.port or 443), timeout=timeout_s)
             try:
                 notice_death(raw)
+                raw.settimeout(max(_LEAST_S, give_up - time.monotonic()))
                 # Checked is the name in the certificate, whatever address the URL has.
-                self._sock = connection.sock = context.wrap_socket(raw, server_hostname=to.dns)
+                sock = context.wrap_socket(raw, server_hostname=to.dns)
             except BaseException:
                 raw.close()
                 raise
+            assert isinstance(sock, TimedSocket)  # noqa: S101 - the context makes no others
+            self._sock = connection.sock = sock
             connection.request("GET", parts.path, headers={"Accept": CONTENT_TYPE})
+            self._sock.settimeout(max(_LEAST_S, give_up - time.monotonic()))
             answer = connection.getresponse()
-            self._sock.settimeout(silence_s)
+            self._sock.settimeout_of_each(silence_s)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise Unreachable(url, why(error, timeout_s)) from None

@@ -135,7 +135,7 @@ class QkdCLI(Console):
             for q in self._desk.qcs()
         ]  # fmt: skip
         if rows:
-            header = ("QC", "between", "status", "made B/s", "asked B/s", "stock B", "QBER %")
+            header = ("QC", "between", "status", "made B/s", "asked B/s", "stored B", "QBER %")
             output("\n" + table(header, rows))
 
     def _sessions(self) -> None:

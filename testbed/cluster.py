@@ -30,6 +30,7 @@ _INSIDE = "/var/lib/postgresql"
 _VERSIONS = Path("/usr/lib/postgresql")
 _OLDEST = 14
 _START_S = 30.0
+_TOOL_S = 120.0
 # A client that says nothing is put out after this time, and the round trips of TLS and of PostgreSQL's own protocol.
 _AUTHENTICATION_S, _ROUND_TRIPS = 5.0, 6
 _Connection = psycopg.Connection[tuple[object, ...]]
@@ -125,10 +126,7 @@ class Cluster:
             self._write(name, source.read_bytes())
         # Not synced: a cluster that is half made when the power fails is made anew with the next run.
         options = ["--encoding=UTF8", "--locale=C", "--auth=peer", "--no-sync", "--no-instructions"]
-        command = self._as_postgres("initdb", *options, f"--pgdata={_INSIDE}/data")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ClusterError(f"initdb failed: {_last_line(done.stderr) or how_it_ended(done.returncode)}")
+        self._run("initdb", *options, f"--pgdata={_INSIDE}/data")
         settings = _SETTINGS.format(
             inside=_INSIDE, connections=connections,
             authentication_s=round(_AUTHENTICATION_S + _ROUND_TRIPS * round_trip_s),
@@ -147,11 +145,7 @@ class Cluster:
         self._servers += 1
         standby, primary = f"data-{self._servers}", f"host={_INSIDE} port={self._port} user=postgres"
         options = ["--checkpoint=fast", "--no-sync", f"--pgdata={_INSIDE}/{standby}", f"--dbname={primary}"]
-        command = self._as_postgres("pg_basebackup", *options)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            why = _last_line(done.stderr) or how_it_ended(done.returncode)
-            raise ClusterError(f"pg_basebackup failed: {why}")
+        self._run("pg_basebackup", *options)
         self._write(f"{standby}/standby.signal", b"")
         settings = {"listen_addresses": "", "port": self._port + 1, "primary_conninfo": primary}
         given = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
@@ -269,6 +263,16 @@ class Cluster:
         drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--reset-env", "--"]
         enter = ["unshare", "--mount", "--propagation=private", "--", "sh", "-c", script, "sh", str(self.directory)]
         return [*enter, *drop, str(self._binaries / program), *arguments]
+
+    def _run(self, program: str, *arguments: str) -> None:
+        """Have one of PostgreSQL's tools do its work; ClusterError."""
+        command = self._as_postgres(program, *arguments)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TOOL_S)
+        except subprocess.TimeoutExpired:
+            raise ClusterError(f"{program} failed: it had not ended after {_TOOL_S:g} s") from None
+        if done.returncode != 0:
+            raise ClusterError(f"{program} failed: {_last_line(done.stderr) or how_it_ended(done.returncode)}")
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.directory / name

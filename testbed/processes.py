@@ -17,6 +17,7 @@ from pathlib import Path
 from telemetry.journal import Journal
 
 _TAIL_LINES = 3
+_TOOL_S = 60.0
 
 
 class ProcessFailed(Exception):
@@ -34,9 +35,17 @@ def how_it_ended(status: int | None) -> str:
     return f"exit status {status}, which nobody asked for" if status == 0 else f"exit status {status}"
 
 
-def run_tool(*command: str) -> str:
-    """What a program printed, once it has ended well; ProcessFailed has its own last words, or how it ended."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+def run_tool(*command: str, timeout_s: float = _TOOL_S) -> str:
+    """What a program printed, once it has ended well; ProcessFailed has its own last words, or how it ended.
+
+    One that has not ended after `timeout_s` seconds is killed.
+    """
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout_s
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ProcessFailed(f"{' '.join(command)} failed: it had not ended after {timeout_s:g} s") from None
     if done.returncode != 0:
         said = " ".join(done.stderr.split()) or how_it_ended(done.returncode)
         raise ProcessFailed(f"{' '.join(command)} failed: {said}")

@@ -38,7 +38,7 @@ from telemetry import bugs
 from telemetry.journal import Journal
 from telemetry.signals import Signals
 
-# Kept for an end that is away. At a TTL of more slots, or at more than 16 KiB a slot, what is given up may be fresh yet.
+# Kept for an end that is away. At a TTL of more slots, or 16 KiB and more a slot, what is given up may be fresh yet.
 KEPT_BLOCKS = 4096
 _KEPT_BYTES = 64 << 20
 _RECONNECT_S = 0.2

@@ -1,4 +1,4 @@
-"""The quantum channels: a row each, with its last three minutes as little curves."""
+"""The quantum channels: a row each, with its last two minutes as little curves."""
 
 from __future__ import annotations
 

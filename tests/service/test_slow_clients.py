@@ -17,6 +17,7 @@ from flask import Flask
 
 from mtls.call import Caller, Unreachable
 from mtls.credentials import Credentials
+from mtls.events import Listener
 from mtls.identity import Identity, Role
 from mtls.serve import allow, json_body, new_app
 
@@ -298,6 +299,17 @@ def test_dripping_server_does_not_hold_its_caller(issue, sae, head):
         with pytest.raises(Unreachable, match=r"no answer within 0\.5 s"):
             caller.request("GET", f"https://127.0.0.1:{listener.getsockname()[1]}/", to=ALICE, timeout_s=0.5)
         caller.close()
+        server.join()
+
+
+def test_dripping_event_stream_does_not_hold_its_listener(issue, sae):
+    """It has begun by its deadline, or does not count; what it says later may come drop by drop."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=_drip_answer, args=(listener, issue("node", "alice"), b""))
+        server.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        with pytest.raises(Unreachable, match=r"no answer within 0\.5 s"):
+            Listener(sae, url, ALICE, timeout_s=0.5)
         server.join()
 
 

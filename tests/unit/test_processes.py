@@ -10,7 +10,7 @@ import pytest
 
 from telemetry import journal
 from testbed.open_vswitch import OpenVSwitch
-from testbed.processes import Processes, ProcessFailed, how_it_ended
+from testbed.processes import Processes, ProcessFailed, how_it_ended, run_tool
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,9 @@ def test_process_that_ends_before_it_is_ready_has_failed(tmp_path):
 
     process.stop()
     assert [e["event"] for e in journal.read(tmp_path / "journal.jsonl")] == ["begun", "failed"]
+
+
+def test_tool_that_does_not_end_is_killed_and_named():
+    """The switch's own tools wait for its daemon for ever."""
+    with pytest.raises(ProcessFailed, match=r"^sleep 600 failed: it had not ended after 0\.1 s$"):
+        run_tool("sleep", "600", timeout_s=0.1)
