@@ -43,7 +43,9 @@ CLAIMS = 4  # first nodes that wait here for what they relay to come; more are t
 CLAIM_S = 1.0  # and once more when the chain of relays says that it has come
 
 # A first node tells the last one in a thread of its own by what it knows a key, while the key is on its way.
+# Where no place is left, it tells it behind the relay: one round trip later.
 CHECKS = KME_THREADS
+CHECKS_PER_NODE = 16  # to a last node that does not answer, also of requests that have failed meanwhile
 
 # A first node asks the nodes of a path one after the other for their neighbours; each has so many seconds.
 NEIGHBOURS_S = 3.0

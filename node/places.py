@@ -19,21 +19,31 @@ class Places:
         self._taken = 0
         self._of: Counter[str] = Counter()
 
-    @contextmanager
-    def taken(self, *parties: str, full: Exception) -> Iterator[None]:
-        """A place while the block lasts, which counts for each of `parties`; if there is none, `full` is raised."""
+    def take(self, *parties: str) -> bool:
+        """Take a place, which counts for each of `parties`, until it is given back; False if there is none."""
         counts = dict.fromkeys(parties, 1)
         with self._lock:
             if self._taken >= self._most or any(self._of[party] >= self._each for party in counts):
-                raise full
+                return False
             self._taken += 1
             self._of.update(counts)
+        return True
+
+    def give_back(self, *parties: str) -> None:
+        """The place that was taken for the same is free again."""
+        with self._lock:
+            self._taken -= 1
+            self._of -= Counter(dict.fromkeys(parties, 1))
+
+    @contextmanager
+    def taken(self, *parties: str, full: Exception) -> Iterator[None]:
+        """A place while the block lasts, which counts for each of `parties`; if there is none, `full` is raised."""
+        if not self.take(*parties):
+            raise full
         try:
             yield
         finally:
-            with self._lock:
-                self._taken -= 1
-                self._of -= Counter(counts)
+            self.give_back(*parties)
 
 
 class Turns:

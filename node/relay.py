@@ -16,11 +16,12 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,9 @@ from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 from node import told
 from node.arrivals import Arrivals, Relayed
-from node.failures import MaterialExpired, NoSession, RelayAltered, RelayBroken
+from node.failures import KeyFailure, MaterialExpired, NoSession, RelayAltered, RelayBroken
 from node.key_stream import KeyStore, Missing, RelayedKey
-from node.limits import ANSWER_S, CHECKS, RELAYS, RELAYS_PER_NODE, relay_s
+from node.limits import ANSWER_S, CHECKS, CHECKS_PER_NODE, RELAYS, RELAYS_PER_NODE, relay_s
 from node.pads import CCM_TAG_BYTES, CHECK_BYTES, ccm_open, ccm_seal, check_value, fits, otp
 from node.performance import Performance
 from node.places import Places
@@ -43,8 +44,10 @@ from node.proofs import PROOF_LENGTH, proof
 from node.ranges import Allocation, Range
 from node.routes import MAX_HOPS, Routes
 from node.sessions import Association, Session, Sessions
+from telemetry import bugs
 from telemetry.journal import Journal
 
+_log = logging.getLogger(__name__)
 _MAX_KEY_BYTES = 1 << 20
 _MAX_AGE_MS = 600_000
 _NOTHING_THERE = 202  # the last node's answer to who claims what has not come to it
@@ -80,6 +83,7 @@ class Relay:
         # From its arrival on, which is when its request has begun or later.
         self._arrivals = Arrivals(answer_s, store.clock)
         self._checks = ThreadPoolExecutor(CHECKS, thread_name_prefix="check")
+        self._checking = Places(CHECKS, CHECKS_PER_NODE)  # until the last node answers, though the relay has failed
         self._under_way = Places(RELAYS, RELAYS_PER_NODE)
 
     def least_s(self, links: int, next_node: str) -> float:
@@ -135,11 +139,30 @@ class Relay:
     def _relay_checked(self, order: _Order, new: Secret, sealed: Secret) -> None:
         """Relay the keys themselves, and tell the last node by what it knows them while they are on their way."""
         check = _encode(check_value(new, order.header))
-        first = self._checks.submit(trace.carried(self._tell_last), order, "check", check=check)
+        early = None
+        if self._checking.take(order.session.path[-1]):
+            early = self._checks.submit(trace.carried(self._check_early), order, check)
         self._relay(order, sealed)
+        there = False
+        if early is not None:
+            with suppress(TimeoutError):
+                there = early.result(max(0.0, deadline.left(self._answer_s())))
         # It may have waited for too long; now the keys are said to be there.
-        if not first.result() and not self._tell_last(order, "check", check=check):
+        if not there and not self._tell_last(order, "check", check=check):
             raise order.not_there()
+
+    def _check_early(self, order: _Order, check: str) -> bool:
+        """As `_tell_last`. Nobody may wait for it any more: what it did not foresee is told here, and counts as no."""
+        last = order.session.path[-1]
+        try:
+            return self._tell_last(order, "check", check=check)
+        except KeyFailure:
+            raise
+        except Exception as error:
+            bugs.report(_log, f"telling node {last} of a check value", error)
+            return False
+        finally:
+            self._checking.give_back(last)
 
     def _relay(self, order: _Order, sealed: Secret | None) -> None:
         """Have the next node relay over the rest of the path; it has done so when this returns."""

@@ -72,8 +72,14 @@ def test_request_that_comes_in_time_is_relayed_over_the_longest_path():
 
 
 def test_no_check_of_a_key_waits_for_that_of_another():
-    """A last node that does not answer delays only the keys for it."""
+    """A last node that does not answer delays only the keys for it, and keeps no thread from those for others."""
     assert limits.CHECKS >= limits.KME_THREADS
+    assert 2 * limits.CHECKS_PER_NODE < limits.CHECKS
+
+
+def test_checks_leave_requests_of_a_node_to_its_relays():
+    """The node that relays a key may be the one that the first node has checks at."""
+    assert limits.CHECKS_PER_NODE + limits.RELAYS_PER_NODE <= limits.REQUESTS_PER_NODE
 
 
 def test_database_gives_up_before_the_node_and_the_node_before_its_client():

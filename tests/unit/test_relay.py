@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,22 +17,25 @@ import pytest
 from decisions.modes import BASIC, QKP, RELAYED, Mode
 from etsi.errors import Malformed
 from etsi.secret import Secret
-from mtls.call import Reply
+from mtls import deadline
+from mtls.call import Reply, Unreachable
 from node.arrivals import Relayed
 from node.blocks import Block
 from node.failures import MaterialExpired, RelayBroken
 from node.key_stream import KeyStore, RelayedKey
-from node.limits import RELAYS_PER_NODE
+from node.limits import CHECKS_PER_NODE, RELAYS_PER_NODE
 from node.performance import Performance
 from node.proofs import proof
 from node.ranges import Allocation, Range
 from node.relay import Relay
 from node.sessions import Association, Session
+from telemetry import bugs
 from telemetry.journal import Journal
 
 KSID, LINK, REQUEST, KEY_ID, ALICE, CAROL = (str(uuid.uuid4()) for _ in range(6))
 QCS = "a-b/1", "b-c/1"
 KEY_BYTES, TTL = 16, 15
+VALUE = "5ec2e7"
 REQUEST_S = 4.0  # what a request may take at these nodes
 
 
@@ -75,9 +80,9 @@ class Node:
         """As Sessions.get."""
         return self.session
 
-    def originate(self, mode: Mode) -> list[Secret]:
-        """Make a key, as first node."""
-        ranges = [Range(qc, 0, n) for qc, n in mode.needs(QCS, KEY_BYTES, 1)]
+    def originate(self, mode: Mode, at: int = 0) -> list[Secret]:
+        """Make a key, as first node; of ranges that begin there."""
+        ranges = [Range(qc, at, at + n) for qc, n in mode.needs(QCS, KEY_BYTES, 1)]
         session = Session(KSID, ALICE, CAROL, ("a", "b", "c"), QCS, LINK)
         return self.relay.originate(
             session, mode, Allocation(REQUEST, "server", ranges, ["", ""]), key_ids=[KEY_ID], key_bytes=KEY_BYTES
@@ -170,6 +175,88 @@ def test_what_was_relayed_waits_for_its_first_node_as_long_as_a_request_may_take
     assert last.relay.accept_keys("a", REQUEST, first.sent[-1]) == there
     for node in (first, last):
         node.store.close()
+
+
+class Asleep:
+    """As Caller.request: the last node does not answer checks until `go`; `relay` is what the next node does."""
+
+    def __init__(self, relay: Callable[[], None]) -> None:
+        self.relay = relay
+        self.go = threading.Event()
+        self.lock = threading.Lock()
+        self.begun = self.under_way = 0  # checks
+
+    def request(self, _: str, url: str, **__: Any) -> Reply:
+        """What is told to nodes."""
+        if not url.endswith("/check"):
+            self.relay()
+        elif deadline.left(1.0) < 0:
+            raise Unreachable(url, "no time is left to ask")
+        else:
+            with self.lock:
+                self.begun, self.under_way = self.begun + 1, self.under_way + 1
+            self.go.wait(20)
+            with self.lock:
+                self.under_way -= 1
+        return Reply(204, None)
+
+
+def unreachable() -> None:
+    """The next node is."""
+    raise Unreachable("https://b", "connection refused")
+
+
+def test_checks_that_outlive_their_relays_keep_so_many_threads(first, monkeypatch):
+    """A request that fails at once leaves a check behind; an SAE that tries again and again must not take them all."""
+    asleep = Asleep(unreachable)
+    monkeypatch.setattr(first, "request", asleep.request)
+
+    try:
+        for i in range(2 * CHECKS_PER_NODE):
+            with pytest.raises(RelayBroken):
+                first.originate(RELAYED, at=i * KEY_BYTES)
+        assert 0 < asleep.begun <= CHECKS_PER_NODE
+    finally:
+        asleep.go.set()
+
+
+def test_key_for_which_no_thread_is_left_is_checked_after_its_relay(first, monkeypatch):
+    """No key is given away unchecked."""
+    monkeypatch.setattr(first.relay._checking, "take", lambda *_: False)
+
+    assert len(first.originate(RELAYED)) == 1
+
+    assert [sent["url"].rpartition("/")[2] for sent in first.sent] == [REQUEST, "check"]
+
+
+def test_request_waits_for_its_check_until_its_deadline(first, monkeypatch):
+    """Whatever the thread of the check is at."""
+    asleep = Asleep(lambda: None)
+    monkeypatch.setattr(first, "request", asleep.request)
+
+    try:
+        with deadline.until(time.monotonic() + 0.3), pytest.raises(RelayBroken, match="no time is left"):
+            first.originate(RELAYED)
+        assert asleep.under_way == 1
+    finally:
+        asleep.go.set()
+
+
+def test_bug_in_a_check_that_nobody_waits_for_is_told(first, monkeypatch, caplog):
+    """The relay has failed by then."""
+
+    def request(_: str, url: str, **__: Any) -> Reply:
+        if url.endswith("/check"):
+            raise ValueError(VALUE)
+        raise Unreachable(url, "connection refused")
+
+    monkeypatch.setattr(first, "request", request)
+    with pytest.raises(RelayBroken):
+        first.originate(RELAYED)
+
+    first.relay._checks.shutdown()
+    assert f"telling node c of a check value: {bugs.MARK}, ValueError" in caplog.text
+    assert VALUE not in caplog.text
 
 
 def test_relays_to_a_node_that_does_not_answer_keep_so_many_threads(tmp_path, clock):
