@@ -217,8 +217,11 @@ class Agent:
             raise Problem(404, "no key session of this KSID", ksid=ksid)
         if sae not in session.pair:
             raise Unauthorized("a key session is closed by one of its SAEs")
-        self._parts.sessions.remove(ksid)
-        self._parts.ends.tell(ksid)
+        self._end(ksid)
+
+    def _end(self, ksid: str) -> None:
+        if self._parts.sessions.end(ksid):
+            self._parts.ends.tell(ksid)
 
     def _check_room(self, who: str, number: int) -> None:
         """Problem if that SAE, or other node, which has so many key sessions here, can have no more."""
@@ -302,10 +305,9 @@ class Agent:
         return True
 
     def _end_idle(self) -> None:
-        ended = self._parts.implicit.end_idle(self._parts.parameters().implicit_idle_s)
-        for session in ended:
+        for session in self._parts.implicit.idle(self._parts.parameters().implicit_idle_s):
             self._parts.journal.event("session_idle", ksid=session.ksid)
-        self._parts.ends.tell(*(session.ksid for session in ended))
+            self._end(session.ksid)
 
     def _end_expired(self) -> None:
         """Applications whose expiration_time has come are over; INTERNAL ones last as long as their link."""
@@ -315,8 +317,7 @@ class Agent:
                 continue
             if gs015.seconds(app["expiration_time"]) <= now:
                 self._parts.journal.event("session_expired", ksid=app["app_id"])
-                self._parts.sessions.remove(app["app_id"])
-                self._parts.ends.tell(app["app_id"])
+                self._end(app["app_id"])
 
     def _enter_database(self) -> None:
         parts = self._parts

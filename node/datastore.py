@@ -20,6 +20,7 @@ from node.parameters import Parameters
 
 _APP, _LINK, _INTERFACE, _NODE, _EXTRA = "app", "link", "interface", "node", "extra"
 _NONE = Preconditions()
+_NOTHING: Mapping[tuple[str, str], Any] = {}
 _LISTS = ("qkd_applications", "qkd_links", "qkd_interfaces")
 
 
@@ -55,8 +56,11 @@ class Datastore:
             self._commit(normalised(found.tree, self._config, self.tree))
             return found
 
-    def drop_app(self, app_id: str) -> bool:
-        """The node itself ends an application, and the virtual links that served it alone; False: there is none."""
+    def drop_app(self, app_id: str, note: Mapping[tuple[str, str], Any] = _NOTHING) -> bool:
+        """The node itself ends an application, and the virtual links that served it alone; False: there is none.
+
+        `note`: documents that are kept from the moment on in which it is gone.
+        """
         with self._lock:
             kept = [a for a in apps(self.tree) if a["app_id"] != app_id]
             gone = [a for a in apps(self.tree) if a["app_id"] == app_id]
@@ -68,15 +72,15 @@ class Datastore:
             kept_links = [e for e in links(self.tree) if e["qkdl_id"] not in alone or e["qkdl_type"] != gs015.VIRT]
             lists = {"qkd_applications": {"qkd_app": kept}, "qkd_links": {"qkd_link": kept_links}}
             left = {**self.tree, gs015.NODE: self.tree[gs015.NODE] | lists}
-            self._commit(normalised(left, self._config, self.tree))
+            self._commit(normalised(left, self._config, self.tree), note)
             return True
 
-    def _commit(self, tree: Tree) -> None:
+    def _commit(self, tree: Tree, note: Mapping[tuple[str, str], Any] = _NOTHING) -> None:
         old = self.tree
         before, after = _documents(old), _documents(tree)
         changed = {k: v for k, v in after.items() if before.get(k) != v} | {k: None for k in before if k not in after}
         # The first change keeps everything: what nobody configured follows the configuration file until then.
-        self._store.put_documents(changed if self._kept else after)
+        self._store.put_documents({**(changed if self._kept else after), **note})
         self._kept = True
         self.tree = tree
         self._changes += 1

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from node import limits
 from node.key_stream import KeyStore
 from node.registrations import Registrations
+from node.sessions import ENDED
 from node.streams import EXTENDED, Streams
-
-_ENDED = "ended"
 
 
 class Ends:
@@ -37,15 +36,14 @@ class Ends:
         self._lock = threading.Lock()
         # KSID -> when it was told last, and which of the controllers that came; None if it was not.
         self._untold: dict[str, tuple[float, int] | None] = {
-            name: None for kind, name in store.documents() if kind == _ENDED
+            name: None for kind, name in store.documents() if kind == ENDED
         }
         registrations.on_end_known(self.known)
         streams.on_controller(self.tell)
 
     def tell(self, *ksids: str) -> None:
-        """These ended; whoever listens hears of all that it has not confirmed, again and again."""
+        """These ended, as is written down; whoever listens hears of all that it has not confirmed, again and again."""
         with self._lock:
-            self._store.put_documents({(_ENDED, ksid): {} for ksid in ksids})
             self._untold |= dict.fromkeys(ksids)
             stream, who, now = self._streams.controlled, self._streams.controllers, self._now()
             if stream is None:
@@ -74,5 +72,5 @@ class Ends:
 
     def _forget(self, ksid: str) -> None:
         if ksid in self._untold:
-            self._store.put_documents({(_ENDED, ksid): None})
+            self._store.put_documents({(ENDED, ksid): None})
             del self._untold[ksid]

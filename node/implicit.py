@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from etsi.gs004 import QoS
 from mtls.call import Caller, Unreachable
@@ -86,15 +86,15 @@ class ImplicitSessions:
             facts = {k: v for k, v in problem.details.items() if k != "cause"}
             raise PathDown(problem.message, **facts)
 
-    def end_idle(self, idle_s: float) -> list[Association]:
-        """End implicit sessions that nobody has used for `idle_s` seconds; those that ended now."""
-        return [
-            session
-            for session in self._sessions.all()
-            if self._sessions.is_implicit(session.ksid)
-            and session.master_node == self._node
-            and self._end_if_idle(session, idle_s)
-        ]
+    def idle(self, idle_s: float) -> Iterator[Association]:
+        """Implicit sessions that nobody has used for `idle_s` seconds, each judged when it is asked for."""
+        for session in self._sessions.all():
+            if (
+                self._sessions.is_implicit(session.ksid)
+                and session.master_node == self._node
+                and self._is_idle(session, idle_s)
+            ):
+                yield session
 
     def _open_unless_open(self, master: str, slave: str, slave_node: str, wanted: QoS) -> None:
         if self._in_use(master, slave) is None:  # it may have been opened a moment ago
@@ -133,7 +133,7 @@ class ImplicitSessions:
                 self._used[found.ksid] = self._now()
             return found
 
-    def _end_if_idle(self, session: Association, idle_s: float) -> bool:
+    def _is_idle(self, session: Association, idle_s: float) -> bool:
         with self._lock:
             # A session kept from before a restart counts as used when this node first sees it.
             idle = self._now() - self._used.setdefault(session.ksid, self._now())
@@ -142,4 +142,4 @@ class ImplicitSessions:
             del self._used[session.ksid]
             known = {s.ksid for s in self._sessions.all()}
             self._used = {ksid: at for ksid, at in self._used.items() if ksid in known}
-        return self._sessions.remove(session.ksid) is not None
+        return True

@@ -13,7 +13,7 @@ from node.datastore import Datastore
 from node.key_stream import KeyStore
 from node.model import apps
 
-_IMPLICIT = "implicit"
+_IMPLICIT, ENDED = "implicit", "ended"  # kinds of documents; those that ended are told of (ends.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +116,12 @@ class Sessions:
         with self._lock:
             self._implicit.add(ksid)
 
-    def remove(self, ksid: str) -> Association | None:
-        """End a session at this node; the session, if there was one."""
-        found = self.get(ksid)
-        self._datastore.drop_app(ksid)
-        return found
+    def end(self, ksid: str) -> bool:
+        """End a session, or another application, at this node; whether there was one.
+
+        In one step with that, the end is written down: a node that is killed then tells of it when it is back.
+        """
+        return self._datastore.drop_app(ksid, {(ENDED, ksid): {}})
 
     def _read(self, tree: Tree) -> None:
         found = [a for app in apps(tree) if (a := association(app, self._config)) is not None]

@@ -8,14 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from etsi import gs015
+from etsi.restconf import parse_target
+from etsi.secret import Secret
 from mtls.events import Feed
 from mtls.liveness import DEAD_S, SILENCE_S
+from node.config import Neighbour, NodeConfig
+from node.datastore import Datastore
 from node.ends import Ends
 from node.key_stream import KeyStore
+from node.model import MODEL, link_id, node_id
 from node.registrations import Registrations
+from node.sessions import Sessions
 from node.streams import EXTENDED, STANDARD, Streams
 
 KSID = "11111111-1111-4111-8111-111111111111"
+MASTER, SLAVE = "22222222-2222-4222-8222-222222222222", "33333333-3333-4333-8333-333333333333"
+APPS = parse_target(MODEL, "etsi-qkd-sdn-node:qkd_node/qkd_applications")
 
 
 class Node:
@@ -24,13 +33,34 @@ class Node:
     def __init__(self, directory: Path) -> None:
         self.time = 0.0
         self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15)
+        self.config = NodeConfig(
+            name="a", host="", kme_port=0, agent_port=0, directory=directory, credentials=None, shared_db_url="",
+            shared_db_schema="", nodes={"b": "https://b"}, saes={MASTER: "a", SLAVE: "b"},
+            qcs=(Neighbour("q", "b", 1, Secret(b"")),),
+        )  # fmt: skip
         self.restart()
 
     def restart(self) -> None:
         """It knows what it kept."""
         self.streams = Streams()
-        self.registrations = Registrations("a", None, self.streams)
+        self.datastore = Datastore(self.config, self.store)
+        self.sessions = Sessions(self.config, self.datastore, self.store)
+        self.registrations = Registrations("a", self.sessions, self.streams)
         self.ends = Ends(self.store, self.streams, self.registrations, now=lambda: self.time)
+
+    def configure(self) -> None:
+        """The controller has the session open."""
+        app = {
+            "app_id": KSID, "app_type": gs015.CLIENT, "server_app_id": MASTER, "client_app_id": [SLAVE],
+            "backing_qkdl_id": [link_id("q")], "remote_qkdn_id": node_id("b"),
+        }  # fmt: skip
+        self.datastore.edit("POST", APPS, {"etsi-qkd-sdn-node:qkd_app": [app]})
+
+    def end(self) -> None:
+        """The session, which is open, ends here."""
+        self.configure()
+        assert self.sessions.end(KSID)
+        self.ends.tell(KSID)
 
     def listen(self, stream: str = EXTENDED) -> Feed:
         """A controller comes."""
@@ -58,7 +88,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 def test_end_is_told_again_until_it_is_confirmed(node):
     """The first word may have gone into a connection whose other side was dead."""
     feed = node.listen()
-    node.ends.tell(KSID)
+    node.end()
     assert heard(feed) == [KSID]
     node.time = 5.0
     node.ends.tell()
@@ -75,17 +105,35 @@ def test_end_is_told_again_until_it_is_confirmed(node):
 def test_end_that_was_not_confirmed_is_told_to_the_next_controller_over_a_restart_too(node):
     """At once when it begins to listen."""
     node.listen().close()
-    node.ends.tell(KSID)
+    node.end()
     node.restart()
 
     assert heard(node.listen()) == [KSID]
     assert heard(node.listen()) == [KSID]
 
 
+def test_end_is_known_after_a_kill_however_soon_that_came(node):
+    """With the session goes its end into the store: the controller would have it configured anew for ever."""
+    node.configure()
+    node.sessions.end(KSID)
+    node.restart()
+
+    assert node.sessions.all() == []
+    assert heard(node.listen()) == [KSID]
+
+
+def test_end_of_a_session_that_is_not_here_is_none(node):
+    """The controller removed it in the same moment, and would be told for nothing."""
+    assert not node.sessions.end(KSID)
+    node.restart()
+
+    assert node.ends.unconfirmed() == []
+
+
 def test_session_that_is_configured_again_before_its_end_was_confirmed_stays_over(node):
     """The controller had not heard yet, and will have it removed."""
     node.listen()
-    node.ends.tell(KSID)
+    node.end()
     node.ends.came_back(KSID)
 
     assert node.ends.unconfirmed() == [KSID]
@@ -94,7 +142,7 @@ def test_session_that_is_configured_again_before_its_end_was_confirmed_stays_ove
 def test_controller_that_knows_only_the_standard_is_told_once_each_time_it_comes(node):
     """It confirms nothing: it counts as told when its connection has outlived the word."""
     feed = node.listen(STANDARD)
-    node.ends.tell(KSID)
+    node.end()
     node.time = 5.0
     node.ends.tell()
     assert heard(feed) == [KSID]
@@ -111,7 +159,7 @@ def test_controller_that_knows_only_the_standard_is_told_once_each_time_it_comes
 def test_controller_that_knows_only_the_standard_may_have_an_application_come_back(node):
     """It is not told that this one ended."""
     node.listen(STANDARD)
-    node.ends.tell(KSID)
+    node.end()
     node.ends.came_back(KSID)
 
     assert node.ends.unconfirmed() == []

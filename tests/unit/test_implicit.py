@@ -62,7 +62,7 @@ class Network:
         self.bench.configure(ksid)
         found = self.bench.sessions.get(ksid)
         if self.gone_at_once:
-            self.bench.sessions.remove(ksid)
+            self.bench.sessions.end(ksid)
         return found
 
 
@@ -204,12 +204,20 @@ def test_session_that_nobody_uses_ends(bench):
     bench.time = 9.0
     bench.ask()
     bench.time = 18.0
-    assert bench.implicit.end_idle(10.0) == []
+    assert list(bench.implicit.idle(10.0)) == []
 
     bench.time = 19.0
-    assert bench.implicit.end_idle(10.0) == [session]
-    assert bench.sessions.all() == []
-    assert bench.implicit.end_idle(10.0) == []
+    assert list(bench.implicit.idle(10.0)) == [session]
+
+
+def test_session_that_is_used_while_others_end_does_not_idle(bench):
+    """Each is judged at its own moment, not when the first one was."""
+    bench.ask()
+    bench.time = 10.0
+    idle = bench.implicit.idle(10.0)
+    bench.ask()
+
+    assert list(idle) == []
 
 
 def test_registered_session_never_idles(bench):
@@ -218,7 +226,7 @@ def test_registered_session_never_idles(bench):
     bench.ask()
     bench.time = 1e6
 
-    assert bench.implicit.end_idle(10.0) == []
+    assert list(bench.implicit.idle(10.0)) == []
     assert bench.network.opened == []
 
 
@@ -229,6 +237,6 @@ def test_session_kept_over_a_restart_has_its_whole_time_again(bench):
     again = bench.implicit_sessions()
     bench.time = 100.0
 
-    assert again.end_idle(10.0) == []
+    assert list(again.idle(10.0)) == []
     bench.time = 110.0
-    assert len(again.end_idle(10.0)) == 1
+    assert len(list(again.idle(10.0))) == 1
