@@ -55,6 +55,17 @@ def until(moment: float | None) -> Iterator[None]:
         _current.reset(token)
 
 
+@contextmanager
+def at_least(seconds: float) -> Iterator[None]:
+    """The block has so many seconds, whatever is left: it takes back what nobody else will if time has run out."""
+    moment = _current.get()
+    token = _current.set(None if moment is None else max(moment, time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def left(longest_s: float) -> float:
     """Seconds that are left, and never more than `longest_s`; below 0 if it is too late."""
     moment = _current.get()

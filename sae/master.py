@@ -12,7 +12,7 @@ from typing import Any
 
 from etsi.gs004 import QoS
 from etsi.secret import Secret
-from mtls import trace
+from mtls import deadline, trace
 from sae.client import Failed, KmeClient
 from sae.handover import Handover
 from sae.messages import NONCE_BYTES, seal
@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 # needs one of the slave's: below the number of workers, so that SAEs that open towards one another never all wait.
 MAX_OPENING = 16
 _CLOSE_WAIT_S = 5.0
+_TAKE_BACK_S = 2.0  # to tell KME or slave of it, beyond the time in which a session was to be opened
 _CLOSE_AGAIN_S = 1.0  # a KME that did not hear of an end
 # Causes with which the controller says no; all others are failures on the way to its decision.
 _REFUSALS = ("refused", "no_path")
@@ -115,12 +116,12 @@ class Master:
                 running.reason = "stopped"
                 running.stop.set()
 
-    def wait(self, deadline: float) -> None:
-        """Return when all sessions have ended, or the monotonic clock says `deadline`."""
+    def wait(self, until: float) -> None:
+        """Return when all sessions have ended, or the monotonic clock says `until`."""
         with self._lock:
             waiting = list(self._running.values())
         for running in waiting:
-            running.ended.wait(max(0.0, deadline - time.monotonic()))
+            running.ended.wait(max(0.0, until - time.monotonic()))
 
     def _enter(self, slave: str, qos: QoS) -> _Running:
         running = _Running(Session(MASTER, slave, qos))
@@ -150,7 +151,7 @@ class Master:
                 raise Failed(502, "bad_answer", "the KME still waits for the slave SAE, which says it has registered")
         except Failed as error:
             # Also where the slave's answer was lost: it may have registered, and must take that back.
-            self._quietly(self._handover.end, session.peer)
+            self._take_back(session)
             name = "session_refused" if error.cause in _REFUSALS else "session_failed"
             own = {"cause": error.cause, "status": error.status, "message": str(error), **pair}
             self._record.event(name, **(error.facts | own))
@@ -165,9 +166,12 @@ class Master:
         )  # fmt: skip
 
     def _take_back(self, session: Session) -> None:
+        """End a session that has not come to be, though trying may have taken all the time there was."""
         if session.ksid is not None:
-            self._close(session)
-        self._quietly(self._handover.end, session.peer)
+            with deadline.at_least(_TAKE_BACK_S):
+                self._close(session)
+        with deadline.at_least(_TAKE_BACK_S):
+            self._quietly(self._handover.end, session.peer)
 
     def _start(self, running: _Running, limits: Limits) -> None:
         name = f"session-{running.session.ksid}"

@@ -39,6 +39,19 @@ def test_deadline_within_another_never_extends_it():
             assert deadline.left(1000.0) <= FAR / 2
 
 
+def test_what_is_cleaned_up_has_a_time_of_its_own():
+    """Though what it cleans up after has taken all there was; where there is more, or no end, that counts."""
+    now = time.monotonic()
+    with deadline.until(now - 1):
+        with deadline.at_least(FAR):
+            assert FAR - 1 < deadline.left(1000.0) <= FAR
+        assert deadline.left(1000.0) < 0
+    with deadline.until(now + 2 * FAR), deadline.at_least(FAR):
+        assert deadline.left(1000.0) > FAR
+    with deadline.at_least(FAR):
+        assert deadline.left(1000.0) == 1000.0
+
+
 def test_what_is_over_is_below_zero():
     """And so never taken for a wait without end."""
     with deadline.until(time.monotonic() - 1):

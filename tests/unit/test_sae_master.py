@@ -14,7 +14,8 @@ import pytest
 
 from etsi.gs004 import QoS
 from etsi.secret import Secret
-from sae.client import Opened
+from mtls import deadline
+from sae.client import Failed, Opened
 from sae.master import Limits, Master
 from sae.rekey import END, GO_ON
 from sae.sessions import Record
@@ -49,6 +50,7 @@ class World:
 
     def close_key_session(self, ksid: str) -> None:
         """As the KME."""
+        in_time()
         self.on_close()
         self.open.discard(ksid)
         self.told.append("KME")
@@ -60,6 +62,7 @@ class World:
 
     def end(self, _: str) -> None:
         """As the slave."""
+        in_time()
         self.told.append("slave")
 
     def master(self, *, on_key_failure: str = GO_ON, turns: Any = None, record: Record | None = None) -> Master:
@@ -72,6 +75,12 @@ class World:
     def events(self, name: str) -> list[dict[str, Any]]:
         """Of the application's journal."""
         return journal.read(self.path, name)
+
+
+def in_time() -> None:
+    """As a Caller, which asks nobody when it is too late."""
+    if deadline.left(1.0) < 0:
+        raise Failed(503, "unreachable", "no time is left to ask")
 
 
 @pytest.fixture
@@ -87,6 +96,11 @@ def until(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     return found
+
+
+def raised(error: Exception) -> None:
+    """Raise it."""
+    raise error
 
 
 def once(error: Exception) -> Callable[[], None]:
@@ -175,6 +189,20 @@ def test_session_whose_opening_meets_a_bug_at_the_master_is_taken_back(world, tm
     with pytest.raises(ValueError, match=VALUE):
         master.open(BOB, QOS, Limits())
     assert (world.open, sorted(world.told), master.sessions()) == (set(), ["KME", "slave"], [])
+
+
+@pytest.mark.parametrize(("late", "told"), [("KME", ["slave"]), ("master", ["KME", "slave"])])
+def test_opening_that_took_all_its_time_is_taken_back_in_time_of_its_own(world, tmp_path, monkeypatch, late, told):
+    """The KME did not answer in time, or the master failed then: the slave must not wait for keys."""
+    record = _NoRoom(Journal(tmp_path / "other.jsonl", "sae:a"), Secret(b"s" * 32))
+    if late == "KME":
+        no_answer = Failed(503, "kme_unreachable", "no answer within 1 s")
+        monkeypatch.setattr(world, "open_key_session", lambda *_: raised(no_answer))
+
+    with deadline.until(time.monotonic() - 1), pytest.raises((Failed, ValueError)):
+        world.master(record=record).open(BOB, QOS, Limits())
+
+    assert (world.open, world.told) == (set(), told)
 
 
 def test_session_for_which_there_is_no_thread_is_taken_back(world, monkeypatch):
