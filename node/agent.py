@@ -206,8 +206,10 @@ class Agent:
         self._parts.registrations.announce(master, slave, wanted)
 
     def withdraw(self, master: str, slave: str) -> None:
-        """Take back the slave's registration of a session that never came to be."""
-        if self._parts.half_open.remove((master, slave), slave):  # or an SAE could tell the controller without end
+        """Take back the slave's registration; the controller ends a session that it has opened meanwhile."""
+        waits = self._parts.half_open.remove((master, slave), slave)
+        # Of neither nothing is told, or an SAE could tell the controller without end.
+        if waits or self._parts.sessions.of_pair(master, slave) is not None:
             self._parts.registrations.withdraw(master, slave)
 
     def close_key_session(self, ksid: str, sae: str) -> None:

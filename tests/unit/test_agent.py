@@ -1,0 +1,116 @@
+"""The SDN agent's decisions where real networks seldom get to: a slave that gives up late, a store that refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from etsi import gs015
+from etsi.restconf import parse_target
+from etsi.secret import Secret
+from mtls.events import Feed
+from node import limits
+from node.agent import Agent, Parts
+from node.config import Neighbour, NodeConfig
+from node.datastore import Datastore
+from node.ends import Ends
+from node.implicit import ImplicitSessions
+from node.key_stream import KeyStore
+from node.model import MODEL, link_id, node_id
+from node.parameters import Current, Parameters
+from node.performance import Performance
+from node.places import HalfOpen, Places
+from node.quantum_module import QuantumModule
+from node.registrations import Registrations
+from node.requested import Requested
+from node.sessions import Sessions
+from node.streams import EXTENDED, Streams
+from telemetry.journal import Journal
+
+MASTER, SLAVE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+KSID = "99999999-0000-4000-8000-000000000000"
+APPS = parse_target(MODEL, "etsi-qkd-sdn-node:qkd_node/qkd_applications")
+
+
+class Node:
+    """The slave's node, with all that its agent decides by; the test is the KME and the shared database."""
+
+    def __init__(self, directory: Path) -> None:
+        config = NodeConfig(
+            name="b", host="", kme_port=0, agent_port=0, directory=directory, credentials=None, shared_db_url="",
+            shared_db_schema="", nodes={"a": "https://a"}, saes={MASTER: "a", SLAVE: "b"},
+            qcs=(Neighbour("q", "a", 1, Secret(b"")),),
+        )  # fmt: skip
+        self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15)
+        self.datastore = Datastore(config, self.store)
+        sessions = Sessions(config, self.datastore, self.store)
+        self.streams = Streams()
+        registrations = Registrations("b", sessions, self.streams)
+        openings = Places(limits.OPENINGS, limits.OPENINGS_PER_SAE)
+        implicit = ImplicitSessions("b", sessions, registrations, nodes=config.nodes, caller=None, openings=openings)
+        self.kme = SimpleNamespace(on_hand_out=self._on_hand_out, end_session=lambda _: None)
+        self.shared = SimpleNamespace(on_other_server=lambda _: None)
+        self.blocks = QuantumModule(directory / "blocks.sock", {"q": Secret(b"")}, self.store)
+        self.agent = Agent(
+            Parts(
+                config, self.datastore, self.store, self.shared, sessions, implicit, registrations,
+                Ends(self.store, self.streams, registrations), openings,
+                HalfOpen(limits.HALF_OPEN_PER_PARTY, limits.HALF_OPEN_S), None, self.streams,
+                Performance(self.store.held), Requested(), Current(Parameters()), self.kme,
+                self.blocks, Journal(directory / "journal.jsonl", "node:b"),
+            )
+        )  # fmt: skip
+
+    def _on_hand_out(self, step: Callable[[], None]) -> None:
+        self.hand_out = step
+
+    def listen(self) -> Feed:
+        """A controller comes."""
+        return self.streams.listen(EXTENDED, controller="ctl")
+
+    def configure(self) -> None:
+        """The controller opens the session: both have registered."""
+        app = {
+            "app_id": KSID, "app_type": gs015.CLIENT, "server_app_id": MASTER, "client_app_id": [SLAVE],
+            "backing_qkdl_id": [link_id("q")], "remote_qkdn_id": node_id("a"),
+        }  # fmt: skip
+        self.datastore.edit("POST", APPS, {"etsi-qkd-sdn-node:qkd_app": [app]})
+
+
+@pytest.fixture
+def node(tmp_path: Path):
+    """A node of no key session."""
+    made = Node(tmp_path)
+    yield made
+    made.blocks.stop()
+    made.store.close()
+
+
+def withdrawn(feed: Feed) -> list[tuple[str, str]]:
+    """The pairs whose registrations are taken back, as the controller hears now."""
+    found = [json.loads(line[6:])["ietf-restconf:notification"] for line in feed.take().decode().split("\n\n") if line]
+    told = [e["qkd-testbed:application_withdrawn"] for e in found if "qkd-testbed:application_withdrawn" in e]
+    return [(t["server_app_id"], *t["client_app_id"]) for t in told]
+
+
+def test_withdrawal_of_a_session_that_is_open_here_is_told(node):
+    """The master does not know that it is open: its answer was lost. The session would be nobody's."""
+    feed = node.listen()
+    node.configure()
+
+    node.agent.withdraw(MASTER, SLAVE)
+
+    assert len(withdrawn(feed)) == 1
+
+
+def test_withdrawal_of_what_is_not_here_is_told_to_nobody(node):
+    """An SAE could tell the controller without end."""
+    feed = node.listen()
+
+    node.agent.withdraw(MASTER, SLAVE)
+
+    assert withdrawn(feed) == []
