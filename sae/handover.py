@@ -10,10 +10,15 @@ from mtls.call import Caller, Unreachable
 from mtls.identity import Identity, Role
 from sae.client import Failed, failure, timeout_s
 from sae.config import Peer
+from sae.sessions import NO_SESSION
 
 # The slave calls its own KME before it answers, and must give up before we do, to say why.
 _MORE_S = 5.0
 _END_TIMEOUT_S = 5.0
+
+
+class Forgotten(Failed):
+    """The slave has no session with us any more, as after its restart: no key of this one ever comes to it again."""
 
 
 class Handover:
@@ -30,8 +35,13 @@ class Handover:
             raise Failed(502, "slave_refused", "the slave SAE answered with another ID than its own")
 
     def ask_key(self, slave: str, ksid: str, key_id: str) -> None:
-        """Have `slave` fetch a key; it holds the key when this returns. Or Failed."""
-        self._ask("POST", slave, "/sae/v1/keys", {"ksid": ksid, "key_ids": [key_id]})
+        """Have `slave` fetch a key; it holds the key when this returns. Or Failed; Forgotten."""
+        try:
+            self._ask("POST", slave, "/sae/v1/keys", {"ksid": ksid, "key_ids": [key_id]})
+        except Failed as error:
+            if (error.status, error.cause) != (404, NO_SESSION):  # the slave's node may say so with another status
+                raise
+            raise Forgotten(error.status, error.cause, str(error), error.facts) from None
 
     def message(self, slave: str, sealed: Mapping[str, str]) -> None:
         """Send an encrypted message; `slave` could read it when this returns. Or Failed."""

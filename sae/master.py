@@ -14,10 +14,10 @@ from etsi.gs004 import QoS
 from etsi.secret import Secret
 from mtls import deadline, trace
 from sae.client import Failed, KmeClient
-from sae.handover import Handover
+from sae.handover import Forgotten, Handover
 from sae.messages import NONCE_BYTES, seal
 from sae.rekey import Turns, goes_on, next_due
-from sae.sessions import CLOSING, MASTER, Record, Session, milliseconds
+from sae.sessions import CLOSING, MASTER, NO_SESSION, Record, Session, milliseconds
 from telemetry import bugs
 
 _log = logging.getLogger(__name__)
@@ -37,6 +37,11 @@ class Limits:
 
     duration_s: float | None = None
     keys: int | None = None
+
+    def left(self, after_s: float, keys: int) -> Limits:
+        """What is left of them to a session that takes over from one which has had so many seconds and keys."""
+        duration_s = None if self.duration_s is None else max(0.0, self.duration_s - after_s)
+        return Limits(duration_s, None if self.keys is None else self.keys - keys)
 
 
 @dataclass(slots=True)
@@ -81,9 +86,9 @@ class Master:
         with self._lock:
             return [running.session.to_json() for running in self._running.values()]
 
-    def open(self, slave: str, qos: QoS, limits: Limits) -> Session:
-        """Open a key session with `slave` and exchange keys in a thread; or Failed."""
-        if not self._opening.acquire(blocking=False):
+    def open(self, slave: str, qos: QoS, limits: Limits, *, patiently: bool = False) -> Session:
+        """Open a key session with `slave` and exchange keys in a thread; or Failed. `patiently`: wait for a place."""
+        if not self._opening.acquire(blocking=patiently):
             raise Failed(503, "busy", f"{MAX_OPENING} sessions of this SAE are being opened; try again")
         try:
             running = self._enter(slave, qos)
@@ -103,9 +108,9 @@ class Master:
         """End a session: whether it has ended before long; None if this master has none of that KSID."""
         with self._lock:
             running = next((r for r in self._running.values() if r.session.ksid == ksid), None)
-        if running is None:
-            return None
-        running.stop.set()
+            if running is None:
+                return None
+            running.stop.set()
         return running.ended.wait(_CLOSE_WAIT_S)
 
     def stop(self) -> None:
@@ -179,6 +184,7 @@ class Master:
 
     def _run(self, running: _Running, limits: Limits) -> None:
         what = f"session {running.session.ksid}"
+        start = time.monotonic()
         try:
             reason = self._exchange(running, limits)
         except Exception as error:
@@ -191,6 +197,19 @@ class Master:
         finally:
             # Only now may the pair open anew: the slave would take this session's end for the next one's.
             self._leave(running)
+        # Nobody can close this session any more, and whoever did does not want another one.
+        if reason == NO_SESSION and not running.stop.is_set():
+            self._open_anew(running.session, limits.left(time.monotonic() - start, running.session.keys))
+
+    def _open_anew(self, ended: Session, limits: Limits) -> None:
+        """Another session in place of one that the slave has forgotten. If it cannot be opened, that is all."""
+        try:
+            with trace.begin():
+                self.open(ended.peer, ended.qos, limits, patiently=True)
+        except Failed as error:
+            _log.info("opening anew after %s: %s", ended.ksid, error)
+        except Exception as error:
+            bugs.report(_log, f"opening anew after {ended.ksid}", error)
 
     def _exchange(self, running: _Running, limits: Limits) -> str:
         """A key at once, or at the application's first turn, then one every interval, until the end; why it ends."""
@@ -201,8 +220,11 @@ class Master:
         while not running.stop.wait(max(0.0, (due if end is None else min(due, end)) - time.monotonic())):
             if end is not None and time.monotonic() >= end:
                 return "duration"
-            if not goes_on(self._on_key_failure, failed=not self._rekey(session)):
+            failure = self._rekey(session)
+            if not goes_on(self._on_key_failure, failed=failure is not None):
                 return "key_error"
+            if isinstance(failure, Forgotten):
+                return NO_SESSION  # each key more would cost material for nothing
             if limits.keys is not None and session.keys >= limits.keys:
                 return "keys"
             due = self._next_due(start, session.qos.interval_s)
@@ -212,20 +234,21 @@ class Master:
         now = time.monotonic()
         return next_due(start, interval_s, now) if self._turns is None else self._turns.take(now, interval_s)
 
-    def _rekey(self, session: Session) -> bool:
-        """Whether both sides have a new key."""
+    def _rekey(self, session: Session) -> Failed | None:
+        """Get both sides a new key, or say why they have none."""
         with trace.begin():
             try:
                 self._exchange_key(session)
             except Failed as error:
-                self._record.key_error(session, error)
-                return False
+                failure = error
             except Exception as error:
                 # A thread that dies in silence would look like a session that needs no keys.
                 bugs.report(_log, "rekeying", error)
-                self._record.key_error(session, _own_failure(error))
-                return False
-            return True
+                failure = _own_failure(error)
+            else:
+                return None
+            self._record.key_error(session, failure)
+            return failure
 
     def _exchange_key(self, session: Session) -> None:
         assert session.ksid is not None  # noqa: S101 - it is open

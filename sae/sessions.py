@@ -15,6 +15,7 @@ from telemetry.journal import Journal
 
 MASTER, SLAVE = "master", "slave"
 OPENING, OPEN, CLOSING = "opening", "open", "closing"
+NO_SESSION = "no_session"  # what a slave says of a KSID that it does not know
 _FINGERPRINT_BYTES = 16
 MOST_CAUSES = 32  # of errors in a session, which another party may name; all others are counted as one
 

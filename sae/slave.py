@@ -15,7 +15,7 @@ from etsi.gs004 import QoS
 from etsi.secret import Secret
 from sae.client import Failed, KmeClient
 from sae.messages import Sealed, unseal
-from sae.sessions import SLAVE, Record, Session, milliseconds
+from sae.sessions import NO_SESSION, SLAVE, Record, Session, milliseconds
 
 _log = logging.getLogger(__name__)
 # Keys held for messages to come, in one session: a master that sends none must not fill our memory.
@@ -72,7 +72,7 @@ class Slave:
         with self._lock:
             held = self._held.get(master)
         if held is None or held.session.ksid not in (None, ksid):
-            raise Failed(404, "no_session", "there is no key session of this KSID with this master")
+            raise Failed(404, NO_SESSION, "there is no key session of this KSID with this master")
         held.session.ksid = ksid  # the master has it from its node only when the session is open
         started = time.monotonic()
         try:

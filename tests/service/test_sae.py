@@ -371,6 +371,22 @@ def test_policy_go_on_tries_again_at_the_next_interval(network):
     assert [s["side"] for s in network.sessions(telecom)] == ["slave"]
 
 
+def test_master_that_goes_on_opens_anew_for_a_slave_that_was_restarted(network):
+    """The slave knows nothing of the session any more. Each of its keys would cost material and come to nothing."""
+    telecom, tax, slave, _ = ends(network)
+    ksid = network.open(tax, slave).body["ksid"]
+    until(lambda: [s for s in network.sessions(tax) if s["keys"]])
+
+    telecom.stop(signal.SIGKILL)
+    telecom.start()
+
+    session = until(lambda: [s for s in network.sessions(tax) if s["ksid"] != ksid and s["keys"]], 20)[0]
+    assert (session["peer"], session["qos"]["interval_s"]) == (slave, FAST["qos"]["interval_s"])
+    closed = tax.events("session_closed", ksid=ksid)[0]
+    assert (closed["reason"], closed["errors"]["no_session"]) == ("no_session", 1)
+    assert ksid not in network.nodes.open
+
+
 def test_refusal_comes_back_with_its_reason_and_the_slave_withdraws(network):
     """The controller's no, with the QC that was short, reaches the operator; nothing stays registered."""
     telecom, tax, _, slave = ends(network)

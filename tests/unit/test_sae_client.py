@@ -1,14 +1,30 @@
 """What an application makes of another party's error answer, which it trusts in nothing."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from mtls.call import Reply
-from sae.client import failure
+from sae.client import Failed, failure
+from sae.config import Peer
+from sae.handover import Forgotten, Handover
 
 
 def error(status=503, *, message="no", **facts) -> Reply:
     """An error answer in the standard's form."""
     return Reply(status, {"message": message, "details": [{k: v} for k, v in facts.items()]})
+
+
+@pytest.mark.parametrize(
+    ("reply", "what"), [(error(404, cause="no_session"), Forgotten), (error(503, cause="no_session"), Failed)]
+)
+def test_slave_that_has_no_session_is_told_from_one_whose_node_has_none(reply, what):
+    """Its node may have one again at the next try."""
+    caller = SimpleNamespace(round_trip_s=0.0, request=lambda *_, **__: reply)
+
+    with pytest.raises(Failed) as raised:
+        Handover(caller, {"bob": Peer("telecom/B", "https://b")}).ask_key("bob", "a KSID", "an ID")
+    assert type(raised.value) is what
 
 
 def test_cause_and_facts_of_the_node_are_kept():

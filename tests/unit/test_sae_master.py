@@ -16,6 +16,7 @@ from etsi.gs004 import QoS
 from etsi.secret import Secret
 from mtls import deadline
 from sae.client import Failed, Opened
+from sae.handover import Forgotten
 from sae.master import Limits, Master
 from sae.rekey import END, GO_ON
 from sae.sessions import Record
@@ -141,6 +142,66 @@ def test_full_disk_at_the_master_is_called_that_and_no_bug(world, caplog):
     assert told["message"] == "the machine of this SAE refuses: No space left on device"
     assert session.errors == {"machine_refused": 1}
     assert bugs.MARK not in caplog.text
+
+
+def forgotten() -> None:
+    """The slave was restarted."""
+    raise Forgotten(404, "no_session", "there is no key session of this KSID with this master")
+
+
+def test_session_that_its_slave_has_forgotten_goes_on_as_a_new_one_with_what_is_left_of_its_limits(world, monkeypatch):
+    """Two keys are left of three. The old one is ended first, at KME and slave."""
+    fates = [lambda: None, forgotten]
+    monkeypatch.setattr(world, "ask_key", lambda *_: fates.pop(0)() if fates else None)
+    master = world.master()
+    master.open(BOB, QOS, Limits(keys=3))
+
+    until(lambda: len(world.events("session_closed")) == 2 and not master.sessions())
+    first, second = world.events("session_closed")
+    assert [(e["reason"], e["keys"], e["errors"]) for e in (first, second)] == [
+        ("no_session", 1, {"no_session": 1}), ("keys", 2, {}),
+    ]  # fmt: skip
+    assert world.told == ["KME", "slave"] * 2
+
+
+def test_session_that_its_slave_has_forgotten_ends_where_a_failure_ends_it(world, monkeypatch):
+    """As with any other failure."""
+    monkeypatch.setattr(world, "ask_key", lambda *_: forgotten())
+    master = world.master(on_key_failure=END)
+    master.open(BOB, QOS, Limits())
+
+    until(lambda: world.events("session_closed") and not master.sessions())
+    assert len(world.events("session_requested")) == 1
+    assert world.events("session_closed")[0]["reason"] == "key_error"
+
+
+def test_session_that_was_closed_meanwhile_is_not_opened_anew(world, monkeypatch):
+    """The operator has said so, while the slave was being asked."""
+    master = world.master()
+
+    def ask_key(*_: object) -> None:
+        closing = threading.Thread(target=master.close, args=(KSID,), daemon=True)
+        closing.start()
+        until(lambda: next(iter(master._running.values())).stop.is_set())
+        forgotten()
+
+    monkeypatch.setattr(world, "ask_key", ask_key)
+    master.open(BOB, QOS, Limits())
+
+    until(lambda: world.events("session_closed") and not master.sessions())
+    assert len(world.events("session_requested")) == 1
+
+
+def test_session_that_cannot_be_opened_anew_is_over(world, monkeypatch):
+    """The journal says why."""
+    monkeypatch.setattr(world, "ask_key", lambda *_: forgotten())
+    refused = Failed(503, "refused", "QC a-b/1 cannot")
+    world.on_close = lambda: monkeypatch.setattr(world, "ask_connection", lambda *_: raised(refused))
+    master = world.master()
+    master.open(BOB, QOS, Limits())
+
+    until(lambda: world.events("session_refused") and not master.sessions())
+    assert len(world.events("session_open")) == 1
 
 
 class _NoTurns:
