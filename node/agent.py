@@ -336,8 +336,12 @@ class Agent:
     def _serve_count(self) -> None:
         """Have the shared database know of keys that were handed out."""
         if self._handed_out and self._in_database:
-            self._handed_out = False
-            self._handed_out = not self._quietly(self._parts.shared.count, self._parts.store.counted)
+            self._handed_out = False  # before the count is read: what is handed out from now on is counted next time
+            if not self._quietly(self._count):
+                self._handed_out = True
+
+    def _count(self) -> None:
+        self._parts.shared.count(self._parts.store.counted)
 
     def _report(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,19 @@ KSID = "99999999-0000-4000-8000-000000000000"
 APPS = parse_target(MODEL, "etsi-qkd-sdn-node:qkd_node/qkd_applications")
 
 
+class Disk(KeyStore):
+    """A local database that is not read while its disk is full."""
+
+    full = False
+
+    @property
+    def counted(self) -> int:
+        """How far it has counted."""
+        if self.full:
+            raise sqlite3.OperationalError("database or disk is full")
+        return super().counted
+
+
 class Node:
     """The slave's node, with all that its agent decides by; the test is the KME and the shared database."""
 
@@ -45,15 +59,21 @@ class Node:
             shared_db_schema="", nodes={"a": "https://a"}, saes={MASTER: "a", SLAVE: "b"},
             qcs=(Neighbour("q", "a", 1, Secret(b"")),),
         )  # fmt: skip
-        self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15)
+        self.store = Disk(directory / "local.db", directory / "node.key", ttl_slots=15)
         self.datastore = Datastore(config, self.store)
         sessions = Sessions(config, self.datastore, self.store)
         self.streams = Streams()
         registrations = Registrations("b", sessions, self.streams)
         openings = Places(limits.OPENINGS, limits.OPENINGS_PER_SAE)
         implicit = ImplicitSessions("b", sessions, registrations, nodes=config.nodes, caller=None, openings=openings)
-        self.kme = SimpleNamespace(on_hand_out=self._on_hand_out, end_session=lambda _: None)
-        self.shared = SimpleNamespace(on_other_server=lambda _: None)
+        self.kme = SimpleNamespace(
+            on_hand_out=self._on_hand_out, end_session=None, collect=lambda: None, settle_losses=lambda: None
+        )
+        self.counted: list[int] = []
+        self.while_counting: Callable[[], None] = lambda: None
+        self.shared = SimpleNamespace(
+            on_other_server=lambda _: None, enter=lambda _: ("server", 0), report=lambda *_: {}, count=self._count
+        )
         self.blocks = QuantumModule(directory / "blocks.sock", {"q": Secret(b"")}, self.store)
         self.agent = Agent(
             Parts(
@@ -67,6 +87,15 @@ class Node:
 
     def _on_hand_out(self, step: Callable[[], None]) -> None:
         self.hand_out = step
+
+    def _count(self, number: int) -> None:
+        self.counted.append(number)
+        step, self.while_counting = self.while_counting, lambda: None
+        step()
+
+    def count(self) -> None:
+        """The thread that counts has its turn."""
+        self.agent._serve_count()
 
     def listen(self) -> Feed:
         """A controller comes."""
@@ -114,3 +143,28 @@ def test_withdrawal_of_what_is_not_here_is_told_to_nobody(node):
     node.agent.withdraw(MASTER, SLAVE)
 
     assert withdrawn(feed) == []
+
+
+def test_key_that_is_handed_out_while_another_is_counted_is_counted_next(node):
+    """Or an older copy of the store, which lacks this one, would be taken for the newest."""
+    node.agent._serve_database()
+    node.hand_out()
+    node.while_counting = node.hand_out
+
+    node.count()
+    node.count()
+
+    assert len(node.counted) == 2
+
+
+def test_count_is_told_when_the_store_can_be_read_again(node):
+    """The node cannot do without the thread, which lives on."""
+    node.agent._serve_database()
+    node.hand_out()
+
+    node.store.full = True
+    node.count()
+    node.store.full = False
+    node.count()
+
+    assert len(node.counted) == 1
