@@ -182,7 +182,7 @@ def test_session_that_was_closed_meanwhile_is_not_opened_anew(world, monkeypatch
     def ask_key(*_: object) -> None:
         closing = threading.Thread(target=master.close, args=(KSID,), daemon=True)
         closing.start()
-        until(lambda: next(iter(master._running.values())).stop.is_set())
+        until(next(iter(master._running.values())).stop.is_set)
         forgotten()
 
     monkeypatch.setattr(world, "ask_key", ask_key)
