@@ -55,7 +55,7 @@ def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> 
         journal.event("key_delivered", request=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
 
         def lost() -> None:
-            journal.event("lost", request=kind, cause=_NOT_TAKEN, key_ids=list(key_ids), ranges=[], **facts)
+            journal.event("lost", method=kind, cause=_NOT_TAKEN, key_ids=list(key_ids), ranges=[], **facts)
             metrics.failed(kind, _NOT_TAKEN)
             kme.lost_on_the_way(_NOT_TAKEN, key_ids)
 

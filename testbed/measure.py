@@ -40,10 +40,11 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
     count = collections.Counter(str(e["event"]) for e in events)
     requested, admitted = count["session_requested"], count["session_open"]
     refused = count["session_refused"]
-    asked = [e for e in events if e.get("request") == "enc_keys"]
-    # Of what a client did not take, the node knew only afterwards.
-    lost = {key_id for e in asked if e["event"] == "lost" for key_id in e["key_ids"]}
-    delivered = [e for e in asked if e["event"] == "key_delivered" and not lost.issuperset(e["key_ids"])]
+    # Of what a client did not take, the node knew only afterwards. Earlier journals call the method the request.
+    untaken = [e for e in events if e["event"] == "lost" and "enc_keys" in (e.get("method"), e.get("request"))]
+    lost = {key_id for e in untaken for key_id in e["key_ids"]}
+    given = [e for e in events if e["event"] == "key_delivered" and e["request"] == "enc_keys"]
+    delivered = [e for e in given if not lost.issuperset(e["key_ids"])]
     single = [e for e in delivered if e["hops"] == 1]
     multi = [e for e in delivered if e["hops"] > 1]
     errors = collections.Counter(str(e["cause"]) for e in events if _is_key_error(e))

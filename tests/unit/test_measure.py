@@ -90,8 +90,8 @@ def test_summary_counts_sessions_keys_and_errors():
         {"event": "lost", "request": "r3", "cause": "expired", "ranges": [["b-c/1", 0, 64, "key"]]},
         {"event": "lost", "request": "r3", "cause": "expired", "ranges": [["b-c/1", 32, 64, "key"]]},
         {"event": "key_delivered", "request": "enc_keys", "hops": 1, "key_ids": ["4"], "duration_ms": 5.0},
-        {"event": "lost", "request": "enc_keys", "cause": "answer_not_taken", "key_ids": ["4"], "ranges": []},
-        {"event": "lost", "request": "dec_keys", "cause": "answer_not_taken", "key_ids": ["1"], "ranges": []},
+        {"event": "lost", "method": "enc_keys", "cause": "answer_not_taken", "key_ids": ["4"], "ranges": []},
+        {"event": "lost", "method": "dec_keys", "cause": "answer_not_taken", "key_ids": ["1"], "ranges": []},
     ]  # fmt: skip
 
     found = summarise(events)
@@ -103,6 +103,16 @@ def test_summary_counts_sessions_keys_and_errors():
                              "lost_bytes": {"a-b/1": 32, "b-c/1": 80}}  # fmt: skip
     assert found["delivery_ms"]["multi_hop"] == {"p50": 7.0, "p95": 7.0, "max": 7.0}
     assert found["initialisation_ms"]["total"]["p50"] == 9.0
+
+
+def test_journals_of_earlier_runs_name_the_method_of_lost_keys_as_their_request():
+    """A summary of theirs is right, too."""
+    events = [
+        {"event": "key_delivered", "request": "enc_keys", "hops": 1, "key_ids": ["1"], "duration_ms": 5.0},
+        {"event": "lost", "request": "enc_keys", "cause": "answer_not_taken", "key_ids": ["1"], "ranges": []},
+    ]
+
+    assert summarise(events)["keys"]["single_hop"] == 0
 
 
 ASKED = {"event": "session_requested"}

@@ -223,7 +223,7 @@ def _clients(run: Run) -> None:
         if at == 15.0:
             run.deliver(at + 0.2, "c", "dec_keys", [key_id])
         if at == 17.0:
-            facts = {"request": "enc_keys", "cause": "answer_not_taken", "key_ids": [key_id], "ranges": []}
+            facts = {"method": "enc_keys", "cause": "answer_not_taken", "key_ids": [key_id], "ranges": []}
             run.say(run.nodes["a"], at + 0.2, "lost", **facts)
             parts = [[*row[2:3], *row[4:6], "part"] for row in run.allocations if row[0] == request]
             run.say(run.nodes["a"], at + 0.9, "lost", request=request, cause="answer_not_taken", ranges=parts)
