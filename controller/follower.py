@@ -13,7 +13,8 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from controller import declared, limits
@@ -174,6 +175,7 @@ class Follower:
         self._journal = journal
         self._on_tended = on_tended
         self._stopping = threading.Event()
+        self._changing = threading.Lock()  # see `_followed`
         self._listener: Listener | None = None
         self._settled: Listener | None = None  # the connection since which it is as open sessions want it
         self._extended = True  # until it is known
@@ -194,8 +196,9 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; does not wait for what is under way."""
-        self._stopping.set()
+        """End; does not wait for what is under way, of which nothing comes any more."""
+        with self._changing:
+            self._stopping.set()
         if self._listener is not None:
             self._listener.close()
 
@@ -227,6 +230,17 @@ class Follower:
         self._tried = version
         self.tend_at = 0.0 if all(done) else time.monotonic() + limits.AGAIN_S
         self._on_tended()
+
+    @contextmanager
+    def _followed(self) -> Iterator[None]:
+        """The block tells others of the node, as long as this is who follows it; AgentFailed if it is not any more.
+
+        Whoever stops this waits for the block, so no call to a node is made in it.
+        """
+        with self._changing:
+            if self._stopping.is_set():
+                raise AgentFailed(self.agent.name, "it is followed no more")
+            yield
 
     def _is_done(self, step: Callable[[], None]) -> bool:
         try:
@@ -272,7 +286,7 @@ class Follower:
             try:
                 self._follow()
             except (Unreachable, AgentFailed) as error:
-                if str(error) != self._said:  # the log takes no flood
+                if not self._stopping.is_set() and str(error) != self._said:  # the log takes no flood
                     self._said = str(error)
                     _log.warning("agent of %s: %s", self.agent.name, error)
             except (Refusal, Malformed) as error:
@@ -284,7 +298,7 @@ class Follower:
             if self._connected:
                 self._connected = False
                 self._journal.event("agent_lost", node=self.agent.name)
-            if not self._stopping.is_set():
+            with suppress(AgentFailed), self._followed():
                 self._graph.lost(self.agent.name)
             self._on_tended()
             self._stopping.wait(pause_s)
@@ -318,14 +332,15 @@ class Follower:
         node = self._agents.node(self.agent)
         if "qkdn_id" not in node:
             raise Refusal("missing-element", "expected qkdn_id", path=f"/{gs015.NODE}")
-        self._identities.check(self.agent.name, node["qkdn_id"])
+        with self._followed():
+            self._identities.check(self.agent.name, node["qkdn_id"])
         if self._extended:
             extra = self._agents.additions(self.agent)
             self._names = {qc["qkdi_id"]: qc["name"] for qc in extra.get("qcs", {}).get("qc", []) if "qkdi_id" in qc}
             for ksid in extra.get("ended", [])[: limits.ENDS_OF_ONE]:
-                with trace.begin():
-                    self._sessions.ended(ksid, node=self.agent.name)
-        self._graph.put(self.agent, node, self._names, extended=self._extended)
+                self._ended(ksid)
+        with self._followed():
+            self._graph.put(self.agent, node, self._names, extended=self._extended)
         if self._wishes():
             self._on_tended()
         return str(node["qkdn_id"])
@@ -366,7 +381,8 @@ class Follower:
             # What is left of the rate is all that the standard says of consumption.
             made, left = end.skr // 8, end.eskr // 8
             reports.append(Report(names.get(key, key), made, made - min(made, left), None))
-        self._graph.report(self.agent.name, slot, reports)
+        with self._followed():
+            self._graph.report(self.agent.name, slot, reports)
         self._sessions.expire()
 
     def _notified(self, event: Any) -> None:
@@ -392,8 +408,7 @@ class Follower:
         elif module == gs015.MODULE and own == "sdqkdn_application_disconnected":
             application = gs015.read_notification(own, content).get("qkd_application", {})
             if "app_id" in application:
-                with trace.begin():
-                    self._sessions.ended(application["app_id"], node=self.agent.name)
+                self._ended(application["app_id"])
         elif module == gs015.MODULE and own == "sdqkdn_application_qos_update":
             application = gs015.read_notification(own, content).get("qkd_application", {})
             if "app_id" in application:
@@ -419,10 +434,11 @@ class Follower:
             for qc in content.get("qc", [])
         ]  # fmt: skip
         slot, since = int(content.get("slot", 0)), content.get("since")
-        self._graph.report(
-            self.agent.name, slot, reports, since=None if since is None else int(since),
-            needs=functools.partial(self._upkeep.needs_of, self.agent.name),
-        )  # fmt: skip
+        needs = functools.partial(self._upkeep.needs_of, self.agent.name)
+        with self._followed():
+            self._graph.report(
+                self.agent.name, slot, reports, since=None if since is None else int(since), needs=needs
+            )
         # A node that was read between two looks of its own sees no change of a link, and tells of none.
         made = {report.qc for report in reports if report.generated_bytes}
         if any(end.qc in made and end.enabled and end.dry for end in self._links().values()):
@@ -441,7 +457,12 @@ class Follower:
         request = content.get("request", "")
         if len(request) > limits.MAX_ID:
             raise Malformed("request", f"at most {limits.MAX_ID} characters")
-        self._sessions.withdraw(self.agent.name, declared.pair(content), request=request)
+        with self._followed():
+            self._sessions.withdraw(self.agent.name, declared.pair(content), request=request)
+
+    def _ended(self, ksid: str) -> None:
+        with trace.begin(), self._followed():
+            self._sessions.ended(ksid, node=self.agent.name)
 
     def _change(self, application: Mapping[str, Any]) -> None:
         """An application at this node wants something else."""
