@@ -20,7 +20,7 @@ from controller.turns import Turns
 from etsi import gs015, gs015_testbed
 from etsi.sae_id import to_uri
 from etsi.yang import Refusal
-from mtls import trace
+from mtls import deadline, trace
 from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.events import Listener
@@ -241,7 +241,7 @@ class Agents:
         """For the block the only reader of what it writes: an entity-tag is of the whole node. AgentFailed."""
         with self._returned:
             lock = self._edited.setdefault(agent.name, threading.Lock())
-        if not lock.acquire(timeout=limits.CALL_S):
+        if not lock.acquire(timeout=max(0.0, deadline.left(limits.CALL_S))):
             raise AgentFailed(agent.name, "it keeps other changes waiting")
         try:
             yield
@@ -256,7 +256,7 @@ class Agents:
             calls = self._under_way.setdefault(agent.name, {})
             slow_s = limits.SLOW_S + self.on_the_way_s(agent)
             while len(calls) >= limits.CALLS_TO_ONE:
-                left_s = min(calls.values()) + slow_s - time.monotonic()
+                left_s = deadline.left(min(calls.values()) + slow_s - time.monotonic())
                 if left_s <= 0:
                     raise Unreachable(agent.url, f"it keeps {len(calls)} calls waiting")
                 self._returned.wait(left_s)

@@ -10,7 +10,8 @@ import collections
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from controller import limits
@@ -30,6 +31,7 @@ from controller.key_session import (
 from controller.paths import Path
 from controller.store import Store
 from etsi.gs004 import QoS
+from mtls import deadline
 
 
 class Book:
@@ -238,7 +240,8 @@ class Book:
         """
         with self._lock:
             self.take(session)
-            self._wait(lambda: session.ksid not in self._held)
+            # Whoever has not let it go by then never will; its nodes are to hear of the end all the same.
+            self._lock.wait_for(lambda: session.ksid not in self._held, limits.HELD_S)
             if session.state == ENDING:
                 return False
             session.state = ENDING
@@ -296,24 +299,26 @@ class Book:
         with self._lock:
             self._late = {}
 
-    def hold(self, session: KeySession) -> bool:
-        """Until `release` nobody else tells the nodes of an open session anything; False if it is over.
+    @contextmanager
+    def holding(self, session: KeySession) -> Iterator[bool]:
+        """In the block nobody else tells the nodes of an open session anything; False if it is over.
 
-        Waits until nobody else does; who has the session must not ask again.
+        Waits until nobody else does; who has the session must not ask again. All calls in the block have HOLD_S in all.
         """
         with self._lock:
             self._wait(lambda: session.ksid not in self._held)
-            if not self._has(session):
-                return False
-            self._held.add(session.ksid)
-            return True
-
-    def release(self, session: KeySession) -> None:
-        """Whatever was done to it is done."""
-        with self._lock:
-            session.target = None
-            self._held.discard(session.ksid)
-            self._lock.notify_all()
+            is_open = self._has(session)
+            if is_open:
+                self._held.add(session.ksid)
+        try:
+            with deadline.until(time.monotonic() + limits.HOLD_S):
+                yield is_open
+        finally:
+            if is_open:
+                with self._lock:
+                    session.target = None
+                    self._held.discard(session.ksid)
+                    self._lock.notify_all()
 
     def aim(self, session: KeySession, path: Path) -> int | None:
         """A held session is to move to `path`, over a virtual link of that number; None if it is over."""

@@ -36,6 +36,7 @@ OVER_AT_ONE = 10_000  # sessions that are over, of which one node, be it between
 OVER_LATELY = 10_000  # sessions that ended, of which it is known for a while that they may have asked for keys
 LEFT_AT_ONE = 16  # virtual links of a session that moved, of which one node has not forgotten its part
 REQUESTS_OF_ONE = 16  # of one application, repeated, that wait for an answer
+HOLD_S = 4 * CALL_S  # who tells nodes of an open session, and holds it meanwhile, has so long for all of it
 HELD_S = 20 * CALL_S  # whoever waits for a key session to be let go waits so long at most: longer is a bug of ours
 LOOK_S = 0.25  # between two looks at all sessions, whether one has to move
 AGAIN_S = 3.0  # between two tries to move, to tell, to set

@@ -113,12 +113,8 @@ class Mover:
             self._next_look(session, time.monotonic() + (0.0 if done else limits.AGAIN_S))
 
     def _put_right_alone(self, session: KeySession, verdict: Verdict) -> bool:
-        if not self._book.hold(session):
-            return True
-        try:
-            return self._put_right(session, verdict)
-        finally:
-            self._book.release(session)
+        with self._book.holding(session) as is_open:
+            return not is_open or self._put_right(session, verdict)
 
     def _put_right(self, session: KeySession, verdict: Verdict) -> bool:
         """Whether the session is where it is to be; AgentFailed."""

@@ -68,13 +68,11 @@ class Reweigher:
 
     def _reweigh(self, session: KeySession) -> bool:
         """Whether all nodes of the session that can be reached know now what it needs, or it is over."""
-        if not self._book.hold(session):
-            return True
         try:
-            self._upkeep.reweigh(session)
+            with self._book.holding(session) as is_open:
+                if is_open:
+                    self._upkeep.reweigh(session)
         except AgentFailed as error:
             _log.info("session %s: %s", session.ksid, error)
             return False
-        finally:
-            self._book.release(session)
         return True

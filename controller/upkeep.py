@@ -85,14 +85,13 @@ class Upkeep:
         Both ends are told what counts; AgentFailed. What the links are to carry follows (reweigher.py).
         """
         session = self._book.find(ksid, (OPEN,))
-        if session is None or node not in session.nodes.values() or not self._book.hold(session):
+        if session is None or node not in session.nodes.values():
             return
-        try:
-            self._decide_change(session, node, now)
-            session.unsure |= set(session.nodes.values())
-            self.tell_ends(session)
-        finally:
-            self._book.release(session)
+        with self._book.holding(session) as is_open:
+            if is_open:
+                self._decide_change(session, node, now)
+                session.unsure |= set(session.nodes.values())
+                self.tell_ends(session)
 
     def _decide_change(self, session: KeySession, node: str, now: Declared) -> None:
         try:
@@ -185,14 +184,13 @@ class Upkeep:
         over = []
         self._clean(node)
         for session in self._book.open():
-            if session.concerns(node) and self._book.hold(session):
-                try:
-                    if self._is_over(session, node, document):
-                        over.append(session.ksid)
-                    else:
-                        self._settle(session, node, document)
-                finally:
-                    self._book.release(session)
+            if not session.concerns(node):
+                continue
+            with self._book.holding(session) as is_open:
+                if is_open and self._is_over(session, node, document):
+                    over.append(session.ksid)
+                elif is_open:
+                    self._settle(session, node, document)
         return over
 
     def _is_over(self, session: KeySession, node: str, document: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from controller.key_session import KeySession, SessionError
 from controller.paths import Path as Way
 from controller.store import Store
 from etsi.gs004 import QoS
+from mtls import deadline
 
 PAIR = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 WANTS = Wants(QoS(), {})
@@ -122,10 +123,28 @@ def test_session_that_is_never_let_go_is_a_bug_and_no_wait_for_ever(desk, monkey
     monkeypatch.setattr(limits, "HELD_S", 0.05)
     session = desk.configuring()
     desk.book.opened(session)
-    assert desk.book.hold(session)
 
-    with pytest.raises(RuntimeError, match="nobody let go"):
-        desk.book.hold(session)
+    with desk.book.holding(session), pytest.raises(RuntimeError, match="nobody let go"), desk.book.holding(session):
+        pass
+
+
+def test_whoever_holds_a_session_has_so_long_for_all_that_it_tells_its_nodes(desk):
+    """A node that answers each call in time, and takes nothing over, could make it as long as it liked."""
+    session = desk.configuring()
+    desk.book.opened(session)
+
+    with desk.book.holding(session):
+        assert deadline.left(1000) <= limits.HOLD_S
+
+
+def test_session_ends_though_somebody_never_lets_it_go(desk, monkeypatch):
+    """Its nodes would never hear of it otherwise."""
+    monkeypatch.setattr(limits, "HELD_S", 0.05)
+    session = desk.configuring()
+    desk.book.opened(session)
+
+    with desk.book.holding(session):
+        assert desk.book.end(session)
 
 
 def test_node_with_too_many_registrations_that_wait_gets_no_more(desk, monkeypatch):

@@ -107,7 +107,7 @@ def test_who_follows_a_node_no_more_does_not_say_that_it_is_lost(world):
     world.follow("https://old")
     assert eventually(lambda: "a" in world.desk.graph.nodes())
     world.follow("https://new")
+    assert eventually(lambda: world.desk.graph.nodes()["a"].agent.url == "https://new")
     assert eventually(lambda: len(threads()) == 1)
 
-    assert world.desk.graph.nodes()["a"].agent.url == "https://new"
     assert world.desk.graph.nodes()["a"].reachable

@@ -223,13 +223,11 @@ def test_withdrawal_for_which_there_is_no_room_is_told_again_and_counts_then(des
 def test_end_is_written_down_when_it_is_confirmed(desk):
     """Though its nodes are told later, by a thread."""
     session = desk.register("slave", "master")
-    assert desk.book.hold(session)  # nodes are being told something else
+    with desk.book.holding(session):  # nodes are being told something else
+        desk.sessions.ended(session.ksid, node="a")
 
-    desk.sessions.ended(session.ksid, node="a")
-
-    assert desk.said.words[-1] == ("a", "ended")
-    assert desk.stored() == [ENDING]
-    desk.book.release(session)
+        assert desk.said.words[-1] == ("a", "ended")
+        assert desk.stored() == [ENDING]
     assert eventually(lambda: desk.stored() == [])
 
 
@@ -312,11 +310,10 @@ def test_pair_whose_implicit_session_cannot_be_ended_registers_later(desk):
 def test_implicit_session_that_gives_way_is_written_down_as_over(desk):
     """Before its nodes are told: one is still being told something else."""
     implicit = desk.register("slave", "master", implicit=True)
-    assert desk.book.hold(implicit)
+    with desk.book.holding(implicit):
+        assert desk.book.take_implicit(PAIR) is implicit
 
-    assert desk.book.take_implicit(PAIR) is implicit
-
-    assert desk.stored() == [ENDING]
+        assert desk.stored() == [ENDING]
 
 
 def test_session_that_both_ends_are_done_with_ends_once(desk, tmp_path):
