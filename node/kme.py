@@ -41,6 +41,7 @@ from node.limits import ANSWER_S, CATCH_UP_S, LEAST_S
 from node.losses import Losses
 from node.parameters import Parameters
 from node.performance import Performance
+from node.places import Turns
 from node.pool import Keys, Pool
 from node.ranges import Allocation, Instruction, Shortage, spare_slots
 from node.recent import RecentIds
@@ -110,6 +111,7 @@ class Kme:
         self._parameters = parameters
         self._journal = journal
         self._pool = Pool()
+        self._refilling = Turns(1)  # by KSID
         self._on_hand_out: Callable[[], None] = lambda: None
         self._bandwidths = Bandwidths()
         self._together = Together(limits.max_key_per_request, ready=_in_time)
@@ -211,7 +213,8 @@ class Kme:
                     lambda number: self._make(session, parameters.strategy, number, request.key_bytes),
                 )
             return Delivery(made, "direct")
-        with self._refilling(session.ksid):
+        # One request of a session at a time looks into its pool and refills it.
+        with self._refilling.taken([session.ksid], deadline.left(ANSWER_S), full=TooLate()):
             source = "pool"
             # What was counted may expire before it is taken; that it does so again and again would be a bug.
             place = session.ksid, request.key_bytes
@@ -225,17 +228,6 @@ class Kme:
                 self._pool.put(place, new, made=begun, qc=session.qcs[0])
                 source = "refill"
         raise MaterialExpired("keys made ahead expire faster than they are made", qc=session.qcs[0], node=self.name)
-
-    @contextmanager
-    def _refilling(self, ksid: str) -> Iterator[None]:
-        """One request at a time looks into the pool of a session and refills it; TooLate."""
-        lock = self._pool.refill_lock(ksid)
-        if not lock.acquire(timeout=max(0.0, deadline.left(ANSWER_S))):
-            raise TooLate
-        try:
-            yield
-        finally:
-            lock.release()
 
     def pooled(self) -> dict[str, int]:
         """How many keys made ahead wait here, by the first QC of their path."""

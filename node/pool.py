@@ -23,12 +23,6 @@ class Pool:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keys: dict[Place, _Waiting] = {}
-        self._refills: dict[str, threading.Lock] = {}
-
-    def refill_lock(self, ksid: str) -> threading.Lock:
-        """Held by who looks and refills, so that two requests of a session do not refill both."""
-        with self._lock:
-            return self._refills.setdefault(ksid, threading.Lock())
 
     def put(self, place: Place, keys: Sequence[tuple[str, Secret]], *, made: float, qc: str) -> None:
         """Have `keys` wait, which were made at `made` over a path that begins with `qc`."""
@@ -59,7 +53,6 @@ class Pool:
             for place in [p for p in self._keys if p[0] == ksid]:
                 for _, key, *_ in self._keys.pop(place):
                     key.wipe()
-            self._refills.pop(ksid, None)
 
     def expire(self, oldest: float) -> None:
         """Erase what was made at `oldest` or before."""

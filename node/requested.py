@@ -20,7 +20,7 @@ class Requested:
         self._now = now
         self._lock = threading.Lock()
         self._bytes: Counter[str] = Counter()
-        # Requests that were not met: when each was tried first, and what has been counted for it.
+        # Requests that were not met: until when a try is of the same, and what has been counted for it.
         self._unmet: dict[_Kind, tuple[float, dict[str, int]]] = {}
 
     def add(
@@ -33,12 +33,12 @@ class Requested:
         """
         now, kind, wanted = self._now(), (ksid, key_bytes), dict(needs)
         with self._lock:
-            since, counted = self._unmet.pop(kind, (now, {}))
-            if now - since >= interval_s:
-                since, counted = now, {}
+            until, counted = self._unmet.pop(kind, (now, {}))
+            if now >= until:
+                until, counted = now + interval_s, {}
             self._bytes.update({qc: max(0, n - counted.get(qc, 0)) for qc, n in wanted.items()})
             if not met:
-                self._unmet[kind] = since, {qc: max(n, counted.get(qc, 0)) for qc, n in wanted.items()}
+                self._unmet[kind] = until, {qc: max(n, counted.get(qc, 0)) for qc, n in wanted.items()}
 
     def forget(self, ksid: str) -> None:
         """That session is over."""
@@ -46,6 +46,8 @@ class Requested:
             self._unmet = {kind: unmet for kind, unmet in self._unmet.items() if kind[0] != ksid}
 
     def totals(self) -> dict[str, int]:
-        """The counts."""
+        """The counts. What was tried for the last time is forgotten: its session may be over."""
+        now = self._now()
         with self._lock:
+            self._unmet = {kind: unmet for kind, unmet in self._unmet.items() if unmet[0] > now}
             return dict(self._bytes)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -29,6 +32,15 @@ ALICE, ADAM, BOB, MALLORY = (f"{n:08d}-0000-4000-8000-000000000000" for n in ran
 KSID = "99999999-0000-4000-8000-000000000000"
 KEYS = [f"{n:08d}-1111-4000-8000-000000000000" for n in range(3)]
 QC = "a-b/1"
+OVER_B = Session(KSID, ALICE, BOB, ("a", "b", "c"), (QC, "b-c/1"), "link")
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Return once it is true."""
+    latest = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < latest
+        time.sleep(0.005)
 
 
 class Network:
@@ -109,19 +121,53 @@ def kme(store: KeyStore, network: Network, losses: Losses, tmp_path: Path) -> Km
     return made
 
 
-def test_request_that_is_tried_again_for_fewer_keys_counts_once(store, network, tmp_path):
-    """In QKP a batch of four is too much for what there is, one key is not: that one alone is asked of the QCs."""
-    requested, journal = Requested(), Journal(tmp_path / "journal.jsonl", "node:a")
-    network.limit = 40
-    relay = SimpleNamespace(
-        originate=lambda *_, key_ids, **__: [Secret(bytes(16)) for _ in key_ids], least_s=lambda *_: 0.0
-    )
-    kme = Kme(
+def originate(*_: object, key_ids: Sequence[str], **__: object) -> list[Secret]:
+    """As a relay, which has made all of them."""
+    return [Secret(bytes(16)) for _ in key_ids]
+
+
+@pytest.fixture
+def ahead(store: KeyStore, network: Network, tmp_path: Path) -> Kme:
+    """That of alice's node, which makes keys over two hops ahead."""
+    journal = Journal(tmp_path / "journal.jsonl", "node:a")
+    return Kme(
         "a", saes={ALICE: "a", BOB: "b"}, limits=Limits(), store=store, shared=network, sessions=network,
-        routes=network, relay=relay, performance=Performance(store.held), requested=requested, losses=Losses(journal),
+        routes=network, relay=SimpleNamespace(originate=originate, least_s=lambda *_: 0.0),
+        performance=Performance(store.held), requested=Requested(), losses=Losses(journal),
         parameters=lambda: Parameters(mode="qkp"), journal=journal,
     )  # fmt: skip
-    session = Session(KSID, ALICE, BOB, ("a", "b", "c"), (QC, "b-c/1"), "link")
+
+
+def test_pool_is_refilled_by_one_request_at_a_time_though_its_session_ends_meanwhile(ahead, network, monkeypatch):
+    """Whoever asks then waits for its turn as before, and leaves nothing behind for a session that is over."""
+    network.limit = 1000
+    begun, go = [], threading.Event()
+
+    def slow(*args: object, **facts: Any) -> list[Secret]:
+        begun.append(facts)
+        go.wait(20)
+        return originate(*args, **facts)
+
+    monkeypatch.setattr(ahead._relay, "originate", slow)
+    refill = threading.Thread(target=ahead.get_keys, args=(OVER_B, KeyRequest(1, 128)), daemon=True)
+    refill.start()
+    until(lambda: begun)
+    ahead.end_session(KSID)
+
+    try:
+        with deadline.until(time.monotonic() + 0.5), pytest.raises(TooLate):
+            ahead.get_keys(OVER_B, KeyRequest(1, 128))
+        assert len(begun) == 1
+    finally:
+        go.set()
+    refill.join(20)
+    assert not ahead._refilling._of
+
+
+def test_request_that_is_tried_again_for_fewer_keys_counts_once(ahead, network):
+    """In QKP a batch of four is too much for what there is, one key is not: that one alone is asked of the QCs."""
+    requested, session, kme = ahead._requested, OVER_B, ahead
+    network.limit = 40
 
     kme.get_keys(session, KeyRequest(1, 128))
     assert requested.totals() == {QC: 32, "b-c/1": 16}

@@ -41,6 +41,18 @@ def test_request_at_its_time_counts_whatever_became_of_the_one_before():
     assert count([(0.0, 16, False), (5.0, 16, False), (5.0, 16, True), (5.0, 16, True)]) == 64
 
 
+def test_nothing_stays_of_a_request_that_fails_when_its_session_is_over():
+    """It had been under way."""
+    clock = Clock()
+    requested = Requested(clock)
+    requested.forget(KSID)
+    requested.add(KSID, 16, [("qc", 16)], met=False, interval_s=5.0)
+    clock.time += 5.0
+
+    assert requested.totals() == {"qc": 16}
+    assert not requested._unmet
+
+
 def test_requests_that_are_met_count_each():
     """However fast they follow one another."""
     assert count([(0.0, 16, True), (0.1, 16, True), (0.1, 16, True)]) == 48
