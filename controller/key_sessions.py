@@ -79,6 +79,7 @@ class KeySessions:
             session, opening = self._book.register(node, pair, side, wants, implicit=implicit, request=request)
         except SessionError as error:
             self._agents.refuse(node, pair, [request], error, implicit=implicit)
+            self._count_refusal(pair, error)
             raise
         if opening is None:  # it is open, and this node has lost it
             self._tell_again(node, session, request)
@@ -103,6 +104,7 @@ class KeySessions:
         except AgentFailed as error:
             failure = SessionError(503, str(error), cause="agent_unreachable", node=error.node)
             self._agents.refuse(node, session.pair, [request], failure, implicit=True)
+            self._count_refusal(session.pair, failure)
             raise failure from None
 
     def _give_way(self, pair: Pair) -> None:
@@ -198,7 +200,7 @@ class KeySessions:
             raise
         except BaseException:
             # A bug of ours must not leave the pair blocked for ever.
-            self._refuse(session, SessionError(500, "internal error", cause="internal"))
+            self._refuse(session, SessionError(500, "internal error", cause="internal_error"))
             raise
         self.metrics.admitted(assigned - started)
         self._journal.event(
@@ -218,14 +220,17 @@ class KeySessions:
         return informed
 
     def _refuse(self, session: KeySession, error: SessionError) -> None:
-        facts = {"master_sae": session.pair[0], "slave_sae": session.pair[1], "message": str(error), **error.facts}
         self._book.drop(session)
-        with self._lock:
-            self._refusals.append({"time": time.time(), **facts})
         # Who asked does not wait until all nodes have forgotten the session, and may try again.
         for node, requests in session.requests.items():
             self._agents.refuse(node, session.pair, requests, error, implicit=session.implicit)
-        self._journal.event("application_refused", **facts)
+        self._count_refusal(session.pair, error)
         if session.path is not None:
             self._upkeep.withdraw_later(session)
+
+    def _count_refusal(self, pair: Pair, error: SessionError) -> None:
+        facts = {"master_sae": pair[0], "slave_sae": pair[1], "message": str(error), **error.facts}
+        with self._lock:
+            self._refusals.append({"time": time.time(), **facts})
+        self._journal.event("application_refused", **facts)
         self.metrics.refused(str(error.facts.get("cause", "unknown")))

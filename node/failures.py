@@ -8,7 +8,7 @@ from typing import Any
 class KeyFailure(Exception):
     """No key was delivered. `cause` is counted; `status` is the answer's; `facts` name the short or broken thing."""
 
-    cause = "internal"
+    cause = "internal_error"
     status = 503
 
     def __init__(self, message: str, **facts: Any) -> None:

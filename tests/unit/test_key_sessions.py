@@ -21,7 +21,7 @@ from controller.declared import Wants
 from controller.follower import Follower
 from controller.graph import Graph
 from controller.identities import Identities
-from controller.key_session import CONFIGURING, ENDING, OPEN, KeySession
+from controller.key_session import CONFIGURING, ENDING, OPEN, KeySession, SessionError
 from controller.key_sessions import KeySessions
 from controller.parameters import Parameters
 from controller.session_agents import SessionAgents
@@ -429,3 +429,17 @@ def test_node_for_which_too_much_waited_is_told_later(desk, forgetting):
     desk.upkeep.clean_again()
 
     assert eventually(lambda: forgetting.told == ["x"])
+
+
+@pytest.mark.parametrize(("node", "side", "cause"), [("a", "slave", "foreign"), ("b", "master", "same_node")])
+def test_registration_that_is_refused_at_once_is_counted(desk, tmp_path, node, side, cause):
+    """As one is for which there is no path: in the journal, the metrics, and the list for the operator."""
+    desk.register("slave")
+
+    with pytest.raises(SessionError):
+        desk.sessions.register(node, PAIR, side, Wants(QoS(), {}))
+
+    (event,) = journal.read(tmp_path / "journal.jsonl", "application_refused")
+    (shown,) = desk.sessions.refusals()
+    assert event["cause"] == shown["cause"] == cause
+    assert f'qkd_admissions_total{{cause="{cause}",result="refused"}} 1.0' in desk.sessions.metrics.page().decode()
