@@ -118,8 +118,9 @@ class Watch:
 class Sessions:
     """The key sessions that are to be open, and whether keys came since this was made.
 
-    `lost` are those of which an application knows no more, since it was killed. It opens them anew, as one that was
-    started again does. What was `refused` is asked for again until it is done, as any operator does, and nothing else.
+    `lost` are those of which an application knows no more, since it was killed. A master opens them anew, as one that
+    was started again does; one whose slave was killed ends them first, by itself. What was `refused` is asked for again
+    until it is done, as any operator does, and nothing else.
     """
 
     def __init__(
@@ -130,7 +131,8 @@ class Sessions:
         self._to_be_done = {*lost, *refused}
         for pair in lost:
             with contextlib.suppress(UserError):  # nobody may know of it any more
-                injector.end(*pair)
+                if pair[1] not in {injector.desk.name(s["peer"]) for s in injector.sessions_of(pair[0])}:
+                    injector.end(*pair)
             self._again(injector.open, pair)
         self._before: dict[str, int] | None = None  # keys by KSID
 

@@ -244,7 +244,8 @@ class PlayedInjector:
 
     def sessions_of(self, master: str) -> list[dict[str, Any]]:
         """At a master."""
-        return [{"ksid": " ".join(p), "keys": n, "errors": {}} for p, n in self.keys.items() if p[0] == master]
+        return [{"ksid": " ".join(p), "peer": p[1], "keys": n, "errors": {}}
+                for p, n in self.keys.items() if p[0] == master]  # fmt: skip
 
     def open(self, *pair: str) -> None:
         """Is noted, and refused."""
@@ -304,9 +305,17 @@ def test_what_was_refused_is_asked_for_until_it_is_done(played):
 
 def test_application_that_was_killed_opens_its_sessions_anew(played):
     """After it has ended what others still have of them."""
+    del played.keys["c", "d"]
     Sessions(played, [("a", "b"), ("c", "d")], lost=[("c", "d")])
 
     assert played.asked == [("end", "c", "d"), ("open", "c", "d")]
+
+
+def test_session_whose_slave_was_killed_is_left_to_its_master(played):
+    """It ends it, and opens another one, by itself: an end from elsewhere could hit that one."""
+    Sessions(played, [("a", "b"), ("c", "d")], lost=[("c", "d")])
+
+    assert played.asked == [("open", "c", "d")]  # for the case that it could not
 
 
 class PlayedStorm:
