@@ -7,6 +7,7 @@ follower.py and session_agents.py.
 from __future__ import annotations
 
 import importlib.metadata
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -204,6 +205,11 @@ def _add_settings(app: Flask, graph: Graph, settings: Settings, followers: Follo
 
 
 def _add_agents(app: Flask, graph: Graph, followers: Followers, store: Store) -> None:
+    changing = threading.Lock()  # who is followed, and the setting that says so
+
+    def keep(change: dict[str, str | None]) -> None:
+        store.put_setting(_AGENTS, store.setting(_AGENTS) | change)
+
     @app.get("/qkd/v1/agents")
     @allow(Role.OPERATOR)
     def agents() -> dict[str, Any]:
@@ -219,16 +225,19 @@ def _add_agents(app: Flask, graph: Graph, followers: Followers, store: Store) ->
         if not url.startswith("https://") or len(body) != 1:
             raise Malformed("url", "the agent's URL, beginning with https://, and nothing else")
         agent = Agent(text(name, "name"), url.rstrip("/"))
-        store.put_setting(_AGENTS, store.setting(_AGENTS) | {name: agent.url})
-        followers.follow(agent)
+        with changing:
+            keep({name: agent.url})
+            followers.follow(agent)
         return "", 204
 
     @app.delete("/qkd/v1/agents/<name>")
     @allow(Role.OPERATOR)
     def forget(name: str) -> tuple[str, int]:
-        if not followers.forget(name):
-            raise Problem(404, "no agent of this name", name=name)
-        store.put_setting(_AGENTS, store.setting(_AGENTS) | {name: None})
+        with changing:
+            if name not in followers.agents():
+                raise Problem(404, "no agent of this name", name=name)
+            keep({name: None})
+            followers.forget(name)
         return "", 204
 
 

@@ -46,8 +46,10 @@ class Settings:
     def set_parameters(self, document: Mapping[str, Any]) -> Parameters:
         """Change what `document` names; Malformed. Running sessions go on under the new parameters."""
         with self._graph.lock:  # who chooses and admits does so by the same from first to last
-            self.parameters = changed(self.parameters, document)
-            self._store.put_setting(_PARAMETERS, self.parameters.to_json())
+            parameters = changed(self.parameters, document)
+            # First, here and below: what the store does not take has not happened.
+            self._store.put_setting(_PARAMETERS, parameters.to_json())
+            self.parameters = parameters
             self.version += 1
         self._journal.event("parameters", **self.parameters.to_json())
         self._on_change()
@@ -56,8 +58,9 @@ class Settings:
     def set_rate(self, link: Link, low: int, high: int) -> None:
         """Have a QC make low to high bytes a slot."""
         with self._graph.lock:
-            self.rates = self.rates | {link.qc: (low, high)}
-            self._store.put_setting(_RATES, self.rates)
+            rates = self.rates | {link.qc: (low, high)}
+            self._store.put_setting(_RATES, rates)
+            self.rates = rates
             self.version += 1
         self._journal.event("rate", qc=link.qc, low=low, high=high)
         self._on_change()
@@ -65,9 +68,8 @@ class Settings:
     def set_generation(self, link: Link, *, enabled: bool) -> None:
         """Have a QC generate, or stop."""
         with self._lock:
-            for node in link.ends:
-                self._wishes.setdefault(node, {})[link.link_id] = enabled
-            self._store.put_setting(_GENERATION, self._wishes)
+            wished = {node: self._wishes.get(node, {}) | {link.link_id: enabled} for node in link.ends}
+            self._keep_wishes(wished)
         with self._graph.lock:
             self.version += 1
         self._journal.event("generation", qc=link.qc, enabled=enabled)
@@ -82,6 +84,11 @@ class Settings:
         """That node has the link generate, or not."""
         self._graph.set_enabled(node, link_id, enabled=enabled)  # at once; the agent's notification follows
         with self._lock:
-            if self._wishes.get(node, {}).get(link_id) is enabled:
-                del self._wishes[node][link_id]
-                self._store.put_setting(_GENERATION, self._wishes)
+            wishes = self._wishes.get(node, {})
+            if wishes.get(link_id) is enabled:
+                self._keep_wishes({node: {key: wish for key, wish in wishes.items() if key != link_id}})
+
+    def _keep_wishes(self, of: Mapping[str, dict[str, bool]]) -> None:
+        wishes = {**self._wishes, **of}
+        self._store.put_setting(_GENERATION, wishes)
+        self._wishes = wishes

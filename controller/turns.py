@@ -28,6 +28,7 @@ class Turns:
         self._for_one = for_one
         self._most = waiting
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._stopping = False
         self._lock = threading.Lock()
         self._running: collections.Counter[str] = collections.Counter()
         self._waiting: dict[str, collections.deque[Step]] = {}
@@ -52,6 +53,7 @@ class Turns:
 
     def stop(self) -> None:
         """Take no step that is not under way yet."""
+        self._stopping = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self, peer: str) -> None:
@@ -60,8 +62,11 @@ class Turns:
             self._running[peer] += 1
             try:
                 self._pool.submit(self._run, peer, queue.popleft())
-            except RuntimeError:  # the process ends
-                queue.clear()
+            except RuntimeError as error:
+                if self._stopping:
+                    queue.clear()
+                else:  # the machine gives it no thread now; the pool has the step, for its next thread that is free
+                    bugs.report(_log, "a thread for a step", error, self._journal, peer=peer)
 
     def _run(self, peer: str, step: Step) -> None:
         step()

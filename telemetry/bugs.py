@@ -23,6 +23,7 @@ MARK = "a bug of ours"  # in each line of a log that tells of one
 STATUS = 70  # of a process that ends by one; EX_SOFTWARE of sysexits.h
 EVENT, REFUSED = "bug", "machine_refused"  # in journals
 _SCARCE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+_NO_THREAD = "can't start new thread"  # in Python's words, by which alone it is known
 _SCARCE_TO_SQLITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN)
 
 
@@ -49,6 +50,8 @@ def refused(error: object) -> str | None:
     # The last 8 bits are the error, those above tell of which kind.
     if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _SCARCE_TO_SQLITE:
         return "the local database cannot be written"
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        return "no thread can be started"
     return None
 
 

@@ -1079,6 +1079,19 @@ def test_wrong_agent_is_refused_by_name(world, body, field):
     assert "new" not in {a["name"] for a in world.operator("agents")["agents"]}
 
 
+def test_agents_that_are_added_at_once_are_all_known_to_the_next_controller(alone):
+    """Each addition reads what is kept, and writes it anew."""
+    alone.start().wait_ready(20)
+    names = [f"n{i}" for i in range(24)]
+    with ThreadPoolExecutor(len(names)) as operators:
+        add = lambda name: alone.call("PUT", f"agents/{name}", {"url": "https://127.0.0.1:9"}).status  # noqa: E731
+        assert set(operators.map(add, names)) == {204}
+
+    alone.restart()
+
+    assert {a["name"] for a in alone.operator("agents")["agents"]} == set(names)
+
+
 def test_description_has_all_routes_and_no_others(world):
     """OpenAPI; the description itself and the metrics, which are not of this interface, aside."""
     app = api.make_app(*[Mock()] * 4, book=Mock(), choice=Mock(), settings=Mock(), switches=dict)

@@ -153,6 +153,7 @@ def test_watched_thread_that_ends_unasked_is_told_of_and_the_process_goes_on(tar
     [
         ("OSError(28, 'no')", 1, "clock: the machine refuses: No space left on device"),
         ("full()", 1, "clock: the machine refuses: the local database cannot be written"),
+        ("RuntimeError(\"can't start new thread\")", 1, "clock: the machine refuses: no thread can be started"),
         (f"ValueError({VALUE!r})", bugs.STATUS, "clock: a bug of ours, ValueError"),
     ],
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
-from controller.graph import Graph
+from controller.graph import Graph, Link, LinkEnd
 from controller.parameters import Parameters
 from controller.settings import Settings
 from controller.store import Store
 from telemetry import journal
+
+_END = LinkEnd("", "a-b/1", True, "ACTIVE", 0, 0, 0, None)
 
 
 @pytest.fixture
@@ -29,3 +33,19 @@ def test_journal_says_at_each_start_which_parameters_count(start, tmp_path):
 
     told = journal.read(tmp_path / "journal.jsonl", "parameters")
     assert [event["ttl_slots"] for event in told] == [15, 20, 20]
+
+
+def test_what_cannot_be_kept_is_not_changed(start):
+    """The operator reads that it failed; nodes that hear of something later must not hear of it all the same."""
+    settings, link = start(), Link("a-b/1", "L", "a", "b", _END, _END)
+    settings._store._db.execute("PRAGMA query_only = ON")
+
+    for change in (
+        lambda: settings.set_parameters({"ttl_slots": 20}),
+        lambda: settings.set_rate(link, 1, 2),
+        lambda: settings.set_generation(link, enabled=False),
+    ):
+        with pytest.raises(sqlite3.Error):
+            change()
+
+    assert (settings.parameters.ttl_slots, settings.rates, settings.wishes("a"), settings.version) == (15, {}, {}, 0)

@@ -62,3 +62,23 @@ def test_step_that_fails_is_reported_and_its_place_is_free_again(turns, tmp_path
     events = journal.read(tmp_path / "journal.jsonl", bugs.EVENT)
     assert [e["peer"] for e in events] == ["a"] * 3
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_step_for_which_no_thread_can_be_started_is_done_by_one_that_is_free(turns, monkeypatch, caplog):
+    """Nor are those behind it lost; the log calls it what it is."""
+    go, done, last = threading.Event(), [], threading.Event()
+    assert turns.take("a", go.wait, 10)
+    with monkeypatch.context() as machine:
+        machine.setattr(threading.Thread, "start", _refused)
+        assert all(turns.take("a", done.append, n) for n in range(3))
+        assert turns.take("a", last.set)
+    assert "the machine refuses: no thread can be started" in caplog.text
+
+    go.set()
+
+    assert last.wait(10)
+    assert done == [0, 1, 2]
+
+
+def _refused(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
