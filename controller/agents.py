@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import json
 import threading
@@ -73,6 +74,8 @@ class Agents:
         )
         self._returned = threading.Condition()
         self._under_way: dict[str, dict[object, float]] = {}  # agent -> its calls -> when they began
+        self._waiting: collections.Counter[str] = collections.Counter()  # agent -> calls that have no turn yet
+        self._takes_s: dict[str, float] = {}  # agent -> how long its calls have taken lately
         self._edited: dict[str, threading.Lock] = {}
 
     def listen(self, agent: Agent) -> tuple[Listener, bool]:
@@ -250,22 +253,31 @@ class Agents:
 
     @contextmanager
     def _turn(self, agent: Agent) -> Iterator[None]:
-        """For the block one of the calls that this agent may keep waiting; Unreachable if it keeps all of them so."""
-        call = object()
+        """For the block one of the calls that this agent may keep waiting; Unreachable if it keeps all of them so.
+
+        So it is if as many wait as it will not have answered in SLOW_S: they hold threads that others need.
+        """
+        call, name = object(), agent.name
         with self._returned:
-            calls = self._under_way.setdefault(agent.name, {})
+            calls = self._under_way.setdefault(name, {})
             slow_s = limits.SLOW_S + self.on_the_way_s(agent)
-            while len(calls) >= limits.CALLS_TO_ONE:
-                left_s = deadline.left(min(calls.values()) + slow_s - time.monotonic())
-                if left_s <= 0:
-                    raise Unreachable(agent.url, f"it keeps {len(calls)} calls waiting")
-                self._returned.wait(left_s)
+            self._waiting[name] += 1
+            try:
+                while len(calls) >= limits.CALLS_TO_ONE:
+                    left_s = deadline.left(min(calls.values()) + slow_s - time.monotonic())
+                    takes_s = self._waiting[name] * self._takes_s.get(name, 0.0) / limits.CALLS_TO_ONE
+                    if left_s <= 0 or takes_s > slow_s:
+                        raise Unreachable(agent.url, f"it keeps {len(calls)} calls waiting")
+                    self._returned.wait(left_s)
+            finally:
+                self._waiting[name] -= 1
             calls[call] = time.monotonic()
         try:
             yield
         finally:
             with self._returned:
-                del calls[call]
+                took_s = time.monotonic() - calls.pop(call)
+                self._takes_s[name] = (self._takes_s.get(name, 0.0) + took_s) / 2
                 self._returned.notify_all()
 
     def _delete(self, agent: Agent, paths: Sequence[str]) -> bool:

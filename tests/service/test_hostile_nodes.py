@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -86,6 +87,31 @@ def test_agent_that_keeps_its_calls_waiting_is_not_called_again(world, tmp_path)
         agents.close()
 
     assert set(refused) == {f"it keeps {limits.CALLS_TO_ONE} calls waiting"}
+
+
+def test_agent_that_is_slow_is_called_by_few_at_a_time(world, tmp_path):
+    """Each of its calls is answered in time; but those that wait for their turn hold threads that others need."""
+    agents = Agents(world.credentials(Role.CONTROLLER, "ctl"), Journal(tmp_path / "journal.jsonl", "ctl"))
+    node = world.nodes["d"]
+
+    def configure(_: int) -> bool:
+        with contextlib.suppress(AgentFailed):
+            agents.configure({Agent("d", node.url): {}})
+            return True
+        return False
+
+    try:
+        node.before_edit = lambda: time.sleep(0.6)
+        with ThreadPoolExecutor(limits.CALLS) as pool:
+            slow = list(pool.map(configure, range(limits.CALLS)))
+            node.before_edit = lambda: None
+            quick = list(pool.map(configure, range(4 * limits.CALLS)))
+    finally:
+        node.before_edit = lambda: None
+        agents.close()
+
+    assert limits.CALLS_TO_ONE <= sum(slow) < limits.CALLS
+    assert sum(quick) > 3 * limits.CALLS
 
 
 def test_node_that_comes_again_is_heard_while_another_holds_up_its_sessions(world):
