@@ -40,6 +40,9 @@ class QuantumModule:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._rates: dict[str, tuple[int, int]] = {}
         self._enabled: dict[str, bool] = {}
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._devices: dict[threading.Thread, socket.socket] = {}
 
     def set_enabled(self, qc: str, enabled: bool) -> None:
         """Ask the QC to generate, or to stop, from its next block on."""
@@ -64,11 +67,18 @@ class QuantumModule:
         bugs.vital_thread(self._accept, name="qc-accept", stopped=self._is_stopped).start()
 
     def stop(self) -> None:
-        """Accept nothing more."""
-        self._listener.close()
+        """Take nothing more: no block is being stored when this returns. What was not acknowledged comes again."""
+        with self._lock:
+            self._stopped = True
+        with self._listener, contextlib.suppress(OSError):  # it may never have begun to listen
+            self._listener.shutdown(socket.SHUT_RDWR)  # a mere close has who waits for a device wait on
+        for thread, connection in self._devices.items():
+            with contextlib.suppress(OSError):  # the device is gone
+                connection.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
     def _is_stopped(self) -> bool:
-        return self._listener.fileno() < 0
+        return self._stopped
 
     def _accept(self) -> None:
         while True:
@@ -80,7 +90,13 @@ class QuantumModule:
                 bugs.report(_log, "accepting a QC device", error)
                 time.sleep(limits.DEVICE_PAUSE_S)
                 continue
-            threading.Thread(target=self._serve, args=(connection,), name="qc-blocks", daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(connection,), name="qc-blocks", daemon=True)
+            with self._lock:
+                if self._stopped:
+                    connection.close()
+                    return
+                self._devices = {t: c for t, c in self._devices.items() if t.is_alive()} | {thread: connection}
+                thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
         asked: tuple[int, int] | None = None
