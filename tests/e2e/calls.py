@@ -39,7 +39,7 @@ answers = []
 for i in range(0, len(rest), 5):
     method, url, caller, server, body = rest[i : i + 5]
     reply = Caller(credentials(Path(run) / "pki", identity(caller))).request(
-        method, url, to=identity(server), body=json.loads(body)
+        method, url, to=identity(server), body=json.loads(body), timeout_s=30
     )
     answers.append({"status": reply.status, "body": reply.body})
 print(json.dumps(answers))
