@@ -20,6 +20,7 @@ from node.parameters import Parameters
 
 _APP, _LINK, _INTERFACE, _NODE, _EXTRA = "app", "link", "interface", "node", "extra"
 _NONE = Preconditions()
+IMPLICIT = "implicit"  # of an application that a request for keys called for, kept beside it (sessions.py)
 _NOTHING: Mapping[tuple[str, str], Any] = {}
 _LISTS = ("qkd_applications", "qkd_links", "qkd_interfaces")
 
@@ -78,7 +79,9 @@ class Datastore:
     def _commit(self, tree: Tree, note: Mapping[tuple[str, str], Any] = _NOTHING) -> None:
         old = self.tree
         before, after = _documents(old), _documents(tree)
-        changed = {k: v for k, v in after.items() if before.get(k) != v} | {k: None for k in before if k not in after}
+        gone = before.keys() - after.keys()
+        changed = {k: v for k, v in after.items() if before.get(k) != v} | dict.fromkeys(gone)
+        changed |= {(IMPLICIT, name): None for kind, name in gone if kind == _APP}
         # The first change keeps everything: what nobody configured follows the configuration file until then.
         self._store.put_documents({**(changed if self._kept else after), **note})
         self._kept = True

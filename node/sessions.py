@@ -9,11 +9,11 @@ from etsi import gs015
 from etsi.restconf import Tree
 from etsi.sae_id import from_uri
 from node.config import NodeConfig
-from node.datastore import Datastore
+from node.datastore import IMPLICIT, Datastore
 from node.key_stream import KeyStore
 from node.model import apps
 
-_IMPLICIT, ENDED = "implicit", "ended"  # kinds of documents; those that ended are told of (ends.py)
+ENDED = "ended"  # a kind of documents: those that ended are told of (ends.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Sessions:
         self._lock = threading.Lock()
         self._by_ksid: dict[str, Association] = {}
         self._by_pair: dict[tuple[str, str], Association] = {}
-        self._implicit = {name for kind, name in store.documents() if kind == _IMPLICIT}
+        self._implicit = {name for kind, name in store.documents() if kind == IMPLICIT}
         self._read(datastore.tree)
         datastore.on_change(lambda _, new: self._read(new))
 
@@ -112,7 +112,7 @@ class Sessions:
 
     def mark_implicit(self, ksid: str) -> None:
         """It was a request for keys that called for this session."""
-        self._store.put_documents({(_IMPLICIT, ksid): {}})
+        self._store.put_documents({(IMPLICIT, ksid): {}})
         with self._lock:
             self._implicit.add(ksid)
 
@@ -128,6 +128,4 @@ class Sessions:
         with self._lock:
             self._by_ksid = {a.ksid: a for a in found}
             self._by_pair = {a.pair: a for a in found}
-            gone = self._implicit - set(self._by_ksid)
-            self._implicit -= gone
-        self._store.put_documents({(_IMPLICIT, ksid): None for ksid in gone})
+            self._implicit &= set(self._by_ksid)

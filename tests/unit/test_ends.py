@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,3 +164,27 @@ def test_controller_that_knows_only_the_standard_may_have_an_application_come_ba
     node.ends.came_back(KSID)
 
     assert node.ends.unconfirmed() == []
+
+
+def test_session_ends_in_one_transaction_so_that_all_who_care_hear_of_it(node, monkeypatch):
+    """A disk that is full for the next one would leave keys of it in the pool, and its end untold until a restart."""
+    node.configure()
+    node.sessions.mark_implicit(KSID)
+    heard_of_it: list[bool] = []
+    node.datastore.on_change(lambda *_: heard_of_it.append(True))
+    with monkeypatch.context() as disk:
+        write, room = node.store.put_documents, [1]
+
+        def put(documents: object) -> None:
+            if documents and not room:
+                raise sqlite3.OperationalError("database or disk is full")
+            room.clear()
+            write(documents)
+
+        disk.setattr(node.store, "put_documents", put)
+        assert node.sessions.end(KSID)
+
+    assert heard_of_it == [True]
+    node.restart()
+    assert not node.sessions.is_implicit(KSID)
+    assert ("implicit", KSID) not in node.store.documents()
