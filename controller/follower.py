@@ -225,11 +225,13 @@ class Follower:
 
     def tend(self) -> None:
         """Have the node follow what is set now, and be as open sessions want it; again if it does not take part."""
-        version = self._settings.version
-        done = [self._is_done(step) for step in (self._tell, self._settle)]
-        self._tried = version
-        self.tend_at = 0.0 if all(done) else time.monotonic() + limits.AGAIN_S
-        self._on_tended()
+        version, done = self._settings.version, [False]
+        try:
+            done = [self._is_done(step) for step in (self._tell, self._settle)]
+        finally:  # also when the store takes nothing, as on a full disk
+            self._tried = version
+            self.tend_at = 0.0 if all(done) else time.monotonic() + limits.AGAIN_S
+            self._on_tended()
 
     @contextmanager
     def _followed(self) -> Iterator[None]:

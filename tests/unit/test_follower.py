@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from controller.agents import Agent, AgentFailed
+from controller import limits
+from controller.agents import Agent
 from controller.follower import Followers
 from controller.graph import Graph
 from controller.identities import Identities
+from telemetry.journal import Journal
 from tests.unit.test_key_sessions import WAIT_S, Desk, Nodes, eventually
 
 ID, ENDED = "00000000-0000-4000-8000-00000000000a", "33333333-3333-4333-8333-333333333333"
@@ -37,6 +40,11 @@ class Slow(Nodes):
 
     asked = slow = ""
 
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(journal)
+        self.told: list[Any] = []
+        self.full: list[Exception] = []
+
     def listen(self, _: Agent) -> tuple[Quiet, bool]:
         return Quiet(), True
 
@@ -46,8 +54,10 @@ class Slow(Nodes):
     def additions(self, _: Agent) -> dict[str, Any]:
         return self._answer("additions", {"ended": [ENDED]})
 
-    def set_additions(self, agent: Agent, _: object) -> None:
-        raise AgentFailed(agent.name, "it does not matter here")
+    def set_additions(self, _: Agent, document: Any) -> None:
+        self.told.append(document["parameters"])
+        if self.full:
+            raise self.full.pop()
 
     def _answer(self, what: str, answer: dict[str, Any]) -> dict[str, Any]:
         self.asked = what
@@ -111,3 +121,16 @@ def test_who_follows_a_node_no_more_does_not_say_that_it_is_lost(world):
     assert eventually(lambda: len(threads()) == 1)
 
     assert world.desk.graph.nodes()["a"].reachable
+
+
+def test_node_is_told_again_of_what_the_store_could_not_take_down(world, monkeypatch):
+    """On a full disk. It was told again after minutes only, and of nothing that was set meanwhile."""
+    monkeypatch.setattr(limits, "AGAIN_S", 0.05)
+    world.nodes.full = [sqlite3.OperationalError("database or disk is full")]
+    world.followers.start()
+    world.follow("https://a")
+    assert eventually(lambda: len(world.nodes.told) == 2)
+
+    world.desk.settings.set_parameters({"ttl_slots": 20})
+
+    assert eventually(lambda: world.nodes.told[-1]["ttl_slots"] == 20)
