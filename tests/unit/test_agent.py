@@ -10,18 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from etsi import gs015
-from etsi.restconf import parse_target
 from etsi.secret import Secret
 from mtls.events import Feed
 from node import limits
 from node.agent import Agent, Parts
-from node.config import Neighbour, NodeConfig
 from node.datastore import Datastore
 from node.ends import Ends
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
-from node.model import MODEL, link_id, node_id
 from node.parameters import Current, Parameters
 from node.performance import Performance
 from node.places import HalfOpen, Places
@@ -31,10 +27,8 @@ from node.requested import Requested
 from node.sessions import Sessions
 from node.streams import EXTENDED, Streams
 from telemetry.journal import Journal
-
-MASTER, SLAVE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
-KSID = "99999999-0000-4000-8000-000000000000"
-APPS = parse_target(MODEL, "etsi-qkd-sdn-node:qkd_node/qkd_applications")
+from tests import open_session
+from tests.open_session import MASTER, SLAVE
 
 
 class Disk(KeyStore):
@@ -54,11 +48,7 @@ class Node:
     """The slave's node, with all that its agent decides by; the test is the KME and the shared database."""
 
     def __init__(self, directory: Path) -> None:
-        config = NodeConfig(
-            name="b", host="", kme_port=0, agent_port=0, directory=directory, credentials=None, shared_db_url="",
-            shared_db_schema="", nodes={"a": "https://a"}, saes={MASTER: "a", SLAVE: "b"},
-            qcs=(Neighbour("q", "a", 1, Secret(b"")),),
-        )  # fmt: skip
+        config = open_session.config(directory, "b", "a")
         self.store = Disk(directory / "local.db", directory / "node.key", ttl_slots=15)
         self.datastore = Datastore(config, self.store)
         sessions = Sessions(config, self.datastore, self.store)
@@ -103,11 +93,7 @@ class Node:
 
     def configure(self) -> None:
         """The controller opens the session: both have registered."""
-        app = {
-            "app_id": KSID, "app_type": gs015.CLIENT, "server_app_id": MASTER, "client_app_id": [SLAVE],
-            "backing_qkdl_id": [link_id("q")], "remote_qkdn_id": node_id("a"),
-        }  # fmt: skip
-        self.datastore.edit("POST", APPS, {"etsi-qkd-sdn-node:qkd_app": [app]})
+        open_session.configure(self.datastore, "a")
 
 
 @pytest.fixture

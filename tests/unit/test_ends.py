@@ -9,23 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from etsi import gs015
-from etsi.restconf import parse_target
-from etsi.secret import Secret
 from mtls.events import Feed
 from mtls.liveness import DEAD_S, SILENCE_S
-from node.config import Neighbour, NodeConfig
 from node.datastore import Datastore
 from node.ends import Ends
 from node.key_stream import KeyStore
-from node.model import MODEL, link_id, node_id
 from node.registrations import Registrations
 from node.sessions import Sessions
 from node.streams import EXTENDED, STANDARD, Streams
-
-KSID = "11111111-1111-4111-8111-111111111111"
-MASTER, SLAVE = "22222222-2222-4222-8222-222222222222", "33333333-3333-4333-8333-333333333333"
-APPS = parse_target(MODEL, "etsi-qkd-sdn-node:qkd_node/qkd_applications")
+from tests import open_session
+from tests.open_session import KSID
 
 
 class Node:
@@ -34,11 +27,7 @@ class Node:
     def __init__(self, directory: Path) -> None:
         self.time = 0.0
         self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15)
-        self.config = NodeConfig(
-            name="a", host="", kme_port=0, agent_port=0, directory=directory, credentials=None, shared_db_url="",
-            shared_db_schema="", nodes={"b": "https://b"}, saes={MASTER: "a", SLAVE: "b"},
-            qcs=(Neighbour("q", "b", 1, Secret(b"")),),
-        )  # fmt: skip
+        self.config = open_session.config(directory, "a", "b")
         self.restart()
 
     def restart(self) -> None:
@@ -51,11 +40,7 @@ class Node:
 
     def configure(self) -> None:
         """The controller has the session open."""
-        app = {
-            "app_id": KSID, "app_type": gs015.CLIENT, "server_app_id": MASTER, "client_app_id": [SLAVE],
-            "backing_qkdl_id": [link_id("q")], "remote_qkdn_id": node_id("b"),
-        }  # fmt: skip
-        self.datastore.edit("POST", APPS, {"etsi-qkd-sdn-node:qkd_app": [app]})
+        open_session.configure(self.datastore, "b")
 
     def end(self) -> None:
         """The session, which is open, ends here."""

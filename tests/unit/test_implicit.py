@@ -9,24 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from etsi import gs015
 from etsi.gs004 import QoS
-from etsi.restconf import parse_target
-from etsi.secret import Secret
 from mtls.call import Reply
 from mtls.serve import Problem
-from node.config import Neighbour, NodeConfig
 from node.datastore import Datastore
 from node.failures import NoSession, SessionRefused
 from node.implicit import ImplicitSessions
 from node.key_stream import KeyStore
 from node.limits import OPENINGS, OPENINGS_PER_SAE
-from node.model import MODEL, link_id, node_id
 from node.places import Places
 from node.sessions import Association, Sessions
-
-MASTER, SLAVE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
-APPS = parse_target(MODEL, "etsi-qkd-sdn-node:qkd_node/qkd_applications")
+from tests import open_session
+from tests.open_session import MASTER, SLAVE
 
 
 class Network:
@@ -71,11 +65,7 @@ class Bench:
 
     def __init__(self, directory: Path) -> None:
         self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15)
-        self.config = NodeConfig(
-            name="a", host="", kme_port=0, agent_port=0, directory=directory, credentials=None, shared_db_url="",
-            shared_db_schema="", nodes={"b": "https://b"}, saes={MASTER: "a", SLAVE: "b"},
-            qcs=(Neighbour("q", "b", 1, Secret(b"")),),
-        )  # fmt: skip
+        self.config = open_session.config(directory, "a", "b")
         self.time = 0.0
         self.restart()
         self.network = Network(self)
@@ -95,11 +85,7 @@ class Bench:
 
     def configure(self, ksid: str) -> None:
         """As the controller does."""
-        app = {
-            "app_id": ksid, "app_type": gs015.CLIENT, "server_app_id": MASTER, "client_app_id": [SLAVE],
-            "backing_qkdl_id": [link_id("q")], "remote_qkdn_id": node_id("b"),
-        }  # fmt: skip
-        self.datastore.edit("POST", APPS, {"etsi-qkd-sdn-node:qkd_app": [app]})
+        open_session.configure(self.datastore, "b", ksid)
 
     def ask(self) -> Association:
         """The master asks for keys."""

@@ -1,0 +1,35 @@
+"""One of two nodes that share a QC, and the key session that a controller opens there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from etsi import gs015
+from etsi.restconf import parse_target
+from etsi.secret import Secret
+from node.config import Neighbour, NodeConfig
+from node.datastore import Datastore
+from node.model import MODEL, link_id, node_id
+
+QC = "q"
+MASTER, SLAVE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+KSID = "99999999-0000-4000-8000-000000000000"
+_APPS = parse_target(MODEL, "etsi-qkd-sdn-node:qkd_node/qkd_applications")
+
+
+def config(directory: Path, name: str, peer: str) -> NodeConfig:
+    """Of the node of that name: the master's is a, the slave's b."""
+    return NodeConfig(
+        name=name, host="", kme_port=0, agent_port=0, directory=directory, credentials=None, shared_db_url="",
+        shared_db_schema="", nodes={peer: f"https://{peer}"}, saes={MASTER: "a", SLAVE: "b"},
+        qcs=(Neighbour(QC, peer, 1, Secret(b"")),),
+    )  # fmt: skip
+
+
+def configure(datastore: Datastore, peer: str, ksid: str = KSID) -> None:
+    """As the controller does when it opens the session."""
+    app = {
+        "app_id": ksid, "app_type": gs015.CLIENT, "server_app_id": MASTER, "client_app_id": [SLAVE],
+        "backing_qkdl_id": [link_id(QC)], "remote_qkdn_id": node_id(peer),
+    }  # fmt: skip
+    datastore.edit("POST", _APPS, {"etsi-qkd-sdn-node:qkd_app": [app]})
