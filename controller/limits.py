@@ -11,7 +11,7 @@ from __future__ import annotations
 CALL_S = 8.0
 CALLS = 64  # at a time, in all
 CALLS_TO_ONE = 6  # at a time, to one agent
-SLOW_S = 2.5  # an agent with so many calls under way gets no other one that would wait for longer, nor if one has
+SLOW_S = 2.5  # with so many under way none waits that would wait for longer, nor while the oldest has taken longer
 TRIES_OF_AN_EDIT = 10  # of a resource that others change meanwhile
 
 # Opening a key session: nodes on its path have so long in all. Who asked is told before it gives up.
