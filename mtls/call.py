@@ -33,7 +33,7 @@ _LONGEST_ANSWER = 1 << 20, json_text.MOST_PARTS
 _MAX_ERROR_BYTES = 64 << 10
 _LONGEST_TEXT, _LONGEST_FACT, _MOST_FACTS = 500, 4000, 32
 _ROUND_TRIPS = 3  # of a call: TCP, TLS 1.3, HTTP
-_LEAST_S, _LONGEST_S = 0.001, 3600.0
+_LONGEST_S = 3600.0
 _WORD = re.compile(r"[a-z_]{1,40}")
 
 
@@ -106,7 +106,7 @@ class _Socket(TimedSocket):
 
     def _leave_what_is_left(self) -> None:
         """Of the call's time: urllib3 would give handshake and request as much again as there was to connect."""
-        ssl.SSLSocket.settimeout(self, max(_LEAST_S, deadline.left(_LONGEST_S)))
+        ssl.SSLSocket.settimeout(self, max(deadline.LEAST_S, deadline.left(_LONGEST_S)))
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         try:
@@ -203,7 +203,7 @@ class Caller:
         headers = {"Content-Type": "application/json"} if data is not None else {}
         on_the_way_s = self.on_the_way_s(to)
         wait_s = deadline.left_for_others(timeout_s + on_the_way_s)
-        if wait_s < _LEAST_S:
+        if wait_s < deadline.LEAST_S:
             raise Unreachable(url, "no time is left to ask")
         headers[deadline.HEADER] = deadline.to_header(max(wait_s - on_the_way_s, wait_s / 2))
         headers |= conditions

@@ -16,6 +16,7 @@ from typing import Any
 
 HEADER = "Qkd-Timeout-Ms"
 _LONGEST_MS = 3_600_000
+LEAST_S = 0.001  # of a time-out: with none left a socket would not wait at all, or refuse the figure
 # What an answer needs that another party gave: a part of the time, so that it is less at each hop of a long path.
 _ON_THE_WAY = 0.06
 _current: ContextVar[float | None] = ContextVar("deadline", default=None)

@@ -24,7 +24,7 @@ from etsi.errors import Malformed
 from mtls import json_text
 from mtls.call import Unreachable, why
 from mtls.credentials import Credentials
-from mtls.deadline import TimedSocket
+from mtls.deadline import LEAST_S, TimedSocket
 from mtls.identity import Identity
 from mtls.liveness import SILENCE_S, notice_death
 
@@ -35,7 +35,6 @@ MAX_WAITING, MAX_WAITING_BYTES = 1000, 8 << 20  # events that a listener has not
 # Who sends more is read no faster: a stream of nothing but comments must not keep its listener busy. A line counts for
 # so many bytes at least, as it has to be looked at.
 _MAX_BYTES_S, _LINE_BYTES = 8 << 20, 4 << 10
-_LEAST_S = 0.001
 
 
 class Feed:
@@ -116,7 +115,7 @@ class Listener:
             raw = socket.create_connection((parts.hostname or "", parts.port or 443), timeout=timeout_s)
             try:
                 notice_death(raw)
-                raw.settimeout(max(_LEAST_S, give_up - time.monotonic()))
+                raw.settimeout(max(LEAST_S, give_up - time.monotonic()))
                 # Checked is the name in the certificate, whatever address the URL has.
                 sock = context.wrap_socket(raw, server_hostname=to.dns)
             except BaseException:
@@ -125,7 +124,7 @@ class Listener:
             assert isinstance(sock, TimedSocket)  # noqa: S101 - the context makes no others
             self._sock = connection.sock = sock
             connection.request("GET", parts.path, headers={"Accept": CONTENT_TYPE})
-            self._sock.settimeout(max(_LEAST_S, give_up - time.monotonic()))
+            self._sock.settimeout(max(LEAST_S, give_up - time.monotonic()))
             answer = connection.getresponse()
             self._sock.settimeout_of_each(silence_s)
         except (OSError, http.client.HTTPException) as error:
