@@ -249,8 +249,8 @@ def test_local_database_restored_from_an_older_copy_hands_no_key_out_again(netwo
     """The shared database knows of a later state: what the copy holds is erased, and new keys are made as before."""
     home = network.directory / "b"
     network.device.make()
-    given = network.keys()
-    until(lambda: given.ok and network.figure("b", "used_bytes") == network.figure("a", "used_bytes"))  # it waits there
+    given = until(lambda: (reply := network.keys()).ok and reply)
+    until(lambda: network.figure("b", "used_bytes") == network.figure("a", "used_bytes"))  # it waits there
     network.nodes["b"].kill()
     for file in home.glob("local.db*"):
         shutil.copy(file, tmp_path)
