@@ -222,6 +222,7 @@ class Agent:
         self._end(ksid)
 
     def _end(self, ksid: str) -> None:
+        self._parts.ends.begin(ksid)
         if self._parts.sessions.end(ksid):
             self._parts.ends.tell(ksid)
 
@@ -256,7 +257,8 @@ class Agent:
             if ksid not in before:
                 parts.journal.event("session_configured", ksid=ksid, master_sae=found.master_sae,
                                     slave_sae=found.slave_sae)  # fmt: skip
-            parts.ends.came_back(ksid)
+            if not parts.ends.came_back(ksid):
+                continue
             parts.half_open.remove(found.pair)
             if ksid not in before and parts.registrations.asked_implicitly(found.pair):
                 parts.sessions.mark_implicit(ksid)

@@ -14,9 +14,10 @@ from collections.abc import Callable
 
 from node import limits
 from node.key_stream import KeyStore
+from node.recent import RecentIds
 from node.registrations import Registrations
 from node.sessions import ENDED
-from node.streams import EXTENDED, Streams
+from node.streams import EXTENDED, STANDARD, Streams
 
 
 class Ends:
@@ -38,8 +39,14 @@ class Ends:
         self._untold: dict[str, tuple[float, int] | None] = {
             name: None for kind, name in store.documents() if kind == ENDED
         }
+        self._lately = RecentIds()
+        self._lately.add(self._untold)
         registrations.on_end_known(self.known)
         streams.on_controller(self.tell)
+
+    def begin(self, ksid: str) -> None:
+        """It is about to end here: what a controller configures of it from now on is late."""
+        self._lately.add([ksid])
 
     def tell(self, *ksids: str) -> None:
         """These ended, as is written down; whoever listens hears of all that it has not confirmed, again and again."""
@@ -65,10 +72,16 @@ class Ends:
         with self._lock:
             self._forget(ksid)
 
-    def came_back(self, ksid: str) -> None:
-        """A controller has configured it again, so that its end is none; if it confirms ends, it has not heard yet."""
-        if self._streams.controlled != EXTENDED:
+    def came_back(self, ksid: str) -> bool:
+        """Whether a session that a controller configures is open; not if it ended here before.
+
+        The controller had not heard yet, or was at it when it heard, and removes it. But one that knows only the
+        standard may have an application come back: then its end is none.
+        """
+        if self._streams.controlled == STANDARD:
             self.known(ksid)
+            return True
+        return not self._lately.any_of([ksid])
 
     def _forget(self, ksid: str) -> None:
         if ksid in self._untold:

@@ -14,7 +14,7 @@ from node.model import MODEL, link_id, node_id
 QC = "q"
 MASTER, SLAVE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 KSID = "99999999-0000-4000-8000-000000000000"
-_APPS = parse_target(MODEL, "etsi-qkd-sdn-node:qkd_node/qkd_applications")
+_APPS = "etsi-qkd-sdn-node:qkd_node/qkd_applications"
 
 
 def config(directory: Path, name: str, peer: str) -> NodeConfig:
@@ -32,4 +32,9 @@ def configure(datastore: Datastore, peer: str, ksid: str = KSID) -> None:
         "app_id": ksid, "app_type": gs015.CLIENT, "server_app_id": MASTER, "client_app_id": [SLAVE],
         "backing_qkdl_id": [link_id(QC)], "remote_qkdn_id": node_id(peer),
     }  # fmt: skip
-    datastore.edit("POST", _APPS, {"etsi-qkd-sdn-node:qkd_app": [app]})
+    datastore.edit("POST", parse_target(MODEL, _APPS), {"etsi-qkd-sdn-node:qkd_app": [app]})
+
+
+def remove(datastore: Datastore, ksid: str = KSID) -> None:
+    """As the controller does when it has heard of its end."""
+    datastore.edit("DELETE", parse_target(MODEL, f"{_APPS}/qkd_app={ksid}"), None)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from etsi.gs004 import QoS
 from etsi.secret import Secret
 from mtls.events import Feed
 from node import limits
@@ -28,7 +30,9 @@ from node.sessions import Sessions
 from node.streams import EXTENDED, Streams
 from telemetry.journal import Journal
 from tests import open_session
-from tests.open_session import MASTER, SLAVE
+from tests.open_session import KSID, MASTER, SLAVE
+
+ANOTHER = "88888888-0000-4000-8000-000000000000"
 
 
 class Disk(KeyStore):
@@ -57,7 +61,7 @@ class Node:
         openings = Places(limits.OPENINGS, limits.OPENINGS_PER_SAE)
         implicit = ImplicitSessions("b", sessions, registrations, nodes=config.nodes, caller=None, openings=openings)
         self.kme = SimpleNamespace(
-            on_hand_out=self._on_hand_out, end_session=None, collect=lambda: None, settle_losses=lambda: None
+            on_hand_out=self._on_hand_out, end_session=lambda _: None, collect=lambda: None, settle_losses=lambda: None
         )
         self.counted: list[int] = []
         self.while_counting: Callable[[], None] = lambda: None
@@ -91,9 +95,9 @@ class Node:
         """A controller comes."""
         return self.streams.listen(EXTENDED, controller="ctl")
 
-    def configure(self) -> None:
+    def configure(self, ksid: str = KSID) -> None:
         """The controller opens the session: both have registered."""
-        open_session.configure(self.datastore, "a")
+        open_session.configure(self.datastore, "a", ksid)
 
 
 @pytest.fixture
@@ -120,6 +124,24 @@ def test_withdrawal_of_a_session_that_is_open_here_is_told(node):
     node.agent.withdraw(MASTER, SLAVE)
 
     assert len(withdrawn(feed)) == 1
+
+
+def test_registration_is_not_met_by_a_session_that_ended_before_it(node):
+    """A controller that slept may configure that one again before it hears of the end."""
+    feed = node.listen()
+    node.configure()
+    node.agent.close_key_session(KSID, SLAVE)
+    with ThreadPoolExecutor(1) as pool:
+        feed.take()
+        registered = pool.submit(node.agent.open_key_session, MASTER, SLAVE, "slave", QoS())
+        while "sdqkdn_application_new" not in feed.take().decode():
+            assert not registered.done()
+
+        node.configure()
+        open_session.remove(node.datastore)
+        node.configure(ANOTHER)
+
+        assert registered.result(20) == ({"ksid": ANOTHER}, 200)
 
 
 def test_withdrawal_of_what_is_not_here_is_told_to_nobody(node):

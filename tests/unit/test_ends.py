@@ -45,6 +45,7 @@ class Node:
     def end(self) -> None:
         """The session, which is open, ends here."""
         self.configure()
+        self.ends.begin(KSID)
         assert self.sessions.end(KSID)
         self.ends.tell(KSID)
 
@@ -118,11 +119,24 @@ def test_end_of_a_session_that_is_not_here_is_none(node):
 
 def test_session_that_is_configured_again_before_its_end_was_confirmed_stays_over(node):
     """The controller had not heard yet, and will have it removed."""
+    feed = node.listen()
+    node.end()
+
+    assert not node.ends.came_back(KSID)
+    assert node.ends.unconfirmed() == [KSID]
+    feed.close()  # it may be that its stream broke while it was asleep
+    assert not node.ends.came_back(KSID)
+    assert node.ends.unconfirmed() == [KSID]
+
+
+def test_session_that_is_configured_again_after_its_end_was_confirmed_stays_over(node):
+    """The controller was at it when it heard, and removes it next."""
     node.listen()
     node.end()
-    node.ends.came_back(KSID)
+    node.confirm()
 
-    assert node.ends.unconfirmed() == [KSID]
+    assert not node.ends.came_back(KSID)
+    assert node.ends.came_back("another")
 
 
 def test_controller_that_knows_only_the_standard_is_told_once_each_time_it_comes(node):
@@ -146,8 +160,8 @@ def test_controller_that_knows_only_the_standard_may_have_an_application_come_ba
     """It is not told that this one ended."""
     node.listen(STANDARD)
     node.end()
-    node.ends.came_back(KSID)
 
+    assert node.ends.came_back(KSID)
     assert node.ends.unconfirmed() == []
 
 
