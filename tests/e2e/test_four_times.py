@@ -25,7 +25,7 @@ saes: [{name: one, node: a}, {name: two, node: b}, {name: three, node: c}]
 PAIRS = [("one", "two"), ("two", "one"), ("three", "two"), ("one", "three"), ("three", "one")]
 TIMES = ("t1", "t2", "t3", "t4", "ask_connection", "whole")
 R_B, R_C = 2 * DELAY_MS, 4 * DELAY_MS
-_TRIES = 6  # of which the shortest is hardly ever one that a busy machine has made long
+_TRIES = 10  # of which the shortest is hardly ever one that a busy machine has made long
 Best = dict[tuple[str, ...], Initialisation]
 
 
@@ -88,4 +88,5 @@ def test_times_grow_by_the_round_trips_of_the_protocol(best, path, t2, t4, t3):
 
     for name, trips in {"t1": t2, "t2": t2, "t4": t4, "t3": t3}.items():
         grown = getattr(with_delay, name) - getattr(without, name)
-        assert trips - 0.5 * R_B * PATIENCE < grown < trips + R_B * PATIENCE, (name, trips, grown)
+        # A trip takes a tenth more than the fibres have it: hosts, switches and the delay line wake up at each turn.
+        assert trips - 0.5 * R_B * PATIENCE < grown < 1.1 * trips + 0.9 * R_B * PATIENCE, (name, trips, grown)

@@ -161,9 +161,10 @@ def test_connection_crosses_the_border_unchanged(border):
 def test_nobody_at_the_other_side_is_a_reset(border):
     """And the forwarder goes on: who comes later finds the server that came meanwhile."""
     border.start().wait_ready(10)
+    # A client that is slow to see itself connected sees the reset first.
     with (
-        socket.create_connection(("127.0.0.1", border.port), timeout=10) as client,
         pytest.raises(ConnectionResetError),
+        socket.create_connection(("127.0.0.1", border.port), timeout=10) as client,
     ):
         client.recv(1)
 

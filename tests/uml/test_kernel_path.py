@@ -17,7 +17,7 @@ from tests.e2e.running import PYTHON, ROOT
 
 USUAL = "tests/e2e/kernel_path.py tests/e2e/test_poliqi.py tests/e2e/test_fibres.py"
 SUITE = os.environ.get("QKD_UML_SUITE", USUAL).split()
-LIMIT_S = float(os.environ.get("QKD_UML_LIMIT_S", "900"))
+LIMIT_S = float(os.environ.get("QKD_UML_LIMIT_S", "1500"))
 PATIENCE = 10  # times the usual one, for everything that is waited for
 
 
