@@ -117,7 +117,7 @@ class Kme:
         self._together = Together(limits.max_key_per_request, ready=_in_time)
         self._fetches = _Fetches()
         self._collected = threading.Event()  # for the first time since the node's start
-        self._relayed_from_here = RecentIds()
+        self._relayed_from_here = RecentIds()  # answered by 401: nobody at this site may collect these keys
 
     @property
     def mode(self) -> str:
