@@ -43,8 +43,9 @@ audit: setup ## replay a run's records against the rules of key material: make a
 unit: setup ## only the pure tests, in seconds, without root
 	$(PYTHON) -m pytest tests/unit
 
+SUITE ?= tests/e2e/kernel_path.py tests/e2e/test_poliqi.py tests/e2e/test_fibres.py
 test-uml: setup ## end-to-end tests with netem and the kernel's Open vSwitch, in user-mode Linux; SUITE=tests/e2e for all
-	$(if $(SUITE),QKD_UML_SUITE="$(SUITE)") $(if $(filter tests/e2e,$(SUITE)),QKD_UML_LIMIT_S=7200) $(PYTHON) -m pytest tests/uml
+	QKD_UML_SUITE="$(SUITE)" QKD_UML_LIMIT_S=7200 $(PYTHON) -m pytest tests/uml
 
 test-vagrant: setup ## the virtual machine's set-up in a fresh Debian, booted in user-mode Linux: some minutes, as root
 	$(PYTHON) -m pytest tests/vagrant/fresh_debian.py

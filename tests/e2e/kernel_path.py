@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
+from typing import Any
 
-from tests.e2e.running import Running
+from tests.e2e.running import Running, until
+from tests.e2e.test_poliqi import cut_by_mininet, get_key_with_id, open_session
 
 
 def test_links_are_shaped_by_netem_and_switches_forward_in_the_kernel(poliqi: Running):
@@ -18,3 +21,25 @@ def test_links_are_shaped_by_netem_and_switches_forward_in_the_kernel(poliqi: Ru
     datapaths = shown("ovs-appctl", "-t", f"{poliqi.directory}/ovs/ovs-vswitchd.ctl", "dpif/show")
     assert re.findall(r"^(\S+):", datapaths, re.M) == ["system@ovs-system"]
     assert re.findall(r"^  (s\d):", datapaths, re.M) == ["s1", "s2", "s3", "s4", "s5"]
+
+
+def test_key_over_a_trusted_relay_is_the_same_at_both_ends(poliqi: Running):
+    """A KME that is refused its turn by one slow CPU answers 503, and is asked again, as by any client."""
+    def asked(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return until(lambda: (answer := ask())["status"] != 503 and answer)
+
+    master, slave, hops = open_session(poliqi, "government", "telecom")
+    url = f"{poliqi.config('sae-government')['kme_url']}/api/v1/keys/{slave}/enc_keys"
+    call = "government", "POST", url, f"sae:{master}", "node:government", '{"size": 256}'
+
+    key = asked(lambda: poliqi.call(*call)[0])
+    same = asked(lambda: get_key_with_id(poliqi, "telecom", slave, master, key["body"]["keys"][0]["key_ID"]))
+
+    assert hops == 2
+    assert (key["status"], same) == (200, key)
+
+
+def test_traffic_takes_the_way_round_as_slow_as_netem_makes_it_while_a_fibre_is_cut(poliqi: Running):
+    """Of 40 ms each way, as typed while the network runs; and the direct fibre again, once it is whole."""
+    with cut_by_mininet(poliqi):
+        pass

@@ -1,6 +1,7 @@
 """The path that most users take, with netem and the kernel's Open vSwitch: end-to-end tests in user-mode Linux.
 
-Those that share one PoliQI; `make test-uml SUITE=tests/e2e` runs all, for as long as that takes on one slow CPU.
+Three of them, on one PoliQI. `make test-uml` runs those of a healthy network and of its fibres, `make test-uml
+SUITE=tests/e2e` runs all, for as long as that takes on one slow CPU.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import pytest
 from testbed.user_mode_linux import Machine
 from tests.e2e.running import PYTHON, ROOT
 
-USUAL = "tests/e2e/kernel_path.py tests/e2e/test_poliqi.py tests/e2e/test_fibres.py"
-SUITE = os.environ.get("QKD_UML_SUITE", USUAL).split()
-LIMIT_S = float(os.environ.get("QKD_UML_LIMIT_S", "1500"))
+SUITE = os.environ.get("QKD_UML_SUITE", "tests/e2e/kernel_path.py").split()
+LIMIT_S = float(os.environ.get("QKD_UML_LIMIT_S", "900"))
 PATIENCE = 10  # times the usual one, for everything that is waited for
 
 
@@ -36,5 +36,5 @@ def test_end_to_end_tests_pass_with_netem_and_the_kernels_open_vswitch(tmp_path:
     assert status == 0, log.read_text(errors="replace")[-8000:]
     (suite,) = ElementTree.parse(junit).getroot()  # noqa: S314 - our own file
     counts = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
-    assert counts["tests"] > 10
+    assert counts["tests"] >= 3
     assert {counts["failures"], counts["errors"], counts["skipped"]} == {0}
