@@ -51,6 +51,12 @@ class Distribution:
         """Of what is drawn, before it is cut."""
         return (self.first + self.second) / 2 if self.kind == "uniform" else self.first
 
+    @property
+    def longest(self) -> float:
+        """About the greatest of a dozen that are drawn."""
+        greatest = {"constant": self.first, "exponential": 3 * self.first, "uniform": self.second}[self.kind]
+        return min(max(greatest, self.at_least), self.at_most)
+
     def divided(self, by: float) -> Distribution:
         """The distribution of what is drawn, divided."""
         # Below what a file may give as the least interval nothing is cut off anew.

@@ -143,8 +143,7 @@ def remaining(done: Sequence[Run], todo: Sequence[Run], took_s: float) -> float:
 
 def expected_s(workload: Workload) -> float:
     """About how long a workload lasts: all arrivals, and the longest of the last sessions."""
-    longest = min(workload.length_s.at_most, 3 * workload.length_s.mean)
-    return workload.applications * workload.gap_s.mean + longest
+    return workload.applications * workload.gap_s.mean + workload.length_s.longest
 
 
 def _check_same(begun: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:

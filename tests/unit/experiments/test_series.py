@@ -11,8 +11,10 @@ import pytest
 from testbed.errors import UserError
 from testbed.experiments import command, sweep
 from testbed.experiments.experiment import Seen, Settings, groups, over_repeats
-from testbed.experiments.series import Store, clear, remaining, seconds, seed_of
+from testbed.experiments.series import NETWORK_S, Store, clear, remaining, seconds, seed_of
+from testbed.plan import make_plan
 from testbed.topology import load as load_topology
+from testbed.workload import arrivals
 from testbed.workload import load as load_workload
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,6 +60,18 @@ def test_a_quick_look_takes_about_five_minutes_in_all():
         total += sum(map(seconds, runs(name, replace(SETTINGS, quick=True, speed=5, repeats=experiment.quick_repeats))))
 
     assert 150 < total < 360
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_time_that_loads_take_is_estimated_within_a_third(name):
+    """By the sessions that are drawn: all of a series together, before its first run."""
+    saes, drawn = make_plan(SETTINGS.topology).saes, 0.0
+    for run in runs(name):
+        drawn += NETWORK_S
+        for phase in run.phases:
+            drawn += phase.settle_s + max(a.at_s + a.length_s for a in arrivals(phase.workload, saes, phase.seed))
+
+    assert sum(map(seconds, runs(name))) == pytest.approx(drawn, rel=1 / 3)
 
 
 def test_time_that_remains_goes_by_the_runs_that_are_done():
