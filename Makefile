@@ -18,12 +18,12 @@ test-ryu: setup setup-ryu ## only the tests of a controller on Ryu 4.34 (needs r
 	$(PYTHON) -m pytest -m ryu
 
 bench: setup ## keys a second of one KME pair; delivery times in every mode beside the floor that the network sets
-	$(PYTHON) -P -m testbed.bench_014
-	$(PYTHON) -P -m testbed.bench
-	$(PYTHON) -P -m testbed.bench_view
+	$(PYTHON) -P -m testbed.bench.bench_014
+	$(PYTHON) -P -m testbed.bench.bench
+	$(PYTHON) -P -m testbed.bench.bench_view
 
 bench-links: setup ## delay, jitter, loss and bandwidth of a link, as measured and as configured, with errors
-	$(PYTHON) -P -m testbed.bench_links
+	$(PYTHON) -P -m testbed.bench.bench_links
 
 SEED ?= 1
 FAULTS ?= 2000

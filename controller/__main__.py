@@ -14,24 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller import config, limits
-from controller.agents import Agents
-from controller.api import known_agents, make_app
-from controller.book import Book
-from controller.choice import Choice
+from controller.agents.agents import Agents
 from controller.follower import Followers
-from controller.graph import Graph
-from controller.identities import Identities
-from controller.key_sessions import KeySessions
-from controller.mover import Mover
-from controller.reweigher import Reweigher
-from controller.session_agents import SessionAgents
-from controller.settings import Settings
-from controller.store import Store
-from controller.upkeep import Upkeep
-from controller.words import Words
-from mtls import trace
+from controller.network.graph import Graph
+from controller.network.identities import Identities
+from controller.network.settings import Settings
+from controller.network.store import Store
+from controller.northbound.api import known_agents, make_app
+from controller.sessions.application_answers import Words
+from controller.sessions.bandwidth_updates import Reweigher
+from controller.sessions.lifecycle import KeySessions
+from controller.sessions.mover import Mover
+from controller.sessions.path_admission import Choice
+from controller.sessions.registry import Book
+from controller.sessions.session_agents import SessionAgents
+from controller.sessions.session_nodes import Upkeep
 from mtls.server import Server
-from telemetry import bugs
+from telemetry import bugs, trace
 from telemetry.journal import Journal
 from telemetry.signals import Signals
 
@@ -124,7 +123,7 @@ def _start_openflow(options: config.OpenFlowConfig | None) -> _OpenFlow:
         except OSError as error:
             raise OSError(error.errno, f"cannot listen on {options.host}:{options.port}: {error.strerror}") from None
     # Only here: REST alone, for tests and other fabrics, needs none of the framework.
-    from controller import framework, openflow_app
+    from controller.openflow import framework, openflow_app
 
     app, threads = framework.start(openflow_app.Forwarder, options.host, options.port, fabric=options.fabric)
     deadline = time.monotonic() + limits.BIND_S

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.forwarding import Fabric, parse_fabric
-from controller.parameters import Parameters, changed
-from etsi.checks import integer, mapping, number, text, uuid_text
-from etsi.errors import Malformed
+from controller.network.parameters import Parameters, changed
+from controller.openflow.forwarding import Fabric, parse_fabric
+from documents.checks import integer, mapping, number, text, uuid_text
+from documents.errors import Malformed
 from etsi.sae_id import sae_id
 from mtls.credentials import Credentials
 

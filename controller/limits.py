@@ -1,7 +1,7 @@
 """Every number of threads, every bound and every time-out of the controller, and how they keep it alive. PURE.
 
-Each stands here because it leans on others; `tests/unit/test_controller_limits.py` has the inequalities. Times are in
-seconds.
+Each stands here because it leans on others; `tests/unit/controller/test_controller_limits.py` has the inequalities.
+Times are in seconds.
 """
 
 from __future__ import annotations

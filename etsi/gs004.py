@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from etsi.checks import integer, number
-from etsi.errors import Malformed
+from documents.checks import integer, number
+from documents.errors import Malformed
 
 
 @dataclass(frozen=True, slots=True)

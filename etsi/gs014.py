@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from etsi.checks import integer, mapping, sequence, text, uuid_text
-from etsi.errors import Malformed
-from etsi.secret import Secret
+from documents.checks import integer, mapping, sequence, text, uuid_text
+from documents.errors import Malformed
+from documents.secret import Secret
 
 # Messages that the standard fixes (clauses 6.2 and 6.4); clients compare them.
 SIZE_NOT_OCTETS = "size shall be a multiple of 8"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from etsi.yang import (
+from ietf.yang import (
     BOOLEAN,
     DATE_AND_TIME,
     DECIMAL3,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from etsi.gs015 import NOTIFICATIONS
-from etsi.yang import (
+from ietf.yang import (
     BOOLEAN,
     DECIMAL3,
     STRING,

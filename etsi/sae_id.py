@@ -10,8 +10,8 @@ import re
 from typing import Any
 from urllib.parse import quote, unquote
 
-from etsi.checks import text, uuid_text
-from etsi.errors import Malformed
+from documents.checks import text, uuid_text
+from documents.errors import Malformed
 
 LONGEST = 128  # characters
 _SCHEME, _UUID_SCHEME = "urn:qkd:sae:", "urn:uuid:"

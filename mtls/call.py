@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from mtls import deadline, json_text, trace
+from mtls import deadline, json_text
 from mtls.credentials import Credentials
 from mtls.deadline import TimedSocket
 from mtls.identity import Identity
 from mtls.liveness import OPTIONS, round_trip_s
+from telemetry import trace
 
 # Bytes and parts of what is shown to those who ask for it, and of answers to all else.
 _LONGEST_SHOWN = 16 << 20, json_text.MOST_PARTS_OF_ANSWER

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from flask import Response, request
 
-from etsi.errors import Malformed
+from documents.errors import Malformed
 from mtls import json_text
 from mtls.call import Unreachable, why
 from mtls.credentials import Credentials

@@ -25,8 +25,8 @@ OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_S * 1000),
 ]
 
-# Longer round trips no network may have (testbed/round_trips.py), and a hostile kernel may make any look so. A kernel
-# that waits before it confirms makes short ones look longer.
+# Longer round trips no network may have (testbed/planning/round_trips.py), and a hostile kernel may make any look so.
+# A kernel that waits before it confirms makes short ones look longer.
 LONGEST_ROUND_TRIP_S = 2.5
 _NOISE_S = 0.1
 _TCP_INFO = struct.Struct("68xII72xI")  # tcpi_rtt, tcpi_rttvar, tcpi_min_rtt of Linux's struct tcp_info, microseconds

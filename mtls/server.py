@@ -33,8 +33,8 @@ from mtls.credentials import Credentials
 from mtls.events import FEED, Feed
 from mtls.identity import identity_from_uris
 from mtls.liveness import BEAT_S, notice_death
+from mtls.party_shares import Turns
 from mtls.serve import ARRIVED, ERRORS, IDENTITY, MAX_BODY_BYTES, OUTCOME, Outcome, Problem, error_answer
-from mtls.turns import Turns
 from mtls.wsgi import DEADLINE, Answer, base_environ, call, request_environ
 from telemetry import bugs
 

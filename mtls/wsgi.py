@@ -12,8 +12,9 @@ from wsgiref.types import WSGIApplication
 
 from aiohttp import web
 
-from mtls import deadline, trace
+from mtls import deadline
 from mtls.serve import Problem
+from telemetry import trace
 
 _TARGET = re.compile(r"(?:https?://[^/?#]+)?(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
 # Where the server puts the monotonic moment by which the answer must be there; None: it may take any time.

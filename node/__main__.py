@@ -11,29 +11,29 @@ import threading
 from pathlib import Path
 
 from etsi import gs015_testbed
-from mtls import trace
 from mtls.call import Caller
 from mtls.server import Server
-from node import agent_http, config, kme_http, limits, restconf_http
-from node.agent import Agent, Parts
-from node.datastore import Datastore
-from node.ends import Ends
-from node.implicit import ImplicitSessions
-from node.key_stream import KeyStore
-from node.kme import Kme
-from node.losses import Losses
+from node import config, limits
+from node.agent.agent import Agent, Parts
+from node.associations.ended_sessions import Ends
+from node.associations.implicit import ImplicitSessions
+from node.associations.registrations import Registrations
+from node.associations.sessions import Sessions
+from node.http import agent_http, kme_http, restconf_http
+from node.material.key_stream import KeyStore
+from node.material.losses import Losses
+from node.material.quantum_module import QuantumModule
+from node.material.shared_db import SharedDatabase
 from node.parameters import Current, parse
-from node.performance import Performance
-from node.places import HalfOpen, Places
-from node.quantum_module import QuantumModule
-from node.registrations import Registrations
-from node.relay import Relay
-from node.requested import Requested
-from node.routes import Routes
-from node.sessions import Sessions
-from node.shared_db import SharedDatabase
-from node.streams import Streams
-from telemetry import bugs
+from node.relaying.relay import Relay
+from node.relaying.routes import Routes
+from node.serving.kme import Kme
+from node.serving.requested_bytes import Requested
+from node.tree.datastore import Datastore
+from node.tree.notifications import Streams
+from node.tree.performance import Performance
+from node.waiting_limits import HalfOpen, Places
+from telemetry import bugs, trace
 from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 from telemetry.signals import Signals

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from etsi.checks import integer, mapping, number, sequence, text
-from etsi.errors import Malformed
+from documents.checks import integer, mapping, number, sequence, text
+from documents.errors import Malformed
+from documents.secret import Secret
 from etsi.gs014 import Limits
 from etsi.gs014 import limits as parse_limits
 from etsi.sae_id import sae_id
-from etsi.secret import Secret
 from mtls.credentials import Credentials
-from node.blocks import AUTHENTICATION_KEY_BYTES
+from node.material.blocks import AUTHENTICATION_KEY_BYTES
 from node.parameters import Parameters
 from node.parameters import parse as parse_parameters
 

@@ -2,7 +2,7 @@
 
 A party that does not answer holds what waits for it. So each kind of waiting has fewer places than the port has
 threads, each party has fewer places than there are in all, and whoever finds none is refused at once. The inequalities
-between these numbers are asserted in tests/unit/test_limits.py.
+between these numbers are asserted in tests/unit/node/test_node_limits.py.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from decisions.modes import MODES, Mode
-from etsi.checks import integer, text
-from etsi.errors import Malformed
+from documents.checks import integer, text
+from documents.errors import Malformed
 
 MAX_TTL_SLOTS = 86_400
 MAX_KEYS_AHEAD = 64

@@ -10,12 +10,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtls import trace
 from mtls.server import Server
 from sae import config
 from sae.application import Application
 from sae.sae_http import REQUESTS_OF_ONE, THREADS, make_app
-from telemetry import bugs
+from telemetry import bugs, trace
 from telemetry.journal import Journal
 from telemetry.signals import Signals
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from decisions.rekey import APPLICATION, Pace
 from mtls.call import Caller
 from mtls.identity import Role
 from sae.client import KmeClient
 from sae.config import Config, SaeConfig
 from sae.handover import Handover
 from sae.master import Master
-from sae.rekey import APPLICATION, Turns
 from sae.sessions import Record
 from sae.slave import Slave
 from telemetry.journal import Journal
@@ -29,7 +29,7 @@ class Application:
         self.name = sae.name
         self.master = Master(
             sae.id, sae.name, kme=kme, handover=Handover(caller, config.peers), record=record,
-            on_key_failure=config.on_key_failure, turns=Turns() if config.pace == APPLICATION else None,
+            on_key_failure=config.on_key_failure, pace=Pace() if config.pace == APPLICATION else None,
         )  # fmt: skip
         self.slave = Slave(sae.id, kme, record)
         self._peers = config.peers

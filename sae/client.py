@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from etsi.checks import mapping, sequence, text, uuid_text
-from etsi.errors import Malformed
+from documents.checks import mapping, sequence, text, uuid_text
+from documents.errors import Malformed
+from documents.secret import Secret
 from etsi.gs004 import QoS
 from etsi.gs014 import read_key_container
-from etsi.secret import Secret
 from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 

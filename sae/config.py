@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from etsi.checks import integer, mapping, number, sequence, text
-from etsi.errors import Malformed
+from decisions.rekey import END, PACES, POLICIES, SESSION
+from documents.checks import integer, mapping, number, sequence, text
+from documents.errors import Malformed
+from documents.secret import Secret
 from etsi.sae_id import sae_id
-from etsi.secret import Secret
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from sae.rekey import END, PACES, POLICIES, SESSION
 
 _MAX_SAES = 4096
 _AUDIT_SECRET_BYTES = 32

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from decisions.rekey import Pace, goes_on, next_due
+from documents.secret import Secret
 from etsi.gs004 import QoS
-from etsi.secret import Secret
-from mtls import deadline, trace
+from mtls import deadline
 from sae.client import Failed, KmeClient
 from sae.handover import Forgotten, Handover
 from sae.messages import NONCE_BYTES, seal
-from sae.rekey import Turns, goes_on, next_due
 from sae.sessions import CLOSING, MASTER, NO_SESSION, Record, Session, milliseconds
-from telemetry import bugs
+from telemetry import bugs, trace
 
 _log = logging.getLogger(__name__)
 # Sessions being opened at the same time. Each holds one of this SAE's workers until the slave has answered, which
@@ -55,7 +55,7 @@ class _Running:
 class Master:
     """All sessions in which SAE `sae_id` is the master, one for each slave. Thread-safe.
 
-    `turns`: of all sessions together, where the application sets the pace; None where each session has its own.
+    `pace`: of all sessions together, where the application keeps it; None where each session keeps its own.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Master:
         handover: Handover,
         record: Record,
         on_key_failure: str,
-        turns: Turns | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._id = sae_id
         self._name = name
@@ -75,7 +75,7 @@ class Master:
         self._handover = handover
         self._record = record
         self._on_key_failure = on_key_failure
-        self._turns = turns
+        self._pace = pace
         self._lock = threading.Lock()
         self._opening = threading.BoundedSemaphore(MAX_OPENING)
         self._running: dict[str, _Running] = {}  # by slave
@@ -215,7 +215,7 @@ class Master:
         """A key at once, or at the application's first turn, then one every interval, until the end; why it ends."""
         session = running.session
         start = time.monotonic()
-        due = start if self._turns is None else self._turns.take(start, session.qos.interval_s)
+        due = start if self._pace is None else self._turn(self._pace, start, session.qos.interval_s)
         end = None if limits.duration_s is None else start + limits.duration_s
         while not running.stop.wait(max(0.0, (due if end is None else min(due, end)) - time.monotonic())):
             if end is not None and time.monotonic() >= end:
@@ -232,7 +232,11 @@ class Master:
 
     def _next_due(self, start: float, interval_s: float) -> float:
         now = time.monotonic()
-        return next_due(start, interval_s, now) if self._turns is None else self._turns.take(now, interval_s)
+        return next_due(start, interval_s, now) if self._pace is None else self._turn(self._pace, now, interval_s)
+
+    def _turn(self, pace: Pace, now: float, interval_s: float) -> float:
+        with self._lock:
+            return pace.take(now, interval_s)
 
     def _rekey(self, session: Session) -> Failed | None:
         """Get both sides a new key, or say why they have none."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from flask import Flask, Response
 
-from etsi.checks import integer, mapping, number, sequence, uuid_text
-from etsi.errors import Malformed
+from documents.checks import integer, mapping, number, sequence, uuid_text
+from documents.errors import Malformed
 from etsi.gs004 import qos
 from etsi.sae_id import sae_id
 from mtls.identity import Role

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from documents.secret import Secret
 from etsi.gs004 import QoS
-from etsi.secret import Secret
 from sae.client import Failed
 from telemetry.journal import Journal
 

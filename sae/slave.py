@@ -9,10 +9,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from etsi.checks import uuid_text
-from etsi.errors import Malformed
+from documents.checks import uuid_text
+from documents.errors import Malformed
+from documents.secret import Secret
 from etsi.gs004 import QoS
-from etsi.secret import Secret
 from sae.client import Failed, KmeClient
 from sae.messages import Sealed, unseal
 from sae.sessions import NO_SESSION, SLAVE, Record, Session, milliseconds

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from testbed import output
+from testbed.machine import output
 
 
 def main(arguments: list[str]) -> int:

@@ -10,26 +10,26 @@ import sys
 from pathlib import Path
 
 from decisions.modes import MODES
-from sae.rekey import GO_ON
-from testbed import vm
-from testbed.capacity import doubt, needs, reserve
+from decisions.rekey import GO_ON
+from scenario.topology import TopologyError, load
 from testbed.dashboard.address import USUAL_PORT
-from testbed.desk import ADMISSION_POLICIES
 from testbed.errors import UserError
-from testbed.expose import ANY_PORT
-from testbed.frameworks import FRAMEWORKS, python_for
-from testbed.isolation import run_isolated, undisturbed
-from testbed.load import draw_pairs, possible_pairs
-from testbed.offered_load import lasts_s
-from testbed.plan import Plan, make_plan
-from testbed.run_directory import new_run_id, open_run_directory, point_latest
+from testbed.machine.isolation import run_isolated, undisturbed
+from testbed.machine.run_directory import new_run_id, open_run_directory, point_latest
+from testbed.machine.tools import check_tools, clean_environment
+from testbed.network.expose import ANY_PORT
+from testbed.network.openflow_frameworks import FRAMEWORKS, python_for
+from testbed.network.shared_database import complete_url, members, open_user_database
+from testbed.network.workload_player import lasts_s
+from testbed.operation.desk import ADMISSION_POLICIES
+from testbed.planning.capacity import doubt, needs, reserve
+from testbed.planning.load import draw_pairs, possible_pairs
+from testbed.planning.plan import Plan, make_plan
+from testbed.planning.workload import Arrival, Workload
+from testbed.planning.workload import arrivals as draw_arrivals
+from testbed.planning.workload import load as load_workload
 from testbed.session import Dashboard, Options, run
-from testbed.shared_database import complete_url, members, open_user_database
-from testbed.tools import check_tools, clean_environment
-from testbed.topology import TopologyError, load
-from testbed.workload import Arrival, Workload
-from testbed.workload import arrivals as draw_arrivals
-from testbed.workload import load as load_workload
+from testbed.virtual_machine import vm
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TOPOLOGIES = _ROOT / "topologies"

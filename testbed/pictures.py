@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from testbed.topology import Link, Topology, TopologyError, load
+from scenario.topology import Link, Topology, TopologyError, load
 
 _WIDTH, _HEIGHT, _MARGIN = 860, 560, 110
 _BOX_WIDTH, _LINE = 150, 16

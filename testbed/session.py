@@ -12,20 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed import audit, measure
-from testbed.cli import QkdCLI, link_table
+from testbed import audit
 from testbed.dashboard import address
-from testbed.emulation import Emulation
 from testbed.errors import UserError
-from testbed.expose import check_ports
-from testbed.isolation import undisturbed
-from testbed.offered_load import OfferedLoad
-from testbed.plan import Plan
-from testbed.round_trips import too_long
-from testbed.run_directory import RunDirectory
-from testbed.shared_database import UserDatabase
-from testbed.tables import table
-from testbed.workload import Arrival
+from testbed.evidence import summary as measure
+from testbed.machine.isolation import undisturbed
+from testbed.machine.run_directory import RunDirectory
+from testbed.network.emulation import Emulation
+from testbed.network.expose import check_ports
+from testbed.network.shared_database import UserDatabase
+from testbed.network.workload_player import OfferedLoad
+from testbed.operation.cli import QkdCLI, link_table
+from testbed.operation.tables import table
+from testbed.planning.plan import Plan
+from testbed.planning.round_trips import too_long
+from testbed.planning.workload import Arrival
 
 _PROGRESS_S, _LOOK_S = 5.0, 1.0
 
@@ -50,8 +51,8 @@ class Options:
     workload: str | None  # its name, if it has one
     seeded_qcs: bool
     cli: bool
-    expose: int | None  # the first port, see testbed.expose
-    controller_python: str  # runs the controller, see testbed.frameworks
+    expose: int | None  # the first port, see testbed.network.expose
+    controller_python: str  # runs the controller, see testbed.network.openflow_frameworks
     dashboard: Dashboard
 
     def check(self, plan: Plan) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from testbed import output
+from testbed.machine import output
 from testbed.stories import journals, svg, text
 from testbed.stories.model import NoStory
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from documents.secret import Secret
 from etsi import gs015
-from etsi.restconf import parse_target
-from etsi.secret import Secret
+from ietf.restconf import parse_target
 from node.config import Neighbour, NodeConfig
-from node.datastore import Datastore
-from node.model import MODEL, link_id, node_id
+from node.tree.datastore import Datastore
+from node.tree.model import MODEL, link_id, node_id
 
 QC = "q"
 MASTER, SLAVE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"

@@ -37,7 +37,7 @@ ca-certificates          # pip over TLS
 if [ "$(dpkg --print-architecture)" = amd64 ] && grep -qx 'ID=debian' /etc/os-release; then
     packages="$packages
 user-mode-linux"
-    if grep -qw amx_tile /proc/cpuinfo; then # testbed/user_mode_linux_xstate.c says why
+    if grep -qw amx_tile /proc/cpuinfo; then # testbed/virtual_machine/user_mode_linux_xstate.c says why
         xstate="$here/build/uml_xstate.so"
         packages="$packages
 gcc
@@ -64,9 +64,9 @@ if [ -n "$missing" ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
-if [ -n "${xstate:-}" ] && [ ! "$xstate" -nt "$here/testbed/user_mode_linux_xstate.c" ]; then
+if [ -n "${xstate:-}" ] && [ ! "$xstate" -nt "$here/testbed/virtual_machine/user_mode_linux_xstate.c" ]; then
     mkdir -p "$here/build"
-    gcc -O2 -Wall -shared -fPIC -o "$xstate.new" "$here/testbed/user_mode_linux_xstate.c"
+    gcc -O2 -Wall -shared -fPIC -o "$xstate.new" "$here/testbed/virtual_machine/user_mode_linux_xstate.c"
     mv "$xstate.new" "$xstate"
 fi
 

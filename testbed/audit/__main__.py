@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from testbed import output
 from testbed.audit.evidence import Unreadable
 from testbed.audit.verdict import SHOWN, load
+from testbed.machine import output
 
 _LATEST = Path(__file__).resolve().parents[2] / "runs" / "latest"
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from telemetry import bugs
 from testbed.audit.evidence import Meant
-from testbed.processes import how_it_ended
+from testbed.machine.processes import how_it_ended
 
 _log = logging.getLogger(__name__)
-_UNREADABLE = 2  # exit status of node.account: the file is none that an account can be made of
+_UNREADABLE = 2  # exit status of node.material.local_db_dump: the file is none that an account can be made of
 
 
 def document(
@@ -27,7 +27,7 @@ def document(
     """What `evidence.records` reads. A node whose account cannot be made is left out, and why is said."""
     nodes, lacking = {}, {}
     for node, path in local_databases.items():
-        command = [sys.executable, "-P", "-m", "node.account", str(path)]
+        command = [sys.executable, "-P", "-m", "node.material.local_db_dump", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             nodes[node] = json.loads(done.stdout)

@@ -11,7 +11,7 @@ from testbed.audit.case import LATE_S, Case
 from testbed.audit.evidence import Allocation, Balance, Take
 from testbed.audit.made import Made, Span, Stream
 from testbed.audit.told import Node
-from testbed.qc_emulator import KEPT_BLOCKS
+from testbed.quantum.qc_emulator import KEPT_BLOCKS
 
 _ROUNDING_S = 0.001  # of times that two processes read from one clock
 

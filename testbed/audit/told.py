@@ -18,7 +18,7 @@ _UNANSWERED = "database_unreachable"  # the error of a statement to which no ans
 
 
 class Used(NamedTuple):
-    """Bytes [start, end) of a QC, and what they were for (see `node.told`)."""
+    """Bytes [start, end) of a QC, and what they were for (see `node.material.key_events`)."""
 
     qc: str
     start: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from testbed.errors import UserError
-from testbed.expose import ANY_PORT, LOOPBACK
+from testbed.network.expose import ANY_PORT, LOOPBACK
 
 # Where people look first: GS QKD 014 is what a KME speaks. A second run at the same time takes whatever is free.
 USUAL_PORT = 8014

@@ -10,8 +10,8 @@ from nicegui import run
 
 from telemetry import bugs
 from testbed.dashboard.widgets import Tag
-from testbed.desk import Desk, NotDone
 from testbed.errors import UserError
+from testbed.operation.desk import Desk, NotDone
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

@@ -9,20 +9,20 @@ from urllib.parse import quote
 from fastapi import FastAPI
 from nicegui import ui
 
+from testbed.dashboard.collected.watch import Watch
 from testbed.dashboard.operator import Operator
-from testbed.dashboard.panel_details import DetailsPanel
-from testbed.dashboard.panel_keys import KeysPanel, TroublePanel
-from testbed.dashboard.panel_map import MapPanel
-from testbed.dashboard.panel_qcs import QcsPanel
-from testbed.dashboard.panel_sessions import SessionsPanel
-from testbed.dashboard.panel_settings import SettingsPanel
-from testbed.dashboard.panel_story import StoryPanel
-from testbed.dashboard.selection import WHOLE, Selection, View, selected
-from testbed.dashboard.view_tables import headline
-from testbed.dashboard.watch import Watch
+from testbed.dashboard.panels.panel_details import DetailsPanel
+from testbed.dashboard.panels.panel_keys import KeysPanel, TroublePanel
+from testbed.dashboard.panels.panel_map import MapPanel
+from testbed.dashboard.panels.panel_qcs import QcsPanel
+from testbed.dashboard.panels.panel_sessions import SessionsPanel
+from testbed.dashboard.panels.panel_settings import SettingsPanel
+from testbed.dashboard.panels.panel_story import StoryPanel
+from testbed.dashboard.views.selection import WHOLE, Selection, View, selected
+from testbed.dashboard.views.view_tables import headline
 from testbed.dashboard.widgets import Tag
-from testbed.desk import Desk
-from testbed.plan import Plan
+from testbed.operation.desk import Desk
+from testbed.planning.plan import Plan
 
 _CSS = (Path(__file__).parent / "assets" / "page.css").read_text()
 _REFRESH_S = 0.5

@@ -8,19 +8,19 @@ import socket
 from pathlib import Path
 
 from telemetry import bugs
-from testbed.control_room import ControlRoom
 from testbed.dashboard import address
+from testbed.dashboard.collected.snapshot import FibreNow
+from testbed.dashboard.collected.tally import EVENTS
+from testbed.dashboard.collected.watch import Watch
 from testbed.dashboard.guard import Guard
-from testbed.dashboard.journals import Tail
 from testbed.dashboard.ports import Ports
-from testbed.dashboard.snapshot import FibreNow
-from testbed.dashboard.tally import EVENTS
-from testbed.dashboard.watch import Watch
-from testbed.desk import Desk
-from testbed.emulation import Emulation
-from testbed.expose import LOOPBACK
-from testbed.namespaces import call_in_network
-from testbed.plan import OPERATOR, Plan
+from testbed.evidence.journals import Tail
+from testbed.machine.namespaces import call_in_network
+from testbed.network.emulation import Emulation
+from testbed.network.expose import LOOPBACK
+from testbed.network.operator_calls import ControlRoom
+from testbed.operation.desk import Desk
+from testbed.planning.plan import OPERATOR, Plan
 
 # For people at a page: they would rather hear that something does not answer than wait for it.
 _TIMEOUT_S = 10.0

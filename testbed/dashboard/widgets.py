@@ -8,7 +8,7 @@ from typing import Any
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 
-from testbed.dashboard.view_tables import Row
+from testbed.dashboard.views.view_tables import Row
 
 
 class Tag(TextElement):

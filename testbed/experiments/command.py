@@ -13,15 +13,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from scenario.topology import load as load_topology
 from testbed.errors import UserError
-from testbed.experiments import fig7, fig8, figures, latency, outcome, report, sweep, table1
+from testbed.experiments import report
+from testbed.experiments.evaluation import figures, outcome
+from testbed.experiments.evaluation.results import Results
 from testbed.experiments.execute import Interrupted, execute
 from testbed.experiments.experiment import Experiment, Seen, Settings
-from testbed.experiments.results import Results
+from testbed.experiments.kinds import fig7, fig8, latency, sweep, table1
 from testbed.experiments.series import Run, Store, clear, seconds, seed_of
-from testbed.topology import load as load_topology
-from testbed.workload import Workload
-from testbed.workload import load as load_workload
+from testbed.planning.workload import Workload
+from testbed.planning.workload import load as load_workload
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TOPOLOGIES, _WORKLOADS, _RUNS, _RESULTS = (_ROOT / name for name in ("topologies", "workloads", "runs", "results"))

@@ -11,22 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from mtls.call import Unreachable
+from scenario.topology import Topology
 from telemetry import journal
-from testbed import audit, measure
-from testbed.capacity import reserve
-from testbed.emulation import Emulation
+from testbed import audit
+from testbed.bench.round_trip_floor import RoundTrips
 from testbed.errors import UserError
-from testbed.experiments import outcome
+from testbed.evidence import summary
+from testbed.experiments.evaluation import outcome
 from testbed.experiments.provenance import provenance
 from testbed.experiments.series import Phase, Run, Store, remaining
-from testbed.floor import RoundTrips
-from testbed.isolation import run_isolated, undisturbed
-from testbed.offered_load import OfferedLoad, lasts_s
-from testbed.plan import Plan, make_plan
-from testbed.round_trips import too_long
-from testbed.run_directory import RunDirectory, open_run_directory
-from testbed.topology import Topology
-from testbed.workload import Arrival, arrivals
+from testbed.machine.isolation import run_isolated, undisturbed
+from testbed.machine.run_directory import RunDirectory, open_run_directory
+from testbed.network.emulation import Emulation
+from testbed.network.workload_player import OfferedLoad, lasts_s
+from testbed.planning.capacity import reserve
+from testbed.planning.plan import Plan, make_plan
+from testbed.planning.round_trips import too_long
+from testbed.planning.workload import Arrival, arrivals
 
 _RESULT = "phases.json"
 _CAUSE = "failed.txt"
@@ -129,7 +130,7 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
     finally:
         with undisturbed():
             emulation.stop()
-    events = measure.read_run(directory.path, *outcome.KEPT)
+    events = summary.read_run(directory.path, *outcome.KEPT)
     _check_keys(events, directory.path)
     made = journal.read(directory.path / "qcs" / "journal.jsonl")
     return [
@@ -189,9 +190,9 @@ def _check_alive(emulation: Emulation) -> None:
         raise UserError(f"{process.name} ended on its own: {process.last_words()}")
 
 
-def _check_keys(events: Sequence[measure.Event], path: Path) -> None:
+def _check_keys(events: Sequence[summary.Event], path: Path) -> None:
     """A network that broke a rule of key material, or met a bug of ours, is none to measure."""
-    pairs = measure.compare_pairs(events)
+    pairs = summary.compare_pairs(events)
     if pairs["compared"] != pairs["identical"]:
         raise UserError(f"{pairs['compared'] - pairs['identical']} key pairs differ")
     try:
@@ -200,7 +201,7 @@ def _check_keys(events: Sequence[measure.Event], path: Path) -> None:
         raise UserError(f"no audit: {error}") from None
     if findings:
         raise UserError(f"the audit found a violation: {'; '.join(findings[:3])}")
-    if bugs := measure.bugs_told(path / "logs"):
+    if bugs := summary.bugs_told(path / "logs"):
         raise UserError(f"bugs of ours: {'; '.join(bugs)}")
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from testbed.experiments import outcome, paper
-from testbed.experiments.results import Results, Row, row
+from scenario.topology import Topology
+from testbed.experiments.evaluation import outcome, paper
+from testbed.experiments.evaluation.results import Results, Row, row
 from testbed.experiments.series import Phase, Run
-from testbed.topology import Topology
-from testbed.workload import Workload
+from testbed.planning.workload import Workload
 
 TTL_SLOTS = 15
 KEYS_AHEAD = 4

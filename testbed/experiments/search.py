@@ -16,16 +16,17 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
-from sae.rekey import PACES, POLICIES
-from testbed.experiments import fig8, paper
+from decisions.rekey import PACES, POLICIES
+from scenario.topology import Topology
+from scenario.topology import load as load_topology
+from testbed.experiments.evaluation import paper
+from testbed.experiments.evaluation.outcome import Load
 from testbed.experiments.experiment import KEYS_AHEAD
-from testbed.experiments.model import offer
-from testbed.experiments.outcome import Load
-from testbed.plan import make_plan
-from testbed.topology import Topology
-from testbed.topology import load as load_topology
-from testbed.workload import Distribution, Workload, arrivals
-from testbed.workload import load as load_workload
+from testbed.experiments.kinds import fig8
+from testbed.experiments.planner.model import offer
+from testbed.planning.plan import make_plan
+from testbed.planning.workload import Distribution, Workload, arrivals
+from testbed.planning.workload import load as load_workload
 
 _ROOT = Path(__file__).resolve().parents[2]
 GAPS_S = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)

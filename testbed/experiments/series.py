@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import UserError
-from testbed.workload import Workload
+from testbed.planning.workload import Workload
 
 # What a network costs beside its phases: coming up, and going down with its audit.
 NETWORK_S = 9.0

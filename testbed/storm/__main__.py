@@ -11,19 +11,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from testbed import output
-from testbed.bench_run import ROOT, bench
+from scenario.topology import load
+from testbed.bench.bench_run import ROOT, bench
 from testbed.errors import UserError
-from testbed.isolation import run_isolated
-from testbed.leftovers import Machine
-from testbed.plan import Plan, make_plan
-from testbed.run_directory import open_run_directory
+from testbed.machine import output
+from testbed.machine.isolation import run_isolated
+from testbed.machine.leftovers import Machine
+from testbed.machine.run_directory import open_run_directory
+from testbed.planning.plan import Plan, make_plan
 from testbed.storm import gusts
 from testbed.storm.gusts import Gust
 from testbed.storm.raging import RESULT, rage
 from testbed.storm.result import Result, parse
 from testbed.storm.strangers import with_strangers
-from testbed.topology import load
 
 # Plenty of key material: a key over five links costs plenty, and for want of it no pair is to go without.
 _QC_RATE = (900, 1000)

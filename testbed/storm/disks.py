@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from testbed.errors import UserError
-from testbed.plan import Plan
-from testbed.processes import ProcessFailed, run_tool
-from testbed.run_directory import RunDirectory
+from testbed.machine.processes import ProcessFailed, run_tool
+from testbed.machine.run_directory import RunDirectory
+from testbed.planning.plan import Plan
 from testbed.storm.gusts import CONTROLLER, QCS
 
 _ROOM = "50%"  # of the machine's memory, which is taken only as it is used

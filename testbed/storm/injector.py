@@ -8,12 +8,12 @@ from typing import Any
 
 from etsi.gs004 import QoS
 from mtls.call import Unreachable
-from testbed.control_room import ControlRoom
-from testbed.desk import Desk, NotDone, rate_of
-from testbed.emulation import Emulation
 from testbed.errors import UserError
-from testbed.plan import OPERATOR
-from testbed.processes import Process, ProcessFailed
+from testbed.machine.processes import Process, ProcessFailed
+from testbed.network.emulation import Emulation
+from testbed.network.operator_calls import ControlRoom
+from testbed.operation.desk import Desk, NotDone, rate_of
+from testbed.planning.plan import OPERATOR
 from testbed.storm import gusts
 from testbed.storm.disks import Disks
 from testbed.storm.gusts import Blow

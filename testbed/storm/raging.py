@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sae.rekey import GO_ON
+from decisions.rekey import GO_ON
 from telemetry.journal import Journal
 from testbed import audit
-from testbed.emulation import Emulation
 from testbed.errors import UserError
-from testbed.isolation import undisturbed
-from testbed.plan import Plan
-from testbed.run_directory import RunDirectory
+from testbed.machine.isolation import undisturbed
+from testbed.machine.run_directory import RunDirectory
+from testbed.network.emulation import Emulation
+from testbed.planning.plan import Plan
 from testbed.storm import gusts
 from testbed.storm.disks import Disks
 from testbed.storm.gusts import Blow, Gust

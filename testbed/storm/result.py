@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from testbed.tables import table
+from testbed.operation.tables import table
 
 
 @dataclass(slots=True)

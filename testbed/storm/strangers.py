@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mtls.identity import Identity, Role
-from testbed.emulation import Emulation
-from testbed.namespaces import enter_network, network_of
-from testbed.plan import KME_PORT, SaePlan
-from testbed.topology import Sae, Topology
+from scenario.topology import Sae, Topology
+from testbed.machine.namespaces import enter_network, network_of
+from testbed.network.emulation import Emulation
+from testbed.planning.plan import KME_PORT, SaePlan
 
 _NAME = "stranger"
 # A KME answers within 4 s and the round trips of a path; a client that gives up sooner learns nothing.

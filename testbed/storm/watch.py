@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mtls.call import Unreachable
 from telemetry.bugs import MARK
-from testbed.desk import Desk
-from testbed.emulation import Emulation
 from testbed.errors import UserError
+from testbed.network.emulation import Emulation
+from testbed.operation.desk import Desk
 from testbed.storm.gusts import KILL, Gust, Pair, forgotten
 from testbed.storm.injector import Injector
 from testbed.storm.strangers import Strangers

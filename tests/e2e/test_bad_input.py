@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from testbed.leftovers import Machine
+from testbed.machine.leftovers import Machine
 from tests.e2e.running import PYTHON, Running, finished
 
 NODES = "nodes: [{name: a}, {name: b}, {name: c}]\n"
@@ -164,7 +164,7 @@ def test_missing_tool(tmp_path):
     for program in ("mnexec", "ip", "tc", "ifconfig", "ethtool", "ping", "setpriv", "unshare", "ovsdb-tool"):
         (tmp_path / program).symlink_to(shutil.which(program))
     script = (
-        "import testbed.tools as t; t._SYSTEM_FOLDERS = ()\n"
+        "import testbed.machine.tools as t; t._SYSTEM_FOLDERS = ()\n"
         "from testbed.__main__ import main; raise SystemExit(main(['--duration', '1', '--no-cli']))"
     )
     done = in_python(script, env={**os.environ, "PATH": str(tmp_path)})
@@ -185,7 +185,7 @@ def test_postgresql_that_does_not_start(tmp_path):
             folder.chmod(0o755)
     options = ["--topology", "pair", "--duration", "1", "--no-cli", "--run-dir", str(tmp_path / "run")]
     done = in_python(
-        f"import testbed.cluster as c, pathlib; c._VERSIONS = pathlib.Path({str(tmp_path)!r})\n"
+        f"import testbed.network.postgres as c, pathlib; c._VERSIONS = pathlib.Path({str(tmp_path)!r})\n"
         f"from testbed.__main__ import main; raise SystemExit(main({options!r}))"
     )
 

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 import yaml
 
-from testbed.topology_document import build
-from testbed.topology_field import Field
+from scenario.topology_document import build
+from scenario.topology_field import Field
 from tests.e2e.page import assert_same_kind, blocks, here, names, read, run_shell
 from tests.e2e.running import ROOT, Running, until
 

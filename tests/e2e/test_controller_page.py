@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from node.model import node_id
+from node.tree.model import node_id
 from tests.e2e.page import assert_same_kind, blocks, names, read, run_shell
 from tests.e2e.running import Running
 

@@ -14,7 +14,7 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from testbed.leftovers import Machine
+from testbed.machine.leftovers import Machine
 from tests.e2e.browser import chromium
 from tests.e2e.conftest import SEED
 from tests.e2e.running import Running, until

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from testbed.experiments import fig7, latency
 from testbed.experiments.experiment import Seen
+from testbed.experiments.kinds import fig7, latency
 from tests.e2e.running import ROOT, command, finished, until
-from tests.unit.experiments.test_series import SETTINGS
+from tests.unit.testbed.experiments.test_series import SETTINGS
 
 RUNS = ROOT / "runs"
 # Times are before --quick divides them.

@@ -13,7 +13,7 @@ import pytest
 from mtls.call import Caller, Reply
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from testbed.leftovers import Machine
+from testbed.machine.leftovers import Machine
 from tests.e2e.running import Running, finished
 
 NODES = ("government", "military", "telecom", "finance", "university")

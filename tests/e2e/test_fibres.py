@@ -30,10 +30,10 @@ saes: [{name: mail, node: alice}, {name: backup, node: bob}]
 """
 # A clock that reads in nanoseconds, and netem's arithmetic in microseconds.
 ROUNDING_MS = 0.01
-# One train of frames, on the switches' side of a fibre; see testbed.probe.
+# One train of frames, on the switches' side of a fibre; see testbed.fibres.probe.
 TRAIN = (
     "import json, sys\n"
-    "from testbed.probe import send_train\n"
+    "from testbed.fibres.probe import send_train\n"
     "sender, receiver, frames, n_bytes, gap_s = sys.argv[1:]\n"
     "t = send_train(sender, receiver, frames=int(frames), frame_bytes=int(n_bytes), gap_s=float(gap_s), longest_s=1)\n"
     "print(json.dumps([t.sent_ns, t.arrived_ns]))"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from testbed.experiments import outcome
-from testbed.experiments.outcome import Initialisation
-from testbed.measure import read_run
+from testbed.evidence.summary import read_run
+from testbed.experiments.evaluation import outcome
+from testbed.experiments.evaluation.outcome import Initialisation
 from tests.e2e.running import PATIENCE, Running
 
 DELAY_MS = 20

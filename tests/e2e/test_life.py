@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.leftovers import Machine
+from testbed.machine.leftovers import Machine
 from tests.e2e.running import ROOT, Running, command, finished, until
 
 

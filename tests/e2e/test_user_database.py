@@ -12,13 +12,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from testbed.cluster import find_binaries
+from scenario.topology import load
 from testbed.errors import UserError
-from testbed.leftovers import Machine
-from testbed.loopback import free_port
-from testbed.plan import make_plan
-from testbed.shared_database import members, open_user_database
-from testbed.topology import load
+from testbed.machine.leftovers import Machine
+from testbed.network.loopback import free_port
+from testbed.network.postgres import find_binaries
+from testbed.network.shared_database import members, open_user_database
+from testbed.planning.plan import make_plan
 from tests.e2e.running import ROOT, finished, until
 
 

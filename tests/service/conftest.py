@@ -11,7 +11,7 @@ from mtls.authority import Authority
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from mtls.server import Server
-from testbed.loopback import LOOPBACK, Stack
+from testbed.network.loopback import LOOPBACK, Stack
 
 
 @pytest.fixture

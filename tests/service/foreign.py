@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from etsi import gs015
-from node.model import link_id, node_id
+from node.tree.model import link_id, node_id
 
 N = "/restconf/data/etsi-qkd-sdn-node:qkd_node"
 # Method, node, path at its agent, body: the status of the answer.

@@ -9,22 +9,22 @@ from typing import Any
 
 from flask import Response, request
 
+from documents.secret import Secret
 from etsi import gs015
 from etsi.gs004 import QoS
-from etsi.restconf import Tree
-from etsi.secret import Secret
+from ietf.restconf import Tree
 from mtls.credentials import Credentials
 from mtls.serve import Problem, new_app
 from mtls.server import Server
+from node.associations.registrations import Registrations
+from node.associations.sessions import Sessions
 from node.config import Neighbour, NodeConfig
-from node.datastore import Datastore
-from node.key_stream import KeyStore
-from node.live import QcState, State, live
-from node.model import apps, link_id, links
-from node.registrations import Registrations
-from node.restconf_http import make_blueprint
-from node.sessions import Sessions
-from node.streams import Streams
+from node.http.restconf_http import make_blueprint
+from node.material.key_stream import KeyStore
+from node.tree.datastore import Datastore
+from node.tree.model import apps, link_id, links
+from node.tree.notifications import Streams
+from node.tree.operational_state import QcState, State, live
 
 
 @dataclass(frozen=True)

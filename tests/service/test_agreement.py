@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-from etsi.secret import Secret
+from documents.secret import Secret
 from mtls.call import Reply
 from mtls.identity import Identity, Role
-from node.blocks import ANSWER_BYTES, Block, boottime, connect, encode_age, read_answer
-from node.key_stream import KeyStore
-from node.shared_db import SharedDatabase
+from node.material.blocks import ANSWER_BYTES, Block, boottime, connect, encode_age, read_answer
+from node.material.key_stream import KeyStore
+from node.material.shared_db import SharedDatabase
 from telemetry import journal
-from testbed.cluster import node_url
-from testbed.loopback import LOOPBACK, Stack
+from testbed.network.loopback import LOOPBACK, Stack
+from testbed.network.postgres import node_url
 from tests.service.foreign import open_session
 
 ALICE, BOB = (str(uuid.uuid4()) for _ in range(2))
@@ -311,7 +311,8 @@ def test_account_of_both_ends_adds_up(network):
     network.device.make()
     until(lambda: network.exchange() == "ok")
     for node in "ab":
-        command = [sys.executable, "-P", "-m", "node.account", str(network.directory / node / "local.db")]
+        local_db = str(network.directory / node / "local.db")
+        command = [sys.executable, "-P", "-m", "node.material.local_db_dump", local_db]
         account = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         assert len(account["streams"]) > 1
         for s in account["streams"]:

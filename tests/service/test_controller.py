@@ -24,19 +24,19 @@ from flask import request
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
-from controller import api
 from controller.limits import REWEIGHED_AT_ONCE
+from controller.northbound import api
 from etsi import gs015
 from etsi.gs004 import QoS
-from etsi.restconf import parse_target
+from ietf.restconf import parse_target
 from mtls.authority import Authority
 from mtls.call import Caller, Reply
 from mtls.identity import Identity, Role
-from node.live import QcState
-from node.model import MODEL, apps, link_id, links, node_id
+from node.tree.model import MODEL, apps, link_id, links, node_id
+from node.tree.operational_state import QcState
 from telemetry import journal
-from testbed.loopback import free_port
-from testbed.processes import Process, ProcessFailed
+from testbed.machine.processes import Process, ProcessFailed
+from testbed.network.loopback import free_port
 from tests.service.described import TRUE, ask
 from tests.service.played import Answer, PlayedNode
 

@@ -16,15 +16,16 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from decisions.ranges import Allocation, Claim, Mark, Range
 from mtls import deadline
 from mtls.identity import Role
-from node import connections, limits
+from node import limits
 from node.failures import DatabaseChanged, DatabaseUnreachable, TooLate
-from node.ranges import Allocation, Claim, Mark, Range
-from node.shared_db import CONNECTIONS_PER_NODE, KeyOwner, Members, SharedDatabase
-from testbed.cluster import node_url
-from testbed.loopback import LOOPBACK, Stack
-from testbed.private_database import PrivateDatabase
+from node.material import connections
+from node.material.shared_db import CONNECTIONS_PER_NODE, KeyOwner, Members, SharedDatabase
+from testbed.network.loopback import LOOPBACK, Stack
+from testbed.network.postgres import node_url
+from testbed.network.private_database import PrivateDatabase
 
 QC = "a-b/1"
 CLAIM = Claim(QC, epoch=1, floor=0, marks=[Mark(0, 1_000_000, bytes(16))])

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from testbed.processes import ProcessFailed
-from testbed.shape import Shape
-from testbed.shaping import DelayLineControl
+from scenario.shape import Shape
+from testbed.fibres.shapers import DelayLineControl
+from testbed.machine.processes import ProcessFailed
 from tests.service.wire import Wire, eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")

@@ -18,6 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from decisions.ranges import Allocation, Claim, Mark
 from mtls import deadline
 from mtls.call import Caller, Unreachable
 from mtls.events import Feed, Listener, answer_with
@@ -27,11 +28,10 @@ from mtls.serve import allow, new_app
 from mtls.server import Server
 from node import limits
 from node.failures import DatabaseUnreachable
-from node.ranges import Allocation, Claim, Mark
-from node.shared_db import KeyOwner, Members, SharedDatabase
-from testbed.cluster import node_url
-from testbed.loopback import Stack
-from testbed.namespaces import call_in_network, network_of, threads_in_network
+from node.material.shared_db import KeyOwner, Members, SharedDatabase
+from testbed.machine.namespaces import call_in_network, network_of, threads_in_network
+from testbed.network.loopback import Stack
+from testbed.network.postgres import node_url
 from tests.service.wire import Wire, Y, eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")

@@ -18,9 +18,9 @@ import pytest
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.limits import answer_s
-from testbed.loopback import LOOPBACK, Stack
-from testbed.namespaces import call_in_network, network_of
-from testbed.processes import Process, Processes
+from testbed.machine.namespaces import call_in_network, network_of
+from testbed.machine.processes import Process, Processes
+from testbed.network.loopback import LOOPBACK, Stack
 from tests.service.gs014.client import Answer, Sae
 from tests.service.wire import Wire, X, Y, eventually
 

@@ -9,13 +9,13 @@ from unittest.mock import Mock
 
 import pytest
 
+from scenario.topology import load
 from telemetry import journal
 from telemetry.journal import Journal
 from testbed.errors import UserError
-from testbed.faults import Faults
-from testbed.plan import make_plan
-from testbed.processes import Process, Processes
-from testbed.topology import load
+from testbed.machine.processes import Process, Processes
+from testbed.network.faults import Faults
+from testbed.planning.plan import make_plan
 from tests.e2e.running import until
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"

@@ -30,14 +30,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
-from node.shared_db import read_allocations
-from node.told import PART
+from node.material.key_events import PART
+from node.material.shared_db import read_allocations
 from telemetry import journal
 from testbed.audit import collected
 from testbed.audit.evidence import Journals, Meant, Qc, Sae, records
 from testbed.audit.verdict import audit
-from testbed.loopback import LOOPBACK, Stack, free_port
-from testbed.measure import read_run, summarise
+from testbed.evidence.summary import read_run, summarise
+from testbed.network.loopback import LOOPBACK, Stack, free_port
 from tests.service.foreign import open_session
 
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]

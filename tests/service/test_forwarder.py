@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from testbed.forwarder import connections_per_route
-from testbed.loopback import free_port
-from testbed.namespaces import call_in_network, network_of
-from testbed.processes import Process
+from testbed.machine.forwarder import connections_per_route
+from testbed.machine.namespaces import call_in_network, network_of
+from testbed.machine.processes import Process
+from testbed.network.loopback import free_port
 
 
 class EchoServer:
@@ -87,9 +87,9 @@ class Border:
         config = self.directory / "forwarder.json"
         config.write_text(json.dumps({"routes": routes, "report": str(self.report)}))
         limit = [] if most_files is None else ["prlimit", f"--nofile={most_files}"]
-        module = ["-m", "testbed.forwarder"]
+        module = ["-m", "testbed.machine.forwarder"]
         if half_open_s is not None:
-            script = f"import pathlib, sys, testbed.forwarder as f; f._HALF_OPEN_S = {half_open_s}"
+            script = f"import pathlib, sys, testbed.machine.forwarder as f; f._HALF_OPEN_S = {half_open_s}"
             module = ["-c", f"{script}; sys.exit(f.main(pathlib.Path(sys.argv[1])))"]
         command = [*limit, sys.executable, "-P", *module, str(config)]
         self.process = Process("forwarder", command, self.log)
@@ -191,9 +191,8 @@ def test_malformed_configuration_is_one_line(border, document):
     """Exit status 2."""
     config = border.directory / "bad.json"
     config.write_text(document)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "testbed.forwarder", str(config)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-P", "-m", "testbed.machine.forwarder", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from mtls.liveness import DEAD_S
-from testbed.frameworks import python_for
-from testbed.loopback import free_port
-from testbed.namespaces import network_of, threads_in_network
-from testbed.processes import Process
+from testbed.machine.namespaces import network_of, threads_in_network
+from testbed.machine.processes import Process
+from testbed.network.loopback import free_port
+from testbed.network.openflow_frameworks import python_for
 from tests.service.test_controller import World, eventually
 from tests.service.wire import Wire, Y
 

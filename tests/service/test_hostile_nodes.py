@@ -15,14 +15,14 @@ import pytest
 from flask import request
 
 from controller import limits
-from controller.agents import Agent, AgentFailed, Agents
+from controller.agents.agents import Agent, AgentFailed, Agents
 from etsi import gs015
-from etsi.restconf import parse_target
+from ietf.restconf import parse_target
 from mtls import deadline
 from mtls.call import Caller
 from mtls.identity import Role
 from mtls.serve import Problem
-from node.model import MODEL, apps, link_id, links
+from node.tree.model import MODEL, apps, link_id, links
 from telemetry import journal
 from telemetry.journal import Journal
 from tests.service.played import PlayedNode

@@ -19,7 +19,7 @@ from mtls.identity import Identity, Role
 from mtls.serve import json_body, new_app
 from mtls.server import Server
 from telemetry import journal
-from testbed.loopback import LOOPBACK, Stack
+from testbed.network.loopback import LOOPBACK, Stack
 from tests.service.foreign import open_session
 
 ALICE, DAVE = str(uuid.UUID(int=1)), str(uuid.UUID(int=4))

@@ -11,7 +11,7 @@ import pytest
 from mtls.call import Caller, Reply
 from mtls.identity import Identity, Role
 from node.limits import HALF_OPEN_PER_PARTY
-from testbed.loopback import Stack
+from testbed.network.loopback import Stack
 
 LINKS = [("a-b/1", "a", "b")]
 ALICE, MALLORY = (str(uuid.UUID(int=i)) for i in (1, 2))

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from mtls.call import Reply
 from mtls.identity import Identity, Role
 from telemetry import journal
-from testbed.loopback import LOOPBACK, Stack
-from testbed.measure import summarise
+from testbed.evidence.summary import summarise
+from testbed.network.loopback import LOOPBACK, Stack
 
 ALICE, BOB, CAROL = (str(uuid.uuid4()) for _ in range(3))
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]

@@ -14,8 +14,8 @@ import pytest
 from flask import request
 
 from etsi import gs015
-from etsi.restconf import parse_target
-from node.model import MODEL, apps, link_id, links, node_id
+from ietf.restconf import parse_target
+from node.tree.model import MODEL, apps, link_id, links, node_id
 from telemetry import journal
 from tests.service.test_controller import World, eventually
 

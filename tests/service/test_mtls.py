@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 from flask import Flask, Response, request
 
-from mtls import deadline, json_text, trace
+from mtls import deadline, json_text
 from mtls.authority import Authority
 from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from mtls.serve import MAX_BODY_BYTES, allow, caller, json_body, new_app
 from mtls.server import Server
+from telemetry import trace
 
 ALICE = Identity(Role.NODE, "alice")
 

@@ -14,9 +14,9 @@ import pytest
 
 from mtls.call import Reply
 from mtls.identity import Identity, Role
-from node.model import link_id
+from node.tree.model import link_id
 from telemetry import journal
-from testbed.loopback import Stack
+from testbed.network.loopback import Stack
 from tests.service.foreign import N, application, open_session
 
 ALICE, BOB, CAROL, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 5))

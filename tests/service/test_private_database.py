@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from testbed.errors import UserError
-from testbed.loopback import Stack
-from testbed.private_database import PrivateDatabase
+from testbed.network.loopback import Stack
+from testbed.network.private_database import PrivateDatabase
 
 TIMELINE = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from node.blocks import Block, acknowledge, ask_rate, receive
+from node.material.blocks import Block, acknowledge, ask_rate, receive
 from telemetry import journal
-from testbed.processes import Process
+from testbed.machine.processes import Process
 
 QC = "a-b/1"
 
@@ -96,7 +96,7 @@ class Emulator:
 
     def start(self, **options: object) -> None:
         """Start the process."""
-        command = [sys.executable, "-P", "-m", "testbed.qc_emulator", str(self.write(**options))]
+        command = [sys.executable, "-P", "-m", "testbed.quantum.qc_emulator", str(self.write(**options))]
         self.process = Process("qcs", command, self.directory / "log")
         self.process.wait_ready(10)
 
@@ -362,9 +362,8 @@ def test_journal_ends_with_what_may_not_have_come(emulator):
 def test_malformed_configuration_is_one_line(emulator, change, said):
     """Exit status 2, and the member is named."""
     path = emulator.write(**change)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "testbed.qc_emulator", str(path)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-P", "-m", "testbed.quantum.qc_emulator", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

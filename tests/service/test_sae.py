@@ -26,7 +26,7 @@ from mtls.serve import Problem, allow, caller, json_body, new_app
 from mtls.server import Server
 from sae.sae_http import THREADS
 from telemetry import journal
-from testbed.loopback import free_port
+from testbed.network.loopback import free_port
 
 LOOPBACK = "127.0.0.1"
 KEY_BITS = 128

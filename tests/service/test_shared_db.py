@@ -20,17 +20,17 @@ import psycopg
 import pytest
 
 from decisions.modes import BASIC, RELAYED, Mode
-from etsi.secret import Secret
+from decisions.ranges import Allocation, Claim, Mark, Range, Shortage, Stream, allocate
+from documents.secret import Secret
 from mtls.authority import Authority
 from mtls.identity import Identity, Role
-from node.blocks import Block
 from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable
-from node.key_stream import KeyStore, Outdated
-from node.proofs import proof
-from node.ranges import Allocation, Claim, Mark, Range, Shortage, Stream, allocate
-from node.shared_db import Foreign, KeyOwner, Members, NotFound, SharedDatabase, read_allocations
-from testbed.cluster import node_url
-from testbed.loopback import LOOPBACK, Stack
+from node.material.allocation_proof import proof
+from node.material.blocks import Block
+from node.material.key_stream import KeyStore, Outdated
+from node.material.shared_db import Foreign, KeyOwner, Members, NotFound, SharedDatabase, read_allocations
+from testbed.network.loopback import LOOPBACK, Stack
+from testbed.network.postgres import node_url
 
 ALICE, BOB, MALLORY, CAROL = (str(uuid.UUID(int=i)) for i in range(1, 5))
 HOMES = {ALICE: "a", BOB: "b", CAROL: "c", MALLORY: "b"}
@@ -176,7 +176,7 @@ class Device:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_decides_as_the_rule_says(ring, seed):
-    """Whatever is reported and asked, from whichever end: the same ranges, the same shortage as node/ranges.py."""
+    """Whatever is reported and asked, from whichever end: the same ranges, the same shortage as decisions/ranges.py."""
     rng = random.Random(seed)
     streams = dict.fromkeys(ring.qcs, Stream())
     devices = {qc: Device(rng) for qc in ring.qcs}

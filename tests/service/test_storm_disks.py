@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from testbed.namespaces import NEW_MOUNT, unshare
-from testbed.plan import make_plan
-from testbed.run_directory import RunDirectory
+from scenario.topology import load
+from testbed.machine.namespaces import NEW_MOUNT, unshare
+from testbed.machine.run_directory import RunDirectory
+from testbed.planning.plan import make_plan
 from testbed.storm.disks import Disks
-from testbed.topology import load
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from testbed.processes import Process
+from testbed.machine.processes import Process
 
 X, Y = "10.9.0.1", "10.9.0.2"
 # One connection from x to y: the receiver says what came, the sender sends a file.
@@ -84,7 +84,7 @@ class Wire:
 
     def command(self) -> list[str]:
         """What runs the delay line."""
-        return [*self.enter("d"), sys.executable, "-P", "-m", "testbed.delay_line", str(self.config)]
+        return [*self.enter("d"), sys.executable, "-P", "-m", "testbed.fibres.delay_line", str(self.config)]
 
     def change(self, back: dict[str, float] | None = None, **there: float) -> None:
         """Give the running delay line another shape; returns when it has taken it."""

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from testbed.user_mode_linux import Machine
+from testbed.virtual_machine.user_mode_linux import Machine
 from tests.e2e.running import ROOT
 
 BRIDGE = """
 import time
 from pathlib import Path
-from testbed.open_vswitch import OpenVSwitch
-from testbed.processes import Processes, run_tool
+from testbed.machine.open_vswitch import OpenVSwitch
+from testbed.machine.processes import Processes, run_tool
 
 folder = Path("/run/switch")
 folder.mkdir()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.user_mode_linux import Machine
+from testbed.virtual_machine.user_mode_linux import Machine
 from tests.e2e.running import ROOT
 
 # Where the Vagrantfile has the project, and what the box brings beside Debian's minimum.
@@ -80,7 +80,8 @@ def test_fresh_debian_that_was_set_up_runs_the_testbed(debian: Path, tmp_path: P
     script = f"su vagrant -c {shlex.quote(command)}"
 
     with log.open("wb") as out, Machine(
-        script, folder, stdin=None, stdout=out.fileno(), root=debian, init=PROJECT / "testbed/user_mode_linux.sh"
+        script, folder, stdin=None, stdout=out.fileno(), root=debian,
+        init=PROJECT / "testbed/virtual_machine/user_mode_linux.sh",
     ) as machine:
         status = machine.wait(LIMIT_S)
 

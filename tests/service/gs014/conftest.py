@@ -12,7 +12,7 @@ import pytest
 from mtls.call import Caller
 from mtls.identity import Identity, Role
 from telemetry import journal
-from testbed.loopback import LOOPBACK, Stack
+from testbed.network.loopback import LOOPBACK, Stack
 
 from .client import Sae
 

@@ -16,7 +16,7 @@ from flask import Flask, Response, request
 from mtls.events import Feed, answer_with
 from mtls.identity import Identity, Role
 from mtls.server import Server
-from testbed.loopback import LOOPBACK, Stack
+from testbed.network.loopback import LOOPBACK, Stack
 from tests.service.gs015.client import YANG_JSON, N
 from tests.service.gs015.conftest import wait_until
 from tests.validation import validate

@@ -19,7 +19,7 @@ import pytest
 
 from mtls.identity import Identity, Role
 from telemetry import journal
-from testbed.loopback import LOOPBACK
+from testbed.network.loopback import LOOPBACK
 from tests.leaks import shown
 from tests.service.gs015.client import N, Restconf
 from tests.service.gs015.conftest import LINKS, Network, wait_until

@@ -14,7 +14,7 @@ import pytest
 from mtls.call import Reply
 from mtls.identity import Identity, Role
 from telemetry import journal
-from testbed.loopback import LOOPBACK, Stack, free_port
+from testbed.network.loopback import LOOPBACK, Stack, free_port
 
 NODES = ("a", "b", "c", "d")
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]

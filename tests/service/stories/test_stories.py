@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from node.shared_db import read_allocations
+from node.material.shared_db import read_allocations
 from testbed.stories import journals, svg, text
 from testbed.stories.model import Message, Story
 
@@ -82,7 +82,7 @@ def check_ranges(world: World, story: Story, request: str) -> None:
 def taken(world: World, node: str, request: str) -> set[tuple[str, int]]:
     """What that node's local database has lost to that request, in the node's own account, byte by byte."""
     path = world.stack.directory / node / "local.db"
-    command = [sys.executable, "-P", "-m", "node.account", str(path)]
+    command = [sys.executable, "-P", "-m", "node.material.local_db_dump", str(path)]
     account = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return {(qc, at) for qc, _, start, end, _, _, of in account["taken"] if of == request for at in range(start, end)}
 

@@ -1,0 +1,1 @@
+"""Calls to the agents of nodes, and documents for them."""

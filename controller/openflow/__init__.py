@@ -1,0 +1,1 @@
+"""Classical traffic: routes, and switches that follow them."""

@@ -1,0 +1,138 @@
+"""Carries OpenFlow events to forwarding.py and its answers to the switches. Decides nothing itself.
+
+ARP takes the way of the packets that it is about: who asks for an address asks the host that has it, and nobody else.
+So nothing is flooded over loops, and hosts find one another while no controller is there.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from controller.openflow import framework as of
+from controller.openflow.forwarding import Fabric, Flows, PortName, changes, forwarding
+from mtls.liveness import notice_death
+
+# Marks our flows, so that others at the same switch stay when we begin anew.
+_COOKIE = 0x514B44
+_ALL_BITS = (1 << 64) - 1
+_IPV4, _ARP = 0x0800, 0x0806
+_PRIORITY = 100
+
+
+class Forwarder(of.App):
+    """Keeps the flows of all connected switches as the fabric and the live ports demand."""
+
+    OFP_VERSIONS = [of.ofproto_v1_3.OFP_VERSION]  # noqa: RUF012 - the framework's way
+
+    def __init__(self, *args: Any, fabric: Fabric, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._fabric = fabric
+        self._lock = threading.Lock()
+        self._datapaths: dict[str, Any] = {}
+        self._numbers: dict[PortName, int] = {}
+        self._down: set[PortName] = set()
+        self._written: dict[str, Flows] = {}
+
+    def connected(self) -> dict[str, list[str]]:
+        """The switches that are connected and have their flows, each with those ports to others that it calls down."""
+        with self._lock:
+            return {
+                s.name: [p.interface for p in s.ports if (s.name, p.interface) in self._down]
+                for s in self._fabric.switches
+                if s.name in self._written
+            }
+
+    @of.set_ev_cls(of.ofp_event.EventOFPStateChange, [of.MAIN_DISPATCHER, of.DEAD_DISPATCHER])
+    def on_state(self, event: Any) -> None:
+        """A switch came or went."""
+        datapath = event.datapath
+        switch = self._fabric.by_dpid(datapath.id or 0)
+        if switch is None:
+            return
+        with self._lock:
+            if event.state == of.MAIN_DISPATCHER:
+                notice_death(datapath.socket)
+                self._datapaths[switch.name] = datapath
+                self._written.pop(switch.name, None)
+                datapath.send_msg(datapath.ofproto_parser.OFPPortDescStatsRequest(datapath, 0))
+            elif self._datapaths.get(switch.name) is datapath:
+                del self._datapaths[switch.name]
+                self._written.pop(switch.name, None)
+
+    @of.set_ev_cls(of.ofp_event.EventOFPPortDescStatsReply, of.MAIN_DISPATCHER)
+    def on_ports(self, event: Any) -> None:
+        """A switch lists its ports: begin there with a clean table."""
+        datapath = event.msg.datapath
+        switch = self._fabric.by_dpid(datapath.id)
+        if switch is None:
+            return
+        with self._lock:
+            for port in event.msg.body:
+                self._take_port(switch.name, port)
+            self._clean(datapath)
+            self._written[switch.name] = {}
+            self._update()
+
+    @of.set_ev_cls(of.ofp_event.EventOFPPortStatus, of.MAIN_DISPATCHER)
+    def on_port(self, event: Any) -> None:
+        """A port changed."""
+        message = event.msg
+        switch = self._fabric.by_dpid(message.datapath.id)
+        if switch is None:
+            return
+        with self._lock:
+            gone = message.reason == message.datapath.ofproto.OFPPR_DELETE
+            self._take_port(switch.name, message.desc, gone=gone)
+            self._update()
+
+    def _take_port(self, switch: str, port: Any, *, gone: bool = False) -> None:
+        name = (switch, port.name.rstrip(b"\0").decode(errors="replace"))
+        protocol = of.ofproto_v1_3
+        down = gone or port.config & protocol.OFPPC_PORT_DOWN or port.state & protocol.OFPPS_LINK_DOWN
+        self._numbers[name] = port.port_no
+        (self._down.add if down else self._down.discard)(name)
+
+    def _update(self) -> None:
+        """Bring every connected switch to what it should have now; only differences are sent."""
+        wanted = forwarding(self._fabric, self._down)
+        for switch, written in self._written.items():
+            known = {ip: p for ip, p in wanted[switch].items() if (switch, p) in self._numbers}
+            write, remove = changes(written, known)
+            datapath = self._datapaths[switch]
+            for ip in sorted(remove):
+                self._send(datapath, ip, None)
+            for ip, interface in sorted(write.items()):
+                self._send(datapath, ip, self._numbers[switch, interface])
+            self._written[switch] = known
+
+    def _clean(self, datapath: Any) -> None:
+        """Remove all flows of ours; whatever matches no flow is dropped."""
+        parser, protocol = datapath.ofproto_parser, datapath.ofproto
+        datapath.send_msg(
+            parser.OFPFlowMod(
+                datapath=datapath, cookie=_COOKIE, cookie_mask=_ALL_BITS, table_id=protocol.OFPTT_ALL,
+                command=protocol.OFPFC_DELETE, out_port=protocol.OFPP_ANY, out_group=protocol.OFPG_ANY,
+                match=parser.OFPMatch(),
+            )
+        )  # fmt: skip
+
+    def _send(self, datapath: Any, ip: str, port: int | None) -> None:
+        """Write the flows for destination `ip`, or remove them."""
+        parser, protocol = datapath.ofproto_parser, datapath.ofproto
+        for match in (parser.OFPMatch(eth_type=_IPV4, ipv4_dst=ip), parser.OFPMatch(eth_type=_ARP, arp_tpa=ip)):
+            if port is None:
+                self._write(datapath, match, protocol.OFPFC_DELETE_STRICT, [])
+            else:
+                # Adding replaces a flow of the same match and priority, without a gap.
+                self._write(datapath, match, protocol.OFPFC_ADD, [parser.OFPActionOutput(port)])
+
+    def _write(self, datapath: Any, match: Any, command: int, actions: list[Any]) -> None:
+        parser, protocol = datapath.ofproto_parser, datapath.ofproto
+        datapath.send_msg(
+            parser.OFPFlowMod(
+                datapath=datapath, cookie=_COOKIE, command=command, priority=_PRIORITY, match=match,
+                out_port=protocol.OFPP_ANY, out_group=protocol.OFPG_ANY,
+                instructions=[parser.OFPInstructionActions(protocol.OFPIT_APPLY_ACTIONS, actions)] if actions else [],
+            )
+        )  # fmt: skip

@@ -1,0 +1,161 @@
+"""A key session and the documents in which it is written down: for its nodes, for operators, for the store. PURE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller import limits
+from controller.agents import configuration
+from controller.agents.declared_qos import Declared, declared_bps, updated
+from decisions.paths import Path
+from etsi.gs004 import QoS
+from etsi.gs004 import qos as qos_of
+
+Pair = tuple[str, str]  # master SAE, slave SAE
+Place = tuple[Pair, bool]  # whether implicit
+
+WAITING, CONFIGURING, OPEN, ENDING = "waiting", "configuring", "open", "ending"
+MASTER, SLAVE = "master", "slave"
+
+
+class SessionError(Exception):
+    """A session that does not come to be: `status` as HTTP has it, `facts` for programs, with a `cause`."""
+
+    def __init__(self, status: int, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.facts = facts
+
+
+@dataclass(slots=True)
+class KeySession:
+    """A key session; `nodes` holds the node of each side ("master", "slave") that has registered.
+
+    `since`: when it was registered last. `requests`: by node, those with which its applications wait for an answer.
+    `implicit`: nobody registered it, a request for keys called for it. `target`: the path to which it is moving.
+    `elsewhere`: numbers of virtual links that nodes may still have of it, though it does not go over them. `unsure`:
+    its ends that may not know what feeds it now. `down`: what its path lacks where there is no other; `interruption`
+    says it in words. `bandwidth`: what its nodes have been told that it needs of each link on its path, bit/s.
+    `declared`: by the nodes of its ends, members of qkd_app. `over_by`: the node of an end that was done with it before
+    it was open.
+    """
+
+    ksid: str
+    pair: Pair
+    qos: QoS
+    since: float
+    nodes: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, list[str]] = field(default_factory=dict)
+    implicit: bool = False
+    state: str = WAITING
+    mode: str = ""
+    path: Path | None = None
+    route: configuration.Route | None = None
+    bandwidth: int = 0
+    declared: Declared = field(default_factory=dict)
+    opened_at: float | None = None  # wall clock
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    target: Path | None = None
+    last_number: int = 0  # of its virtual links
+    elsewhere: dict[str, list[int]] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+    down: tuple[str, ...] = ()
+    interruption: str = ""
+    over_by: str = ""
+
+    @classmethod
+    def stored(cls, document: Mapping[str, Any], since: float) -> KeySession:
+        """A session out of the store."""
+        path = Path(tuple(document["path"]), tuple(document["qcs"]))
+        return cls(
+            document["ksid"], (document["master_sae"], document["slave_sae"]), qos_of(document["qos"]), since,
+            nodes={"master": path.nodes[0], "slave": path.nodes[-1]}, implicit=document["implicit"],
+            state=document["state"], mode=document["mode"], path=path,
+            route=configuration.Route(document["node_ids"], document["link_ids"], document["link_number"]),
+            opened_at=document["opened_at"], timings_ms=document["timings_ms"], last_number=document["last_number"],
+            elsewhere=document["elsewhere"], bandwidth=document["bandwidth"], declared=document["declared"],
+        )  # fmt: skip
+
+    @property
+    def place(self) -> Place:
+        """Where the book of sessions has it."""
+        return self.pair, self.implicit
+
+    @property
+    def app(self) -> Declared:
+        """What its ends' nodes are told in the members that applications declare."""
+        if declared_bps(self.declared):
+            return self.declared
+        return updated(self.declared, {"app_qos": {"min_bandwidth": math.ceil(self.qos.max_bps)}})
+
+    @property
+    def complete(self) -> bool:
+        """Whether both sides have registered."""
+        return len(self.nodes) == 2
+
+    def concerns(self, node: str) -> bool:
+        """Whether that node has something of the session, or may have."""
+        passed = () if self.path is None else self.path.nodes
+        return node in self.nodes.values() or node in passed or node in self.elsewhere
+
+    def to_nodes(self) -> dict[str, dict[str, Any]]:
+        """The configuration of each node of the path, by name, as members of qkd_node."""
+        path, route = self._chosen()
+        parts = dict(zip(path.nodes, configuration.links(self.ksid, route, self.bandwidth), strict=True))
+        for node, at_master in ((path.nodes[0], True), (path.nodes[-1], False)):
+            app = configuration.application(self.ksid, self.pair, route, at_master=at_master, declares=self.app)
+            parts[node] = configuration.merged(parts[node], app)
+        return parts
+
+    def at_nodes(self) -> dict[str, list[str]]:
+        """The resources of the session at each node that has some, or may have."""
+        path, route = self._chosen()
+        ends = path.nodes[0], path.nodes[-1]
+        found = {n: configuration.resources(self.ksid, route, end=n in ends) for n in path.nodes}
+        for node in self.elsewhere:
+            found[node] = found.get(node, []) + self.leftovers(node)
+        return found
+
+    def leftovers(self, node: str) -> list[str]:
+        """The resources of virtual links that the session does not go over, and that node may still have."""
+        return [path for n in self.elsewhere.get(node, []) for path in configuration.link_resources(self.ksid, n)]
+
+    def left_behind(self, path: Path | None, number: int) -> None:
+        """The nodes of that path may have a virtual link of that number which is not the session's."""
+        if path is not None and len(path.qcs) > 1:
+            for node in path.nodes:
+                left = [n for n in self.elsewhere.get(node, []) if n != number] + [number]
+                # A node that forgets none of many keeps what it has: they lead nowhere.
+                self.elsewhere[node] = left[-limits.LEFT_AT_ONE :]
+
+    def tidied(self, node: str, number: int | None = None) -> None:
+        """That node has no link left over; or not the one of that number, because the session goes over it."""
+        left = [n for n in self.elsewhere.pop(node, []) if number not in (None, n)]
+        if left:
+            self.elsewhere[node] = left
+
+    def _chosen(self) -> tuple[Path, configuration.Route]:
+        assert self.path is not None and self.route is not None  # noqa: S101, PT018 - configured after the choice
+        return self.path, self.route
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that operators get."""
+        path = None if self.path is None else list(self.path.nodes)
+        return {
+            "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "state": self.state,
+            "mode": self.mode, "path": path, "qcs": [] if self.path is None else list(self.path.qcs),
+            "qos": self.qos.to_json(), "opened_at": self.opened_at, "implicit": self.implicit,
+            "timings_ms": self.timings_ms, "interruption": self.interruption or None,
+        }  # fmt: skip
+
+    def to_store(self) -> dict[str, Any]:
+        """The document that `stored` reads."""
+        _, route = self._chosen()
+        return self.to_json() | {
+            "node_ids": list(route.nodes), "link_ids": list(route.links), "link_number": route.number,
+            "last_number": self.last_number, "elsewhere": self.elsewhere, "bandwidth": self.bandwidth,
+            "declared": self.declared,
+        }  # fmt: skip

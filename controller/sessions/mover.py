@@ -1,0 +1,158 @@
+"""Looks after open key sessions: one whose path died moves to another, one that has no other waits, and all come back.
+
+A move keeps the KSID. All nodes of the new path get a new virtual link first. Then the session is written down as going
+over it, and from there on the move is only ever completed: the ends are told what feeds their application now, first
+the slave's, and the old link is removed. A controller that is killed before that finds a link left over, one that is
+killed behind it finds ends that are not told yet; both are put right when the nodes are found again
+(Upkeep.settle).
+Keys are made over the one link or the other, never over parts of both, for each has its own ID.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import threading
+import time
+
+from controller import limits
+from controller.agents.agents import AgentFailed
+from controller.network.graph import Graph
+from controller.sessions.key_session import MASTER, KeySession, SessionError
+from controller.sessions.path_admission import Choice
+from controller.sessions.registry import Book
+from controller.sessions.session_nodes import Upkeep
+from decisions.moves import Verdict, judge
+from telemetry import bugs
+from telemetry.journal import Journal
+
+_log = logging.getLogger(__name__)
+_ALL = ""  # steps that are of no one node's
+
+
+class Mover:
+    """A thread that has sessions moved that need it, or for which a shorter path has been up for `steady_s`."""
+
+    def __init__(
+        self, graph: Graph, book: Book, choice: Choice, upkeep: Upkeep, journal: Journal, *, steady_s: float
+    ) -> None:
+        self._graph = graph
+        self._book = book
+        self._choice = choice
+        self._upkeep = upkeep
+        self._journal = journal
+        self._steady_s = steady_s
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._busy: dict[str, float] = {}  # KSID -> when it may be looked at again; infinity while it is worked at
+        self._thread = bugs.vital_thread(self._run, name="mover", stopped=self._stopping.is_set)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; does not wait for what is under way."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        begun = swept = cleaned = time.monotonic()
+        while not self._stopping.wait(limits.LOOK_S):
+            self._guarded()
+            now = time.monotonic()
+            if now >= cleaned + limits.AGAIN_S:
+                cleaned = now
+                self._upkeep.later(_ALL, self._upkeep.clean_again)
+            if swept <= begun + limits.ARRIVED_S and now >= swept + limits.AGAIN_S:
+                swept = now
+                self._upkeep.later(_ALL, self._upkeep.sweep, now > begun + limits.ARRIVED_S)
+
+    def _guarded(self) -> None:
+        """A bug must not end the thread."""
+        try:
+            self._look()
+        except Exception as error:
+            bugs.report(_log, "looking for sessions to be moved", error, self._journal)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._busy = {ksid: until for ksid, until in self._busy.items() if until > now}
+            found = [s for s in self._book.open() if s.ksid not in self._busy]
+        if not found:
+            return
+        with self._graph.lock:  # all is judged by the same
+            usable, steady = self._graph.topology(), self._graph.topology(self._steady_s)
+            downs = {s.ksid: self._graph.lacking(s.path) for s in found if s.path is not None}
+        # Sessions between the same nodes have the same ways, and to find one costs more, the more sessions there are.
+        way = functools.cache(self._choice.path)
+        for session in found:
+            if session.path is None:
+                continue
+            verdict = judge(session.path, downs[session.ksid], usable, steady, way)
+            told = tuple(verdict.down) == session.down
+            if verdict.path is not None or not told or self._upkeep.untidy(session):
+                self._next_look(session, math.inf)
+                if not self._upkeep.later(session.nodes[MASTER], self._tend, session, verdict):
+                    self._next_look(session, now + limits.AGAIN_S)
+
+    def _next_look(self, session: KeySession, at: float) -> None:
+        with self._lock:
+            self._busy[session.ksid] = at
+
+    def _tend(self, session: KeySession, verdict: Verdict) -> None:
+        done = False
+        try:
+            done = self._put_right_alone(session, verdict)
+        except AgentFailed as error:
+            _log.info("session %s: %s", session.ksid, error)
+        except Exception as error:
+            bugs.report(_log, "moving a session", error, self._journal, ksid=session.ksid)
+        finally:
+            self._next_look(session, time.monotonic() + (0.0 if done else limits.AGAIN_S))
+
+    def _put_right_alone(self, session: KeySession, verdict: Verdict) -> bool:
+        with self._book.holding(session) as is_open:
+            return not is_open or self._put_right(session, verdict)
+
+    def _put_right(self, session: KeySession, verdict: Verdict) -> bool:
+        """Whether the session is where it is to be; AgentFailed."""
+        try:
+            stays = self._move(session, verdict)
+            if not stays:
+                return True
+            if verdict.down:
+                text = f"the path of the key session is down at {', '.join(verdict.down)}; {stays}"
+                self._upkeep.interrupt(session, text, verdict.down)
+            self._upkeep.tell_ends(session)
+            if not verdict.down:  # keys are made again once the ends know over what
+                self._upkeep.interrupt(session, "", ())
+        finally:
+            self._upkeep.tidy(session)
+        return verdict.path is None
+
+    def _move(self, session: KeySession, verdict: Verdict) -> str:
+        """Move a session to where it is to go; why it stays, if it does. AgentFailed: it went, an end has not heard."""
+        path = verdict.path
+        if path is None:
+            return "there is no other way"
+        started, before = time.monotonic(), () if session.path is None else session.path.nodes
+        try:
+            moved = self._upkeep.start_move(session, path)
+            if moved is None:
+                return ""
+            self._upkeep.add_links(moved)
+        except SessionError as error:
+            return f"the other way is refused: {error}"
+        except AgentFailed as error:
+            return f"the other way fails: node {error.node} does not take part"
+        if self._upkeep.commit_move(session, moved):
+            self._journal.event(
+                "session_moved", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
+                before=list(before), path=list(path.nodes), down=list(verdict.down),
+                duration_ms=round((time.monotonic() - started) * 1000, 3),
+            )  # fmt: skip
+            self._upkeep.tell_ends(session)
+            self._upkeep.interrupt(session, "", ())
+        return ""

@@ -1,0 +1,126 @@
+"""Whether a key session may start on a path: policies as a table. PURE.
+
+A policy sees the path's QCs as measured, what open sessions have declared there, and what the new one needs. It
+answers None to admit, or what was short where.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class QcView:
+    """A QC as measured over the last `slots` slots of 1 s, in bytes, and its stock now.
+
+    `reserved_per_slot`: what open sessions have declared to need of it, in bytes a slot.
+    """
+
+    qc: str
+    generated_bytes: int
+    requested_bytes: int
+    stored_bytes: int
+    slots: int
+    reserved_per_slot: float = 0.0
+
+
+    @property
+    def merit(self) -> tuple[float, int]:
+        """How much the QC has for one more session: bytes a slot that nobody uses or has declared, then its stock."""
+        slots = max(1, self.slots)
+        claimed = max(self.reserved_per_slot, self.requested_bytes / slots)
+        return self.generated_bytes / slots - claimed, self.stored_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The QC that was short, the bytes that the session needs there and the bytes that there are."""
+
+    qc: str
+    needed_bytes: int
+    available_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a session declares, a key of `key_bytes` each `interval_s`; and what a key costs on each QC, in bytes."""
+
+    key_bytes: int
+    interval_s: float
+    cost: Sequence[float]
+
+    def per_slot(self, hop: int) -> float:
+        """Bytes a slot of 1 s that the session needs of the QC of that hop."""
+        return self.cost[hop] / self.interval_s
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What the key sessions of a node have declared to need of a QC: bytes a slot of 1 s, and one request of each."""
+
+    per_slot: float
+    at_once: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a node at neither end of a QC says that it asked of it, and what its sessions have declared, in bytes."""
+
+    said: Fraction
+    declared: Fraction
+
+
+def believed(own: Fraction, claims: Sequence[Claim], used: Fraction) -> Fraction:
+    """Bytes asked of a QC, as far as they can be believed. PURE.
+
+    `own`: asked by the nodes at its ends, which could make it useless by other words as well. `used`: what these saw
+    go. What others claim counts as far as their sessions have declared it; and beyond that, as applications may ask for
+    more than they said, as far as bytes went for which nobody else has asked.
+    """
+    nothing = Fraction(0)
+    known = sum((min(claim.said, claim.declared) for claim in claims), start=own)
+    beyond = sum((max(nothing, claim.said - claim.declared) for claim in claims), start=nothing)
+    return known + min(beyond, max(nothing, used - known))
+
+
+AdmissionPolicy = Callable[[Sequence[QcView], Demand], Refused | None]
+
+
+def admit_all(path: Sequence[QcView], demand: Demand) -> Refused | None:
+    """No admission control: what the network cannot carry shows later, as key errors of running sessions."""
+    del path, demand
+    return None
+
+
+def equation_1(path: Sequence[QcView], demand: Demand) -> Refused | None:
+    """The paper's Equation 1: in its window, generated minus requested on the tightest QC covers one key."""
+    needed = demand.key_bytes
+    tightest = min(path, key=lambda view: (view.generated_bytes - view.requested_bytes, view.qc))
+    available = tightest.generated_bytes - tightest.requested_bytes
+    return None if available >= needed else Refused(tightest.qc, needed, max(0, available))
+
+
+def reserve(path: Sequence[QcView], demand: Demand) -> Refused | None:
+    """Declared against measured: the mean rate of each QC covers what all sessions over it say that they need.
+
+    Both numbers of a refusal are over the slots measured, so that they are whole bytes.
+    """
+    short = []
+    for hop, view in enumerate(path):
+        slots = max(1, view.slots)
+        needed = math.ceil(demand.per_slot(hop) * slots)
+        available = math.floor(view.generated_bytes - view.reserved_per_slot * slots)
+        if available < needed:
+            short.append(Refused(view.qc, needed, max(0, available)))
+    return min(short, key=lambda r: (r.available_bytes - r.needed_bytes, r.qc)) if short else None
+
+
+ADMISSION_POLICIES: Mapping[str, AdmissionPolicy] = {"none": admit_all, "eq1": equation_1, "reserve": reserve}
+
+
+def window_slots(policy: str, ttl_slots: int) -> int:
+    """Over how many of the last slots that policy looks; Equation 1 from n0 - TTL to n0, both included."""
+    return ttl_slots + 1 if policy == "eq1" else ttl_slots

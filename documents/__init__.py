@@ -1,0 +1,1 @@
+"""What comes from outside: members checked and refused by name, and secrets that no text shows. Pure."""

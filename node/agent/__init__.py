@@ -1,0 +1,1 @@
+"""The SDN agent: carries out what is configured, and reports."""

@@ -1,0 +1,1 @@
+"""Key sessions that end at a node, from registration to end."""

@@ -1,0 +1,131 @@
+"""The key sessions that end at this node, as the configured applications (GS QKD 015, qkd_app) say."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from etsi import gs015
+from etsi.sae_id import from_uri
+from ietf.restconf import Tree
+from node.config import NodeConfig
+from node.material.key_stream import KeyStore
+from node.tree.datastore import IMPLICIT, Datastore
+from node.tree.model import apps
+
+ENDED = "ended"  # a kind of documents: those that ended are told of (ends.py)
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """Two SAEs that share keys, one of them at this node; `backing`: IDs of the links that feed it.
+
+    `max_bps`: how much they may take, in bit/s; None is as much as there is. `min_bps`: how much they have declared to
+    need, in bit/s, if they have.
+    """
+
+    ksid: str
+    master_sae: str
+    slave_sae: str
+    master_node: str
+    slave_node: str
+    backing: tuple[str, ...]
+    max_bps: int | None = None
+    min_bps: int | None = None
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Master and slave SAE."""
+        return self.master_sae, self.slave_sae
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A key session and its route: from the master's node path[0] to path[-1]; qcs[i] joins path[i] and path[i+1].
+
+    `link` is the virtual link that it goes over, if there are several hops.
+    """
+
+    ksid: str
+    master_sae: str
+    slave_sae: str
+    path: tuple[str, ...]
+    qcs: tuple[str, ...]
+    link: str
+
+    @property
+    def hops(self) -> int:
+        """Number of links on the path."""
+        return len(self.qcs)
+
+
+def association(app: dict[str, object], config: NodeConfig) -> Association | None:
+    """The association that an application stands for; None if it is no pair of SAEs of this network."""
+    clients = app.get("client_app_id", [])
+    if app.get("app_type", gs015.CLIENT) != gs015.CLIENT or not isinstance(clients, list) or len(clients) != 1:
+        return None
+    master, slave = from_uri(str(app.get("server_app_id", ""))), from_uri(str(clients[0]))
+    if master not in config.saes or slave not in config.saes or "remote_qkdn_id" not in app:
+        return None
+    backing = app.get("backing_qkdl_id", [])
+    qos = app.get("app_qos", {})
+    assert isinstance(backing, list) and isinstance(qos, dict)  # noqa: S101, PT018 - as the model has it
+    return Association(
+        str(app["app_id"]), master, slave, config.saes[master], config.saes[slave], tuple(str(b) for b in backing),
+        qos.get("max_bandwidth"), qos.get("min_bandwidth"),
+    )  # fmt: skip
+
+
+class Sessions:
+    """All sessions that end here, by KSID and by pair of SAEs. Thread-safe."""
+
+    def __init__(self, config: NodeConfig, datastore: Datastore, store: KeyStore) -> None:
+        self._config = config
+        self._datastore = datastore
+        self._store = store
+        self._lock = threading.Lock()
+        self._by_ksid: dict[str, Association] = {}
+        self._by_pair: dict[tuple[str, str], Association] = {}
+        self._implicit = {name for kind, name in store.documents() if kind == IMPLICIT}
+        self._read(datastore.tree)
+        datastore.on_change(lambda _, new: self._read(new))
+
+    def get(self, ksid: str) -> Association | None:
+        """The session of that KSID."""
+        with self._lock:
+            return self._by_ksid.get(ksid)
+
+    def of_pair(self, master_sae: str, slave_sae: str) -> Association | None:
+        """The session in which `master_sae` makes keys for `slave_sae`."""
+        with self._lock:
+            return self._by_pair.get((master_sae, slave_sae))
+
+    def all(self) -> list[Association]:
+        """All sessions, by KSID."""
+        with self._lock:
+            return [self._by_ksid[ksid] for ksid in sorted(self._by_ksid)]
+
+    def is_implicit(self, ksid: str) -> bool:
+        """Whether a request for keys called for it, so that it ends when nobody asks for more."""
+        with self._lock:
+            return ksid in self._implicit
+
+    def mark_implicit(self, ksid: str) -> None:
+        """It was a request for keys that called for this session."""
+        self._store.put_documents({(IMPLICIT, ksid): {}})
+        with self._lock:
+            self._implicit.add(ksid)
+
+    def end(self, ksid: str) -> bool:
+        """End a session, or another application, at this node; whether there was one.
+
+        In one step with that, the end is written down: a node that is killed then tells of it when it is back.
+        """
+        return self._datastore.drop_app(ksid, {(ENDED, ksid): {}})
+
+    def _read(self, tree: Tree) -> None:
+        found = [a for app in apps(tree) if (a := association(app, self._config)) is not None]
+        with self._lock:
+            self._by_ksid = {a.ksid: a for a in found}
+            self._by_pair = {a.pair: a for a in found}
+            self._implicit &= set(self._by_ksid)

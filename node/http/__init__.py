@@ -1,0 +1,1 @@
+"""The ports of a node: KME, agent, RESTCONF."""

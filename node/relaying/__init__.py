@@ -1,0 +1,1 @@
+"""Keys over trusted relays: ways, hops, ciphers."""

@@ -1,0 +1,1 @@
+"""Keys for SAEs: made, pooled, handed out."""

@@ -1,0 +1,133 @@
+"""What is configured of this node: one tree, edited by RESTCONF, kept across restarts. Thread-safe."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from etsi import gs015, gs015_testbed
+from ietf.preconditions import Preconditions
+from ietf.restconf import Target, Tree, exists
+from ietf.restconf_edit import Edit, edit
+from node.config import NodeConfig
+from node.material.key_stream import KeyStore
+from node.parameters import Parameters
+from node.tree.model import MODEL, apps, interfaces, links
+from node.tree.normalise import initial, normalised
+
+_APP, _LINK, _INTERFACE, _NODE, _EXTRA = "app", "link", "interface", "node", "extra"
+_NONE = Preconditions()
+IMPLICIT = "implicit"  # of an application that a request for keys called for, kept beside it (sessions.py)
+_NOTHING: Mapping[tuple[str, str], Any] = {}
+_LISTS = ("qkd_applications", "qkd_links", "qkd_interfaces")
+
+
+class Datastore:
+    """The running configuration. `on_change(old, new)` is called after each change, one at a time."""
+
+    def __init__(self, config: NodeConfig, store: KeyStore) -> None:
+        self._config = config
+        self._store = store
+        self._lock = threading.RLock()
+        self._listeners: list[Callable[[Tree, Tree], None]] = []
+        kept = store.documents()
+        self.tree: Tree = _restored(initial(config, config.parameters), kept, config)
+        self._kept = (_NODE, "") in kept
+        self._boot = secrets.token_hex(4)
+        self._changes = 0
+        self.changed_at = time.time()  # wall clock, s
+
+    @property
+    def version(self) -> str:
+        """Another one after each change, for entity tags (RFC 8040, clause 3.4.1.2)."""
+        return f"{self._boot}-{self._changes}"
+
+    def on_change(self, listener: Callable[[Tree, Tree], None]) -> None:
+        """Call `listener(old, new)` after each change, under the datastore's lock."""
+        self._listeners.append(listener)
+
+    def edit(self, method: str, target: Target, body: Any, required: Preconditions = _NONE) -> Edit:
+        """A client's edit, whole or not at all; Refusal."""
+        with self._lock:
+            required.check(self.version, self.changed_at, exists=exists(self.tree, target))
+            found = edit(MODEL, self.tree, method, target, body)
+            self._commit(normalised(found.tree, self._config, self.tree))
+            return found
+
+    def drop_app(self, app_id: str, note: Mapping[tuple[str, str], Any] = _NOTHING) -> bool:
+        """The node itself ends an application, and the virtual links that served it alone; False: there is none.
+
+        `note`: documents that are kept from the moment on in which it is gone.
+        """
+        with self._lock:
+            kept = [a for a in apps(self.tree) if a["app_id"] != app_id]
+            gone = [a for a in apps(self.tree) if a["app_id"] == app_id]
+            if not gone:
+                return False
+            alone = set(gone[0].get("backing_qkdl_id", [])) - {
+                b for a in kept if a.get("app_type") == gs015.CLIENT for b in a.get("backing_qkdl_id", [])
+            }
+            kept_links = [e for e in links(self.tree) if e["qkdl_id"] not in alone or e["qkdl_type"] != gs015.VIRT]
+            lists = {"qkd_applications": {"qkd_app": kept}, "qkd_links": {"qkd_link": kept_links}}
+            left = {**self.tree, gs015.NODE: self.tree[gs015.NODE] | lists}
+            self._commit(normalised(left, self._config, self.tree), note)
+            return True
+
+    def _commit(self, tree: Tree, note: Mapping[tuple[str, str], Any] = _NOTHING) -> None:
+        old = self.tree
+        before, after = _documents(old), _documents(tree)
+        gone = before.keys() - after.keys()
+        changed = {k: v for k, v in after.items() if before.get(k) != v} | dict.fromkeys(gone)
+        changed |= {(IMPLICIT, name): None for kind, name in gone if kind == _APP}
+        # The first change keeps everything: what nobody configured follows the configuration file until then.
+        self._store.put_documents({**(changed if self._kept else after), **note})
+        self._kept = True
+        self.tree = tree
+        self._changes += 1
+        self.changed_at = time.time()
+        for listener in self._listeners:
+            listener(old, tree)
+
+
+def _documents(tree: Tree) -> dict[tuple[str, str], Any]:
+    node = tree[gs015.NODE]
+    found: dict[tuple[str, str], Any] = {(_NODE, ""): {k: v for k, v in node.items() if k not in _LISTS}}
+    found |= {(_APP, a["app_id"]): a for a in apps(tree)}
+    found |= {(_LINK, e["qkdl_id"]): e for e in links(tree)}
+    found |= {(_INTERFACE, str(i["qkdi_id"])): i for i in interfaces(tree)}
+    found[_EXTRA, ""] = tree[gs015_testbed.NODE]
+    return found
+
+
+def _restored(fresh: Tree, kept: Mapping[tuple[str, str], Any], config: NodeConfig) -> Tree:
+    """The configuration with what was kept of it; interfaces are those of the configuration file."""
+    if (_NODE, "") not in kept:
+        return fresh
+    by_kind: dict[str, dict[str, Any]] = {}
+    for (kind, name), document in kept.items():
+        by_kind.setdefault(kind, {})[name] = document
+    node = fresh[gs015.NODE]
+    known = by_kind.get(_INTERFACE, {})
+    kept_interfaces = [known.get(str(i["qkdi_id"]), i) for i in interfaces(fresh)]
+    # A QC that came with a new configuration file brings its link.
+    new = [e for e in links(fresh) if str(e["qkdl_local"]["qkdi_id"]) not in known]
+    kept_links = {**by_kind.get(_LINK, {}), **{e["qkdl_id"]: e for e in new}}
+    extra = by_kind[_EXTRA][""]
+    qcs = {qc["name"]: qc for qc in extra["qcs"]["qc"]}
+    return {
+        gs015.NODE: {
+            **node,
+            **by_kind[_NODE][""],
+            "qkdn_id": node["qkdn_id"],
+            "qkd_applications": {"qkd_app": list(by_kind.get(_APP, {}).values())},
+            "qkd_interfaces": {"qkd_interface": kept_interfaces},
+            "qkd_links": {"qkd_link": list(kept_links.values())},
+        },
+        gs015_testbed.NODE: {
+            "parameters": Parameters().to_json() | extra["parameters"],
+            "qcs": {"qc": [qcs.get(n.qc, {"name": n.qc}) for n in config.qcs]},
+        },
+    }

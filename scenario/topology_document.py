@@ -1,0 +1,195 @@
+"""From a document of plain dicts and lists, whatever its notation was, to a topology or one line that refuses it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+import networkx as nx
+
+from documents.errors import Malformed
+from etsi.gs014 import Limits, limits
+from scenario.shape import MAX_BANDWIDTH_MBIT, MAX_DELAY_MS, MIN_BANDWIDTH_MBIT, Shape
+from scenario.topology_description import Link, Node, Qc, Sae, Topology, checked_rate
+from scenario.topology_field import Field, TopologyError, check_distinct, free_name
+
+# One-way delay of a kilometre of fibre, ms: light in glass travels at about two thirds of c.
+_MS_PER_KM = 0.005
+# A node's name becomes that of its Mininet host; these two hosts are the controller's and the shared database's.
+RESERVED_NODE_NAMES = ("ctl", "db")
+_LINK_NAME_LENGTH = 80  # two node names, the hyphen between them and a number fit
+# What a link may say of both directions, and each direction of its own, with defaults.
+_SHAPE: dict[str, object] = {"delay_ms": None, "jitter_ms": 0, "loss_percent": 0, "bandwidth_mbit": None}
+# IDs of SAEs that serve as names, too; others may hold slashes, or be longer than the name of a file.
+_AS_A_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+_Members = dict[str, Field]
+
+
+def build(document: Field) -> Topology:
+    """The topology that a document describes. Raises TopologyError."""
+    network = document.members(
+        "name", "nodes", "links", "saes", description="", controller=None, database=None, limits={}
+    )
+    nodes = _nodes(network["nodes"])
+    known = [node.name for node in nodes]
+
+    def host_at(member: str) -> str:
+        return network[member].one_of(known) if member in network else known[0]
+
+    return Topology(
+        name=network["name"].name(),
+        description=network["description"].text(),
+        nodes=nodes,
+        links=_links(network["links"], known),
+        saes=_saes(network["saes"], known),
+        controller_at=host_at("controller"),
+        database_at=host_at("database"),
+        limits=_limits(network["limits"]),
+    )
+
+
+def check_enough_nodes(field: Field, number: int) -> None:
+    """Refuses a network of that number of nodes if no two could share keys in it."""
+    if number < 2:
+        raise field.error(f"expected at least two nodes, got {number}")
+
+
+def check_connected(field: Field, nodes: Iterable[str], ends: Iterable[tuple[str, str]]) -> None:
+    """Refuses a network whose links leave some of the nodes apart."""
+    graph: nx.Graph[str] = nx.Graph(ends)
+    graph.add_nodes_from(nodes)
+    parts = [min(part) for part in nx.connected_components(graph)]
+    if len(parts) > 1:
+        apart = f"{len(parts)} parts with no link between them, for example {parts[0]!r} and {parts[1]!r}"
+        raise field.error(f"expected one connected network, got {apart}")
+
+
+def _limits(field: Field) -> Limits:
+    given = field.members(**dict.fromkeys(Limits().to_json()))
+    try:
+        return limits({name: member.value for name, member in given.items()}, field.path)
+    except Malformed as error:
+        raise TopologyError(field.source, str(error)) from None
+
+
+def _nodes(field: Field) -> tuple[Node, ...]:
+    items = [item.members("name", title=None, position=None) for item in field.items()]
+    check_enough_nodes(field, len(items))
+    nodes = tuple(_node(item, turn=index / len(items)) for index, item in enumerate(items))
+    check_distinct(item["name"] for item in items)
+    return nodes
+
+
+def _node(members: _Members, *, turn: float) -> Node:
+    """A node; without a position it stands on a circle, at `turn` (0 to 1) clockwise from the top."""
+    name = members["name"].name()
+    if name in RESERVED_NODE_NAMES:
+        raise members["name"].error(f"{name!r} is a host that every network has, expected another name")
+    title = members["title"].text() if "title" in members else name.replace("-", " ").title()
+    if "position" not in members:
+        angle = 2 * math.pi * turn
+        return Node(name, title, (round(0.5 + 0.45 * math.sin(angle), 4), round(0.5 + 0.45 * math.cos(angle), 4)))
+    xy = members["position"].items()
+    if len(xy) != 2:
+        raise members["position"].error(f"expected two numbers from 0 to 1, x and y, got {len(xy)}")
+    return Node(name, title, (xy[0].number(1), xy[1].number(1)))
+
+
+def _links(field: Field, known: Collection[str]) -> tuple[Link, ...]:
+    settings: dict[str, object] = {"length_km": None, **_SHAPE, "a_to_b": {}, "b_to_a": {}}
+    items = [item.members("a", "b", name=None, **settings, qcs=[{}]) for item in field.items()]
+    ends = [_ends(item, known) for item in items]
+    names = _link_names(items, ends)
+    links = tuple(_link(*link) for link in zip(names, ends, field.items(), items, strict=True))
+    check_connected(field, known, ends)
+    return links
+
+
+def _ends(members: _Members, known: Collection[str]) -> tuple[str, str]:
+    a, b = members["a"].one_of(known), members["b"].one_of(known)
+    if a == b:
+        raise members["b"].error(f"a link from {a!r} to itself, expected another node")
+    return a, b
+
+
+def _link_names(items: Sequence[_Members], ends: Sequence[tuple[str, str]]) -> list[str]:
+    """The name of each link: the one in the file, else the first link's `a-b`, with a number behind it if taken.
+
+    A made name makes way for a given one, wherever in the file that stands.
+    """
+    given = [item["name"] for item in items if "name" in item]
+    taken = {field.name(_LINK_NAME_LENGTH) for field in given}
+    check_distinct(given)
+    bases: dict[frozenset[str], str] = {}
+    names = []
+    for item, (a, b) in zip(items, ends, strict=True):
+        base = bases.setdefault(frozenset((a, b)), f"{a}-{b}")
+        names.append(item["name"].name(_LINK_NAME_LENGTH) if "name" in item else free_name(base, taken))
+        taken.add(names[-1])
+    return names
+
+
+def _link(name: str, ends: tuple[str, str], whole: Field, members: _Members) -> Link:
+    length_km = members["length_km"].number(MAX_DELAY_MS / _MS_PER_KM) if "length_km" in members else None
+    both = {member: members[member] for member in _SHAPE if member in members}
+    there, back = (both | members[direction].members(**dict.fromkeys(_SHAPE)) for direction in ("a_to_b", "b_to_a"))
+    _shape(both, length_km)  # what both directions overrule must be right, too
+    if length_km is None and not ("delay_ms" in there and "delay_ms" in back):
+        raise whole.error("expected length_km or delay_ms, got neither")
+    qcs = [item.members(low_bytes_per_slot=33, high_bytes_per_slot=47) for item in members["qcs"].items()]
+    if not qcs:
+        raise members["qcs"].error("expected at least one QC, got none; leave qcs out for one with the usual rate")
+    return Link(
+        name,
+        *ends,
+        length_km=length_km,
+        a_to_b=_shape(there, length_km),
+        b_to_a=_shape(back, length_km),
+        qcs=tuple(
+            Qc(f"{name}/{index}", *checked_rate(qc["low_bytes_per_slot"], qc["high_bytes_per_slot"]))
+            for index, qc in enumerate(qcs, start=1)
+        ),
+    )
+
+
+def _shape(members: _Members, length_km: float | None) -> Shape:
+    """One direction of a link; its delay follows from the length unless it is given."""
+    delay = members["delay_ms"].number(MAX_DELAY_MS) if "delay_ms" in members else (length_km or 0.0) * _MS_PER_KM
+    jitter, loss = members["jitter_ms"].number(MAX_DELAY_MS), members["loss_percent"].number(100)
+    if "bandwidth_mbit" not in members:
+        return Shape(delay, jitter, loss)
+    bandwidth = members["bandwidth_mbit"].number(MAX_BANDWIDTH_MBIT)
+    if bandwidth < MIN_BANDWIDTH_MBIT:
+        raise members["bandwidth_mbit"].expected(f"{MIN_BANDWIDTH_MBIT:g} or more (leave it out for no limit)")
+    return Shape(delay, jitter, loss, bandwidth)
+
+
+def _saes(field: Field, known: Collection[str]) -> tuple[Sae, ...]:
+    items = [_sae_members(item) for item in field.items()]
+    saes = tuple(_sae(item, known) for item in items)
+    check_distinct(item["id"] for item in items if "id" in item)
+    check_distinct(replace(i.get("name") or i["id"], value=sae.name) for i, sae in zip(items, saes, strict=True))
+    if len({sae.node for sae in saes}) < 2:
+        raise field.error("expected SAEs at two nodes or more, so that some pair can share keys")
+    return saes
+
+
+def _sae_members(field: Field) -> _Members:
+    """The members of an SAE. One of somebody else's needs no name of ours if its ID will do."""
+    members = field.members("node", name=None, id=None, external=False)
+    if not members["external"].truth():
+        return field.members("name", "node", id=None, external=False)
+    if not {"name", "id"} & set(members):
+        raise field.error("expected a name or an id, got neither")
+    return members
+
+
+def _sae(members: _Members, known: Collection[str]) -> Sae:
+    identity = members["id"].sae_id() if "id" in members else None
+    name = members["name"].name() if "name" in members else str(identity)
+    if not _AS_A_NAME.fullmatch(name):
+        raise members["id"].error("such an ID needs a name beside it, for people and for files")
+    return Sae(name, members["node"].one_of(known), identity, members["external"].truth())

@@ -1,0 +1,127 @@
+"""An application that asks for one key after another, as benchmarks need it, and the delivery times of its keys."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+
+from mtls.call import Caller
+from mtls.identity import Identity, Role
+from scenario.topology import load
+from telemetry import journal
+from testbed.bench.bench_run import ROOT
+from testbed.errors import UserError
+from testbed.machine.namespaces import call_in_network, network_of, threads_in_network
+from testbed.network.emulation import Emulation
+from testbed.planning.plan import KME_PORT, Plan, SaePlan, make_plan
+
+FIRST = "government"
+# One, two and four hops away from the first node, in `row_of_five`.
+PARTNERS = ("military", "telecom", "university")
+_KEYS = 60
+_WARM_UP = 12
+_BARE_PORT = 8500
+_QC_RATE = (6000, 6000)
+_CUT = {"government", "university"}
+
+
+def row_of_five(delay_ms: float) -> Plan:
+    """PoliQI with one fibre less: the nodes at its ends are four hops apart. Its QCs are never the bottleneck."""
+    topology = load("poliqi", ROOT / "topologies").with_overrides(delay_ms=delay_ms, qc_rate=_QC_RATE)
+    links = tuple(link for link in topology.links if {link.a, link.b} != _CUT)
+    return make_plan(replace(topology, links=links))
+
+
+class Client:
+    """An application at the first node, which asks for keys one after another."""
+
+    def __init__(self, emulation: Emulation) -> None:
+        self._emulation = emulation
+        self._plan = emulation.plan
+        self._master = self._sae(FIRST)
+        self._network = network_of(emulation.network.pid(FIRST))
+        self._pool = threads_in_network(self._network, 1, "bench")
+        self._caller = Caller(emulation.credentials(Identity(Role.SAE, self._master.id)))
+
+    def close(self) -> None:
+        """Drop all connections."""
+        self._pool.shutdown()
+        self._caller.close()
+
+    def open(self, node: str) -> tuple[SaePlan, list[str]]:
+        """A key session with an application at `node`, and its path."""
+        slave = self._sae(node)
+        reply = self._emulation.open_session(self._master, slave).result()
+        if not reply.ok:
+            raise UserError(f"no key session of {self._master.name} with {slave.name}: {reply.message}")
+        return slave, list(reply.body["path"])
+
+    def set_mode(self, mode: str) -> None:
+        """Have all nodes make keys in `mode`, and wait until they do."""
+        self._emulation.control_room.controller("PATCH", "/qkd/v1/parameters", {"mode": mode})
+        time.sleep(2.5)  # the nodes hear of it with the next slot
+
+    def exchange(self, slave: SaePlan) -> dict[str, list[float]]:
+        """Delivery times of keys at the first node, by where the keys came from."""
+        asked = {self._key(slave) for _ in range(_WARM_UP + _KEYS)}
+        events = journal.read(self._emulation.run.path / "nodes" / FIRST / "journal.jsonl")
+        mine = [e for e in events if e.get("request") == "enc_keys" and e["key_ids"][0] in asked]
+        found = defaultdict(list)
+        for event in mine[_WARM_UP:]:
+            found[str(event["source"])].append(float(event["duration_ms"]))
+        return dict(found)
+
+    def bare(self) -> tuple[float, float, float]:
+        """Medians in ms, as the client sees them: a key over one hop, a request to a constant, a durable insert."""
+        self.set_mode("basic")
+        emulation, credentials = self._emulation, self._emulation.credentials(Identity(Role.NODE, FIRST))
+        document = {"host": self._plan.hosts[FIRST].ip, "port": _BARE_PORT, "credentials": credentials.to_config()}
+        config = emulation.run.write("config/bare.json", document)
+        enter = emulation.network.enter(FIRST)
+        process = emulation.processes.component("bare", "testbed.bench.bare", config, prefix=enter)
+        process.wait_ready()
+        slave = self._sae(PARTNERS[0])
+        url = self._plan.url(FIRST, _BARE_PORT) + "/"
+        with call_in_network(self._network, lambda: emulation.connect_database(FIRST)) as connection:
+            # Each in turn, so that a busy moment hits all three.
+            times: tuple[list[float], list[float], list[float]] = ([], [], [])
+            for _ in range(_WARM_UP + _KEYS):
+                times[0].append(_timed(lambda: self._key(slave, pause_s=0)))
+                times[1].append(_timed(lambda: self._ask("POST", url, {"size": 128})))
+                times[2].append(_timed(lambda: _insert(connection)))
+        key, request, insert = (statistics.median(t[_WARM_UP:]) for t in times)
+        return key, request, insert
+
+    def _key(self, slave: SaePlan, pause_s: float = 0.02) -> str:
+        url = f"{self._plan.url(FIRST, KME_PORT)}/api/v1/keys/{slave.id}/enc_keys"
+        key_id = str(self._ask("POST", url, {"size": 128})["keys"][0]["key_ID"])
+        time.sleep(pause_s)
+        return key_id
+
+    def _ask(self, method: str, url: str, body: Any) -> Any:
+        to = Identity(Role.NODE, FIRST)
+        answer = self._pool.submit(self._caller.request, method, url, to=to, body=body).result()
+        if not answer.ok:
+            raise UserError(f"{url}: {answer.message}")
+        return answer.body
+
+    def _sae(self, node: str) -> SaePlan:
+        return next(s for s in self._plan.applications if s.node == node)
+
+
+def _timed(step: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    step()
+    return (time.perf_counter() - started) * 1000
+
+
+def _insert(connection: psycopg.Connection[Any]) -> None:
+    # A node may call no function of PostgreSQL's own: whatever has to be converted is a text.
+    connection.execute("INSERT INTO bare VALUES (%s, '1', '2')", (str(uuid.uuid4()),))

@@ -1,0 +1,55 @@
+"""A benchmark's network: a run of its own in namespaces of its own, taken down and cleaned up whatever happens."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from testbed.errors import UserError
+from testbed.machine.isolation import run_isolated, undisturbed
+from testbed.machine.run_directory import RunDirectory, open_run_directory
+from testbed.machine.tools import check_tools, clean_environment
+from testbed.network.emulation import Emulation
+from testbed.planning.plan import Plan
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bench(name: str, body: Callable[[], int]) -> int:
+    """The exit status of a benchmark called `name`, once it is clear that all tools are there."""
+    clean_environment()
+    try:
+        check_tools()
+        return body()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+
+
+def with_network(plan: Plan, body: Callable[[Emulation], None]) -> int:
+    """The exit status of `body`, called with the network of `plan` up."""
+    directory = open_run_directory(None, ROOT / "runs")
+    try:
+        return run_isolated(
+            functools.partial(_inside, plan, directory, body),
+            pid_file=directory.path / "init.pid",
+            crash_log=directory.path / "crash.log",
+        )
+    finally:
+        directory.erase_secrets()
+
+
+def _inside(plan: Plan, directory: RunDirectory, body: Callable[[Emulation], None], outside: int) -> int:
+    emulation = Emulation(
+        plan, directory, outside=outside, parameters={"ttl_slots": 15}, seed=None, user_database=None,
+        say=lambda _: None,
+    )  # fmt: skip
+    try:
+        emulation.start()
+        body(emulation)
+    finally:
+        with undisturbed():
+            emulation.stop()
+    return 0

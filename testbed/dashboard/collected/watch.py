@@ -1,0 +1,133 @@
+"""Watches a running network: asks controller and nodes, reads on in the journals, and keeps the latest snapshot.
+
+Everybody who is asked has a thread, so that one who does not answer holds up nobody. One watch serves all pages, and
+asks no more often when many look at it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from telemetry import bugs
+from testbed.dashboard.collected.curves import Curves, Totals
+from testbed.dashboard.collected.snapshot import FibreNow, Heard, Snapshot
+from testbed.dashboard.collected.tally import Tally
+from testbed.evidence.journals import Tail
+from testbed.operation.desk import Desk, NotDone
+
+_log = logging.getLogger(__name__)
+# A cut must show within two seconds, page included.
+_LOOK_S = 0.5
+# A slot lasts as long: nothing that is asked for changes faster.
+_ASK_S = 1.0
+# In large networks the nodes are asked in turns, so many a second.
+_NODES_A_SECOND = 15
+
+
+class Watch:
+    """Looks at the network through `desk`; `fibres` tells how fibres are, `away` which processes do not serve."""
+
+    def __init__(
+        self, desk: Desk, tail: Tail, *, nodes: list[str], fibres: Callable[[], Mapping[str, FibreNow]],
+        away: Callable[[], Mapping[str, str]],
+    ) -> None:  # fmt: skip
+        self.latest = Snapshot()
+        self._desk = desk
+        self._tail = tail
+        self._fibres = fibres
+        self._away = away
+        self._curves = Curves()
+        self._tally = Tally()
+        self._stop = threading.Event()
+        every_s = max(_ASK_S, len(nodes) / _NODES_A_SECOND)
+        self._controller = _Source(lambda: _ask_controller(desk), _ASK_S, self._stop)
+        self._nodes = {n: _Source(_asking(desk, n), every_s, self._stop) for n in nodes}
+        self._qcs = desk.qc_names()
+        self._thread = bugs.watched_thread(self._run, name="watch", stopped=self._stop.is_set)
+
+    def start(self) -> None:
+        """Begin to look."""
+        for source in (self._controller, *self._nodes.values()):
+            source.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._look()
+            except Exception as error:  # the page shows that it is late; the next look may go better
+                bugs.report(_log, "looking at the network", error)
+            self._stop.wait(_LOOK_S)
+
+    def _look(self) -> None:
+        for event in self._tail.new():
+            self._tally.take(event)
+        nodes = {name: source.heard() for name, source in self._nodes.items()}
+        for name, heard in nodes.items():
+            for qc in (heard.answer or {}).get("qcs", ()):
+                self._curves.take(name, qc["qc"], Totals.of(qc))
+        self.latest = Snapshot(
+            number=self.latest.number + 1,
+            time=time.time(),
+            controller=self._controller.heard(),
+            nodes=nodes,
+            fibres=self._fibres(),
+            faults=self._desk.faults.active(),
+            curves={qc: self._curves.of(qc) for qc in self._qcs},
+            figures=self._tally.figures(),
+            away=self._away(),
+        )
+
+
+class _Source:
+    """Somebody who is asked every `every_s` seconds, and what was last answered."""
+
+    def __init__(self, ask: Callable[[], Mapping[str, Any]], every_s: float, stop: threading.Event) -> None:
+        self._ask = ask
+        self._every_s = every_s
+        self._stop = stop
+        self._answer: Mapping[str, Any] | None = None
+        self._problem = ""
+        self._heard_at = time.monotonic()
+        self._thread = bugs.watched_thread(self._run, name="source", stopped=stop.is_set)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def heard(self) -> Heard:
+        silent_s = time.monotonic() - self._heard_at
+        return Heard(self._answer, silent_s, self._problem)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            asked = time.monotonic()
+            try:
+                self._answer = self._ask()
+                self._heard_at, self._problem = time.monotonic(), ""
+            except NotDone as error:
+                self._problem = str(error)
+            except Exception as error:
+                if self._stop.is_set():  # its room is closed
+                    return
+                bugs.report(_log, "asking for the live view", error)
+                self._problem = bugs.MARK
+            self._stop.wait(max(0.0, asked + self._every_s - time.monotonic()))
+
+
+def _ask_controller(desk: Desk) -> dict[str, Any]:
+    return {
+        "status": desk.status(), "qcs": desk.qcs(), "sessions": desk.sessions(), "refusals": desk.refusals(),
+    }  # fmt: skip
+
+
+def _asking(desk: Desk, node: str) -> Callable[[], dict[str, Any]]:
+    return lambda: desk.node(node)

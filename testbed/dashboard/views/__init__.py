@@ -1,0 +1,1 @@
+"""From a snapshot to words, tables and drawings. Pure."""

@@ -1,0 +1,183 @@
+"""Key sessions, QCs, refusals and failures as rows of words. PURE."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from testbed.dashboard.collected.curves import Sample
+from testbed.dashboard.collected.snapshot import Document, Snapshot
+from testbed.dashboard.views.selection import Selection, listed, pair
+from testbed.dashboard.views.view_map import generates
+from testbed.dashboard.views.words import why_failed, why_refused
+from testbed.evidence.summary import quantiles
+from testbed.network.faults import broken_qcs
+from testbed.planning.plan import Plan
+
+_SHOWN = 12
+SPARK_WIDTH, SPARK_HEIGHT = 120, 30
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row: what tells it from others, and its cells."""
+
+    key: str
+    cells: tuple[str, ...]
+    selected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spark:
+    """A little curve of the last minutes, as points of a polyline, and its last value in words."""
+
+    points: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
+class QcRow:
+    """A QC: its name, its link, its state in words, and its curves: made, stored, expired, load."""
+
+    qc: str
+    link: str
+    state: str
+    sparks: tuple[Spark, ...]
+
+
+def sessions(plan: Plan, snapshot: Snapshot, selection: Selection) -> list[Row]:
+    """Who, state, path, mode, KSID (its beginning; the details have all of it), keys delivered, requests failed."""
+    found = []
+    for s in listed(snapshot):
+        keys, failed = snapshot.figures.by_session.get(s["ksid"], (0, 0))
+        path = " – ".join(s["path"] or ("not chosen yet",))
+        cells = (pair(plan, s), session_state(s), path, s["mode"], s["ksid"][:8], str(keys), str(failed))
+        found.append(Row(s["ksid"], cells, selection.name == s["ksid"]))
+    return found
+
+
+_STATES = {"open": "●", "waiting": "○", "configuring": "◐", "ending": "◌"}
+
+
+def session_state(session: Document) -> str:
+    """A key session's state in words; why, if it is interrupted."""
+    if session["interruption"]:
+        return f"✕ interrupted: {session['interruption']}"
+    return f"{_STATES.get(session['state'], '·')} {session['state']}" + (" (implicit)" if session["implicit"] else "")
+
+
+def refusals(plan: Plan, snapshot: Snapshot) -> list[Row]:
+    """When, who, why, what helps; the newest first."""
+    rows = []
+    for r in reversed(list(snapshot.told("refusals"))[-_SHOWN:]):
+        cells = (clock(r["time"]), pair(plan, r), *why_refused(r))
+        rows.append(Row(f"{r['time']} {r['master_sae']} {r['slave_sae']}", cells))
+    return rows
+
+
+def failures(plan: Plan, snapshot: Snapshot) -> list[Row]:
+    """Requests for keys that failed: when, who, why, what helps; the newest first."""
+    rows = []
+    for f in reversed(snapshot.figures.failures[-_SHOWN:]):
+        rows.append(Row(f"{f['time']} {f['who']}", (clock(f["time"]), pair(plan, f), *why_failed(f))))
+    return rows
+
+
+def keys(plan: Plan, snapshot: Snapshot) -> list[Row]:
+    """The latest keys: key ID (the first, if several came at once), when, who, hops, ms."""
+    rows = []
+    for k in reversed(snapshot.figures.keys[-_SHOWN:]):
+        more = f" and {len(k['key_ids']) - 1} more" if len(k["key_ids"]) > 1 else ""
+        hops = "1 hop" if k["hops"] == 1 else f"{k['hops']} hops"
+        made = hops + (", from the pool" if k.get("source") == "pool" else "")
+        cells = (k["key_ids"][0][:8] + more, clock(k["time"]), pair(plan, k), made, f"{k['duration_ms']:.1f} ms")
+        rows.append(Row(k["key_ids"][0], cells))
+    return rows
+
+
+def qcs(plan: Plan, snapshot: Snapshot) -> list[QcRow]:
+    """All QCs with their curves; each column has one scale, from 0 to the highest value in it."""
+    names = [(qc.name, link.name) for link in plan.topology.links for qc in link.qcs]
+    curves = {qc: tuple(snapshot.curves.get(qc, ())) for qc, _ in names}
+    tops = tuple(max((v for found in curves.values() for v in series(found)[i]), default=0.0) for i in range(4))
+    rows = []
+    for qc, link in names:
+        values = series(curves[qc])
+        sparks = tuple(_spark(v, top, unit) for v, top, unit in zip(values, tops, UNITS, strict=True))
+        rows.append(QcRow(qc, link, qc_state(plan, snapshot, qc), sparks))
+    return rows
+
+
+UNITS = ("B/s", "B", "B/s", "%")
+_LOAD_SLOTS = 15
+
+
+def series(samples: Sequence[Sample]) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Made and stored bytes, expired bytes, and load: the share of what was made that was used, in percent.
+
+    The load is over the last slots, because keys are asked for in bursts; where nothing is made any more, what is used
+    of the stock counts as all there is.
+    """
+    load = []
+    for i in range(len(samples)):
+        some = samples[max(0, i + 1 - _LOAD_SLOTS) : i + 1]
+        made, used = sum(s.made for s in some), sum(s.used for s in some)
+        load.append(100 * used / made if made else 100.0 * bool(used))
+    return [s.made for s in samples], [float(s.stored) for s in samples], [s.expired for s in samples], load
+
+
+def qc_state(plan: Plan, snapshot: Snapshot, name: str) -> str:
+    """What the controller says of a QC, unless it is known better."""
+    qc = next((q for q in snapshot.told("qcs") if q["qc"] == name), None)
+    if name in broken_qcs(plan, snapshot.faults):
+        return "✕ broken"
+    if qc is None:
+        return "not known yet"
+    if not qc["enabled"]:
+        return "○ switched off"
+    return "● generates" if generates(qc) else f"✕ {qc['status'].lower()}"
+
+
+def clock(when: float) -> str:
+    """Wall-clock time as people read it."""
+    return time.strftime("%H:%M:%S", time.localtime(when))
+
+
+def _spark(values: Sequence[float], top: float, unit: str) -> Spark:
+    """The newest value is at the right end; `top` is at the upper edge."""
+    shown = values[-SPARK_WIDTH:]
+    left = SPARK_WIDTH - len(shown)
+    height = SPARK_HEIGHT - 2
+    points = " ".join(
+        f"{left + i},{SPARK_HEIGHT - 1 - (height * v / top if top else 0):.1f}" for i, v in enumerate(shown)
+    )
+    return Spark(points, f"{values[-1]:.0f} {unit}" if values else "–")
+
+
+def headline(snapshot: Snapshot) -> str:
+    """The run in one line."""
+    figures = snapshot.figures
+    sessions_open = sum(s["state"] == "open" for s in snapshot.told("sessions"))
+    parts = [
+        f"{sessions_open} key sessions open",
+        f"{figures.single_hop + figures.multi_hop} keys delivered",
+        f"{figures.failed} requests failed",
+        f"{len(snapshot.told('refusals'))} sessions refused",
+    ]
+    return " · ".join(parts)
+
+
+def times(snapshot: Snapshot) -> str:
+    """Median and 95th percentile of the delivery times."""
+    parts = []
+    for name, several in (("one hop", False), ("several hops", True)):
+        found = quantiles(durations_ms(snapshot, several_hops=several))
+        if found["p50"] is not None:
+            parts.append(f"{name}: median {found['p50']:.1f} ms, 95 % within {found['p95']:.1f} ms")
+    return "; ".join(parts) or "none yet"
+
+
+def durations_ms(snapshot: Snapshot, *, several_hops: bool) -> list[float]:
+    """Delivery times of the last minutes, over one hop or over several."""
+    return snapshot.figures.durations_ms(snapshot.time, several_hops=several_hops)

@@ -1,0 +1,199 @@
+"""A sweep over anything: one load, all combinations of the values asked for. PURE."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from decisions.modes import MODES
+from testbed.errors import UserError
+from testbed.experiments.evaluation import figures
+from testbed.experiments.evaluation.results import Results, Row
+from testbed.experiments.experiment import Experiment, Quick, Seen, Settings, groups, over_repeats, together
+from testbed.experiments.series import Phase, Run
+from testbed.planning.workload import Distribution, Workload
+
+NAME = "sweep"
+MEASURES: dict[str, tuple[str, Callable[[Seen], Sequence[float]]]] = {
+    "key delivery time, one hop": ("ms", lambda one: [d.ms for d in one.deliveries if d.hops == 1]),
+    "key delivery time, several hops": ("ms", lambda one: [d.ms for d in one.deliveries if d.hops > 1]),
+    "whole initialisation of a session": ("ms", lambda one: [i.whole for i in one.initialisations]),
+    "applications refused": ("%", lambda one: one.load.refusals),
+    "connections with an error": ("%", lambda one: one.load.connections_with_errors),
+    "key requests failed": ("%", lambda one: one.load.requests_without_key),
+}
+_QUICK = Quick(applications=26, cut_s=4.0)
+_MOST_POINTS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One combination: its labels, and what it changes of parameters, load and network."""
+
+    labels: Mapping[str, str]
+    parameters: Mapping[str, Any]
+    workload: Workload
+    delay_ms: float | None
+    qc_rate: tuple[int, int] | None
+
+
+def _number(text: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise UserError(f"expected a number from {low:g} to {high:g}")
+    return value
+
+
+def _whole(text: str, low: int, high: int) -> int:
+    value = _number(text, low, high)
+    if value != int(value):
+        raise UserError("expected a whole number")
+    return int(value)
+
+
+def _one_of(text: str, allowed: Sequence[str]) -> str:
+    if text not in allowed:
+        raise UserError(f"expected one of {', '.join(allowed)}")
+    return text
+
+
+def _rate(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    found = _whole(low, 0, 1_000_000), _whole(high or low, 0, 1_000_000)
+    if found[0] > found[1]:
+        raise UserError("expected LOW-HIGH, the lower one first")
+    return found
+
+
+def _mean(name: str) -> Callable[[Workload, str], Workload]:
+    """Changes the mean of a distribution; its kind and its cut stay."""
+
+    def change(workload: Workload, text: str) -> Workload:
+        given: Distribution = getattr(workload, name)
+        value = _number(text, 0.001, 86_400)
+        scale = value / given.mean if given.mean else 0.0
+        changes: dict[str, Any] = {name: replace(given, first=given.first * scale, second=given.second * scale)}
+        return replace(workload, **changes)
+
+    return change
+
+
+_PARAMETERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "mode": ("mode", lambda text: _one_of(text, sorted(MODES))),
+    "admission": ("admission", lambda text: _one_of(text, ("none", "eq1", "reserve"))),
+    "ttl": ("ttl_slots", lambda text: _whole(text, 1, 86_400)),
+    "keys-ahead": ("keys_ahead", lambda text: _whole(text, 1, 64)),
+}
+_LOADS: dict[str, Callable[[Workload, str], Workload]] = {
+    "gap": _mean("gap_s"),
+    "length": _mean("length_s"),
+    "interval": _mean("interval_s"),
+    "key-size": _mean("key_size_bits"),
+    "applications": lambda workload, text: replace(workload, applications=_whole(text, 1, 100_000)),
+    "on-key-failure": lambda workload, text: replace(workload, on_key_failure=_one_of(text, ("end", "go_on"))),
+    "pace": lambda workload, text: replace(workload, pace=_one_of(text, ("session", "application"))),
+}
+_NETWORKS: dict[str, Callable[[str], Any]] = {"delay": lambda text: _number(text, 0, 60_000), "qc-rate": _rate}
+NAMES = ("workload", *_PARAMETERS, *_LOADS, *_NETWORKS)
+# As they are written at axes and in tables.
+WORDS = {
+    "ttl": "TTL, slots",
+    "keys-ahead": "keys made ahead",
+    "gap": "mean gap between arrivals, s",
+    "length": "mean length of a session, s",
+    "interval": "mean interval between keys, s",
+    "key-size": "mean key size, bits",
+    "on-key-failure": "on a key failure",
+    "pace": "pace of requests",
+    "delay": "one-way delay of a link, ms",
+    "qc-rate": "rate of a QC, bytes a slot",
+}
+
+
+def points(settings: Settings) -> list[Point]:
+    """All combinations; UserError names what cannot be swept over, and why."""
+    for name in settings.over:
+        if name not in NAMES:
+            raise UserError(f"--over {name}: expected one of {', '.join(NAMES)}")
+    combinations = list(itertools.product(*settings.over.values()))
+    if len(combinations) > _MOST_POINTS:
+        raise UserError(f"--over: {len(combinations)} combinations are more than {_MOST_POINTS}")
+    return [_point(settings, dict(zip(settings.over, values, strict=True))) for values in combinations]
+
+
+def _point(settings: Settings, values: Mapping[str, str]) -> Point:
+    chosen = values.get("workload")
+    if chosen is not None and chosen not in settings.workloads:
+        raise UserError(f"--over workload={chosen}: expected one of {', '.join(sorted(settings.workloads))}")
+    workload = settings.workloads[chosen or settings.workload or "paper"]
+    parameters = settings.parameters("basic")
+    network: dict[str, Any] = {"delay": None, "qc-rate": settings.qc_rate()}
+    for name, text in values.items():
+        try:
+            if name in _PARAMETERS:
+                member, read = _PARAMETERS[name]
+                parameters[member] = read(text)
+            elif name in _LOADS:
+                workload = _LOADS[name](workload, text)
+            elif name in _NETWORKS:
+                network[name] = _NETWORKS[name](text)
+        except UserError as error:
+            raise UserError(f"--over {name}={text}: {error}") from None
+    load = settings.load("paper", _QUICK, lambda _: workload)
+    if "ttl" in values:
+        parameters["ttl_slots"] = settings.slots(parameters["ttl_slots"])
+    if "qc-rate" in values:
+        network["qc-rate"] = tuple(settings.speed * rate for rate in network["qc-rate"])
+    return Point(values, parameters, load, network["delay"], network["qc-rate"])
+
+
+def runs(settings: Settings) -> list[Run]:
+    """Points that need the same network and the same habits of applications share one in a quick look."""
+    found = []
+    for repeat in range(1, settings.repeats + 1):
+        networks: dict[Any, list[Phase]] = {}
+        for point in points(settings):
+            phase = Phase(point.labels, point.parameters, point.workload, settings.phase_seed(repeat),
+                          point.parameters["ttl_slots"] + 1.0)  # fmt: skip
+            habits = tuple(point.workload.habits.items())
+            shared = None if settings.quick else tuple(point.labels.items())
+            networks.setdefault((point.delay_ms, point.qc_rate, habits, shared), []).append(phase)
+        for (delay_ms, qc_rate, *_), phases in networks.items():
+            found += together(repeat, phases, delay_ms=delay_ms, qc_rate=qc_rate)
+    return found
+
+
+def rows(seen: Sequence[Seen], _settings: Settings) -> list[Row]:
+    """Every measure at every point: means of a repeat."""
+    return [
+        found
+        for labels, group in groups(seen)
+        for measure, (unit, observe) in MEASURES.items()
+        for found in over_repeats(NAME, measure, unit, labels, group, observe=observe, summarise=statistics.fmean)
+    ]
+
+
+def draw(results: Results) -> Figure:
+    """A panel for each measure against what is swept over first, a line for each combination of the rest."""
+    first = next(iter(results.settings["over"]))
+    panels = {measure: f"{measure}, {unit}" for measure, (unit, _) in MEASURES.items()}
+    return figures.lines(results, figures.Lines(first, panels, WORDS))
+
+
+def remarks(results: Results) -> list[str]:
+    """What to know when reading it."""
+    over = "; ".join(f"{name} = {', '.join(values)}" for name, values in results.settings["over"].items())
+    return [f"Swept over {over}."]
+
+
+EXPERIMENT = Experiment(
+    NAME, "A sweep", "One load under all combinations of the values asked for.", runs, rows, draw, remarks, words=WORDS
+)

@@ -1,0 +1,1 @@
+"""Fibres: shaped, measured, captured."""

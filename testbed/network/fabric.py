@@ -1,0 +1,130 @@
+"""The plan built with Mininet: hosts and switches, shaped links between switches. Lives in the run's own namespaces.
+
+What is Mininet's root namespace here is a fresh one that holds nothing but the switches.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from mininet.log import lg, setLogLevel
+from mininet.net import Mininet
+from mininet.node import Host, Node, OVSSwitch, RemoteController
+
+from testbed.fibres.shapers import NETEM, DelayLineLink, Netem
+from testbed.machine.processes import ProcessFailed, run_tool
+from testbed.planning.plan import OPENFLOW_PORT, LinkPlan, Plan
+
+# In the namespace of hosts and switches; no datacenter is called so, for their names are in lower case.
+_CONTROLLER = "OpenFlow"
+
+
+class _ForwardedController(RemoteController):
+    """The controller as the switches see it: the forwarder's end on their own loopback."""
+
+    def checkListening(self) -> None:  # noqa: N802 - Mininet's name
+        """Do not ask for telnet to look: whether the switches are connected is checked later, and strictly."""
+
+
+class Network:
+    """The emulated network of `plan`; `net` is its Mininet."""
+
+    def __init__(self, plan: Plan, *, shaper: str, datapath: str) -> None:
+        self.plan = plan
+        self.shaper = shaper
+        self.datapath = datapath
+        self.delay_node: Node | None = None
+        setLogLevel("output")  # what the CLI prints, and no progress reports
+        lg.handlers[0].setStream(sys.stdout)
+        # Mininet would raise limits of the whole machine; what a run needs, it sets in its own namespace.
+        Mininet.inited = True
+        OVSSwitch.setup()
+        self.net = Mininet(topo=None, build=False, controller=None)
+
+    def build(self) -> None:
+        """Make all namespaces, interfaces and bridges."""
+        run_tool("ip", "link", "set", "lo", "up")
+        controller = self.net.addController(
+            _CONTROLLER, controller=_ForwardedController, ip="127.0.0.1", port=OPENFLOW_PORT
+        )
+        switches = {
+            name: self.net.addSwitch(
+                name, cls=OVSSwitch, dpid=f"{self.plan.dpid(name):016x}", datapath=self.datapath,
+                protocols="OpenFlow13", failMode="secure",
+            )
+            for name in self.plan.switches.values()
+        }  # fmt: skip
+        for host in self.plan.hosts.values():
+            node = self.net.addHost(host.name, cls=Host, ip=f"{host.ip}/8", mac=host.mac)
+            self.net.addLink(
+                node, switches[host.switch], intfName1="eth0", intfName2=host.port, addr1=host.mac,
+                port2=_number(host.port),
+            )  # fmt: skip
+        if self.shaper != NETEM:
+            self.delay_node = Node("delay", inNamespace=True)
+        for i, link in enumerate(self.plan.links):
+            options: dict[str, Any] = {
+                "intfName1": link.port_a, "port1": _number(link.port_a),
+                "intfName2": link.port_b, "port2": _number(link.port_b),
+            }  # fmt: skip
+            if self.delay_node is not None:
+                options |= {"cls": DelayLineLink, "line": f"dl{i}", "delay_node": self.delay_node}
+            self.net.addLink(switches[link.switch_a], switches[link.switch_b], **options)
+        self.net.build()
+        controller.start()
+        for switch in switches.values():
+            switch.start([controller])
+        self._shape()
+        self._tune_hosts()
+
+    def enter(self, host: str) -> list[str]:
+        """What to put before a command so that it runs in a host's namespaces."""
+        return ["mnexec", "-a", str(self.net[host].pid)]
+
+    def pid(self, host: str) -> int:
+        """A process in that host's namespaces."""
+        return int(self.net[host].pid)
+
+    def fabric_ports(self) -> list[str]:
+        """Both ends of all links."""
+        return [port for link in self.plan.links for port in (link.port_a, link.port_b)]
+
+    def set_carrier(self, link: LinkPlan, *, up: bool) -> None:
+        """Cut a fibre, or join it: both its ends lose the link, or get it back."""
+        for port in (link.port_a, link.port_b):
+            run_tool("ip", "link", "set", port, "up" if up else "down")
+
+    def delay_line_command(self, config: str) -> list[str]:
+        """Command that runs the delay line where its interfaces are."""
+        if self.delay_node is None:
+            raise ProcessFailed("links are shaped by netem: there is no delay line")
+        entered = ["mnexec", "-a", str(self.delay_node.pid)]
+        return [*entered, sys.executable, "-P", "-m", "testbed.fibres.delay_line", config]
+
+    def stop(self) -> None:
+        """Take everything down."""
+        self.net.stop()
+        if self.delay_node is not None:
+            self.delay_node.terminate()
+
+    def _shape(self) -> None:
+        # After the switches are up: Open vSwitch touches the queues of a port that it gets.
+        if self.shaper == NETEM:
+            for link in self.plan.links:
+                shapes = link.link.a_to_b, link.link.b_to_a
+                Netem().apply(link, before=shapes, after=shapes)
+
+    def _tune_hosts(self) -> None:
+        for host in self.plan.hosts:
+            commands = ["ip link set lo up"]
+            if self.datapath == "user":
+                # Switches in user space drop frames whose checksum the kernel left to a network card.
+                commands.append("ethtool -K eth0 tx off")
+            for command in commands:
+                run_tool(*self.enter(host), *command.split())
+
+
+def _number(port: str) -> int:
+    """The OpenFlow port number that an interface's name ends in."""
+    return int(port.rpartition("eth")[2])

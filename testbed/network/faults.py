@@ -1,0 +1,221 @@
+"""Faults for the classroom: a fibre, a QC, a node, the shared database or the controller fails, and is healed again.
+
+A fibre carries both light and traffic: cut, it takes its QCs along. A QC that fails alone leaves the traffic; its
+devices say that there is no key, unless they have lost their power. A process that fails is killed, as a crash would,
+and healed by starting it again on what it left on disk; or it is paused, and sleeps until it is healed, while its
+connections look alive.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from telemetry.journal import Journal
+from testbed.errors import UserError
+from testbed.machine.processes import Processes, ProcessFailed
+from testbed.network.fabric import Network
+from testbed.planning.plan import LinkPlan, Plan
+
+CUT, QC, DEVICE, NODE, PAUSE = "cut", "qc", "device", "node", "pause"
+DATABASE, STANDBY, CONTROLLER = "database", "standby", "controller"
+# How many datacenters each kind names.
+KINDS = {CUT: 2, QC: 2, DEVICE: 2, NODE: 1, PAUSE: 1, DATABASE: 0, STANDBY: 0, CONTROLLER: 0}
+_OF_QCS = (CUT, QC, DEVICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is broken: the kind, the datacenters that it names, and since when (wall clock, s)."""
+
+    kind: str
+    where: tuple[str, ...]
+    since: float
+
+    @property
+    def name(self) -> str:
+        """As one writes it at the command line: "cut a b"."""
+        return " ".join((self.kind, *self.where))
+
+
+def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
+    """The datacenters that a fault of that kind names, in the plan's own order; UserError. PURE."""
+    if kind not in KINDS:
+        raise UserError(f"fault {kind}: expected one of {', '.join(KINDS)}")
+    if len(where) != KINDS[kind]:
+        wanted = ("nothing", "a datacenter", "two datacenters")[KINDS[kind]]
+        raise UserError(f"fault {kind}: expected {wanted} after it")
+    for name in where:
+        if name not in plan.nodes:
+            raise UserError(f"fault {kind}: no datacenter {name!r}: expected one of {', '.join(plan.nodes)}")
+    if len(where) == 2:
+        fibre = link_between(plan, *where).link
+        return fibre.a, fibre.b
+    return tuple(where)
+
+
+def link_between(plan: Plan, a: str, b: str) -> LinkPlan:
+    """The fibre between two datacenters; UserError. PURE."""
+    for link in plan.links:
+        if {link.link.a, link.link.b} == {a, b}:
+            return link
+    raise UserError(f"no fibre between {a} and {b}: there are {', '.join(p.link.name for p in plan.links)}")
+
+
+def broken_qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
+    """The QCs of which nothing comes under these faults: those that failed, and those of fibres that are cut. PURE."""
+    return _qcs(plan, (f for f in faults if f.kind in _OF_QCS))
+
+
+def silent_qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
+    """The QCs of which not a word comes: their devices are without power. PURE."""
+    return _qcs(plan, (f for f in faults if f.kind == DEVICE))
+
+
+def _qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
+    pairs = [f.where for f in faults]
+    return {qc.name for link in plan.topology.links if (link.a, link.b) in pairs for qc in link.qcs}
+
+
+class Database(Protocol):
+    """The shared database, as far as faults break and heal it. All of it raises UserError."""
+
+    def restart(self) -> None:
+        """Start it again, now that it was killed; returns when it answers."""
+
+    def fail_over(self) -> None:
+        """Kill it and have a standby in its place, which holds all that was committed and takes no writes."""
+
+    def promote(self) -> None:
+        """Have that standby take writes."""
+
+
+class Faults:
+    """What is broken in a running network. Thread-safe; all of it raises UserError, in one line.
+
+    `network` and `database` give these once they are up; a database of the user's is None. `break_qcs` has exactly
+    these QCs make nothing, and of those the second ones say nothing either.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        processes: Processes,
+        journal: Journal,
+        *,
+        network: Callable[[], Network],
+        break_qcs: Callable[[Collection[str], Collection[str]], None],
+        database: Callable[[], Database | None],
+    ) -> None:
+        self._plan = plan
+        self._processes = processes
+        self._journal = journal
+        self._network = network
+        self._break_qcs = break_qcs
+        self._database = database
+        self._lock = threading.Lock()
+        self._active: dict[tuple[str, tuple[str, ...]], Fault] = {}
+
+    def active(self) -> list[Fault]:
+        """What is broken now, the oldest first."""
+        return sorted(self._active.values(), key=lambda f: f.since)
+
+    def inject(self, kind: str, *where: str) -> Fault:
+        """Break something: KINDS says how many datacenters it names."""
+        names = check(self._plan, kind, where)
+        with self._lock:
+            if (kind, names) in self._active:
+                raise UserError(f"{' '.join((kind, *names))} is broken already")
+            fault = Fault(kind, names, time.time())
+            self._break(fault)
+            self._active[kind, names] = fault
+            self._journal.event("fault", kind=kind, where=list(names))
+        return fault
+
+    def heal(self, kind: str | None = None, *where: str) -> list[Fault]:
+        """Heal that, or everything; what is healed now. Returns when what was killed serves again."""
+        with self._lock:
+            if kind is None:
+                chosen = sorted(self.active(), key=lambda f: f.kind == STANDBY)  # killed, it must live to be promoted
+            else:
+                names = check(self._plan, kind, where)
+                if (kind, names) not in self._active:
+                    raise UserError(f"{' '.join((kind, *names))} is not broken: 'qkd fault' lists what is")
+                chosen = [self._active[kind, names]]
+            for fault in chosen:
+                self._mend(fault)
+                self._journal.event("healed", kind=fault.kind, where=list(fault.where))
+        return chosen
+
+    def heal_database(self) -> None:
+        """At the end of a run: its records are in the database."""
+        for kind in (DATABASE, STANDBY):
+            if (kind, ()) in self._active:
+                self.heal(kind)
+
+    def _break(self, fault: Fault) -> None:
+        if fault.kind in _OF_QCS:
+            self._set_qcs([*self._active.values(), fault])
+            if fault.kind == CUT:
+                self._set_carrier(fault, up=False)
+            return
+        if fault.kind in (DATABASE, STANDBY):
+            self._own_database(fault)
+        process = self._processes.named(_process(fault))
+        if not process.alive():
+            how = "has ended on its own already" if process.wanted else "is down by another fault: heal that first"
+            raise UserError(f"fault {fault.name}: {process.name} {how}")
+        if fault.kind == PAUSE:
+            process.pause()
+        elif fault.kind == STANDBY:
+            self._own_database(fault).fail_over()
+        else:
+            process.kill()
+
+    def _mend(self, fault: Fault) -> None:
+        """Also forgets the fault, unless what was killed does not start."""
+        if fault.kind == CUT:
+            self._set_carrier(fault, up=True)
+        elif fault.kind == PAUSE:
+            self._processes.named(_process(fault)).wake()
+        elif fault.kind == DATABASE:
+            self._own_database(fault).restart()
+        elif fault.kind == STANDBY:
+            self._own_database(fault).promote()
+        elif fault.kind in (NODE, CONTROLLER):
+            self._restart(fault)
+        del self._active[fault.kind, fault.where]
+        if fault.kind in _OF_QCS:
+            self._set_qcs(self._active.values())
+
+    def _set_qcs(self, faults: Collection[Fault]) -> None:
+        self._break_qcs(broken_qcs(self._plan, faults), silent_qcs(self._plan, faults))
+
+    def _own_database(self, fault: Fault) -> Database:
+        database = self._database()
+        if database is None:
+            raise UserError(f"fault {fault.name}: the database is yours (--shared-db): the testbed does not break it")
+        return database
+
+    def _restart(self, fault: Fault) -> None:
+        process = self._processes.restart(_process(fault))
+        try:
+            process.wait_ready()
+        except ProcessFailed as error:
+            process.kill()  # it is still the fault that is to blame
+            raise UserError(f"heal {fault.name}: {error}") from None
+
+    def _set_carrier(self, fault: Fault, *, up: bool) -> None:
+        try:
+            self._network().set_carrier(link_between(self._plan, *fault.where), up=up)
+        except ProcessFailed as error:
+            raise UserError(f"{fault.name}: {error}") from None
+
+
+def _process(fault: Fault) -> str:
+    """The name of the process that a fault kills or pauses."""
+    names = {NODE: "node-", PAUSE: "node-", DATABASE: "postgres", STANDBY: "postgres", CONTROLLER: "controller"}
+    return names[fault.kind] + "".join(fault.where)

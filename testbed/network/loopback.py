@@ -1,0 +1,185 @@
+"""A small QKD network of real processes on loopback, without Mininet: for tests and for benchmarks of a single KME."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtls.authority import Authority
+from mtls.call import Caller
+from mtls.credentials import Credentials
+from mtls.identity import Identity, Role
+from node.material.shared_db import Members
+from testbed.machine.processes import Process, Processes, ProcessFailed
+from testbed.network.postgres import Cluster, ClusterError, node_url
+from testbed.quantum.qc_keys import qc_key, share_qc_key
+
+LOOPBACK = "127.0.0.1"
+_FOUND_S = 60.0  # until a controller has found all nodes, on a machine that has much else to do
+Links = Sequence[tuple[str, str, str]]  # QC, node, node
+
+
+def free_port() -> int:
+    """A TCP port that is free now, and that the kernel gives to no connection: it gives those from 32768 on."""
+    while True:
+        port = secrets.choice(range(10_000, 20_000))
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind((LOOPBACK, port))
+            return port
+
+
+def _qcs_of(links: Links, node: str) -> list[tuple[str, str]]:
+    """The QCs of a node in the order of its interfaces, with the node at the other end."""
+    return [(qc, b if node == a else a) for qc, a, b in links if node in (a, b)]
+
+
+def _interface(links: Links, node: str, qc: str) -> int:
+    """The number of the node's interface to that QC."""
+    return [name for name, _ in _qcs_of(links, node)].index(qc) + 1
+
+
+class Stack:
+    """Builds and runs the network's processes in `directory`; `stop` ends them all."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        self.directory = directory
+        self.processes = Processes(directory)
+        self.authority = Authority(directory / "pki")
+        self.database = Identity(Role.DATABASE, "db")
+        self.cluster = Cluster(directory / "db", self.issue(Role.DATABASE, "db"))
+        self.database_port = free_port()
+        self.schema = f"qkd_{uuid.uuid4().hex[:8]}"
+        self.postgres: Process | None = None
+        self.ports: dict[str, tuple[int, int]] = {}
+        self.nodes: dict[str, Process] = {}
+        self.controller_port = free_port()
+        self.controller: Process | None = None
+
+    def issue(self, role: Role, name: str) -> Credentials:
+        """That party's credentials, valid on loopback."""
+        return self.authority.issue(Identity(role, name), addresses=[LOOPBACK])
+
+    def caller(self, role: Role, name: str) -> Caller:
+        """A client that calls as that party."""
+        return Caller(self.issue(role, name))
+
+    def start_postgres(self) -> None:
+        """Start the shared database; made at the first call."""
+        first = not self.cluster.directory.exists()
+        if first:
+            self.cluster.initialise(listen=LOOPBACK, port=self.database_port)
+        deadline = time.monotonic() + 20
+        while True:
+            process = self.processes.start("postgres", self.cluster.command(), says_ready=False, stop_signal=2)
+            try:
+                self.cluster.wait_ready(process.alive, process.log)
+                break
+            except ClusterError:
+                # After kill -9 its children live on for a moment, and a new server refuses to start beside them.
+                if first or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        if first:
+            self.cluster.create(self.schema)
+        self.postgres = process
+
+    def write(self, name: str, document: dict[str, Any]) -> Path:
+        """A configuration file."""
+        path = self.directory / f"{name}.json"
+        path.write_text(json.dumps(document))
+        return path
+
+    def start_controller(self, agents: Mapping[str, str] | None = None, **parameters: object) -> Process:
+        """Start the SDN controller at `controller_port`; it leaves forwarding to others, and follows all nodes."""
+        document = {
+            "name": "ctl", "host": LOOPBACK, "port": self.controller_port, "directory": str(self.directory / "ctl"),
+            "credentials": self.issue(Role.CONTROLLER, "ctl").to_config(), "openflow": None, "parameters": parameters,
+            "agents": agents or {node: self.agent(node) for node in self.ports},
+        }  # fmt: skip
+        self.controller = self.processes.component("controller", "controller", self.write("ctl", document))
+        self.controller.wait_ready()
+        return self.controller
+
+    def _follow_nodes(self, process: Process) -> None:
+        """Tell a controller that was started before the nodes of their agents; return when it has found them."""
+        operator, controller = self.caller(Role.OPERATOR, "operator"), Identity(Role.CONTROLLER, "ctl")
+        url = f"https://{LOOPBACK}:{self.controller_port}/qkd/v1"
+        for node in self.ports:
+            operator.request("PUT", f"{url}/agents/{node}", to=controller, body={"url": self.agent(node)})
+        deadline = time.monotonic() + _FOUND_S
+        while not self.ports.keys() <= set(operator.request("GET", f"{url}/status", to=controller).body["nodes"]):
+            if time.monotonic() > deadline:
+                raise ProcessFailed(f"the controller does not find its nodes: {process.end_of_log()}")
+            time.sleep(0.02)
+        operator.close()
+
+    def start_nodes(
+        self, links: Links, saes: dict[str, str], **options: object
+    ) -> None:
+        """Start the nodes at the ends of `links` (QC, node, node); `saes` says where each SAE lives."""
+        for name in sorted({n for _, a, b in links for n in (a, b)}):
+            self.ports.setdefault(name, (free_port(), free_port()))
+        self.cluster.admit(self.schema, Members(list(self.ports), saes, {qc: (a, b) for qc, a, b in links}))
+        for qc, *ends in links:
+            share_qc_key([self._qc_key(links, node, qc) for node in ends])
+        agents = {n: f"https://{LOOPBACK}:{agent}" for n, (_, agent) in self.ports.items()}
+        for name, (kme, agent) in self.ports.items():
+            credentials = self.issue(Role.NODE, name)
+            document = {
+                "name": name, "host": LOOPBACK, "kme_port": kme, "agent_port": agent,
+                "directory": str(self.directory / name), "credentials": credentials.to_config(),
+                "shared_db_url": node_url(name, credentials, self.database, LOOPBACK, self.database_port),
+                "shared_db_schema": self.schema, "nodes": agents, "saes": saes,
+                "qcs": [
+                    {"qc": qc, "peer": peer, "remote_interface": _interface(links, peer, qc),
+                     "authentication_key": str(self._qc_key(links, name, qc))}
+                    for qc, peer in _qcs_of(links, name)
+                ],
+            }  # fmt: skip
+            self.write(name, document | options)
+            self.start_node(name)
+        for process in self.nodes.values():
+            process.wait_ready()
+        if self.controller is not None:
+            self._follow_nodes(self.controller)
+
+    def _qc_key(self, links: Links, node: str, qc: str) -> Path:
+        return qc_key(self.directory / node, _interface(links, node, qc))
+
+    def start_node(self, name: str) -> Process:
+        """Start (again) the node of that name."""
+        self.nodes[name] = self.processes.component(f"node-{name}", "node", self.directory / f"{name}.json")
+        return self.nodes[name]
+
+    def start_qcs(
+        self, links: Links, *, low: int = 33, high: int = 47, **options: object
+    ) -> Process:
+        """Start the QC emulators of `links`."""
+        qcs = [
+            {"qc": qc, "low": low, "high": high, "ends": [str(self.directory / a), str(self.directory / b)]}
+            for qc, a, b in links
+        ]
+        config = self.write("qcs", {"directory": str(self.directory / "qcs"), "qcs": qcs} | options)
+        process = self.processes.component("qcs", "testbed.quantum.qc_emulator", config)
+        process.wait_ready()
+        return process
+
+    def kme(self, node: str) -> str:
+        """URL of that node's KME."""
+        return f"https://{LOOPBACK}:{self.ports[node][0]}"
+
+    def agent(self, node: str) -> str:
+        """URL of that node's agent."""
+        return f"https://{LOOPBACK}:{self.ports[node][1]}"
+
+    def stop(self) -> None:
+        """End all processes."""
+        self.processes.stop()

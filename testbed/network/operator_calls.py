@@ -1,0 +1,58 @@
+"""The operator's desk: calls controller, agents and applications over mutual TLS, from the controller's host.
+
+Calls are made by threads that live in that host's network namespace, so they cross the emulated network as the
+operator's traffic would; the rest of this process has no leg in it.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from typing import Any
+
+from mtls.call import Caller, Reply
+from mtls.credentials import Credentials
+from mtls.identity import Identity, Role
+from testbed.machine.namespaces import network_of, threads_in_network
+from testbed.planning.plan import AGENT_PORT, CONTROLLER, CONTROLLER_PORT, Plan, SaePlan
+
+_THREADS = 16
+# Opening a session takes several round trips over links that may have a second of delay.
+_TIMEOUT_S = 30.0
+
+
+class ControlRoom:
+    """Calls as the operator from inside the network namespace of process `pid`, at most `threads` at a time."""
+
+    def __init__(
+        self, plan: Plan, credentials: Credentials, pid: int, *, threads: int = _THREADS, timeout_s: float = _TIMEOUT_S
+    ) -> None:
+        self._plan = plan
+        self._timeout_s = timeout_s
+        self._network = network_of(pid)
+        self._pool = threads_in_network(self._network, threads, "operator")
+        self._caller = Caller(credentials, connections=threads)
+
+    def close(self) -> None:
+        """Drop all connections."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._caller.close()
+        os.close(self._network)
+
+    def controller(self, method: str, path: str, body: Any = None) -> Reply:
+        """A call of the controller; Unreachable if it does not answer."""
+        url = self._plan.url("ctl", CONTROLLER_PORT) + path
+        return self._submit(method, url, CONTROLLER, body).result()
+
+    def agent(self, node: str, method: str, path: str, body: Any = None) -> Reply:
+        """A call of a node's agent."""
+        return self._submit(method, self._plan.url(node, AGENT_PORT) + path, Identity(Role.NODE, node), body).result()
+
+    def sae(self, sae: SaePlan, method: str, path: str, body: Any = None) -> Future[Reply]:
+        """A call of an application, under way; of one that the testbed runs, for others take no calls."""
+        if sae.port is None:
+            raise ValueError(f"{sae.name} runs outside the testbed")
+        return self._submit(method, self._plan.url(sae.node, sae.port) + path, sae.identity, body)
+
+    def _submit(self, method: str, url: str, to: Identity, body: Any) -> Future[Reply]:
+        return self._pool.submit(self._caller.request, method, url, to=to, body=body, timeout_s=self._timeout_s)

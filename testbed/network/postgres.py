@@ -1,0 +1,309 @@
+"""A private PostgreSQL cluster, the shared database of a run: made in the run directory, gone with it.
+
+The server runs as user postgres and sees its directory at a fixed place, by a bind mount in a mount namespace of its
+own: the run directory may then lie under a private home that postgres could not enter. Root administers it through a
+Unix socket, nodes come over TCP with TLS and are let in by their certificates alone (`OU=node`), each under a name of
+its own, so that none can speak for another; there is no password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import psycopg.sql
+
+from mtls.credentials import Credentials
+from mtls.identity import Identity
+from node.material.shared_db import CONNECTIONS_PER_NODE, Members, declare, install_schema
+from testbed.machine.processes import how_it_ended
+
+DATABASE = "qkd"
+NODES_ROLE = "qkd_node"  # what all nodes may do
+_INSIDE = "/var/lib/postgresql"
+_VERSIONS = Path("/usr/lib/postgresql")
+_OLDEST = 14
+_START_S = 30.0
+_TOOL_S = 120.0
+# A client that says nothing is put out after this time, and the round trips of TLS and of PostgreSQL's own protocol.
+_AUTHENTICATION_S, _ROUND_TRIPS = 5.0, 6
+_Connection = psycopg.Connection[tuple[object, ...]]
+
+# What differs from PostgreSQL's defaults, and why.
+_SETTINGS = """
+unix_socket_directories = '{inside}'
+unix_socket_permissions = 0700
+ssl = on
+ssl_cert_file = '{inside}/server.pem'
+ssl_key_file = '{inside}/server.key'
+ssl_ca_file = '{inside}/ca.pem'
+ssl_min_protocol_version = 'TLSv1.2'
+synchronous_commit = on
+fsync = on
+max_connections = {connections}
+# Who says nothing, or is cut off, makes room for others soon.
+authentication_timeout = {authentication_s}s
+tcp_keepalives_idle = 5
+tcp_keepalives_interval = 1
+tcp_keepalives_count = 5
+tcp_user_timeout = 10s
+client_connection_check_interval = 2s
+# A node has the processes of its connections, and no others to share its statements out among.
+max_worker_processes = 0
+max_logical_replication_workers = 0
+# /dev/shm is tiny in many containers.
+dynamic_shared_memory_type = mmap
+shared_buffers = 32MB
+# A statement quoted in the log would carry key IDs; the errors alone say enough.
+log_min_error_statement = panic
+log_line_prefix = '%m [%p] '
+"""
+# What PostgreSQL lets everybody use. A node calls the functions of the schema and needs none of PostgreSQL's own, nor
+# its languages: some take places in the table of locks or the disk, others work for long and cannot be interrupted.
+_NOT_FOR_ALL = """
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pg_catalog FROM PUBLIC;
+REVOKE USAGE ON LANGUAGE plpgsql, sql FROM PUBLIC
+"""
+_TEMPORARY_FILES = "64MB"  # of one connection of a node
+# What nodes tell each other, which none of ours does, is kept as long as somebody who listens has not heard it.
+_NOTES = "8m"
+_MEMORY_KB = 512 << 10  # addresses of one process; some half of them are what all share, and code
+_HBA = f"""
+local all,replication postgres peer map=admin
+hostssl {DATABASE} +{NODES_ROLE} all cert clientname=DN map=nodes
+"""
+_IDENT = 'admin root postgres\nadmin postgres postgres\nnodes "/^CN=([a-z0-9-]+),OU=node$" node-\\1\n'
+
+
+class ClusterError(Exception):
+    """PostgreSQL cannot be made or started; one line that says why and what to do."""
+
+
+def find_binaries() -> Path:
+    """The folder of the newest PostgreSQL server on this machine."""
+    found = [p for p in _VERSIONS.glob("[0-9]*") if (p / "bin" / "postgres").exists() and int(p.name) >= _OLDEST]
+    if not found:
+        raise ClusterError(f"no PostgreSQL server {_OLDEST} or newer under {_VERSIONS}: run 'make setup'")
+    return max(found, key=lambda p: int(p.name)) / "bin"
+
+
+class Cluster:
+    """The cluster in `directory`, which is made; `credentials` are its TLS identity."""
+
+    def __init__(self, directory: Path, credentials: Credentials) -> None:
+        self.directory = directory
+        self._credentials = credentials
+        self._binaries = find_binaries()
+        self._data = "data"  # the folder of the server in command, in `directory`; a standby's becomes it
+        self._servers = 1
+        self._port = 0
+
+    @staticmethod
+    def version() -> str:
+        """Version of the server, as it says itself."""
+        shown = subprocess.run([find_binaries() / "postgres", "--version"], capture_output=True, text=True, check=False)
+        return shown.stdout.strip().partition(") ")[2].partition(" ")[0]
+
+    def initialise(self, *, listen: str, port: int, connections: int = 100, round_trip_s: float = 0.0) -> None:
+        """Make the cluster (about a second); it will listen on address `listen`, for so many connections at a time.
+
+        `round_trip_s`: the longest one to a client.
+        """
+        self._port = port
+        self.directory.mkdir(mode=0o700)
+        shutil.chown(self.directory, "postgres", "postgres")
+        for source, name in (
+            (self._credentials.certificate, "server.pem"),
+            (self._credentials.key, "server.key"),
+            (self._credentials.ca, "ca.pem"),
+        ):
+            self._write(name, source.read_bytes())
+        # Not synced: a cluster that is half made when the power fails is made anew with the next run.
+        options = ["--encoding=UTF8", "--locale=C", "--auth=peer", "--no-sync", "--no-instructions"]
+        self._run("initdb", *options, f"--pgdata={_INSIDE}/data")
+        settings = _SETTINGS.format(
+            inside=_INSIDE, connections=connections,
+            authentication_s=round(_AUTHENTICATION_S + _ROUND_TRIPS * round_trip_s),
+        )  # fmt: skip
+        settings += f"listen_addresses = '{listen}'\nport = {port}\n"
+        self._write("data/postgresql.auto.conf", settings.encode())
+        self._write("data/pg_hba.conf", _HBA.encode())
+        self._write("data/pg_ident.conf", _IDENT.encode())
+
+    def command(self) -> list[str]:
+        """Command of the server in the foreground; SIGINT ends it quickly and cleanly."""
+        return self._as_postgres("postgres", "-D", f"{_INSIDE}/{self._data}")
+
+    def copy(self) -> list[str]:
+        """Command of a standby, which begins as a copy of what the server has now (a second or two), and follows it."""
+        self._servers += 1
+        standby, primary = f"data-{self._servers}", f"host={_INSIDE} port={self._port} user=postgres"
+        options = ["--checkpoint=fast", "--no-sync", f"--pgdata={_INSIDE}/{standby}", f"--dbname={primary}"]
+        self._run("pg_basebackup", *options)
+        self._write(f"{standby}/standby.signal", b"")
+        settings = {"listen_addresses": "", "port": self._port + 1, "primary_conninfo": primary}
+        given = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return self._as_postgres("postgres", "-D", f"{_INSIDE}/{standby}", *given)
+
+    def wait_following(self, alive: Callable[[], bool], log: Path) -> None:
+        """Return when all that was committed is on the standby too, and nothing is committed without it any more.
+
+        ClusterError as of `wait_ready`; then the server goes on without one.
+        """
+        query = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
+        try:
+            self._configure("SET synchronous_standby_names = '*'")
+            self._wait(lambda admin: admin.execute(query).rowcount == 1, alive, log, _START_S)
+        except ClusterError:
+            self._configure("RESET synchronous_standby_names")
+            raise
+
+    def take_over(self) -> None:
+        """Once server and standby have ended: `command` is of the standby now. It takes no writes until `promote`."""
+        old, self._data = self._data, f"data-{self._servers}"
+        shutil.rmtree(self.directory / old)
+
+    def promote(self) -> None:
+        """Have the server take writes."""
+        with self._admin("postgres") as admin:
+            admin.execute("SELECT pg_promote()")
+
+    def wait_ready(self, alive: Callable[[], bool], log: Path, *, timeout_s: float = _START_S) -> None:
+        """Return when the server answers; ClusterError if it ends (`alive` says no) or takes longer."""
+        self._wait(lambda _: True, alive, log, timeout_s)
+
+    def _configure(self, change: str) -> None:
+        with self._admin("postgres") as admin:
+            admin.execute(f"ALTER SYSTEM {change}")
+            admin.execute("SELECT pg_reload_conf()")
+
+    def _wait(
+        self, settled: Callable[[_Connection], bool], alive: Callable[[], bool], log: Path, timeout_s: float
+    ) -> None:
+        deadline = time.monotonic() + timeout_s
+        why: object = "it answers, and no standby follows"
+        while True:
+            try:
+                with self._admin("postgres") as admin:
+                    if settled(admin):
+                        return
+            except psycopg.OperationalError as error:
+                why = error
+            if not alive():
+                said = _last_line(log.read_text()) or "it said nothing"
+                raise ClusterError(f"PostgreSQL ended at once: {said}; see {log}")
+            if time.monotonic() > deadline:
+                raise ClusterError(f"PostgreSQL is silent after {timeout_s:g} s: {why}; see {log}")
+            time.sleep(0.02)
+
+    def create(self, schema: str) -> None:
+        """Database and `schema` for the nodes."""
+        names = {"database": psycopg.sql.Identifier(DATABASE), "role": psycopg.sql.Identifier(NODES_ROLE)}
+        with self._admin("postgres") as admin:
+            for statement in (
+                "CREATE DATABASE {database}",
+                "CREATE ROLE {role}",
+                "REVOKE ALL ON DATABASE {database} FROM PUBLIC",  # temporary tables among them
+                "GRANT CONNECT ON DATABASE {database} TO {role}",
+                # No node needs more than a statement at a time.
+                "ALTER DATABASE {database} SET idle_in_transaction_session_timeout = '2s'",
+            ):
+                admin.execute(psycopg.sql.SQL(statement).format(**names))
+        with self._admin(DATABASE) as admin:
+            admin.execute(_NOT_FOR_ALL)
+        with self.admin_url(DATABASE) as url:
+            install_schema(url, schema, NODES_ROLE)
+
+    def admit(self, schema: str, members: Members) -> None:
+        """Let these nodes in, with their QCs and SAEs."""
+        with self._admin("postgres") as admin:
+            known = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
+            for role in sorted({_role(node) for node in members.nodes} - known):
+                names = {"role": psycopg.sql.Identifier(role), "nodes": psycopg.sql.Identifier(NODES_ROLE)}
+                for text in (
+                    f"CREATE ROLE {{role}} LOGIN IN ROLE {{nodes}} CONNECTION LIMIT {CONNECTIONS_PER_NODE}",
+                    f"ALTER ROLE {{role}} SET temp_file_limit = '{_TEMPORARY_FILES}'",
+                    # An error quotes what was wrong, be it of many megabytes. A node logs what it is refused.
+                    "ALTER ROLE {role} SET log_min_messages = fatal",
+                ):
+                    admin.execute(psycopg.sql.SQL(text).format(**names))
+        with self.admin_url(DATABASE) as url:
+            declare(url, schema, members)
+
+    @contextlib.contextmanager
+    def admin_url(self, database: str = DATABASE) -> Iterator[str]:
+        """A URL for the superuser, through the Unix socket, good inside the `with` block."""
+        # By way of the folder's descriptor: a socket's path may be 107 bytes long, a run directory's longer.
+        fd = os.open(self.directory, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield f"host=/proc/{os.getpid()}/fd/{fd} port={self._port} user=postgres dbname={database}"
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _admin(self, database: str) -> Iterator[_Connection]:
+        with self.admin_url(database) as url, psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+            yield connection
+
+    def _as_postgres(self, program: str, *arguments: str) -> list[str]:
+        steps = (
+            f"ulimit -v {_MEMORY_KB}",
+            f'mount --bind "$1" {_INSIDE}',
+            f"cd {_INSIDE}",
+            f"for d in data*/pg_notify; do [ ! -d $d ] || mount -t tmpfs -o size={_NOTES},mode=1777 notes $d; done",
+            'shift && exec "$@"',
+        )
+        script = " && ".join(steps)
+        drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--reset-env", "--"]
+        enter = ["unshare", "--mount", "--propagation=private", "--", "sh", "-c", script, "sh", str(self.directory)]
+        return [*enter, *drop, str(self._binaries / program), *arguments]
+
+    def _run(self, program: str, *arguments: str) -> None:
+        """Have one of PostgreSQL's tools do its work; ClusterError."""
+        command = self._as_postgres(program, *arguments)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TOOL_S)
+        except subprocess.TimeoutExpired:
+            raise ClusterError(f"{program} failed: it had not ended after {_TOOL_S:g} s") from None
+        if done.returncode != 0:
+            raise ClusterError(f"{program} failed: {_last_line(done.stderr) or how_it_ended(done.returncode)}")
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.directory / name
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        shutil.chown(path, "postgres", "postgres")
+
+
+def node_url(node: str, credentials: Credentials, server: Identity, address: str, port: int) -> str:
+    """The URL with which `node`, the owner of `credentials`, reaches the cluster `server` at address:port."""
+    facts = {
+        "host": server.dns,
+        "hostaddr": address,
+        "port": str(port),
+        "dbname": DATABASE,
+        "user": _role(node),
+        "sslmode": "verify-full",
+        "sslcert": str(credentials.certificate),
+        "sslkey": str(credentials.key),
+        "sslrootcert": str(credentials.ca),
+    }
+    return psycopg.conninfo.make_conninfo("", **facts)
+
+
+def _role(node: str) -> str:
+    """A node's name in PostgreSQL; the functions of the schema compare it with the node that is spoken for."""
+    return f"node-{node}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,1 @@
+"""What an operator does to a run, and the command line for it."""

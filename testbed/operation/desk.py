@@ -1,0 +1,193 @@
+"""What an operator may look at and do while the network runs: one way, whoever asks, the command line or the page.
+
+Whatever is not done ends in a `NotDone`, whose text is one sentence for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mtls.call import Reply, Unreachable
+from testbed.errors import UserError
+from testbed.fibres.fibres import Fibres
+from testbed.network.emulation import Emulation
+from testbed.network.faults import Faults
+from testbed.network.operator_calls import ControlRoom
+from testbed.planning.plan import SaePlan
+
+ADMISSION_POLICIES = ("none", "eq1", "reserve")
+
+
+class NotDone(UserError):
+    """What was asked for was not done; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A key session that is open now, and the nodes on its path."""
+
+    ksid: str
+    path: tuple[str, ...]
+
+
+class Desk:
+    """The operator of `emulation`, who calls from `room`, or from the emulation's own."""
+
+    def __init__(self, emulation: Emulation, room: ControlRoom | None = None) -> None:
+        self._emulation = emulation
+        self._room = room
+
+    @property
+    def room(self) -> ControlRoom:
+        """Where the calls are made from."""
+        return self._room or self._emulation.control_room
+
+    def status(self) -> dict[str, Any]:
+        """What the controller knows: nodes, switches, parameters."""
+        return self._read("/qkd/v1/status")
+
+    def qcs(self) -> list[dict[str, Any]]:
+        """The QCs as the controller sees them."""
+        return list(self._read("/qkd/v1/links")["links"])
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The key sessions that there are."""
+        return list(self._read("/qkd/v1/key_sessions")["key_sessions"])
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """The last key sessions that were refused, the oldest first."""
+        return list(self._read("/qkd/v1/refusals")["refusals"])
+
+    def parameters(self) -> dict[str, Any]:
+        """What can be set, and how it is set."""
+        return self._read("/qkd/v1/parameters")
+
+    def node(self, name: str) -> dict[str, Any]:
+        """What a node tells of itself: its QCs with their stocks, its sessions, its parameters."""
+        reply = self._answer(lambda: self.room.agent(name, "GET", "/qkd/v1/status"))
+        if not reply.ok:
+            raise NotDone(f"node {name} has no answer: {reply.message}")
+        return dict(reply.body)
+
+    def name(self, sae_id: str) -> str:
+        """What people call an application, or its ID if it has no name here."""
+        sae = self._emulation.plan.sae(sae_id)
+        return sae.name if sae is not None else sae_id
+
+    def open(self, master: str, slave: str) -> Opened:
+        """Have application `master` open a key session with `slave`; both by name or ID."""
+        asks, answers = self.sae(master), self.sae(slave)
+        outside = next((sae.name for sae in (asks, answers) if sae.external), None)
+        if outside is not None:
+            why = f"its own client asks its KME for keys, see 'qkd cert {outside}'"
+            raise NotDone(f"{outside} runs outside the testbed: {why}")
+        reply = self._answer(lambda: self._emulation.open_session(asks, answers).result())
+        if not reply.ok:
+            raise NotDone(f"not opened: {reply.message}")
+        return Opened(reply.body["ksid"], tuple(reply.body["path"]))
+
+    def ksid(self, master: str, slave: str) -> str:
+        """The ID of the key session that application `master` has with `slave`; both by name or ID."""
+        pair = (self.sae(master).id, self.sae(slave).id)
+        found = next((s["ksid"] for s in self.sessions() if (s["master_sae"], s["slave_sae"]) == pair), None)
+        if found is None:
+            raise NotDone(f"{master} has no key session with {slave}: 'qkd sessions' lists them")
+        return str(found)
+
+    def close(self, ksid: str) -> None:
+        """End a key session."""
+        session = next((s for s in self.sessions() if s["ksid"] == ksid.lower()), None)
+        if session is None:
+            raise NotDone(f"no key session {ksid!r}: 'qkd sessions' lists them")
+        master = self._emulation.plan.sae(session["master_sae"])
+        if master is None or master.external or session["implicit"]:
+            reply = self._call("DELETE", f"/qkd/v1/key_sessions/{ksid.lower()}")
+        else:
+            # By its master, which then asks for no more keys; behind its back it would take the end for an error.
+            way = f"/sae/v1/sessions/{ksid.lower()}"
+            reply = self._answer(lambda: self.room.sae(master, "DELETE", way).result())
+            if reply.status == 404:  # it was started anew, and has forgotten its sessions
+                reply = self._call("DELETE", f"/qkd/v1/key_sessions/{ksid.lower()}")
+        if not reply.ok:
+            raise NotDone(f"not closed: {reply.message}")
+
+    def set_parameter(self, name: str, value: str | int) -> str:
+        """Set a parameter of the network; what it is now, and where not yet."""
+        ttl = name == "ttl_slots"
+        if ttl and isinstance(value, int) and value > 0:
+            self._emulation.fibres.check_ttl(value)
+        reply = self._call("PATCH", "/qkd/v1/parameters", {name: value})
+        if not reply.ok:
+            raise NotDone(f"not set: {reply.message}")
+        if ttl:
+            self._emulation.fibres.ttl_slots = reply.body[name]
+        return f"{name} is {reply.body[name]} now{_not_yet(reply)}"
+
+    def qc_names(self) -> list[str]:
+        """All QCs, in the topology's order."""
+        return [qc.name for link in self._emulation.plan.topology.links for qc in link.qcs]
+
+    def set_rate(self, qc: str, low: int, high: int) -> str:
+        """Have a QC make low to high bytes a slot; in words, with the ends that have not taken it over yet."""
+        not_yet = self._put(f"/qkd/v1/qcs/{qc}/rate", {"low": low, "high": high}, qc)
+        return f"{qc} makes {low}-{high} bytes a slot from now on{not_yet}"
+
+    def set_generation(self, qc: str, *, enabled: bool) -> str:
+        """Have a QC generate, or not; in words, with the ends that have not taken it over yet."""
+        not_yet = self._put(f"/qkd/v1/qcs/{qc}/generation", {"enabled": enabled}, qc)
+        return f"{qc} {'generates' if enabled else 'does not generate any more'}{not_yet}"
+
+    @property
+    def faults(self) -> Faults:
+        """What is broken, and how to break and heal it."""
+        return self._emulation.faults
+
+    @property
+    def fibres(self) -> Fibres:
+        """How the links are shaped, and how to change that."""
+        return self._emulation.fibres
+
+    def _put(self, path: str, body: dict[str, Any], qc: str) -> str:
+        reply = self._call("PUT", path, body)
+        if not reply.ok:
+            raise NotDone(f"{qc}: {reply.message}")
+        return _not_yet(reply)
+
+    def _read(self, path: str) -> dict[str, Any]:
+        reply = self._call("GET", path)
+        if not reply.ok:
+            raise NotDone(f"the controller has no answer: {reply.message}")
+        return dict(reply.body)
+
+    def _call(self, method: str, path: str, body: Any = None) -> Reply:
+        return self._answer(lambda: self.room.controller(method, path, body))
+
+    @staticmethod
+    def _answer(call: Callable[[], Reply]) -> Reply:
+        try:
+            return call()
+        except Unreachable as error:
+            raise NotDone(f"no answer: {error}") from None
+
+    def sae(self, name: str) -> SaePlan:
+        """The application of that name or ID."""
+        sae = self._emulation.plan.sae(name)
+        if sae is None:
+            raise NotDone(f"no application {name!r}: 'qkd saes' lists them")
+        return sae
+
+
+def _not_yet(reply: Reply) -> str:
+    """Where the controller could not have it taken over yet, to be put behind what is done."""
+    nodes = reply.body.get("not_yet", []) if isinstance(reply.body, dict) else []
+    return f"; not yet at {', '.join(nodes)}, told again until it is" if nodes else ""
+
+
+def rate_of(text: str) -> tuple[int, int]:
+    """The rate that LOW-HIGH says, in bytes a slot; NotDone if it says none. PURE."""
+    low, dash, high = text.strip().partition("-")
+    if not dash or not low.isdecimal() or not high.isdecimal() or not low.isascii() or not high.isascii():
+        raise NotDone(f"not set: expected LOW-HIGH in bytes a slot, such as 33-47, got {text!r}")
+    return int(low), int(high)

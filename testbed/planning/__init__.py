@@ -1,0 +1,1 @@
+"""What a run is to be, before anything is started."""

@@ -1,0 +1,326 @@
+"""From a topology to who lives where: hosts, addresses, switch ports, and the configuration of every process. PURE.
+
+Names follow Mininet: datacenter number i has switch `s{i}`, whose ports are `s{i}-eth1` (towards the datacenter's
+host), `-eth2` and so on; numbers that would make the name of a datacenter are left out. Hosts carry the names of the
+topology's nodes; `ctl` and `db` are the controller's and the shared database's. Host interfaces are all called `eth0`:
+Linux allows 15 characters, a node's name may have 31.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtls.credentials import Credentials
+from mtls.identity import Identity, Role
+from node.tree.model import node_id
+from scenario.topology import Link, Sae, Topology
+from testbed.audit import evidence
+from testbed.planning.round_trips import longest_s
+from testbed.quantum.qc_keys import qc_key
+
+KME_PORT = 8443
+AGENT_PORT = 8444
+CONTROLLER_PORT = 8445
+OPENFLOW_PORT = 6653
+DATABASE_PORT = 5432
+FIRST_SAE_PORT = 9001
+SLOT_S = 1.0  # of every QC, and of every node: both take it by default
+
+CONTROLLER = Identity(Role.CONTROLLER, "ctl")
+DATABASE = Identity(Role.DATABASE, "db")
+OPERATOR = Identity(Role.OPERATOR, "operator")
+
+_HOSTS_PER_NET = 250
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """A Mininet host: its address (in 10.0.0.0/8), MAC, and the switch and port that it hangs at."""
+
+    name: str
+    ip: str
+    mac: str
+    switch: str
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPlan:
+    """A fibre: the topology's link and the switch ports at its ends `a` and `b`."""
+
+    link: Link
+    switch_a: str
+    port_a: str
+    switch_b: str
+    port_b: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaePlan:
+    """An application, the ID it has in this run, and the TCP port it listens on at its datacenter's host.
+
+    An external one has no port: it is somebody else's software, of which the network knows no more than the name.
+    """
+
+    name: str
+    node: str
+    id: str
+    port: int | None
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is in its certificate."""
+        return Identity(Role.SAE, self.id)
+
+    @property
+    def external(self) -> bool:
+        """Whether it runs outside the testbed."""
+        return self.port is None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is decided before anything is built."""
+
+    topology: Topology
+    switches: Mapping[str, str]  # node -> switch
+    hosts: Mapping[str, HostPlan]
+    links: tuple[LinkPlan, ...]
+    saes: tuple[SaePlan, ...]
+
+    def url(self, host: str, port: int) -> str:
+        """URL of a server on that host."""
+        return f"https://{self.hosts[host].ip}:{port}"
+
+    @property
+    def nodes(self) -> list[str]:
+        """Names of the datacenters, in the topology's order."""
+        return [node.name for node in self.topology.nodes]
+
+    @property
+    def applications(self) -> list[SaePlan]:
+        """The SAEs that the testbed runs itself."""
+        return [sae for sae in self.saes if not sae.external]
+
+    @property
+    def round_trip_s(self) -> float:
+        """The longest round trip between two datacenters."""
+        return longest_s(self.topology.links)
+
+    def dpid(self, switch: str) -> int:
+        """The OpenFlow datapath ID of a switch: its number."""
+        return int(switch.removeprefix("s"))
+
+    def identities(self) -> Iterator[tuple[Identity, str, str]]:
+        """Every party that needs a certificate, with the host whose address it serves on and the name people know."""
+        yield CONTROLLER, "ctl", CONTROLLER.name
+        yield DATABASE, "db", DATABASE.name
+        yield OPERATOR, "ctl", OPERATOR.name
+        for node in self.nodes:
+            yield Identity(Role.NODE, node), node, node
+        for sae in self.saes:
+            yield sae.identity, sae.node, sae.name
+
+    def sae(self, name_or_id: str) -> SaePlan | None:
+        """The application of that name or ID. An ID counts letter by letter; a name does so, or in small letters."""
+        words = (name_or_id, name_or_id.lower())
+        return next((s for word in words for s in self.saes if word in (s.name, s.id)), None)
+
+    def fabric(self) -> dict[str, Any]:
+        """What the controller must know of the switches: ports, neighbours, hosts."""
+        switches = []
+        for switch in self.switches.values():
+            ports = []
+            for plan in self.links:
+                ends = ((plan.switch_a, plan.port_a), (plan.switch_b, plan.port_b))
+                outward = (plan.link.a_to_b, plan.link.b_to_a)
+                for shape, (here, port), (there, far) in zip(outward, ends, ends[::-1], strict=True):
+                    if here == switch:
+                        ports.append(
+                            {"interface": port, "peer_switch": there, "peer_interface": far,
+                             "delay_ms": shape.delay_ms}
+                        )  # fmt: skip
+            hosts = [{"interface": h.port, "ip": h.ip} for h in self.hosts.values() if h.switch == switch]
+            switches.append({"name": switch, "dpid": self.dpid(switch), "ports": ports, "hosts": hosts})
+        return {"switches": switches}
+
+    def controller_config(
+        self, directory: Path, credentials: Credentials, parameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The controller's configuration file."""
+        return {
+            "name": CONTROLLER.name,
+            "host": self.hosts["ctl"].ip,
+            "port": CONTROLLER_PORT,
+            "directory": str(directory),
+            "credentials": credentials.to_config(),
+            "agents": {node: self.url(node, AGENT_PORT) for node in self.nodes},
+            "node_ids": {node: node_id(node) for node in self.nodes},
+            "saes": {s.id: s.node for s in self.saes},
+            "openflow": {"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
+            "parameters": dict(parameters),
+            "round_trip_s": self.round_trip_s,
+        }
+
+    def node_config(
+        self, node: str, directory: Path, credentials: Credentials, *, database_url: str, schema: str
+    ) -> dict[str, Any]:
+        """A node's configuration file."""
+        interfaces = {n: self._interfaces(n) for n in self.nodes}
+        qcs = [
+            {
+                "qc": qc, "peer": peer, "remote_interface": list(interfaces[peer]).index(qc) + 1,
+                "authentication_key": str(qc_key(directory, number)),
+            }
+            for number, (qc, peer) in enumerate(interfaces[node].items(), start=1)
+        ]  # fmt: skip
+        return {
+            "name": node,
+            "host": self.hosts[node].ip,
+            "kme_port": KME_PORT,
+            "agent_port": AGENT_PORT,
+            "directory": str(directory),
+            "credentials": credentials.to_config(),
+            "shared_db_url": database_url,
+            "shared_db_schema": schema,
+            "nodes": {n: self.url(n, AGENT_PORT) for n in self.nodes},
+            "saes": {s.id: s.node for s in self.saes},
+            "qcs": qcs,
+            "limits": self.topology.limits.to_json(),
+            "round_trip_s": self.round_trip_s,
+        }
+
+    def qc_keys(self, nodes_directory: Path) -> Iterator[list[Path]]:
+        """For each QC where the nodes at its ends, in folders of their names, look for the key that they share."""
+        for link in self.topology.links:
+            for qc in link.qcs:
+                yield [
+                    qc_key(nodes_directory / node, list(self._interfaces(node)).index(qc.name) + 1)
+                    for node in (link.a, link.b)
+                ]
+
+    def _interfaces(self, node: str) -> dict[str, str]:
+        """The QCs of a node in the order of its interfaces, with the node at the other end."""
+        return {
+            qc.name: link.b if link.a == node else link.a
+            for link in self.topology.links
+            if node in (link.a, link.b)
+            for qc in link.qcs
+        }
+
+    def sae_config(
+        self,
+        node: str,
+        directory: Path,
+        credentials: Mapping[str, Credentials],
+        *,
+        audit_secret: str,
+        habits: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """Configuration of the process that runs a datacenter's applications; `credentials` by SAE ID.
+
+        `habits`: how they use keys, the optional members of `sae.config`.
+        """
+        ours = [(s, self.url(s.node, s.port)) for s in self.saes if s.port is not None]
+        return {
+            "name": node,
+            "host": self.hosts[node].ip,
+            "directory": str(directory),
+            "audit_secret": audit_secret,
+            "kme_url": self.url(node, KME_PORT),
+            "kme_name": node,
+            "saes": [
+                {"id": s.id, "name": s.name, "port": s.port, "credentials": credentials[s.id].to_config()}
+                for s, _ in ours
+                if s.node == node
+            ],
+            "peers": {s.id: {"name": s.name, "url": url} for s, url in ours},
+            "round_trip_s": self.round_trip_s,
+            **habits,
+        }
+
+    def qc_config(
+        self,
+        directory: Path,
+        nodes_directory: Path,
+        *,
+        seed: int | None,
+        broken: Collection[str] = (),
+        off: Collection[str] = (),
+    ) -> dict[str, Any]:
+        """Configuration of the QC emulators; `broken` and `off`: names of QCs."""
+        qcs = [
+            {
+                "qc": qc.name,
+                "low": qc.low_bytes_per_slot,
+                "high": qc.high_bytes_per_slot,
+                "ends": [str(nodes_directory / link.a), str(nodes_directory / link.b)],
+                "broken": qc.name in broken,
+                "off": qc.name in off,
+            }
+            for link in self.topology.links
+            for qc in link.qcs
+        ]
+        return {"directory": str(directory), "seed": seed, "qcs": qcs}
+
+    def meant(self, ttl_slots: int) -> evidence.Meant:
+        """What a run is measured by at its end; it begins with that TTL."""
+        qcs = {qc.name: evidence.Qc(link.a, link.b, SLOT_S) for link in self.topology.links for qc in link.qcs}
+        saes = {sae.id: evidence.Sae(sae.node, int(not sae.external)) for sae in self.saes}
+        return evidence.Meant(frozenset(self.nodes), qcs, saes, ttl_slots)
+
+    def delay_line_config(self, answer: str | None = None) -> dict[str, Any]:
+        """Configuration of the user-space delay line; line i joins interfaces `dl{i}a` and `dl{i}b`.
+
+        `answer` is the file in which it is to say how it took a change.
+        """
+        lines = [
+            {
+                "name": plan.link.name, "a": f"dl{i}a", "b": f"dl{i}b",
+                "a_to_b": plan.link.a_to_b.to_json(), "b_to_a": plan.link.b_to_a.to_json(),
+            }
+            for i, plan in enumerate(self.links)
+        ]  # fmt: skip
+        return {"lines": lines, "seed": 0, "answer": answer}
+
+
+def make_plan(topology: Topology) -> Plan:
+    """The plan for `topology`. SAEs without a fixed ID get a random UUID (RFC 4122)."""
+    taken = {node.name for node in topology.nodes}
+    free = (name for i in itertools.count(1) if (name := f"s{i}") not in taken)
+    switches = {node.name: next(free) for node in topology.nodes}
+    counters = {switch: itertools.count(1) for switch in switches.values()}
+
+    def next_port(switch: str) -> str:
+        return f"{switch}-eth{next(counters[switch])}"
+
+    hosts = {}
+    for i, node in enumerate(topology.nodes):
+        switch = switches[node.name]
+        hosts[node.name] = _host(node.name, 0, i, switch, next_port(switch))
+    for i, (name, where) in enumerate((("ctl", topology.controller_at), ("db", topology.database_at))):
+        switch = switches[where]
+        hosts[name] = _host(name, 1, i, switch, next_port(switch))
+    links = []
+    for link in topology.links:
+        a, b = switches[link.a], switches[link.b]
+        links.append(LinkPlan(link, a, next_port(a), b, next_port(b)))
+    return Plan(topology, switches, hosts, tuple(links), tuple(_saes(topology.saes)))
+
+
+def _host(name: str, net: int, index: int, switch: str, port: str) -> HostPlan:
+    high, low = divmod(index, _HOSTS_PER_NET)
+    # The locally administered bit of the first byte says that nobody sold this address.
+    return HostPlan(name, f"10.{net}.{high}.{low + 1}", f"02:00:00:{net:02x}:{high:02x}:{low + 1:02x}", switch, port)
+
+
+def _saes(saes: tuple[Sae, ...]) -> Iterator[SaePlan]:
+    ports: dict[str, Iterator[int]] = {}
+    for sae in saes:
+        port = None if sae.external else next(ports.setdefault(sae.node, itertools.count(FIRST_SAE_PORT)))
+        yield SaePlan(sae.name, sae.node, sae.id or str(uuid.uuid4()), port)

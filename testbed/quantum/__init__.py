@@ -1,0 +1,1 @@
+"""QC emulators, and the keys by which their ends compare what they hold."""

@@ -1,0 +1,1 @@
+"""Runs in a virtual machine of their own."""

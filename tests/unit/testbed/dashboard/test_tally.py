@@ -1,0 +1,72 @@
+"""What is counted out of journals, and how journals are read on."""
+
+from __future__ import annotations
+
+import json
+
+from testbed.dashboard.collected.tally import Tally
+from testbed.evidence.journals import Tail
+
+
+def delivered(time_s: float, *, hops: int = 1, keys: int = 1, ms: float = 5.0, ksid: str = "k") -> dict[str, object]:
+    return {
+        "event": "key_delivered", "request": "enc_keys", "who": "node:a", "time": time_s, "hops": hops, "ksid": ksid,
+        "duration_ms": ms, "key_ids": [f"{time_s}-{i}" for i in range(keys)],
+    }  # fmt: skip
+
+
+def test_keys_are_counted_by_hops_session_and_node():
+    """Keys, not deliveries: a request may bring several."""
+    tally = Tally()
+    for event in (delivered(1), delivered(2, hops=3, keys=4), delivered(3, ksid="other")):
+        tally.take(event)
+    found = tally.figures()
+
+    assert (found.single_hop, found.multi_hop) == (2, 4)
+    assert found.by_session == {"k": (5, 0), "other": (1, 0)}
+    assert found.by_node == {"a": 6}
+
+
+def test_slaves_keys_are_the_masters_and_count_once():
+    """Get key with key IDs hands out what was counted already."""
+    tally = Tally()
+    tally.take(delivered(1) | {"request": "dec_keys"})
+
+    assert tally.figures().single_hop == 0
+
+
+def test_failed_requests_count_for_their_session():
+    """Also those that fail before there is one."""
+    tally = Tally()
+    tally.take({"event": "key_failed", "time": 1.0, "who": "node:a", "cause": "no_session"})
+    tally.take({"event": "key_failed", "time": 2.0, "who": "node:a", "cause": "expired", "ksid": "k"})
+
+    assert tally.figures().failed == 2
+    assert tally.figures().by_session == {"k": (0, 1)}
+
+
+def test_delivery_times_are_those_of_the_last_minutes():
+    """What was slow an hour ago does not colour what one sees now."""
+    tally = Tally()
+    for event in (delivered(0, ms=900), delivered(1000, ms=3), delivered(1001, ms=70, hops=2)):
+        tally.take(event)
+    found = tally.figures()
+
+    assert found.durations_ms(1010, several_hops=False) == [3]
+    assert found.durations_ms(1010, several_hops=True) == [70]
+
+
+def test_journal_is_read_on_from_where_it_ended(tmp_path):
+    """Each wanted event once, whole lines only, and a journal may begin later."""
+    path = tmp_path / "journal.jsonl"
+    tail = Tail([path], {"wanted"})
+    assert tail.new() == []
+
+    events = [{"event": name, "n": n} for n, name in enumerate(["wanted", "other"] * 2)]
+    lines = [json.dumps(event, separators=(",", ":")) for event in events]
+    path.write_text("\n".join(lines[:3])[:-5])
+    assert [e["n"] for e in tail.new()] == [0]
+
+    path.write_text("\n".join(lines) + "\n")
+    assert [e["n"] for e in tail.new()] == [2]
+    assert tail.new() == []

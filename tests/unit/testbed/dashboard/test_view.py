@@ -1,0 +1,199 @@
+"""What the page says and draws of a network, in each state of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.failures import KeyFailure
+from scenario.topology import load
+from testbed.dashboard.collected.curves import Sample
+from testbed.dashboard.collected.snapshot import FibreNow, Heard, Snapshot
+from testbed.dashboard.panels import charts
+from testbed.dashboard.views import view_map, view_tables
+from testbed.dashboard.views.selection import LINK, NODE, SESSION, WHOLE, Selection, choices, selected
+from testbed.dashboard.views.view_details import details
+from testbed.dashboard.views.words import why_failed, why_refused
+from testbed.network.faults import Fault
+from testbed.planning.plan import make_plan
+
+PLAN = make_plan(load("poliqi", Path("topologies")))
+NAME = "government-military"
+FIBRES = {p.link.name: FibreNow(True, (p.link.a_to_b, p.link.b_to_a)) for p in PLAN.links}
+QCS = [
+    {"qc": qc.name, "status": "ACTIVE", "enabled": True, "qber_percent": 1.9}
+    for link in PLAN.topology.links
+    for qc in link.qcs
+]
+
+
+def session(**changes: Any) -> dict[str, Any]:
+    master, slave = PLAN.sae("tax-office"), PLAN.sae("billing")
+    assert master is not None
+    assert slave is not None
+    return {
+        "ksid": "00000000-0000-4000-8000-000000000001", "master_sae": master.id, "slave_sae": slave.id, "state": "open",
+        "mode": "basic", "path": ["government", "military", "telecom"],
+        "qcs": ["government-military/1", "military-telecom/1"], "qos": {"key_size_bits": 128, "interval_s": 5.0},
+        "opened_at": 0.0, "implicit": False, "interruption": None, **changes,
+    }  # fmt: skip
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    told = {"status": {"parameters": {"ttl_slots": 15}}, "qcs": QCS, "sessions": [session()], "refusals": []}
+    nodes = {n: Heard({"qcs": []}) for n in PLAN.nodes}
+    well = Snapshot(
+        number=1, time=1000.0, controller=Heard(told), nodes=nodes, fibres=FIBRES,
+        curves={q["qc"]: (Sample(1, 40, 0, 0, 600),) for q in QCS},
+    )  # fmt: skip
+    return replace(well, **changes)
+
+
+def link(shot: Snapshot, selection: Selection = WHOLE) -> view_map.LinkMark:
+    return view_map.draw(PLAN, shot, selection).links[0]
+
+
+def test_healthy_network_is_up_and_operating():
+    """Nothing but figures stands at its links."""
+    view = view_map.draw(PLAN, snapshot(), WHOLE)
+
+    assert {m.state for m in view.links} == {view_map.UP}
+    assert {m.state for m in view.nodes} == {view_map.OPERATING}
+    assert {m.lines for m in view.links} == {("40 B/s · 600 B",)}
+
+
+def test_each_state_of_a_link_has_a_form_and_a_word_of_its_own():
+    """Cut, without new key, shaped otherwise than planned: none is told by colour."""
+    dark = replace(FIBRES[NAME], lit=False)
+    slow = replace(FIBRES[NAME], shapes=(replace(FIBRES[NAME].shapes[0], delay_ms=20.0), FIBRES[NAME].shapes[1]))
+    failed = [Fault("qc", ("government", "military"), 0.0)]
+    marks = [
+        link(snapshot(fibres=FIBRES | {NAME: dark})),
+        link(snapshot(fibres=FIBRES | {NAME: slow})),
+        link(snapshot(faults=failed)),
+    ]
+
+    assert [m.state for m in marks] == [view_map.DOWN, view_map.CHANGED, view_map.NO_KEY]
+    assert [m.lines[0] for m in marks] == ["✕ CUT", "◷ 20 ms / 0.042 ms", "○ no new key"]
+    assert all(m.lines[0] in m.words for m in marks)
+
+
+def test_node_that_does_not_answer_is_drawn_so():
+    """After some seconds: one late answer is no alarm."""
+    late = snapshot(nodes={n: Heard({}, silent_s=1.0) for n in PLAN.nodes})
+    silent = snapshot(nodes={n: Heard({}, silent_s=10.0) for n in PLAN.nodes})
+
+    assert {n.state for n in view_map.draw(PLAN, late, WHOLE).nodes} == {view_map.OPERATING}
+    assert {n.line for n in view_map.draw(PLAN, silent, WHOLE).nodes} == {"✕ no answer"}
+
+
+def test_path_of_the_selected_session_is_marked():
+    """All links that it goes over, and no other."""
+    view = view_map.draw(PLAN, snapshot(), Selection(SESSION, session()["ksid"]))
+
+    assert [m.on_path for m in view.links] == [True, True, False, False, False]
+
+
+def test_labels_lie_beside_lines_and_outside_the_ring():
+    """So that the form of a line is to be seen, and labels do not meet in the middle."""
+    for mark in view_map.draw(PLAN, snapshot(), WHOLE).links:
+        x1, y1, x2, y2 = mark.ends
+        x, y = mark.label_at
+        off = abs((x2 - x1) * (y1 - y) - (x1 - x) * (y2 - y1)) / math.hypot(x2 - x1, y2 - y1)
+        assert off > 30
+        middle = view_map.WIDTH / 2, view_map.HEIGHT / 2
+        assert math.dist((x, y), middle) > math.dist(((x1 + x2) / 2, (y1 + y2) / 2), middle)
+
+
+def test_everything_on_the_map_can_be_chosen_from_the_list_and_has_an_address():
+    """Whoever does not use the map misses nothing."""
+    view, listed = view_map.draw(PLAN, snapshot(), WHOLE), choices(PLAN, snapshot())
+
+    assert {m.selection for m in itertools.chain(view.nodes, view.links)} < set(listed)
+    assert [selected(PLAN, s.key) for s in listed] == list(listed)
+
+
+@pytest.mark.parametrize("key", ["", "node:", "node:nowhere", "link:<b>", "nonsense", "network:"])
+def test_address_of_nothing_is_the_whole_network(key):
+    """An old link, or somebody's idea of one."""
+    assert selected(PLAN, key) == WHOLE
+
+
+def test_details_tell_names_and_no_ids_of_applications():
+    """A session's parties are called as people call them; an interruption says why."""
+    title, facts = details(PLAN, snapshot(), Selection(SESSION, session()["ksid"]))
+    told = snapshot(controller=Heard({"sessions": [session(interruption="no path is left")]}))
+
+    assert title == "Session tax-office → billing"
+    assert ("path", "government – military – telecom") in facts
+    assert ("master", "tax-office at government") in facts
+    assert ("state", "✕ interrupted: no path is left") in details(PLAN, told, Selection(SESSION, session()["ksid"]))[1]
+
+
+@pytest.mark.parametrize(
+    "selection", [WHOLE, Selection(NODE, "telecom"), Selection(LINK, NAME), Selection(SESSION, "gone")]
+)
+def test_page_can_be_drawn_before_anything_is_known(selection):
+    """The first viewer may come before the first answer."""
+    view_map.draw(PLAN, Snapshot(), selection)
+    view_tables.qcs(PLAN, Snapshot())
+
+    assert details(PLAN, Snapshot(), selection)[1]
+    assert view_tables.headline(Snapshot()).startswith("0 key sessions open")
+
+
+def test_curves_of_a_column_share_one_scale():
+    """Else a QC that makes little would look like one that makes much."""
+    curves = {q["qc"]: tuple(Sample(i, 10.0 * (n + 1), 0, 0, 100) for i in range(3)) for n, q in enumerate(QCS)}
+    rows = view_tables.qcs(PLAN, snapshot(curves=curves))
+    heights = [float(row.sparks[0].points.split()[-1].partition(",")[2]) for row in rows]
+
+    assert heights == sorted(heights, reverse=True)
+    assert heights[-1] == 1.0
+    assert rows[0].sparks[0].now == "10 B/s"
+
+
+def test_load_is_the_share_that_was_used_over_the_last_slots():
+    """Keys are asked for in bursts: a slot alone says little."""
+    samples = [Sample(i, 40, 80 if i % 5 == 0 else 0, 0, 500) for i in range(30)]
+
+    assert view_tables.series(samples)[3][-1] == pytest.approx(40)
+
+
+def test_distribution_counts_every_value_once():
+    """Class limits belong to the class below them; beyond the last one there is one more."""
+    assert charts.counts([0.5, 1.0, 1.1, 1000.0, 5000.0]) == [2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"cause": "refused", "qc": "a/1", "needed_bytes": 32, "available_bytes": 7}, "needs 32 bytes, 7 are to spare"),
+        ({"cause": "no_path"}, "No chain of QCs"),
+        ({"cause": "new one", "message": "the moon is full"}, "the moon is full."),
+        ({}, "unknown."),
+    ],
+)
+def test_refusals_are_told_in_plain_words(facts, words):
+    """One that has no words of its own is told in the controller's."""
+    assert words in why_refused(facts)[0]
+
+
+def test_every_cause_that_a_node_names_has_words_of_its_own():
+    """One that is new to the nodes shows up here, before a viewer has to guess."""
+    named = {failure.cause for failure in KeyFailure.__subclasses__()} - {KeyFailure.cause}
+
+    assert {cause for cause in named if why_failed({"cause": cause})[0] == f"{cause}."} == set()
+
+
+def test_failures_name_the_short_resource():
+    """Which QC, how many bytes, and what one can do."""
+    why, helps = why_failed({"cause": "short_of_material", "qc": "a-b/1", "short_bytes": 12})
+
+    assert why == "a-b/1 has too little key material: 12 bytes short. Nothing was used up."
+    assert helps

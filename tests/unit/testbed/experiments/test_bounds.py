@@ -1,0 +1,140 @@
+"""The all-knowing planner, against small cases that can be worked out by hand, and against brute force."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etsi.gs004 import QoS
+from scenario.shape import Shape
+from scenario.topology_description import Link, Node, Qc, Topology
+from testbed.experiments.planner.bounds import _demand, best_acceptance
+from testbed.planning.plan import SaePlan
+from testbed.planning.workload import Arrival
+
+RING = ("ab", "bc", "cd", "da")
+
+
+def topology(links):
+    nodes = sorted({n for link in links for n in link})
+    return Topology(
+        name="t", description="", nodes=tuple(Node(n, n, (0.0, 0.0)) for n in nodes),
+        links=tuple(Link(a + b, a, b, None, Shape(0), Shape(0), (Qc(a + b, 1, 1),)) for a, b in links), saes=(),
+        controller_at=nodes[0], database_at=nodes[0],
+    )  # fmt: skip
+
+
+def arrival(master, slave, at_s=0.0, length_s=1.0, interval_s=5.0):
+    saes = [SaePlan(f"{node}-{at_s}", node, f"id-{node}", 1) for node in (master, slave)]
+    return Arrival(at_s, *saes, length_s, QoS(128, interval_s))
+
+
+def bound(links, arriving, made, *, ttl_slots=3):
+    return best_acceptance(topology(links), arriving, made, mode="basic", keys_ahead=4, ttl_slots=ttl_slots)
+
+
+def test_all_are_accepted_where_there_is_enough():
+    made = [("ab", 0.5, 48)]
+
+    assert bound(["ab"], [arrival("a", "b") for _ in range(3)], made).best == 3
+
+
+def test_no_more_than_the_bytes_last():
+    assert bound(["ab"], [arrival("a", "b") for _ in range(3)], [("ab", 0.5, 47)]).best == 2
+
+
+def test_bytes_older_than_the_ttl_serve_nobody():
+    late = [arrival("a", "b", at_s=10.0)]
+
+    assert bound(["ab"], late, [("ab", 7.5, 16)], ttl_slots=3).best == 1
+    assert bound(["ab"], late, [("ab", 6.5, 16)], ttl_slots=3).best == 0
+    assert bound(["ab"], late, [("ab", 11.5, 16)], ttl_slots=3).best == 0
+
+
+def test_a_session_may_go_the_long_way_round():
+    """In BASIC the two ways from a to b cost 16 bytes, or 32, 16 and 16."""
+    made = [("ab", 0.0, 16), ("da", 0.0, 32), ("cd", 0.0, 16), ("bc", 0.0, 16)]
+
+    assert bound(RING, [arrival("a", "b"), arrival("a", "b", at_s=0.1)], made).best == 2
+    assert bound(RING, [arrival("a", "b") for _ in range(3)], made).best == 2
+
+
+def test_one_that_costs_much_gives_way_to_two_that_cost_little():
+    long = arrival("a", "c")
+    short = [arrival("a", "b", at_s=0.1), arrival("b", "c", at_s=0.2)]
+    made = [("ab", 0.0, 32), ("bc", 0.0, 16)]
+
+    assert bound(["ab", "bc"], [long, *short], made).best == 2
+
+
+def test_a_session_that_would_break_later_is_not_accepted():
+    """Ten keys, bytes for nine of them."""
+    made = [("ab", float(5 * i), 16) for i in range(9)]
+
+    assert bound(["ab"], [arrival("a", "b", length_s=50.0)], made).best == 0
+    assert bound(["ab"], [arrival("a", "b", length_s=45.0)], made).best == 1
+
+
+def test_modes_cost_what_they_declare():
+    """Two hops, four keys: BASIC 8 and 4 units, OTP 4 and 4, QKP (one shared key for four) 5 and 1."""
+    session = arrival("a", "c", length_s=4.0, interval_s=1.0)
+    totals = {}
+    for mode in ("basic", "otp", "qkp"):
+        demand = _demand(session, ["ab", "bc"], mode, 4, 1.0)
+        by_qc = collections.Counter()
+        for (qc, _), n_bytes in demand.items():
+            by_qc[qc] += n_bytes
+        totals[mode] = by_qc["ab"] // 16, by_qc["bc"] // 16
+
+    assert totals == {"basic": (8, 4), "otp": (4, 4), "qkp": (5, 1)}
+
+
+def test_nothing_offered_is_nothing_refused():
+    assert bound(["ab"], [], []).percent == 100
+
+
+moments = st.integers(0, 5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sessions=st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd"), moments), min_size=1, max_size=4),
+    made=st.lists(st.tuples(st.sampled_from(RING), moments, st.sampled_from([16, 32, 48])), max_size=10),
+)
+def test_the_programme_finds_what_trying_everything_finds(sessions, made):
+    """Every choice of paths is tried, and on each QC the oldest bytes serve first."""
+    arriving = [arrival(a, b, at_s=float(t)) for a, b, t in sessions if a != b]
+    ttl = 2
+    around = {0: "ab", 1: "bc", 2: "cd", 3: "da"}
+
+    def ways(session):
+        start, end = "abcd".index(session.master.node), "abcd".index(session.slave.node)
+        right = [around[i % 4] for i in range(start, start + (end - start) % 4)]
+        left = [around[(i - 1) % 4] for i in range(start, start - (start - end) % 4, -1)]
+        return [None, right, left]
+
+    def feasible(choice):
+        demand = collections.Counter()
+        for session, way in zip(arriving, choice, strict=True):
+            if way is not None:
+                demand.update(_demand(session, way, "basic", 4, 1.0))
+        stock = collections.Counter()
+        for qc, at, n in made:
+            stock[qc, at] += n
+        for (qc, slot), needed in sorted(demand.items(), key=lambda entry: entry[0][1]):
+            left = needed
+            for old in range(slot - ttl, slot + 1):
+                taken = min(left, stock[qc, old])
+                stock[qc, old] -= taken
+                left -= taken
+            if left:
+                return False
+        return True
+
+    choices = itertools.product(*map(ways, arriving))
+    best = max(sum(way is not None for way in choice) for choice in choices if feasible(choice))
+
+    assert bound(RING, arriving, [(q, float(t), n) for q, t, n in made], ttl_slots=ttl).best == best

@@ -1,0 +1,64 @@
+"""Which nodes learn a key, computed anew from what the relay does with the bytes."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from decisions.modes import MODES, OTP
+from decisions.ranges import Range
+from documents.secret import Secret
+from node.material import key_events
+from node.relaying.ciphers import otp
+from testbed.stories.learned import learned
+
+KEY_BYTES = 32
+
+
+def had(mode: str, hops: int) -> dict[str, set[bytes]]:
+    """What each node of a path has in its memory when keys are relayed as `node.relaying` says, with real pads."""
+    strategy, nodes = MODES[mode], [f"n{i}" for i in range(hops + 1)]
+    qcs = [f"qc{i}" for i in range(hops)]
+    ranges = [Range(qc, 0, n) for qc, n in strategy.needs(qcs, KEY_BYTES, 1)]
+    streams = {r.qc: os.urandom(len(r)) for r in ranges}
+    uses = key_events.uses(strategy, ranges, KEY_BYTES, 1)
+    first = {p: streams[r.qc][r.start : r.end] for r, p in uses if r.qc == qcs[0]}
+    relayed = os.urandom(KEY_BYTES) if strategy.cipher is None else first[key_events.SHARED_KEY]
+    key = relayed if strategy.cipher is None else first[key_events.NEW_KEYS]
+    memory: dict[str, set[bytes]] = {node: set() for node in nodes}
+    memory[nodes[0]] |= {key, relayed}
+    memory[nodes[1]] |= set(first.values())  # the same stream is at both ends of a QC
+    for i, node in enumerate(nodes[1:], 1):
+        if i == 1 and strategy.cipher is not None:
+            memory[node].add(first[key_events.SHARED_KEY])
+            continue
+        pad = streams[qcs[i - 1]]
+        sealed = otp(Secret(relayed), Secret(pad))
+        memory[node].add(otp(sealed, Secret(pad)).reveal())
+    if strategy.cipher == OTP:
+        memory[nodes[-1]].add(otp(otp(Secret(key), Secret(relayed)), Secret(relayed)).reveal())
+    elif strategy.cipher is not None:
+        memory[nodes[-1]].add(key)
+    found = SimpleNamespace(key=key, relayed=relayed)
+    return {
+        node: {"the key"} if found.key in has else {"the shared key"} if found.relayed in has else {"nothing"}
+        for node, has in memory.items()
+    }  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3, 5])
+@pytest.mark.parametrize("mode", list(MODES))
+def test_what_is_said_is_what_the_nodes_had(mode, hops):
+    """In every mode, over every number of hops."""
+    nodes = [f"n{i}" for i in range(hops + 1)]
+    said = {entry.node: {entry.what} for entry in learned(mode, nodes)}
+
+    assert said == (had(mode, hops) if hops > 1 else {"n0": {"the key"}, "n1": {"the key"}})
+
+
+def test_relay_behind_the_first_one_learns_only_the_shared_key_in_basic():
+    """And the whole key in otp."""
+    assert [e.what for e in learned("basic", "abcd")] == ["the key", "the key", "the shared key", "the key"]
+    assert [e.what for e in learned("otp", "abcd")] == ["the key"] * 4

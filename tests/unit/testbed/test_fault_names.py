@@ -1,0 +1,66 @@
+"""Faults: which are possible in a network, what they name, and which QCs they silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scenario.topology import load
+from testbed.errors import UserError
+from testbed.network.faults import Fault, broken_qcs, check, silent_qcs
+from testbed.planning.plan import Plan, make_plan
+
+TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"
+
+
+@pytest.fixture(scope="module")
+def poliqi() -> Plan:
+    """The plan of PoliQI."""
+    return make_plan(load("poliqi", TOPOLOGIES))
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [(("cut", "military", "government"), ("government", "military")), (("node", "finance"), ("finance",)),
+     (("qc", "telecom", "finance"), ("telecom", "finance")), (("pause", "finance"), ("finance",)),
+     (("device", "finance", "telecom"), ("telecom", "finance")),
+     (("database",), ()), (("standby",), ()), (("controller",), ())],
+)  # fmt: skip
+def test_fault_names_datacenters_in_either_order(poliqi, given, where):
+    """One name for one fibre."""
+    assert check(poliqi, given[0], given[1:]) == where
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("flood",), "fault flood: expected one of cut, qc, device, node, pause, database, standby, controller"),
+        (("cut", "government"), "fault cut: expected two datacenters after it"),
+        (("node",), "fault node: expected a datacenter after it"),
+        (("database", "now"), "fault database: expected nothing after it"),
+        (("node", "milan"), "fault node: no datacenter 'milan': expected one of government, military, telecom,"),
+        (("qc", "government", "telecom"), "no fibre between government and telecom: there are government-military,"),
+        (("cut", "government", "government"), "no fibre between government and government"),
+    ],
+)
+def test_impossible_fault_is_one_line_that_says_what_is_possible(poliqi, given, said):
+    """UserError."""
+    with pytest.raises(UserError) as error:
+        check(poliqi, given[0], given[1:])
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
+
+
+def test_qcs_of_cut_fibres_and_failed_ones_make_nothing(poliqi):
+    """A QC that two faults break is broken as long as one of them lasts."""
+    cut, failed = Fault("cut", ("government", "military"), 1.0), Fault("qc", ("government", "military"), 2.0)
+    node, other = Fault("node", ("telecom",), 3.0), Fault("qc", ("telecom", "finance"), 4.0)
+
+    assert broken_qcs(poliqi, [cut, failed, node]) == {"government-military/1"}
+    assert broken_qcs(poliqi, [failed, other]) == {"government-military/1", "telecom-finance/1"}
+    assert broken_qcs(poliqi, [node]) == set()
+    device = Fault("device", ("telecom", "finance"), 5.0)
+    assert broken_qcs(poliqi, [failed, device]) == {"government-military/1", "telecom-finance/1"}
+    assert silent_qcs(poliqi, [cut, failed, device]) == {"telecom-finance/1"}
+    assert other.name == "qc telecom finance"
