@@ -162,7 +162,7 @@ BEGIN
     IF FOUND THEN
         PERFORM qkd_refuse(format('p_qcs: expected QCs of %s, as they were declared; %s is none', p_node, other));
     END IF;
-    RETURN QUERY SELECT qkd_server(), encode(node.secret, 'hex'), node.material.key_events FROM node WHERE name = p_node;
+    RETURN QUERY SELECT qkd_server(), encode(node.secret, 'hex'), node.told FROM node WHERE name = p_node;
     IF NOT FOUND THEN
         PERFORM qkd_refuse(format('p_node: expected a node of this network, not %s', p_node));
     END IF;

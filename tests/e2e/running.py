@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support.waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_PY = ROOT / "testbed" / "run.py"
 PYTHON = ROOT / ".venv" / "bin" / "python"
 # How many times longer than usual to wait for anything: on a slow machine, as the tests' own virtual one is.
-PATIENCE = float(os.environ.get("QKD_PATIENCE", "1"))
 
 
 def command(*options: object) -> list[str]:
@@ -32,14 +30,6 @@ def finished(*options: object, timeout_s: float = 120, **popen: Any) -> subproce
         command(*options), capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,
         **popen,
     )  # fmt: skip
-
-
-def until(what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
-    """The first true result of `what`; the last one if time runs out."""
-    deadline = time.monotonic() + timeout_s * PATIENCE
-    while not (found := what()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
 
 
 def free_ports(number: int) -> int:
@@ -73,8 +63,12 @@ class Running:
 
     def wait_for(self, pattern: str, timeout_s: float = 60.0) -> str:
         """Everything printed, once `pattern` is in it."""
-        found = until(lambda: re.search(pattern, self.text) or self.process.poll() is not None, timeout_s)
-        assert re.search(pattern, self.text), f"{pattern!r} did not appear ({found}):\n{self.text}"
+        tell = f"{pattern!r} did not appear:\n{{}}".format
+        until(
+            lambda: re.search(pattern, self.text) or self.process.poll() is not None, timeout_s,
+            else_tell=lambda: tell(self.text),
+        )  # fmt: skip
+        assert re.search(pattern, self.text), tell(self.text)
         return self.text
 
     def wait_up(self) -> None:
@@ -90,7 +84,7 @@ class Running:
         """Type a line at the CLI; what appears from then on, once `pattern` is in it."""
         before = len(self.text)
         self.cli(line)
-        assert until(lambda: re.search(pattern, self.text[before:]), 40.0), f"{line}: {self.text[before:]}"
+        until(lambda: re.search(pattern, self.text[before:]), else_tell=lambda: f"{line}: {self.text[before:]}")
         return self.text[before:]
 
     @property

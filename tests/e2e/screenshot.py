@@ -14,7 +14,8 @@ from selenium.webdriver.common.by import By
 
 from testbed.stories import journals, svg
 from tests.e2e.browser import chromium
-from tests.e2e.running import Running, until
+from tests.e2e.running import Running
+from tests.support.waiting import until
 
 _SIZE = (1600, 1250)
 _KEYS = 150

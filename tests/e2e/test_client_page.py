@@ -12,7 +12,8 @@ import yaml
 from scenario.topology_document import build
 from scenario.topology_field import Field
 from tests.e2e.page import assert_same_kind, blocks, here, names, read, run_shell
-from tests.e2e.running import ROOT, Running, until
+from tests.e2e.running import ROOT, Running
+from tests.support.waiting import until
 
 PAGE = read("client.md")
 SHELL = blocks(PAGE, "sh")
@@ -25,7 +26,7 @@ def stocked(exposed: Running) -> Running:
         done = subprocess.run(["sh", "-c", here(SHELL[0].text, exposed)], capture_output=True, text=True, check=True)
         return int(json.loads(done.stdout)["stored_key_count"])
 
-    assert until(lambda: keys() >= 12, 30)
+    assert until(lambda: keys() >= 12)
     return exposed
 
 

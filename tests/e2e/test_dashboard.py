@@ -17,8 +17,9 @@ from selenium.webdriver.remote.webelement import WebElement
 from testbed.machine.leftovers import Machine
 from tests.e2e.browser import chromium
 from tests.e2e.conftest import SEED
-from tests.e2e.running import Running, until
+from tests.e2e.running import Running
 from tests.e2e.test_poliqi import qc_output, shown
+from tests.support.waiting import until
 
 LINK = "government-military"
 OTHER_LINK = "university-government"
@@ -46,7 +47,7 @@ class Page:
     def open(self, look: str = "") -> None:
         """Load it anew, with something selected."""
         self.browser.get(f"{self.url}?look={look}")
-        assert until(lambda: self.all("g.node"), 60)
+        assert until(lambda: self.all("g.node"))
 
     def all(self, css: str) -> list[WebElement]:
         """Elements by selector."""
@@ -63,8 +64,7 @@ class Page:
     def press(self, words: str) -> None:
         """Press the button of that name, once it is there."""
         find = _NAME + "return [...document.querySelectorAll('button')].find(e => name(e) === arguments[0])"
-        button = until(lambda: self.js(find, words))
-        assert button, f"no button {words!r}"
+        button = until(lambda: self.js(find, words), else_tell=lambda: f"no button {words!r}")
         self.js("arguments[0].click()", button)
 
     def write(self, label: str, text: str) -> None:
@@ -84,10 +84,12 @@ class Page:
                 return
         raise AssertionError(f"{start!r} is not to be had from {label!r}")
 
-    def shows(self, css: str, pattern: str, timeout_s: float = 20.0) -> None:
+    def shows(self, css: str, pattern: str) -> None:
         """Return once the text of an element holds `pattern`."""
-        found = until(lambda: re.search(pattern, self.text(css)), timeout_s)
-        assert found, f"{pattern!r} did not appear in {css}: {self.text(css)!r}; {self.text('.said')!r}"
+        until(
+            lambda: re.search(pattern, self.text(css)),
+            else_tell=lambda: f"{pattern!r} did not appear in {css}: {self.text(css)!r}; {self.text('.said')!r}",
+        )
 
     def row(self, start: str) -> list[str]:
         """The cells of the table row whose first cell is `start`; [] if there is none."""
@@ -152,7 +154,7 @@ def test_session_opened_by_its_button_appears_gets_keys_and_is_closed(page):
     page.press("Open session")
     page.shows(".said", f"open: {pair}")
 
-    assert until(lambda: page.row(pair) and int(page.row(pair)[5]) > 0, 60), page.row(pair)
+    until(lambda: page.row(pair) and int(page.row(pair)[5]) > 0, else_tell=lambda: page.row(pair))
 
     page.shows(".details h2", f"Session {pair}")
     page.press("Close session")
@@ -169,7 +171,7 @@ def test_cut_link_is_drawn_as_cut_and_healed_again(page):
     assert len(page.all(".map > svg g.link.down")) == 1
 
     page.press("Heal link")
-    assert until(lambda: not page.all(".map > svg g.link.down")), page.text(".said")
+    until(lambda: not page.all(".map > svg g.link.down"), else_tell=lambda: page.text(".said"))
 
 
 def test_changed_delay_is_drawn_and_said(page):
@@ -181,7 +183,7 @@ def test_changed_delay_is_drawn_and_said(page):
     page.shows(f".map > svg g.link.changed[aria-label^='link {LINK}:']", "20 ms")
 
     page.press("As planned")
-    assert until(lambda: not page.all(".map > svg g.link.changed")), page.text(".said")
+    until(lambda: not page.all(".map > svg g.link.changed"), else_tell=lambda: page.text(".said"))
 
 
 def test_changed_rate_shows_in_the_curve(page):
@@ -191,7 +193,7 @@ def test_changed_rate_shows_in_the_curve(page):
     page.press("Set rate")
     page.shows(".said", "makes 900-901 bytes")
 
-    assert until(lambda: page.row(f"{LINK}/1")[2].startswith("90")), page.row(f"{LINK}/1")
+    until(lambda: page.row(f"{LINK}/1")[2].startswith("90"), else_tell=lambda: page.row(f"{LINK}/1"))
     # The first curve of the first row: one scale, so that the heights of all points compare; upwards is less.
     points = page.all(".qcs polyline")[0].get_attribute("points").split()
     heights = [float(point.partition(",")[2]) for point in points]
@@ -232,7 +234,7 @@ def test_refusal_is_told_in_plain_words(page, watched):
 
 def test_key_tells_its_story_and_who_learned_it(page):
     """A press on a key's ID shows the sequence diagram, and which nodes have known the key."""
-    assert until(lambda: page.all(".keys button.link"), 60)
+    assert until(lambda: page.all(".keys button.link"))
     page.all(".keys button.link")[0].send_keys(Keys.ENTER)
 
     page.shows(".story h2", "Story: .+")

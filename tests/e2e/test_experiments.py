@@ -14,7 +14,8 @@ import pytest
 
 from testbed.experiments.experiment import Seen
 from testbed.experiments.kinds import fig7, latency
-from tests.e2e.running import ROOT, command, finished, until
+from tests.e2e.running import ROOT, command, finished
+from tests.support.waiting import until
 from tests.unit.testbed.experiments.test_series import SETTINGS
 
 RUNS = ROOT / "runs"
@@ -51,7 +52,7 @@ class Series:
         return self._output.read_text()
 
     def wait_for(self, text: str) -> None:
-        until(lambda: text in self.text or self.process.poll() is not None, 60)
+        until(lambda: text in self.text or self.process.poll() is not None)
         assert text in self.text
 
     def ended(self) -> int:
@@ -97,7 +98,7 @@ def test_failed_run_is_reported_and_made_good_and_an_interrupted_series_goes_on(
     first = Series(out, tiny, 1)
     first.wait_for("run 1 of 3")
     (run,) = until(lambda: run_directories() - before)
-    assert until(lambda: kill_a_node(run), 30)
+    assert until(lambda: kill_a_node(run))
 
     assert first.ended() == 1, first.text
     assert re.search(r"FAILED: repeat01_very-low: .*node-finance", first.text), first.text

@@ -17,11 +17,9 @@ from typing import Any
 import pytest
 
 from telemetry import journal
-from tests.e2e.running import Running, until
+from tests.e2e.running import Running
 from tests.e2e.test_poliqi import get_key_with_id, open_session, ping, slow_way_round
-
-# Long enough for a machine of one slow CPU, too; `until` multiplies it there.
-SOON_S = 40.0
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +66,7 @@ def over(run: Running, a: str, b: str) -> list[list[str]]:
 
 def goes(run: Running, pair: tuple[str, str], *path: str) -> bool:
     """Whether the pair's session takes that path before long."""
-    return bool(until(lambda: path_of(run, *pair) == list(path), SOON_S))
+    return bool(until(lambda: path_of(run, *pair) == list(path)))
 
 
 def ask_key(run: Running, node: str, pair: tuple[str, str]) -> dict[str, Any]:
@@ -94,7 +92,7 @@ def refused(run: Running, node: str, pair: tuple[str, str], text: str) -> bool:
         given = ask_key(run, node, pair)
         return given["status"] == 503 and text in given["body"]["message"]
 
-    return bool(until(answer, SOON_S))
+    return bool(until(answer))
 
 
 def outage_s(run: Running, source: str, target: str, fault: str) -> float:
@@ -104,7 +102,7 @@ def outage_s(run: Running, source: str, target: str, fault: str) -> float:
     pings = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         run.say(f"qkd fault {fault}", "broken")
-        assert until(lambda: ping(run, source, target, 3)[0] == 3, SOON_S)
+        assert until(lambda: ping(run, source, target, 3)[0] == 3)
     finally:
         pings.send_signal(signal.SIGINT)
         shown, _ = pings.communicate(timeout=20)
@@ -117,7 +115,7 @@ def test_cut_fibre_takes_traffic_and_sessions_the_other_way_round(network):
     master, slave, hops = open_session(network, "government", "military")
     pair = master, slave
     assert hops == 1
-    assert until(lambda: ask_key(network, "government", pair)["status"] == 200, SOON_S)
+    assert until(lambda: ask_key(network, "government", pair)["status"] == 200)
     (key,) = ask_key(network, "government", pair)["body"]["keys"]
 
     outage = outage_s(network, "government", "military", "cut military government")
@@ -128,15 +126,15 @@ def test_cut_fibre_takes_traffic_and_sessions_the_other_way_round(network):
         assert goes(network, pair, "government", "university", "finance", "telecom", "military")
         same = get_key_with_id(network, "military", slave, master, key["key_ID"])
         assert same["status"] == 400 or same["body"] == {"keys": [key]}
-        assert until(lambda: exchanged(network, ("government", "military"), pair), SOON_S)
-        assert until(lambda: not over(network, "government", "military"), SOON_S)
+        assert until(lambda: exchanged(network, ("government", "military"), pair))
+        assert until(lambda: not over(network, "government", "military"))
     finally:
         network.say("qkd fault heal cut government military", "healed: cut government military")
 
     with slow_way_round(network) as slow_ms:
-        assert until(lambda: ping(network, "government", "military")[1] < slow_ms, SOON_S)
+        assert until(lambda: ping(network, "government", "military")[1] < slow_ms)
     assert goes(network, pair, "government", "military")
-    assert until(lambda: exchanged(network, ("government", "military"), pair), SOON_S)
+    assert until(lambda: exchanged(network, ("government", "military"), pair))
 
 
 def test_dead_node_is_avoided_and_sessions_that_end_there_say_so(network):
@@ -147,9 +145,9 @@ def test_dead_node_is_avoided_and_sessions_that_end_there_say_so(network):
 
     with broken(network, "node finance"):
         assert goes(network, through, "university", "government", "military", "telecom")
-        assert until(lambda: exchanged(network, ("university", "telecom"), through), SOON_S)
+        assert until(lambda: exchanged(network, ("university", "telecom"), through))
         assert refused(network, "university", to, "down at node finance; there is no other way")
-    assert until(lambda: exchanged(network, ("university", "finance"), to), SOON_S)
+    assert until(lambda: exchanged(network, ("university", "finance"), to))
 
 
 def test_failed_qc_moves_sessions_and_leaves_the_traffic(network):
@@ -158,13 +156,13 @@ def test_failed_qc_moves_sessions_and_leaves_the_traffic(network):
     try:
         pair = open_session(network, "telecom", "finance")[:2]
         nodes = "telecom", "finance"
-        assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+        assert until(lambda: exchanged(network, nodes, pair))
         with broken(network, "qc telecom finance"):
             assert goes(network, pair, "telecom", "military", "government", "university", "finance")
-            assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+            assert until(lambda: exchanged(network, nodes, pair))
             assert ping(network, *nodes, 1)[0] == 1
             network.say("qkd fault", r"qc telecom finance +\d\d:\d\d:\d\d")
-        assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+        assert until(lambda: exchanged(network, nodes, pair))
     finally:
         network.say("qkd set mode basic", "mode is basic now")
 
@@ -179,17 +177,17 @@ def test_devices_without_power_are_missed_and_begin_a_new_epoch(network):
     """Their silence moves sessions as a word of theirs would; what they make after their start is used by both ends."""
     pair = open_session(network, "telecom", "finance")[:2]
     nodes = "telecom", "finance"
-    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    assert until(lambda: exchanged(network, nodes, pair))
     before = epochs(network, "telecom-finance/1")
 
     with broken(network, "device telecom finance"):
         assert goes(network, pair, "telecom", "military", "government", "university", "finance")
-        assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+        assert until(lambda: exchanged(network, nodes, pair))
         assert ping(network, *nodes, 1)[0] == 1
         network.say("qkd fault", r"device telecom finance +\d\d:\d\d:\d\d")
 
     assert goes(network, pair, "telecom", "finance")
-    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    assert until(lambda: exchanged(network, nodes, pair))
     after = epochs(network, "telecom-finance/1")
     assert (after[: len(before)], len(after)) == (before, len(before) + 1)
 
@@ -207,7 +205,7 @@ def test_dead_controller_stops_no_session_that_is_open(network):
         shown = (r"controller +does not answer[^\n]*", "broken +controller", "processes +controller killed")
         network.say("qkd status", r"\n".join(shown))
         assert ping(network, "military", "university", 1)[0] == 1
-    assert until(lambda: exchanged(network, ("military", "university"), strangers), SOON_S)
+    assert until(lambda: exchanged(network, ("military", "university"), strangers))
     assert path_of(network, *pair) == ["military", "telecom"]
 
 
@@ -215,32 +213,32 @@ def test_dead_database_gives_errors_and_keeps_its_word(network):
     """No key without it; what was allocated stays so, and all nodes find it again."""
     pair = open_session(network, "finance", "telecom")[:2]
     nodes = "finance", "telecom"
-    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    assert until(lambda: exchanged(network, nodes, pair))
     with broken(network, "database"):
         assert refused(network, "finance", pair, "database")
-    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    assert until(lambda: exchanged(network, nodes, pair))
 
 
 def test_standby_takes_over_what_was_committed(network):
     """No key while it takes no writes; promoted, it serves all nodes at the old address."""
     pair = open_session(network, "government", "university")[:2]
     nodes = "government", "university"
-    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    assert until(lambda: exchanged(network, nodes, pair))
     with broken(network, "standby"):
         given = ask_key(network, "government", pair)
         assert given["status"] == 503
         assert {"cause": "database_unreachable"} in given["body"]["details"]
-    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    assert until(lambda: exchanged(network, nodes, pair))
 
 
 def test_paused_node_is_silent_and_goes_on_where_it_was(network):
     """Its own clients wait; once it wakes, all of them have keys."""
     pair = open_session(network, "finance", "university")[:2]
     nodes = "finance", "university"
-    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    assert until(lambda: exchanged(network, nodes, pair))
     with broken(network, "pause university"):
         assert refused(network, "finance", pair, "university")
-    assert until(lambda: exchanged(network, nodes, pair), SOON_S)
+    assert until(lambda: exchanged(network, nodes, pair))
 
 
 def test_impossible_faults_are_one_line(network):

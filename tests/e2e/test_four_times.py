@@ -10,7 +10,8 @@ import pytest
 from testbed.evidence.summary import read_run
 from testbed.experiments.evaluation import outcome
 from testbed.experiments.evaluation.outcome import Initialisation
-from tests.e2e.running import PATIENCE, Running
+from tests.e2e.running import Running
+from tests.support.waiting import PATIENCE
 
 DELAY_MS = 20
 # a - b - c, controller and database at a: round trips of 40 ms to b, of 80 ms to c.

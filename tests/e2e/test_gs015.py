@@ -12,8 +12,9 @@ import pytest
 from mtls.call import Caller
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from tests.e2e.running import Running, until
+from tests.e2e.running import Running
 from tests.service.gs015.client import Events, N, Restconf
+from tests.support.waiting import until
 from tests.validation import resources, url, validate, validate_notification, validate_part
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.page import blocks, read
-from tests.e2e.running import PATIENCE, Running, until
+from tests.e2e.running import Running
+from tests.support.waiting import PATIENCE, until
 from tests.transcript import PROMPT, Step, steps
 
 # In the order of the index. Each leaves the network as it found it, but for the last one, which ends the run.
@@ -44,8 +45,10 @@ def typed(run: Running, line: str) -> str:
     """What the run prints until it asks for the next line, or has ended."""
     before = len(run.text)
     run.cli(line.replace("runs/latest", str(run.directory)))
-    ended = until(lambda: run.text[before:].endswith(PROMPT) or run.process.poll() is not None, 60)
-    assert ended, f"{line!r} goes on for too long:\n{run.text[before:]}"
+    until(
+        lambda: run.text[before:].endswith(PROMPT) or run.process.poll() is not None,
+        else_tell=lambda: f"{line!r} goes on for too long:\n{run.text[before:]}",
+    )
     return run.text[before:].removesuffix(PROMPT)
 
 
@@ -58,8 +61,13 @@ def do(run: Running, step: Step) -> str:
         found = typed(run, step.command)
         return step.is_shown_by(found)
 
-    shown = until(is_shown, 60) if step.looks else is_shown()
-    assert shown, f"{PROMPT}{step.command}\n--- printed:\n{found}\n--- shown by the page:\n{step.shown}"
+    def differs() -> str:
+        return f"{PROMPT}{step.command}\n--- printed:\n{found}\n--- shown by the page:\n{step.shown}"
+
+    if step.looks:
+        until(is_shown, else_tell=differs)
+    else:
+        assert is_shown(), differs()
     return found
 
 

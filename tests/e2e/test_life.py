@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from testbed.machine.leftovers import Machine
-from tests.e2e.running import ROOT, Running, command, finished, until
+from tests.e2e.running import ROOT, Running, command, finished
+from tests.support.waiting import until
 
 
 def test_run_of_a_given_length_ends_with_a_summary_and_status_0(tmp_path):

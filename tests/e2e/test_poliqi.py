@@ -18,8 +18,9 @@ import pytest
 
 from telemetry import journal
 from tests.e2e.conftest import SEED
-from tests.e2e.running import Running, until
+from tests.e2e.running import Running
 from tests.leaks import shown
+from tests.support.waiting import until
 
 NODES = ("government", "military", "telecom", "finance", "university")
 

@@ -10,8 +10,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from telemetry import journal
-from tests.e2e.running import ROOT, Running, until
+from tests.e2e.running import ROOT, Running
 from tests.e2e.test_poliqi import open_session
+from tests.support.waiting import until
 
 
 def events(run: Running, name: str) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ import psycopg
 import pytest
 
 from telemetry.journal import read
-from tests.e2e.running import PYTHON, Running, command, finished, until
+from tests.e2e.running import PYTHON, Running, command, finished
 from tests.e2e.test_user_database import server  # noqa: F401 - a fixture
+from tests.support.waiting import until
 
 FULL_S = 8
 
@@ -79,7 +80,7 @@ def test_full_disk_is_survived_and_named(tmp_path):
         run.fill(FULL_S)
 
         freed = time.time()
-        assert until(lambda: len(run.keys(freed)) == 4, 30), run.text
+        until(lambda: len(run.keys(freed)) == 4, else_tell=lambda: run.text)
         run.cli("qkd status")
         run.wait_for("processes +all alive")
         assert run.exit() == 0, run.text

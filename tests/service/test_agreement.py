@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,12 @@ from telemetry import journal
 from testbed.network.loopback import LOOPBACK, Stack
 from testbed.network.postgres import node_url
 from tests.service.foreign import open_session
+from tests.support.waiting import until
 
 ALICE, BOB = (str(uuid.uuid4()) for _ in range(2))
 QC = "a-b/1"
 KEY_BYTES = 32
 SLOT_S, LONG, SHORT = 0.25, 2400, 4  # and TTLs in slots
-
-
-def until(what: Callable[[], Any], timeout_s: float = 15.0) -> Any:
-    """The first true result of `what`."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 class Device:

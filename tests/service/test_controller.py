@@ -8,7 +8,6 @@ import re
 import socket
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +38,7 @@ from testbed.machine.processes import Process, ProcessFailed
 from testbed.network.loopback import free_port
 from tests.service.described import TRUE, ask
 from tests.service.played import Answer, PlayedNode
+from tests.support.waiting import until
 
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")
 QOS = QoS()
@@ -100,7 +100,7 @@ class World:
 
     def wait_for_nodes(self) -> None:
         """Return when the controller follows all nodes."""
-        assert eventually(lambda: set(self.nodes) <= set(self.operator("status")["nodes"]), 15)
+        assert until(lambda: set(self.nodes) <= set(self.operator("status")["nodes"]))
 
     def call(self, method: str, path: str, body: Any = None) -> Reply:
         """One call of the operator."""
@@ -133,7 +133,7 @@ class World:
 
     def session(self, ksid: str | None) -> dict[str, Any]:
         """That session as the operator sees it, once it is open."""
-        assert eventually(lambda: ksid in self.open_sessions())
+        assert until(lambda: ksid in self.open_sessions())
         return self.open_sessions()[ksid]
 
     def link(self, qc: str) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class World:
         """Return when the controller has taken in all that a node has told so far: it takes one thing after another."""
         slot = self.operator("status")["nodes"][name]["slot"] + 1
         self.nodes[name].report(slot)
-        assert eventually(lambda: self.operator("status")["nodes"][name]["slot"] == slot)
+        assert until(lambda: self.operator("status")["nodes"][name]["slot"] == slot)
 
     def set(self, **parameters: Any) -> Reply:
         """The operator changes parameters."""
@@ -197,14 +197,6 @@ def alone(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.stop()
-
-
-def eventually(what, timeout_s: float = 5.0) -> bool:
-    """Whether `what` comes true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not what() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return bool(what())
 
 
 def ids(*names: str) -> list[str]:
@@ -346,10 +338,10 @@ def test_node_that_fails_refuses_the_session_everywhere(world):
         world.nodes["c"].broken = False
 
     assert (refused.status, refused.detail("cause"), refused.detail("node")) == (503, "agent_unreachable", "c")
-    assert eventually(lambda: [world.nodes[n].told[-1][:2] for n in "ad"] == [("-", "link")] * 2)
+    assert until(lambda: [world.nodes[n].told[-1][:2] for n in "ad"] == [("-", "link")] * 2)
     assert world.operator("refusals")["refusals"][-1]["cause"] == "agent_unreachable"
     # The refusal may reach d only now, and then it is the answer to this.
-    assert eventually(lambda: world.nodes["d"].ask(pair, "slave").status == 202)
+    assert until(lambda: world.nodes["d"].ask(pair, "slave").status == 202)
 
 
 def test_half_open_session_is_dropped_after_its_time(alone):
@@ -362,7 +354,7 @@ def test_half_open_session_is_dropped_after_its_time(alone):
         alone.catch_up("b")  # each report is an occasion to look
         return pair not in alone.waiting()
 
-    assert eventually(dropped)
+    assert until(dropped)
     assert alone.nodes["a"].ask(pair, "master").status == 202
 
 
@@ -392,8 +384,8 @@ def test_session_ends_by_the_notification_of_one_of_its_ends(world, end):
 
     world.nodes[end].registrations.ended(ksid)
 
-    assert eventually(lambda: ksid not in world.open_sessions())
-    assert eventually(lambda: all(world.nodes[n].told[-1][:2] == ("-", "link") for n in "acd"))
+    assert until(lambda: ksid not in world.open_sessions())
+    assert until(lambda: all(world.nodes[n].told[-1][:2] == ("-", "link") for n in "acd"))
     assert all(world.nodes[n].sessions.get(ksid) is None for n in "ad")
 
 
@@ -415,7 +407,7 @@ def test_session_that_one_end_is_done_with_at_once_ends_everywhere(world):
     ksid = node.ask(pair, "master").ksid
 
     assert over.is_set()
-    assert eventually(lambda: all(world.nodes[n].sessions.get(ksid) is None for n in "ab"))
+    assert until(lambda: all(world.nodes[n].sessions.get(ksid) is None for n in "ab"))
     assert ksid not in {s["ksid"] for s in world.operator("key_sessions")["key_sessions"]}
 
 
@@ -470,7 +462,7 @@ def test_change_that_a_node_tells_of_is_read(world):
 
         world.nodes["a"].streams.notify(name, {"link": {"qkdl_id": key, "qkdl_status": gs015.PASSIVE}})
 
-        assert eventually(lambda wanted=enabled: world.link("ac")["enabled"] is wanted)
+        assert until(lambda wanted=enabled: world.link("ac")["enabled"] is wanted)
 
 
 def test_full_disk_of_a_node_is_a_refusal_in_its_words_and_no_bug(world):
@@ -493,12 +485,12 @@ def test_status_read_in_a_bad_moment_is_read_again_once_keys_are_made(world):
     node = world.nodes["a"]
     node.fail("ac")
     try:
-        assert eventually(lambda: world.link("ac")["status"] == "OFF")
+        assert until(lambda: world.link("ac")["status"] == "OFF")
         node.qcs["ac"] = QcState(generated=2, rate_bps=320.0, alive=True)
 
         node.report(world.operator("status")["nodes"]["a"]["slot"] + 1, ac=(40, 0, 40))
 
-        assert eventually(lambda: world.link("ac")["status"] == "PENDING")  # as the other end has it
+        assert until(lambda: world.link("ac")["status"] == "PENDING")  # as the other end has it
     finally:
         node.qcs.pop("ac")
         node.streams.notify("event", {})
@@ -530,7 +522,7 @@ def test_restarted_node_is_told_of_its_sessions_again(alone):
     old = alone.nodes["c"]
     port = old.server.port
     old.server.stop()
-    assert eventually(lambda: "c" not in alone.operator("status")["nodes"], 10)
+    assert until(lambda: "c" not in alone.operator("status")["nodes"])
     assert alone.call("DELETE", f"key_sessions/{ended}").status == 204
     (virtual,) = alone.nodes["a"].app(kept)["backing_qkdl_id"]
     old.datastore.drop_app(virtual)
@@ -542,14 +534,14 @@ def test_restarted_node_is_told_of_its_sessions_again(alone):
     def there() -> set[str]:
         return {e["qkdl_id"] for e in links(new.datastore.tree)}
 
-    assert eventually(lambda: virtual in there() and len(before - there()) == 1)
+    assert until(lambda: virtual in there() and len(before - there()) == 1)
 
 
 def test_unreachable_node_is_avoided_and_named(alone):
     """Paths lead around it; sessions that end there are refused with its name."""
     alone.start_with_nodes()
     alone.nodes.pop("c").stop()
-    assert eventually(lambda: "c" not in alone.operator("status")["nodes"], 10)
+    assert until(lambda: "c" not in alone.operator("status")["nodes"])
     assert alone.open("a", "b")["path"] == ["a", "b"]
 
     _, refused = alone.request("a", "d")
@@ -583,7 +575,7 @@ def test_without_a_controller_new_sessions_get_a_clear_error(alone):
     alone.start_with_nodes()
     assert alone.process is not None
     alone.process.kill()
-    assert eventually(lambda: not any(node.followed for node in alone.nodes.values()), 10)
+    assert until(lambda: not any(node.followed for node in alone.nodes.values()))
 
     refused = alone.nodes["a"].ask(alone.pair("a", "d"), "master")
 
@@ -603,7 +595,7 @@ def test_session_that_was_being_opened_when_the_controller_was_killed_is_forgott
     alone.nodes["d"].ask(pair, "slave")
     with ThreadPoolExecutor(1) as pool:
         pool.submit(alone.nodes["a"].ask, pair, "master")
-        assert eventually(lambda: len(alone.nodes["d"].told) > told)
+        assert until(lambda: len(alone.nodes["d"].told) > told)
         alone.process.kill()
         killed.set()
         alone.start().wait_ready(20)
@@ -612,7 +604,7 @@ def test_session_that_was_being_opened_when_the_controller_was_killed_is_forgott
             tree = alone.nodes["d"].datastore.tree
             return [*apps(tree), *(e for e in links(tree) if e["qkdl_type"] != gs015.PHYS)]
 
-        assert eventually(lambda: kept() == [], 10)
+        assert until(lambda: kept() == [])
         assert alone.open_sessions() == {}
 
 
@@ -628,7 +620,7 @@ def test_operator_sees_links_with_rates_and_stock(alone):
     def link() -> Any:
         return next(q for q in alone.operator("links")["links"] if q["qc"] == "bc")
 
-    assert eventually(lambda: link()["requested_per_slot"] == 48.0)
+    assert until(lambda: link()["requested_per_slot"] == 48.0)
     assert link() == {
         "qc": "bc", "qkdl_id": link()["qkdl_id"], "ends": ["b", "c"], "status": "PENDING", "enabled": True,
         "qber_percent": None, "generated_per_slot": 40.0, "requested_per_slot": 48.0, "reserved_per_slot": 3.2,
@@ -649,7 +641,7 @@ def test_what_sessions_asked_that_are_over_by_their_nodes_report_counts(alone):
     def asked() -> float:
         return next(q for q in alone.operator("links")["links"] if q["qc"] == "bc")["requested_per_slot"]
 
-    assert eventually(lambda: asked() == 3 * 16)
+    assert until(lambda: asked() == 3 * 16)
 
 
 def test_operator_sees_nodes_and_parameters(world):
@@ -691,10 +683,10 @@ def test_application_that_declares_another_qos_gets_it(world, end):
         return app["app_qos"], app.get("app_priority")
 
     wanted = {"min_bandwidth": 1000, "jitter": 4}, 2
-    assert eventually(lambda: [qos(world.nodes[n].app(ksid)) for n in "ad"] == [wanted] * 2)
-    assert eventually(lambda: figures(world, ksid) == [2000] * 6)
+    assert until(lambda: [qos(world.nodes[n].app(ksid)) for n in "ad"] == [wanted] * 2)
+    assert until(lambda: figures(world, ksid) == [2000] * 6)
     declare(world, end, ksid, app_qos={"ttl": 60})
-    assert eventually(lambda: [world.nodes[n].app(ksid)["app_qos"].get("ttl") for n in "ad"] == [60] * 2)
+    assert until(lambda: [world.nodes[n].app(ksid)["app_qos"].get("ttl") for n in "ad"] == [60] * 2)
     assert figures(world, ksid) == [2000] * 6
     assert world.open_sessions()[ksid]["qos"] == {"key_size_bits": 1000, "interval_s": 1.0}
 
@@ -708,7 +700,7 @@ def test_node_between_declares_nothing(world):
         world.catch_up(name)
     declare(world, "a", ksid, app_priority=1)
 
-    assert eventually(lambda: world.nodes["a"].app(ksid).get("app_priority") == 1)
+    assert until(lambda: world.nodes["a"].app(ksid).get("app_priority") == 1)
     assert world.nodes["a"].app(ksid)["app_qos"] == {"min_bandwidth": 26}
 
 
@@ -719,12 +711,12 @@ def test_node_that_stumbles_over_a_qos_takes_it_over_later(world):
     node.before_edit = lambda: stumble(node, stumbled)
     try:
         declare(world, "a", ksid, app_priority=9)
-        assert eventually(stumbled.is_set)
+        assert until(stumbled.is_set)
     finally:
         node.before_edit = lambda: None
         node.broken = False
 
-    assert eventually(lambda: [world.nodes[n].app(ksid).get("app_priority") for n in "ab"] == [9] * 2, 15)
+    assert until(lambda: [world.nodes[n].app(ksid).get("app_priority") for n in "ab"] == [9] * 2)
 
 
 @pytest.fixture
@@ -738,7 +730,7 @@ def admitting(alone) -> World:
             asked = {qc: int(name < peer) for qc, peer in LINKS[name].items()}
             node.report(slot, **{qc: (made[qc], asked[qc], 0) for qc in LINKS[name]})
     known = {"ab": 40, "ac": 40, "bc": 40, "cd": 4}
-    assert eventually(
+    assert until(
         lambda: {q["qc"]: (q["generated_per_slot"], q["requested_per_slot"]) for q in alone.operator("links")["links"]}
         == {qc: (rate, 1) for qc, rate in known.items()}
         and all(n["slot"] == 5 for n in alone.operator("status")["nodes"].values())
@@ -799,13 +791,13 @@ def test_qos_that_the_path_does_not_carry_is_not_admitted(admitting):
     def asked() -> list[int]:
         return [admitting.nodes[n].app(answer.ksid)["app_qos"]["min_bandwidth"] for n in "ac"]
 
-    assert eventually(lambda: asked() == [256] * 2)
+    assert until(lambda: asked() == [256] * 2)
     events = journal.read(admitting.directory / "ctl" / "journal.jsonl")
     (refused,) = [e for e in events if e["event"] == "change_refused"]
     assert refused["ksid"] == answer.ksid
     assert "QC ac cannot carry" in refused["message"]
     declare(admitting, "a", answer.ksid, app_qos={"min_bandwidth": 320})
-    assert eventually(lambda: asked() == [320] * 2)
+    assert until(lambda: asked() == [320] * 2)
 
 
 def test_reserve_counts_the_cost_of_the_mode(admitting):
@@ -828,7 +820,7 @@ def test_request_for_keys_opens_an_implicit_session_for_both_sides(world):
     pair = world.pair("a", "d")
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(world.nodes["a"].ask, pair, "master", implicit=True)
-        assert eventually(lambda: pair in world.waiting())
+        assert until(lambda: pair in world.waiting())
         world.nodes["d"].registrations.announce(*pair, QOS)
         assert asked.result(10).status == 200
 
@@ -860,9 +852,9 @@ def test_implicit_session_that_its_end_has_lost_is_over(alone):
 
     alone.start().wait_ready(20)
 
-    assert eventually(lambda: all(alone.nodes[n].sessions.get(registered) for n in "ad"), 10)
-    assert eventually(lambda: list(alone.open_sessions()) == [registered], 10)
-    assert eventually(lambda: alone.nodes["d"].sessions.get(lost) is None, 10)
+    assert until(lambda: all(alone.nodes[n].sessions.get(registered) for n in "ad"))
+    assert until(lambda: list(alone.open_sessions()) == [registered])
+    assert until(lambda: alone.nodes["d"].sessions.get(lost) is None)
     assert ("+", "app", lost) not in alone.nodes["a"].told[told:]
 
 
@@ -936,12 +928,12 @@ def test_open_sessions_need_what_the_new_mode_takes(world):
     told = len(world.nodes["a"].told)
     try:
         world.set(mode="otp")
-        assert eventually(lambda: figures(world, ksid) == [26] * 6)
+        assert until(lambda: figures(world, ksid) == [26] * 6)
         mine = [e for e in world.nodes["a"].told[told:] if e[2] in (virtual, ksid)]
         assert mine == [("+", "app", virtual), ("+", "link", virtual)]
     finally:
         world.set(mode="basic")
-    assert eventually(lambda: figures(world, ksid) == [52] * 6)
+    assert until(lambda: figures(world, ksid) == [52] * 6)
 
 
 def test_change_of_mode_is_no_storm(world):
@@ -962,7 +954,7 @@ def test_change_of_mode_is_no_storm(world):
         assert world.open("a", "b")["state"] == "open", "others are served meanwhile"
         assert not there.acquire(blocking=False)
         go.set()
-        assert eventually(lambda: all(figures(world, ksid) == [26] * 6 for ksid in ksids), 15)
+        assert until(lambda: all(figures(world, ksid) == [26] * 6 for ksid in ksids))
     finally:
         go.set()
         world.nodes["c"].before_edit = lambda: None
@@ -975,15 +967,15 @@ def test_node_that_stumbles_over_a_change_of_mode_takes_it_over_later(world):
     node, stumbled = world.nodes["c"], threading.Event()
     try:
         world.set(mode="otp", keys_ahead=4)
-        assert eventually(lambda: figures(world, ksid) == [26] * 6)
+        assert until(lambda: figures(world, ksid) == [26] * 6)
         node.before_edit = lambda: request.path.endswith("qkd_node") and stumble(node, stumbled)
         world.set(mode="basic")
-        assert eventually(stumbled.is_set)
+        assert until(stumbled.is_set)
     finally:
         node.before_edit = lambda: None
         node.broken = False
         world.set(mode="basic")
-    assert eventually(lambda: figures(world, ksid) == [52] * 6, 15)
+    assert until(lambda: figures(world, ksid) == [52] * 6)
 
 
 def stumble(node: PlayedNode, stumbled: threading.Event) -> None:
@@ -998,14 +990,14 @@ def test_node_that_was_away_when_the_mode_changed_follows_it(alone):
     ksid = alone.open("a", "d")["ksid"]
     old = alone.nodes["c"]
     old.stop()
-    assert eventually(lambda: "c" not in alone.operator("status")["nodes"], 10)
+    assert until(lambda: "c" not in alone.operator("status")["nodes"])
     alone.set(mode="otp")
     (virtual,) = alone.nodes["a"].app(ksid)["backing_qkdl_id"]
-    assert eventually(lambda: alone.nodes["a"].link(virtual)["virt_bandwidth"] == 26)
+    assert until(lambda: alone.nodes["a"].link(virtual)["virt_bandwidth"] == 26)
 
     alone.play("c", LINKS["c"], port=old.server.port)
 
-    assert eventually(lambda: figures(alone, ksid) == [26] * 6, 10)
+    assert until(lambda: figures(alone, ksid) == [26] * 6)
 
 
 def test_node_that_comes_later_follows_the_parameters_of_now(alone):
@@ -1017,7 +1009,7 @@ def test_node_that_comes_later_follows_the_parameters_of_now(alone):
 
     alone.wait_for_nodes()
 
-    assert eventually(lambda: parameters_at(alone, "late")["ttl_slots"] == 33)
+    assert until(lambda: parameters_at(alone, "late")["ttl_slots"] == 33)
 
 
 def test_node_that_is_being_told_parameters_when_they_change_is_told_the_new_ones(alone):
@@ -1031,11 +1023,11 @@ def test_node_that_is_being_told_parameters_when_they_change_is_told_the_new_one
 
     with ThreadPoolExecutor(1) as operator:
         answer = operator.submit(alone.set, ttl_slots=34)
-        assert eventually(lambda: alone.operator("parameters")["ttl_slots"] == 34)
+        assert until(lambda: alone.operator("parameters")["ttl_slots"] == 34)
         changed.set()
         assert answer.result().status == 200
 
-    assert eventually(lambda: parameters_at(alone, "late")["ttl_slots"] == 34)
+    assert until(lambda: parameters_at(alone, "late")["ttl_slots"] == 34)
 
 
 @pytest.mark.parametrize(

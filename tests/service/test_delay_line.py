@@ -17,7 +17,8 @@ import pytest
 from scenario.shape import Shape
 from testbed.fibres.shapers import DelayLineControl
 from testbed.machine.processes import ProcessFailed
-from tests.service.wire import Wire, eventually
+from tests.service.wire import Wire
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
 
@@ -71,17 +72,17 @@ def test_tcp_is_no_faster_than_the_bandwidth(wire):
 def test_sighup_changes_the_shape_of_a_running_line(wire):
     """And a wrong configuration changes nothing, with a line in the log."""
     wire.start()
-    assert eventually(lambda: wire.rtt_ms() < 60)
+    assert until(lambda: wire.rtt_ms() < 60)
 
     wire.change(delay_ms=30)
     assert wire.rtt_ms() >= 60
 
     wire.shape(delay_ms=-1)
     wire.process.signal(signal.SIGHUP)
-    assert eventually(lambda: "delay_ms" in wire.process.log.read_text())
+    assert until(lambda: "delay_ms" in wire.process.log.read_text())
     wire.config.write_text('{"lines": []}')
     wire.process.signal(signal.SIGHUP)
-    assert eventually(lambda: "same names" in wire.process.log.read_text())
+    assert until(lambda: "same names" in wire.process.log.read_text())
     assert wire.rtt_ms() >= 60
 
 
@@ -116,7 +117,7 @@ def test_statistics_are_written_on_sigusr1_and_at_the_end(wire):
     assert wire.rtt_ms(3) is None
 
     wire.process.signal(signal.SIGUSR1)
-    assert eventually(wire.stats.exists)
+    assert until(wire.stats.exists)
     counts = json.loads(wire.stats.read_text())["w"]
     assert counts["a_to_b"]["frames"] >= 3
     assert counts["a_to_b"]["bytes"] >= 3 * 98
@@ -133,14 +134,14 @@ def test_statistics_are_written_on_sigusr1_and_at_the_end(wire):
 def test_end_that_goes_down_takes_the_light_from_the_other(wire, cut, other):
     """As on a fibre; and it comes back, with traffic."""
     wire.start()
-    assert eventually(wire.works)
+    assert until(wire.works)
 
     wire.set(cut, "down")
-    assert eventually(lambda: not wire.lit(other))
+    assert until(lambda: not wire.lit(other))
 
     wire.set(cut, "up")
-    assert eventually(lambda: wire.lit(other) and wire.lit(cut))
-    assert eventually(wire.works)
+    assert until(lambda: wire.lit(other) and wire.lit(cut))
+    assert until(wire.works)
 
 
 def test_end_that_is_down_from_the_start_takes_the_light_from_the_other(wire):
@@ -148,10 +149,10 @@ def test_end_that_is_down_from_the_start_takes_the_light_from_the_other(wire):
     wire.run("d", "ip", "link", "set", "dx", "up")
     wire.set("x", "down")
     wire.start()
-    assert eventually(lambda: not wire.lit("y"))
+    assert until(lambda: not wire.lit("y"))
 
     wire.set("x", "up")
-    assert eventually(wire.works)
+    assert until(wire.works)
 
 
 @pytest.mark.parametrize("order", ["xyxy", "xyyx"])
@@ -162,9 +163,9 @@ def test_both_ends_down_come_back_in_any_order(wire, order):
         for end, state in zip(order, ("down", "down", "up", "up"), strict=True):
             wire.set(end, state)
             if seen_one_by_one:
-                assert eventually(lambda state=state: state == "up" or not (wire.lit("x") or wire.lit("y")))
-        assert eventually(lambda: wire.lit("x") and wire.lit("y"))
-        assert eventually(wire.works)
+                assert until(lambda state=state: state == "up" or not (wire.lit("x") or wire.lit("y")))
+        assert until(lambda: wire.lit("x") and wire.lit("y"))
+        assert until(wire.works)
 
 
 def test_line_whose_interface_is_deleted_is_reported(wire):
@@ -172,7 +173,7 @@ def test_line_whose_interface_is_deleted_is_reported(wire):
     wire.start()
     wire.run("x", "ip", "link", "del", "eth0")
 
-    assert eventually(lambda: "line w: interface dx" in wire.process.log.read_text())
+    assert until(lambda: "line w: interface dx" in wire.process.log.read_text())
     assert wire.process.alive()
 
 

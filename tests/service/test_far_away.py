@@ -32,7 +32,8 @@ from node.material.shared_db import KeyOwner, Members, SharedDatabase
 from testbed.machine.namespaces import call_in_network, network_of, threads_in_network
 from testbed.network.loopback import Stack
 from testbed.network.postgres import node_url
-from tests.service.wire import Wire, Y, eventually
+from tests.service.wire import Wire, Y
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
 
@@ -192,14 +193,14 @@ def test_way_that_grew_long_is_noticed_and_one_that_grew_short_again_too(far):
     with far.caller() as caller:
         assert not far.ask(caller)
         far.wire.change(delay_ms=150)
-        assert eventually(lambda: not far.ask(caller) and caller.round_trip_s >= 0.25, 60)
+        assert until(lambda: not far.ask(caller) and caller.round_trip_s >= 0.25)
         assert caller.round_trip_s < 0.5
         with far.caller() as newcomer:
             assert not far.ask(newcomer)
             assert newcomer.round_trip_s >= 0.3
 
         far.wire.change(delay_ms=1)
-        assert eventually(lambda: not far.ask(caller) and caller.round_trip_s == 0, 60)
+        assert until(lambda: not far.ask(caller) and caller.round_trip_s == 0)
 
 
 def test_call_has_its_time_once_however_long_it_takes_to_connect(far):
@@ -226,10 +227,10 @@ def test_database_that_is_far_away_all_at_once_serves_who_was_there_and_who_come
         assert take(node)
 
         far.end_backends()
-        assert eventually(lambda: take(node), 30)
+        assert until(lambda: take(node))
         assert node.round_trip_s >= 0.6
         with far.database() as newcomer:
-            assert eventually(lambda: newcomer.round_trip_s >= 0.6, 30)
+            assert until(lambda: newcomer.round_trip_s >= 0.6)
             newcomer.enter({QC: "b"})
             assert take(newcomer)
 
@@ -242,7 +243,7 @@ def test_wire_that_goes_dead_without_a_word_is_noticed_at_both_ends(far):
         assert take(node)
         assert not far.ask(caller)
         waiting = far.at_x.submit(far.ask, caller, "/wait", 60.0)
-        assert eventually(lambda: len(far.feeds) == 2)
+        assert until(lambda: len(far.feeds) == 2)
         backends = far.backends()
         far.wire.change(delay_ms=1, loss_percent=100)
         began = time.monotonic()
@@ -261,9 +262,9 @@ def test_wire_that_goes_dead_without_a_word_is_noticed_at_both_ends(far):
             "a call that is made now": (DEAD_S, lambda: far.ask(caller, "/", 60.0)),
             "a listener": (SILENCE_S, lambda: heard(listeners[0])),
             "a listener who expects no comments": (DEAD_S, lambda: heard(listeners[1])),
-            "those who stream": (BEAT_S + DEAD_S, lambda: eventually(lambda: all(f.closed for f in far.feeds), 60)),
+            "those who stream": (BEAT_S + DEAD_S, lambda: until(lambda: all(f.closed for f in far.feeds))),
             "a statement": (limits.ANSWER_S, statement),
-            "the database": (DEAD_S, lambda: eventually(lambda: not backends & far.backends(), 60)),
+            "the database": (DEAD_S, lambda: until(lambda: not backends & far.backends())),
         }
 
         def seconds(notice: Callable[[], object]) -> float:

@@ -22,7 +22,8 @@ from testbed.machine.namespaces import call_in_network, network_of
 from testbed.machine.processes import Process, Processes
 from testbed.network.loopback import LOOPBACK, Stack
 from tests.service.gs014.client import Answer, Sae
-from tests.service.wire import Wire, X, Y, eventually
+from tests.service.wire import Wire, X, Y
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
 
@@ -113,18 +114,18 @@ def network(tmp_path: Path) -> Iterator[FarNodes]:
 @pytest.mark.slow
 def test_keys_flow_over_a_wire_that_became_long_while_the_network_runs(network):
     """In the session that was there, in one that is opened now, and after a node and the database were started anew."""
-    assert eventually(lambda: network.exchanged("alice", "bob"), HEALS_S)
+    assert until(lambda: network.exchanged("alice", "bob"), HEALS_S)
 
     network.wire.change(delay_ms=ONE_WAY_MS)
-    assert eventually(lambda: network.exchanged("alice", "bob"), HEALS_S)
-    assert eventually(lambda: network.exchanged("bob", "alice"), HEALS_S)
-    assert eventually(lambda: network.exchanged("adam", "beth"), HEALS_S)
+    assert until(lambda: network.exchanged("alice", "bob"), HEALS_S)
+    assert until(lambda: network.exchanged("bob", "alice"), HEALS_S)
+    assert until(lambda: network.exchanged("adam", "beth"), HEALS_S)
 
     network.nodes["a"].kill()
     network.start_node("a").wait_ready()
-    assert eventually(lambda: network.exchanged("alice", "bob"), HEALS_S)
-    assert eventually(lambda: network.exchanged("beth", "adam"), HEALS_S)
+    assert until(lambda: network.exchanged("alice", "bob"), HEALS_S)
+    assert until(lambda: network.exchanged("beth", "adam"), HEALS_S)
 
     network.postgres.kill()
     network.start_postgres()
-    assert eventually(lambda: network.exchanged("alice", "bob"), HEALS_S)
+    assert until(lambda: network.exchanged("alice", "bob"), HEALS_S)

@@ -16,7 +16,7 @@ from testbed.errors import UserError
 from testbed.machine.processes import Process, Processes
 from testbed.network.faults import Faults
 from testbed.planning.plan import make_plan
-from tests.e2e.running import until
+from tests.support.waiting import until
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
 

@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from testbed.audit.verdict import audit
 from testbed.evidence.summary import read_run, summarise
 from testbed.network.loopback import LOOPBACK, Stack, free_port
 from tests.service.foreign import open_session
+from tests.support.waiting import until
 
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]
 HOME = {str(uuid.UUID(int=i)): node for i, node in enumerate("abcd", start=1)}
@@ -389,14 +390,6 @@ def test_no_byte_is_used_twice_when_a_server_with_an_older_copy_takes_over(line)
     after = taken(line)
     assert {t.qc for t in {*after} - {*before}} == {qc for qc, *_ in LINKS}
     assert used_twice(after) == []
-
-
-def until(what: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    """Return when it is true."""
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def until_ok(line: Line, master: str, slave: str) -> None:

@@ -22,6 +22,7 @@ from testbed.machine.forwarder import connections_per_route
 from testbed.machine.namespaces import call_in_network, network_of
 from testbed.machine.processes import Process
 from testbed.network.loopback import free_port
+from tests.support.waiting import until
 
 
 class EchoServer:
@@ -199,14 +200,6 @@ def test_malformed_configuration_is_one_line(border, document):
     assert "routes" in done.stderr
 
 
-def until(what, timeout_s: float = 10.0):
-    """The first true result of `what`; the last one if time runs out."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := what()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return found
-
-
 @pytest.fixture
 def many_files() -> Iterator[None]:
     """This process may have 8192 files open."""
@@ -249,7 +242,7 @@ def test_thousands_of_silent_clients_hold_up_nobody(border, many_files):
         for client in silent:
             client.close()
 
-    assert until(lambda: border.sockets() < 10), "no socket is left"
+    until(lambda: border.sockets() < 10, else_tell=lambda: "a socket is left")
     assert border.log.read_text() == ""
 
 

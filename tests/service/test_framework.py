@@ -20,8 +20,9 @@ from testbed.machine.namespaces import network_of, threads_in_network
 from testbed.machine.processes import Process
 from testbed.network.loopback import free_port
 from testbed.network.openflow_frameworks import python_for
-from tests.service.test_controller import World, eventually
+from tests.service.test_controller import World
 from tests.service.wire import Wire, Y
+from tests.support.waiting import until
 
 OS_KEN, RYU = pytest.param("os-ken"), pytest.param("ryu", marks=pytest.mark.ryu)
 FABRIC = {"switches": [{"name": f"s{i}", "dpid": i, "ports": [], "hosts": []} for i in (1, 2)]}
@@ -48,7 +49,7 @@ class Forwarding(World):
 
     def has(self, *switches: str) -> bool:
         """Whether these and no others become connected."""
-        return eventually(lambda: self.operator("status")["switches"] == list(switches))
+        return until(lambda: self.operator("status")["switches"] == list(switches))
 
 
 @pytest.fixture(scope="module", params=[OS_KEN, RYU])
@@ -125,7 +126,7 @@ def test_switch_whose_wire_goes_dead_is_noticed(framework, tmp_path):
         wire.change(delay_ms=1, loss_percent=100)
 
         began = time.monotonic()
-        assert at_y.submit(eventually, lambda: not made.operator("status")["switches"], 60).result()
+        assert at_y.submit(until, lambda: not made.operator("status")["switches"], 60).result()
         assert time.monotonic() - began < DEAD_S + BUSY_MACHINE_S
         wire.change(delay_ms=1)
         switches.append(at_x.submit(Switch, made.openflow_port, 1, Y).result())
@@ -147,7 +148,7 @@ def test_switch_that_talks_nonsense_is_logged_and_harms_no_other(forwarding):
     with socket.create_connection(("127.0.0.1", forwarding.openflow_port), timeout=5) as bad:
         bad.sendall(struct.pack(">BBHI", 4, 0, 8, 1) + struct.pack(">BBHI", 4, 6, 8, 2))
 
-        assert eventually(lambda: "Traceback" in forwarding.log() and "struct.error" in forwarding.log())
+        assert until(lambda: "Traceback" in forwarding.log() and "struct.error" in forwarding.log())
     assert forwarding.has("s1")
     good.connection.close()
     assert forwarding.has()
@@ -161,7 +162,7 @@ def test_death_of_the_openflow_part_ends_the_controller(own):
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used, used))
 
     with socket.create_connection(("127.0.0.1", own.openflow_port)):
-        assert eventually(lambda: not process.alive())
+        assert until(lambda: not process.alive())
 
     assert process.status == 1
     assert "Too many open files" in own.log()
@@ -180,7 +181,7 @@ def test_signal_ends_the_controller_at_once(own, number):
 
     process.signal(number)
 
-    assert eventually(lambda: not process.alive())
+    assert until(lambda: not process.alive())
     assert process.status == 0
     assert time.monotonic() - started < 3
 

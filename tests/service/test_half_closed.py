@@ -16,7 +16,7 @@ from flask import Flask
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from mtls.serve import allow, new_app, tell_outcome
-from tests.e2e.running import until
+from tests.support.waiting import until
 
 ALICE = Identity(Role.NODE, "alice")
 _CLOSE_WAIT = "08"  # in /proc/net/tcp: the other side has ended

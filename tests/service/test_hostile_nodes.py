@@ -26,7 +26,8 @@ from node.tree.model import MODEL, apps, link_id, links
 from telemetry import journal
 from telemetry.journal import Journal
 from tests.service.played import PlayedNode
-from tests.service.test_controller import CONTROLLER, LINKS, QOS, World, eventually
+from tests.service.test_controller import CONTROLLER, LINKS, QOS, World
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_node_that_answers_slowly_holds_up_no_other(world):
     finally:
         go.set()
         world.nodes["c"].before_edit = lambda: None
-    assert eventually(lambda: world.nodes["c"].ask(world.pair("c", "d"), "master").status == 202, 15)
+    assert until(lambda: world.nodes["c"].ask(world.pair("c", "d"), "master").status == 202)
 
 
 def test_agent_that_keeps_its_calls_waiting_is_not_called_again(world, tmp_path):
@@ -126,7 +127,7 @@ def test_node_that_comes_again_is_heard_while_another_holds_up_its_sessions(worl
         assert there.wait(10)
         for feed, _, _ in world.nodes["a"].streams._feeds:
             feed.close()
-        assert eventually(lambda: world.nodes["a"].followed and "a" in world.operator("status")["nodes"])
+        assert until(lambda: world.nodes["a"].followed and "a" in world.operator("status")["nodes"])
         world.catch_up("a")
     finally:
         go.set()
@@ -163,7 +164,7 @@ def test_node_that_shows_the_id_of_one_that_is_away_is_not_taken_for_it(world):
     liar = PlayedNode(directory, world.credentials(Role.NODE, "mallory"), "d", LINKS["d"], world.saes)
     try:
         assert world.call("PUT", "agents/mallory", {"url": liar.url}).status == 204
-        assert eventually(lambda: misbehaved(world, "mallory"), 15)
+        assert until(lambda: misbehaved(world, "mallory"))
         assert "no other node has had" in misbehaved(world, "mallory")[0]
         assert "mallory" not in world.operator("status")["nodes"]
     finally:
@@ -196,7 +197,7 @@ def test_slot_of_a_liar_does_not_stop_admission(world):
                 node.report(slot, **dict.fromkeys(LINKS[name], (40, 0, 0)))
         world.nodes["c"].report(1 << 62, ac=(0, 0, 0), ab=(0, 1 << 60, 0))
         world.catch_up("b")
-        assert eventually(lambda: world.operator("status")["nodes"]["c"]["slot"] == 1 << 62)
+        assert until(lambda: world.operator("status")["nodes"]["c"]["slot"] == 1 << 62)
 
         assert world.request("a", "c")[1].status == 200
         assert world.request("a", "b")[1].status == 200
@@ -231,9 +232,9 @@ def test_end_whose_word_was_lost_is_found_in_the_nodes_data(world):
 
     node.end_in_silence(ksid)
 
-    assert eventually(lambda: ksid not in world.open_sessions(), 15)
-    assert eventually(lambda: node.ended == [], 15)
-    assert eventually(lambda: world.nodes["d"].sessions.get(ksid) is None)
+    assert until(lambda: ksid not in world.open_sessions())
+    assert until(lambda: node.ended == [])
+    assert until(lambda: world.nodes["d"].sessions.get(ksid) is None)
     assert ("+", "app", ksid) not in node.told[told:]
 
 
@@ -258,7 +259,7 @@ def test_withdrawal_whose_word_was_lost_is_told_again(world):
 
     wake(node)
 
-    assert eventually(lambda: pair not in world.waiting())
+    assert until(lambda: pair not in world.waiting())
     assert world.nodes["a"].ask(pair, "master").status == 202
 
 
@@ -279,7 +280,7 @@ def test_registration_that_still_waits_for_its_turn_when_it_is_withdrawn_comes_t
         go.set()
         node.before_edit = lambda: None
 
-    assert eventually(lambda: later in world.waiting(), 15)
+    assert until(lambda: later in world.waiting())
     assert pair not in world.waiting()
 
 
@@ -294,8 +295,8 @@ def test_session_whose_slave_had_withdrawn_before_its_master_came_ends(world):
 
     wake(node)
 
-    assert eventually(lambda: ksid not in world.open_sessions())
-    assert eventually(lambda: world.nodes["a"].sessions.get(ksid) is None)
+    assert until(lambda: ksid not in world.open_sessions())
+    assert until(lambda: world.nodes["a"].sessions.get(ksid) is None)
 
 
 def test_end_of_a_session_that_the_controller_does_not_know_is_confirmed_too(world):
@@ -306,7 +307,7 @@ def test_end_of_a_session_that_the_controller_does_not_know_is_confirmed_too(wor
 
     node.registrations.ended("99999999-0000-4000-8000-000000000000")
 
-    assert eventually(lambda: known == ["99999999-0000-4000-8000-000000000000"])
+    assert until(lambda: known == ["99999999-0000-4000-8000-000000000000"])
 
 
 def test_removal_that_a_node_stumbles_over_is_tried_again(world):
@@ -322,14 +323,14 @@ def test_removal_that_a_node_stumbles_over_is_tried_again(world):
     def left() -> list[str]:
         return [e["qkdl_id"] for e in links(world.nodes["c"].datastore.tree) if e["qkdl_id"] == link]
 
-    assert eventually(lambda: left() == [], 15)
+    assert until(lambda: left() == [])
 
 
 def test_implicit_half_does_not_hold_up_a_registered_session(world):
     """Somebody asked for keys while the two were registering; the other half of that never comes."""
     pair = world.pair("a", "b")
     world.nodes["b"].registrations.announce(*pair, QOS)
-    assert eventually(lambda: pair in world.waiting())
+    assert until(lambda: pair in world.waiting())
     assert world.nodes["b"].ask(pair, "slave").status == 202
     started = time.monotonic()
 
@@ -353,7 +354,7 @@ def test_change_of_an_application_while_another_is_read_is_kept(world):
     try:
         content = {"qkd_application": {"app_id": ksid, "app_qos": {"jitter": 4}}}
         node.streams.notify("sdqkdn_application_qos_update", content)
-        assert eventually(lambda: node.app(ksid)["app_qos"].get("jitter") == 4)
+        assert until(lambda: node.app(ksid)["app_qos"].get("jitter") == 4)
     finally:
         node.before_edit = lambda: None
 
@@ -379,7 +380,7 @@ def test_application_that_another_makes_while_it_is_looked_for_is_kept(world):
     try:
         content = {"qkd_application": {"app_id": ksid, "app_qos": {"jitter": 4}}}
         node.streams.notify("sdqkdn_application_qos_update", content)
-        assert eventually(lambda: made() == [4], 15)
+        assert until(lambda: made() == [4])
     finally:
         node.before_edit = lambda: None
 
@@ -404,7 +405,7 @@ def test_setting_that_a_node_did_not_take_over_is_told_again_and_the_operator_kn
 
     stumbling.broken = False
 
-    assert eventually(lambda: stumbling.datastore.tree["qkd-testbed:node"]["parameters"]["ttl_slots"] == 21, 15)
+    assert until(lambda: stumbling.datastore.tree["qkd-testbed:node"]["parameters"]["ttl_slots"] == 21)
     assert world.set(ttl_slots=15).status == 200
 
 
@@ -416,9 +417,9 @@ def test_generation_that_one_end_did_not_take_over_is_told_again_by_a_new_contro
     world.restart()
     stumbling.broken = False
 
-    assert eventually(lambda: stumbling.link(key)["qkdl_enable"] is False, 15)
+    assert until(lambda: stumbling.link(key)["qkdl_enable"] is False)
     world.wait_for_nodes()
-    assert eventually(lambda: world.call("PUT", "qcs/ac/generation", {"enabled": True}).status == 204, 15)
+    assert until(lambda: world.call("PUT", "qcs/ac/generation", {"enabled": True}).status == 204)
     assert [world.nodes[n].link(key)["qkdl_enable"] for n in "ac"] == [True, True]
 
 
@@ -430,20 +431,20 @@ def test_wish_about_a_link_that_a_node_does_not_show_now_waits_for_it(world, stu
         assert world.call("PUT", "qcs/ac/generation", {"enabled": False}).status == 202
         stumbling.datastore.edit("DELETE", parse_target(MODEL, feeds + key), None)
         stumbling.fail("cd")  # so that the node is read again
-        assert eventually(lambda: "ac" not in {e["qc"] for e in world.operator("topology")["links"]})
+        assert until(lambda: "ac" not in {e["qc"] for e in world.operator("topology")["links"]})
         stumbling.broken = False
-        assert eventually(lambda: world.set(ttl_slots=15).body.get("not_yet") == ["c"], 15)
+        assert until(lambda: world.set(ttl_slots=15).body.get("not_yet") == ["c"])
 
         stumbling.datastore.edit("PUT", parse_target(MODEL, feeds + key), {"etsi-qkd-sdn-node:qkd_link": [link]})
         stumbling.heal("cd")
 
-        assert eventually(lambda: stumbling.link(key)["qkdl_enable"] is False, 15)
-        assert eventually(lambda: world.set(ttl_slots=15).status == 200, 15)
+        assert until(lambda: stumbling.link(key)["qkdl_enable"] is False)
+        assert until(lambda: world.set(ttl_slots=15).status == 200)
     finally:
         stumbling.broken = False
         stumbling.datastore.edit("PUT", parse_target(MODEL, feeds + key), {"etsi-qkd-sdn-node:qkd_link": [link]})
         stumbling.heal("cd")
-        assert eventually(lambda: world.call("PUT", "qcs/ac/generation", {"enabled": True}).status == 204, 15)
+        assert until(lambda: world.call("PUT", "qcs/ac/generation", {"enabled": True}).status == 204)
 
 
 class Late:
@@ -528,7 +529,7 @@ def test_requests_of_one_party_that_take_long_hold_up_no_other_operator(world):
     with ThreadPoolExecutor(many) as pool:
         flood = [pool.submit(set_again) for _ in range(many)]
         try:
-            assert eventually(lambda: len(journal.read(path, "parameters")) >= before + limits.OPERATORS_FOR_ONE)
+            assert until(lambda: len(journal.read(path, "parameters")) >= before + limits.OPERATORS_FOR_ONE)
             for _ in range(20):
                 assert world.operator("status")
             assert not any(request.done() for request in flood)
@@ -536,7 +537,7 @@ def test_requests_of_one_party_that_take_long_hold_up_no_other_operator(world):
             go.set()
             world.nodes["c"].before_edit = lambda: None
     flooding.close()
-    assert eventually(lambda: world.set(ttl_slots=15).status == 200, 15)
+    assert until(lambda: world.set(ttl_slots=15).status == 200)
 
 
 def test_registrations_beyond_what_can_wait_are_refused_to_that_node_alone(world):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,21 +20,13 @@ from mtls.server import Server
 from telemetry import journal
 from testbed.network.loopback import LOOPBACK, Stack
 from tests.service.foreign import open_session
+from tests.support.waiting import until
 
 ALICE, DAVE = str(uuid.UUID(int=1)), str(uuid.UUID(int=4))
 HOME = {ALICE: "a", DAVE: "d"}
 NODES = "abcd"
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]
 MODES = ["basic", "qkp", "otp"]
-
-
-def until(what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
-    """The first true result of `what`."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := what()):
-        assert time.monotonic() < deadline, f"still {found!r}"
-        time.sleep(0.05)
-    return found
 
 
 class Between:

@@ -17,7 +17,8 @@ from etsi import gs015
 from ietf.restconf import parse_target
 from node.tree.model import MODEL, apps, link_id, links, node_id
 from telemetry import journal
-from tests.service.test_controller import World, eventually
+from tests.service.test_controller import World
+from tests.support.waiting import until
 
 # A ring of four: the other way from one to its neighbour is three hops long, that to its opposite as long.
 RING = {"a": {"ab": "b", "ad": "d"}, "b": {"ab": "a", "bc": "c"}, "c": {"bc": "b", "cd": "d"},
@@ -95,9 +96,9 @@ def test_session_goes_around_a_dead_qc_and_comes_back(ring):
     assert ring.goes(ksid, "a", "b")
 
     ring.nodes["b"].fail("ab")
-    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+    assert until(lambda: ring.goes(ksid, "a", "d", "c", "b"))
     ring.nodes["b"].heal("ab")
-    assert eventually(lambda: ring.goes(ksid, "a", "b"), PATIENCE_S)
+    assert until(lambda: ring.goes(ksid, "a", "b"))
 
     moved = ring.events("session_moved")
     assert [(e["ksid"], e["path"], e["down"]) for e in moved] == [
@@ -130,8 +131,8 @@ def test_sessions_share_the_qcs_of_a_fibre_and_move_to_another_when_theirs_dies(
     fibre.nodes["b"].fail("ab-2")
 
     ksid, feeds = sessions[0]["ksid"], [link_id("ab-1")]
-    assert eventually(lambda: {tuple(s["qcs"]) for s in fibre.open_sessions().values()} == {("ab-1",)}, PATIENCE_S)
-    assert eventually(lambda: all(n.app(ksid)["backing_qkdl_id"] == feeds for n in fibre.nodes.values()), PATIENCE_S)
+    assert until(lambda: {tuple(s["qcs"]) for s in fibre.open_sessions().values()} == {("ab-1",)})
+    assert until(lambda: all(n.app(ksid)["backing_qkdl_id"] == feeds for n in fibre.nodes.values()))
 
 
 def test_what_others_have_set_of_an_application_outlasts_a_move(ring):
@@ -144,7 +145,7 @@ def test_what_others_have_set_of_an_application_outlasts_a_move(ring):
 
     ring.nodes["b"].fail("ab")
 
-    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+    assert until(lambda: ring.goes(ksid, "a", "d", "c", "b"))
     app = ring.nodes["a"].app(ksid)
     assert app["app_qos"] == {"min_bandwidth": 26, "max_bandwidth": 1000}
     assert {member: app.get(member) for member in foreign} == foreign
@@ -158,10 +159,10 @@ def test_session_goes_around_a_dead_node_which_forgets_it_when_it_comes_back(rin
     port = old.server.port
     old.stop()
 
-    assert eventually(lambda: ring.goes(ksid, "a", "d", "c"), PATIENCE_S)
+    assert until(lambda: ring.goes(ksid, "a", "d", "c"))
     ring.play("b", RING["b"], port=port)
 
-    assert eventually(lambda: ring.goes(ksid, "a", "d", "c"), PATIENCE_S)
+    assert until(lambda: ring.goes(ksid, "a", "d", "c"))
     assert ring.nodes["b"].sessions.all() == []
 
 
@@ -176,17 +177,17 @@ def test_session_without_another_way_waits_and_its_master_is_told_why(ring):
         problem = ring.nodes["a"].registrations.interruption(*pair)
         return "" if problem is None else problem.message
 
-    assert eventually(said, PATIENCE_S)
+    assert until(said)
     assert said() == "the path of the key session is down at QC ab; there is no other way"
-    assert eventually(lambda: ring.open_sessions()[ksid]["interruption"] == said())
+    assert until(lambda: ring.open_sessions()[ksid]["interruption"] == said())
     _, refused = ring.request("a", "c")
     assert (refused.status, refused.detail("cause")) == (503, "no_path")
     assert refused.message == "there is no path of QCs between a and c; down: QC ab, QC ad"
     ring.nodes["a"].heal("ab")
 
-    assert eventually(lambda: not said(), PATIENCE_S)
+    assert until(lambda: not said())
     assert ring.goes(ksid, "a", "b", "c")
-    assert eventually(lambda: ring.open_sessions()[ksid]["interruption"] is None)
+    assert until(lambda: ring.open_sessions()[ksid]["interruption"] is None)
 
 
 def test_word_that_a_node_obeyed_without_an_answer_is_taken_back(ring):
@@ -196,15 +197,15 @@ def test_word_that_a_node_obeyed_without_an_answer_is_taken_back(ring):
     node.mute = True
     ring.nodes["d"].fail("ad")
     node.fail("ab")
-    assert eventually(lambda: node.registrations.interruption(*pair), PATIENCE_S)
+    assert until(lambda: node.registrations.interruption(*pair))
 
     node.heal("ab")
-    assert eventually(lambda: not node.registrations.interruption(*pair), PATIENCE_S)
+    assert until(lambda: not node.registrations.interruption(*pair))
 
     node.mute = False
     ring.nodes["d"].fail("ad")
     node.fail("ab")
-    assert eventually(lambda: node.registrations.interruption(*pair), PATIENCE_S)
+    assert until(lambda: node.registrations.interruption(*pair))
 
 
 def test_controller_that_has_forgotten_how_far_its_words_went_goes_on_above_them(ring):
@@ -216,7 +217,7 @@ def test_controller_that_has_forgotten_how_far_its_words_went_goes_on_above_them
     ring.nodes["d"].fail("ad")
     node.fail("ab")
 
-    assert eventually(lambda: node.registrations.interruption(*pair), PATIENCE_S)
+    assert until(lambda: node.registrations.interruption(*pair))
 
 
 def test_session_whose_slave_is_down_waits_for_it(ring):
@@ -230,13 +231,13 @@ def test_session_whose_slave_is_down_waits_for_it(ring):
         problem = ring.nodes["a"].registrations.interruption(*pair)
         return problem is not None and "node b" in problem.message
 
-    assert eventually(waits, PATIENCE_S)
+    assert until(waits)
     ring.restart()
     assert not waits(), "a word holds as long as its controller listens"
-    assert eventually(waits, PATIENCE_S)
+    assert until(waits)
     ring.play("b", RING["b"], port=port)
 
-    assert eventually(lambda: not waits(), PATIENCE_S)
+    assert until(lambda: not waits())
     assert ring.goes(ksid, "a", "b")
 
 
@@ -255,11 +256,11 @@ def test_move_respects_admission(ring):
         problem = ring.nodes["a"].registrations.interruption(*pair)
         return "" if problem is None else problem.message
 
-    assert eventually(said, PATIENCE_S)
+    assert until(said)
     assert "QC ab; the other way is refused: QC cd cannot carry the session" in said()
     ring.set(admission="none")
-    assert eventually(lambda: ring.goes(answer.ksid, "a", "d", "c", "b"), PATIENCE_S)
-    assert eventually(lambda: not said())
+    assert until(lambda: ring.goes(answer.ksid, "a", "d", "c", "b"))
+    assert until(lambda: not said())
 
 
 def test_node_that_stumbles_in_a_move_delays_it(ring):
@@ -267,11 +268,11 @@ def test_node_that_stumbles_in_a_move_delays_it(ring):
     ksid = ring.open("a", "b")["ksid"]
     ring.nodes["d"].broken = True
     ring.nodes["a"].fail("ab")
-    assert eventually(lambda: ("-", "link") in [t[:2] for t in ring.nodes["c"].told], PATIENCE_S)
+    assert until(lambda: ("-", "link") in [t[:2] for t in ring.nodes["c"].told])
     assert ring.open_sessions()[ksid]["path"] == ["a", "b"]
     ring.nodes["d"].broken = False
 
-    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+    assert until(lambda: ring.goes(ksid, "a", "d", "c", "b"))
 
 
 @pytest.mark.parametrize("slow", ["d", "b"])
@@ -283,18 +284,18 @@ def test_controller_killed_in_the_middle_of_a_move_leaves_no_half_of_it(ring, sl
     # The end b gets the link, too: it is the application that it is slow with.
     ring.nodes[slow].before_edit = lambda: (slow == "d" or request.method == "PUT") and killed.wait(PATIENCE_S)
     ring.nodes["a"].fail("ab")
-    assert eventually(lambda: len(ring.nodes["c"].told) > told["c"], PATIENCE_S)
+    assert until(lambda: len(ring.nodes["c"].told) > told["c"])
     if slow == "b":
-        assert eventually(lambda: stored(ring, ksid)["path"] != ["a", "b"], PATIENCE_S)
+        assert until(lambda: stored(ring, ksid)["path"] != ["a", "b"])
     ring.process.kill()
     killed.set()
     # What the dead controller has sent may still be on its way: it arrives.
-    assert eventually(lambda: len(ring.nodes[slow].told) > told[slow], PATIENCE_S)
+    assert until(lambda: len(ring.nodes[slow].told) > told[slow])
     ring.start(**SOON).wait_ready(20)
 
-    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+    assert until(lambda: ring.goes(ksid, "a", "d", "c", "b"))
     ring.nodes["a"].heal("ab")
-    assert eventually(lambda: ring.goes(ksid, "a", "b"), PATIENCE_S)
+    assert until(lambda: ring.goes(ksid, "a", "b"))
 
 
 def test_what_a_dead_controller_has_sent_is_removed_even_if_it_arrives_late(ring):
@@ -311,13 +312,13 @@ def test_what_a_dead_controller_has_sent_is_removed_even_if_it_arrives_late(ring
     ring.nodes["a"].fail("ab")
     assert there.wait(PATIENCE_S)
     ring.restart()
-    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+    assert until(lambda: ring.goes(ksid, "a", "d", "c", "b"))
     told = len(ring.nodes["d"].told)
 
     go.set()
 
-    assert eventually(lambda: len(ring.nodes["d"].told) > told, PATIENCE_S)
-    assert eventually(lambda: ring.goes(ksid, "a", "d", "c", "b"), PATIENCE_S)
+    assert until(lambda: len(ring.nodes["d"].told) > told)
+    assert until(lambda: ring.goes(ksid, "a", "d", "c", "b"))
 
 
 def stored(ring: Ring, ksid: str) -> dict[str, Any]:
@@ -334,10 +335,10 @@ def test_session_that_is_closed_while_it_moves_is_gone_from_everywhere(ring):
     ring.nodes["d"].before_edit = lambda: closed.wait(PATIENCE_S)
     told = len(ring.nodes["c"].told)
     ring.nodes["a"].fail("ab")
-    assert eventually(lambda: len(ring.nodes["c"].told) > told, PATIENCE_S)
+    assert until(lambda: len(ring.nodes["c"].told) > told)
     with ThreadPoolExecutor(1) as pool:
         closing = pool.submit(ring.call, "DELETE", f"key_sessions/{ksid}")
-        assert eventually(lambda: not ring.open_sessions())
+        assert until(lambda: not ring.open_sessions())
         closed.set()
         assert closing.result().status == 204
 

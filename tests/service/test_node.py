@@ -7,7 +7,7 @@ import concurrent.futures
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,19 +18,12 @@ from node.tree.model import link_id
 from telemetry import journal
 from testbed.network.loopback import Stack
 from tests.service.foreign import N, application, open_session
+from tests.support.waiting import until
 
 ALICE, BOB, CAROL, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 5))
 HOME = {ALICE: "a", BOB: "b", CAROL: "c", MALLORY: "b"}
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]
 BLOCK_BYTES, LARGE_KEY_BYTES = 2000, 3000
-
-
-def until(what: Callable[[], Any], timeout_s: float = 15.0) -> Any:
-    """The first true result of `what`; the last one if time runs out."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := what()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
 
 
 class Network(Stack):

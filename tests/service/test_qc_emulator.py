@@ -22,6 +22,7 @@ import pytest
 from node.material.blocks import Block, acknowledge, ask_rate, receive
 from telemetry import journal
 from testbed.machine.processes import Process
+from tests.support.waiting import until
 
 QC = "a-b/1"
 
@@ -124,15 +125,6 @@ def emulator(tmp_path: Path) -> Iterator[Emulator]:
     made.stop()
 
 
-def until(what, timeout_s: float = 10.0):
-    """The first true result of `what`."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := what()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert found
-    return found
-
-
 def test_both_ends_get_the_same_blocks(emulator):
     """One stream: sequence and slots count up, offsets join, bytes are the same, lengths lie within the rate."""
     a, b = emulator.module("a"), emulator.module("b")
@@ -180,7 +172,7 @@ def test_no_more_than_64_mib_are_kept_for_an_end_that_is_away(emulator):
     """The oldest blocks are given up, and told of."""
     a = emulator.module("a")
     emulator.start(low=1 << 20, high=1 << 20)
-    until(lambda: len(a.blocks) > 66, 60.0)
+    until(lambda: len(a.blocks) > 66)
 
     lost = [e["sequence"] for e in events(emulator, "block_lost")]
     assert lost
@@ -336,7 +328,7 @@ def test_block_that_was_sent_is_not_told_to_be_lost(emulator):
     a.silent = True
     emulator.start(low=1 << 20, high=1 << 20)
 
-    until(lambda: len(events(emulator, "block_lost")) >= 3, 60.0)
+    until(lambda: len(events(emulator, "block_lost")) >= 3)
 
     lost = events(emulator, "block_lost")[:3]
     assert [(e["sequence"], e["end"], e["epoch"]) for e in lost] == [(n, "a", a.blocks[0].epoch) for n in (1, 2, 3)]

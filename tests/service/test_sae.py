@@ -27,20 +27,12 @@ from mtls.server import Server
 from sae.sae_http import THREADS
 from telemetry import journal
 from testbed.network.loopback import free_port
+from tests.support.waiting import until
 
 LOOPBACK = "127.0.0.1"
 KEY_BITS = 128
 FAST = {"qos": {"key_size_bits": KEY_BITS, "interval_s": 0.05}}
 UUID = "00000000-0000-4000-8000-00000000dead"
-
-
-def until(condition, timeout_s: float = 5.0):
-    """What `condition` returns, once that is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"still {found!r}"
-        time.sleep(0.01)
-    return found
 
 
 class Nodes:
@@ -380,7 +372,7 @@ def test_master_that_goes_on_opens_anew_for_a_slave_that_was_restarted(network):
     telecom.stop(signal.SIGKILL)
     telecom.start()
 
-    session = until(lambda: [s for s in network.sessions(tax) if s["ksid"] != ksid and s["keys"]], 20)[0]
+    session = until(lambda: [s for s in network.sessions(tax) if s["ksid"] != ksid and s["keys"]])[0]
     assert (session["peer"], session["qos"]["interval_s"]) == (slave, FAST["qos"]["interval_s"])
     closed = tax.events("session_closed", ksid=ksid)[0]
     assert (closed["reason"], closed["errors"]["no_session"]) == ("no_session", 1)

@@ -10,11 +10,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from testbed.machine.processes import Process
+from tests.support.waiting import until
 
 X, Y = "10.9.0.1", "10.9.0.2"
 # One connection from x to y: the receiver says what came, the sender sends a file.
@@ -32,14 +31,6 @@ SENDER = (
 )
 
 
-def eventually(what: Callable[[], object], timeout_s: float = 5.0) -> bool:
-    """Whether `what` comes true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not (true := what()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return bool(true)
-
-
 class Wire:
     """Three namespaces: the ends x and y, and d with the delay line between them."""
 
@@ -55,7 +46,7 @@ class Wire:
             for name in "xyd"
         }
         for holder in self.holders.values():
-            assert eventually(lambda pid=holder.pid: Path(f"/proc/{pid}/ns/net").stat().st_ino != ours)
+            assert until(lambda pid=holder.pid: Path(f"/proc/{pid}/ns/net").stat().st_ino != ours)
         for end, ip in (("x", X), ("y", Y)):
             d = str(self.holders["d"].pid)
             self.run(end, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", f"d{end}", "netns", d)
@@ -91,7 +82,7 @@ class Wire:
         self.answer.unlink(missing_ok=True)
         self.shape(back, **there)
         self.process.signal(signal.SIGHUP)
-        assert eventually(self.answer.exists)
+        assert until(self.answer.exists)
         assert json.loads(self.answer.read_text()) == {"error": None}
 
     def start(self) -> None:

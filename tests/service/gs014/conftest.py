@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +13,7 @@ from mtls.call import Caller
 from mtls.identity import Identity, Role
 from telemetry import journal
 from testbed.network.loopback import LOOPBACK, Stack
+from tests.support.waiting import until
 
 from .client import Sae
 
@@ -21,14 +22,6 @@ HOMES = {"alice": "a", "adam": "a", "bob": "b", "mallory": "b", "carol": "c", "c
 OPAQUE = {"odd": "VPN/Süd: 100 % #1?", "strange": "X" + "y/" * 63 + "Z"}
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]
 BYTES_PER_SLOT, SLOT_S = 40_000, 0.5
-
-
-def wait_until(what: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    """Return when `what` is true; a failure if it never is."""
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
 
 
 class Kmes:
@@ -59,7 +52,7 @@ class Kmes:
     def set(self, **parameters: object) -> None:
         """Change parameters that are for the nodes, and wait until they follow."""
         self.set_policy(**parameters)
-        wait_until(lambda: all(self.node(n)["parameters"].items() >= parameters.items() for n in "abc"))
+        until(lambda: all(self.node(n)["parameters"].items() >= parameters.items() for n in "abc"))
 
     def end_sessions(self, *pairs: tuple[Sae, Sae]) -> None:
         """End the sessions of these pairs of master and slave, which other tests have opened."""
@@ -71,7 +64,7 @@ class Kmes:
 
         for ksid in left():
             self.controller("DELETE", f"key_sessions/{ksid}")
-        wait_until(lambda: not left())
+        until(lambda: not left())
 
     def set_rate(self, bytes_per_slot: int) -> None:
         """Have every QC make so much."""
@@ -114,7 +107,7 @@ def kmes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kmes]:
     stack = Stack(tmp_path_factory.mktemp("gs014"))
     try:
         found = Kmes(stack)
-        wait_until(lambda: found.saes["alice"].get(found.ids["carol"]).status == 200)
+        until(lambda: found.saes["alice"].get(found.ids["carol"]).status == 200)
         yield found
     finally:
         stack.stop()
@@ -169,7 +162,7 @@ def still(kmes: Kmes, alice: Sae, bob: Sae, carol: Sae) -> Iterator[None]:
     The controller sleeps: it would say after a while that sessions over QCs that make nothing are down.
     """
     pairs = [(alice, bob), (alice, carol), (bob, carol)]  # whose sessions are open from now on
-    wait_until(lambda: min(master.stored(slave.id) for master, slave in pairs) >= 100)
+    until(lambda: min(master.stored(slave.id) for master, slave in pairs) >= 100)
     ttl_slots = kmes.node("a")["parameters"]["ttl_slots"]
     kmes.set(ttl_slots=600)
     for process in (kmes.ctl, kmes.qcs):
@@ -182,7 +175,7 @@ def still(kmes: Kmes, alice: Sae, bob: Sae, carol: Sae) -> Iterator[None]:
             seen.append((alice.stored(bob.id), alice.stored(carol.id)))
             return seen[-1] == seen[-2]
 
-        wait_until(settled)
+        until(settled)
         yield
     finally:
         for process in (kmes.qcs, kmes.ctl):
@@ -190,4 +183,4 @@ def still(kmes: Kmes, alice: Sae, bob: Sae, carol: Sae) -> Iterator[None]:
         kmes.set(ttl_slots=ttl_slots)
     # They make up for the slots that they missed. Stopped again before that, test after test, they would owe so many in
     # the end that the whole stock expired in one go, and a test that needs keys would find none.
-    wait_until(kmes.all_blocks_have_come)
+    until(kmes.all_blocks_have_come)

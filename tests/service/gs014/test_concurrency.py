@@ -7,8 +7,9 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.support.waiting import until
+
 from .client import Sae
-from .conftest import wait_until
 
 KEYS_PER_REQUEST = 20
 REQUESTS = 30
@@ -32,7 +33,7 @@ def masters_turn(master: Sae, slave: Sae) -> list[tuple[str, str]]:
 
 def test_thousands_of_keys_asked_for_from_both_ends_are_all_different(kmes, alice, adam, bob, mallory):
     """Four clients at each end of one QC, two SAEs each, in both directions at once."""
-    wait_until(lambda: alice.stored(bob.id) > KEYS_PER_REQUEST * REQUESTS * 2 * CLIENTS_PER_END)
+    until(lambda: alice.stored(bob.id) > KEYS_PER_REQUEST * REQUESTS * 2 * CLIENTS_PER_END)
     pairs = [(alice, bob), (bob, alice), (adam, mallory), (mallory, adam)] * (CLIENTS_PER_END // 2)
     with ThreadPoolExecutor(len(pairs)) as pool:
         found = list(itertools.chain.from_iterable(pool.map(lambda pair: masters_turn(*pair), pairs)))

@@ -6,8 +6,9 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.support.waiting import until
+
 from .client import Sae
-from .conftest import wait_until
 
 
 def test_sessions_rekey_all_the_while_the_controller_is_killed_and_started_again(kmes, alice, bob, carol):
@@ -27,7 +28,7 @@ def test_sessions_rekey_all_the_while_the_controller_is_killed_and_started_again
         return [s for s in found if s["master_sae"] == alice.id and s["slave_sae"] in (bob.id, carol.id)]
 
     for slave in (bob, carol):
-        wait_until(lambda s=slave: alice.get(s.id).status == 200)
+        until(lambda s=slave: alice.get(s.id).status == 200)
     before = sessions()
     assert [s["state"] for s in before] == ["open", "open"]
     with ThreadPoolExecutor(2) as pool:
@@ -35,7 +36,7 @@ def test_sessions_rekey_all_the_while_the_controller_is_killed_and_started_again
 
         def five_more() -> None:
             wanted = {sae: exchanged[sae] + 5 for sae in (bob.id, carol.id)}
-            wait_until(lambda: any(r.done() for r in running) or all(exchanged[s] >= n for s, n in wanted.items()))
+            until(lambda: any(r.done() for r in running) or all(exchanged[s] >= n for s, n in wanted.items()))
 
         try:
             five_more()
@@ -44,7 +45,7 @@ def test_sessions_rekey_all_the_while_the_controller_is_killed_and_started_again
                 five_more()
             finally:
                 kmes.start_controller()
-            wait_until(lambda: all(a["reachable"] for a in kmes.controller("GET", "agents")["agents"]))
+            until(lambda: all(a["reachable"] for a in kmes.controller("GET", "agents")["agents"]))
             five_more()
         finally:
             over.set()

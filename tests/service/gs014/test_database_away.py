@@ -15,9 +15,10 @@ import pytest
 
 from node.limits import ANSWER_S
 from telemetry import journal
+from tests.support.waiting import until
 
 from .client import Answer, Sae
-from .conftest import Kmes, wait_until
+from .conftest import Kmes
 
 BUSY_MACHINE_S = 2.0
 HEALS_S = 20.0  # 10, and as much for a busy machine
@@ -97,8 +98,8 @@ def test_requests_are_refused_in_time_while_the_database_is_away(kmes, alice, bo
     assert [answer for _, answer in answers if answer.status != 503 or refusal not in answer.body["details"]] == []
     assert max(took_s for took_s, _ in answers) < ANSWER_S + BUSY_MACHINE_S
     allowed = 0 if away is gone else lost(kmes) - lost_before
-    wait_until(lambda: all(_stored(alice, slave) >= before[slave.id] - allowed for slave in (bob, carol)), HEALS_S)
-    wait_until(lambda: alice.get(bob.id).status == alice.get(carol.id).status == 200, HEALS_S)
+    until(lambda: all(_stored(alice, slave) >= before[slave.id] - allowed for slave in (bob, carol)), HEALS_S)
+    until(lambda: alice.get(bob.id).status == alice.get(carol.id).status == 200, HEALS_S)
     got = [fetch.result() for fetch in fetches if fetch.result().status == 200]  # if it waited at its node already
     got = got or [bob.fetch(alice.id, *given.ids)]
     assert [answer.keys for answer in got] == [given.keys]

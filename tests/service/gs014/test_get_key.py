@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from .conftest import wait_until
+from tests.support.waiting import until
 
 
 def test_empty_get_gives_one_key_of_the_default_size(alice, slave):
@@ -29,7 +29,7 @@ def test_every_member_of_a_post_is_optional(alice, slave, body):
 @pytest.mark.parametrize(("number", "size"), [(3, 64), (2, 72), (1, 128), (64, 256), (5, 1000), (2, 4096), (3, 8192)])
 def test_get_and_post_give_as_many_keys_as_asked_for_each_of_the_size(alice, slave, number, size):
     """Sizes in bits, from the smallest to the largest, and many keys at once."""
-    wait_until(lambda: alice.stored(slave.id) >= 2 * number * size // 256 + 2)
+    until(lambda: alice.stored(slave.id) >= 2 * number * size // 256 + 2)
     for answer in (alice.get(slave.id, number=number, size=size),
                    alice.post(slave.id, {"number": number, "size": size})):  # fmt: skip
         assert answer.status == 200, answer

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from node.limits import ANSWER_S, KME_THREADS
+from tests.support.waiting import until
 
 from .client import Answer
-from .conftest import wait_until
 
 BUSY_MACHINE_S = 2.0
 MANY = KME_THREADS + 12
@@ -24,7 +24,7 @@ def test_requests_are_answered_in_time_whoever_sleeps(kmes, alice, adam, carol, 
     """
     carl = kmes.saes["carl"]
     kmes.end_sessions((adam, mallory), (carl, adam))
-    wait_until(lambda: alice.get(carol.id).status == 200)
+    until(lambda: alice.get(carol.id).status == 200)
     asleep = kmes.stack.nodes["b"], kmes.ctl
     asked = {
         "relay_broken": lambda: alice.get(carol.id),
@@ -65,4 +65,4 @@ def test_requests_are_answered_in_time_whoever_sleeps(kmes, alice, adam, carol, 
     assert max(took_s for took_s, _ in map(Future.result, others)) < ANSWER_S + BUSY_MACHINE_S
     assert [answer.status for _, answer in at_once] == [200, 200]
     assert max(took_s for took_s, _ in at_once) < BUSY_MACHINE_S
-    wait_until(lambda: all(request().status == 200 for request in asked.values()))
+    until(lambda: all(request().status == 200 for request in asked.values()))

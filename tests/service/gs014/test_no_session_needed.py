@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .conftest import wait_until
+from tests.support.waiting import until
 
 
 def sessions(kmes, master, slave):
@@ -38,7 +38,7 @@ def test_idle_session_ends_and_the_next_request_opens_another(kmes, adam, carol)
     (first,) = sessions(kmes, adam, carol)
     kmes.set(implicit_idle_s=1)
     try:
-        wait_until(lambda: sessions(kmes, adam, carol) == [])
+        until(lambda: sessions(kmes, adam, carol) == [])
     finally:
         kmes.set(implicit_idle_s=60)
 
@@ -51,13 +51,13 @@ def test_idle_session_ends_and_the_next_request_opens_another(kmes, adam, carol)
 @pytest.mark.parametrize("restarted", [False, True], ids=["node runs on", "node restarted"])
 def test_session_that_ended_while_the_controller_was_away_stays_ended(kmes, adam, carol, restarted):
     """Its node tells of that before the controller configures the session again, even if it was started anew since."""
-    wait_until(lambda: adam.get(carol.id).status == 200)
+    until(lambda: adam.get(carol.id).status == 200)
     kmes.set(implicit_idle_s=2)
     assert adam.get(carol.id).status == 200
     (ended,) = sessions(kmes, adam, carol)
     kmes.kill_controller()
     try:
-        wait_until(lambda: ended["ksid"] not in {s["ksid"] for s in kmes.node("a")["sessions"]})
+        until(lambda: ended["ksid"] not in {s["ksid"] for s in kmes.node("a")["sessions"]})
         if restarted:
             kmes.stack.nodes["a"].kill()
             kmes.stack.start_node("a").wait_ready()
@@ -65,8 +65,8 @@ def test_session_that_ended_while_the_controller_was_away_stays_ended(kmes, adam
         kmes.start_controller()
         kmes.set(implicit_idle_s=60)
 
-    wait_until(lambda: ended["ksid"] not in {s["ksid"] for s in kmes.controller("GET", "key_sessions")["key_sessions"]})
-    wait_until(lambda: ended["ksid"] not in {s["ksid"] for n in "ac" for s in kmes.node(n)["sessions"]})
+    until(lambda: ended["ksid"] not in {s["ksid"] for s in kmes.controller("GET", "key_sessions")["key_sessions"]})
+    until(lambda: ended["ksid"] not in {s["ksid"] for n in "ac" for s in kmes.node(n)["sessions"]})
 
 
 def test_while_the_controller_is_away_running_pairs_get_keys_and_new_ones_a_clear_503(kmes, alice, adam, bob, carol):
@@ -82,7 +82,7 @@ def test_while_the_controller_is_away_running_pairs_get_keys_and_new_ones_a_clea
     finally:
         kmes.start_controller()
 
-    wait_until(lambda: bob.get(adam.id).status == 200)
+    until(lambda: bob.get(adam.id).status == 200)
     assert alice.get(carol.id).status == 200
     assert before["ksid"] in {s["ksid"] for s in kmes.controller("GET", "key_sessions")["key_sessions"]}
     assert sessions(kmes, alice, carol) == [before]
@@ -97,7 +97,7 @@ def test_pair_that_is_not_admitted_gets_503_with_the_reason_and_others_go_on(kme
         link = kmes.link("b-c/1")
         return link["requested_per_slot"] > 2 * link["generated_per_slot"]
 
-    wait_until(too_much_is_asked_for)
+    until(too_much_is_asked_for)
     kmes.set_policy(admission="eq1")
     try:
         refused = [mallory.get(carol.id), mallory.call("GET", f"/api/v1/keys/{carol.id}/status")]
@@ -107,7 +107,7 @@ def test_pair_that_is_not_admitted_gets_503_with_the_reason_and_others_go_on(kme
     assert [answer.status for answer in refused] == [503, 503]
     assert all("QC b-c/1 cannot carry the session" in answer.message for answer in refused)
     assert all({"cause": "refused"} in answer.body["details"] for answer in refused)
-    wait_until(lambda: bob.get(carol.id).status == 200)
+    until(lambda: bob.get(carol.id).status == 200)
     assert mallory.get(carol.id).status == 200
 
 
@@ -119,7 +119,7 @@ def test_what_an_application_takes_beyond_what_was_declared_counts_on_qcs_betwee
         link = kmes.link("b-c/1")
         return link["requested_per_slot"] > 20 * link["reserved_per_slot"] > 0
 
-    wait_until(more_than_declared_is_counted)
+    until(more_than_declared_is_counted)
 
 
 def test_requests_that_wait_for_a_session_hold_up_no_pair_that_has_one(kmes, bob, carol, adam):

@@ -13,8 +13,9 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from tests.service import described
 from tests.service.described import TRUE
+from tests.support.waiting import until
 
-from .conftest import BYTES_PER_SLOT, wait_until
+from .conftest import BYTES_PER_SLOT
 
 OPERATIONS = [
     ("/api/v1/keys/{slave_SAE_ID}/status", "GET"),
@@ -31,7 +32,7 @@ def _plenty(kmes):
     """No lack of key material: 503 would be an honest answer, and is another test's business."""
     alice, bob, carol = (kmes.saes[name] for name in ("alice", "bob", "carol"))
     kmes.set_rate(4 * BYTES_PER_SLOT)
-    wait_until(lambda: alice.stored(bob.id) >= 40_000)
+    until(lambda: alice.stored(bob.id) >= 40_000)
     yield
     kmes.set_rate(BYTES_PER_SLOT)
     alice.drain(bob.id, leave=1000)

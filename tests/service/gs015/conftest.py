@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,12 @@ from mtls.call import Reply
 from mtls.identity import Identity, Role
 from testbed.network.loopback import Stack
 from tests.service.gs015.client import N, Restconf
+from tests.support.waiting import until
 
 HOMES = {"alice": "a", "bob": "b", "carol": "c"}
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]
 BYTES_PER_SLOT = 1000
 SLOT_S = 0.25
-
-
-def wait_until(what: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    """Return when `what` is true; a failure if it never is."""
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
 
 
 class Network(Stack):
@@ -40,7 +32,7 @@ class Network(Stack):
         self.qcs = self.start_qcs(LINKS, low=BYTES_PER_SLOT, high=BYTES_PER_SLOT, slot_s=SLOT_S)
         self.foreign = {n: self.restconf(n, Role.CONTROLLER, "foreign") for n in "abc"}
         self.saes = {name: self.caller(Role.SAE, self.ids[name]) for name in HOMES}
-        wait_until(lambda: all(link["qkdl_status"].endswith(":ACTIVE") for n in "abc" for link in self.links(n)))
+        until(lambda: all(link["qkdl_status"].endswith(":ACTIVE") for n in "abc" for link in self.links(n)))
 
     def restconf(self, node: str, role: Role, name: str) -> Restconf:
         """A client of that node's agent."""

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.service.gs015.client import Events, N
-from tests.service.gs015.conftest import Network, wait_until
+from tests.service.gs015.conftest import Network
+from tests.support.waiting import until
 from tests.validation import validate, validate_notification
 
 TYPES = "etsi-qkd-node-types"
@@ -179,7 +180,7 @@ def failure(network: Network, slave: str = "carol") -> tuple[int, str]:
 @pytest.mark.parametrize("node", ["a", "b", "c"])
 def test_virtual_link_that_is_switched_off_carries_no_key(network: Network, over_b, node):
     """At whichever of its nodes; it is OFF there, and when it is switched on again keys flow."""
-    wait_until(lambda: network.enc_keys("alice", "carol").ok)
+    until(lambda: network.enc_keys("alice", "carol").ok)
     place = f"qkd_links/qkd_link={over_b[1]}/qkdl_enable"
 
     put(network, node, place, value=False)
@@ -188,13 +189,13 @@ def test_virtual_link_that_is_switched_off_carries_no_key(network: Network, over
     assert failure(network) == (503, "relay_broken"), "nor when the way is looked for anew"
     assert status(network, node, over_b[1]) == "OFF"
     put(network, node, place, value=True)
-    wait_until(lambda: network.enc_keys("alice", "carol").ok)
+    until(lambda: network.enc_keys("alice", "carol").ok)
 
 
 @pytest.mark.usefixtures("over_b")
 def test_node_that_is_to_relay_nothing_relays_nothing(network: Network):
     """key_relay_mode_enable=false stops what passes the node, not what ends there."""
-    wait_until(lambda: network.enc_keys("alice", "carol").ok)
+    until(lambda: network.enc_keys("alice", "carol").ok)
     place = "qkdn_capabilities/key_relay_mode_enable"
 
     put(network, "b", place, value=False)
@@ -203,7 +204,7 @@ def test_node_that_is_to_relay_nothing_relays_nothing(network: Network):
         assert failure(network) == (503, "relay_broken")
         assert failure(network) == (503, "relay_broken"), "nor when the way is looked for anew"
         put(network, "b", place, value=True)
-        wait_until(lambda: network.enc_keys("alice", "carol").ok)
+        until(lambda: network.enc_keys("alice", "carol").ok)
     finally:
         for node in "bc":
             put(network, node, place, value=True)
@@ -211,7 +212,7 @@ def test_node_that_is_to_relay_nothing_relays_nothing(network: Network):
 
 def test_application_that_goes_over_its_maximum_bandwidth_gets_an_error(network: Network, over_b):
     """max_bandwidth in bit/s: one key, and then none until its time is over; nothing is used up by what is refused."""
-    wait_until(lambda: network.enc_keys("alice", "carol").ok)
+    until(lambda: network.enc_keys("alice", "carol").ok)
     place = f"qkd_applications/qkd_app={over_b[0]}"
     put(network, "a", f"{place}/app_qos/max_bandwidth", value=1)
     assert network.enc_keys("alice", "carol").ok
@@ -229,7 +230,7 @@ def test_application_ends_at_its_expiration_time(network: Network, over_b, follo
     ksid = over_b[0]
     place = f"qkd_applications/qkd_app={ksid}"
     put(network, "a", f"{place}/expiration_time", value="2999-01-01T00:00:00Z")
-    wait_until(lambda: network.enc_keys("alice", "carol").ok)
+    until(lambda: network.enc_keys("alice", "carol").ok)
 
     put(network, "a", f"{place}/expiration_time", value="2026-01-01T00:00:00.5+01:00")
 
@@ -315,7 +316,7 @@ def test_disabled_link_stops_its_qc_and_drains(network: Network, followed):
 
     assert network.foreign["a"].call("PUT", place, {leaf: True}).status == 204
     followed["b"].wait_for("event", lambda c: c["link"]["qkdl_status"] == f"{TYPES}:ACTIVE")
-    wait_until(lambda: status(network, "a", key) == "ACTIVE")
+    until(lambda: status(network, "a", key) == "ACTIVE")
 
 
 def test_physical_link_is_deleted_and_made_again_under_another_id(network: Network, followed):
@@ -331,7 +332,7 @@ def test_physical_link_is_deleted_and_made_again_under_another_id(network: Netwo
         body = {"etsi-qkd-sdn-node:qkd_link": [{"qkdl_id": key, **{k: link[k] for k in kept}}]}
         assert network.foreign[node].call("POST", f"{N}/qkd_links", body).status == 201
 
-    wait_until(lambda: [status(network, n, key) for n in "bc"] == ["ACTIVE", "ACTIVE"])
+    until(lambda: [status(network, n, key) for n in "bc"] == ["ACTIVE", "ACTIVE"])
 
 
 def test_link_on_an_interface_that_has_one_waits_for_activation(network: Network):
@@ -356,7 +357,7 @@ def test_our_own_stream_is_valid_by_our_own_module(network: Network):
     waiting.start()
     try:
         new = events.wait_for("sdqkdn_application_new")["qkd_application"]
-        wait_until(lambda: any("qkd-testbed:slot_report" in e["ietf-restconf:notification"] for e in events.all))
+        until(lambda: any("qkd-testbed:slot_report" in e["ietf-restconf:notification"] for e in events.all))
         body = {"server_app_id": network.ids["alice"], "client_app_id": [network.ids["bob"]], "state": "waiting"}
         place = "/restconf/operations/qkd-testbed:application_answer"
         assert agent.call("POST", place, {"qkd-testbed:input": body}).status == 200
@@ -382,7 +383,7 @@ def test_silent_qc_is_told_of(network: Network, followed):
         assert interface["etsi-qkd-sdn-node:qkd_interface"][0]["qkdi_status"] == f"{TYPES}:DISABLED"
     finally:
         network.qcs.signal(18)  # SIGCONT
-    wait_until(lambda: status(network, "b", key) == "ACTIVE")
+    until(lambda: status(network, "b", key) == "ACTIVE")
 
 
 def test_overloaded_link_is_told_of(network: Network, followed):
@@ -422,7 +423,7 @@ def test_withdrawn_registration_is_told_to_our_own_stream_until_it_is_confirmed(
         waiting.join()
         withdraw = f"/qkd/v1/key_sessions?master_sae={network.ids['alice']}"
         assert network.sae("bob", "DELETE", withdraw).status == 204
-        wait_until(lambda: len(told()) >= 2)
+        until(lambda: len(told()) >= 2)
         body = {**pair, "state": "withdrawn", "request": told()[:1]}
         assert agent.call("POST", place, {"qkd-testbed:input": body}).status == 200
     finally:

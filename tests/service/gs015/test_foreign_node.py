@@ -18,7 +18,7 @@ from mtls.identity import Identity, Role
 from mtls.server import Server
 from testbed.network.loopback import LOOPBACK, Stack
 from tests.service.gs015.client import YANG_JSON, N
-from tests.service.gs015.conftest import wait_until
+from tests.support.waiting import until
 from tests.validation import validate
 
 TYPES = "etsi-qkd-node-types"
@@ -123,7 +123,7 @@ class World(Stack):
         self.operator = self.caller(Role.OPERATOR, "op")
         for node in (self.left, self.right):
             self.northbound("PUT", f"agents/{node.name}", {"url": f"https://{LOOPBACK}:{node.server.port}"})
-        wait_until(lambda: len(self.northbound("GET", "topology")["links"]) == 1)
+        until(lambda: len(self.northbound("GET", "topology")["links"]) == 1)
 
     def northbound(self, method: str, what: str, body: Any = None) -> Any:
         """What the controller says to its operator."""
@@ -168,7 +168,7 @@ def test_controller_finds_nodes_and_the_link_between_them(world):
 
 def test_link_performance_is_read_each_slot(world):
     """4000 bit/s are 500 bytes a slot."""
-    wait_until(lambda: world.northbound("GET", "links")["links"][0]["generated_per_slot"] == 500.0)
+    until(lambda: world.northbound("GET", "links")["links"][0]["generated_per_slot"] == 500.0)
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["same words", "each names itself first"])
@@ -178,12 +178,12 @@ def test_applications_of_both_sides_get_the_same_application(world, uri, turned)
     a, b = uri.format(uuid.uuid4()), uri.format(uuid.uuid4())
     before = len(world.left.apps)
     world.new_application(world.left, a, b, app_qos={"min_bandwidth": 100})
-    wait_until(lambda: any(s["state"] == "waiting" for s in world.northbound("GET", "key_sessions")["key_sessions"]))
+    until(lambda: any(s["state"] == "waiting" for s in world.northbound("GET", "key_sessions")["key_sessions"]))
     assert len(world.left.apps) == before
 
     world.new_application(world.right, *((b, a) if turned else (a, b)))
 
-    wait_until(lambda: len(world.left.apps) == len(world.right.apps) == before + 1)
+    until(lambda: len(world.left.apps) == len(world.right.apps) == before + 1)
     left, right = world.left.apps[-1], world.right.apps[-1]
     assert left["app_id"] == right["app_id"]
     assert (left["server_app_id"], left["client_app_id"]) == (right["server_app_id"], right["client_app_id"])
@@ -193,7 +193,7 @@ def test_applications_of_both_sides_get_the_same_application(world, uri, turned)
     assert left["app_qos"] == right["app_qos"] == {"min_bandwidth": 100}
 
     world.right.notify("sdqkdn_application_disconnected", {"qkd_application": {"app_id": right["app_id"]}})
-    wait_until(lambda: f"qkd_applications/qkd_app={left['app_id']}" in world.left.deleted)
+    until(lambda: f"qkd_applications/qkd_app={left['app_id']}" in world.left.deleted)
 
 
 def test_application_is_configured_as_its_nodes_declared_it(world):
@@ -202,10 +202,10 @@ def test_application_is_configured_as_its_nodes_declared_it(world):
     asked = {"max_bandwidth": 2000, "min_bandwidth": 1000, "jitter": 5, "ttl": 60, "clients_shared_keys_required": True}
     before = len(world.left.apps)
     world.new_application(world.left, server, client, app_qos=asked, app_priority=7)
-    wait_until(lambda: server in {s["master_sae"] for s in world.northbound("GET", "key_sessions")["key_sessions"]})
+    until(lambda: server in {s["master_sae"] for s in world.northbound("GET", "key_sessions")["key_sessions"]})
     world.new_application(world.right, server, client, app_qos={"ttl": 30, "clients_shared_path_enable": False})
 
-    wait_until(lambda: len(world.left.apps) == len(world.right.apps) == before + 1)
+    until(lambda: len(world.left.apps) == len(world.right.apps) == before + 1)
 
     for app in (world.left.apps[-1], world.right.apps[-1]):
         assert app["app_qos"] == asked | {"clients_shared_path_enable": False}
@@ -216,14 +216,14 @@ def test_notification_that_makes_no_sense_harms_nobody(world):
     """The node is read anew, and serves on; one that nobody knows yet is passed over."""
     feeds = len(world.left.feeds)
     world.left.notify("sdqkdn_application_disconnected", {"qkd_application": {"app_id": 7}})
-    wait_until(lambda: len(world.left.feeds) > feeds)
-    wait_until(lambda: all(a["reachable"] for a in world.northbound("GET", "agents")["agents"]))
+    until(lambda: len(world.left.feeds) > feeds)
+    until(lambda: all(a["reachable"] for a in world.northbound("GET", "agents")["agents"]))
 
     feeds, server = len(world.left.feeds), str(uuid.uuid4())
     world.left.notify("sdqkdn_of_tomorrow", {"x": 1})
     world.new_application(world.left, server, str(uuid.uuid4()))
 
-    wait_until(lambda: server in {s["master_sae"] for s in world.northbound("GET", "key_sessions")["key_sessions"]})
+    until(lambda: server in {s["master_sae"] for s in world.northbound("GET", "key_sessions")["key_sessions"]})
     assert len(world.left.feeds) == feeds
 
 
@@ -232,7 +232,7 @@ def test_node_that_claims_anothers_id_is_not_taken(world):
     impostor = ForeignNode(world, "impostor", world.left.qkdn_id, world.right.qkdn_id)
     try:
         world.northbound("PUT", "agents/impostor", {"url": f"https://{LOOPBACK}:{impostor.server.port}"})
-        wait_until(lambda: len(impostor.feeds) > 1)
+        until(lambda: len(impostor.feeds) > 1)
 
         assert {n["name"] for n in world.northbound("GET", "topology")["nodes"]} == {"left", "right"}
     finally:
@@ -249,11 +249,11 @@ def test_link_that_a_node_reports_down_is_down(world):
     try:
         world.left.notify("sdqkdn_link_down", {"qkd_link": {"qkdl_id": FIBRE, "reason": "cut"}})
         world.left.notify("alarm", {"link": {"qkdl_id": FIBRE, "qkdl_status": f"{TYPES}:OFF"}})
-        wait_until(lambda: shown() == "OFF")
+        until(lambda: shown() == "OFF")
     finally:
         world.left.skr, world.left.status = 4000, "ACTIVE"
     world.left.notify("event", {"link": {"qkdl_id": FIBRE, "qkdl_status": f"{TYPES}:ACTIVE"}})
-    wait_until(lambda: shown() == "ACTIVE")
+    until(lambda: shown() == "ACTIVE")
 
 
 def test_figures_go_on_over_a_new_connection(world):
@@ -262,12 +262,12 @@ def test_figures_go_on_over_a_new_connection(world):
     def rate() -> float:
         return float(world.northbound("GET", "links")["links"][0]["generated_per_slot"])
 
-    wait_until(lambda: rate() == 500.0)
+    until(lambda: rate() == 500.0)
     for node in (world.left, world.right):
         node.skr = 8000
         for feed in node.feeds:
             feed.close()
 
-    wait_until(lambda: rate() > 500.0)
+    until(lambda: rate() > 500.0)
 
     assert rate() <= 1000.0

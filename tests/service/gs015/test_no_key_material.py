@@ -22,7 +22,8 @@ from telemetry import journal
 from testbed.network.loopback import LOOPBACK
 from tests.leaks import shown
 from tests.service.gs015.client import N, Restconf
-from tests.service.gs015.conftest import LINKS, Network, wait_until
+from tests.service.gs015.conftest import LINKS, Network
+from tests.support.waiting import until
 
 SEED = 15
 _CLOSING_S = 10.0
@@ -146,8 +147,8 @@ def test_no_key_and_no_qc_output_in_any_message(recorded):
 
     for slave in ("bob", "carol"):
         for _ in range(6):
-            wait_until(lambda s=slave: exchange(s))
-    wait_until(lambda: all(b"qkdl_performance" in r.seen and b"slot_report" in r.seen for r in recorders.values()))
+            until(lambda s=slave: exchange(s))
+    until(lambda: all(b"qkdl_performance" in r.seen and b"slot_report" in r.seen for r in recorders.values()))
     network.close_sessions()
     canaries = say_canaries(network, recorders["a"])
 

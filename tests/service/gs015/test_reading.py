@@ -9,7 +9,8 @@ import pytest
 
 from mtls.identity import Role
 from tests.service.gs015.client import YANG_JSON, N
-from tests.service.gs015.conftest import BYTES_PER_SLOT, SLOT_S, wait_until
+from tests.service.gs015.conftest import BYTES_PER_SLOT, SLOT_S
+from tests.support.waiting import until
 from tests.validation import resources, url, validate, validate_part
 
 
@@ -84,7 +85,7 @@ def test_each_qc_is_a_physical_link_that_both_ends_show(network):
 def test_performance_is_what_the_qc_does(network):
     """skr in bit/s within a tenth, QBER near the emulator's 2 %."""
     rate = pytest.approx(8 * BYTES_PER_SLOT / SLOT_S, rel=0.1)
-    wait_until(lambda: network.physical("a", "b")["qkdl_performance"]["skr"] == rate)
+    until(lambda: network.physical("a", "b")["qkdl_performance"]["skr"] == rate)
 
     performance = network.physical("a", "b")["qkdl_performance"]
     assert performance["eskr"] <= performance["skr"]
@@ -272,7 +273,7 @@ def test_state_that_has_changed_is_never_304(agent):
     """Its configuration may be the same all the while."""
     qcs = "/restconf/data/qkd-testbed:node/qcs"
     first = agent.call("GET", qcs)
-    wait_until(lambda: agent.get(qcs) != first.body)
+    until(lambda: agent.get(qcs) != first.body)
 
     headers = {"If_Modified_Since": first.headers["Last-Modified"]}
     assert agent.call("GET", qcs, If_None_Match=first.headers["ETag"]).status == 200

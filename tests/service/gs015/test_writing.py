@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.service.gs015.client import N, Restconf
-from tests.service.gs015.conftest import Network, wait_until
+from tests.service.gs015.conftest import Network
+from tests.support.waiting import until
 from tests.validation import validate
 
 LINK, APP = "etsi-qkd-sdn-node:qkd_link", "etsi-qkd-sdn-node:qkd_app"
@@ -267,4 +268,4 @@ def test_configuration_outlives_the_node(network: Network):
     without_status = [[{k: v for k, v in e.items() if k != "qkdl_status"} for e in found] for found in (before, after)]
     assert sorted(without_status[0], key=str) == sorted(without_status[1], key=str)
     agent.call("DELETE", f"{N}/qkd_links/qkd_link={kept['qkdl_id']}")
-    wait_until(lambda: network.physical("c", "b")["qkdl_status"].endswith(":ACTIVE"))
+    until(lambda: network.physical("c", "b")["qkdl_status"].endswith(":ACTIVE"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,21 +14,13 @@ from mtls.call import Reply
 from mtls.identity import Identity, Role
 from telemetry import journal
 from testbed.network.loopback import LOOPBACK, Stack, free_port
+from tests.support.waiting import until
 
 NODES = ("a", "b", "c", "d")
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]
 # At each node an application of ours, and one that the test plays: it speaks GS QKD 014 and sends no traceparent.
 OURS, FOREIGN = ({n: str(uuid.UUID(int=10 * i + j)) for i, n in enumerate(NODES, 1)} for j in (1, 2))
 _CONTROLLER = Identity(Role.CONTROLLER, "ctl")
-
-
-def until(what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
-    """The first true result of `what`."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := what()):
-        assert time.monotonic() < deadline, f"still {found!r}"
-        time.sleep(0.02)
-    return found
 
 
 @dataclass

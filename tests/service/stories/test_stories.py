@@ -14,8 +14,9 @@ import pytest
 from node.material.shared_db import read_allocations
 from testbed.stories import journals, svg, text
 from testbed.stories.model import Message, Story
+from tests.support.waiting import until
 
-from .conftest import FOREIGN, LINKS, NODES, OURS, World, until
+from .conftest import FOREIGN, LINKS, NODES, OURS, World
 
 Said = list[tuple[str, str, str]]
 

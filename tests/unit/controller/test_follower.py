@@ -16,7 +16,8 @@ from controller.follower import Followers
 from controller.network.graph import Graph
 from controller.network.identities import Identities
 from telemetry.journal import Journal
-from tests.unit.controller.test_lifecycle import WAIT_S, Desk, Nodes, eventually
+from tests.support.waiting import until
+from tests.unit.controller.test_lifecycle import WAIT_S, Desk, Nodes
 
 ID, ENDED = "00000000-0000-4000-8000-00000000000a", "33333333-3333-4333-8333-333333333333"
 
@@ -103,22 +104,22 @@ def test_node_that_is_forgotten_while_it_is_read_stays_forgotten(world, slow):
     world.nodes.slow = slow
     world.nodes.go.clear()
     world.follow("https://a")
-    assert eventually(lambda: world.nodes.asked == slow)
+    assert until(lambda: world.nodes.asked == slow)
 
     assert world.followers.forget("a")
     world.nodes.go.set()
 
-    assert eventually(lambda: not threads())
+    assert until(lambda: not threads())
     assert (world.desk.graph.nodes(), world.desk.store.setting("identities"), world.ended) == ({}, {}, [])
 
 
 def test_who_follows_a_node_no_more_does_not_say_that_it_is_lost(world):
     """Another one follows it, at another address."""
     world.follow("https://old")
-    assert eventually(lambda: "a" in world.desk.graph.nodes())
+    assert until(lambda: "a" in world.desk.graph.nodes())
     world.follow("https://new")
-    assert eventually(lambda: world.desk.graph.nodes()["a"].agent.url == "https://new")
-    assert eventually(lambda: len(threads()) == 1)
+    assert until(lambda: world.desk.graph.nodes()["a"].agent.url == "https://new")
+    assert until(lambda: len(threads()) == 1)
 
     assert world.desk.graph.nodes()["a"].reachable
 
@@ -129,8 +130,8 @@ def test_node_is_told_again_of_what_the_store_could_not_take_down(world, monkeyp
     world.nodes.full = [sqlite3.OperationalError("database or disk is full")]
     world.followers.start()
     world.follow("https://a")
-    assert eventually(lambda: len(world.nodes.told) == 2)
+    assert until(lambda: len(world.nodes.told) == 2)
 
     world.desk.settings.set_parameters({"ttl_slots": 20})
 
-    assert eventually(lambda: world.nodes.told[-1]["ttl_slots"] == 20)
+    assert until(lambda: world.nodes.told[-1]["ttl_slots"] == 20)

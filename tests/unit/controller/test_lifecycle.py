@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,20 +32,11 @@ from controller.sessions.session_nodes import Upkeep
 from etsi.gs004 import QoS
 from telemetry import journal
 from telemetry.journal import Journal
+from tests.support.waiting import until
 from tests.unit.decisions.test_moves import Shown
 
 PAIR = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 WAIT_S = 10.0
-
-
-def eventually(what: Callable[[], object]) -> bool:
-    """Whether that comes to be."""
-    end = time.monotonic() + WAIT_S
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 class Nodes:
@@ -174,7 +165,7 @@ class Desk:
             yield
         finally:
             go.set()
-        assert eventually(lambda: self.nodes.turns.take(node, int))
+        assert until(lambda: self.nodes.turns.take(node, int))
 
 
 @pytest.fixture
@@ -202,7 +193,7 @@ def test_end_for_which_there_is_no_room_is_told_again_and_counts_then(desk):
 
     desk.sessions.ended(session.ksid, node="a")
     assert ("a", "ended") in desk.said.words
-    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+    assert until(lambda: sorted(desk.nodes.removed) == ["a", "b"])
 
 
 def test_withdrawal_for_which_there_is_no_room_is_told_again_and_counts_then(desk):
@@ -217,7 +208,7 @@ def test_withdrawal_for_which_there_is_no_room_is_told_again_and_counts_then(des
 
     desk.sessions.withdraw("b", PAIR, request="w")
     assert ("b", "withdrawn") in desk.said.words
-    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+    assert until(lambda: sorted(desk.nodes.removed) == ["a", "b"])
 
 
 def test_end_is_written_down_when_it_is_confirmed(desk):
@@ -228,7 +219,7 @@ def test_end_is_written_down_when_it_is_confirmed(desk):
 
         assert desk.said.words[-1] == ("a", "ended")
         assert desk.stored() == [ENDING]
-    assert eventually(lambda: desk.stored() == [])
+    assert until(lambda: desk.stored() == [])
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -266,7 +257,7 @@ def test_end_that_cannot_be_written_down_is_told_again(desk):
     session = desk.register("slave", "master")
     desk.read_only()
     desk.sessions.ended(session.ksid, node="a")
-    assert eventually(lambda: desk.nodes.idle("a"))
+    assert until(lambda: desk.nodes.idle("a"))
 
     assert desk.book.open() == [session]
     assert ("a", "ended") not in desk.said.words
@@ -274,7 +265,7 @@ def test_end_that_cannot_be_written_down_is_told_again(desk):
     desk.writable()
     desk.sessions.ended(session.ksid, node="a")
     assert ("a", "ended") in desk.said.words
-    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+    assert until(lambda: sorted(desk.nodes.removed) == ["a", "b"])
 
 
 @pytest.mark.parametrize("over", [False, True])
@@ -287,7 +278,7 @@ def test_session_that_cannot_be_written_down_as_open_is_refused(desk, over):
 
     assert desk.book.all() == []
     assert ("a", "refused") in desk.said.words
-    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+    assert until(lambda: sorted(desk.nodes.removed) == ["a", "b"])
 
 
 def test_pair_whose_implicit_session_cannot_be_ended_registers_later(desk):
@@ -324,7 +315,7 @@ def test_session_that_both_ends_are_done_with_ends_once(desk, tmp_path):
         desk.sessions.ended(session.ksid, node=node)
 
     assert desk.said.words[-2:] == [("a", "ended"), ("b", "ended")]
-    assert eventually(lambda: desk.stored() == [])
+    assert until(lambda: desk.stored() == [])
     assert len(journal.read(tmp_path / "journal.jsonl", "ksid_released")) == 1
 
 
@@ -339,8 +330,8 @@ def test_end_whose_step_comes_before_the_session_is_taken_is_an_end(desk, monkey
     monkeypatch.setattr(desk.book, "take", late)
     desk.sessions.ended(session.ksid, node="a")
 
-    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
-    assert eventually(lambda: desk.stored() == [])
+    assert until(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+    assert until(lambda: desk.stored() == [])
 
 
 def test_implicit_session_that_its_node_has_lost_is_looked_for_again_if_there_is_no_room_for_its_end(desk):
@@ -356,7 +347,7 @@ def test_implicit_session_that_its_node_has_lost_is_looked_for_again_if_there_is
 
     node.tend()
     assert not node.needs_tending
-    assert eventually(lambda: sorted(desk.nodes.removed) == ["a", "b"])
+    assert until(lambda: sorted(desk.nodes.removed) == ["a", "b"])
 
 
 class Forgetting:
@@ -387,7 +378,7 @@ def test_node_that_forgets_slowly_is_told_by_one_step_at_a_time(desk, forgetting
     desk.book.ended("1", {"a": ["x"]})
     for _ in range(3):
         desk.upkeep.clean_again()
-        assert eventually(lambda: forgetting.told)
+        assert until(lambda: forgetting.told)
 
     assert desk.nodes.turns.take("a", int)
 
@@ -397,11 +388,11 @@ def test_refused_sessions_take_one_step_of_a_node_at_a_time(desk, forgetting):
     session = desk.register("slave", "master")
     for ksid in "123":
         desk.upkeep.withdraw_later(replace(session, ksid=ksid))
-        assert eventually(lambda: forgetting.told)
+        assert until(lambda: forgetting.told)
 
     assert desk.nodes.turns.take("a", int)
     forgetting.go.set()
-    assert eventually(lambda: not desk.book.unsettled_nodes())
+    assert until(lambda: not desk.book.unsettled_nodes())
 
 
 def test_node_that_did_not_forget_is_told_again(desk, forgetting):
@@ -410,12 +401,12 @@ def test_node_that_did_not_forget_is_told_again(desk, forgetting):
     forgetting.done = False
     forgetting.go.set()
     desk.upkeep.clean_again()
-    assert eventually(lambda: desk.nodes.idle("a"))
+    assert until(lambda: desk.nodes.idle("a"))
 
     forgetting.done = True
     desk.upkeep.clean_again()
 
-    assert eventually(lambda: not desk.book.unsettled_nodes())
+    assert until(lambda: not desk.book.unsettled_nodes())
     assert forgetting.told == ["x", "x"]
 
 
@@ -428,7 +419,7 @@ def test_node_for_which_too_much_waited_is_told_later(desk, forgetting):
 
     desk.upkeep.clean_again()
 
-    assert eventually(lambda: forgetting.told == ["x"])
+    assert until(lambda: forgetting.told == ["x"])
 
 
 @pytest.mark.parametrize(("node", "side", "cause"), [("a", "slave", "foreign"), ("b", "master", "same_node")])

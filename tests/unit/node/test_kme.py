@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,20 +27,13 @@ from node.serving.kme import Kme, Unauthorized
 from node.serving.requested_bytes import Requested
 from node.tree.performance import Performance
 from telemetry.journal import Journal
+from tests.support.waiting import until
 
 ALICE, ADAM, BOB, MALLORY = (f"{n:08d}-0000-4000-8000-000000000000" for n in range(4))
 KSID = "99999999-0000-4000-8000-000000000000"
 KEYS = [f"{n:08d}-1111-4000-8000-000000000000" for n in range(3)]
 QC = "a-b/1"
 OVER_B = Session(KSID, ALICE, BOB, ("a", "b", "c"), (QC, "b-c/1"), "link")
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Return once it is true."""
-    latest = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < latest
-        time.sleep(0.005)
 
 
 class Network:

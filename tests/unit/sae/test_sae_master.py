@@ -22,6 +22,7 @@ from sae.master import Limits, Master
 from sae.sessions import Record
 from telemetry import bugs, journal
 from telemetry.journal import Journal
+from tests.support.waiting import until
 
 KSID, ALICE, BOB = (str(uuid.uuid4()) for _ in range(3))
 VALUE = "5ec2e7"
@@ -88,15 +89,6 @@ def in_time() -> None:
 def world(tmp_path: Path) -> World:
     """All is well."""
     return World(tmp_path / "journal.jsonl")
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """What it returns, once that is true."""
-    deadline = time.monotonic() + 10
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return found
 
 
 def raised(error: Exception) -> None:

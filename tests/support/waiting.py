@@ -1,0 +1,24 @@
+"""How tests wait: for a state, never for a time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+# How many times slower than usual this machine is: user-mode Linux is.
+PATIENCE = float(os.environ.get("QKD_PATIENCE", "1"))
+_LOOKS_EACH_S = 0.02
+
+
+def until(what: Callable[[], Any], timeout_s: float = 60.0, *, else_tell: Callable[[], object] | None = None) -> Any:
+    """The first true result of `what`. AssertionError with the last one, or what `else_tell` says, if none comes.
+
+    The time-out is long because only a test that fails waits for it. It is not how quick something has to be.
+    """
+    deadline = time.monotonic() + timeout_s * PATIENCE
+    while not (found := what()):
+        assert time.monotonic() < deadline, f"still {found!r}" if else_tell is None else else_tell()
+        time.sleep(_LOOKS_EACH_S)
+    return found
