@@ -84,8 +84,8 @@ class Client:
         emulation, credentials = self._emulation, self._emulation.credentials(Identity(Role.NODE, FIRST))
         document = {"host": self._plan.hosts[FIRST].ip, "port": _BARE_PORT, "credentials": credentials.to_config()}
         config = emulation.run.write("config/bare.json", document)
-        enter = emulation.network.enter(FIRST)
-        process = emulation.processes.component("bare", "testbed.bench.bare", config, prefix=enter)
+        there = emulation.network.pid(FIRST)
+        process = emulation.processes.component("bare", "testbed.bench.bare", config, inside=there)
         process.wait_ready()
         slave = self._sae(PARTNERS[0])
         url = self._plan.url(FIRST, _BARE_PORT) + "/"

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 NEW_MOUNT = 0x00020000
@@ -18,7 +19,7 @@ NEW_IPC = 0x08000000
 NEW_PID = 0x20000000
 NEW_NET = 0x40000000
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _MS_REC = 0x4000
 _MS_PRIVATE = 1 << 18
 _MS_NOSUID_NODEV_NOEXEC = 0x2 | 0x4 | 0x8
@@ -49,6 +50,23 @@ def children_here() -> None:
 def die_with_parent(signum: int) -> None:
     """Have the kernel send `signum` to this process when its parent ends, however it ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0), "prctl")
+
+
+def take_orphans() -> None:
+    """Have the kernel make this process the parent of descendants whose own parents end."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
+
+
+def enter_like(pid: int) -> None:
+    """Move this process, which has one thread, into the network and mount namespaces of process `pid`."""
+    folder = Path.cwd()
+    for kind, flag in (("net", NEW_NET), ("mnt", NEW_MOUNT)):
+        fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _check(_libc.setns(fd, flag), "setns")
+        finally:
+            os.close(fd)
+    os.chdir(folder)  # a mount namespace is entered at its root
 
 
 def private_mounts() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import itertools
 import os
 import select
@@ -11,10 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from telemetry.journal import Journal
+from testbed.machine.fork_server import ForkFailed, ForkServer
 
 _TAIL_LINES = 3
 _TOOL_S = 60.0
@@ -52,9 +56,34 @@ def run_tool(*command: str, timeout_s: float = _TOOL_S) -> str:
     return done.stdout
 
 
+class Child(Protocol):
+    """What was started, as `subprocess.Popen` shows it."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Exit status, None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status; subprocess.TimeoutExpired."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+def execute(command: Sequence[str], out: int, err: int) -> Child:
+    """A program that writes to these descriptors."""
+    # Ctrl-C in the terminal is for run.py alone, which then stops everything in order.
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+
+
 class Process:
     """One running component. `log` holds what it writes to its standard error.
 
+    `launch` starts it, with descriptors for its standard output and error; ProcessFailed.
     `journal`, if there is one, is told that it is `begun` and then `ready`, when it was `killed`, `paused` and `woken`,
     and that it has `failed`: it ended before it was ready.
     """
@@ -62,7 +91,7 @@ class Process:
     def __init__(
         self,
         name: str,
-        command: Sequence[str],
+        launch: Callable[[int, int], Child],
         log: Path,
         *,
         journal: Journal | None = None,
@@ -70,10 +99,10 @@ class Process:
         says_ready: bool = True,
     ) -> None:
         self.name = name
-        self.command = list(command)
         self.log = log
         self.wanted = True  # until somebody stops it on purpose
         self.killed = False
+        self._launch = launch
         self._journal = journal
         self._stop_signal = stop_signal
         self._says_ready = says_ready
@@ -81,24 +110,28 @@ class Process:
         self._ready_lock = threading.Lock()
         self._asked = False
         self._tell("begun")
-        with log.open("ab") as file:
-            self._popen = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if says_ready else file,
-                stderr=file,
-                # Ctrl-C in the terminal is for run.py alone, which then stops everything in order.
-                start_new_session=True,
-            )
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(log.open("ab"))
+            out = file.fileno()
+            if says_ready:
+                said, out = os.pipe()
+                self._said = io.FileIO(said)
+                stack.callback(os.close, out)
+            try:
+                self._child = launch(out, file.fileno())
+            except ProcessFailed:
+                if says_ready:
+                    self._said.close()
+                raise
 
     @property
     def pid(self) -> int:
         """The process ID."""
-        return self._popen.pid
+        return self._child.pid
 
     def alive(self) -> bool:
         """Whether it runs."""
-        return self._popen.poll() is None
+        return self._child.poll() is None
 
     @property
     def asleep(self) -> bool:
@@ -112,24 +145,22 @@ class Process:
     @property
     def status(self) -> int | None:
         """Exit status, negative for a signal; None while it runs."""
-        return self._popen.poll()
+        return self._child.poll()
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
         """Return once it printed `ready`; ProcessFailed if it ends before, or takes longer."""
         if not self._says_ready:
             return
-        out = self._popen.stdout
-        assert out is not None  # noqa: S101 - says_ready asked for a pipe
         deadline = time.monotonic() + timeout_s
         poll = select.poll()  # select() knows no descriptors beyond 1023
-        poll.register(out, select.POLLIN)
+        poll.register(self._said, select.POLLIN)
         said = b""
         while b"ready\n" not in said:
             if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
                 raise ProcessFailed(f"{self.name} is not ready after {timeout_s:g} s; see {self.log}")
-            chunk = os.read(out.fileno(), 4096)
+            chunk = self._said.read(4096)
             if not chunk:
-                self._popen.wait()
+                self._child.wait()
                 self._tell("failed")
                 raise ProcessFailed(f"{self.name} ended at once: {self.last_words()}")
             said += chunk
@@ -166,10 +197,10 @@ class Process:
         self._signal_family(signal.SIGCONT)
         self._tell("woken")
 
-    def again(self) -> Process:
-        """The same command started anew, now that this one has ended."""
+    def again(self, launch: Callable[[int, int], Child] | None = None) -> Process:
+        """Started anew, now that it has ended; as before, unless by `launch`."""
         return Process(
-            self.name, self.command, self.log, journal=self._journal, stop_signal=self._stop_signal,
+            self.name, launch or self._launch, self.log, journal=self._journal, stop_signal=self._stop_signal,
             says_ready=self._says_ready,
         )  # fmt: skip
 
@@ -194,16 +225,16 @@ class Process:
     def _finish(self, timeout_s: float) -> None:
         """Wait for its end so long, then kill it."""
         try:
-            self._popen.wait(timeout_s)
+            self._child.wait(timeout_s)
             killed = self._asked and self.status == -self._stop_signal  # it was not ready yet to end in order
         except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
+            self._child.kill()
+            self._child.wait()
             killed = True
         if killed:
             self._tell("killed")
-        if self._popen.stdout is not None:
-            self._popen.stdout.close()
+        if self._says_ready:
+            self._said.close()
 
     def _signal_family(self, signum: int) -> None:
         for path in Path("/proc").glob("[0-9]*/stat"):
@@ -214,7 +245,7 @@ class Process:
 
     def _send(self, signum: int) -> None:
         if self.alive():
-            self._popen.send_signal(signum)
+            self._child.send_signal(signum)
 
     def _tell(self, event: str) -> None:
         if self._journal is not None:
@@ -222,25 +253,50 @@ class Process:
 
 
 class Processes:
-    """All components of a run, in the order in which they were started, with a journal of their beginnings and ends."""
+    """All components of a run, in the order in which they were started, with a journal of their beginnings and ends.
 
-    def __init__(self, log_directory: Path) -> None:
+    Those of `modules` are forks of one process that has imported all of these.
+    """
+
+    def __init__(self, log_directory: Path, modules: Sequence[str] = ()) -> None:
         self._logs = log_directory
+        self._modules = modules
+        self._forks: ForkServer | None = None
         self._journal = Journal(log_directory / "journal.jsonl", "run")
         self._started: list[Process] = []
 
+    def prepare(self) -> ForkServer:
+        """Have the modules be imported from now on, before the first component needs them."""
+        if self._forks is None:
+            self._forks = ForkServer(self._modules, self._logs / "fork-server.log")
+        return self._forks
+
     def start(self, name: str, command: Sequence[str], **options: bool | int) -> Process:
         """Start `command`; its log is `name`.log."""
-        log = self._logs / f"{name}.log"
-        process = Process(name, command, log, journal=self._journal, **options)  # type: ignore[arg-type]
-        self._started.append(process)
-        return process
+        return self._begin(name, functools.partial(execute, command), **options)
 
     def component(
-        self, name: str, module: str, config: Path, *, prefix: Sequence[str] = (), python: str = sys.executable
+        self, name: str, module: str, config: Path, *, inside: int | None = None, python: str = sys.executable
     ) -> Process:
-        """Start `python -m module config`, with `prefix` before it (to enter a namespace)."""
-        return self.start(name, [*prefix, python, "-P", "-m", module, str(config)])
+        """Start `python -m module config`, in the namespaces of process `inside` if that is given. ProcessFailed."""
+        if module in self._modules and python == sys.executable:
+            forks = self.prepare()
+
+            def fork(out: int, err: int) -> Child:
+                try:
+                    return forks.start(name, module, config, inside=inside, out=out, err=err)
+                except ForkFailed as error:
+                    raise ProcessFailed(str(error)) from None
+
+            return self._begin(name, fork)
+        enter = [] if inside is None else ["mnexec", "-a", str(inside)]
+        return self.start(name, [*enter, python, "-P", "-m", module.removesuffix(".__main__"), str(config)])
+
+    def _begin(self, name: str, launch: Callable[[int, int], Child], **options: bool | int) -> Process:
+        log = self._logs / f"{name}.log"
+        process = Process(name, launch, log, journal=self._journal, **options)  # type: ignore[arg-type]
+        self._started.append(process)
+        return process
 
     def named(self, name: str) -> Process:
         """The component of that name; KeyError."""
@@ -249,10 +305,10 @@ class Processes:
                 return process
         raise KeyError(name)
 
-    def restart(self, name: str) -> Process:
-        """Start a component that has ended anew, in its old place; KeyError."""
+    def restart(self, name: str, command: Sequence[str] | None = None) -> Process:
+        """Start a component that has ended anew, in its old place, by `command` if that is given; KeyError."""
         old = self.named(name)
-        new = old.again()
+        new = old.again(None if command is None else functools.partial(execute, command))
         self._started[self._started.index(old)] = new
         return new
 
@@ -267,7 +323,7 @@ class Processes:
         return found | {p.name: "DEAD" for p in self.dead()}
 
     def stop(self, *kinds: str) -> None:
-        """Stop all (of `kinds`, if given), the last ones started first.
+        """Stop all (of `kinds`, if given), the last ones started first. They may be started anew.
 
         Neighbours of one kind (`node-a`, `node-b`) end at the same time.
         """
@@ -281,6 +337,9 @@ class Processes:
             for process in together:
                 process.stop()
         self._started = [p for p in self._started if p not in chosen]
+        if not kinds and self._forks is not None:
+            self._forks.close()
+            self._forks = None
 
 
 def _kind(process: Process) -> str:

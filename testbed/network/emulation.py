@@ -53,7 +53,16 @@ from testbed.network.postgres import Cluster, ClusterError, node_url
 from testbed.network.private_database import PrivateDatabase
 from testbed.network.shared_database import UserDatabase, members
 from testbed.planning.capacity import needs
-from testbed.planning.plan import CONTROLLER, DATABASE, DATABASE_PORT, OPENFLOW_PORT, OPERATOR, Plan, SaePlan
+from testbed.planning.plan import (
+    COMPONENTS,
+    CONTROLLER,
+    DATABASE,
+    DATABASE_PORT,
+    OPENFLOW_PORT,
+    OPERATOR,
+    Plan,
+    SaePlan,
+)
 from testbed.quantum.qc_keys import share_qc_key
 
 _log = logging.getLogger(__name__)
@@ -92,7 +101,7 @@ class Emulation:
         self.links: list[MeasuredLink] = []
         self.shaper = ""
         self.datapath = ""
-        self.processes = Processes(run.make("logs"))
+        self.processes = Processes(run.make("logs"), COMPONENTS)
         self.faults = Faults(
             plan, self.processes, Journal(run.make("faults") / "journal.jsonl", "faults"),
             network=lambda: self.network, break_qcs=self._break_qcs, database=lambda: self._database,
@@ -135,6 +144,7 @@ class Emulation:
         """Bring everything up; UserError if something does not come up."""
         _log_to(self.run.make("logs") / "run.log")
         try:
+            self.processes.prepare()
             self._say("issuing certificates")
             authority = Authority(self.run.make("pki"))
             for identity, host, name in self.plan.identities():
@@ -245,8 +255,10 @@ class Emulation:
         if self.shaper != NETEM:
             file = "config/delay-line.json"
             document = self.plan.delay_line_config(str(self.run.path / "config" / "delay-line-answer.json"))
-            command = self.network.delay_line_command(str(self.run.write(file, document)))
-            process = self.processes.start("delay-line", command)
+            process = self.processes.component(
+                "delay-line", "testbed.fibres.delay_line", self.run.write(file, document),
+                inside=self.network.delay_line_pid,
+            )  # fmt: skip
             waiting.append(process)
             shaper = DelayLineControl(process, functools.partial(self.run.write, file), document)
         self._fibres = Fibres(self.plan, shaper, ttl_slots=self._parameters["ttl_slots"])
@@ -257,7 +269,11 @@ class Emulation:
         config = self.run.write("config/controller.json", document)
         waiting.append(
             self.processes.component(
-                "controller", "controller", config, prefix=self.network.enter("ctl"), python=self._controller_python
+                "controller",
+                "controller.__main__",
+                config,
+                inside=self.network.pid("ctl"),
+                python=self._controller_python,
             )
         )
         config = self.run.write("config/forwarder.json", {"routes": self._routes()})
@@ -347,7 +363,7 @@ class Emulation:
             )  # fmt: skip
             config = self.run.write(f"config/node-{node}.json", document)
             waiting.append(
-                self.processes.component(f"node-{node}", "node", config, prefix=self.network.enter(node))
+                self.processes.component(f"node-{node}", "node.__main__", config, inside=self.network.pid(node))
             )
         for node in sorted({s.node for s in self.plan.applications}):
             credentials = {s.id: self._credentials[s.identity] for s in self.plan.applications if s.node == node}
@@ -355,7 +371,8 @@ class Emulation:
                 node, self.run.make(f"saes/{node}"), credentials, audit_secret=audit_secret, habits=self._habits
             )
             config = self.run.write(f"config/sae-{node}.json", document)
-            waiting.append(self.processes.component(f"sae-{node}", "sae", config, prefix=self.network.enter(node)))
+            there = self.network.pid(node)
+            waiting.append(self.processes.component(f"sae-{node}", "sae.__main__", config, inside=there))
         config = self._write_qcs()
         waiting.append(self.processes.component("qcs", "testbed.quantum.qc_emulator", config))
         for process in waiting:

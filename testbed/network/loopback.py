@@ -19,6 +19,7 @@ from mtls.identity import Identity, Role
 from node.material.shared_db import Members
 from testbed.machine.processes import Process, Processes, ProcessFailed
 from testbed.network.postgres import Cluster, ClusterError, node_url
+from testbed.planning.plan import COMPONENTS
 from testbed.quantum.qc_keys import qc_key, share_qc_key
 
 LOOPBACK = "127.0.0.1"
@@ -51,7 +52,7 @@ class Stack:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
         self.directory = directory
-        self.processes = Processes(directory)
+        self.processes = Processes(directory, COMPONENTS)
         self.authority = Authority(directory / "pki")
         self.database = Identity(Role.DATABASE, "db")
         self.cluster = Cluster(directory / "db", self.issue(Role.DATABASE, "db"))
@@ -104,7 +105,7 @@ class Stack:
             "credentials": self.issue(Role.CONTROLLER, "ctl").to_config(), "openflow": None, "parameters": parameters,
             "agents": agents or {node: self.agent(node) for node in self.ports},
         }  # fmt: skip
-        self.controller = self.processes.component("controller", "controller", self.write("ctl", document))
+        self.controller = self.processes.component("controller", "controller.__main__", self.write("ctl", document))
         self.controller.wait_ready()
         return self.controller
 
@@ -156,7 +157,7 @@ class Stack:
 
     def start_node(self, name: str) -> Process:
         """Start (again) the node of that name."""
-        self.nodes[name] = self.processes.component(f"node-{name}", "node", self.directory / f"{name}.json")
+        self.nodes[name] = self.processes.component(f"node-{name}", "node.__main__", self.directory / f"{name}.json")
         return self.nodes[name]
 
     def start_qcs(

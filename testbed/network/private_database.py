@@ -31,10 +31,9 @@ class PrivateDatabase:
 
     def restart(self) -> None:
         """Have it up again on the data that it left; UserError."""
-        self._processes.named(NAME).command = [*self._enter, *self.cluster.command()]
         deadline = time.monotonic() + _RESTART_S
         while True:
-            process = self._processes.restart(NAME)
+            process = self._processes.restart(NAME, [*self._enter, *self.cluster.command()])
             try:
                 self._wait_ready(process)
                 return

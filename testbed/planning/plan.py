@@ -31,6 +31,12 @@ DATABASE_PORT = 5432
 FIRST_SAE_PORT = 9001
 SLOT_S = 1.0  # of every QC, and of every node: both take it by default
 
+# Modules that are processes of their own, and what the controller imports later than at its start.
+COMPONENTS = (
+    "node.__main__", "sae.__main__", "controller.__main__", "controller.openflow.openflow_app",
+    "testbed.quantum.qc_emulator", "testbed.machine.forwarder", "testbed.fibres.delay_line",
+)  # fmt: skip
+
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")
 DATABASE = Identity(Role.DATABASE, "db")
 OPERATOR = Identity(Role.OPERATOR, "operator")

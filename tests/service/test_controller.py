@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -34,7 +35,7 @@ from mtls.identity import Identity, Role
 from node.tree.model import MODEL, apps, link_id, links, node_id
 from node.tree.operational_state import QcState
 from telemetry import journal
-from testbed.machine.processes import Process, ProcessFailed
+from testbed.machine.processes import Process, ProcessFailed, execute
 from testbed.network.loopback import free_port
 from tests.service.described import TRUE, ask
 from tests.service.played import Answer, PlayedNode
@@ -82,7 +83,7 @@ class World:
     def start(self, **options: Any) -> Process:
         """Start the controller."""
         command = [self.python, "-P", "-m", "controller", str(self.write(**options))]
-        self.process = Process("controller", command, self.directory / "controller.log")
+        self.process = Process("controller", partial(execute, command), self.directory / "controller.log")
         return self.process
 
     def play(self, name: str, qcs: dict[str, str], *, port: int = 0) -> PlayedNode:

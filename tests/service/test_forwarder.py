@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from testbed.machine.forwarder import connections_per_route
 from testbed.machine.namespaces import call_in_network, network_of
-from testbed.machine.processes import Process
+from testbed.machine.processes import Process, execute
 from testbed.network.loopback import free_port
 from tests.support.waiting import until
 
@@ -93,7 +94,7 @@ class Border:
             script = f"import pathlib, sys, testbed.machine.forwarder as f; f._HALF_OPEN_S = {half_open_s}"
             module = ["-c", f"{script}; sys.exit(f.main(pathlib.Path(sys.argv[1])))"]
         command = [*limit, sys.executable, "-P", *module, str(config)]
-        self.process = Process("forwarder", command, self.log)
+        self.process = Process("forwarder", partial(execute, command), self.log)
         return self.process
 
     def serve_echo(self) -> None:

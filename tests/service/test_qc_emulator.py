@@ -15,13 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from node.material.blocks import Block, acknowledge, ask_rate, receive
 from telemetry import journal
-from testbed.machine.processes import Process
+from testbed.machine.processes import Process, execute
 from tests.support.waiting import until
 
 QC = "a-b/1"
@@ -98,7 +99,7 @@ class Emulator:
     def start(self, **options: object) -> None:
         """Start the process."""
         command = [sys.executable, "-P", "-m", "testbed.quantum.qc_emulator", str(self.write(**options))]
-        self.process = Process("qcs", command, self.directory / "log")
+        self.process = Process("qcs", partial(execute, command), self.directory / "log")
         self.process.wait_ready(10)
 
     def module(self, end: str) -> Module:

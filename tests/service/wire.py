@@ -10,9 +10,10 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-from testbed.machine.processes import Process
+from testbed.machine.processes import Process, execute
 from tests.support.waiting import until
 
 X, Y = "10.9.0.1", "10.9.0.2"
@@ -87,7 +88,7 @@ class Wire:
 
     def start(self) -> None:
         """Start the delay line."""
-        self.process = Process("delay-line", self.command(), self.config.with_name("log"))
+        self.process = Process("delay-line", partial(execute, self.command()), self.config.with_name("log"))
         self.process.wait_ready(10)
 
     def rtt_ms(self, count: int = 10) -> float | None:

@@ -56,7 +56,7 @@ class World:
             },
             "on_key_failure": "go_on",
         }  # fmt: skip
-        return self.stack.processes.component(f"sae-{node}", "sae", self.stack.write(f"sae-{node}", document))
+        return self.stack.processes.component(f"sae-{node}", "sae.__main__", self.stack.write(f"sae-{node}", document))
 
     def tell(self, method: str, what: str, body: Any = None) -> Reply:
         """Talk to the controller as the operator."""

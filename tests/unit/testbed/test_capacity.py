@@ -7,13 +7,14 @@ import resource
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from scenario.topology import load
 from testbed.errors import UserError
-from testbed.machine.processes import Process
+from testbed.machine.processes import Process, execute
 from testbed.planning import capacity
 from testbed.planning.plan import make_plan
 
@@ -108,7 +109,8 @@ def test_process_is_awaited_by_a_descriptor_beyond_1023(tmp_path, files):
     files(2000)
     held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     try:
-        process = Process("one", [sys.executable, "-c", "print('ready')"], tmp_path / "log")
+        launch = partial(execute, [sys.executable, "-c", "print('ready')"])
+        process = Process("one", launch, tmp_path / "log")
         process.wait_ready()
         process.stop()
     finally:
