@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.running import Running, free_ports
+from tests.support.running import Running, free_ports
 
 # The seed makes the QCs' output known to the tests, which look for it where it must not be.
 SEED = 7

@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from tests.e2e.running import Running, until
 from tests.e2e.test_poliqi import cut_by_mininet, get_key_with_id, open_session
+from tests.support.running import Running
+from tests.support.waiting import until
 
 
 def test_links_are_shaped_by_netem_and_switches_forward_in_the_kernel(poliqi: Running):

@@ -13,8 +13,8 @@ from pathlib import Path
 from selenium.webdriver.common.by import By
 
 from testbed.stories import journals, svg
-from tests.e2e.browser import chromium
-from tests.e2e.running import Running
+from tests.support.browser import chromium
+from tests.support.running import Running
 from tests.support.waiting import until
 
 _SIZE = (1600, 1250)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from testbed.machine.leftovers import Machine
-from tests.e2e.running import PYTHON, Running, finished
+from tests.support.running import PYTHON, Running, finished
 
 NODES = "nodes: [{name: a}, {name: b}, {name: c}]\n"
 SAES = "saes: [{name: x, node: a}, {name: y, node: b}]\n"

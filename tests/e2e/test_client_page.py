@@ -11,8 +11,8 @@ import yaml
 
 from scenario.topology_document import build
 from scenario.topology_field import Field
-from tests.e2e.page import assert_same_kind, blocks, here, names, read, run_shell
-from tests.e2e.running import ROOT, Running
+from tests.support.page import assert_same_kind, blocks, here, names, read, run_shell
+from tests.support.running import ROOT, Running
 from tests.support.waiting import until
 
 PAGE = read("client.md")

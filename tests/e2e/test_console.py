@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import Running, command
+from tests.support.running import Running, command
 from tests.support.waiting import until
 
 # Names that were taken for something else: a switch's, and ones that Mininet cuts at the hyphen.

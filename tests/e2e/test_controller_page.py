@@ -7,8 +7,8 @@ import re
 import pytest
 
 from node.tree.model import node_id
-from tests.e2e.page import assert_same_kind, blocks, names, read, run_shell
-from tests.e2e.running import Running
+from tests.support.page import assert_same_kind, blocks, names, read, run_shell
+from tests.support.running import Running
 
 PAGE = read("controller.md")
 SHELL = blocks(PAGE, "sh")

@@ -15,10 +15,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from testbed.machine.leftovers import Machine
-from tests.e2e.browser import chromium
 from tests.e2e.conftest import SEED
-from tests.e2e.running import Running
 from tests.e2e.test_poliqi import qc_output, shown
+from tests.support.browser import chromium
+from tests.support.running import Running
 from tests.support.waiting import until
 
 LINK = "government-military"

@@ -14,7 +14,7 @@ import pytest
 
 from testbed.experiments.experiment import Seen
 from testbed.experiments.kinds import fig7, latency
-from tests.e2e.running import ROOT, command, finished
+from tests.support.running import ROOT, command, finished
 from tests.support.waiting import until
 from tests.unit.testbed.experiments.test_series import SETTINGS
 

@@ -14,7 +14,7 @@ from mtls.call import Caller, Reply
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from testbed.machine.leftovers import Machine
-from tests.e2e.running import Running, finished
+from tests.support.running import Running, finished
 
 NODES = ("government", "military", "telecom", "finance", "university")
 

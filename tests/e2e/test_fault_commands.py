@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from telemetry import journal
-from tests.e2e.running import Running
 from tests.e2e.test_poliqi import get_key_with_id, open_session, ping, slow_way_round
+from tests.support.running import Running
 from tests.support.waiting import until
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.running import PYTHON, Running
+from tests.support.running import PYTHON, Running
 from tests.support.waiting import until
 
 TOPOLOGY = """

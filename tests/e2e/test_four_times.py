@@ -10,7 +10,7 @@ import pytest
 from testbed.evidence.summary import read_run
 from testbed.experiments.evaluation import outcome
 from testbed.experiments.evaluation.outcome import Initialisation
-from tests.e2e.running import Running
+from tests.support.running import Running
 from tests.support.waiting import PATIENCE
 
 DELAY_MS = 20

@@ -12,10 +12,10 @@ import pytest
 from mtls.call import Caller
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from tests.e2e.running import Running
-from tests.service.gs015.client import Events, N, Restconf
+from tests.support.gs015_client import Events, N, Restconf
+from tests.support.running import Running
+from tests.support.validation import resources, url, validate, validate_notification, validate_part
 from tests.support.waiting import until
-from tests.validation import resources, url, validate, validate_notification, validate_part
 
 
 class Control:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.page import blocks, read
-from tests.e2e.running import Running
+from tests.support.page import blocks, read
+from tests.support.running import Running
+from tests.support.transcript import PROMPT, Step, steps
 from tests.support.waiting import PATIENCE, until
-from tests.transcript import PROMPT, Step, steps
 
 # In the order of the index. Each leaves the network as it found it, but for the last one, which ends the run.
 LESSONS = re.findall(r"^\| \[\d\. .*?\]\((\S+\.md)\)", read("lessons/README.md"), re.M)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from testbed.machine.leftovers import Machine
-from tests.e2e.running import ROOT, Running, command, finished
+from tests.support.running import ROOT, Running, command, finished
 from tests.support.waiting import until
 
 

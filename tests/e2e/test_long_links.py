@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from telemetry.journal import read
-from tests.e2e.running import Running, finished
 from tests.e2e.test_fault_commands import broken
+from tests.support.running import Running, finished
 from tests.support.waiting import until
 
 DELAY_MS = 300

@@ -18,8 +18,8 @@ import pytest
 
 from telemetry import journal
 from tests.e2e.conftest import SEED
-from tests.e2e.running import Running
-from tests.leaks import shown
+from tests.support.leaks import shown
+from tests.support.running import Running
 from tests.support.waiting import until
 
 NODES = ("government", "military", "telecom", "finance", "university")

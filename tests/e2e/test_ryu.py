@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import Running
 from tests.e2e.test_poliqi import cut_by_mininet, get_key, get_key_with_id, open_session
+from tests.support.running import Running
 
 pytestmark = pytest.mark.ryu
 

@@ -10,8 +10,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from telemetry import journal
-from tests.e2e.running import ROOT, Running
 from tests.e2e.test_poliqi import open_session
+from tests.support.running import ROOT, Running
 from tests.support.waiting import until
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 
-from tests.e2e.running import PYTHON, ROOT
+from tests.support.running import PYTHON, ROOT
 from tests.support.waiting import PATIENCE
 
 SEED = 1730  # every kind of fault is among them, and of what can be killed each is

@@ -17,8 +17,8 @@ import psycopg
 import pytest
 
 from telemetry.journal import read
-from tests.e2e.running import PYTHON, Running, command, finished
 from tests.e2e.test_user_database import server  # noqa: F401 - a fixture
+from tests.support.running import PYTHON, Running, command, finished
 from tests.support.waiting import until
 
 FULL_S = 8

@@ -19,7 +19,7 @@ from testbed.network.loopback import free_port
 from testbed.network.postgres import find_binaries
 from testbed.network.shared_database import members, open_user_database
 from testbed.planning.plan import make_plan
-from tests.e2e.running import ROOT, finished
+from tests.support.running import ROOT, finished
 from tests.support.waiting import until
 
 

@@ -26,7 +26,7 @@ from node.material.shared_db import SharedDatabase
 from telemetry import journal
 from testbed.network.loopback import LOOPBACK, Stack
 from testbed.network.postgres import node_url
-from tests.service.foreign import open_session
+from tests.support.foreign import open_session
 from tests.support.waiting import until
 
 ALICE, BOB = (str(uuid.uuid4()) for _ in range(2))

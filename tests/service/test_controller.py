@@ -37,8 +37,8 @@ from node.tree.operational_state import QcState
 from telemetry import journal
 from testbed.machine.processes import Process, ProcessFailed, execute
 from testbed.network.loopback import free_port
-from tests.service.described import TRUE, ask
-from tests.service.played import Answer, PlayedNode
+from tests.support.described import TRUE, ask
+from tests.support.played import Answer, PlayedNode
 from tests.support.waiting import until
 
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")

@@ -17,8 +17,8 @@ import pytest
 from scenario.shape import Shape
 from testbed.fibres.shapers import DelayLineControl
 from testbed.machine.processes import ProcessFailed
-from tests.service.wire import Wire
 from tests.support.waiting import until
+from tests.support.wire import Wire
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
 

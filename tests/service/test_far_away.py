@@ -32,8 +32,8 @@ from node.material.shared_db import KeyOwner, Members, SharedDatabase
 from testbed.machine.namespaces import call_in_network, network_of, threads_in_network
 from testbed.network.loopback import Stack
 from testbed.network.postgres import node_url
-from tests.service.wire import Wire, Y
 from tests.support.waiting import until
+from tests.support.wire import Wire, Y
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
 

@@ -21,9 +21,9 @@ from node.limits import answer_s
 from testbed.machine.namespaces import call_in_network, network_of
 from testbed.machine.processes import Process, Processes
 from testbed.network.loopback import LOOPBACK, Stack
-from tests.service.gs014.client import Answer, Sae
-from tests.service.wire import Wire, X, Y
+from tests.support.gs014_client import Answer, Sae
 from tests.support.waiting import until
+from tests.support.wire import Wire, X, Y
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces: needs root")
 

@@ -38,7 +38,7 @@ from testbed.audit.evidence import Journals, Meant, Qc, Sae, records
 from testbed.audit.verdict import audit
 from testbed.evidence.summary import read_run, summarise
 from testbed.network.loopback import LOOPBACK, Stack, free_port
-from tests.service.foreign import open_session
+from tests.support.foreign import open_session
 from tests.support.waiting import until
 
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]

@@ -21,8 +21,8 @@ from testbed.machine.processes import Process
 from testbed.network.loopback import free_port
 from testbed.network.openflow_frameworks import python_for
 from tests.service.test_controller import World
-from tests.service.wire import Wire, Y
 from tests.support.waiting import until
+from tests.support.wire import Wire, Y
 
 OS_KEN, RYU = pytest.param("os-ken"), pytest.param("ryu", marks=pytest.mark.ryu)
 FABRIC = {"switches": [{"name": f"s{i}", "dpid": i, "ports": [], "hosts": []} for i in (1, 2)]}

@@ -25,8 +25,8 @@ from mtls.serve import Problem
 from node.tree.model import MODEL, apps, link_id, links
 from telemetry import journal
 from telemetry.journal import Journal
-from tests.service.played import PlayedNode
 from tests.service.test_controller import CONTROLLER, LINKS, QOS, World
+from tests.support.played import PlayedNode
 from tests.support.waiting import until
 
 

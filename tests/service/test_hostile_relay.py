@@ -19,7 +19,7 @@ from mtls.serve import json_body, new_app
 from mtls.server import Server
 from telemetry import journal
 from testbed.network.loopback import LOOPBACK, Stack
-from tests.service.foreign import open_session
+from tests.support.foreign import open_session
 from tests.support.waiting import until
 
 ALICE, DAVE = str(uuid.UUID(int=1)), str(uuid.UUID(int=4))

@@ -17,7 +17,7 @@ from mtls.identity import Identity, Role
 from node.tree.model import link_id
 from telemetry import journal
 from testbed.network.loopback import Stack
-from tests.service.foreign import N, application, open_session
+from tests.support.foreign import N, application, open_session
 from tests.support.waiting import until
 
 ALICE, BOB, CAROL, MALLORY = (str(uuid.UUID(int=i)) for i in range(1, 5))

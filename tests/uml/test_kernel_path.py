@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from testbed.virtual_machine.user_mode_linux import Machine
-from tests.e2e.running import PYTHON, ROOT
+from tests.support.running import PYTHON, ROOT
 
 SUITE = os.environ.get("QKD_UML_SUITE", "tests/e2e/kernel_path.py").split()
 LIMIT_S = float(os.environ.get("QKD_UML_LIMIT_S", "900"))

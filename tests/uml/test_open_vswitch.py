@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from testbed.virtual_machine.user_mode_linux import Machine
-from tests.e2e.running import ROOT
+from tests.support.running import ROOT
 
 BRIDGE = """
 import time

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import RUN_PY
+from tests.support.running import RUN_PY
 from tests.support.waiting import until
 
 NOBODY = pwd.getpwnam("nobody")

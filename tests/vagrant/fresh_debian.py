@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from testbed.virtual_machine.user_mode_linux import Machine
-from tests.e2e.running import ROOT
+from tests.support.running import ROOT
 
 # Where the Vagrantfile has the project, and what the box brings beside Debian's minimum.
 PROJECT = Path("/home/vagrant/qkd-testbed")

@@ -13,9 +13,8 @@ from mtls.call import Caller
 from mtls.identity import Identity, Role
 from telemetry import journal
 from testbed.network.loopback import LOOPBACK, Stack
+from tests.support.gs014_client import Sae
 from tests.support.waiting import until
-
-from .client import Sae
 
 HOMES = {"alice": "a", "adam": "a", "bob": "b", "mallory": "b", "carol": "c", "carl": "c", "odd": "a", "strange": "c"}
 # IDs are opaque: these two are no UUIDs, and one is as long as can be.

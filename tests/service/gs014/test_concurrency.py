@@ -7,9 +7,8 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.support.gs014_client import Sae
 from tests.support.waiting import until
-
-from .client import Sae
 
 KEYS_PER_REQUEST = 20
 REQUESTS = 30

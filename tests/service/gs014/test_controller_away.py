@@ -6,9 +6,8 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.support.gs014_client import Sae
 from tests.support.waiting import until
-
-from .client import Sae
 
 
 def test_sessions_rekey_all_the_while_the_controller_is_killed_and_started_again(kmes, alice, bob, carol):

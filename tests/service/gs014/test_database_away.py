@@ -15,9 +15,9 @@ import pytest
 
 from node.limits import ANSWER_S
 from telemetry import journal
+from tests.support.gs014_client import Answer, Sae
 from tests.support.waiting import until
 
-from .client import Answer, Sae
 from .conftest import Kmes
 
 BUSY_MACHINE_S = 2.0

@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from mtls.authority import Authority
-
-from .client import Sae
+from tests.support.gs014_client import Sae
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/keys", "/api/v1/keys/x", "/api/v1/keys/x/keys", "/api/v2/keys/x/status",

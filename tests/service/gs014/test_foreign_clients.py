@@ -10,7 +10,7 @@ from etsi_qkd_014_client.data import DataError, DataKeyContainer, DataStatus
 from qkdsec.client import ETSI014Client
 from qkdsec.doctor import run_all
 
-from .client import NOT_FOUND, Sae
+from tests.support.gs014_client import NOT_FOUND, Sae
 
 
 def qkd014_client(sae: Sae) -> QKD014Client:

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from .client import NOT_FOUND, key_ids
+from tests.support.gs014_client import NOT_FOUND, key_ids
 
 
 def test_slave_gets_the_same_ids_and_bytes(alice, slave):

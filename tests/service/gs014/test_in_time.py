@@ -8,9 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from node.limits import ANSWER_S, KME_THREADS
+from tests.support.gs014_client import Answer
 from tests.support.waiting import until
-
-from .client import Answer
 
 BUSY_MACHINE_S = 2.0
 MANY = KME_THREADS + 12

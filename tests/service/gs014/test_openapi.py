@@ -11,8 +11,8 @@ import schemathesis
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from tests.service import described
-from tests.service.described import TRUE
+from tests.support import described
+from tests.support.described import TRUE
 from tests.support.waiting import until
 
 from .conftest import BYTES_PER_SLOT

@@ -16,8 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from mtls.authority import Authority
 from mtls.identity import Identity, Role
-
-from .client import Sae
+from tests.support.gs014_client import Sae
 
 NO_ANSWER = (OSError, http.client.HTTPException)
 

@@ -12,7 +12,7 @@ import pytest
 from mtls.call import Reply
 from mtls.identity import Identity, Role
 from testbed.network.loopback import Stack
-from tests.service.gs015.client import N, Restconf
+from tests.support.gs015_client import N, Restconf
 from tests.support.waiting import until
 
 HOMES = {"alice": "a", "bob": "b", "carol": "c"}

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.service.gs015.client import Events, N
 from tests.service.gs015.conftest import Network
+from tests.support.gs015_client import Events, N
+from tests.support.validation import validate, validate_notification
 from tests.support.waiting import until
-from tests.validation import validate, validate_notification
 
 TYPES = "etsi-qkd-node-types"
 

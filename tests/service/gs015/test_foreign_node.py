@@ -17,9 +17,9 @@ from mtls.events import Feed, answer_with
 from mtls.identity import Identity, Role
 from mtls.server import Server
 from testbed.network.loopback import LOOPBACK, Stack
-from tests.service.gs015.client import YANG_JSON, N
+from tests.support.gs015_client import YANG_JSON, N
+from tests.support.validation import validate
 from tests.support.waiting import until
-from tests.validation import validate
 
 TYPES = "etsi-qkd-node-types"
 FIBRE = str(uuid.uuid4())

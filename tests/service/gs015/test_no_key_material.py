@@ -20,9 +20,9 @@ import pytest
 from mtls.identity import Identity, Role
 from telemetry import journal
 from testbed.network.loopback import LOOPBACK
-from tests.leaks import shown
-from tests.service.gs015.client import N, Restconf
 from tests.service.gs015.conftest import LINKS, Network
+from tests.support.gs015_client import N, Restconf
+from tests.support.leaks import shown
 from tests.support.waiting import until
 
 SEED = 15

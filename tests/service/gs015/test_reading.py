@@ -8,10 +8,10 @@ import uuid
 import pytest
 
 from mtls.identity import Role
-from tests.service.gs015.client import YANG_JSON, N
 from tests.service.gs015.conftest import BYTES_PER_SLOT, SLOT_S
+from tests.support.gs015_client import YANG_JSON, N
+from tests.support.validation import resources, url, validate, validate_part
 from tests.support.waiting import until
-from tests.validation import resources, url, validate, validate_part
 
 
 def test_node_is_valid_and_has_its_identity(agent):

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.service.gs015.client import N, Restconf
 from tests.service.gs015.conftest import Network
+from tests.support.gs015_client import N, Restconf
+from tests.support.validation import validate
 from tests.support.waiting import until
-from tests.validation import validate
 
 LINK, APP = "etsi-qkd-sdn-node:qkd_link", "etsi-qkd-sdn-node:qkd_app"
 VIRT, PHYS = "etsi-qkd-node-types:VIRT", "etsi-qkd-node-types:PHYS"

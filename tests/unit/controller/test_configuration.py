@@ -14,7 +14,7 @@ from controller.agents.agents import Agent
 from controller.agents.configuration import Route
 from controller.network.graph import Graph, Report
 from etsi import gs015
-from tests.validation import validate
+from tests.support.validation import validate
 
 KSID = str(uuid.UUID(int=99))
 PAIR = "urn:uuid:a", "urn:uuid:b"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.transcript import Step, steps
+from tests.support.transcript import Step, steps
 
 OPENED = "open: KSID a7ea23c9-360c-49cb-8a12-53ad1d7ff474, path government - military\n"
 LINKS = """QC                     between                 made B/s  stock B

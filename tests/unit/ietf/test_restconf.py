@@ -18,7 +18,7 @@ from ietf.restconf import DATA, parse_target, status_of
 from ietf.restconf_edit import Edit, allowed, edit
 from ietf.restconf_read import CONFIG, NONCONFIG, TAGGED, TRIM, Query, query, read
 from ietf.yang import STRING, Container, Leaf, List, Refusal
-from tests.validation import validate
+from tests.support.validation import validate
 
 MODEL = {gs015.NODE: gs015.QKD_NODE}
 N = "etsi-qkd-sdn-node:qkd_node"

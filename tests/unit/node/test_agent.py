@@ -29,8 +29,8 @@ from node.tree.notifications import EXTENDED, Streams
 from node.tree.performance import Performance
 from node.waiting_limits import HalfOpen, Places
 from telemetry.journal import Journal
-from tests import open_session
-from tests.open_session import KSID, MASTER, SLAVE
+from tests.support import open_session
+from tests.support.open_session import KSID, MASTER, SLAVE
 
 ANOTHER = "88888888-0000-4000-8000-000000000000"
 

@@ -17,8 +17,8 @@ from node.associations.sessions import Sessions
 from node.material.key_stream import KeyStore
 from node.tree.datastore import Datastore
 from node.tree.notifications import EXTENDED, STANDARD, Streams
-from tests import open_session
-from tests.open_session import KSID
+from tests.support import open_session
+from tests.support.open_session import KSID
 
 
 class Node:

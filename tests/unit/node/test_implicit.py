@@ -19,8 +19,8 @@ from node.limits import OPENINGS, OPENINGS_PER_SAE
 from node.material.key_stream import KeyStore
 from node.tree.datastore import Datastore
 from node.waiting_limits import Places
-from tests import open_session
-from tests.open_session import MASTER, SLAVE
+from tests.support import open_session
+from tests.support.open_session import MASTER, SLAVE
 
 
 class Network:

@@ -8,7 +8,7 @@ import pytest
 
 from testbed.audit import RECORDS, Unreadable, load
 from testbed.audit.__main__ import main
-from tests.unit.testbed.audit.played import played, verdict
+from tests.support.played_run import played, verdict
 from tests.unit.testbed.audit.test_falsified import (
     allocation_untold_long_after_a_crash,
     crash_of_qcs,

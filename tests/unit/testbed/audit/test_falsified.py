@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.audit.evidence import Unreadable
-from tests.unit.testbed.audit.played import played, verdict
+from tests.support.played_run import played, verdict
 
 Run = dict[str, Any]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.audit.evidence import Unreadable
-from tests.unit.testbed.audit.played import PLAYED, verdict
+from tests.support.played_run import PLAYED, verdict
 
 Path = tuple[str | int, ...]
 DROP, AGAIN, CHANGE, CUT = "drop", "again", "change", "cut"

@@ -12,7 +12,7 @@ from yangson import DataModel
 from yangson.enumerations import ContentType
 
 from etsi import gs015, gs015_testbed
-from tests.e2e.running import ROOT
+from tests.support.running import ROOT
 
 _STANDARD = [
     (gs015.MODULE, gs015.REVISION, gs015.NAMESPACE),

@@ -14,7 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e.running import ROOT, Running
+from tests.support.running import ROOT, Running
 
 FIRST_PORT = 9440
 END = "--- end of block, status "
