@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from decisions.parameters import FOR_NODES
 from documents.checks import integer, mapping, number, sequence, text
 from documents.errors import Malformed
 from documents.secret import Secret
@@ -58,7 +59,7 @@ _REQUIRED = (
     "name", "host", "kme_port", "agent_port", "directory", "credentials",
     "shared_db_url", "shared_db_schema", "nodes", "saes", "qcs",
 )  # fmt: skip
-_PARAMETERS = ("mode", "ttl_slots", "keys_ahead", "implicit_idle_s")
+_PARAMETERS = tuple(parameter.name for parameter in FOR_NODES)
 _OPTIONAL = (*_PARAMETERS, "limits", "slot_s", "round_trip_s")
 
 

@@ -7,10 +7,13 @@ import datetime
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from decisions.modes import MODES
+from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, TTL, parse_rate
 from decisions.rekey import GO_ON
+from documents.errors import Malformed
 from scenario.topology import TopologyError, load
 from testbed.dashboard.address import USUAL_PORT
 from testbed.errors import UserError
@@ -21,7 +24,6 @@ from testbed.network.expose import ANY_PORT
 from testbed.network.openflow_frameworks import FRAMEWORKS, python_for
 from testbed.network.shared_database import complete_url, members, open_user_database
 from testbed.network.workload_player import lasts_s
-from testbed.operation.desk import ADMISSION_POLICIES
 from testbed.planning.capacity import doubt, needs, reserve
 from testbed.planning.load import draw_pairs, possible_pairs
 from testbed.planning.plan import Plan, make_plan
@@ -178,16 +180,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--topology", default="poliqi", metavar="NAME|FILE", help="network: a name in topologies/, or a YAML or GraphML file (default: poliqi)")  # fmt: skip  # noqa: E501
-    add("--mode", choices=sorted(MODES), default="basic", help="how keys reach nodes several hops away (default: basic)")  # fmt: skip  # noqa: E501
-    add("--admission", choices=ADMISSION_POLICIES, default="none", help="whether to refuse sessions that the network cannot carry: eq1 as measured, reserve as declared (default: none)")  # fmt: skip  # noqa: E501
-    add("--ttl", type=_ttl, default=15, metavar="SLOTS", help="slots of 1 s after which key material is erased (default: 15)")  # fmt: skip  # noqa: E501
-    add("--keys-ahead", type=_ahead, default=4, metavar="N", help="keys made at once in mode qkp (default: 4)")
+    add("--mode", choices=MODE.values, default=MODE.default, help=f"{MODE.meaning} (default: {MODE.default})")
+    add("--admission", choices=ADMISSION.values, default=ADMISSION.default, help=f"{ADMISSION.meaning}: eq1 as measured, reserve as declared (default: {ADMISSION.default})")  # fmt: skip  # noqa: E501
+    add("--ttl", type=_as(TTL.parse), default=TTL.default, metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default})")  # fmt: skip  # noqa: E501
+    add("--keys-ahead", type=_as(KEYS_AHEAD.parse), default=KEYS_AHEAD.default, metavar="N", help=f"{KEYS_AHEAD.meaning} (default: {KEYS_AHEAD.default})")  # fmt: skip  # noqa: E501
     add("--apps", type=_whole, metavar="N", help=f"key sessions to open (default: {_DEFAULT_APPS} with --duration, else 0)")  # fmt: skip  # noqa: E501
     add("--workload", metavar="NAME|FILE", help="key sessions that come and go: a name in workloads/, or a YAML file (default: --apps sessions that stay)")  # fmt: skip  # noqa: E501
     add("--duration", type=_seconds, metavar="S", help="end after S seconds of exchanging keys")
     add("--seed", type=_whole, metavar="N", help="same workload and same QC output each time (not for secrets)")
     add("--delay", type=_milliseconds, metavar="MS", help="one-way delay of every link, in milliseconds")
-    add("--qc-rate", type=_rate, metavar="LOW-HIGH", help="key material that every QC makes, in bytes a second")
+    add("--qc-rate", type=_as(parse_rate), metavar="LOW-HIGH", help="key material that every QC makes, in bytes a slot of 1 s")  # fmt: skip  # noqa: E501
     add("--run-dir", type=Path, metavar="DIR", help="where logs and results go (default: a new folder in runs/)")
     add("--shared-db", metavar="URL", help="use this PostgreSQL in place of a private one")
     add("--expose", nargs="?", const=ANY_PORT, type=_port, metavar="PORT", help="publish controller, KMEs and agents on 127.0.0.1, at ports from PORT on (default: whatever is free); see docs/client.md")  # fmt: skip  # noqa: E501
@@ -223,20 +225,17 @@ def _milliseconds(text: str) -> float:
     return _number(text, "milliseconds", 0, 60_000)
 
 
-def _ttl(text: str) -> int:
-    return int(_number(text, "a number of slots", 1, 86_400))
-
-
 def _port(text: str) -> int:
     return int(_number(text, "a port", 1, 65535))
 
 
-def _ahead(text: str) -> int:
-    return int(_number(text, "a number of keys", 1, 64))
+def _as(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`read`, for argparse."""
 
+    def parse(text: str) -> Any:
+        try:
+            return read(text)
+        except Malformed as error:
+            raise argparse.ArgumentTypeError(f"expected {error.expected}") from None
 
-def _rate(text: str) -> tuple[int, int]:
-    low, dash, high = text.partition("-")
-    if not dash or not low.isdigit() or not high.isdigit() or int(low) > int(high):
-        raise argparse.ArgumentTypeError(f"expected LOW-HIGH in bytes a second, such as 33-47, got {text!r}")
-    return int(low), int(high)
+    return parse

@@ -16,7 +16,6 @@ from flask import Flask, Response
 from controller.agents.agents import Agent
 from controller.follower import Followers
 from controller.network.graph import Graph, Link
-from controller.network.parameters import rate
 from controller.network.settings import Settings
 from controller.network.store import Store
 from controller.northbound.api_openapi import describe
@@ -24,6 +23,7 @@ from controller.sessions.key_session import SessionError
 from controller.sessions.lifecycle import KeySessions
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
+from decisions.parameters import rate
 from documents.checks import text, uuid_text
 from documents.errors import Malformed
 from mtls.identity import Role

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from decisions.parameters import MOST_RATE, PARAMETERS
+
 _UUID = {"type": "string", "format": "uuid"}
 _NUMBER: dict[str, Any] = {"type": "number"}
 _INTEGER: dict[str, Any] = {"type": "integer"}
@@ -26,14 +28,7 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-_PARAMETERS = {
-    "mode": {"type": "string", "enum": ["basic", "qkp", "otp"]},
-    "ttl_slots": {"type": "integer", "minimum": 1, "maximum": 86_400},
-    "keys_ahead": {"type": "integer", "minimum": 1, "maximum": 64},
-    "implicit_idle_s": {"type": "integer", "minimum": 1, "maximum": 86_400},
-    "admission": {"type": "string", "enum": ["none", "eq1", "reserve"]},
-    "path_policy": {"type": "string", "enum": ["shortest"]},
-}
+_PARAMETERS = {name: parameter.schema for name, parameter in PARAMETERS.items()}
 _LINK = _object(
     qc=_TEXT, qkdl_id=_UUID, ends=_ENDS, status=_STATUS, enabled=_BOOLEAN, qber_percent=_or_null(_NUMBER),
     generated_per_slot=_NUMBER, requested_per_slot=_NUMBER, reserved_per_slot=_NUMBER, stored_bytes=_INTEGER,
@@ -108,7 +103,7 @@ def describe() -> dict[str, Any]:
         switches=_array(_TEXT), ports_down=_array(_TEXT), key_sessions=_INTEGER, parameters=_object(**_PARAMETERS),
     )  # fmt: skip
     change = {"type": "object", "properties": _PARAMETERS, "additionalProperties": False}
-    limit = {"type": "integer", "minimum": 0, "maximum": 1 << 20}
+    limit = {"type": "integer", "minimum": 0, "maximum": MOST_RATE}
     rate = _object(low=limit, high=limit)
     agent = _object(name=_TEXT, url=_TEXT, reachable=_BOOLEAN)
     qc = _in_path("qc", "a QC's name; a slash in it may stand as it is")

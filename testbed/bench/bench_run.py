@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from decisions.parameters import TTL
 from testbed.errors import UserError
 from testbed.machine.isolation import run_isolated, undisturbed
 from testbed.machine.run_directory import RunDirectory, open_run_directory
@@ -43,7 +44,7 @@ def with_network(plan: Plan, body: Callable[[Emulation], None]) -> int:
 
 def _inside(plan: Plan, directory: RunDirectory, body: Callable[[Emulation], None], outside: int) -> int:
     emulation = Emulation(
-        plan, directory, outside=outside, parameters={"ttl_slots": 15}, seed=None, user_database=None,
+        plan, directory, outside=outside, parameters={TTL.name: TTL.default}, seed=None, user_database=None,
         say=lambda _: None,
     )  # fmt: skip
     try:

@@ -10,14 +10,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from decisions.parameters import KEYS_AHEAD, TTL
 from scenario.topology import Topology
 from testbed.experiments.evaluation import outcome, paper
 from testbed.experiments.evaluation.results import Results, Row, row
 from testbed.experiments.series import Phase, Run
 from testbed.planning.workload import Workload
 
-TTL_SLOTS = 15
-KEYS_AHEAD = 4
 _SEEDS_A_REPEAT = 1000
 
 
@@ -73,11 +72,11 @@ class Settings:
     @property
     def ttl_slots(self) -> int:
         """The usual TTL, at speed."""
-        return self.slots(TTL_SLOTS)
+        return self.slots(TTL.default)
 
     def parameters(self, mode: str, admission: str = "none") -> dict[str, Any]:
         """Of the controller."""
-        return {"mode": mode, "admission": admission, "ttl_slots": self.ttl_slots, "keys_ahead": KEYS_AHEAD}
+        return {"mode": mode, "admission": admission, "ttl_slots": self.ttl_slots, "keys_ahead": KEYS_AHEAD.default}
 
     def phase_seed(self, repeat: int) -> int:
         """The same in all phases of a repeat, so that they are offered the same sessions."""

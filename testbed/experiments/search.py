@@ -16,12 +16,12 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
+from decisions.parameters import KEYS_AHEAD
 from decisions.rekey import PACES, POLICIES
 from scenario.topology import Topology
 from scenario.topology import load as load_topology
 from testbed.experiments.evaluation import paper
 from testbed.experiments.evaluation.outcome import Load
-from testbed.experiments.experiment import KEYS_AHEAD
 from testbed.experiments.kinds import fig8
 from testbed.experiments.planner.model import offer
 from testbed.planning.plan import make_plan
@@ -72,7 +72,7 @@ def shares(setting: Setting, topology: Topology, workload: Workload, seeds: rang
     for scenario, mode in SCENARIOS.items():
         loads = [
             offer(topology, arrivals(load, saes, seed), load, mode=mode, ttl_slots=setting.ttl_slots,
-                  keys_ahead=KEYS_AHEAD, seed=seed)
+                  keys_ahead=KEYS_AHEAD.default, seed=seed)
             for seed in seeds
         ]  # fmt: skip
         found |= {(scenario, measure): _mean(measure, loads) for measure in MEASURES}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mininet.log import output
 
+from decisions.parameters import PARAMETERS
 from testbed.errors import UserError
 from testbed.network.emulation import Emulation
 from testbed.network.expose import FILE, LOOPBACK
@@ -20,6 +22,7 @@ from testbed.operation.tables import table
 from testbed.stories import journals, svg, text
 from testbed.stories.model import KEY, SESSION, NoStory
 
+_SETTABLE = ", ".join(f"{p.name} {p.syntax}" for p in PARAMETERS.values())
 _HELP = """qkd status            nodes, switches, controller, processes
 qkd links             fibres as they are shaped now, QCs with status, rate, error rate and stock of key material
 qkd link A B          the fibre between two datacenters: shape of both directions, whether it is lit
@@ -38,7 +41,7 @@ qkd story A B         the story of the last key that application A asked for to 
 qkd story A B session how their key session was opened, or why it was not
 qkd capture A B       capture the link between two nodes into the run directory; `qkd capture A B off` ends it
 qkd set               what can be set, and how it is set now
-qkd set NAME VALUE    mode basic|qkp|otp, ttl_slots N, keys_ahead N, admission none|eq1|reserve, path_policy shortest
+qkd set NAME VALUE    SETTABLE
 qkd set rate QC LOW-HIGH   bytes a slot that a QC makes (QC: a name from 'qkd links', or all)
 qkd set generation QC on|off   whether a QC generates at all
 qkd fault             what is broken now, and since when
@@ -49,7 +52,7 @@ qkd fault node A      kill a node; as well: 'qkd fault database', 'qkd fault con
 qkd fault pause A     have a node sleep; its connections stay, and it answers nothing
 qkd fault standby     kill the database, and have a standby in its place, which takes no writes until it is healed
 qkd fault heal        heal everything; 'qkd fault heal cut A B', for one, heals that alone
-"""
+""".replace("SETTABLE", textwrap.fill(_SETTABLE, 98).replace("\n", "\n" + " " * 22))
 _FAULT_HELP = "".join(f"{line}\n" for line in _HELP.splitlines() if line.startswith("qkd fault "))
 
 
@@ -180,7 +183,7 @@ class QkdCLI(Console):
         output(table(("parameter", "value"), sorted(self._desk.parameters().items())))
 
     def _set(self, name: str, value: str) -> None:
-        output(self._desk.set_parameter(name, int(value) if value.isascii() and value.isdigit() else value) + "\n")
+        output(self._desk.set_parameter(name, value) + "\n")
 
     def _set_qc(self, what: str, qc: str, value: str) -> None:
         change: Callable[[str], str]

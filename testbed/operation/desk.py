@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from decisions.parameters import PARAMETERS, TTL, checked, parse_rate
+from documents.errors import Malformed
 from mtls.call import Reply, Unreachable
 from testbed.errors import UserError
 from testbed.fibres.fibres import Fibres
@@ -16,8 +18,6 @@ from testbed.network.emulation import Emulation
 from testbed.network.faults import Faults
 from testbed.network.operator_calls import ControlRoom
 from testbed.planning.plan import SaePlan
-
-ADMISSION_POLICIES = ("none", "eq1", "reserve")
 
 
 class NotDone(UserError):
@@ -113,12 +113,15 @@ class Desk:
         if not reply.ok:
             raise NotDone(f"not closed: {reply.message}")
 
-    def set_parameter(self, name: str, value: str | int) -> str:
-        """Set a parameter of the network; what it is now, and where not yet."""
-        ttl = name == "ttl_slots"
-        if ttl and isinstance(value, int) and value > 0:
-            self._emulation.fibres.check_ttl(value)
-        reply = self._call("PATCH", "/qkd/v1/parameters", {name: value})
+    def set_parameter(self, name: str, text: str) -> str:
+        """Set a parameter of the network to what `text` says; what it is now, and where not yet."""
+        try:
+            wanted = checked({name: text if name not in PARAMETERS else PARAMETERS[name].parse(text)})
+        except Malformed as error:
+            raise NotDone(f"not set: {error}") from None
+        if (ttl := name == TTL.name):
+            self._emulation.fibres.check_ttl(wanted[name])
+        reply = self._call("PATCH", "/qkd/v1/parameters", wanted)
         if not reply.ok:
             raise NotDone(f"not set: {reply.message}")
         if ttl:
@@ -187,7 +190,7 @@ def _not_yet(reply: Reply) -> str:
 
 def rate_of(text: str) -> tuple[int, int]:
     """The rate that LOW-HIGH says, in bytes a slot; NotDone if it says none. PURE."""
-    low, dash, high = text.strip().partition("-")
-    if not dash or not low.isdecimal() or not high.isdecimal() or not low.isascii() or not high.isascii():
-        raise NotDone(f"not set: expected LOW-HIGH in bytes a slot, such as 33-47, got {text!r}")
-    return int(low), int(high)
+    try:
+        return parse_rate(text)
+    except Malformed as error:
+        raise NotDone(f"not set: {error}") from None

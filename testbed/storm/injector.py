@@ -127,7 +127,7 @@ class Injector:
         elif name == gusts.GENERATION:
             self.desk.set_generation(value[0], enabled=value[1] == "on")
         else:
-            self.desk.set_parameter(name, int(value[0]))
+            self.desk.set_parameter(name, value[0])
 
     def _unset(self, name: str, *value: str) -> None:
         if name == gusts.RATE:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from decisions.parameters import TTL
 from decisions.rekey import GO_ON
 from telemetry.journal import Journal
 from testbed import audit
@@ -42,7 +43,7 @@ def rage(
     """
     disks = Disks(plan, directory)
     emulation = Emulation(
-        plan, directory, outside=outside, parameters={"ttl_slots": 15}, seed=None, user_database=None,
+        plan, directory, outside=outside, parameters={TTL.name: TTL.default}, seed=None, user_database=None,
         say=lambda _: None, habits={"on_key_failure": GO_ON},
     )  # fmt: skip
     result = Result()

@@ -6,12 +6,11 @@ from typing import Any
 
 from nicegui import ui
 
-from decisions.modes import MODES
+from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, TTL, Choice, Whole
 from testbed.dashboard.collected.snapshot import Document
 from testbed.dashboard.operator import Operator
 from testbed.dashboard.views.selection import View
 from testbed.dashboard.widgets import Panel, Tag, button, number
-from testbed.operation.desk import ADMISSION_POLICIES
 
 
 class SettingsPanel:
@@ -20,10 +19,10 @@ class SettingsPanel:
     def __init__(self, operator: Operator) -> None:
         with Panel("settings", "Settings"):
             self._controls: list[_Choice | _Number] = [
-                _Choice(operator, "mode", "Mode", sorted(MODES)),
-                _Choice(operator, "admission", "Admission policy", list(ADMISSION_POLICIES)),
-                _Number(operator, "ttl_slots", "TTL in slots", 86_400),
-                _Number(operator, "keys_ahead", "Keys ahead (qkp)", 64),
+                _Choice(operator, MODE, "Mode"),
+                _Choice(operator, ADMISSION, "Admission policy"),
+                _Number(operator, TTL, "TTL in slots"),
+                _Number(operator, KEYS_AHEAD, "Keys ahead (qkp)"),
             ]
 
     def show(self, view: View) -> None:
@@ -33,13 +32,13 @@ class SettingsPanel:
 
 
 class _Choice:
-    def __init__(self, operator: Operator, name: str, title: str, options: list[str]) -> None:
+    def __init__(self, operator: Operator, parameter: Choice, title: str) -> None:
         self._operator = operator
-        self._name = name
+        self._name = parameter.name
         self._known: Any = None
         with Tag("div", "", "setting", role="group", aria_label=title):
             Tag("span", title, "label")
-            self._toggle = ui.toggle(options, on_change=self._chosen).props("no-caps unelevated")
+            self._toggle = ui.toggle(list(parameter.values), on_change=self._chosen).props("no-caps unelevated")
 
     def show(self, parameters: Document) -> None:
         now = parameters.get(self._name)
@@ -60,12 +59,12 @@ class _Choice:
 
 
 class _Number:
-    def __init__(self, operator: Operator, name: str, title: str, high: int) -> None:
+    def __init__(self, operator: Operator, parameter: Whole, title: str) -> None:
         self._operator = operator
-        self._name = name
+        self._name = parameter.name
         self._known: Any = None
         with Tag("div", "", "setting"):
-            self._field = number(title, 1, high).on("keydown.enter", self._set)
+            self._field = number(title, parameter.low, parameter.high).on("keydown.enter", self._set)
             button("Set", self._set).props(f'aria-label="Set {title}"')
 
     def show(self, parameters: Document) -> None:
@@ -80,4 +79,4 @@ class _Number:
             self._operator.say(f"✕ {self._name}: expected a whole number", bad=True)
             return
         desk, name = self._operator.desk, self._name
-        await self._operator.do(lambda: desk.set_parameter(name, int(wanted)), str)
+        await self._operator.do(lambda: desk.set_parameter(name, str(int(wanted))), str)

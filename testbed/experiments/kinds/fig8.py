@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
 
+from decisions.parameters import KEYS_AHEAD
 from testbed.experiments.evaluation import figures
 from testbed.experiments.evaluation.outcome import Load
 from testbed.experiments.evaluation.results import Results, Row
 from testbed.experiments.experiment import (
-    KEYS_AHEAD,
     Experiment,
     Quick,
     Seen,
@@ -98,7 +98,7 @@ def _bound(one: Seen, settings: Settings) -> float:
     document = one.document
     arriving = arrivals(parse(document["workload"], "series"), make_plan(settings.topology).saes, document["seed"])
     bound = best_acceptance(
-        settings.topology, arriving, document["made"], mode=one.mode, keys_ahead=KEYS_AHEAD,
+        settings.topology, arriving, document["made"], mode=one.mode, keys_ahead=KEYS_AHEAD.default,
         ttl_slots=document["parameters"]["ttl_slots"], time_limit_s=_QUICK_LIMIT_S if settings.quick else _LIMIT_S,
     )  # fmt: skip
     return 100 - bound.percent

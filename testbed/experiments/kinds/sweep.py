@@ -10,7 +10,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from decisions.modes import MODES
+from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, TTL, parse_rate
+from decisions.rekey import PACES, POLICIES
+from documents.errors import Malformed
 from testbed.errors import UserError
 from testbed.experiments.evaluation import figures
 from testbed.experiments.evaluation.results import Results, Row
@@ -65,12 +67,16 @@ def _one_of(text: str, allowed: Sequence[str]) -> str:
     return text
 
 
-def _rate(text: str) -> tuple[int, int]:
-    low, _, high = text.partition("-")
-    found = _whole(low, 0, 1_000_000), _whole(high or low, 0, 1_000_000)
-    if found[0] > found[1]:
-        raise UserError("expected LOW-HIGH, the lower one first")
-    return found
+def _as(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`read`, for a user."""
+
+    def parse(text: str) -> Any:
+        try:
+            return read(text)
+        except Malformed as error:
+            raise UserError(f"expected {error.expected}") from None
+
+    return parse
 
 
 def _mean(name: str) -> Callable[[Workload, str], Workload]:
@@ -87,10 +93,10 @@ def _mean(name: str) -> Callable[[Workload, str], Workload]:
 
 
 _PARAMETERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "mode": ("mode", lambda text: _one_of(text, sorted(MODES))),
-    "admission": ("admission", lambda text: _one_of(text, ("none", "eq1", "reserve"))),
-    "ttl": ("ttl_slots", lambda text: _whole(text, 1, 86_400)),
-    "keys-ahead": ("keys_ahead", lambda text: _whole(text, 1, 64)),
+    "mode": (MODE.name, _as(MODE.parse)),
+    "admission": (ADMISSION.name, _as(ADMISSION.parse)),
+    "ttl": (TTL.name, _as(TTL.parse)),
+    "keys-ahead": (KEYS_AHEAD.name, _as(KEYS_AHEAD.parse)),
 }
 _LOADS: dict[str, Callable[[Workload, str], Workload]] = {
     "gap": _mean("gap_s"),
@@ -98,10 +104,13 @@ _LOADS: dict[str, Callable[[Workload, str], Workload]] = {
     "interval": _mean("interval_s"),
     "key-size": _mean("key_size_bits"),
     "applications": lambda workload, text: replace(workload, applications=_whole(text, 1, 100_000)),
-    "on-key-failure": lambda workload, text: replace(workload, on_key_failure=_one_of(text, ("end", "go_on"))),
-    "pace": lambda workload, text: replace(workload, pace=_one_of(text, ("session", "application"))),
+    "on-key-failure": lambda workload, text: replace(workload, on_key_failure=_one_of(text, POLICIES)),
+    "pace": lambda workload, text: replace(workload, pace=_one_of(text, PACES)),
 }
-_NETWORKS: dict[str, Callable[[str], Any]] = {"delay": lambda text: _number(text, 0, 60_000), "qc-rate": _rate}
+_NETWORKS: dict[str, Callable[[str], Any]] = {
+    "delay": lambda text: _number(text, 0, 60_000),
+    "qc-rate": _as(parse_rate),
+}
 NAMES = ("workload", *_PARAMETERS, *_LOADS, *_NETWORKS)
 # As they are written at axes and in tables.
 WORDS = {

@@ -82,10 +82,10 @@ def test_ttl_is_not_set_below_what_the_fibres_need():
     fibre = fibres.all()[0].name
     fibres.change(fibre, {"delay_ms": 500})
     with pytest.raises(UserError, match="an eighth of a TTL of 8 slots"):
-        desk.set_parameter("ttl_slots", 8)
+        desk.set_parameter("ttl_slots", "8")
     assert not room.called
 
     fibres.reset(fibre)
-    assert desk.set_parameter("ttl_slots", 8) == "ttl_slots is 8 now"
+    assert desk.set_parameter("ttl_slots", "8") == "ttl_slots is 8 now"
     with pytest.raises(UserError, match="an eighth of a TTL of 8 slots"):
         fibres.change(fibre, {"delay_ms": 500})

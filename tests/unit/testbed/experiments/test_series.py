@@ -207,9 +207,9 @@ def test_sweep_over_the_network_has_a_network_for_each_value():
     ("over", "said"),
     [
         ({"colour": ["red"]}, "--over colour: expected one of workload, mode"),
-        ({"mode": ["fast"]}, "--over mode=fast: expected one of basic, otp, qkp"),
-        ({"ttl": ["0"]}, "--over ttl=0: expected a number from 1 to"),
-        ({"ttl": ["1.5"]}, "--over ttl=1.5: expected a whole number"),
+        ({"mode": ["fast"]}, "--over mode=fast: expected one of basic, qkp, otp"),
+        ({"ttl": ["0"]}, "--over ttl=0: expected an integer from 1 to"),
+        ({"ttl": ["1.5"]}, "--over ttl=1.5: expected an integer from 1 to"),
         ({"gap": ["nan"]}, "--over gap=nan: expected a number"),
         ({"qc-rate": ["9-3"]}, "--over qc-rate=9-3: expected LOW-HIGH"),
         ({"workload": ["none"]}, "--over workload=none: expected one of"),
