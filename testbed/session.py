@@ -21,6 +21,7 @@ from testbed.machine.run_directory import RunDirectory
 from testbed.network.emulation import Emulation
 from testbed.network.expose import check_ports
 from testbed.network.shared_database import UserDatabase
+from testbed.network.stages import Wishes, bring_up
 from testbed.network.workload_player import OfferedLoad
 from testbed.operation.cli import QkdCLI, link_table
 from testbed.operation.tables import table
@@ -76,41 +77,43 @@ def run(
         print(f"{time.monotonic() - started:6.1f} s  {text}", flush=True)
 
     print(f"{plan.topology.name}: {plan.topology.description or 'a QKD network'}; run directory {directory.path}")
-    emulation = Emulation(
-        plan, directory, outside=outside, parameters=options.parameters,
-        seed=options.seed if options.seeded_qcs else None, user_database=user_database, say=say,
-        expose=options.expose, habits=options.habits, controller_python=options.controller_python,
+    wishes = Wishes(
+        options.parameters, options.seed if options.seeded_qcs else None, options.habits, user_database,
+        options.expose, options.controller_python,
     )  # fmt: skip
+    down = contextlib.ExitStack()
     facts: dict[str, Any] = {}
-    died: list[str] = []
     try:
-        emulation.start()
+        emulation = bring_up(plan, directory, wishes, outside=outside, say=say, down=down)
         print("\n" + link_table(emulation))
         say("the network is up")
-        facts = {"shaper": emulation.shaper, "datapath": emulation.datapath, "versions": emulation.versions()}
+        facts = {
+            "links": [
+                {"name": m.name, "configured_rtt_ms": m.configured_rtt_ms, "measured_rtt_ms": m.measured_rtt_ms}
+                for m in emulation.links
+            ],
+            "shaper": emulation.shaper,
+            "datapath": emulation.datapath,
+            "versions": emulation.versions(),
+            "died": [],
+        }
         with _page(emulation, options.dashboard, say):
             _work(emulation, options, say)
-        died = [f"{p.name}: {p.last_words()}" for p in emulation.dead()]
+        facts["died"] = [f"{p.name}: {p.last_words()}" for p in emulation.dead()]
     finally:
         with undisturbed():
             say("taking everything down")
-            emulation.stop()
+            down.close()
             if facts:
-                links = [
-                    {"name": m.name, "configured_rtt_ms": m.configured_rtt_ms, "measured_rtt_ms": m.measured_rtt_ms}
-                    for m in emulation.links
-                ]
                 events = measure.read_run(directory.path, *measure.SUMMARISED)
                 summary: dict[str, Any] = {
                     "topology": plan.topology.name,
                     "parameters": dict(options.parameters),
                     **measure.summarise(events),
                     "why_no_keys": measure.why_no_keys(events),
-                    "links": links,
                     **facts,
                     "seed": options.seed,
                     "workload": options.workload,
-                    "died": died,
                     "bugs": measure.bugs_told(directory.path / "logs"),
                     "audit": _audit(directory.path),
                 }

@@ -135,10 +135,10 @@ def declare(url: str, schema: str, members: Members) -> None:
             )
 
 
-_Rows = list[tuple[object, ...]]
+Rows = list[tuple[object, ...]]
 
 
-def read_allocations(url: str, schema: str) -> tuple[_Rows, _Rows]:
+def read_allocations(url: str, schema: str) -> tuple[Rows, Rows]:
     """What the database gave, ever, for its owner to audit: allocations, and the keys that they made.
 
     (request, position on the path from 1 on, QC, epoch, start, end, node that asked) for each range; (key ID, request,

@@ -20,6 +20,7 @@ from testbed.bench.bench_run import ROOT
 from testbed.errors import UserError
 from testbed.machine.namespaces import call_in_network, network_of, threads_in_network
 from testbed.network.emulation import Emulation
+from testbed.network.shared_database import OwnDatabase, SharedDatabase
 from testbed.planning.plan import KME_PORT, Plan, SaePlan, make_plan
 
 FIRST = "government"
@@ -89,7 +90,7 @@ class Client:
         process.wait_ready()
         slave = self._sae(PARTNERS[0])
         url = self._plan.url(FIRST, _BARE_PORT) + "/"
-        with call_in_network(self._network, lambda: emulation.connect_database(FIRST)) as connection:
+        with call_in_network(self._network, lambda: _connect(emulation.database)) as connection:
             # Each in turn, so that a busy moment hits all three.
             times: tuple[list[float], list[float], list[float]] = ([], [], [])
             for _ in range(_WARM_UP + _KEYS):
@@ -125,3 +126,13 @@ def _timed(step: Callable[[], object]) -> float:
 def _insert(connection: psycopg.Connection[Any]) -> None:
     # A node may call no function of PostgreSQL's own: whatever has to be converted is a text.
     connection.execute("INSERT INTO bare VALUES (%s, '1', '2')", (str(uuid.uuid4()),))
+
+
+def _connect(database: SharedDatabase) -> psycopg.Connection[Any]:
+    """A connection as the first node makes it, and a table `bare` that it may write."""
+    if not isinstance(database, OwnDatabase):
+        raise UserError("benchmarks measure a database of their own")
+    with database.cluster.admin_url() as url, psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("CREATE TABLE IF NOT EXISTS bare (id uuid PRIMARY KEY, start_at bigint, end_at bigint)")
+        admin.execute("GRANT INSERT ON bare TO qkd_node; GRANT USAGE ON SCHEMA public TO qkd_node")
+    return psycopg.connect(database.node_url(FIRST), autocommit=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from testbed.machine.isolation import run_isolated, undisturbed
 from testbed.machine.run_directory import RunDirectory, open_run_directory
 from testbed.machine.tools import check_tools, clean_environment
 from testbed.network.emulation import Emulation
+from testbed.network.stages import Wishes, bring_up
 from testbed.planning.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,14 +45,10 @@ def with_network(plan: Plan, body: Callable[[Emulation], None]) -> int:
 
 
 def _inside(plan: Plan, directory: RunDirectory, body: Callable[[Emulation], None], outside: int) -> int:
-    emulation = Emulation(
-        plan, directory, outside=outside, parameters={TTL.name: TTL.default}, seed=None, user_database=None,
-        say=lambda _: None,
-    )  # fmt: skip
+    wishes, down = Wishes({TTL.name: TTL.default}), contextlib.ExitStack()
     try:
-        emulation.start()
-        body(emulation)
+        body(bring_up(plan, directory, wishes, outside=outside, say=lambda _: None, down=down))
     finally:
         with undisturbed():
-            emulation.stop()
+            down.close()
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shutil
@@ -23,6 +24,7 @@ from testbed.experiments.series import Phase, Run, Store, remaining
 from testbed.machine.isolation import run_isolated, undisturbed
 from testbed.machine.run_directory import RunDirectory, open_run_directory
 from testbed.network.emulation import Emulation
+from testbed.network.stages import Wishes, bring_up
 from testbed.network.workload_player import OfferedLoad, lasts_s
 from testbed.planning.capacity import reserve
 from testbed.planning.plan import Plan, make_plan
@@ -110,13 +112,10 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
     why = too_long(plan.round_trip_s, run.phases[0].parameters["ttl_slots"])
     if why is not None:
         raise UserError(why)
-    emulation = Emulation(
-        plan, directory, outside=outside, parameters=run.phases[0].parameters, seed=None, user_database=None,
-        say=lambda _: None, habits=run.phases[0].workload.habits,
-    )  # fmt: skip
-    windows = []
+    wishes = Wishes(run.phases[0].parameters, habits=run.phases[0].workload.habits)
+    windows, down = [], contextlib.ExitStack()
     try:
-        emulation.start()
+        emulation = bring_up(plan, directory, wishes, outside=outside, say=lambda _: None, down=down)
         facts = {
             "shaper": emulation.shaper,
             "datapath": emulation.datapath,
@@ -129,7 +128,7 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
             windows.append(_offer(phase, emulation))
     finally:
         with undisturbed():
-            emulation.stop()
+            down.close()
     events = summary.read_run(directory.path, *outcome.KEPT)
     _check_keys(events, directory.path)
     made = journal.read(directory.path / "qcs" / "journal.jsonl")

@@ -96,8 +96,8 @@ class Database(Protocol):
 class Faults:
     """What is broken in a running network. Thread-safe; all of it raises UserError, in one line.
 
-    `network` and `database` give these once they are up; a database of the user's is None. `break_qcs` has exactly
-    these QCs make nothing, and of those the second ones say nothing either.
+    `database`: None if it is the user's. `break_qcs` has exactly these QCs make nothing, and of those the second ones
+    say nothing either.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class Faults:
         processes: Processes,
         journal: Journal,
         *,
-        network: Callable[[], Network],
+        network: Network,
         break_qcs: Callable[[Collection[str], Collection[str]], None],
-        database: Callable[[], Database | None],
+        database: Database | None,
     ) -> None:
         self._plan = plan
         self._processes = processes
@@ -195,10 +195,9 @@ class Faults:
         self._break_qcs(broken_qcs(self._plan, faults), silent_qcs(self._plan, faults))
 
     def _own_database(self, fault: Fault) -> Database:
-        database = self._database()
-        if database is None:
+        if self._database is None:
             raise UserError(f"fault {fault.name}: the database is yours (--shared-db): the testbed does not break it")
-        return database
+        return self._database
 
     def _restart(self, fault: Fault) -> None:
         process = self._processes.restart(_process(fault))
@@ -210,7 +209,7 @@ class Faults:
 
     def _set_carrier(self, fault: Fault, *, up: bool) -> None:
         try:
-            self._network().set_carrier(link_between(self._plan, *fault.where), up=up)
+            self._network.set_carrier(link_between(self._plan, *fault.where), up=up)
         except ProcessFailed as error:
             raise UserError(f"{fault.name}: {error}") from None
 

@@ -6,23 +6,88 @@ same, and the forwarder there carries the connection out, so that both kinds are
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import psycopg
 import psycopg.conninfo
 import psycopg.sql
 
-from node.material.shared_db import Members, declare, install_schema
+from mtls.credentials import Credentials
+from mtls.identity import Identity, Role
+from node.material.shared_db import Members, Rows, declare, install_schema, read_allocations
 from testbed.errors import UserError
-from testbed.planning.plan import DATABASE_PORT, Plan
+from testbed.machine.namespaces import call_in_network
+from testbed.network.faults import Database
+from testbed.network.postgres import node_url
+from testbed.network.private_database import PrivateDatabase
+from testbed.planning.plan import DATABASE, DATABASE_PORT, Plan
 
 _TIMEOUT_S = 5
 _FREE_CONNECTIONS = """
     SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
          - count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
 """
+
+
+class SharedDatabase(Protocol):
+    """The shared database of a network, whosever it is. `breakable`: None if it is the user's."""
+
+    @property
+    def schema(self) -> str:
+        """Its schema of the network."""
+
+    @property
+    def breakable(self) -> Database | None:
+        """As faults break it."""
+
+    def node_url(self, node: str) -> str:
+        """The URL for that node."""
+
+    def allocations(self) -> tuple[Rows, Rows]:
+        """What was allocated, and the keys that it became; psycopg.Error."""
+
+    def version(self) -> str:
+        """Of PostgreSQL, as far as it is ours."""
+
+
+class OwnDatabase:
+    """The private cluster, on a host at `ip`; `run`: the run directory, with the credentials of all nodes."""
+
+    schema = "qkd"
+
+    def __init__(
+        self, server: PrivateDatabase, ip: str, run: Path, identities: Mapping[Identity, Credentials]
+    ) -> None:
+        self.breakable: Database | None = server
+        self.cluster = server.cluster
+        self._ip = ip
+        self._run = run
+        self._folder = os.open(run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._identities = identities
+
+    def node_url(self, node: str) -> str:
+        """The URL for that node."""
+        given = self._identities[Identity(Role.NODE, node)]
+        # libpq takes a colon in a key's path for the name of a cryptographic engine: by way of the folder's descriptor,
+        # which this process (the run's first) holds open, no character of the run directory's path matters.
+        folder = Path(f"/proc/1/fd/{self._folder}")
+        certificate, key, ca = (folder / p.relative_to(self._run) for p in (given.certificate, given.key, given.ca))
+        return node_url(node, Credentials(certificate, key, ca), DATABASE, self._ip, DATABASE_PORT)
+
+    def allocations(self) -> tuple[Rows, Rows]:
+        """What was allocated, and the keys that it became; psycopg.Error."""
+        with self.cluster.admin_url() as url:
+            return read_allocations(url, self.schema)
+
+    def version(self) -> str:
+        """Of PostgreSQL."""
+        return self.cluster.version()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +99,9 @@ class UserDatabase:
     port: int
     schema: str
 
-    def node_url(self, ip: str) -> str:
-        """The URL for nodes, which find the server at `ip` on the emulated network."""
-        return psycopg.conninfo.make_conninfo(self.url, hostaddr=ip, port=DATABASE_PORT)
+    def reached_at(self, ip: str, *, outside: int) -> SharedDatabase:
+        """As the database of a network, whose nodes find it at `ip`; it is itself in network namespace `outside`."""
+        return _Reached(self, ip, outside)
 
     def drop(self) -> None:
         """Remove the schema."""
@@ -49,6 +114,27 @@ class UserDatabase:
                 connection.execute(statement)
         except psycopg.Error as error:
             print(f"run.py: schema {self.schema} is left in your database: {_one_line(error)}", file=sys.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    database: UserDatabase
+    ip: str
+    outside: int
+    breakable: Database | None = None
+
+    @property
+    def schema(self) -> str:
+        return self.database.schema
+
+    def node_url(self, _: str) -> str:
+        return psycopg.conninfo.make_conninfo(self.database.url, hostaddr=self.ip, port=DATABASE_PORT)
+
+    def allocations(self) -> tuple[Rows, Rows]:
+        return call_in_network(self.outside, lambda: read_allocations(self.database.url, self.schema))
+
+    def version(self) -> str:
+        return "the user's"
 
 
 def complete_url(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from testbed.errors import UserError
 from testbed.machine.isolation import undisturbed
 from testbed.machine.run_directory import RunDirectory
 from testbed.network.emulation import Emulation
+from testbed.network.stages import Wishes, bring_up
 from testbed.planning.plan import Plan
 from testbed.storm import gusts
 from testbed.storm.disks import Disks
@@ -42,17 +44,14 @@ def rage(
     It ends when there were so many `faults`. After each gust the network has to be whole within `within_s` seconds.
     """
     disks = Disks(plan, directory)
-    emulation = Emulation(
-        plan, directory, outside=outside, parameters={TTL.name: TTL.default}, seed=None, user_database=None,
-        say=lambda _: None, habits={"on_key_failure": GO_ON},
-    )  # fmt: skip
-    result = Result()
+    wishes = Wishes({TTL.name: TTL.default}, habits={"on_key_failure": GO_ON})
+    result, down = Result(), contextlib.ExitStack()
     try:
-        emulation.start()
+        emulation = bring_up(plan, directory, wishes, outside=outside, say=lambda _: None, down=down)
         _Storm(emulation, disks, result, within_s).rage(storm, faults)
     finally:
         with undisturbed():
-            emulation.stop()
+            down.close()
             disks.keep()
             last = storm[max(0, result.gusts - 1)].number
             result.findings += [f"audit after gust {last}: {text}" for text in _audit(directory)]

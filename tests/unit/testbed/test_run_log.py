@@ -11,7 +11,7 @@ from testbed.evidence.summary import bugs_told
 def test_bug_in_any_thread_of_run_py_is_in_its_log_and_not_on_the_terminal(tmp_path):
     """There the summary finds it."""
     script = (
-        "import pathlib, sys, threading\nfrom testbed.network.emulation import _log_to\n"
+        "import pathlib, sys, threading\nfrom testbed.network.stages import _log_to\n"
         "_log_to(pathlib.Path(sys.argv[1]))\n"
         "thread = threading.Thread(target=lambda: 1 // 0, name='page')\nthread.start()\nthread.join()"
     )

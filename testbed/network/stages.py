@@ -1,0 +1,410 @@
+"""How a network comes up: in stages, each of which returns the next one.
+
+What a stage needs, the one before it has made, so nothing is ever half there. `Machine` has certificates, and can start
+processes. `Fabric` has Mininet's hosts, switches and links. `Services` has what the network needs beside its nodes:
+shared database, controller, delay line. The last one is the running network, `testbed.network.emulation.Emulation`.
+Whatever a stage starts it also pushes on `down`, an ExitStack, in the order in which it is to be undone; so a network
+that came up half way is taken down like any other one.
+
+What runs where: a node and its datacenter's applications on each datacenter's host, the controller on `ctl`, the shared
+database on `db`; switches, forwarder, QC emulators and this process in the root namespace of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from mtls.authority import Authority
+from mtls.call import Unreachable
+from mtls.credentials import Credentials
+from mtls.identity import Identity, Role
+from telemetry import bugs
+from telemetry.journal import Journal
+from testbed.audit import RECORDS, collected
+from testbed.errors import UserError
+from testbed.fibres.captures import Captures
+from testbed.fibres.fibres import Fibres, MeasuredLink
+from testbed.fibres.probe import wait_for_carrier
+from testbed.fibres.shapers import NETEM, DelayLineControl, Netem, Shaper, find_shaper
+from testbed.machine.open_vswitch import OpenVSwitch
+from testbed.machine.processes import Processes, ProcessFailed
+from testbed.machine.run_directory import RunDirectory
+from testbed.network import expose
+from testbed.network.emulation import Emulation
+from testbed.network.expose import FILE, LOOPBACK
+from testbed.network.fabric import Network
+from testbed.network.faults import Faults
+from testbed.network.operator_calls import ControlRoom
+from testbed.network.postgres import Cluster, ClusterError
+from testbed.network.private_database import PrivateDatabase
+from testbed.network.shared_database import OwnDatabase, SharedDatabase, UserDatabase, members
+from testbed.planning.capacity import needs
+from testbed.planning.plan import (
+    COMPONENTS,
+    CONTROLLER,
+    DATABASE,
+    DATABASE_PORT,
+    OPENFLOW_PORT,
+    OPERATOR,
+    Plan,
+)
+from testbed.quantum.qc_keys import share_qc_key
+
+_log = logging.getLogger(__name__)
+_REGISTRATION_S, _REGISTRATION_S_A_NODE = 60.0, 1.0
+# Processes that wait for a processor, by which a machine is not slow but overloaded.
+_OVERLOAD_A_PROCESSOR = 5
+# Material to begin with, so that the first keys of many applications at once do not fail for want of it.
+_FIRST_SLOTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is wanted of a network beyond its plan.
+
+    `parameters`: of the controller, at the start. `seed`: of all QCs. `habits`: of the applications, see
+    `Plan.sae_config`. `expose`: the first port of the machine at which servers can be reached, ANY_PORT for whatever is
+    free, None for no port at all. `controller_python` runs the controller.
+    """
+
+    parameters: Mapping[str, Any]
+    seed: int | None = None
+    habits: Mapping[str, str] = field(default_factory=dict)
+    user_database: UserDatabase | None = None
+    expose: int | None = None
+    controller_python: str = sys.executable
+
+
+def bring_up(
+    plan: Plan, run: RunDirectory, wishes: Wishes, *, outside: int, say: Callable[[str], None],
+    down: contextlib.ExitStack,
+) -> Emulation:  # fmt: skip
+    """The network of `plan` in run directory `run`, up; UserError if something does not come up.
+
+    `outside` is the machine's own network namespace. Closing `down` takes down whatever is up.
+    """
+    try:
+        return prepare(plan, run, wishes, outside=outside, say=say, down=down).build().serve().populate()
+    except (ProcessFailed, ClusterError) as error:
+        raise UserError(str(error)) from None
+
+
+def prepare(
+    plan: Plan, run: RunDirectory, wishes: Wishes, *, outside: int, say: Callable[[str], None],
+    down: contextlib.ExitStack,
+) -> Machine:  # fmt: skip
+    """Stage one: certificates of all parties, and processes that import what they need."""
+    _log_to(run.make("logs") / "run.log")
+    processes = Processes(run.make("logs"), COMPONENTS)
+    down.callback(processes.stop)
+    processes.prepare()
+    say("issuing certificates")
+    authority = Authority(run.make("pki"))
+    # Files are named as people know the party, so that a page can print them: an SAE by no random UUID.
+    identities = {
+        identity: authority.issue(
+            identity, addresses=[plan.hosts[host].ip, LOOPBACK], stem=f"{identity.role}-{name}"
+        )
+        for identity, host, name in plan.identities()
+    }
+    return Machine(plan, run, wishes, outside, say, down, processes, identities, authority.ca_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What has been prepared. `identities`: the credentials of each party."""
+
+    plan: Plan
+    run: RunDirectory
+    wishes: Wishes
+    outside: int
+    say: Callable[[str], None]
+    down: contextlib.ExitStack
+    processes: Processes
+    identities: Mapping[Identity, Credentials]
+    ca_key: Path
+
+    def build(self) -> Fabric:
+        """Stage two: hosts, switches, links."""
+        self.say("starting Open vSwitch")
+        datapath, shaper = OpenVSwitch(self.run.path / "ovs", self.processes).start(), find_shaper()
+        self.say(
+            f"building {len(self.plan.hosts)} hosts, {len(self.plan.switches)} switches (datapath {datapath}),"
+            f" {len(self.plan.links)} links (shaped by {shaper})"
+        )
+        network = Network(self.plan, shaper=shaper, datapath=datapath)
+        self.down.callback(network.stop)
+        self.down.callback(self.processes.stop)  # all that is in the network, first
+        network.build()
+        self.run.write("hosts.json", {host: network.pid(host) for host in self.plan.hosts})
+        return Fabric(self, network, shaper, datapath)
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """What has been built."""
+
+    machine: Machine
+    network: Network
+    shaper: str
+    datapath: str
+
+    def serve(self) -> Services:
+        """Stage three: delay line, database, controller and forwarder, at the same time; then links are measured."""
+        machine, plan, run = self.machine, self.machine.plan, self.machine.run
+        waiting = []
+        shaper: Shaper = Netem()
+        if self.shaper != NETEM:
+            file = "config/delay-line.json"
+            document = plan.delay_line_config(str(run.path / "config" / "delay-line-answer.json"))
+            process = machine.processes.component(
+                "delay-line", "testbed.fibres.delay_line", run.write(file, document),
+                inside=self.network.delay_line_pid,
+            )  # fmt: skip
+            waiting.append(process)
+            shaper = DelayLineControl(process, functools.partial(run.write, file), document)
+        fibres = Fibres(plan, shaper, ttl_slots=machine.wishes.parameters["ttl_slots"])
+        machine.say("starting controller and shared database")
+        document = plan.controller_config(
+            run.make("controller"), machine.identities[CONTROLLER], machine.wishes.parameters
+        )
+        config = run.write("config/controller.json", document)
+        waiting.append(
+            machine.processes.component(
+                "controller",
+                "controller.__main__",
+                config,
+                inside=self.network.pid("ctl"),
+                python=machine.wishes.controller_python,
+            )
+        )
+        config = run.write("config/forwarder.json", {"routes": self._routes()})
+        waiting.append(machine.processes.component("forwarder", "testbed.machine.forwarder", config))
+        database = self._database()
+        for process in waiting:
+            process.wait_ready()
+        machine.say("measuring the links")
+        if dark := wait_for_carrier(self.network.fabric_ports()):
+            raise ProcessFailed(f"no carrier on {', '.join(dark)}")
+        return Services(self, fibres, database, fibres.check())
+
+    def inside(self, host: str) -> str:
+        """The file of a host's network namespace."""
+        return f"/proc/{self.network.pid(host)}/ns/net"
+
+    @property
+    def outside(self) -> str:
+        """The file of the machine's own network namespace, as this process (the run's first) holds it open."""
+        return f"/proc/1/fd/{self.machine.outside}"
+
+    def _routes(self) -> list[dict[str, Any]]:
+        routes: list[dict[str, Any]] = [
+            {"listen": ["/proc/1/ns/net", LOOPBACK, OPENFLOW_PORT],
+             "connect": [self.inside("ctl"), LOOPBACK, OPENFLOW_PORT]},
+        ]  # fmt: skip
+        if (theirs := self.machine.wishes.user_database) is not None:
+            routes.append(
+                {"listen": [self.inside("db"), self.machine.plan.hosts["db"].ip, DATABASE_PORT],
+                 "connect": [self.outside, theirs.address, theirs.port]}
+            )  # fmt: skip
+        return routes
+
+    def _database(self) -> SharedDatabase:
+        machine, plan = self.machine, self.machine.plan
+        ip = plan.hosts["db"].ip
+        if (theirs := machine.wishes.user_database) is not None:
+            return theirs.reached_at(ip, outside=machine.outside)
+        cluster = Cluster(machine.run.path / "db", machine.identities[DATABASE])
+        cluster.initialise(
+            listen=ip, port=DATABASE_PORT, connections=needs(plan).connections, round_trip_s=plan.round_trip_s
+        )
+        server = PrivateDatabase(cluster, machine.processes, self.network.enter("db"))
+        server.start()
+        found = OwnDatabase(server, ip, machine.run.path, machine.identities)
+        cluster.create(found.schema)
+        cluster.admit(found.schema, members(plan))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What serves the nodes."""
+
+    fabric: Fabric
+    fibres: Fibres
+    database: SharedDatabase
+    links: Sequence[MeasuredLink]
+
+    def populate(self) -> Emulation:
+        """Stage four: nodes, applications, QC emulators; the network, once it has key material."""
+        fabric, machine = self.fabric, self.fabric.machine
+        plan, run, processes, down = machine.plan, machine.run, machine.processes, machine.down
+        faults = Faults(
+            plan, processes, Journal(run.make("faults") / "journal.jsonl", "faults"), network=fabric.network,
+            break_qcs=self._break_qcs, database=self.database.breakable,
+        )  # fmt: skip
+        captures = Captures(plan, run, processes)
+        down.callback(self._collect_records, faults)
+        down.callback(captures.close)
+        down.callback(processes.stop, "qcs", "sae", "node")
+        control_room = ControlRoom(plan, machine.identities[OPERATOR], fabric.network.pid("ctl"))
+        down.callback(control_room.close)
+        down.callback(processes.stop, "exposure")
+        down.callback((run.path / FILE).unlink, missing_ok=True)
+        self._start_nodes()
+        self._wait_for_registration(control_room)
+        exposed = None if machine.wishes.expose is None else self._expose(machine.wishes.expose)
+        return Emulation(
+            plan, run, machine.outside, processes, fabric.network, fabric.shaper, fabric.datapath, self.fibres,
+            self.links, self.database, control_room, faults, captures, exposed, machine.identities,
+        )  # fmt: skip
+
+    def _start_nodes(self) -> None:
+        machine, network = self.fabric.machine, self.fabric.network
+        plan, run, processes = machine.plan, machine.run, machine.processes
+        machine.say(f"starting {len(plan.nodes)} nodes and {len(plan.applications)} applications")
+        audit_secret = secrets.token_hex(32)
+        for ends in plan.qc_keys(run.make("nodes")):
+            share_qc_key(ends)
+        waiting = []
+        for node in plan.nodes:
+            document = plan.node_config(
+                node, run.make(f"nodes/{node}"), machine.identities[Identity(Role.NODE, node)],
+                database_url=self.database.node_url(node), schema=self.database.schema,
+            )  # fmt: skip
+            config, there = run.write(f"config/node-{node}.json", document), network.pid(node)
+            waiting.append(processes.component(f"node-{node}", "node.__main__", config, inside=there))
+        for node in sorted({s.node for s in plan.applications}):
+            credentials = {s.id: machine.identities[s.identity] for s in plan.applications if s.node == node}
+            document = plan.sae_config(
+                node, run.make(f"saes/{node}"), credentials, audit_secret=audit_secret, habits=machine.wishes.habits
+            )
+            config, there = run.write(f"config/sae-{node}.json", document), network.pid(node)
+            waiting.append(processes.component(f"sae-{node}", "sae.__main__", config, inside=there))
+        waiting.append(processes.component("qcs", "testbed.quantum.qc_emulator", self._write_qcs()))
+        for process in waiting:
+            process.wait_ready()
+
+    def _write_qcs(self, broken: Collection[str] = (), off: Collection[str] = ()) -> Path:
+        machine = self.fabric.machine
+        nodes, qcs = machine.run.make("nodes"), machine.run.make("qcs")
+        document = machine.plan.qc_config(qcs, nodes, seed=machine.wishes.seed, broken=broken, off=off)
+        return machine.run.write("config/qcs.json", document)
+
+    def _break_qcs(self, broken: Collection[str], off: Collection[str]) -> None:
+        self._write_qcs(broken, off)
+        self.fabric.machine.processes.named("qcs").signal(signal.SIGHUP)
+
+    def _expose(self, first: int) -> Mapping[str, Any]:
+        """Publish the servers, by a forwarder of their own: strangers' connections are not to slow down OpenFlow."""
+        machine = self.fabric.machine
+        report = machine.run.path / "config" / "exposed-ports.json"
+        routes = expose.routes(machine.plan, first, outside=self.fabric.outside, inside=self.fabric.inside)
+        config = machine.run.write("config/exposure.json", {"routes": routes, "report": str(report)})
+        machine.processes.component("exposure", "testbed.machine.forwarder", config).wait_ready()
+        ports = json.loads(report.read_text())["ports"]
+        exposed = expose.document(machine.plan, ports, machine.identities, ca_key=machine.ca_key)
+        path = machine.run.write(FILE, exposed)
+        machine.say(f"exposed on {LOOPBACK}, controller at port {ports[0]}; all URLs are in {path}")
+        return exposed
+
+    def _collect_records(self, faults: Faults) -> None:
+        """Write down what an audit needs, now that nothing changes any more."""
+        machine = self.fabric.machine
+        with contextlib.suppress(UserError):  # then there are no records, and that is said
+            faults.heal_database()
+        try:
+            allocations, keys = self.database.allocations()
+            meant = machine.plan.meant(machine.wishes.parameters["ttl_slots"])
+            local = {node: machine.run.path / "nodes" / node / "local.db" for node in machine.plan.nodes}
+            machine.run.write(RECORDS, collected.document(meant, local, allocations, keys))
+        except (psycopg.Error, OSError) as error:
+            said = " ".join(str(error).split()) or "no reason was given"
+            machine.say(f"no audit: the run's records cannot be kept: {said}")
+
+    def _wait_for_registration(self, control_room: ControlRoom) -> None:
+        """Return when the controller knows all switches, all nodes are in the database, and all QCs have material."""
+        machine, plan = self.fabric.machine, self.fabric.machine.plan
+        machine.say("waiting for switches, nodes and first key material")
+        within_s = _REGISTRATION_S + _REGISTRATION_S_A_NODE * len(plan.nodes)
+        deadline = time.monotonic() + within_s
+        # Of each QC, what it is to have shown at one time or another: with a short TTL it does not keep it.
+        slots = max(1, min(_FIRST_SLOTS, machine.wishes.parameters["ttl_slots"] - 1))
+        awaited = {qc.name: slots * qc.low_bytes_per_slot for link in plan.topology.links for qc in link.qcs}
+        outside = set(plan.nodes)  # of the database, as far as is known
+        lacking = "the controller does not answer"
+        while lacking:
+            for process in machine.processes.dead():
+                raise ProcessFailed(f"{process.name} ended: {process.last_words()}")
+            if time.monotonic() > deadline:
+                raise ProcessFailed(f"after {within_s:g} s {lacking}{_overload()}")
+            time.sleep(0.1)
+            with contextlib.suppress(Unreachable):
+                lacking = _lacking(machine, control_room, awaited, outside, deadline)
+
+
+def _lacking(
+    machine: Machine, control_room: ControlRoom, awaited: dict[str, int], outside: set[str], deadline: float
+) -> str:  # fmt: skip
+    """What is not there yet, "" if nothing; takes out of `awaited` and `outside` what has come.
+
+    Looks no further when the monotonic clock says `deadline`.
+    """
+    plan, processes = machine.plan, machine.processes
+    status = control_room.controller("GET", "/qkd/v1/status").body
+    missing = [s for s in plan.switches.values() if s not in status["switches"]]
+    if missing:
+        return f"the controller still lacks switches {', '.join(missing)}"
+    missing = [n for n in plan.nodes if n not in status["nodes"]]
+    if missing:
+        said = processes.named("controller").end_of_log()
+        return f"the controller still lacks nodes {', '.join(missing)}; it says: {said}"
+    for node in sorted(outside):
+        if time.monotonic() > deadline:
+            break
+        if control_room.agent(node, "GET", "/qkd/v1/status").body["in_database"]:
+            outside.remove(node)
+    if outside:
+        one = min(outside)
+        said = processes.named(f"node-{one}").end_of_log()
+        return f"nodes {', '.join(sorted(outside))} do not reach the shared database; {one}: {said}"
+    links = {q["qc"]: q for q in control_room.controller("GET", "/qkd/v1/links").body["links"]}
+    for qc in [qc for qc, n_bytes in awaited.items() if links.get(qc, {}).get("stored_bytes", -1) >= n_bytes]:
+        del awaited[qc]
+    return f"there is too little key material on {', '.join(awaited)}" if awaited else ""
+
+
+def _overload() -> str:
+    """Words on a machine that has too few processors for what it runs; none on another."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if load < _OVERLOAD_A_PROCESSOR * processors:
+        return ""
+    return f"; the machine is overloaded ({load:.0f} processes want its {processors} processors): use a smaller network"
+
+
+def _log_to(path: Path) -> None:
+    """Have the file `path` tell of bugs in this process, whichever thread they strike: the terminal is the user's."""
+    logging.basicConfig(
+        filename=path, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    logging.raiseExceptions = False  # a log that cannot be written is no news on the terminal
+    threading.excepthook = _report
+
+
+def _report(uncaught: threading.ExceptHookArgs) -> None:
+    bugs.report(_log, f"thread {uncaught.thread.name if uncaught.thread else 'of no name'}", uncaught.exc_value)
