@@ -12,6 +12,7 @@ from etsi.sae_id import sae_id
 from mtls.identity import Role
 from mtls.serve import allow, caller, error_body, json_body, new_app
 from node.agent.agent import Agent
+from node.agent.key_sessions import KeySessions
 from node.failures import KeyFailure
 from node.material.key_stream import KeyStore
 from node.relaying.relay import Relay
@@ -23,10 +24,11 @@ from telemetry.metrics import CONTENT_TYPE, NodeMetrics
 def make_app(
     agent: Agent,
     restconf: Blueprint,
+    *,
+    key_sessions: KeySessions,
     relay: Relay,
     routes: Routes,
     store: KeyStore,
-    *,
     journal: Journal,
     metrics: NodeMetrics,
 ) -> Flask:
@@ -45,7 +47,7 @@ def make_app(
     def register_slave() -> tuple[str, int]:
         body = json_body()
         master, slave = (sae_id(body.get(m), m) for m in ("master_sae", "slave_sae"))
-        agent.register_slave(caller().name, master, slave, qos(mapping(body.get("qos", {}), "qos")))
+        key_sessions.register_slave(caller().name, master, slave, qos(mapping(body.get("qos", {}), "qos")))
         return "", 204
 
     @app.get("/qkd/v1/virtual_links/<link_id>/neighbours")
@@ -85,7 +87,7 @@ def make_app(
         ]  # fmt: skip
         return {
             "registered": agent.registered, "in_database": agent.in_database,
-            "parameters": agent.parameters.to_json(), "qcs": held, "sessions": agent.sessions(),
+            "parameters": agent.parameters.to_json(), "qcs": held, "sessions": key_sessions.all(),
         }  # fmt: skip
 
     return app

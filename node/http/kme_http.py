@@ -1,4 +1,4 @@
-"""Routes for SAEs: GS QKD 014 (clause 5), opening and closing key sessions. Decisions are in kme.py and agent.py."""
+"""Routes for SAEs: GS QKD 014 (clause 5), key sessions. Decisions are in kme.py and key_sessions.py."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from etsi.gs014_openapi import describe
 from etsi.sae_id import sae_id
 from mtls.identity import Role
 from mtls.serve import allow, arrived, caller, error_body, json_body, new_app, tell_outcome
-from node.agent.agent import Agent
+from node.agent.key_sessions import KeySessions
 from node.failures import KeyFailure
-from node.serving.kme import Kme, Unauthorized
+from node.serving.fetching import Unauthorized
+from node.serving.kme import Kme
 from node.serving.pool import Keys
 from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
@@ -36,7 +37,7 @@ class _SaeId(BaseConverter):
     part_isolating = False
 
 
-def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> Flask:
+def make_app(kme: Kme, sessions: KeySessions, journal: Journal, metrics: NodeMetrics) -> Flask:
     """The KME's application. Every key and every failure lands in `journal` and `metrics` with its delivery time."""
     app = new_app("kme")
     app.url_map.converters["sae_id"] = _SaeId
@@ -114,11 +115,11 @@ def make_app(kme: Kme, agent: Agent, journal: Journal, metrics: NodeMetrics) -> 
         delivered("dec_keys", key_ids, facts)
         return answer
 
-    add_session_routes(app, kme, agent)
+    add_session_routes(app, kme, sessions)
     return app
 
 
-def add_session_routes(app: Flask, kme: Kme, agent: Agent) -> None:
+def add_session_routes(app: Flask, kme: Kme, sessions: KeySessions) -> None:
     """The paper's open_key_session and its counterparts: GS QKD 014 has no sessions, 004 calls it OPEN_CONNECT."""
 
     @app.post("/qkd/v1/key_sessions")
@@ -132,19 +133,19 @@ def add_session_routes(app: Flask, kme: Kme, agent: Agent) -> None:
             raise Malformed("side", "master or slave")
         wanted = qos(mapping(body.get("qos", {}), "qos"))
         master, slave = (sae, peer) if side == "master" else (peer, sae)
-        return agent.open_key_session(master, slave, side, wanted)
+        return sessions.open(master, slave, side, wanted)
 
     @app.delete("/qkd/v1/key_sessions")
     @allow(Role.SAE)
     def withdraw() -> tuple[str, int]:
         peer = sae_id(request.args.get("master_sae"), "master_sae")
-        agent.withdraw(peer, _local_sae(kme))
+        sessions.withdraw(peer, _local_sae(kme))
         return "", 204
 
     @app.delete("/qkd/v1/key_sessions/<ksid>")
     @allow(Role.SAE)
     def close_key_session(ksid: str) -> tuple[str, int]:
-        agent.close_key_session(uuid_text(ksid, "ksid"), _local_sae(kme))
+        sessions.close(uuid_text(ksid, "ksid"), _local_sae(kme))
         return "", 204
 
 

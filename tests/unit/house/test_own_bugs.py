@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from controller.sessions.bandwidth_updates import Reweigher
 from controller.sessions.mover import Mover
 from etsi import gs015, gs015_testbed
 from mtls.call import Unreachable
-from node.agent.agent import Agent, Parts
+from node.agent.agent import Agent
 from telemetry import bugs, journal
 from telemetry.journal import Journal
 
@@ -61,14 +62,13 @@ def agent(written: Journal, broken: Broken) -> Agent:
     def expire() -> None:
         broken()
 
-    parts = {name: MagicMock() for name in Parts.__dataclass_fields__} | {"journal": written}
-    parts["config"].slot_s = parts["store"].spare_s = SOON_S
-    parts["config"].qcs, parts["datastore"].tree = [], {gs015.NODE: {}, gs015_testbed.NODE: {}}
-    parts["store"].held.return_value = []
+    names = [name for name in inspect.signature(Agent).parameters if name != "config"]
+    parts, config = {name: MagicMock() for name in names} | {"journal": written}, MagicMock()
+    config.slot_s = parts["store"].spare_s = SOON_S
+    config.qcs, parts["datastore"].tree = [], {gs015.NODE: {}, gs015_testbed.NODE: {}}
     parts["shared"].enter.return_value = ("server", 0)
-    parts["streams"].controlled = None
     parts["kme"].expire = expire
-    return Agent(Parts(**parts))
+    return Agent(config, **parts)
 
 
 def mover(written: Journal, broken: Broken) -> Mover:

@@ -78,8 +78,8 @@ EXPECTED = {
 APPS = {
     "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY),
     "agent": lambda: agent_http.make_app(
-        NOBODY, restconf_http.make_blueprint(NOBODY, NOBODY, NOBODY, NOBODY), NOBODY, NOBODY, NOBODY, journal=NOBODY,
-        metrics=NOBODY,
+        NOBODY, restconf_http.make_blueprint(NOBODY, NOBODY, NOBODY, NOBODY), key_sessions=NOBODY, relay=NOBODY,
+        routes=NOBODY, store=NOBODY, journal=NOBODY, metrics=NOBODY,
     ),
     "controller": lambda: api.make_app(
         *[NOBODY] * 4, book=NOBODY, choice=NOBODY, settings=NOBODY, switches=NOBODY

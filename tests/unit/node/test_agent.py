@@ -15,7 +15,9 @@ from documents.secret import Secret
 from etsi.gs004 import QoS
 from mtls.events import Feed
 from node import limits
-from node.agent.agent import Agent, Parts
+from node.agent.agent import Agent
+from node.agent.key_sessions import KeySessions
+from node.agent.reporting import Reporting
 from node.associations.ended_sessions import Ends
 from node.associations.implicit import ImplicitSessions
 from node.associations.registrations import Registrations
@@ -69,14 +71,21 @@ class Node:
             on_other_server=lambda _: None, enter=lambda _: ("server", 0), report=lambda *_: {}, count=self._count
         )
         self.blocks = QuantumModule(directory / "blocks.sock", {"q": Secret(b"")}, self.store)
+        journal, performance = Journal(directory / "journal.jsonl", "node:b"), Performance(self.store.held)
+        ends = Ends(self.store, self.streams, registrations)
+        self.key_sessions = KeySessions(
+            config, sessions=sessions, implicit=implicit, registrations=registrations, ends=ends, openings=openings,
+            half_open=HalfOpen(limits.HALF_OPEN_PER_PARTY, limits.HALF_OPEN_S), routes=None, streams=self.streams,
+            journal=journal,
+        )  # fmt: skip
+        reporting = Reporting(
+            config, datastore=self.datastore, store=self.store, performance=performance, requested=Requested(),
+            streams=self.streams, journal=journal,
+        )  # fmt: skip
         self.agent = Agent(
-            Parts(
-                config, self.datastore, self.store, self.shared, sessions, implicit, registrations,
-                Ends(self.store, self.streams, registrations), openings,
-                HalfOpen(limits.HALF_OPEN_PER_PARTY, limits.HALF_OPEN_S), None, self.streams,
-                Performance(self.store.held), Requested(), Current(Parameters()), self.kme,
-                self.blocks, Journal(directory / "journal.jsonl", "node:b"),
-            )
+            config, datastore=self.datastore, store=self.store, shared=self.shared, sessions=sessions,
+            key_sessions=self.key_sessions, ends=ends, streams=self.streams, performance=performance,
+            reporting=reporting, parameters=Current(Parameters()), kme=self.kme, blocks=self.blocks, journal=journal,
         )  # fmt: skip
 
     def _on_hand_out(self, step: Callable[[], None]) -> None:
@@ -121,7 +130,7 @@ def test_withdrawal_of_a_session_that_is_open_here_is_told(node):
     feed = node.listen()
     node.configure()
 
-    node.agent.withdraw(MASTER, SLAVE)
+    node.key_sessions.withdraw(MASTER, SLAVE)
 
     assert len(withdrawn(feed)) == 1
 
@@ -130,10 +139,10 @@ def test_registration_is_not_met_by_a_session_that_ended_before_it(node):
     """A controller that slept may configure that one again before it hears of the end."""
     feed = node.listen()
     node.configure()
-    node.agent.close_key_session(KSID, SLAVE)
+    node.key_sessions.close(KSID, SLAVE)
     with ThreadPoolExecutor(1) as pool:
         feed.take()
-        registered = pool.submit(node.agent.open_key_session, MASTER, SLAVE, "slave", QoS())
+        registered = pool.submit(node.key_sessions.open, MASTER, SLAVE, "slave", QoS())
         while "sdqkdn_application_new" not in feed.take().decode():
             assert not registered.done()
 
@@ -148,7 +157,7 @@ def test_withdrawal_of_what_is_not_here_is_told_to_nobody(node):
     """An SAE could tell the controller without end."""
     feed = node.listen()
 
-    node.agent.withdraw(MASTER, SLAVE)
+    node.key_sessions.withdraw(MASTER, SLAVE)
 
     assert withdrawn(feed) == []
 

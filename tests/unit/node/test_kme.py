@@ -23,7 +23,8 @@ from node.material.key_stream import KeyStore, RelayedKey
 from node.material.losses import Losses
 from node.material.shared_db import Foreign, NotFound
 from node.parameters import Parameters
-from node.serving.kme import Kme, Unauthorized
+from node.serving.fetching import Unauthorized
+from node.serving.kme import Kme
 from node.serving.requested_bytes import Requested
 from node.tree.performance import Performance
 from telemetry.journal import Journal
@@ -154,12 +155,12 @@ def test_pool_is_refilled_by_one_request_at_a_time_though_its_session_ends_meanw
     finally:
         go.set()
     refill.join(20)
-    assert not ahead._refilling._of
+    assert not ahead._delivery._refilling._of
 
 
 def test_request_that_is_tried_again_for_fewer_keys_counts_once(ahead, network):
     """In QKP a batch of four is too much for what there is, one key is not: that one alone is asked of the QCs."""
-    requested, session, kme = ahead._requested, OVER_B, ahead
+    requested, session, kme = ahead._delivery._requested, OVER_B, ahead
     network.limit = 40
 
     kme.get_keys(session, KeyRequest(1, 128))
@@ -175,7 +176,7 @@ def test_request_that_is_tried_again_for_fewer_keys_counts_once(ahead, network):
 def test_nothing_is_allocated_for_keys_that_cannot_be_relayed_in_the_time_that_is_left(kme, network):
     """Over one hop they could be made."""
     network.limit = 1000
-    kme._relay = SimpleNamespace(least_s=lambda links, _: 10.0 * links)
+    kme._delivery._relay = SimpleNamespace(least_s=lambda links, _: 10.0 * links)
     session = Session(KSID, ALICE, BOB, ("b", "a", "c"), (QC, "a-c/1"), "link")
 
     with deadline.until(time.monotonic() + 15), pytest.raises(TooLate):

@@ -17,7 +17,7 @@ from mtls.serve import IDENTITY, OUTCOME, Outcome
 from mtls.wsgi import call
 from node.associations.sessions import Session
 from node.http.kme_http import make_app
-from node.serving.kme import Delivery
+from node.serving.delivery import Delivered
 
 ALICE, BOB, KEY_ID = (f"{n:08d}-0000-4000-8000-000000000000" for n in range(3))
 KEY = b"0123456789abcdef"
@@ -34,7 +34,7 @@ def ask(
         lost_on_the_way=lost,
         limits=Limits(), mode="basic", check_local=lambda _: None,
         session=lambda *_: Session(KEY_ID, ALICE, BOB, ("a", "b"), ("a-b/1",), "link"),
-        get_keys=lambda *_: Delivery(keys, "direct"), get_keys_by_id=lambda *_: keys,
+        get_keys=lambda *_: Delivered(keys, "direct"), get_keys_by_id=lambda *_: keys,
     )  # fmt: skip
     environ = create_environ(f"/api/v1/keys/{BOB}/{what}") | {IDENTITY: Identity(Role.SAE, ALICE)}
     _, _, answer = call(make_app(kme, None, told, told), environ)
