@@ -15,11 +15,13 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from controller import limits
 from controller.agents import declared_qos
 from controller.agents.agents import Agent, AgentFailed, Agents
+from controller.agents.following import Following
 from controller.network.graph import Graph, LinkEnd, Report
 from controller.network.identities import Identities
 from controller.network.settings import Settings
@@ -135,11 +137,11 @@ class Followers:
                 now = time.monotonic()
                 waiting = [f for f in self._followers.values() if f.needs_tending]
                 for follower in waiting:
-                    if follower.tend_at <= now:
+                    if follower.state.tend_at <= now:
                         # Until it is done, or was dropped because too much waits for that node.
-                        follower.tend_at = now + limits.HELD_S
+                        follower.tend_next(now + limits.HELD_S)
                         if not self._agents.later(follower.agent.name, follower.tend):
-                            follower.tend_at = now + limits.AGAIN_S
+                            follower.tend_next(now + limits.AGAIN_S)
                 self._changed.wait(limits.LOOK_S if waiting else None)
 
 
@@ -176,18 +178,13 @@ class Follower:
         self._on_tended = on_tended
         self._stopping = threading.Event()
         self._changing = threading.Lock()  # see `_followed`
-        self._listener: Listener | None = None
-        self._settled: Listener | None = None  # the connection since which it is as open sessions want it
-        self._extended = True  # until it is known
+        self._state_lock = threading.Lock()
+        self.state = Following()
         self._names: dict[int, str] = {}
-        self._connected = False
-        self._can_be_told = False
         self._said = ""  # why it could not be followed, last
-        self.tend_at = 0.0  # monotonic seconds
         self._flood_told_at = -math.inf
         # Registrations that wait for their turn, by the pair as the node names it; a withdrawal is heard at once.
         self._announced: weakref.WeakValueDictionary[tuple[str, ...], _Announced] = weakref.WeakValueDictionary()
-        self._told = self._tried = -1  # the version of the settings that the node has, and that it was told last
         self._telling = threading.Lock()
         self._thread = bugs.vital_thread(self._run, name=f"follow-{agent.name}", stopped=self._stopping.is_set)
 
@@ -199,29 +196,33 @@ class Follower:
         """End; does not wait for what is under way, of which nothing comes any more."""
         with self._changing:
             self._stopping.set()
-        if self._listener is not None:
-            self._listener.close()
+        if (connection := self.state.connection) is not None:
+            connection.close()
 
     @property
     def is_behind(self) -> bool:
         """Whether the node has not taken over yet all that is set."""
-        return self._is_outdated or bool(self._settings.wishes(self.agent.name))
-
-    @property
-    def _is_outdated(self) -> bool:
-        return self._extended and self._told < self._settings.version
+        return self.state.has_not(self._settings.version) or bool(self._settings.wishes(self.agent.name))
 
     @property
     def is_to_be_told(self) -> bool:
         """Whether it can be told what is set now, and was not."""
-        return self._can_be_told and self._tried < self._settings.version
+        return self.state.is_to_be_told(self._settings.version)
 
     @property
     def needs_tending(self) -> bool:
         """Whether it can be told something that it does not know yet."""
-        if not self._can_be_told:
-            return False
-        return self._is_outdated or bool(self._wishes()) or self._settled is not self._listener
+        return self.state.needs_tending(self._settings.version, wishes=bool(self._wishes()))
+
+    def tend_next(self, at: float) -> None:
+        """Have it be told the next time at `at`, monotonic seconds."""
+        self._change_state(lambda state: replace(state, tend_at=at))
+
+    def _change_state(self, change: Callable[[Following], Following], *, of: Listener | None = None) -> None:
+        """`of`: only as long as that connection is the one that counts."""
+        with self._state_lock:
+            if of is None or self.state.connection is of:
+                self.state = change(self.state)
 
     def tend(self) -> None:
         """Have the node follow what is set now, and be as open sessions want it; again if it does not take part."""
@@ -229,8 +230,8 @@ class Follower:
         try:
             done = [self._is_done(step) for step in (self._tell, self._settle)]
         finally:  # also when the store takes nothing, as on a full disk
-            self._tried = version
-            self.tend_at = 0.0 if all(done) else time.monotonic() + limits.AGAIN_S
+            at = 0.0 if all(done) else time.monotonic() + limits.AGAIN_S
+            self._change_state(lambda state: replace(state, tried=version, tend_at=at))
             self._on_tended()
 
     @contextmanager
@@ -253,24 +254,24 @@ class Follower:
         return True
 
     def _settle(self) -> None:
-        connection = self._listener
-        if self._settled is connection:
+        state = self.state
+        if state.settled:
             return
         for ksid in self._upkeep.settle(self.agent.name, self._agents.node(self.agent)):
             with trace.begin():
                 if not self._sessions.end(ksid, node=self.agent.name):
                     raise AgentFailed(self.agent.name, "a session that is over there cannot be ended now")
-        self._settled = connection
+        self._change_state(lambda found: replace(found, settled=True), of=state.connection)
 
     def _tell(self) -> None:
         with self._telling:  # the last to tell tells of the latest
-            version = self._settings.version
-            if self._extended:
+            version, state = self._settings.version, self.state
+            if state.extended:
                 self._agents.set_additions(self.agent, self._additions())
             for link_id, enabled in self._wishes().items():
                 self._agents.enable(self.agent, link_id, enabled=enabled)
                 self._settings.taken_over(self.agent.name, link_id, enabled=enabled)
-            self._told = version
+            self._change_state(lambda found: replace(found, told=version), of=state.connection)
 
     def _additions(self) -> dict[str, Any]:
         rates = self._settings.rates
@@ -296,9 +297,9 @@ class Follower:
                 self._misbehaves(str(error)[: limits.MAX_TEXT])
             except Exception as error:
                 bugs.report(_log, "following a node", error, self._journal, node=self.agent.name)
-            self._can_be_told = False
-            if self._connected:
-                self._connected = False
+            was_followed = self.state.followed
+            self._change_state(Following.lost)
+            if was_followed:
                 self._journal.event("agent_lost", node=self.agent.name)
             with suppress(AgentFailed), self._followed():
                 self._graph.lost(self.agent.name)
@@ -310,16 +311,15 @@ class Follower:
 
     def _follow(self) -> None:
         # Listening comes first: what changes while the node is read is not missed.
-        listener, self._extended = self._agents.listen(self.agent)
-        self._listener = listener
+        listener, extended = self._agents.listen(self.agent)
+        self._change_state(lambda state: state.heard(listener, extended=extended))
         try:
             qkdn_id = self._read()
-            self._connected, self._said = True, ""
-            self._journal.event("agent_found", node=self.agent.name, qkdn_id=qkdn_id, extended=self._extended)
-            self._told = self._tried = -1
-            self.tend_at, self._can_be_told = 0.0, True
+            self._said = ""
+            self._journal.event("agent_found", node=self.agent.name, qkdn_id=qkdn_id, extended=extended)
+            self._change_state(Following.read)
             self._on_tended()
-            if not self._extended:
+            if not extended:
                 is_over = functools.partial(self._polled_enough, listener)
                 bugs.vital_thread(self._poll, listener, name=f"poll-{self.agent.name}", stopped=is_over).start()
             for event in listener.events():
@@ -336,13 +336,13 @@ class Follower:
             raise Refusal("missing-element", "expected qkdn_id", path=f"/{gs015.NODE}")
         with self._followed():
             self._identities.check(self.agent.name, node["qkdn_id"])
-        if self._extended:
+        if self.state.extended:
             extra = self._agents.additions(self.agent)
             self._names = {qc["qkdi_id"]: qc["name"] for qc in extra.get("qcs", {}).get("qc", []) if "qkdi_id" in qc}
             for ksid in extra.get("ended", [])[: limits.ENDS_OF_ONE]:
                 self._ended(ksid)
         with self._followed():
-            self._graph.put(self.agent, node, self._names, extended=self._extended)
+            self._graph.put(self.agent, node, self._names, extended=self.state.extended)
         if self._wishes():
             self._on_tended()
         return str(node["qkdn_id"])
@@ -374,7 +374,7 @@ class Follower:
                 listener.close()
 
     def _polled_enough(self, listener: Listener) -> bool:
-        return self._stopping.is_set() or self._listener is not listener or not self._connected
+        return self._stopping.is_set() or self.state.connection is not listener or not self.state.followed
 
     def _report_rates(self, slot: int) -> None:
         names = {link.link_id: link.qc for link in self._graph.links().values()}

@@ -16,6 +16,7 @@ import pytest
 
 from controller.agents.agents import Agent
 from controller.agents.declared_qos import Wants
+from controller.agents.following import Following
 from controller.agents.peer_shares import Turns
 from controller.follower import Follower
 from controller.network.graph import Graph
@@ -120,7 +121,7 @@ class Desk:
             identities=Identities(self.store, {}), sessions=self.sessions, settings=self.settings, upkeep=self.upkeep,
             on_tended=int,
         )  # fmt: skip
-        follower._listener, follower._can_be_told, follower._extended = object(), True, False
+        follower.state = Following().heard(object(), extended=False).read()
         return follower
 
     def stored(self) -> list[str]:
