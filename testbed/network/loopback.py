@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,12 @@ from mtls.identity import Identity, Role
 from node.material.shared_db import Members
 from testbed.machine.processes import Process, Processes, ProcessFailed
 from testbed.network.postgres import Cluster, ClusterError, node_url
+from testbed.planning.documents import Ends, SharedDatabaseAt, controller_document, node_document, qc_key_file
 from testbed.planning.plan import COMPONENTS
-from testbed.quantum.qc_keys import qc_key, share_qc_key
+from testbed.quantum.qc_keys import share_qc_key
 
 LOOPBACK = "127.0.0.1"
 _FOUND_S = 60.0  # until a controller has found all nodes, on a machine that has much else to do
-Links = Sequence[tuple[str, str, str]]  # QC, node, node
-
-
 def free_port() -> int:
     """A TCP port that is free now, and that the kernel gives to no connection: it gives those from 32768 on."""
     while True:
@@ -34,16 +32,6 @@ def free_port() -> int:
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind((LOOPBACK, port))
             return port
-
-
-def _qcs_of(links: Links, node: str) -> list[tuple[str, str]]:
-    """The QCs of a node in the order of its interfaces, with the node at the other end."""
-    return [(qc, b if node == a else a) for qc, a, b in links if node in (a, b)]
-
-
-def _interface(links: Links, node: str, qc: str) -> int:
-    """The number of the node's interface to that QC."""
-    return [name for name, _ in _qcs_of(links, node)].index(qc) + 1
 
 
 class Stack:
@@ -100,11 +88,11 @@ class Stack:
 
     def start_controller(self, agents: Mapping[str, str] | None = None, **parameters: object) -> Process:
         """Start the SDN controller at `controller_port`; it leaves forwarding to others, and follows all nodes."""
-        document = {
-            "name": "ctl", "host": LOOPBACK, "port": self.controller_port, "directory": str(self.directory / "ctl"),
-            "credentials": self.issue(Role.CONTROLLER, "ctl").to_config(), "openflow": None, "parameters": parameters,
-            "agents": agents or {node: self.agent(node) for node in self.ports},
-        }  # fmt: skip
+        document = controller_document(
+            "ctl", host=LOOPBACK, port=self.controller_port, directory=self.directory / "ctl",
+            credentials=self.issue(Role.CONTROLLER, "ctl"), parameters=parameters,
+            agents=agents or {node: self.agent(node) for node in self.ports},
+        )  # fmt: skip
         self.controller = self.processes.component("controller", "controller.__main__", self.write("ctl", document))
         self.controller.wait_ready()
         return self.controller
@@ -123,37 +111,28 @@ class Stack:
         operator.close()
 
     def start_nodes(
-        self, links: Links, saes: dict[str, str], **options: object
+        self, links: Ends, saes: dict[str, str], **options: object
     ) -> None:
         """Start the nodes at the ends of `links` (QC, node, node); `saes` says where each SAE lives."""
         for name in sorted({n for _, a, b in links for n in (a, b)}):
             self.ports.setdefault(name, (free_port(), free_port()))
         self.cluster.admit(self.schema, Members(list(self.ports), saes, {qc: (a, b) for qc, a, b in links}))
         for qc, *ends in links:
-            share_qc_key([self._qc_key(links, node, qc) for node in ends])
+            share_qc_key([qc_key_file(links, node, qc, self.directory / node) for node in ends])
         agents = {n: f"https://{LOOPBACK}:{agent}" for n, (_, agent) in self.ports.items()}
-        for name, (kme, agent) in self.ports.items():
+        for name, ports in self.ports.items():
             credentials = self.issue(Role.NODE, name)
-            document = {
-                "name": name, "host": LOOPBACK, "kme_port": kme, "agent_port": agent,
-                "directory": str(self.directory / name), "credentials": credentials.to_config(),
-                "shared_db_url": node_url(name, credentials, self.database, LOOPBACK, self.database_port),
-                "shared_db_schema": self.schema, "nodes": agents, "saes": saes,
-                "qcs": [
-                    {"qc": qc, "peer": peer, "remote_interface": _interface(links, peer, qc),
-                     "authentication_key": str(self._qc_key(links, name, qc))}
-                    for qc, peer in _qcs_of(links, name)
-                ],
-            }  # fmt: skip
-            self.write(name, document | options)
+            url = node_url(name, credentials, self.database, LOOPBACK, self.database_port)
+            document = node_document(
+                name, host=LOOPBACK, ports=ports, directory=self.directory / name, credentials=credentials,
+                database=SharedDatabaseAt(url, self.schema), agents=agents, saes=saes, qcs=links, **options,
+            )  # fmt: skip
+            self.write(name, document)
             self.start_node(name)
         for process in self.nodes.values():
             process.wait_ready()
         if self.controller is not None:
             self._follow_nodes(self.controller)
-
-    def _qc_key(self, links: Links, node: str, qc: str) -> Path:
-        return qc_key(self.directory / node, _interface(links, node, qc))
 
     def start_node(self, name: str) -> Process:
         """Start (again) the node of that name."""
@@ -161,7 +140,7 @@ class Stack:
         return self.nodes[name]
 
     def start_qcs(
-        self, links: Links, *, low: int = 33, high: int = 47, **options: object
+        self, links: Ends, *, low: int = 33, high: int = 47, **options: object
     ) -> Process:
         """Start the QC emulators of `links`."""
         qcs = [

@@ -54,6 +54,7 @@ from testbed.network.postgres import Cluster, ClusterError
 from testbed.network.private_database import PrivateDatabase
 from testbed.network.shared_database import OwnDatabase, SharedDatabase, UserDatabase, members
 from testbed.planning.capacity import needs
+from testbed.planning.documents import SharedDatabaseAt
 from testbed.planning.plan import (
     COMPONENTS,
     CONTROLLER,
@@ -285,7 +286,7 @@ class Services:
         for node in plan.nodes:
             document = plan.node_config(
                 node, run.make(f"nodes/{node}"), machine.identities[Identity(Role.NODE, node)],
-                database_url=self.database.node_url(node), schema=self.database.schema,
+                database=SharedDatabaseAt(self.database.node_url(node), self.database.schema),
             )  # fmt: skip
             config, there = run.write(f"config/node-{node}.json", document), network.pid(node)
             waiting.append(processes.component(f"node-{node}", "node.__main__", config, inside=there))

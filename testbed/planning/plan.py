@@ -20,8 +20,8 @@ from mtls.identity import Identity, Role
 from node.tree.model import node_id
 from scenario.topology import Link, Sae, Topology
 from testbed.audit import evidence
+from testbed.planning.documents import Ends, SharedDatabaseAt, controller_document, node_document, qc_key_file
 from testbed.planning.round_trips import longest_s
-from testbed.quantum.qc_keys import qc_key
 
 KME_PORT = 8443
 AGENT_PORT = 8444
@@ -159,65 +159,33 @@ class Plan:
         self, directory: Path, credentials: Credentials, parameters: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The controller's configuration file."""
-        return {
-            "name": CONTROLLER.name,
-            "host": self.hosts["ctl"].ip,
-            "port": CONTROLLER_PORT,
-            "directory": str(directory),
-            "credentials": credentials.to_config(),
-            "agents": {node: self.url(node, AGENT_PORT) for node in self.nodes},
-            "node_ids": {node: node_id(node) for node in self.nodes},
-            "saes": {s.id: s.node for s in self.saes},
-            "openflow": {"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
-            "parameters": dict(parameters),
-            "round_trip_s": self.round_trip_s,
-        }
+        return controller_document(
+            CONTROLLER.name, host=self.hosts["ctl"].ip, port=CONTROLLER_PORT, directory=directory,
+            credentials=credentials, agents={node: self.url(node, AGENT_PORT) for node in self.nodes},
+            parameters=parameters, node_ids={node: node_id(node) for node in self.nodes},
+            openflow={"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
+            saes={s.id: s.node for s in self.saes}, round_trip_s=self.round_trip_s,
+        )  # fmt: skip
 
     def node_config(
-        self, node: str, directory: Path, credentials: Credentials, *, database_url: str, schema: str
+        self, node: str, directory: Path, credentials: Credentials, *, database: SharedDatabaseAt
     ) -> dict[str, Any]:
         """A node's configuration file."""
-        interfaces = {n: self._interfaces(n) for n in self.nodes}
-        qcs = [
-            {
-                "qc": qc, "peer": peer, "remote_interface": list(interfaces[peer]).index(qc) + 1,
-                "authentication_key": str(qc_key(directory, number)),
-            }
-            for number, (qc, peer) in enumerate(interfaces[node].items(), start=1)
-        ]  # fmt: skip
-        return {
-            "name": node,
-            "host": self.hosts[node].ip,
-            "kme_port": KME_PORT,
-            "agent_port": AGENT_PORT,
-            "directory": str(directory),
-            "credentials": credentials.to_config(),
-            "shared_db_url": database_url,
-            "shared_db_schema": schema,
-            "nodes": {n: self.url(n, AGENT_PORT) for n in self.nodes},
-            "saes": {s.id: s.node for s in self.saes},
-            "qcs": qcs,
-            "limits": self.topology.limits.to_json(),
-            "round_trip_s": self.round_trip_s,
-        }
+        return node_document(
+            node, host=self.hosts[node].ip, ports=(KME_PORT, AGENT_PORT), directory=directory, credentials=credentials,
+            database=database, agents={n: self.url(n, AGENT_PORT) for n in self.nodes},
+            saes={s.id: s.node for s in self.saes}, qcs=self._ends, limits=self.topology.limits.to_json(),
+            round_trip_s=self.round_trip_s,
+        )  # fmt: skip
 
     def qc_keys(self, nodes_directory: Path) -> Iterator[list[Path]]:
         """For each QC where the nodes at its ends, in folders of their names, look for the key that they share."""
-        for link in self.topology.links:
-            for qc in link.qcs:
-                yield [
-                    qc_key(nodes_directory / node, list(self._interfaces(node)).index(qc.name) + 1)
-                    for node in (link.a, link.b)
-                ]
+        for qc, *ends in self._ends:
+            yield [qc_key_file(self._ends, node, qc, nodes_directory / node) for node in ends]
 
-    def _interfaces(self, node: str) -> dict[str, str]:
-        """The QCs of a node in the order of its interfaces, with the node at the other end."""
-        return {
-            qc.name: link.b if link.a == node else link.a
-            for link in self.topology.links
-            if node in (link.a, link.b)
-            for qc in link.qcs
-        }
+    @property
+    def _ends(self) -> Ends:
+        return [(qc.name, link.a, link.b) for link in self.topology.links for qc in link.qcs]
 
     def sae_config(
         self,

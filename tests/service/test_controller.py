@@ -37,6 +37,7 @@ from node.tree.operational_state import QcState
 from telemetry import journal
 from testbed.machine.processes import Process, ProcessFailed, execute
 from testbed.network.loopback import free_port
+from testbed.planning.documents import controller_document
 from tests.support.described import TRUE, ask
 from tests.support.played import Answer, PlayedNode
 from tests.support.waiting import until
@@ -71,11 +72,11 @@ class World:
 
     def write(self, **options: Any) -> Path:
         """The controller's configuration."""
-        document = {
-            "name": "ctl", "host": "127.0.0.1", "port": self.port, "directory": str(self.directory / "ctl"),
-            "credentials": self.credentials(Role.CONTROLLER, "ctl").to_config(), "openflow": None,
-            "agents": {name: node.url for name, node in self.nodes.items()},
-        }  # fmt: skip
+        document = controller_document(
+            "ctl", host="127.0.0.1", port=self.port, directory=self.directory / "ctl",
+            credentials=self.credentials(Role.CONTROLLER, "ctl"), parameters={},
+            agents={name: node.url for name, node in self.nodes.items()},
+        )  # fmt: skip
         path = self.directory / "controller.json"
         path.write_text(json.dumps(document | options))
         return path

@@ -12,10 +12,12 @@ from mtls.credentials import Credentials
 from node import config as node_config
 from scenario.topology import Sae, load
 from testbed.planning import plan
+from testbed.planning.documents import SharedDatabaseAt
 from testbed.planning.load import possible_pairs
 from testbed.quantum.qc_keys import share_qc_key
 
 TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"
+AT = SharedDatabaseAt("x", "qkd")
 UUID = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 
 
@@ -83,7 +85,7 @@ def test_node_accepts_its_configuration(planned, tmp_path):
     for pair in planned.qc_keys(tmp_path):
         share_qc_key(pair)
     configs = [
-        node_config.parse(planned.node_config(n, tmp_path / n, Credentials(*files), database_url="x", schema="qkd"))
+        node_config.parse(planned.node_config(n, tmp_path / n, Credentials(*files), database=AT))
         for n in planned.nodes
     ]
 
@@ -116,7 +118,7 @@ def test_node_says_which_key_of_a_qc_is_wrong(planned, tmp_path, content, said):
                 path.write_bytes(content)
     node, file = planned.nodes[0], tmp_path / "file"
     file.touch()
-    document = planned.node_config(node, tmp_path / node, Credentials(*[file] * 3), database_url="x", schema="qkd")
+    document = planned.node_config(node, tmp_path / node, Credentials(*[file] * 3), database=AT)
 
     with pytest.raises(ValueError, match=rf"qcs\[0\]\.authentication_key.*{said}"):
         node_config.parse(document)
@@ -141,7 +143,7 @@ def test_external_sae_is_known_to_every_node(with_stranger):
     alice = with_stranger.sae("alice")
     assert alice.external
     for node in with_stranger.nodes:
-        config = with_stranger.node_config(node, Path(), Credentials(*[Path()] * 3), database_url="x", schema="qkd")
+        config = with_stranger.node_config(node, Path(), Credentials(*[Path()] * 3), database=AT)
         assert config["saes"][alice.id] == "government"
 
 

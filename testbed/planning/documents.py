@@ -1,0 +1,66 @@
+"""Configuration files of nodes and controller, wherever they run: in a network on Mininet, on loopback, in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtls.credentials import Credentials
+from testbed.quantum.qc_keys import qc_key
+
+Ends = Sequence[tuple[str, str, str]]  # of all QCs: name, and the nodes at its ends
+
+
+@dataclass(frozen=True, slots=True)
+class SharedDatabaseAt:
+    """Where a node finds the shared database."""
+
+    url: str
+    schema: str
+
+
+def interfaces(qcs: Ends, node: str) -> dict[str, str]:
+    """The QCs of a node in the order of its interfaces, which count from 1, with the node at the other end. PURE."""
+    return {qc: b if node == a else a for qc, a, b in qcs if node in (a, b)}
+
+
+def qc_key_file(qcs: Ends, node: str, qc: str, directory: Path) -> Path:
+    """Where a node, in its directory, has the key that it shares with the other end of a QC. PURE."""
+    return qc_key(directory, list(interfaces(qcs, node)).index(qc) + 1)
+
+
+def node_document(
+    name: str, *, host: str, ports: tuple[int, int], directory: Path, credentials: Credentials,
+    database: SharedDatabaseAt, agents: Mapping[str, str], saes: Mapping[str, str], qcs: Ends, **options: object,
+) -> dict[str, Any]:  # fmt: skip
+    """A node's configuration. `ports`: of KME and agent. `agents`: URLs by node; `saes`: nodes by SAE. PURE.
+
+    `options`: the optional members of `node.config`.
+    """
+    own = [
+        {"qc": qc, "peer": peer, "remote_interface": list(interfaces(qcs, peer)).index(qc) + 1,
+         "authentication_key": str(qc_key_file(qcs, name, qc, directory))}
+        for qc, peer in interfaces(qcs, name).items()
+    ]  # fmt: skip
+    return {
+        "name": name, "host": host, "kme_port": ports[0], "agent_port": ports[1], "directory": str(directory),
+        "credentials": credentials.to_config(), "shared_db_url": database.url, "shared_db_schema": database.schema,
+        "nodes": dict(agents), "saes": dict(saes), "qcs": own, **options,
+    }  # fmt: skip
+
+
+def controller_document(
+    name: str, *, host: str, port: int, directory: Path, credentials: Credentials, agents: Mapping[str, str],
+    parameters: Mapping[str, Any], openflow: Mapping[str, Any] | None = None, **options: object,
+) -> dict[str, Any]:  # fmt: skip
+    """The controller's configuration. `agents`: URLs by node. `openflow`: None if others forward. PURE.
+
+    `options`: the optional members of `controller.config`.
+    """
+    return {
+        "name": name, "host": host, "port": port, "directory": str(directory),
+        "credentials": credentials.to_config(), "openflow": openflow, "agents": dict(agents),
+        "parameters": dict(parameters), **options,
+    }  # fmt: skip
