@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.network.parameters import Parameters, changed
+from controller.network.settings import Parameters, changed
 from controller.openflow.forwarding import Fabric, parse_fabric
-from documents.checks import integer, mapping, number, text, uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, integer, mapping, number, text, uuid_text
 from etsi.sae_id import sae_id
 from mtls.credentials import Credentials
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from controller import limits
-from controller.agents import declared_qos
+from controller.agents import configuration
 from controller.agents.agents import Agent, AgentFailed, Agents
 from controller.agents.following import Following
 from controller.network.graph import Graph, LinkEnd, Report
@@ -28,7 +28,7 @@ from controller.network.settings import Settings
 from controller.sessions.key_session import SessionError
 from controller.sessions.lifecycle import KeySessions
 from controller.sessions.session_nodes import Upkeep
-from documents.errors import Malformed
+from documents.checks import Malformed
 from etsi import gs015, gs015_testbed
 from ietf.yang import Refusal
 from mtls.call import Unreachable
@@ -460,7 +460,7 @@ class Follower:
         if len(request) > limits.MAX_ID:
             raise Malformed("request", f"at most {limits.MAX_ID} characters")
         with self._followed():
-            self._sessions.withdraw(self.agent.name, declared_qos.pair(content), request=request)
+            self._sessions.withdraw(self.agent.name, configuration.pair(content), request=request)
 
     def _ended(self, ksid: str) -> None:
         with trace.begin(), self._followed():
@@ -469,7 +469,7 @@ class Follower:
     def _change(self, application: Mapping[str, Any]) -> None:
         """An application at this node wants something else."""
         try:
-            self._upkeep.change(application["app_id"], self.agent.name, declared_qos.declared(application))
+            self._upkeep.change(application["app_id"], self.agent.name, configuration.declared(application))
         except AgentFailed as error:
             _log.info("application %s: %s", application["app_id"], error)  # told again soon (mover.py)
 
@@ -482,8 +482,8 @@ class Follower:
             if len(request) > limits.MAX_ID:
                 raise Malformed("request", f"at most {limits.MAX_ID} characters")
             self._sessions.register(
-                self.agent.name, declared_qos.pair(application), application.get("qkd-testbed:side"),
-                declared_qos.wanted(application), implicit=bool(application.get("qkd-testbed:implicit", False)),
+                self.agent.name, configuration.pair(application), application.get("qkd-testbed:side"),
+                configuration.wanted(application), implicit=bool(application.get("qkd-testbed:implicit", False)),
                 request=request,
             )  # fmt: skip
         except (SessionError, Malformed) as error:

@@ -13,8 +13,7 @@ from typing import Any
 from decisions.admission import ADMISSION_POLICIES
 from decisions.modes import BASIC, MODES
 from decisions.paths import PATH_POLICIES
-from documents.checks import integer
-from documents.errors import Malformed
+from documents.checks import Malformed, integer
 
 
 @dataclass(frozen=True, slots=True)

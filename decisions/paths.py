@@ -1,9 +1,9 @@
-"""Paths of trusted relays through the QKD network: policies as a table. PURE."""
+"""Paths of trusted relays through the QKD network: policies as a table; and when a session leaves its path. PURE."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -51,3 +51,29 @@ def _best(qcs: Collection[str], merit: Merit) -> str:
 
 
 PATH_POLICIES: Mapping[str, PathPolicy] = {"shortest": shortest}
+
+
+Way = Callable[[QkdGraph, str, str], Path | None]  # from one node to another
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where to go, None to stay; `down` is what the present path lacks. A session that has nowhere to go waits."""
+
+    path: Path | None
+    down: Sequence[str] = ()
+
+
+def judge(path: Path, down: Sequence[str], usable: QkdGraph, steady: QkdGraph, way: Way) -> Verdict:
+    """The verdict on a session on `path`, of which `down` is down.
+
+    `usable`: what can carry keys now; `steady`: what has been able to for a while. A session whose path died takes any
+    other way, and be it over another QC of the same fibre. One that has a way leaves it only for a shorter one that is
+    steady: keys over more links cost more.
+    """
+    if down:
+        return Verdict(way(usable, path.nodes[0], path.nodes[-1]), down)
+    if len(path.qcs) == 1:
+        return Verdict(None)
+    better = way(steady, path.nodes[0], path.nodes[-1])
+    return Verdict(better if better is not None and len(better.qcs) < len(path.qcs) else None)

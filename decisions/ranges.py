@@ -67,7 +67,7 @@ class Allocation:
     """Ranges on the QCs of a path that the shared database gave for a request.
 
     `server`: which server of the database it was; they count for nothing once a node follows another one. `proofs`: for
-    each later node of a path of several hops, see node/material/allocation_proof.py.
+    each later node of a path of several hops, see node/relaying/ciphers.py.
     """
 
     request: str

@@ -1,4 +1,7 @@
-"""Checks of single JSON values that all three standards share: integers that are no booleans, canonical UUIDs."""
+"""Checks of single JSON values that all standards share: integers that are no booleans, canonical UUIDs.
+
+What is wrong is told by `Malformed`: which member, which clause, and what was expected.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from documents.errors import Malformed
+
+class Malformed(ValueError):
+    """A received document is wrong. `field` names the member, `clause` the rule; the text is safe to send back."""
+
+    def __init__(self, field: str, expected: str, *, clause: str = "", message: str | None = None) -> None:
+        super().__init__(message or f"{field}: expected {expected}")
+        self.field = field
+        self.expected = expected
+        self.clause = clause
+
+    @property
+    def details(self) -> dict[str, str]:
+        """What the error body's `details` says."""
+        facts = {"field": self.field, "expected": self.expected}
+        return facts | ({"clause": self.clause} if self.clause else {})
+
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 

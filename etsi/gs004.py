@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from documents.checks import integer, number
-from documents.errors import Malformed
+from documents.checks import Malformed, integer, number
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from documents.checks import integer, mapping, sequence, text, uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, integer, mapping, sequence, text, uuid_text
 from documents.secret import Secret
 
 # Messages that the standard fixes (clauses 6.2 and 6.4); clients compare them.

@@ -10,8 +10,7 @@ import re
 from typing import Any
 from urllib.parse import quote, unquote
 
-from documents.checks import text, uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, text, uuid_text
 
 LONGEST = 128  # characters
 _SCHEME, _UUID_SCHEME = "urn:qkd:sae:", "urn:uuid:"

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from documents.checks import uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, uuid_text
 
 _MAX_UINT32 = (1 << 32) - 1
 _DECIMAL3 = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,3}|-?(?:0|[1-9][0-9]{0,14})")

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from flask import Response, request
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from mtls import json_text
 from mtls.call import Unreachable, why
 from mtls.credentials import Credentials

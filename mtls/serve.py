@@ -14,7 +14,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from mtls import json_text
 from mtls.identity import Identity, Role
 from telemetry import bugs

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from decisions.parameters import FOR_NODES
-from documents.checks import integer, mapping, number, sequence, text
-from documents.errors import Malformed
+from documents.checks import Malformed, integer, mapping, number, sequence, text
 from documents.secret import Secret
 from etsi.gs014 import Limits
 from etsi.gs014 import limits as parse_limits

@@ -1,12 +1,17 @@
-"""Places for those who wait for another party: so many for each party, and of what holds a thread so many in all."""
+"""Places for those who wait for another party: so many for each party, and of what holds a thread so many in all.
+
+`Once`: what several callers want at the same moment is done once, and its outcome is that of all of them.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 
 class Places:
@@ -99,3 +104,29 @@ class HalfOpen:
         with self._lock:
             of = self._of.values() if party is None else [self._of.get(party, {})]
             return sum(waiting.pop(pair, None) is not None for waiting in of) > 0
+
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """Steps by what they are about. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[Hashable, Future[T]] = {}
+
+    def do(self, about: Hashable, step: Callable[[], T]) -> T:
+        """What `step` gives or raises; of callers that come while one is at it, the first one's step is everybody's."""
+        mine: Future[T] = Future()
+        with self._lock:
+            first = self._running.setdefault(about, mine)
+        if first is mine:
+            try:
+                mine.set_result(step())
+            except Exception as failure:
+                mine.set_exception(failure)
+            finally:
+                with self._lock:
+                    del self._running[about]
+        return first.result()

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from documents.checks import mapping, sequence, text, uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, mapping, sequence, text, uuid_text
 from documents.secret import Secret
 from etsi.gs004 import QoS
 from etsi.gs014 import read_key_container

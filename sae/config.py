@@ -10,8 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from decisions.rekey import END, PACES, POLICIES, SESSION
-from documents.checks import integer, mapping, number, sequence, text
-from documents.errors import Malformed
+from documents.checks import Malformed, integer, mapping, number, sequence, text
 from documents.secret import Secret
 from etsi.sae_id import sae_id
 from mtls.credentials import Credentials

@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from documents.checks import text, uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, text, uuid_text
 from documents.secret import Secret
 
 NONCE_BYTES = 12  # NIST SP 800-38D, clause 5.2.1.1, recommends 96 bits

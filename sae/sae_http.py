@@ -6,8 +6,7 @@ from typing import Any
 
 from flask import Flask, Response
 
-from documents.checks import integer, mapping, number, sequence, uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, integer, mapping, number, sequence, uuid_text
 from etsi.gs004 import qos
 from etsi.sae_id import sae_id
 from mtls.identity import Role

@@ -9,8 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from documents.checks import uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, uuid_text
 from documents.secret import Secret
 from etsi.gs004 import QoS
 from sae.client import Failed, KmeClient

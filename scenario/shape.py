@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from documents.checks import mapping, number
-from documents.errors import Malformed
+from documents.checks import Malformed, mapping, number
 
 # A minute, one way. Beyond it the connection set-up of every component times out, and netem's 32 bit field is near.
 MAX_DELAY_MS = 60_000.0

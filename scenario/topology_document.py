@@ -4,16 +4,68 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 
 import networkx as nx
+import yaml
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from etsi.gs014 import Limits, limits
 from scenario.shape import MAX_BANDWIDTH_MBIT, MAX_DELAY_MS, MIN_BANDWIDTH_MBIT, Shape
-from scenario.topology_description import Link, Node, Qc, Sae, Topology, checked_rate
-from scenario.topology_field import Field, TopologyError, check_distinct, free_name
+from scenario.topology_description import (
+    Field,
+    Link,
+    Node,
+    Qc,
+    Sae,
+    Topology,
+    TopologyError,
+    check_distinct,
+    checked_rate,
+    free_name,
+)
+
+
+def parse(text: str, source: str) -> object:
+    """The document in a YAML text; `source` is what errors call the file."""
+    try:
+        # A subclass of SafeLoader, so that no tag in the file can make an object of any other kind.
+        return yaml.load(text, _Loader)  # noqa: S506
+    except Exception as error:
+        # Not all that PyYAML raises is a YAMLError: `!!int ""` ends as an IndexError, `2001-99-99` as a ValueError,
+        # and a thousand brackets as a RecursionError.
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or _in_words(error)
+        raise TopologyError(source, f"line {mark.line + 1}" if mark else "", f"not YAML: {problem}") from error
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, yaml.YAMLError | ValueError):
+        return str(error).partition(";")[0][:120]
+    return "a value that its tag does not allow"
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuses aliases: with merge keys a few lines of them stand for billions of values."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            problem = f"aliases are not allowed, write out the value of *{event.anchor}"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        """Refuses a repeated key, of which PyYAML would silently take the last value."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
 
 # One-way delay of a kilometre of fibre, ms: light in glass travels at about two thirds of c.
 _MS_PER_KM = 0.005

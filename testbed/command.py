@@ -13,21 +13,19 @@ from typing import Any
 
 from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, TTL, parse_rate
 from decisions.rekey import GO_ON
-from documents.errors import Malformed
+from documents.checks import Malformed
 from scenario.topology import TopologyError, load
 from testbed.dashboard.address import USUAL_PORT
 from testbed.errors import UserError
 from testbed.machine.isolation import run_isolated, undisturbed
 from testbed.machine.run_directory import new_run_id, open_run_directory, point_latest
-from testbed.machine.tools import check_tools, clean_environment
+from testbed.machine.tools import FRAMEWORKS, check_tools, clean_environment, python_for
 from testbed.network.expose import ANY_PORT
-from testbed.network.openflow_frameworks import FRAMEWORKS, python_for
 from testbed.network.shared_database import complete_url, members, open_user_database
 from testbed.network.workload_player import lasts_s
 from testbed.planning.capacity import doubt, needs, reserve
-from testbed.planning.load import draw_pairs, possible_pairs
 from testbed.planning.plan import Plan, make_plan
-from testbed.planning.workload import Arrival, Workload
+from testbed.planning.workload import Arrival, Workload, draw_pairs, possible_pairs
 from testbed.planning.workload import arrivals as draw_arrivals
 from testbed.planning.workload import load as load_workload
 from testbed.session import Dashboard, Options, run

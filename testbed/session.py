@@ -53,7 +53,7 @@ class Options:
     seeded_qcs: bool
     cli: bool
     expose: int | None  # the first port, see testbed.network.expose
-    controller_python: str  # runs the controller, see testbed.network.openflow_frameworks
+    controller_python: str  # runs the controller, see testbed.machine.tools
     dashboard: Dashboard
 
     def check(self, plan: Plan) -> None:

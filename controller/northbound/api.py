@@ -24,8 +24,7 @@ from controller.sessions.lifecycle import KeySessions
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
 from decisions.parameters import rate
-from documents.checks import text, uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, text, uuid_text
 from mtls.identity import Role
 from mtls.serve import Problem, allow, error_body, json_body, new_app
 from telemetry.metrics import CONTENT_TYPE

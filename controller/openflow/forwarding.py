@@ -12,8 +12,7 @@ from typing import Any
 
 import networkx as nx
 
-from documents.checks import integer, mapping, number, sequence, text
-from documents.errors import Malformed
+from documents.checks import Malformed, integer, mapping, number, sequence, text
 
 # A switch's flows: destination IPv4 address -> interface to send to.
 Flows = Mapping[str, str]

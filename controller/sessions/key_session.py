@@ -9,7 +9,7 @@ from typing import Any
 
 from controller import limits
 from controller.agents import configuration
-from controller.agents.declared_qos import Declared, declared_bps, updated
+from controller.agents.configuration import Declared, declared_bps, updated
 from decisions.paths import Path
 from etsi.gs004 import QoS
 from etsi.gs004 import qos as qos_of

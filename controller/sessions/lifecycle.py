@@ -21,7 +21,7 @@ from typing import Any
 
 from controller import limits
 from controller.agents.agents import AgentFailed
-from controller.agents.declared_qos import Wants
+from controller.agents.configuration import Wants
 from controller.network.graph import Graph
 from controller.sessions.key_session import CONFIGURING, MASTER, OPEN, KeySession, Pair, SessionError
 from controller.sessions.path_admission import Choice

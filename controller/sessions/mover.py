@@ -23,7 +23,7 @@ from controller.sessions.key_session import MASTER, KeySession, SessionError
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
 from controller.sessions.session_nodes import Upkeep
-from decisions.moves import Verdict, judge
+from decisions.paths import Verdict, judge
 from telemetry import bugs
 from telemetry.journal import Journal
 

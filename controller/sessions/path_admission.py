@@ -9,8 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from controller.agents.configuration import Route
-from controller.agents.declared_qos import Declared, declared_bps, of_bandwidth, updated
+from controller.agents.configuration import Declared, Route, declared_bps, of_bandwidth, updated
 from controller.network.graph import Graph
 from controller.network.settings import Settings
 from controller.sessions.key_session import KeySession, SessionError

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from controller import limits
-from controller.agents.declared_qos import Declared, Wants, updated
+from controller.agents.configuration import Declared, Wants, updated
 from controller.network.store import Store
 from controller.sessions.key_session import (
     CONFIGURING,

@@ -11,7 +11,7 @@ from typing import Any
 from controller import limits
 from controller.agents import configuration
 from controller.agents.agents import AgentFailed
-from controller.agents.declared_qos import Declared
+from controller.agents.configuration import Declared
 from controller.sessions.key_session import MASTER, OPEN, SLAVE, KeySession, SessionError
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book

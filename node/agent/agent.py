@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from etsi import gs015, gs015_testbed
 from ietf.restconf import Tree
 from mtls.serve import Problem

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from etsi import gs015
 from etsi.gs004 import QoS
 from ietf.restconf import Tree

@@ -19,8 +19,7 @@ from node.associations.registrations import Registrations
 from node.associations.sessions import Association, Sessions
 from node.failures import NoSession, PathDown, SessionRefused
 from node.limits import ANSWER_S, SESSIONS_PER_PARTY
-from node.single_flight import Once
-from node.waiting_limits import Places
+from node.waiting_limits import Once, Places
 
 
 class ImplicitSessions:

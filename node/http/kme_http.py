@@ -10,8 +10,7 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 
-from documents.checks import mapping, uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, mapping, uuid_text
 from etsi import gs014
 from etsi.gs004 import qos
 from etsi.gs014_openapi import describe

@@ -18,7 +18,7 @@ from werkzeug.datastructures import ETags
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import http_date
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from etsi import gs015, gs015_testbed
 from ietf import restconf_server
 from ietf.preconditions import ANY, Preconditions

@@ -318,7 +318,7 @@ BEGIN
 END $$;
 
 -- The MAC by which a later node of a path knows that these ranges of its links were allocated for that request:
--- HMAC-SHA256 under its secret, of the same words as in node/material/allocation_proof.py.
+-- HMAC-SHA256 under its secret, of the same words as in node/relaying/ciphers.py.
 CREATE OR REPLACE FUNCTION qkd_proof(p_inner_pad bytea, p_outer_pad bytea, p_words text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN

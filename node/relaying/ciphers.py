@@ -1,5 +1,10 @@
 """PURE but for a nonce: what goes between nodes. OTP: exclusive or with a pad used once. CCM: many keys under a shared
 one. The check value: what shows the last node that the keys which came to it are those that the first node made.
+
+And how a node knows, without asking, that the shared database has allocated ranges for a request.
+The database shares a secret with every node. With the ranges of a path it gives the first node a MAC for each later
+one, over the ranges of the links on both sides of that node. A relay can neither take ranges that were allocated for
+something else nor ranges of nobody: keys over one hop have no such proof, so that none becomes a pad.
 """
 
 from __future__ import annotations
@@ -7,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
+from decisions.ranges import Range
 from documents.secret import Secret
 
 _NONCE_BYTES = 12  # leaves three bytes for the length of the message (RFC 3610, 2.1): up to 16 MiB
@@ -74,3 +81,20 @@ def _cipher(key: Secret) -> AESCCM:
 
 def _nonce(request: str) -> bytes:
     return hashlib.sha256(request.encode()).digest()[:_NONCE_BYTES]
+
+
+PROOF_LENGTH = 64  # hexadecimal digits
+
+
+def proof(
+    secret: bytes, request: str, server: str, *, position: int, hops: int, around: Sequence[Range]
+) -> str:
+    """HMAC-SHA256, in hexadecimal digits, for the node behind link `position`, from 1 on, of a path of `hops` links.
+
+    `around`: the range of that link and, unless it is the last one, of the next. The same words as in shared_db.sql.
+    """
+    words = [request, server, str(position), str(hops)]
+    for where in around:
+        qc = where.qc
+        words += [str(where.epoch), str(where.start), str(where.end), str(len(qc.encode())), qc]
+    return hmac.digest(secret, " ".join(words).encode(), "sha256").hex()

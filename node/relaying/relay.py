@@ -27,8 +27,7 @@ from typing import Any
 
 from decisions.modes import AES_CCM, OTP, Mode
 from decisions.ranges import Allocation, Range
-from documents.checks import integer, mapping, sequence, text, uuid_text
-from documents.errors import Malformed
+from documents.checks import Malformed, integer, mapping, sequence, text, uuid_text
 from documents.secret import Secret
 from mtls import deadline
 from mtls.call import Caller, Reply, Unreachable
@@ -37,9 +36,18 @@ from node.associations.sessions import Association, Session, Sessions
 from node.failures import KeyFailure, MaterialExpired, NoSession, RelayAltered, RelayBroken
 from node.limits import ANSWER_S, CHECKS, CHECKS_PER_NODE, RELAYS, RELAYS_PER_NODE, relay_s
 from node.material import key_events
-from node.material.allocation_proof import PROOF_LENGTH, proof
 from node.material.key_stream import KeyStore, Missing, RelayedKey
-from node.relaying.ciphers import CCM_TAG_BYTES, CHECK_BYTES, ccm_open, ccm_seal, check_value, fits, otp
+from node.relaying.ciphers import (
+    CCM_TAG_BYTES,
+    CHECK_BYTES,
+    PROOF_LENGTH,
+    ccm_open,
+    ccm_seal,
+    check_value,
+    fits,
+    otp,
+    proof,
+)
 from node.relaying.relayed_keys import Arrivals, Relayed
 from node.relaying.routes import MAX_HOPS, Routes
 from node.tree.performance import Performance
@@ -381,7 +389,7 @@ class _Message:
     """What comes over a link of a path: ranges from this link on, and what is sealed.
 
     `server` allocated the ranges; `position`: of the link on the path, from 1 on; `proof`: see
-    `node.material.allocation_proof`.
+    `node.relaying.ciphers`.
     """
 
     request: str

@@ -12,8 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from documents.checks import mapping, sequence, text
-from documents.errors import Malformed
+from documents.checks import Malformed, mapping, sequence, text
 from etsi import gs015
 from mtls.call import Caller, Unreachable
 from mtls.identity import Identity, Role
@@ -21,9 +20,9 @@ from node.associations.sessions import Association, Session
 from node.config import NodeConfig
 from node.failures import NoSession, RelayBroken
 from node.limits import NEIGHBOURS_S
-from node.single_flight import Once
 from node.tree.datastore import Datastore
 from node.tree.model import apps, capability, hops, links, node_id, qcs_in_use
+from node.waiting_limits import Once
 
 MAX_HOPS = 64
 _MAX_PARALLEL_QCS = 64

@@ -3,10 +3,16 @@
 Single hop (the paper's Figure 5): the master's KME allocates a range and takes it; the slave's KME finds the range by
 way of the shared database; neither sends the other a word. Several hops: see `node.relaying.relay`. In modes that make
 keys ahead, those not needed yet wait in the pool here and in the local database there.
+
+An application may take no more of its keys than the app_qos/max_bandwidth with which it was configured.
+GS QKD 015 has the key store answer with an error when an application goes over its maximum, and leaves open over what
+time. Here a request is refused as long as what was given before is more than the maximum allows until now, so that the
+mean holds over any time, and a key of any size can be had once.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,13 +43,40 @@ from node.material.shared_db import KeyOwner, SharedDatabase
 from node.parameters import Parameters
 from node.recent import RecentIds
 from node.relaying.relay import Relay, cut
-from node.serving.bandwidth import Bandwidths
 from node.serving.batching import Together
 from node.serving.pool import Keys, Pool
 from node.serving.requested_bytes import USUAL_INTERVAL_S, Requested
 from node.waiting_limits import Turns
 from telemetry import trace
 from telemetry.journal import Journal
+
+
+class Bandwidths:
+    """Applications by ID, each with the moment until which its maximum is used up. Thread-safe. Moments in seconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._used_until: dict[str, float] = {}
+
+    def take(self, app_id: str, bits: int, max_bps: int, now: float) -> bool:
+        """Take `bits`; False, and nothing is taken, if the application is over its maximum."""
+        with self._lock:
+            if not max_bps or self._used_until.get(app_id, now) > now:
+                return False
+            self._used_until[app_id] = now + bits / max_bps
+            return True
+
+    def give_back(self, app_id: str, bits: int, max_bps: int) -> None:
+        """What was taken was not handed out."""
+        with self._lock:
+            if app_id in self._used_until:
+                self._used_until[app_id] -= bits / max_bps
+
+    def forget(self, app_id: str) -> None:
+        """An application is over."""
+        with self._lock:
+            self._used_until.pop(app_id, None)
+
 
 _TRIES = 3
 # Of its interval: an application that asks for its next key so much of it later is not too early.

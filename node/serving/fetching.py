@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from decisions.ranges import Instruction
-from documents.errors import Malformed
+from documents.checks import Malformed
 from documents.secret import Secret
 from etsi.gs014 import KEYS_NOT_FOUND
 from mtls import deadline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from etsi.gs004 import QoS
 from etsi.gs014 import KeyRequest, Limits, Status
 from node.associations.implicit import ImplicitSessions

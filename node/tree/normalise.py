@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from etsi import gs015, gs015_testbed
 from etsi.sae_id import from_uri
 from ietf.restconf import Target, Tree

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from testbed.bench.bench_client import PARTNERS, Client, row_of_five
 from testbed.bench.bench_run import bench, with_network
-from testbed.bench.chromium import PROGRAM, QUIET
 from testbed.dashboard.server import Dashboard
 from testbed.errors import UserError
 from testbed.machine import output
@@ -28,6 +27,16 @@ from testbed.machine.namespaces import call_in_network
 from testbed.network.emulation import Emulation
 from testbed.operation.tables import table
 from testbed.planning.plan import SaePlan
+
+PROGRAM = "/usr/bin/chromium"
+# Without these it calls home: for updates, for what its vendor thinks of a page, to see whether there is a network.
+QUIET = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-extensions",
+    "--disable-features=OptimizationHints,MediaRouter,DialMediaRouteProvider,Translate", "--metrics-recording-only",
+    "--no-default-browser-check", "--disable-dev-shm-usage",
+)  # fmt: skip
+
 
 # What it takes to load page and browser is not what they cost.
 _SETTLE_S = 8.0

@@ -12,12 +12,9 @@ from nicegui import ui
 from testbed.dashboard.collected.watch import Watch
 from testbed.dashboard.operator import Operator
 from testbed.dashboard.panels.panel_details import DetailsPanel
-from testbed.dashboard.panels.panel_keys import KeysPanel, TroublePanel
 from testbed.dashboard.panels.panel_map import MapPanel
-from testbed.dashboard.panels.panel_qcs import QcsPanel
-from testbed.dashboard.panels.panel_sessions import SessionsPanel
 from testbed.dashboard.panels.panel_settings import SettingsPanel
-from testbed.dashboard.panels.panel_story import StoryPanel
+from testbed.dashboard.panels.panel_tables import KeysPanel, QcsPanel, SessionsPanel, StoryPanel, TroublePanel
 from testbed.dashboard.views.selection import WHOLE, Selection, View, selected
 from testbed.dashboard.views.view_tables import headline
 from testbed.dashboard.widgets import Tag

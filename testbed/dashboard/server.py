@@ -9,11 +9,10 @@ from pathlib import Path
 
 from telemetry import bugs
 from testbed.dashboard import address
-from testbed.dashboard.collected.snapshot import FibreNow
-from testbed.dashboard.collected.tally import EVENTS
+from testbed.dashboard.address import Ports
+from testbed.dashboard.collected.snapshot import EVENTS, FibreNow
 from testbed.dashboard.collected.watch import Watch
 from testbed.dashboard.guard import Guard
-from testbed.dashboard.ports import Ports
 from testbed.evidence.journals import Tail
 from testbed.machine.namespaces import call_in_network
 from testbed.network.emulation import Emulation

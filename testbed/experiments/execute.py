@@ -1,11 +1,18 @@
-"""Runs of a series on real networks: brings each up, goes through its phases, keeps what they showed."""
+"""Runs of a series on real networks: brings each up, goes through its phases, keeps what they showed.
+
+With each result goes where and when it was measured, and of which code: without it nobody can make a figure again.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import json
+import os
+import platform
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +26,6 @@ from testbed.bench.round_trip_floor import RoundTrips
 from testbed.errors import UserError
 from testbed.evidence import summary
 from testbed.experiments.evaluation import outcome
-from testbed.experiments.provenance import provenance
 from testbed.experiments.series import Phase, Run, Store, remaining
 from testbed.machine.isolation import run_isolated, undisturbed
 from testbed.machine.run_directory import RunDirectory, open_run_directory
@@ -30,6 +36,40 @@ from testbed.planning.capacity import reserve
 from testbed.planning.plan import Plan, make_plan
 from testbed.planning.round_trips import too_long
 from testbed.planning.workload import Arrival, arrivals
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def provenance() -> dict[str, str]:
+    """Date (UTC), commit and machine, as one sees them in a report."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": _commit(),
+        "machine": f"{os.cpu_count()} x {_processor()}, {_memory_gb()} GB, Linux {platform.release()}",
+    }
+
+
+def _commit() -> str:
+    """Of the code that runs; with "-dirty" where files differ from it, "unknown" outside a repository."""
+    command = ["git", "-c", f"safe.directory={_ROOT}", "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        shown = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return shown.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "Model"):
+            return " ".join(value.split())
+    return platform.machine()
+
+
+def _memory_gb() -> int:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
+
 
 _RESULT = "phases.json"
 _CAUSE = "failed.txt"

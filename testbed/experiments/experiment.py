@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from decisions.parameters import KEYS_AHEAD, TTL
 from scenario.topology import Topology
-from testbed.experiments.evaluation import outcome, paper
+from testbed.experiments.evaluation import outcome, results
 from testbed.experiments.evaluation.results import Results, Row, row
 from testbed.experiments.series import Phase, Run
 from testbed.planning.workload import Workload
@@ -177,6 +177,6 @@ def over_repeats(
     observed = [values for values in map(observe, group) if values]
     return row(
         measure, unit, labels, [summarise(values) for values in observed],
-        samples=len(list(itertools.chain.from_iterable(observed))), paper=paper.value(experiment, measure, labels),
-        software=paper.value(experiment, measure, labels, paper.SOFTWARE),
+        samples=len(list(itertools.chain.from_iterable(observed))), paper=results.value(experiment, measure, labels),
+        software=results.value(experiment, measure, labels, results.SOFTWARE),
     )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-from testbed.experiments.evaluation import paper
+from testbed.experiments.evaluation import results
 from testbed.experiments.evaluation.results import Results
 from testbed.experiments.experiment import Experiment
 from testbed.experiments.kinds import table1
@@ -62,7 +62,7 @@ def _render(template: str, folder: Path, names: Sequence[str], path: Path) -> Pa
     )  # fmt: skip
     environment.filters["rounded"] = rounded
     page = environment.get_template(template).render(
-        title=_TITLE, experiments=found, paper=paper.cite(), software=paper.cite(paper.SOFTWARE)
+        title=_TITLE, experiments=found, paper=results.cite(), software=results.cite(results.SOFTWARE)
     )
     path.write_text(page, encoding="utf-8")
     return path

@@ -20,7 +20,7 @@ from decisions.parameters import KEYS_AHEAD
 from decisions.rekey import PACES, POLICIES
 from scenario.topology import Topology
 from scenario.topology import load as load_topology
-from testbed.experiments.evaluation import paper
+from testbed.experiments.evaluation import results
 from testbed.experiments.evaluation.outcome import Load
 from testbed.experiments.kinds import fig8
 from testbed.experiments.planner.model import offer
@@ -86,7 +86,7 @@ def distance(found: Shares) -> float:
     """
     off = []
     for (scenario, measure), share in found.items():
-        known = paper.value(fig8.NAME, measure, {"scenario": scenario})
+        known = results.value(fig8.NAME, measure, {"scenario": scenario})
         assert known is not None  # noqa: S101 - SCENARIOS and MEASURES are chosen so
         off.append(abs(math.log((share + 0.5) / (known + 0.5))))
     return sum(off) / len(off)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from scenario.shape import Shape, parse_shape
 from testbed.errors import UserError
 from testbed.fibres.measurement import Figure, measure_direction

@@ -1,9 +1,15 @@
-"""Programs that a run needs, looked for before anything is built, and the environment in which they run."""
+"""Programs that a run needs, looked for before anything is built, and the environment in which they run.
+
+The controller can run on either of two OpenFlow frameworks, each in a Python environment of its own.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 from testbed.errors import UserError
 
@@ -45,3 +51,17 @@ def check_tools() -> None:
         programs = ", ".join(program for program, _ in missing)
         packages = " ".join(sorted({package for _, package in missing}))
         raise UserError(f"cannot find {programs}: run 'make setup', or 'apt-get install {packages}'")
+
+
+_ROOT = Path(__file__).resolve().parents[2]
+_OS_KEN, _RYU = "os-ken", "ryu"
+FRAMEWORKS = (_OS_KEN, _RYU)  # the first one is in the environment of everything else
+
+
+def python_for(framework: str) -> str:
+    """The Python to run the controller with. Ryu's environment is set up if it is missing; UserError if that fails."""
+    if framework == _OS_KEN:
+        return sys.executable
+    if subprocess.call([_ROOT / "vagrant" / "provision.sh", _RYU]) != 0:
+        raise UserError("--framework ryu: its Python environment cannot be set up; the lines above say why")
+    return str(_ROOT / ".venv-ryu" / "bin" / "python")

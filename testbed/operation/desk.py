@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decisions.parameters import PARAMETERS, TTL, checked, parse_rate
-from documents.errors import Malformed
+from documents.checks import Malformed
 from mtls.call import Reply, Unreachable
 from testbed.errors import UserError
 from testbed.fibres.fibres import Fibres

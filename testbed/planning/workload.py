@@ -5,6 +5,7 @@ A file (YAML) gives each figure as a distribution; the same workload, network an
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,11 +14,28 @@ from typing import Any
 
 from decisions.rekey import END, PACES, POLICIES, SESSION
 from etsi.gs004 import QoS
-from scenario import topology_yaml
-from scenario.topology_field import Field, TopologyError
+from scenario import topology_document
+from scenario.topology_description import Field, TopologyError
 from testbed.errors import UserError
-from testbed.planning.load import possible_pairs
 from testbed.planning.plan import SaePlan
+
+
+def possible_pairs(saes: Sequence[SaePlan]) -> list[tuple[SaePlan, SaePlan]]:
+    """All ordered pairs (master, slave) at different nodes: one node needs no quantum channel to itself.
+
+    External SAEs do what their owners want, so they are in none.
+    """
+    ours = [sae for sae in saes if not sae.external]
+    return [(a, b) for a, b in itertools.permutations(ours, 2) if a.node != b.node]
+
+
+def draw_pairs(saes: Sequence[SaePlan], number: int, seed: int) -> list[tuple[SaePlan, SaePlan]]:
+    """`number` different pairs, the same ones for the same seed and the same names. ValueError if there are fewer."""
+    pairs = possible_pairs(saes)
+    if number > len(pairs):
+        raise ValueError(f"expected at most {len(pairs)}, the ordered pairs of our SAEs on different nodes")
+    return random.Random(seed).sample(pairs, number)  # noqa: S311 - a workload, no key
+
 
 _MAX_APPLICATIONS = 100_000
 _MAX_S = 1e7
@@ -166,7 +184,7 @@ def load(name_or_path: str, shipped: Path) -> Workload:
             raise UserError(f"no workload {name_or_path!r}: expected a file, or one of {', '.join(names)}")
         path = shipped / f"{name_or_path}.yaml"
     try:
-        return parse(topology_yaml.parse(path.read_text(encoding="utf-8"), path.name), path.name)
+        return parse(topology_document.parse(path.read_text(encoding="utf-8"), path.name), path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
     except TopologyError as error:

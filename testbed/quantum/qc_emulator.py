@@ -30,8 +30,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from documents.checks import integer, mapping, number, sequence, text
-from documents.errors import Malformed
+from documents.checks import Malformed, integer, mapping, number, sequence, text
 from documents.secret import Secret
 from node.material.blocks import (
     ANSWER_BYTES,

@@ -1,13 +1,120 @@
-"""Messages of a story, made of spans: each call, each statement to the shared database, each thing done. PURE."""
+"""Messages of a story, made of spans: each call, each statement to the shared database, each thing done. PURE.
+
+Events of many journals are read as trees of spans: what was done as a part of what.
+A span is known by its events. One with a `call` event is a request as its sender saw it; what its receiver did is in
+a span below it. A span of another process that is below no call was caused by a notification.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import collections
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from testbed.stories import words
 from testbed.stories.model import CONTROLLER, DATABASE, FAILURES, OK, Event, Message, Use
-from testbed.stories.spans import Spans, began
+
+
+class Spans:
+    """Spans by ID, of all `events` that were in a trace."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.own: dict[str, list[Event]] = collections.defaultdict(list)
+        self.call: dict[str, Event] = {}
+        self.parent: dict[str, str | None] = {}
+        self.below: dict[str, list[str]] = collections.defaultdict(list)
+        # A caller knows what its own span is a part of; that counts where the span has no event of its own.
+        for event in sorted((e for e in events if "span" in e), key=lambda e: ("above" in e, float(e["time"]))):
+            span = event["span"]
+            if span not in self.parent:
+                self.parent[span] = event.get("parent")
+                if "parent" in event:
+                    self.below[event["parent"]].append(span)
+            if "above" in event and event["parent"] not in self.parent:
+                self.parent[event["parent"]] = event["above"]
+                self.below[event["above"]].append(event["parent"])
+            if event["event"] == "call":
+                self.call[span] = event
+            else:
+                self.own[span].append(event)
+
+    def top(self, span: str, stop: Callable[[str], bool]) -> str:
+        """The highest known span that `span` is a part of, below the first one for which `stop` is true."""
+        while (above := self.parent.get(span)) in self.parent and above is not None and not stop(above):
+            span = above
+        return span
+
+    def within(self, span: str) -> list[str]:
+        """It and all its parts."""
+        found = [span]
+        for part in self.below[span]:
+            found += self.within(part)
+        return found
+
+    def writer(self, span: str) -> str:
+        """Who wrote the span's events."""
+        return str(next(iter(self._told(span)))["who"])
+
+    def began(self, span: str) -> float:
+        """When its first event began, by its writer's clock."""
+        return min(began(e) for e in self._told(span))
+
+    def trace(self, span: str) -> str:
+        """The trace that it is in."""
+        return str(next(iter(self._told(span)))["trace"])
+
+    def _told(self, span: str) -> Sequence[Event]:
+        """What its process wrote in it; of one that only called others, those calls."""
+        own = self.own[span] + ([self.call[span]] if span in self.call else [])
+        return own or [self.call[below] for below in self.below[span] if below in self.call]
+
+
+def began(event: Event) -> float:
+    """When what an event tells of began (wall clock, s): a line is written when it is over."""
+    if "at" in event:
+        return float(event["at"])
+    lasted_ms = event.get("duration_ms", 0) if event["event"] in ("key_delivered", "key_failed") else 0
+    return float(event["time"]) - float(lasted_ms) / 1000
+
+
+RELAY, WITH_SESSION = "relay", "configure the path and the session"
+# Method and path, and what such a request is called.
+_WORDS = [
+    (method, re.compile(path), words)
+    for method, path, words in (
+        ("POST", r"/sae/v1/sessions", "open a key session"),
+        ("POST", r"/sae/v1/connections", "ask_connection"),
+        ("DELETE", r"/sae/v1/connections", "the end of the session"),
+        ("POST", r"/sae/v1/keys", "ask-key: fetch this key"),
+        ("POST", r"/sae/v1/messages", "a message under the key"),
+        ("POST", r"/qkd/v1/key_sessions", "open_key_session"),
+        ("DELETE", r"/qkd/v1/key_sessions", "withdraw the registration"),
+        ("DELETE", r"/qkd/v1/key_sessions/[^/]+", "close the key session"),
+        (".*", r"/api/v1/keys/.+/enc_keys", "Get key"),
+        (".*", r"/api/v1/keys/.+/dec_keys", "Get key with key IDs"),
+        ("GET", r"/api/v1/keys/.+/status", "Get status"),
+        ("POST", r"/qkd/v1/applications", "register the slave's side"),
+        ("GET", r"/qkd/v1/virtual_links/[^/]+/neighbours", "ask for neighbours on the virtual link"),
+        ("POST", r"/qkd/v1/relay/[^/]+", RELAY),
+        ("POST", r"/qkd/v1/relay/[^/]+/keys", "the new key under the shared key"),
+        ("POST", r"/qkd/v1/relay/[^/]+/check", "the check value of the key"),
+        ("PATCH", r"/restconf/data/[^/]+:qkd_node", "configure the path"),
+        ("DELETE", r"/restconf/data/.+qkd_(app|link)=.+", "remove the session"),
+        ("POST", r"/restconf/operations/.+:application_answer", "application_answer"),
+    )
+]
+STATEMENTS = {
+    "allocate": "allocate ranges", "deliver": "fetch the key's position", "collect": "fetch positions not asked for",
+}  # fmt: skip
+
+
+def of_call(method: str, path: str) -> str:
+    """What a request is called; method and path if it has no name here."""
+    for known, pattern, words in _WORDS:
+        if re.fullmatch(known, method) and pattern.fullmatch(path):
+            return words
+    return f"{method} {path}"
+
 
 # Of clocks that are set a little while the story goes on nobody needs to hear.
 _TOLERANCE_S = 0.001
@@ -39,7 +146,7 @@ class Draft:
     def of_event(cls, event: Event, here: str) -> Draft:
         """What an event by itself tells of `here`."""
         if event["event"] == "statement":
-            what = words.STATEMENTS.get(event["statement"], event["statement"])
+            what = STATEMENTS.get(event["statement"], event["statement"])
             lasted_ms = float(event["duration_ms"])
             found = cls(here, DATABASE, str(what), began(event), lasted_ms, _outcome(event), uses_of(event))
         else:
@@ -82,7 +189,7 @@ class _Teller:
         # A client that keeps no journal of ours: what it asked, its node tells.
         enc = served["request"] == "enc_keys"
         sender = f"sae:{served['master_sae' if enc else 'slave_sae']}"
-        what = words.of_call("POST", f"/api/v1/keys/x/{served['request']}")
+        what = of_call("POST", f"/api/v1/keys/x/{served['request']}")
         asked = Draft(sender, here, what, began(served), float(served.get("duration_ms", 0)), _outcome(served))
         self.out.append(asked)
         self._inside(span, here, 1, asked)
@@ -102,7 +209,7 @@ class _Teller:
         event = self.spans.call[span]
         to = str(event["to"])
         receiver = CONTROLLER if to.startswith("controller:") else to
-        what = words.of_call(event["method"], event["path"])
+        what = of_call(event["method"], event["path"])
         sender = str(event.get("by", event["who"]))
         draft = Draft(sender, receiver, what, began(event), float(event["duration_ms"]), _outcome(event), depth=depth)
         draft.events.append(event)
@@ -111,8 +218,8 @@ class _Teller:
             self._inside(below, receiver, depth + 1, draft)
             self._compare(draft, below)
         if any(e["event"] == "session_configured" for e in draft.events):
-            draft.what = words.WITH_SESSION
-        if draft.what == words.RELAY:
+            draft.what = WITH_SESSION
+        if draft.what == RELAY:
             draft.what = _relayed(self.out, draft)
 
     def _inside(self, span: str, here: str, depth: int, enclosing: Draft | None) -> None:
@@ -181,10 +288,10 @@ def _relayed(told: Sequence[Draft], draft: Draft) -> str:
         made = next((e for e in before.events if e.get("statement") == "allocate"), None)
         if made is not None:
             if all(use.purpose == "pad" for use in uses_of(made)):
-                return f"{words.RELAY}: the key under the pad"
+                return f"{RELAY}: the key under the pad"
             first = draft.sender == f"node:{made['path'][0]}"
-            return f"{words.RELAY}: {'where the shared key lies' if first else 'the shared key under the pad'}"
-    return words.RELAY
+            return f"{RELAY}: {'where the shared key lies' if first else 'the shared key under the pad'}"
+    return RELAY
 
 
 def _outcome(event: Event) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decisions.modes import MODES
-from testbed.planning.load import possible_pairs
 from testbed.planning.plan import Plan
+from testbed.planning.workload import possible_pairs
 
 KILL, PAUSE, ONE_WAY, CUT, QC, DEVICE = "kill", "pause", "one-way", "cut", "qc", "device"
 DISK, STANDBY, SET, OPEN, END = "disk", "standby", "set", "open", "end"

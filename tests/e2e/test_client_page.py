@@ -9,8 +9,8 @@ import subprocess
 import pytest
 import yaml
 
+from scenario.topology_description import Field
 from scenario.topology_document import build
-from scenario.topology_field import Field
 from tests.support.page import assert_same_kind, blocks, here, names, read, run_shell
 from tests.support.running import ROOT, Running
 from tests.support.waiting import until

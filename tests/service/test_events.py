@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from flask import Response
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from mtls import events, json_text
 from mtls.call import Caller, Unreachable
 from mtls.events import CONTENT_TYPE, MAX_EVENT_BYTES, MAX_WAITING, Feed, Listener, answer_with

@@ -18,8 +18,8 @@ import pytest
 from mtls.liveness import DEAD_S
 from testbed.machine.namespaces import network_of, threads_in_network
 from testbed.machine.processes import Process
+from testbed.machine.tools import python_for
 from testbed.network.loopback import free_port
-from testbed.network.openflow_frameworks import python_for
 from tests.service.test_controller import World
 from tests.support.waiting import until
 from tests.support.wire import Wire, Y

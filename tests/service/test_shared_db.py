@@ -25,10 +25,10 @@ from documents.secret import Secret
 from mtls.authority import Authority
 from mtls.identity import Identity, Role
 from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable
-from node.material.allocation_proof import proof
 from node.material.blocks import Block
 from node.material.key_stream import KeyStore, Outdated
 from node.material.shared_db import Foreign, KeyOwner, Members, NotFound, SharedDatabase, read_allocations
+from node.relaying.ciphers import proof
 from testbed.network.loopback import LOOPBACK, Stack
 from testbed.network.postgres import node_url
 

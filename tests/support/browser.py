@@ -6,7 +6,7 @@ from pathlib import Path
 
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-from testbed.bench.chromium import PROGRAM, QUIET
+from testbed.bench.bench_view import PROGRAM, QUIET
 
 
 def chromium(profile: Path, *, size: tuple[int, int] = (1920, 1080)) -> Chrome:

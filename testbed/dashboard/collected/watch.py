@@ -13,9 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from telemetry import bugs
-from testbed.dashboard.collected.curves import Curves, Totals
-from testbed.dashboard.collected.snapshot import FibreNow, Heard, Snapshot
-from testbed.dashboard.collected.tally import Tally
+from testbed.dashboard.collected.snapshot import Curves, FibreNow, Heard, Snapshot, Tally, Totals
 from testbed.evidence.journals import Tail
 from testbed.operation.desk import Desk, NotDone
 

@@ -9,7 +9,7 @@ import bisect
 from collections.abc import Sequence
 from typing import Any
 
-from testbed.dashboard.collected.curves import KEPT_SLOTS, Sample
+from testbed.dashboard.collected.snapshot import KEPT_SLOTS, Sample
 
 _INK, _BLUE, _RED, _PAPER = "#111111", "#0b4f8a", "#a3230f", "#ffffff"
 _FONT = {"fontSize": 15, "color": _INK}

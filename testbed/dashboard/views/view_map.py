@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from scenario.shape import Shape
 from scenario.topology import Link, Node
-from testbed.dashboard.collected.curves import mean
-from testbed.dashboard.collected.snapshot import Document, Snapshot
+from testbed.dashboard.collected.snapshot import Document, Snapshot, mean
 from testbed.dashboard.views.selection import LINK, NODE, Selection, session
 from testbed.network.faults import broken_qcs
 from testbed.planning.plan import Plan

@@ -22,7 +22,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from testbed.experiments.evaluation import paper
 from testbed.experiments.evaluation.results import Results, Row
 
 # Okabe and Ito's colours, which people who see colours differently can tell apart; hatches for greyscale.
@@ -207,7 +206,7 @@ def _find(results: Results, wanted: Mapping[str, str]) -> Row | None:
 
 def _papers(results: Results, panel: Panel, group: str, kind: str) -> float | None:
     labels = {**panel.groups[group], **panel.series[kind]}
-    return paper.value(results.experiment, labels.pop(MEASURE), labels)
+    return results.value(results.experiment, labels.pop(MEASURE), labels)
 
 
 def _width(text: str) -> int:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, TTL, parse_rate
 from decisions.rekey import PACES, POLICIES
-from documents.errors import Malformed
+from documents.checks import Malformed
 from testbed.errors import UserError
 from testbed.experiments.evaluation import figures
 from testbed.experiments.evaluation.results import Results, Row

@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 
 from controller.agents.agents import Agent
-from controller.agents.declared_qos import Wants
+from controller.agents.configuration import Wants
 from controller.agents.following import Following
 from controller.agents.peer_shares import Turns
 from controller.follower import Follower
 from controller.network.graph import Graph
 from controller.network.identities import Identities
-from controller.network.parameters import Parameters
-from controller.network.settings import Settings
+from controller.network.settings import Parameters, Settings
 from controller.network.store import Store
 from controller.sessions.key_session import CONFIGURING, ENDING, OPEN, KeySession, SessionError
 from controller.sessions.lifecycle import KeySessions

@@ -10,11 +10,9 @@ import pytest
 
 from controller import limits
 from controller.agents.agents import AgentFailed
-from controller.agents.configuration import Route
-from controller.agents.declared_qos import Wants
+from controller.agents.configuration import Route, Wants
 from controller.network.graph import Graph
-from controller.network.parameters import Parameters
-from controller.network.settings import Settings
+from controller.network.settings import Parameters, Settings
 from controller.network.store import Store
 from controller.sessions.key_session import KeySession
 from controller.sessions.mover import Mover
@@ -22,8 +20,7 @@ from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
 from controller.sessions.session_agents import SessionAgents
 from controller.sessions.session_nodes import Upkeep
-from decisions.moves import Verdict
-from decisions.paths import PATH_POLICIES, Path, shortest
+from decisions.paths import PATH_POLICIES, Path, Verdict, shortest
 from etsi.gs004 import QoS
 from telemetry import bugs, journal
 from telemetry.journal import Journal

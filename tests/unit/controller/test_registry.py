@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from controller import limits
-from controller.agents.configuration import Route
-from controller.agents.declared_qos import Wants
+from controller.agents.configuration import Route, Wants
 from controller.network.store import Store
 from controller.sessions.key_session import KeySession, SessionError
 from controller.sessions.registry import Book

@@ -7,8 +7,7 @@ import sqlite3
 import pytest
 
 from controller.network.graph import Graph, Link, LinkEnd
-from controller.network.parameters import Parameters
-from controller.network.settings import Settings
+from controller.network.settings import Parameters, Settings
 from controller.network.store import Store
 from telemetry import journal
 

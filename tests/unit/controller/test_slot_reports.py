@@ -9,7 +9,7 @@ from controller.agents.agents import Agent
 from controller.network.graph import Graph, Report
 from decisions.admission import Need
 from etsi import gs015
-from node.agent.slot_reports import Reports, Totals
+from node.agent.reporting import Reports, Totals
 from node.limits import RETOLD_SLOTS
 from node.tree.model import link_id, node_id
 

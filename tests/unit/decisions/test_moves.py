@@ -9,8 +9,7 @@ import pytest
 
 from controller.agents.agents import Agent
 from controller.network.graph import Graph, Report
-from decisions.moves import Verdict, judge
-from decisions.paths import Path, shortest
+from decisions.paths import Path, Verdict, judge, shortest
 from etsi import gs015
 from node.tree.model import link_id, node_id
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decisions.parameters import FOR_NODES, MOST_RATE, PARAMETERS, Whole, checked, parse_rate, rate
-from documents.errors import Malformed
+from documents.checks import Malformed
 from node.material.blocks import MAX_PAYLOAD_BYTES
 
 YANG = (Path(__file__).parents[3] / "etsi/qkd-testbed.yang").read_text()

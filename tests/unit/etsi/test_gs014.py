@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from etsi.gs014 import KeyRequest, Limits, key_ids, key_request, key_request_from_query, limits
 from etsi.gs014_openapi import describe
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from etsi.sae_id import from_uri, sae_id, to_uri
 from mtls.identity import Identity, NotIdentified, Role, identity_from_uris
 

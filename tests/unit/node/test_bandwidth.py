@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.serving.bandwidth import Bandwidths
+from node.serving.delivery import Bandwidths
 
 
 def test_key_of_any_size_can_be_had_once_and_then_its_time_must_pass():

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from decisions.ranges import Allocation, Instruction, Range, Shortage
-from documents.errors import Malformed
+from documents.checks import Malformed
 from documents.secret import Secret
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits
 from mtls import deadline

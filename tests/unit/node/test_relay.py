@@ -16,16 +16,16 @@ import pytest
 
 from decisions.modes import BASIC, QKP, RELAYED, Mode
 from decisions.ranges import Allocation, Range
-from documents.errors import Malformed
+from documents.checks import Malformed
 from documents.secret import Secret
 from mtls import deadline
 from mtls.call import Reply, Unreachable
 from node.associations.sessions import Association, Session
 from node.failures import MaterialExpired, RelayBroken
 from node.limits import CHECKS_PER_NODE, RELAYS_PER_NODE
-from node.material.allocation_proof import proof
 from node.material.blocks import Block
 from node.material.key_stream import KeyStore, RelayedKey
+from node.relaying.ciphers import proof
 from node.relaying.relay import Relay
 from node.relaying.relayed_keys import Relayed
 from node.tree.performance import Performance

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from node.single_flight import Once
+from node.waiting_limits import Once
 
 
 def test_those_who_come_meanwhile_get_what_the_first_one_gets():

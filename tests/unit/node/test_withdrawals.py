@@ -8,8 +8,7 @@ import pytest
 
 from mtls.events import Feed
 from node import limits
-from node.associations.registrations import Registrations
-from node.associations.withdrawals import Withdrawals
+from node.associations.registrations import Registrations, Withdrawals
 from node.tree.notifications import EXTENDED, STANDARD, Streams
 
 PAIR = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"

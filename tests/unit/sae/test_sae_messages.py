@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from documents.secret import Secret
 from sae.messages import NONCE_BYTES, Sealed, parse, seal, unseal
 

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from etsi.gs014 import Limits
 from scenario.shape import Shape
-from scenario.topology_description import Qc, Topology
+from scenario.topology_description import Field, Qc, Topology, TopologyError
 from scenario.topology_document import build
-from scenario.topology_field import Field, TopologyError
 
 README = (Path(__file__).resolve().parents[3] / "topologies" / "README.md").read_text(encoding="utf-8")
 UUID = "3fa85f64-5717-4562-b3fc-2c963f66afa6"

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenario.topology import Topology, TopologyError, load
+from scenario.topology import Topology, TopologyError, load, parse
+from scenario.topology_description import Field
 from scenario.topology_document import build
-from scenario.topology_field import Field
-from scenario.topology_graphml import parse
 
 FILE = Path(__file__).resolve().parents[2] / "vectors" / "lakeland.graphml"
 TEXT = FILE.read_text(encoding="utf-8")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenario.topology_field import TopologyError
-from scenario.topology_yaml import parse
+from scenario.topology_description import TopologyError
+from scenario.topology_document import parse
 
 BOMB = "\n".join(["a0: &a0 {x: 1}"] + [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 11)])
 

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenario.shape import Shape
-from testbed.fibres.delay_config import parse
+from testbed.fibres.delay_line import parse
 from testbed.fibres.delay_line_carrier import Ends, decide
-from testbed.fibres.delay_queue import DelayQueue
-from testbed.fibres.wire_bytes import wire_bytes
+from testbed.fibres.delay_queue import DelayQueue, wire_bytes
 
 MS = 1_000_000
 shapes = st.builds(

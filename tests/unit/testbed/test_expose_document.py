@@ -11,7 +11,7 @@ from mtls.credentials import Credentials
 from scenario.topology import load
 from testbed.errors import UserError
 from testbed.network import expose
-from testbed.operation import parties
+from testbed.operation import cli
 from testbed.planning.plan import OPERATOR, make_plan
 
 PAIR = make_plan(load("pair", Path(__file__).resolve().parents[3] / "topologies"))
@@ -82,9 +82,9 @@ def test_document_says_where_certificates_and_keys_lie():
 def test_sae_is_described_by_name_and_by_id():
     """Its ID and node, its files, and its KME's URL: in the emulated network, and on the machine if there is one."""
     sae = PAIR.sae("bob-mail")
-    inside = parties.describe(PAIR, "bob-mail", FILES.__getitem__, None)
+    inside = cli.describe(PAIR, "bob-mail", FILES.__getitem__, None)
 
-    assert inside == parties.describe(PAIR, sae.id, FILES.__getitem__, None)
+    assert inside == cli.describe(PAIR, sae.id, FILES.__getitem__, None)
     assert inside.splitlines() == [
         "SAE          bob-mail",
         f"SAE ID       {sae.id}",
@@ -94,7 +94,7 @@ def test_sae_is_described_by_name_and_by_id():
         "CA           /run/ca.pem",
         "KME          https://10.0.0.2:8443 (in the emulated network)",
     ]
-    outside = parties.describe(PAIR, "bob-mail", FILES.__getitem__, document())
+    outside = cli.describe(PAIR, "bob-mail", FILES.__getitem__, document())
     assert outside == inside + "KME          https://127.0.0.1:5004 (on this machine)\n"
 
 
@@ -107,7 +107,7 @@ def test_sae_is_described_by_name_and_by_id():
 )
 def test_nodes_and_the_operator_are_described_too(name, line):
     """With what they serve or call."""
-    text = parties.describe(PAIR, name, FILES.__getitem__, document()).splitlines()
+    text = cli.describe(PAIR, name, FILES.__getitem__, document()).splitlines()
 
     assert f"certificate  /run/{name}.pem" in text
     assert line in text
@@ -115,4 +115,4 @@ def test_nodes_and_the_operator_are_described_too(name, line):
 
 def test_nobody_of_that_name_is_nothing():
     """For the caller to say so."""
-    assert parties.describe(PAIR, "carol", FILES.__getitem__, None) == ""
+    assert cli.describe(PAIR, "carol", FILES.__getitem__, None) == ""

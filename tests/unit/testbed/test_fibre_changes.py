@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from documents.errors import Malformed
+from documents.checks import Malformed
 from scenario.shape import Shape, parse_shape
 from scenario.topology import load
+from scenario.topology_description import Field
 from scenario.topology_document import build
-from scenario.topology_field import Field
 from testbed.fibres.fibres import FibreError, Fibres
 from testbed.fibres.probe import is_off
 from testbed.fibres.shapers import netem_arguments

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from testbed.planning.load import draw_pairs, possible_pairs
 from testbed.planning.plan import SaePlan
+from testbed.planning.workload import draw_pairs, possible_pairs
 
 SAES = [SaePlan(f"{node}{i}", node, f"id-{node}{i}", 1) for node in "abc" for i in range(3)]
 

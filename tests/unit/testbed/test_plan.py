@@ -13,7 +13,7 @@ from node import config as node_config
 from scenario.topology import Sae, load
 from testbed.planning import plan
 from testbed.planning.documents import SharedDatabaseAt
-from testbed.planning.load import possible_pairs
+from testbed.planning.workload import possible_pairs
 from testbed.quantum.qc_keys import share_qc_key
 
 TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenario.topology import load as load_topology
-from scenario.topology_field import TopologyError
+from scenario.topology_description import TopologyError
 from testbed.errors import UserError
 from testbed.planning.plan import SaePlan, make_plan
 from testbed.planning.workload import Distribution, arrivals, load, parse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.dashboard.collected.curves import KEPT_SLOTS, Curves, Sample, Totals, total
+from testbed.dashboard.collected.snapshot import KEPT_SLOTS, Curves, Sample, Totals, total
 
 QC = "a-b/1"
 

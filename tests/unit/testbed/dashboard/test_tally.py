@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from testbed.dashboard.collected.tally import Tally
+from testbed.dashboard.collected.snapshot import Tally
 from testbed.evidence.journals import Tail
 
 

@@ -12,13 +12,12 @@ import pytest
 
 from node.failures import KeyFailure
 from scenario.topology import load
-from testbed.dashboard.collected.curves import Sample
-from testbed.dashboard.collected.snapshot import FibreNow, Heard, Snapshot
+from testbed.dashboard.collected.snapshot import FibreNow, Heard, Sample, Snapshot
 from testbed.dashboard.panels import charts
 from testbed.dashboard.views import view_map, view_tables
 from testbed.dashboard.views.selection import LINK, NODE, SESSION, WHOLE, Selection, choices, selected
 from testbed.dashboard.views.view_details import details
-from testbed.dashboard.views.words import why_failed, why_refused
+from testbed.dashboard.views.view_tables import why_failed, why_refused
 from testbed.network.faults import Fault
 from testbed.planning.plan import make_plan
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.experiments.evaluation.estimate import CONFIDENCE, ENOUGH, coverage, estimate
+from testbed.experiments.evaluation.results import CONFIDENCE, ENOUGH, coverage, estimate
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=60)
 

@@ -10,8 +10,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from testbed.experiments.evaluation import figures
-from testbed.experiments.evaluation.estimate import Estimate, estimate
-from testbed.experiments.evaluation.results import Results, Row, row
+from testbed.experiments.evaluation.results import Estimate, Results, Row, estimate, row
 
 ROWS = [
     Row("delivery time", "ms", {"mode": mode, "hops": hops, "keys": "all keys"}, estimate([3.0, 5.0, 4.0]), 30, paper)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from testbed.experiments import command, report
-from testbed.experiments.evaluation import paper
+from testbed.experiments.evaluation import results
 from testbed.experiments.evaluation.outcome import initialisations
 from testbed.experiments.kinds import fig8
 from tests.unit.testbed.experiments.test_series import SETTINGS
@@ -101,10 +101,10 @@ def rows_of(name, measure, **labels):
     return [row.estimate for row in found_rows(name) if row.measure == measure and labels.items() <= row.labels.items()]
 
 
-@pytest.mark.parametrize("whose", [paper.PAPER, paper.SOFTWARE])
+@pytest.mark.parametrize("whose", [results.PAPER, results.SOFTWARE])
 def test_every_value_of_the_paper_and_of_its_software_stands_beside_one_of_ours(whose):
     """Whole experiments, not quick looks: each value has a row of ours with its labels."""
-    known = {name: found for name, found in paper.read()[whose].items() if name != "cite"}
+    known = {name: found for name, found in results.read()[whose].items() if name != "cite"}
     beside: dict[str, list[float]] = {}
     for name in known:
         experiment = command.EXPERIMENTS[name]
@@ -118,7 +118,7 @@ def test_every_value_of_the_paper_and_of_its_software_stands_beside_one_of_ours(
 
 def test_the_papers_22_values_are_all_there():
     """Table I has four, Figure 7 six, Figure 8 twelve; each says where it stands."""
-    known = {name: found for name, found in paper.read()[paper.PAPER].items() if name != "cite"}
+    known = {name: found for name, found in results.read()[results.PAPER].items() if name != "cite"}
 
     assert {name: len(found) for name, found in known.items()} == {"table1": 4, "fig7": 6, "fig8": 12}
     assert {e["source"] for found in known.values() for e in found} == {"Table I", "Figure 7", "Figure 8"}

@@ -12,7 +12,7 @@ from decisions.ranges import Range
 from documents.secret import Secret
 from node.material import key_events
 from node.relaying.ciphers import otp
-from testbed.stories.learned import learned
+from testbed.stories.tell import learned
 
 KEY_BYTES = 32
 
