@@ -15,7 +15,7 @@ from pathlib import Path
 
 from controller import config, limits
 from controller.agents.agents import Agents
-from controller.follower import Followers
+from controller.following.follower import Followers
 from controller.network.graph import Graph
 from controller.network.identities import Identities
 from controller.network.settings import Settings
@@ -27,8 +27,7 @@ from controller.sessions.lifecycle import KeySessions
 from controller.sessions.mover import Mover
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
-from controller.sessions.session_agents import SessionAgents
-from controller.sessions.session_nodes import Upkeep
+from controller.sessions.session_nodes import SessionAgents, Upkeep
 from mtls.server import Server
 from telemetry import bugs, trace
 from telemetry.journal import Journal

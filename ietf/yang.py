@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from documents.checks import Malformed, uuid_text
-
 _MAX_UINT32 = (1 << 32) - 1
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")  # RFC 6991
 _DECIMAL3 = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,3}|-?(?:0|[1-9][0-9]{0,14})")
 _DATE_AND_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}:\d{2})")
 _MAX_ENTRIES = 100_000
@@ -67,10 +66,9 @@ def _uri(value: Any) -> str:
 
 
 def _uuid(value: Any) -> str:
-    try:
-        return uuid_text(value, "value")
-    except Malformed:
-        raise ValueError(value) from None
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise ValueError(value)
+    return value.lower()
 
 
 def _uint32(value: Any) -> int:

@@ -2,17 +2,20 @@
 
 A call is sent once. Retrying is the caller's business, because only it knows whether a second try is harmless; the
 one exception is a kept-alive connection that the server closed before it saw a byte of ours, which urllib3 notices.
-A call that is made in a trace is a part of it, and says so to the server.
+A call that is made in a trace is a part of it, and says so to the server. An event stream has a connection of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import re
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -20,11 +23,13 @@ from urllib.parse import urlsplit
 
 import urllib3
 
+from documents.checks import Malformed
 from mtls import deadline, json_text
 from mtls.credentials import Credentials
-from mtls.deadline import TimedSocket
+from mtls.deadline import LEAST_S, TimedSocket
+from mtls.events import CONTENT_TYPE, MAX_EVENT_BYTES
 from mtls.identity import Identity
-from mtls.liveness import OPTIONS, round_trip_s
+from mtls.liveness import OPTIONS, SILENCE_S, notice_death, round_trip_s
 from telemetry import trace
 
 # Bytes and parts of what is shown to those who ask for it, and of answers to all else.
@@ -35,6 +40,9 @@ _MAX_ERROR_BYTES = 64 << 10
 _LONGEST_TEXT, _LONGEST_FACT, _MOST_FACTS = 500, 4000, 32
 _ROUND_TRIPS = 3  # of a call: TCP, TLS 1.3, HTTP
 _LONGEST_S = 3600.0
+# Who sends more is read no faster: a stream of nothing but comments must not keep its listener busy. A line counts for
+# so many bytes at least, as it has to be looked at.
+_MAX_BYTES_S, _LINE_BYTES = 8 << 20, 4 << 10
 _WORD = re.compile(r"[a-z_]{1,40}")
 
 
@@ -246,6 +254,105 @@ class Caller:
                     socket_options=[*urllib3.connection.HTTPConnection.default_socket_options, *OPTIONS],
                 )
             return self._pools[key]
+
+
+class Listener:
+    """Listens to the events of `url`, whose server must be `to`; `events` from one thread, `close` from any.
+
+    The server has `timeout_s` seconds in all until it begins to tell of events.
+
+    `silence_s`: of a server that sends nothing for so long, not even a comment, the stream counts as broken.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        url: str,
+        to: Identity,
+        *,
+        timeout_s: float,
+        silence_s: float | None = SILENCE_S,
+    ) -> None:
+        self._url = url
+        parts = urlsplit(url)
+        context = credentials.client_context()
+        context.sslsocket_class = TimedSocket
+        give_up = time.monotonic() + timeout_s
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port)
+        try:
+            raw = socket.create_connection((parts.hostname or "", parts.port or 443), timeout=timeout_s)
+            try:
+                notice_death(raw)
+                raw.settimeout(max(LEAST_S, give_up - time.monotonic()))
+                # Checked is the name in the certificate, whatever address the URL has.
+                sock = context.wrap_socket(raw, server_hostname=to.dns)
+            except BaseException:
+                raw.close()
+                raise
+            assert isinstance(sock, TimedSocket)  # noqa: S101 - the context makes no others
+            self._sock = connection.sock = sock
+            connection.request("GET", parts.path, headers={"Accept": CONTENT_TYPE})
+            self._sock.settimeout(max(LEAST_S, give_up - time.monotonic()))
+            answer = connection.getresponse()
+            self._sock.settimeout_of_each(silence_s)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise Unreachable(url, why(error, timeout_s)) from None
+        self._answer = answer
+        if answer.status != 200 or not answer.headers.get("Content-Type", "").startswith(CONTENT_TYPE):
+            self.close()
+            raise Unreachable(url, f"no event stream, but HTTP status {answer.status}")
+
+    def events(self) -> Iterator[Any]:
+        """The events' documents as they come; Unreachable when the stream ends or falls silent.
+
+        Malformed: an event has more than MAX_EVENT_BYTES, or is no JSON.
+        """
+        data, length = [], 0
+        for line in self._lines():
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+                length += len(line)
+                if length > MAX_EVENT_BYTES:
+                    raise _too_long()
+            elif not line and data:
+                text, data, length = b"\n".join(data), [], 0
+                try:
+                    document = json_text.loads(text)
+                except (ValueError, RecursionError):
+                    raise Malformed("event", f"JSON of at most {json_text.MOST_PARTS} parts") from None
+                yield document
+
+    def _lines(self) -> Iterator[bytes]:
+        second, taken = time.monotonic(), 0
+        while line := self._line():
+            if not line.endswith(b"\n") and len(line) > MAX_EVENT_BYTES:
+                raise _too_long()
+            taken += max(len(line), _LINE_BYTES)
+            if taken > _MAX_BYTES_S:
+                time.sleep(max(0.0, second + 1.0 - time.monotonic()))
+                second, taken = time.monotonic(), 0
+            yield line.rstrip(b"\r\n")
+        raise Unreachable(self._url, "the event stream ended")
+
+    def _line(self) -> bytes:
+        try:
+            return self._answer.readline(MAX_EVENT_BYTES + 1)
+        except TimeoutError:
+            raise Unreachable(self._url, "the event stream fell silent") from None
+        except (OSError, http.client.HTTPException, ValueError, AttributeError):  # the last two: it was closed here
+            raise Unreachable(self._url, "the event stream broke") from None
+
+    def close(self) -> None:
+        """Stop listening: `events` ends with Unreachable."""
+        with contextlib.suppress(OSError):  # it is closed already
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._answer.close()
+        self._sock.close()
+
+
+def _too_long() -> Malformed:
+    return Malformed("event", f"at most {MAX_EVENT_BYTES} bytes")
 
 
 def _cause(reply: Reply) -> dict[str, str]:

@@ -1,7 +1,11 @@
-"""`python -m node CONFIG.json`: one SD-QKD node, which serves until SIGTERM or SIGINT."""
+"""`python -m node CONFIG.json`: one SD-QKD node, which serves until SIGTERM or SIGINT.
+
+What there is of a node is put together here: who reads the program begins with `Node`.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -9,11 +13,134 @@ import sys
 import threading
 from pathlib import Path
 
+from etsi import gs015_testbed
+from mtls.call import Caller
+from mtls.server import Server
 from node import config, limits
-from node.node import Node
+from node.agent.agent import Agent
+from node.agent.key_sessions import KeySessions
+from node.agent.reporting import Reporting
+from node.associations.ended_sessions import Ends
+from node.associations.implicit import ImplicitSessions
+from node.associations.registrations import Registrations
+from node.associations.sessions import Sessions
+from node.config import Current, NodeConfig, parse_parameters
+from node.http import agent_http, kme_http, restconf_http
+from node.material.key_stream import KeyStore
+from node.material.losses import Losses
+from node.material.quantum_module import QuantumModule
+from node.material.shared_db import SharedDatabase
+from node.relaying.relay import Relay
+from node.relaying.routes import Routes
+from node.serving.kme import Kme
+from node.serving.requested_bytes import Requested
+from node.tree.datastore import Datastore
+from node.tree.notifications import Streams
+from node.tree.performance import Performance
+from node.waiting_limits import HalfOpen, Places
 from telemetry import bugs, trace
 from telemetry.journal import Journal
+from telemetry.metrics import NodeMetrics
 from telemetry.signals import Signals
+
+
+class Node:
+    """The SD-QKD node that `options` describe; nobody is served before `start`."""
+
+    def __init__(self, options: NodeConfig, journal: Journal) -> None:
+        store = KeyStore(
+            options.directory / "local.db", options.directory / "node.key", ttl_slots=options.parameters.ttl_slots,
+            slot_s=options.slot_s,
+        )  # fmt: skip
+        datastore = Datastore(options, store)
+        parameters = Current(parse_parameters(datastore.tree[gs015_testbed.NODE]["parameters"], options.parameters))
+        store.ttl_slots = parameters().ttl_slots
+        sessions = Sessions(options, datastore, store)
+        shared = SharedDatabase(
+            options.shared_db_url, options.shared_db_schema, options.name, round_trip_s=options.round_trip_s
+        )
+        caller = Caller(
+            options.credentials, connections=limits.CONNECTIONS_PER_NODE,
+            record=functools.partial(journal.event, "call"), round_trip_s=options.round_trip_s,
+        )  # fmt: skip
+
+        def answer_s() -> float:
+            return limits.answer_s(max(caller.round_trip_s, shared.round_trip_s))
+
+        requested, losses, streams = Requested(), Losses(journal), Streams()
+        performance = Performance(store.held)
+        routes = Routes(options, datastore, caller)
+        registrations = Registrations(options.name, sessions, streams)
+        ends = Ends(store, streams, registrations)
+        openings = Places(limits.OPENINGS, limits.OPENINGS_PER_SAE)
+        implicit = ImplicitSessions(
+            options.name, sessions, registrations, nodes=options.nodes, caller=caller, openings=openings
+        )
+        relay = Relay(
+            options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, routes=routes,
+            performance=performance, secret=lambda: shared.secret, answer_s=answer_s, journal=journal,
+        )  # fmt: skip
+        kme = Kme(
+            options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=implicit,
+            routes=routes, relay=relay, performance=performance, requested=requested, losses=losses,
+            parameters=parameters, journal=journal,
+        )  # fmt: skip
+        keys = {n.qc: n.authentication_key for n in options.qcs}
+        blocks = QuantumModule(options.directory / "blocks.sock", keys, store)
+        key_sessions = KeySessions(
+            options, datastore=datastore, sessions=sessions, implicit=implicit, registrations=registrations, ends=ends,
+            openings=openings, half_open=HalfOpen(limits.HALF_OPEN_PER_PARTY, limits.HALF_OPEN_S), routes=routes,
+            streams=streams, journal=journal,
+        )  # fmt: skip
+        reporting = Reporting(
+            options, datastore=datastore, store=store, performance=performance, requested=requested, streams=streams,
+            journal=journal,
+        )  # fmt: skip
+        agent = Agent(
+            options, datastore=datastore, store=store, shared=shared, sessions=sessions, key_sessions=key_sessions,
+            ends=ends, streams=streams, performance=performance, reporting=reporting, parameters=parameters, kme=kme,
+            blocks=blocks, journal=journal,
+        )  # fmt: skip
+        restconf = restconf_http.make_blueprint(datastore, agent.live, streams, registrations)
+        metrics = NodeMetrics(
+            lambda: [(h.qc, h.stored, h.generated, h.used, h.expired, h.differing) for h in store.held()],
+            lambda: dict.fromkeys((n.qc for n in options.qcs), 0) | kme.pooled(), losses.by_qc,
+        )
+        serve = functools.partial(Server, host=options.host, credentials=options.credentials, answer_s=answer_s)
+        self._servers = [
+            serve(
+                kme_http.make_app(kme, key_sessions, journal, metrics), port=options.kme_port,
+                threads=limits.KME_THREADS, per_party=limits.REQUESTS_PER_SAE,
+            ),
+            serve(
+                agent_http.make_app(
+                    agent, restconf, key_sessions=key_sessions, relay=relay, routes=routes, store=store,
+                    journal=journal, metrics=metrics,
+                ),
+                port=options.agent_port, threads=limits.AGENT_THREADS, per_party=limits.REQUESTS_PER_NODE,
+            ),
+        ]  # fmt: skip
+        self._agent, self._blocks, self._shared, self._store = agent, blocks, shared, store
+        self._journal = journal
+
+    def start(self) -> None:
+        """Serve. OSError if a port cannot be had."""
+        for server in self._servers:
+            server.start()
+        kme, agent = self._servers
+        self._journal.event("started", kme_port=kme.port, agent_port=agent.port)
+        self._shared.open()
+        self._blocks.start(self._agent.on_block)
+        self._agent.start()
+
+    def stop(self) -> None:
+        """Serve no more; what was given out is in the stores by then."""
+        self._blocks.stop()
+        self._agent.stop()
+        for server in self._servers:
+            server.stop()
+        self._shared.close()
+        self._store.close()
 
 
 def main(path: Path) -> int:

@@ -1,14 +1,15 @@
-"""A node's configuration file (JSON): read once, checked whole, frozen."""
+"""A node's configuration file (JSON): read once, checked whole, frozen. Its parameters change while the node runs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from decisions.parameters import FOR_NODES
+from decisions.modes import MODES, Mode
+from decisions.parameters import FOR_NODES, IMPLICIT_IDLE, KEYS_AHEAD, MODE, TTL
 from documents.checks import Malformed, integer, mapping, number, sequence, text
 from documents.secret import Secret
 from etsi.gs014 import Limits
@@ -16,8 +17,42 @@ from etsi.gs014 import limits as parse_limits
 from etsi.sae_id import sae_id
 from mtls.credentials import Credentials
 from node.material.blocks import AUTHENTICATION_KEY_BYTES
-from node.parameters import Parameters
-from node.parameters import parse as parse_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What each is stands in `decisions.parameters`."""
+
+    mode: str = MODE.default
+    ttl_slots: int = TTL.default
+    keys_ahead: int = KEYS_AHEAD.default
+    implicit_idle_s: int = IMPLICIT_IDLE.default
+
+    @property
+    def strategy(self) -> Mode:
+        """The mode itself."""
+        return MODES[self.mode]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `parse` reads."""
+        return asdict(self)
+
+
+class Current:
+    """The parameters in force. Read without a lock: they are replaced whole."""
+
+    def __init__(self, value: Parameters) -> None:
+        self.value = value
+
+    def __call__(self) -> Parameters:
+        """The parameters now."""
+        return self.value
+
+
+def parse_parameters(document: Mapping[str, Any], default: Parameters) -> Parameters:
+    """The parameters in `document`; members left out are as in `default`. Malformed names the wrong member."""
+    checked: dict[str, Any] = {p.name: p.check(document[p.name]) for p in FOR_NODES if p.name in document}
+    return replace(default, **checked)
 
 
 @dataclass(frozen=True, slots=True)

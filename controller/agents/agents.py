@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,13 +17,13 @@ from urllib.parse import urlsplit
 from controller import limits
 from controller.agents.configuration import application_path, with_application
 from controller.agents.peer_shares import Turns
+from controller.network.nodes import Agent
 from etsi import gs015, gs015_testbed
 from etsi.sae_id import to_uri
 from ietf.yang import Refusal
 from mtls import deadline
-from mtls.call import Caller, Reply, Unreachable
+from mtls.call import Caller, Listener, Reply, Unreachable
 from mtls.credentials import Credentials
-from mtls.events import Listener
 from mtls.identity import Identity, Role
 from mtls.liveness import SILENCE_S
 from telemetry import trace
@@ -35,19 +34,6 @@ _STREAMS = f"{_DATA}/ietf-restconf-monitoring:restconf-state/streams"
 _OPERATIONS = "/restconf/operations"
 _STANDARD = "NETCONF"
 _CHANGED_MEANWHILE = 412
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """An agent: the node's name in its certificate, and the URL to call."""
-
-    name: str
-    url: str
-
-    @property
-    def identity(self) -> Identity:
-        """Who must answer."""
-        return Identity(Role.NODE, self.name)
 
 
 class AgentFailed(Exception):
@@ -96,7 +82,7 @@ class Agents:
         # The path of the location only: the agent may not know the address by which it is reached.
         extended = name == gs015_testbed.STREAM
         listener = Listener(
-            self._credentials, agent.url + streams[name], agent.identity, timeout_s=limits.CALL_S,
+            self._credentials, agent.url + streams[name], Identity(Role.NODE, agent.name), timeout_s=limits.CALL_S,
             # Of one that knows only the standard nobody knows whether it says that it has nothing to say.
             silence_s=SILENCE_S if extended else None,
         )  # fmt: skip
@@ -232,13 +218,13 @@ class Agents:
     ) -> Reply:
         with self._turn(agent):
             return self._caller.request(
-                method, agent.url + path, to=agent.identity, body=document, timeout_s=limits.CALL_S,
+                method, agent.url + path, to=Identity(Role.NODE, agent.name), body=document, timeout_s=limits.CALL_S,
                 conditions=conditions,
             )  # fmt: skip
 
     def on_the_way_s(self, agent: Agent) -> float:
         """Seconds that the round trips of a call to that agent take."""
-        return self._caller.on_the_way_s(agent.identity)
+        return self._caller.on_the_way_s(Identity(Role.NODE, agent.name))
 
     @contextmanager
     def _editing(self, agent: Agent) -> Iterator[None]:

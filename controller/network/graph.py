@@ -18,99 +18,13 @@ from typing import Any
 import networkx as nx
 
 from controller import limits
-from controller.agents.agents import Agent
+from controller.network.nodes import Agent, Link, LinkEnd, Node, Report
 from decisions.admission import Claim, Need, QcView, believed
 from decisions.paths import RELAYS, Path
 from etsi import gs015
 from ietf.yang import Refusal
 
 _MAX_STORED_BYTES = 1 << 50
-
-
-@dataclass(frozen=True, slots=True)
-class LinkEnd:
-    """A physical link as the node at one end shows it; `qc` is the name there, if it has one."""
-
-    remote: str  # qkdn_id
-    qc: str | None
-    enabled: bool
-    status: str
-    skr: int  # bit/s
-    eskr: int
-    expected_consumption: int
-    qber_percent: str | None
-
-    @property
-    def dry(self) -> bool:
-        """Whether the node said that no key comes from it, though some did once."""
-        return gs015.bare(self.status) in ("PASSIVE", "OFF")
-
-
-@dataclass(slots=True)
-class Node:
-    """A node: its agent, its qkdn_id, its physical links by ID, its last slot, and whether the agent can be reached.
-
-    `extended`: it has our module, too. `relays`: whether it passes keys of others on.
-    """
-
-    agent: Agent
-    qkdn_id: str
-    links: dict[str, LinkEnd]
-    extended: bool
-    reachable: bool = True
-    slot: int = 0
-    relays: bool = True
-
-    def shown(self, end: LinkEnd) -> LinkEnd:
-        """An end of a link as it counts: what a node said before it was gone is no longer so."""
-        return end if self.reachable else replace(end, status=gs015.OFF, skr=0, eskr=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A QC between two nodes (names in alphabetical order), and the ID of the physical link that it feeds."""
-
-    qc: str
-    link_id: str
-    a: str
-    b: str
-    end_a: LinkEnd
-    end_b: LinkEnd
-
-    @property
-    def ends(self) -> tuple[str, str]:
-        """The nodes."""
-        return self.a, self.b
-
-    @property
-    def enabled(self) -> bool:
-        """Whether key generation is wanted at both ends."""
-        return self.end_a.enabled and self.end_b.enabled
-
-    @property
-    def status(self) -> str:
-        """The worse of both ends': no key comes from a link that one end has no stock of."""
-        order = ("ACTIVE", "PASSIVE", "PENDING", "OFF")
-        return max(gs015.bare(self.end_a.status), gs015.bare(self.end_b.status), key=order.index)
-
-    @property
-    def live(self) -> bool:
-        """Whether keys can be expected of it: it generates, or it has never said that it does not."""
-        return self.enabled and self.status in ("ACTIVE", "PENDING")
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What one node says of one QC for one slot, in bytes; `stored_bytes` is None if it is no QC of its own.
-
-    `used_bytes`: taken out of it there, for whomever.
-    """
-
-    qc: str
-    generated_bytes: int
-    requested_bytes: int
-    stored_bytes: int | None
-    used_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

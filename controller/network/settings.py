@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from controller.network.graph import Graph, Link
+from controller.network.graph import Graph
+from controller.network.nodes import Link
 from controller.network.store import Store
 from decisions.parameters import ADMISSION, FOR_NODES, IMPLICIT_IDLE, KEYS_AHEAD, MODE, PATH_POLICY, TTL, checked
 from telemetry.journal import Journal

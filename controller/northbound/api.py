@@ -13,9 +13,9 @@ from typing import Any
 
 from flask import Flask, Response
 
-from controller.agents.agents import Agent
-from controller.follower import Followers
-from controller.network.graph import Graph, Link
+from controller.following.follower import Followers
+from controller.network.graph import Graph
+from controller.network.nodes import Agent, Link
 from controller.network.settings import Settings
 from controller.network.store import Store
 from controller.northbound.api_openapi import describe

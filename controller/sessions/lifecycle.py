@@ -26,8 +26,7 @@ from controller.network.graph import Graph
 from controller.sessions.key_session import CONFIGURING, MASTER, OPEN, KeySession, Pair, SessionError
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
-from controller.sessions.session_agents import SessionAgents
-from controller.sessions.session_nodes import Upkeep
+from controller.sessions.session_nodes import SessionAgents, Upkeep
 from decisions.paths import Path
 from mtls import deadline
 from telemetry.journal import Journal

@@ -20,13 +20,12 @@ from node.agent.key_sessions import KeySessions
 from node.agent.reporting import Reporting
 from node.associations.ended_sessions import Ends
 from node.associations.sessions import Sessions
-from node.config import NodeConfig
+from node.config import Current, NodeConfig, Parameters, parse_parameters
 from node.failures import DatabaseChanged, KeyFailure
 from node.material.block_comparison import Agreement
 from node.material.key_stream import KeyStore
 from node.material.quantum_module import QuantumModule
 from node.material.shared_db import SharedDatabase
-from node.parameters import Current, Parameters, parse
 from node.serving.kme import Kme
 from node.tree.datastore import Datastore
 from node.tree.model import apps, qcs_in_use
@@ -134,7 +133,7 @@ class Agent:
 
     def _carry_out(self, old: Tree, new: Tree) -> None:
         """The configuration has changed."""
-        wanted = parse(new[gs015_testbed.NODE]["parameters"], self._config.parameters)
+        wanted = parse_parameters(new[gs015_testbed.NODE]["parameters"], self._config.parameters)
         if wanted != self._parameters():
             self._store.ttl_slots = wanted.ttl_slots
             self._parameters.value = wanted
@@ -181,7 +180,7 @@ class Agent:
         self._quietly(self._reporting.report_slot)
         self._quietly(self._reporting.report_changes)
         self._quietly(self._key_sessions.end_idle, self._parameters().implicit_idle_s)
-        self._quietly(self._key_sessions.end_expired, self._datastore.tree)
+        self._quietly(self._key_sessions.end_expired)
         self._quietly(self._key_sessions.tell_again)
 
     def _quietly(self, step: Callable[..., None], *arguments: object) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 from documents.checks import Malformed
 from etsi import gs015
 from etsi.gs004 import QoS
-from ietf.restconf import Tree
 from mtls.serve import Problem
 from node.associations.ended_sessions import Ends
 from node.associations.implicit import ImplicitSessions
@@ -20,6 +19,7 @@ from node.failures import NoSession, RelayBroken
 from node.limits import HALF_OPEN_PER_PARTY, SESSIONS_PER_PARTY
 from node.relaying.routes import Routes
 from node.serving.fetching import Unauthorized
+from node.tree.datastore import Datastore
 from node.tree.model import apps
 from node.tree.notifications import EXTENDED, Streams
 from node.waiting_limits import HalfOpen, Places
@@ -36,6 +36,7 @@ class KeySessions:
         self,
         config: NodeConfig,
         *,
+        datastore: Datastore,
         sessions: Sessions,
         implicit: ImplicitSessions,
         registrations: Registrations,
@@ -47,6 +48,7 @@ class KeySessions:
         journal: Journal,
     ) -> None:
         self._config = config
+        self._datastore = datastore
         self._sessions = sessions
         self._implicit = implicit
         self._registrations = registrations
@@ -153,10 +155,10 @@ class KeySessions:
             self._journal.event("session_idle", ksid=session.ksid)
             self._end(session.ksid)
 
-    def end_expired(self, tree: Tree) -> None:
+    def end_expired(self) -> None:
         """Applications whose expiration_time has come are over; INTERNAL ones last as long as their link."""
         now = time.time()
-        for app in apps(tree):
+        for app in apps(self._datastore.tree):
             if app.get("app_type") == gs015.INTERNAL or "expiration_time" not in app:
                 continue
             if gs015.seconds(app["expiration_time"]) <= now:
@@ -170,7 +172,7 @@ class KeySessions:
 
     def _end(self, ksid: str) -> None:
         self._ends.begin(ksid)
-        if self._sessions.end(ksid):
+        if self._datastore.end_app(ksid):
             self._ends.tell(ksid)
 
     def _check_room(self, who: str, number: int) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from etsi import gs015
 from etsi.sae_id import from_uri
 from ietf.restconf import Tree
 from node.config import NodeConfig
 from node.material.key_stream import KeyStore
-from node.tree.datastore import IMPLICIT, Datastore
-from node.tree.model import apps
-
-ENDED = "ended"  # a kind of documents: those that ended are told of (ends.py)
+from node.tree.model import IMPLICIT, apps
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +75,19 @@ def association(app: dict[str, object], config: NodeConfig) -> Association | Non
     )  # fmt: skip
 
 
+class _Configured(Protocol):
+    """What is configured, and who is to hear of changes of it, old and new: the node's datastore."""
+
+    @property
+    def tree(self) -> Tree: ...
+    def on_change(self, listener: Callable[[Tree, Tree], None]) -> None: ...
+
+
 class Sessions:
     """All sessions that end here, by KSID and by pair of SAEs. Thread-safe."""
 
-    def __init__(self, config: NodeConfig, datastore: Datastore, store: KeyStore) -> None:
+    def __init__(self, config: NodeConfig, datastore: _Configured, store: KeyStore) -> None:
         self._config = config
-        self._datastore = datastore
         self._store = store
         self._lock = threading.Lock()
         self._by_ksid: dict[str, Association] = {}
@@ -115,13 +121,6 @@ class Sessions:
         self._store.put_documents({(IMPLICIT, ksid): {}})
         with self._lock:
             self._implicit.add(ksid)
-
-    def end(self, ksid: str) -> bool:
-        """End a session, or another application, at this node; whether there was one.
-
-        In one step with that, the end is written down: a node that is killed then tells of it when it is back.
-        """
-        return self._datastore.drop_app(ksid, {(ENDED, ksid): {}})
 
     def _read(self, tree: Tree) -> None:
         found = [a for app in apps(tree) if (a := association(app, self._config)) is not None]

@@ -33,8 +33,7 @@ from mtls.identity import Role
 from mtls.serve import ERRORS, Problem, allow, caller, error_answer, json_body
 from node.associations.registrations import Registrations
 from node.tree.datastore import Datastore
-from node.tree.model import MODEL
-from node.tree.normalise import why_not
+from node.tree.model import MODEL, why_not
 from node.tree.notifications import DESCRIPTIONS, Streams
 from telemetry import bugs
 

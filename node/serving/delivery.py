@@ -25,6 +25,7 @@ from etsi.gs014 import KeyRequest
 from mtls import deadline
 from node.associations.implicit import ImplicitSessions
 from node.associations.sessions import Session
+from node.config import Parameters
 from node.failures import (
     DatabaseChanged,
     DatabaseUnreachable,
@@ -40,7 +41,6 @@ from node.material import key_events
 from node.material.key_stream import KeyStore, Missing
 from node.material.losses import Losses
 from node.material.shared_db import KeyOwner, SharedDatabase
-from node.parameters import Parameters
 from node.recent import RecentIds
 from node.relaying.relay import Relay, cut
 from node.serving.batching import Together

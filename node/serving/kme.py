@@ -9,6 +9,7 @@ from etsi.gs004 import QoS
 from etsi.gs014 import KeyRequest, Limits, Status
 from node.associations.implicit import ImplicitSessions
 from node.associations.sessions import Session
+from node.config import Parameters
 from node.failures import (
     PathDown,
     RelayBroken,
@@ -16,7 +17,6 @@ from node.failures import (
 from node.material.key_stream import KeyStore
 from node.material.losses import Losses
 from node.material.shared_db import SharedDatabase
-from node.parameters import Parameters
 from node.recent import RecentIds
 from node.relaying.relay import Relay
 from node.relaying.routes import Routes

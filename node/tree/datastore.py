@@ -12,15 +12,12 @@ from etsi import gs015, gs015_testbed
 from ietf.preconditions import Preconditions
 from ietf.restconf import Target, Tree, exists
 from ietf.restconf_edit import Edit, edit
-from node.config import NodeConfig
+from node.config import NodeConfig, Parameters
 from node.material.key_stream import KeyStore
-from node.parameters import Parameters
-from node.tree.model import MODEL, apps, interfaces, links
-from node.tree.normalise import initial, normalised
+from node.tree.model import ENDED, IMPLICIT, MODEL, apps, initial, interfaces, links, normalised
 
 _APP, _LINK, _INTERFACE, _NODE, _EXTRA = "app", "link", "interface", "node", "extra"
 _NONE = Preconditions()
-IMPLICIT = "implicit"  # of an application that a request for keys called for, kept beside it (sessions.py)
 _NOTHING: Mapping[tuple[str, str], Any] = {}
 _LISTS = ("qkd_applications", "qkd_links", "qkd_interfaces")
 
@@ -57,10 +54,10 @@ class Datastore:
             self._commit(normalised(found.tree, self._config, self.tree))
             return found
 
-    def drop_app(self, app_id: str, note: Mapping[tuple[str, str], Any] = _NOTHING) -> bool:
+    def end_app(self, app_id: str) -> bool:
         """The node itself ends an application, and the virtual links that served it alone; False: there is none.
 
-        `note`: documents that are kept from the moment on in which it is gone.
+        In one step with that, the end is written down: a node that is killed then tells of it when it is back.
         """
         with self._lock:
             kept = [a for a in apps(self.tree) if a["app_id"] != app_id]
@@ -73,7 +70,7 @@ class Datastore:
             kept_links = [e for e in links(self.tree) if e["qkdl_id"] not in alone or e["qkdl_type"] != gs015.VIRT]
             lists = {"qkd_applications": {"qkd_app": kept}, "qkd_links": {"qkd_link": kept_links}}
             left = {**self.tree, gs015.NODE: self.tree[gs015.NODE] | lists}
-            self._commit(normalised(left, self._config, self.tree), note)
+            self._commit(normalised(left, self._config, self.tree), {(ENDED, app_id): {}})
             return True
 
     def _commit(self, tree: Tree, note: Mapping[tuple[str, str], Any] = _NOTHING) -> None:

@@ -1,18 +1,30 @@
-"""The node as GS QKD 015 models it: the names of things in its tree, and ways to find them. PURE."""
+"""The node as GS QKD 015 models it: the names of things in its tree, ways to find them, and what it is configured to.
+
+PURE.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from documents.checks import Malformed
 from etsi import gs015, gs015_testbed
-from ietf.restconf import Model, Tree
+from etsi.sae_id import from_uri
+from ietf.restconf import Model, Target, Tree
+from ietf.yang import Refusal
+from node.config import NodeConfig, Parameters, parse_parameters
+from node.material.blocks import MAX_PAYLOAD_BYTES
 
 MODEL: Model = {gs015.NODE: gs015.QKD_NODE, gs015_testbed.NODE: gs015_testbed.EXTRA}
 _NAMES = uuid.uuid5(uuid.NAMESPACE_URL, "urn:qkd-testbed")
 
 Entry = Mapping[str, Any]
+# Kinds of documents that are kept beside those of applications, by app_id: a request for keys called for it; it ended,
+# and those who are to know of that have not all been told.
+IMPLICIT, ENDED = "implicit", "ended"
 
 
 def node_id(name: str) -> str:
@@ -68,3 +80,153 @@ def links_to(entries: Iterable[Entry]) -> dict[str, list[str]]:
         if entry.get("qkdl_type") == gs015.PHYS:
             found.setdefault(entry.get("qkdl_remote", {}).get("qkdn_id", ""), []).append(entry["qkdl_id"])
     return found
+
+
+_CAPABILITIES = ("link_stats_support", "application_stats_support", "key_relay_mode_enable")
+_VENDOR = "QKD testbed/emulated quantum channel"
+_WAVELENGTHS = "1530-1565"  # nm, the C band
+_MAX_ABSORPTION_DB = "24.0"
+# The lists of what is installed, which stand in these containers.
+_INSTALLED = {(gs015.NODE, "qkd_interfaces"), (gs015_testbed.NODE, "qcs")}
+_INSTALLED_TEXT = "these are what is installed here: they are not made or removed from afar"
+
+
+def initial(config: NodeConfig, parameters: Parameters) -> dict[str, Any]:
+    """The configuration of a node that nobody has configured: an interface and a physical link for each of its QCs."""
+    own = node_id(config.name)
+    interfaces, links = [], []
+    for number, neighbour in enumerate(config.qcs, start=1):
+        transmits = config.name < neighbour.peer
+        role = gs015.TRANSMITTER if transmits else gs015.RECEIVER
+        interfaces.append(
+            {
+                "qkdi_id": number, "qkdi_model": _VENDOR, "qkdi_type": gs015.DV_QKD,
+                "qkdi_att_point": {"device": neighbour.qc, "port": 1 if transmits else 2},
+                "qkdi_capabilities": {
+                    "role_support": role, "wavelength_range": _WAVELENGTHS, "max_absorption": _MAX_ABSORPTION_DB,
+                },
+            }
+        )  # fmt: skip
+        links.append(
+            {
+                "qkdl_id": link_id(neighbour.qc), "qkdl_enable": True,
+                "qkdl_local": {"qkdn_id": own, "qkdi_id": number},
+                "qkdl_remote": {"qkdn_id": node_id(neighbour.peer), "qkdi_id": neighbour.remote_interface},
+                "qkdl_type": gs015.PHYS, "qkdl_applications": [], "phys_qkd_role": role,
+            }
+        )  # fmt: skip
+    node = {
+        "qkdn_id": own, "qkdn_version": importlib.metadata.version("qkd-testbed"), "qkdn_location_id": config.name,
+        "qkdn_capabilities": dict.fromkeys(_CAPABILITIES, True), "qkd_applications": {"qkd_app": []},
+        "qkd_interfaces": {"qkd_interface": interfaces}, "qkd_links": {"qkd_link": links},
+    }  # fmt: skip
+    extra = {"parameters": parameters.to_json(), "qcs": {"qc": [{"name": n.qc} for n in config.qcs]}}
+    return {gs015.NODE: node, gs015_testbed.NODE: extra}
+
+
+def why_not(method: str, target: Target) -> str | None:
+    """Why this node never does that to what `target` names, whatever the model allows; None if it may."""
+    if tuple(step.name for step in target.steps[:2]) not in _INSTALLED:
+        return None
+    depth, last = len(target.steps), target.steps[-1]
+    makes = method == "POST" and (depth == 2 or (depth == 3 and last.value is None))
+    removes = method == "DELETE" and depth <= 3
+    return _INSTALLED_TEXT if makes or removes else None
+
+
+def normalised(tree: Tree, config: NodeConfig, before: Tree) -> dict[str, Any]:
+    """The configuration after a client's edit as the node takes it over; Refusal if it cannot be the node's.
+
+    A virtual link is an application of the links below it: where the client did not make that INTERNAL application, it
+    is made here, and it goes with its link. `qkdl_applications` and `qkdl_status` are the node's to say.
+    """
+    node = tree.get(gs015.NODE, {})
+    own = node_id(config.name)
+    if node.get("qkdn_id") != own:
+        raise Refusal("invalid-value", f"expected {own}, this node's ID", path=f"/{gs015.NODE}/qkdn_id")
+    if {i["qkdi_id"] for i in interfaces(tree)} != {i["qkdi_id"] for i in interfaces(before)}:
+        raise Refusal("operation-not-supported", _INSTALLED_TEXT, path=f"/{gs015.NODE}/qkd_interfaces", status=501)
+    kept_links = [_link(entry, own) for entry in links(tree)]
+    virtual = {entry["qkdl_id"]: entry for entry in kept_links if entry.get("qkdl_type") == gs015.VIRT}
+    known = {entry["app_id"]: entry for entry in apps(before)}
+    gone = {entry["qkdl_id"] for entry in links(before) if entry.get("qkdl_type") == gs015.VIRT} - set(virtual)
+    kept = [
+        _app(entry, config, own, new=known.get(entry["app_id"]) != entry)
+        for entry in apps(tree)
+        if entry["app_id"] not in gone
+    ]
+    extra = _extra(tree.get(gs015_testbed.NODE, {}), config, before[gs015_testbed.NODE])
+    there = {entry["app_id"] for entry in kept}
+    below = links_to(kept_links)
+    kept += [_internal(entry, own, below) for key, entry in virtual.items() if key not in there]
+    users: dict[str, list[str]] = {}
+    for app in kept:
+        for backing in app.get("backing_qkdl_id", []):
+            users.setdefault(backing, []).append(app["app_id"])
+    kept_links = [{**entry, "qkdl_applications": users.get(entry["qkdl_id"], [])} for entry in kept_links]
+    return {
+        gs015.NODE: {**node, "qkd_applications": {"qkd_app": kept}, "qkd_links": {"qkd_link": kept_links}},
+        gs015_testbed.NODE: extra,
+    }
+
+
+def _extra(tree: Tree, config: NodeConfig, before: Tree) -> dict[str, Any]:
+    if tree == before:
+        return dict(tree)
+    path = f"/{gs015_testbed.NODE}"
+    try:
+        parameters = parse_parameters(tree.get("parameters", {}), Parameters())
+    except Malformed as error:
+        raise Refusal("invalid-value", str(error), path=f"{path}/parameters") from None
+    entries = {qc["name"]: qc for qc in tree.get("qcs", {}).get("qc", [])}
+    if set(entries) != {n.qc for n in config.qcs}:
+        raise Refusal("invalid-value", "expected the names of this node's QCs", path=f"{path}/qcs")
+    for name, qc in entries.items():
+        rate = qc.get("rate", {"low": 0, "high": 0})
+        if not {"low", "high"} <= set(rate) or not rate["low"] <= rate["high"] <= MAX_PAYLOAD_BYTES:
+            text = f"expected low and high, in bytes a slot, low <= high <= {MAX_PAYLOAD_BYTES}"
+            raise Refusal("invalid-value", text, path=f"{path}/qcs/qc[name='{name}']/rate")
+    return {"parameters": parameters.to_json(), "qcs": {"qc": list(entries.values())}}
+
+
+def _link(entry: Entry, own: str) -> dict[str, Any]:
+    path = f"/{gs015.NODE}/qkd_links/qkd_link[qkdl_id='{entry['qkdl_id']}']"
+    if "qkdl_type" not in entry:
+        raise Refusal("missing-element", "expected qkdl_type", path=path)
+    # A node between has no end of a virtual link: a widely used controller tells it of the ends of the whole link.
+    between = entry["qkdl_type"] == gs015.VIRT and len(hops(entry)) > 1
+    if not between and entry.get("qkdl_local", {}).get("qkdn_id", own) != own:
+        raise Refusal("invalid-value", f"expected {own}, this node's ID", path=f"{path}/qkdl_local/qkdn_id")
+    if entry.get("qkdl_remote", {}).get("qkdn_id") == own:
+        raise Refusal("invalid-value", "expected another node than this one", path=f"{path}/qkdl_remote/qkdn_id")
+    if len(entry.get("virt_next_hop", [])) > 1:
+        raise Refusal("invalid-value", "expected one next hop: multicast is not offered", path=f"{path}/virt_next_hop")
+    return {k: v for k, v in entry.items() if k != "qkdl_status"} | {"qkdl_enable": entry.get("qkdl_enable", True)}
+
+
+def _app(entry: Entry, config: NodeConfig, own: str, *, new: bool) -> dict[str, Any]:
+    path = f"/{gs015.NODE}/qkd_applications/qkd_app[app_id='{entry['app_id']}']"
+    if entry.get("local_qkdn_id", own) != own:
+        raise Refusal("invalid-value", f"expected {own}, this node's ID", path=f"{path}/local_qkdn_id")
+    if entry.get("app_type") == gs015.CLIENT and new:
+        saes = {from_uri(entry.get("server_app_id", "")), *(from_uri(c) for c in entry.get("client_app_id", []))}
+        here = [sae for sae in saes if config.saes.get(sae) == config.name]
+        remote = [sae for sae in saes if node_id(config.saes.get(sae, "")) == entry.get("remote_qkdn_id")]
+        # A controller could name SAEs that are not the other node's: keys for them would end up with it.
+        if len(saes) != 2 or len(here) != 1 or len(remote) != 1:
+            text = "expected an SAE of this node and one of the node remote_qkdn_id"
+            raise Refusal("invalid-value", text, path=f"{path}/server_app_id")
+    return dict(entry)
+
+
+def _internal(link: Entry, own: str, below: Mapping[str, list[str]]) -> dict[str, Any]:
+    backing = [below[hop][0] for hop in hops(link) if below.get(hop)]
+    app: dict[str, Any] = {
+        "app_id": link["qkdl_id"], "app_type": gs015.INTERNAL, "server_app_id": f"urn:uuid:{own}",
+        "backing_qkdl_id": backing, "local_qkdn_id": own,
+    }  # fmt: skip
+    if "qkdn_id" in link.get("qkdl_remote", {}):
+        app["remote_qkdn_id"] = link["qkdl_remote"]["qkdn_id"]
+    if "virt_bandwidth" in link:
+        app["app_qos"] = {"max_bandwidth": link["virt_bandwidth"]}
+    return app

@@ -38,7 +38,9 @@ class Dashboard:
             timeout_s=_TIMEOUT_S,
         )  # fmt: skip
         self._ports = Ports()
-        desk = Desk(emulation, self._room)
+        desk = Desk(
+            plan, self._room, open_session=emulation.open_session, fibres=emulation.fibres, faults=emulation.faults
+        )
         self._watch = Watch(
             desk,
             Tail([emulation.run.path / "nodes" / node / "journal.jsonl" for node in plan.nodes], EVENTS),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mtls.call import Unreachable
-from scenario.topology import Topology
+from scenario.topology_description import Topology
 from telemetry import journal
 from testbed import audit
 from testbed.bench.round_trip_floor import RoundTrips

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from decisions.parameters import KEYS_AHEAD, TTL
-from scenario.topology import Topology
+from scenario.topology_description import Topology
 from testbed.experiments.evaluation import outcome, results
 from testbed.experiments.evaluation.results import Results, Row, row
 from testbed.experiments.series import Phase, Run

@@ -11,34 +11,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from telemetry.journal import Journal
 from testbed.errors import UserError
 from testbed.machine.processes import Processes, ProcessFailed
-from testbed.network.fabric import Network
+from testbed.planning.fault import CONTROLLER, CUT, DATABASE, DEVICE, KINDS, NODE, PAUSE, QC, STANDBY, Fault
 from testbed.planning.plan import LinkPlan, Plan
 
-CUT, QC, DEVICE, NODE, PAUSE = "cut", "qc", "device", "node", "pause"
-DATABASE, STANDBY, CONTROLLER = "database", "standby", "controller"
-# How many datacenters each kind names.
-KINDS = {CUT: 2, QC: 2, DEVICE: 2, NODE: 1, PAUSE: 1, DATABASE: 0, STANDBY: 0, CONTROLLER: 0}
 _OF_QCS = (CUT, QC, DEVICE)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is broken: the kind, the datacenters that it names, and since when (wall clock, s)."""
-
-    kind: str
-    where: tuple[str, ...]
-    since: float
-
-    @property
-    def name(self) -> str:
-        """As one writes it at the command line: "cut a b"."""
-        return " ".join((self.kind, *self.where))
 
 
 def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
@@ -96,8 +77,8 @@ class Database(Protocol):
 class Faults:
     """What is broken in a running network. Thread-safe; all of it raises UserError, in one line.
 
-    `database`: None if it is the user's. `break_qcs` has exactly these QCs make nothing, and of those the second ones
-    say nothing either.
+    `set_carrier` puts out a fibre or lights it. `database`: None if it is the user's. `break_qcs` has exactly these QCs
+    make nothing, and of those the second ones say nothing either.
     """
 
     def __init__(
@@ -106,14 +87,14 @@ class Faults:
         processes: Processes,
         journal: Journal,
         *,
-        network: Network,
+        set_carrier: Callable[[LinkPlan, bool], None],
         break_qcs: Callable[[Collection[str], Collection[str]], None],
         database: Database | None,
     ) -> None:
         self._plan = plan
         self._processes = processes
         self._journal = journal
-        self._network = network
+        self._carrier = set_carrier
         self._break_qcs = break_qcs
         self._database = database
         self._lock = threading.Lock()
@@ -209,7 +190,7 @@ class Faults:
 
     def _set_carrier(self, fault: Fault, *, up: bool) -> None:
         try:
-            self._network.set_carrier(link_between(self._plan, *fault.where), up=up)
+            self._carrier(link_between(self._plan, *fault.where), up)
         except ProcessFailed as error:
             raise UserError(f"{fault.name}: {error}") from None
 

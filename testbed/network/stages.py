@@ -256,8 +256,9 @@ class Services:
         fabric, machine = self.fabric, self.fabric.machine
         plan, run, processes, down = machine.plan, machine.run, machine.processes, machine.down
         faults = Faults(
-            plan, processes, Journal(run.make("faults") / "journal.jsonl", "faults"), network=fabric.network,
-            break_qcs=self._break_qcs, database=self.database.breakable,
+            plan, processes, Journal(run.make("faults") / "journal.jsonl", "faults"),
+            set_carrier=lambda link, up: fabric.network.set_carrier(link, up=up), break_qcs=self._break_qcs,
+            database=self.database.breakable,
         )  # fmt: skip
         captures = Captures(plan, run, processes)
         down.callback(self._collect_records, faults)

@@ -109,7 +109,10 @@ class QkdCLI(Console):
 
     def __init__(self, emulation: Emulation) -> None:
         self._emulation = emulation
-        self._desk = Desk(emulation)
+        self._desk = Desk(
+            emulation.plan, emulation.control_room, open_session=emulation.open_session, fibres=emulation.fibres,
+            faults=emulation.faults,
+        )  # fmt: skip
         super().__init__(emulation.network.net, emulation.run.path)
 
     def do_qkd(self, line: str) -> None:

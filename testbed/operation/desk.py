@@ -6,6 +6,7 @@ Whatever is not done ends in a `NotDone`, whose text is one sentence for people.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,9 @@ from documents.checks import Malformed
 from mtls.call import Reply, Unreachable
 from testbed.errors import UserError
 from testbed.fibres.fibres import Fibres
-from testbed.network.emulation import Emulation
 from testbed.network.faults import Faults
 from testbed.network.operator_calls import ControlRoom
-from testbed.planning.plan import SaePlan
+from testbed.planning.plan import Plan, SaePlan
 
 
 class NotDone(UserError):
@@ -33,16 +33,22 @@ class Opened:
 
 
 class Desk:
-    """The operator of `emulation`, who calls from `room`, or from the emulation's own."""
+    """The operator of the network of `plan`, who calls from `room`; a master has its time to open a key session."""
 
-    def __init__(self, emulation: Emulation, room: ControlRoom | None = None) -> None:
-        self._emulation = emulation
-        self._room = room
-
-    @property
-    def room(self) -> ControlRoom:
-        """Where the calls are made from."""
-        return self._room or self._emulation.control_room
+    def __init__(
+        self,
+        plan: Plan,
+        room: ControlRoom,
+        *,
+        open_session: Callable[[SaePlan, SaePlan], Future[Reply]],
+        fibres: Fibres,
+        faults: Faults,
+    ) -> None:
+        self._plan = plan
+        self.room = room
+        self._open_session = open_session
+        self.fibres = fibres
+        self.faults = faults
 
     def status(self) -> dict[str, Any]:
         """What the controller knows: nodes, switches, parameters."""
@@ -73,7 +79,7 @@ class Desk:
 
     def name(self, sae_id: str) -> str:
         """What people call an application, or its ID if it has no name here."""
-        sae = self._emulation.plan.sae(sae_id)
+        sae = self._plan.sae(sae_id)
         return sae.name if sae is not None else sae_id
 
     def open(self, master: str, slave: str) -> Opened:
@@ -83,7 +89,7 @@ class Desk:
         if outside is not None:
             why = f"its own client asks its KME for keys, see 'qkd cert {outside}'"
             raise NotDone(f"{outside} runs outside the testbed: {why}")
-        reply = self._answer(lambda: self._emulation.open_session(asks, answers).result())
+        reply = self._answer(lambda: self._open_session(asks, answers).result())
         if not reply.ok:
             raise NotDone(f"not opened: {reply.message}")
         return Opened(reply.body["ksid"], tuple(reply.body["path"]))
@@ -101,7 +107,7 @@ class Desk:
         session = next((s for s in self.sessions() if s["ksid"] == ksid.lower()), None)
         if session is None:
             raise NotDone(f"no key session {ksid!r}: 'qkd sessions' lists them")
-        master = self._emulation.plan.sae(session["master_sae"])
+        master = self._plan.sae(session["master_sae"])
         if master is None or master.external or session["implicit"]:
             reply = self._call("DELETE", f"/qkd/v1/key_sessions/{ksid.lower()}")
         else:
@@ -120,17 +126,17 @@ class Desk:
         except Malformed as error:
             raise NotDone(f"not set: {error}") from None
         if (ttl := name == TTL.name):
-            self._emulation.fibres.check_ttl(wanted[name])
+            self.fibres.check_ttl(wanted[name])
         reply = self._call("PATCH", "/qkd/v1/parameters", wanted)
         if not reply.ok:
             raise NotDone(f"not set: {reply.message}")
         if ttl:
-            self._emulation.fibres.ttl_slots = reply.body[name]
+            self.fibres.ttl_slots = reply.body[name]
         return f"{name} is {reply.body[name]} now{_not_yet(reply)}"
 
     def qc_names(self) -> list[str]:
         """All QCs, in the topology's order."""
-        return [qc.name for link in self._emulation.plan.topology.links for qc in link.qcs]
+        return [qc.name for link in self._plan.topology.links for qc in link.qcs]
 
     def set_rate(self, qc: str, low: int, high: int) -> str:
         """Have a QC make low to high bytes a slot; in words, with the ends that have not taken it over yet."""
@@ -141,16 +147,6 @@ class Desk:
         """Have a QC generate, or not; in words, with the ends that have not taken it over yet."""
         not_yet = self._put(f"/qkd/v1/qcs/{qc}/generation", {"enabled": enabled}, qc)
         return f"{qc} {'generates' if enabled else 'does not generate any more'}{not_yet}"
-
-    @property
-    def faults(self) -> Faults:
-        """What is broken, and how to break and heal it."""
-        return self._emulation.faults
-
-    @property
-    def fibres(self) -> Fibres:
-        """How the links are shaped, and how to change that."""
-        return self._emulation.fibres
 
     def _put(self, path: str, body: dict[str, Any], qc: str) -> str:
         reply = self._call("PUT", path, body)
@@ -176,7 +172,7 @@ class Desk:
 
     def sae(self, name: str) -> SaePlan:
         """The application of that name or ID."""
-        sae = self._emulation.plan.sae(name)
+        sae = self._plan.sae(name)
         if sae is None:
             raise NotDone(f"no application {name!r}: 'qkd saes' lists them")
         return sae

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mtls.identity import Identity, Role
-from scenario.topology import Sae, Topology
+from scenario.topology_description import Sae, Topology
 from testbed.machine.namespaces import enter_network, network_of
 from testbed.network.emulation import Emulation
 from testbed.planning.plan import KME_PORT, SaePlan

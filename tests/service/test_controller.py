@@ -527,7 +527,7 @@ def test_restarted_node_is_told_of_its_sessions_again(alone):
     assert until(lambda: "c" not in alone.operator("status")["nodes"])
     assert alone.call("DELETE", f"key_sessions/{ended}").status == 204
     (virtual,) = alone.nodes["a"].app(kept)["backing_qkdl_id"]
-    old.datastore.drop_app(virtual)
+    old.datastore.end_app(virtual)
     before = {e["qkdl_id"] for e in links(old.datastore.tree)}
     old.store.close()
 
@@ -832,7 +832,7 @@ def test_node_that_lost_its_implicit_session_is_told_of_it_again(world):
     pair = world.pair("a", "b")
     first = world.implicit("a", "b", pair)
     world.session(first.ksid)
-    world.nodes["a"].datastore.drop_app(first.ksid)
+    world.nodes["a"].datastore.end_app(first.ksid)
     told = len(world.nodes["b"].told)
 
     again = world.implicit("a", "b", pair)
@@ -849,7 +849,7 @@ def test_implicit_session_that_its_end_has_lost_is_over(alone):
     alone.session(lost)
     alone.process.kill()
     for ksid in (lost, registered):
-        alone.nodes["a"].datastore.drop_app(ksid)
+        alone.nodes["a"].datastore.end_app(ksid)
     told = len(alone.nodes["a"].told)
 
     alone.start().wait_ready(20)

@@ -11,8 +11,8 @@ from flask import Response
 
 from documents.checks import Malformed
 from mtls import events, json_text
-from mtls.call import Caller, Unreachable
-from mtls.events import CONTENT_TYPE, MAX_EVENT_BYTES, MAX_WAITING, Feed, Listener, answer_with
+from mtls.call import Caller, Listener, Unreachable
+from mtls.events import CONTENT_TYPE, MAX_EVENT_BYTES, MAX_WAITING, Feed, answer_with
 from mtls.identity import Identity, Role
 from mtls.liveness import DEAD_S
 from mtls.serve import new_app

@@ -20,8 +20,8 @@ import pytest
 
 from decisions.ranges import Allocation, Claim, Mark
 from mtls import deadline
-from mtls.call import Caller, Unreachable
-from mtls.events import Feed, Listener, answer_with
+from mtls.call import Caller, Listener, Unreachable
+from mtls.events import Feed, answer_with
 from mtls.identity import Identity, Role
 from mtls.liveness import BEAT_S, DEAD_S, SILENCE_S
 from mtls.serve import allow, new_app

@@ -33,7 +33,7 @@ class World:
         self.network = Mock()
         self.faults = Faults(
             make_plan(load("poliqi", TOPOLOGIES)), self.processes, Journal(self.journal, "faults"),
-            network=self.network, break_qcs=self.broken, database=None,
+            set_carrier=self.network.set_carrier, break_qcs=self.broken, database=None,
         )  # fmt: skip
         for name in ("controller", "node-finance"):
             self.processes.start(name, ["sleep", "600"], says_ready=False)

@@ -15,7 +15,8 @@ import pytest
 from flask import request
 
 from controller import limits
-from controller.agents.agents import Agent, AgentFailed, Agents
+from controller.agents.agents import AgentFailed, Agents
+from controller.network.nodes import Agent
 from etsi import gs015
 from ietf.restconf import parse_target
 from mtls import deadline
@@ -366,7 +367,7 @@ def test_application_that_another_makes_while_it_is_looked_for_is_kept(world):
     ksid = world.open("a", "b")["ksid"]
     node, first = world.nodes["a"], threading.Semaphore(1)
     entry = {**node.app(ksid), "app_priority": 7}
-    node.datastore.drop_app(ksid)
+    node.datastore.end_app(ksid)
 
     def interfere() -> None:
         if request.method == "PUT" and first.acquire(blocking=False):

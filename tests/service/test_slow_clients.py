@@ -15,9 +15,8 @@ from contextlib import ExitStack, suppress
 import pytest
 from flask import Flask
 
-from mtls.call import Caller, Unreachable
+from mtls.call import Caller, Listener, Unreachable
 from mtls.credentials import Credentials
-from mtls.events import Listener
 from mtls.identity import Identity, Role
 from mtls.serve import allow, json_body, new_app
 

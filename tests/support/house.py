@@ -2,7 +2,7 @@
 
 Functions are counted without their docstrings, comments by the lines that have one. A public name is a function or a
 class of a module that has no underscore before it. Import depth is the number of modules in the longest chain of
-imports. A wing is a folder.
+imports that are made when a module is loaded. A wing is a folder.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _tokens(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _imports(tree: ast.Module, known: dict[str, Path]) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"

@@ -114,7 +114,7 @@ class PlayedNode:
 
     def end_in_silence(self, ksid: str) -> None:
         """An application ends here, and the word of it is lost with the connection that it was told over."""
-        self.datastore.drop_app(ksid)
+        self.datastore.end_app(ksid)
         self.ended.append(ksid)
         self.registrations.on_end_known(self.ended.remove)
         for feed, _, _ in self.streams._feeds:

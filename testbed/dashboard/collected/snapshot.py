@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenario.shape import Shape
-from testbed.network.faults import Fault
+from testbed.planning.fault import Fault
 
 KEPT_SLOTS = 180
 # After so many slots without a word from the end that is listened to, the other end is.

@@ -12,7 +12,7 @@ from nicegui import ui
 from nicegui.events import ValueChangeEventArguments
 
 from scenario.shape import MAX_DELAY_MS, Shape
-from scenario.topology import Link, Qc
+from scenario.topology_description import Link, Qc
 from testbed.dashboard.collected.snapshot import Sample, Snapshot, total
 from testbed.dashboard.operator import Operator
 from testbed.dashboard.panels.charts import qc_curves
@@ -20,8 +20,8 @@ from testbed.dashboard.views.selection import LINK, NODE, SESSION, Selection, Vi
 from testbed.dashboard.views.view_details import details
 from testbed.dashboard.widgets import Panel, Tag, button, number
 from testbed.network import faults
-from testbed.network.faults import CONTROLLER, CUT, DATABASE
 from testbed.operation.desk import rate_of
+from testbed.planning.fault import CONTROLLER, CUT, DATABASE
 from testbed.planning.plan import Plan
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from scenario.shape import Shape
-from scenario.topology import Link, Node
+from scenario.topology_description import Link, Node
 from testbed.dashboard.collected.snapshot import Document, Snapshot, mean
 from testbed.dashboard.views.selection import LINK, NODE, Selection, session
 from testbed.network.faults import broken_qcs

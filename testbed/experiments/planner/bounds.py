@@ -19,7 +19,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from decisions.modes import MODES
-from scenario.topology import Topology
+from scenario.topology_description import Topology
 from testbed.planning.workload import Arrival
 
 # Ways that a session may go: on a ring there are two.

@@ -18,7 +18,7 @@ import networkx as nx
 from decisions.modes import MODES, Mode
 from decisions.ranges import Shortage, Stream, allocate, promised_slots
 from decisions.rekey import APPLICATION, Pace, goes_on
-from scenario.topology import Topology
+from scenario.topology_description import Topology
 from testbed.experiments.evaluation.outcome import Load
 from testbed.planning.workload import Arrival, Workload
 

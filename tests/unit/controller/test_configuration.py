@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.agents import configuration
-from controller.agents.agents import Agent
 from controller.agents.configuration import Route
-from controller.network.graph import Graph, Report
+from controller.network.graph import Graph
+from controller.network.nodes import Agent, Report
 from etsi import gs015
 from tests.support.validation import validate
 

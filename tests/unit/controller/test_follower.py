@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from controller import limits
-from controller.agents.agents import Agent
-from controller.follower import Followers
+from controller.following.follower import Followers
 from controller.network.graph import Graph
 from controller.network.identities import Identities
+from controller.network.nodes import Agent
 from telemetry.journal import Journal
 from tests.support.waiting import until
 from tests.unit.controller.test_lifecycle import WAIT_S, Desk, Nodes

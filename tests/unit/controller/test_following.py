@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.agents.following import Following
+from controller.following.state import Following
 
 VERSION = 3
 NODE = Following().heard(SimpleNamespace(), extended=True)

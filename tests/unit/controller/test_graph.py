@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from controller import limits
-from controller.agents.agents import Agent
-from controller.network.graph import Graph, Report
+from controller.network.graph import Graph
+from controller.network.nodes import Agent, Report
 from decisions.admission import Need
 from etsi import gs015
 

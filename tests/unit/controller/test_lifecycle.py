@@ -14,21 +14,20 @@ from typing import Any
 
 import pytest
 
-from controller.agents.agents import Agent
 from controller.agents.configuration import Wants
-from controller.agents.following import Following
 from controller.agents.peer_shares import Turns
-from controller.follower import Follower
+from controller.following.follower import Follower
+from controller.following.state import Following
 from controller.network.graph import Graph
 from controller.network.identities import Identities
+from controller.network.nodes import Agent
 from controller.network.settings import Parameters, Settings
 from controller.network.store import Store
 from controller.sessions.key_session import CONFIGURING, ENDING, OPEN, KeySession, SessionError
 from controller.sessions.lifecycle import KeySessions
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
-from controller.sessions.session_agents import SessionAgents
-from controller.sessions.session_nodes import Upkeep
+from controller.sessions.session_nodes import SessionAgents, Upkeep
 from etsi.gs004 import QoS
 from telemetry import journal
 from telemetry.journal import Journal

@@ -18,8 +18,7 @@ from controller.sessions.key_session import KeySession
 from controller.sessions.mover import Mover
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
-from controller.sessions.session_agents import SessionAgents
-from controller.sessions.session_nodes import Upkeep
+from controller.sessions.session_nodes import SessionAgents, Upkeep
 from decisions.paths import PATH_POLICIES, Path, Verdict, shortest
 from etsi.gs004 import QoS
 from telemetry import bugs, journal

@@ -6,7 +6,8 @@ import sqlite3
 
 import pytest
 
-from controller.network.graph import Graph, Link, LinkEnd
+from controller.network.graph import Graph
+from controller.network.nodes import Link, LinkEnd
 from controller.network.settings import Parameters, Settings
 from controller.network.store import Store
 from telemetry import journal

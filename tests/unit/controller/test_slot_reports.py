@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.agents.agents import Agent
-from controller.network.graph import Graph, Report
+from controller.network.graph import Graph
+from controller.network.nodes import Agent, Report
 from decisions.admission import Need
 from etsi import gs015
 from node.agent.reporting import Reports, Totals

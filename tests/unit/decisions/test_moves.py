@@ -7,8 +7,8 @@ from typing import Any
 import networkx as nx
 import pytest
 
-from controller.agents.agents import Agent
-from controller.network.graph import Graph, Report
+from controller.network.graph import Graph
+from controller.network.nodes import Agent, Report
 from decisions.paths import Path, Verdict, judge, shortest
 from etsi import gs015
 from node.tree.model import link_id, node_id

@@ -12,8 +12,8 @@ from unittest.mock import MagicMock
 import pytest
 
 from controller import limits
-from controller.agents.agents import Agent as Address
-from controller.follower import Follower
+from controller.following.follower import Follower
+from controller.network.nodes import Agent as Address
 from controller.sessions.bandwidth_updates import Reweigher
 from controller.sessions.mover import Mover
 from etsi import gs015, gs015_testbed

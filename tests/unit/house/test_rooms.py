@@ -91,7 +91,7 @@ def test_testbed_starts_rooms_as_processes():
     rooms = {name for name in used if name.split(".")[0] in ("node", "controller", "sae") and "." in name}
 
     assert rooms <= {
-        "node.material.blocks", "node.material.shared_db", "node.tree.model", "node.parameters", "sae.config"
+        "node.material.blocks", "node.material.shared_db", "node.tree.model", "sae.config"
     }  # fmt: skip
 
 

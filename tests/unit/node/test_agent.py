@@ -22,9 +22,9 @@ from node.associations.ended_sessions import Ends
 from node.associations.implicit import ImplicitSessions
 from node.associations.registrations import Registrations
 from node.associations.sessions import Sessions
+from node.config import Current, Parameters
 from node.material.key_stream import KeyStore
 from node.material.quantum_module import QuantumModule
-from node.parameters import Current, Parameters
 from node.serving.requested_bytes import Requested
 from node.tree.datastore import Datastore
 from node.tree.notifications import EXTENDED, Streams
@@ -74,9 +74,9 @@ class Node:
         journal, performance = Journal(directory / "journal.jsonl", "node:b"), Performance(self.store.held)
         ends = Ends(self.store, self.streams, registrations)
         self.key_sessions = KeySessions(
-            config, sessions=sessions, implicit=implicit, registrations=registrations, ends=ends, openings=openings,
-            half_open=HalfOpen(limits.HALF_OPEN_PER_PARTY, limits.HALF_OPEN_S), routes=None, streams=self.streams,
-            journal=journal,
+            config, datastore=self.datastore, sessions=sessions, implicit=implicit, registrations=registrations,
+            ends=ends, openings=openings, half_open=HalfOpen(limits.HALF_OPEN_PER_PARTY, limits.HALF_OPEN_S),
+            routes=None, streams=self.streams, journal=journal,
         )  # fmt: skip
         reporting = Reporting(
             config, datastore=self.datastore, store=self.store, performance=performance, requested=Requested(),

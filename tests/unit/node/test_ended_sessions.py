@@ -46,7 +46,7 @@ class Node:
         """The session, which is open, ends here."""
         self.configure()
         self.ends.begin(KSID)
-        assert self.sessions.end(KSID)
+        assert self.datastore.end_app(KSID)
         self.ends.tell(KSID)
 
     def listen(self, stream: str = EXTENDED) -> Feed:
@@ -102,7 +102,7 @@ def test_end_that_was_not_confirmed_is_told_to_the_next_controller_over_a_restar
 def test_end_is_known_after_a_kill_however_soon_that_came(node):
     """With the session goes its end into the store: the controller would have it configured anew for ever."""
     node.configure()
-    node.sessions.end(KSID)
+    node.datastore.end_app(KSID)
     node.restart()
 
     assert node.sessions.all() == []
@@ -111,7 +111,7 @@ def test_end_is_known_after_a_kill_however_soon_that_came(node):
 
 def test_end_of_a_session_that_is_not_here_is_none(node):
     """The controller removed it in the same moment, and would be told for nothing."""
-    assert not node.sessions.end(KSID)
+    assert not node.datastore.end_app(KSID)
     node.restart()
 
     assert node.ends.unconfirmed() == []
@@ -181,7 +181,7 @@ def test_session_ends_in_one_transaction_so_that_all_who_care_hear_of_it(node, m
             write(documents)
 
         disk.setattr(node.store, "put_documents", put)
-        assert node.sessions.end(KSID)
+        assert node.datastore.end_app(KSID)
 
     assert heard_of_it == [True]
     node.restart()

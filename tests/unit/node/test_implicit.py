@@ -56,7 +56,7 @@ class Network:
         self.bench.configure(ksid)
         found = self.bench.sessions.get(ksid)
         if self.gone_at_once:
-            self.bench.sessions.end(ksid)
+            self.bench.datastore.end_app(ksid)
         return found
 
 

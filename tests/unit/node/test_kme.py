@@ -17,12 +17,12 @@ from documents.secret import Secret
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits
 from mtls import deadline
 from node.associations.sessions import Session
+from node.config import Parameters
 from node.failures import DatabaseChanged, DatabaseUnreachable, KeyFailure, PathDown, ShortOfMaterial, TooLate
 from node.material.blocks import Block, boottime
 from node.material.key_stream import KeyStore, RelayedKey
 from node.material.losses import Losses
 from node.material.shared_db import Foreign, NotFound
-from node.parameters import Parameters
 from node.serving.fetching import Unauthorized
 from node.serving.kme import Kme
 from node.serving.requested_bytes import Requested

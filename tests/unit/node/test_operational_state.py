@@ -7,10 +7,8 @@ from pathlib import Path
 from documents.secret import Secret
 from etsi import gs015
 from mtls.credentials import Credentials
-from node.config import Neighbour, NodeConfig
-from node.parameters import Parameters
-from node.tree.model import link_id, node_id
-from node.tree.normalise import initial, normalised
+from node.config import Neighbour, NodeConfig, Parameters
+from node.tree.model import initial, link_id, node_id, normalised
 from node.tree.operational_state import QcState, State, link_states
 
 ID = "10000000-0000-4000-8000-000000000001"

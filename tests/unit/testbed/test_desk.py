@@ -44,6 +44,11 @@ class Room:
         return answer
 
 
+def desk(room: Room, fibres: Fibres | None = None) -> Desk:
+    """The desk there; no key session is opened from it, and nothing broken."""
+    return Desk(PLAN, room, open_session=None, fibres=fibres, faults=None)
+
+
 def calls(room: Room) -> list[tuple[str, str, str]]:
     """Those that end something."""
     return [call for call in room.called if call[1] == "DELETE"]
@@ -52,7 +57,7 @@ def calls(room: Room) -> list[tuple[str, str, str]]:
 def test_session_is_ended_by_its_master():
     """Which then asks for no more keys."""
     room = Room(204)
-    Desk(SimpleNamespace(plan=PLAN), room).close(KSID)
+    desk(room).close(KSID)
 
     assert calls(room) == [("billing", "DELETE", f"/sae/v1/sessions/{KSID}")]
 
@@ -60,7 +65,7 @@ def test_session_is_ended_by_its_master():
 def test_session_that_its_master_has_forgotten_is_ended_by_the_controller():
     """A master that was started anew knows of none, and the session would be there for ever."""
     room = Room(404)
-    Desk(SimpleNamespace(plan=PLAN), room).close(KSID)
+    desk(room).close(KSID)
 
     assert calls(room)[1:] == [("controller", "DELETE", f"/qkd/v1/key_sessions/{KSID}")]
 
@@ -69,7 +74,7 @@ def test_session_that_its_master_does_not_end_stays():
     """And the operator reads why."""
     room = Room(503)
     with pytest.raises(NotDone, match="not closed: as told"):
-        Desk(SimpleNamespace(plan=PLAN), room).close(KSID)
+        desk(room).close(KSID)
 
     assert len(calls(room)) == 1
 
@@ -78,14 +83,14 @@ def test_ttl_is_not_set_below_what_the_fibres_need():
     """Eight round trips; and what was set counts for changes of fibres from then on."""
     fibres = Fibres(PLAN, SimpleNamespace(apply=lambda *_, **__: None), ttl_slots=15)
     room = Room(204)
-    desk = Desk(SimpleNamespace(plan=PLAN, fibres=fibres), room)
+    operator = desk(room, fibres)
     fibre = fibres.all()[0].name
     fibres.change(fibre, {"delay_ms": 500})
     with pytest.raises(UserError, match="an eighth of a TTL of 8 slots"):
-        desk.set_parameter("ttl_slots", "8")
+        operator.set_parameter("ttl_slots", "8")
     assert not room.called
 
     fibres.reset(fibre)
-    assert desk.set_parameter("ttl_slots", "8") == "ttl_slots is 8 now"
+    assert operator.set_parameter("ttl_slots", "8") == "ttl_slots is 8 now"
     with pytest.raises(UserError, match="an eighth of a TTL of 8 slots"):
         fibres.change(fibre, {"delay_ms": 500})

@@ -8,7 +8,8 @@ import pytest
 
 from scenario.topology import load
 from testbed.errors import UserError
-from testbed.network.faults import Fault, broken_qcs, check, silent_qcs
+from testbed.network.faults import broken_qcs, check, silent_qcs
+from testbed.planning.fault import Fault
 from testbed.planning.plan import Plan, make_plan
 
 TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"

@@ -18,7 +18,7 @@ from testbed.dashboard.views import view_map, view_tables
 from testbed.dashboard.views.selection import LINK, NODE, SESSION, WHOLE, Selection, choices, selected
 from testbed.dashboard.views.view_details import details
 from testbed.dashboard.views.view_tables import why_failed, why_refused
-from testbed.network.faults import Fault
+from testbed.planning.fault import Fault
 from testbed.planning.plan import make_plan
 
 PLAN = make_plan(load("poliqi", Path("topologies")))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mtls.events import Listener
+from mtls.call import Listener
 
 NEVER = -1  # a version of the settings that is below all
 

@@ -9,36 +9,31 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from controller import limits
-from controller.agents import configuration
-from controller.agents.agents import Agent, AgentFailed, Agents
-from controller.agents.following import Following
-from controller.network.graph import Graph, LinkEnd, Report
+from controller.agents.agents import AgentFailed, Agents
+from controller.following.notifications import Notifications
+from controller.following.state import Following
+from controller.network.graph import Graph
 from controller.network.identities import Identities
+from controller.network.nodes import Agent, LinkEnd, Report
 from controller.network.settings import Settings
-from controller.sessions.key_session import SessionError
 from controller.sessions.lifecycle import KeySessions
 from controller.sessions.session_nodes import Upkeep
 from documents.checks import Malformed
-from etsi import gs015, gs015_testbed
+from etsi import gs015
 from ietf.yang import Refusal
-from mtls.call import Unreachable
-from mtls.events import Listener
+from mtls.call import Listener, Unreachable
 from telemetry import bugs, trace
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
-_ENVELOPE = "ietf-restconf:notification"
-_NEW = f"{gs015.MODULE}:sdqkdn_application_new"
 
 
 class Followers:
@@ -145,12 +140,6 @@ class Followers:
                 self._changed.wait(limits.LOOK_S if waiting else None)
 
 
-class _Announced:
-    """A pair's registrations that wait for their turn; `withdrawn`: the node has taken them back."""
-
-    withdrawn = False
-
-
 class Follower:
     """Follows one agent. `on_tended` is called when what it is to be told, or has been, changes."""
 
@@ -182,9 +171,10 @@ class Follower:
         self.state = Following()
         self._names: dict[int, str] = {}
         self._said = ""  # why it could not be followed, last
-        self._flood_told_at = -math.inf
-        # Registrations that wait for their turn, by the pair as the node names it; a withdrawal is heard at once.
-        self._announced: weakref.WeakValueDictionary[tuple[str, ...], _Announced] = weakref.WeakValueDictionary()
+        self._notifications = Notifications(
+            agent.name, graph=graph, agents=agents, sessions=sessions, upkeep=upkeep, journal=journal,
+            followed=self._followed,
+        )  # fmt: skip
         self._telling = threading.Lock()
         self._thread = bugs.vital_thread(self._run, name=f"follow-{agent.name}", stopped=self._stopping.is_set)
 
@@ -294,7 +284,8 @@ class Follower:
                     _log.warning("agent of %s: %s", self.agent.name, error)
             except (Refusal, Malformed) as error:
                 pause_s = limits.MISBEHAVED_S
-                self._misbehaves(str(error)[: limits.MAX_TEXT])
+                error_text = str(error)[: limits.MAX_TEXT]
+                self._journal.event("agent_misbehaves", node=self.agent.name, error=error_text)
             except Exception as error:
                 bugs.report(_log, "following a node", error, self._journal, node=self.agent.name)
             was_followed = self.state.followed
@@ -305,9 +296,6 @@ class Follower:
                 self._graph.lost(self.agent.name)
             self._on_tended()
             self._stopping.wait(pause_s)
-
-    def _misbehaves(self, how: str) -> None:
-        self._journal.event("agent_misbehaves", node=self.agent.name, error=how)
 
     def _follow(self) -> None:
         # Listening comes first: what changes while the node is read is not missed.
@@ -325,7 +313,8 @@ class Follower:
             for event in listener.events():
                 if self._stopping.is_set():
                     return
-                self._notified(event)
+                if self._notifications.handle(event):
+                    self._read()
         finally:
             listener.close()
 
@@ -340,7 +329,7 @@ class Follower:
             extra = self._agents.additions(self.agent)
             self._names = {qc["qkdi_id"]: qc["name"] for qc in extra.get("qcs", {}).get("qc", []) if "qkdi_id" in qc}
             for ksid in extra.get("ended", [])[: limits.ENDS_OF_ONE]:
-                self._ended(ksid)
+                self._notifications.ended(ksid)
         with self._followed():
             self._graph.put(self.agent, node, self._names, extended=self.state.extended)
         if self._wishes():
@@ -386,110 +375,3 @@ class Follower:
         with self._followed():
             self._graph.report(self.agent.name, slot, reports)
         self._sessions.expire()
-
-    def _notified(self, event: Any) -> None:
-        envelope = event.get(_ENVELOPE) if isinstance(event, Mapping) else None
-        if not isinstance(envelope, Mapping):
-            raise Malformed(_ENVELOPE, "an object")
-        for name, content in envelope.items():
-            if name != "eventTime":
-                self._handle(name, content)
-
-    def _handle(self, name: str, content: Any) -> None:
-        module, _, own = name.partition(":")
-        if name == _NEW:
-            application = gs015_testbed.read_notification(name, content).get("qkd_application", {})
-            with trace.received(application.get("qkd-testbed:traceparent")):
-                self._later(functools.partial(self._register, self._announce(application)), application)
-        elif module == gs015_testbed.MODULE:
-            handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
-                "slot_report": self._report, "application_withdrawn": self._withdraw,
-            }  # fmt: skip
-            if own in handlers:
-                handlers[own](gs015_testbed.read_notification(name, content))
-        elif module == gs015.MODULE and own == "sdqkdn_application_disconnected":
-            application = gs015.read_notification(own, content).get("qkd_application", {})
-            if "app_id" in application:
-                self._ended(application["app_id"])
-        elif module == gs015.MODULE and own == "sdqkdn_application_qos_update":
-            application = gs015.read_notification(own, content).get("qkd_application", {})
-            if "app_id" in application:
-                with trace.begin():
-                    self._later(self._change, application)
-        elif module == gs015.MODULE and own in gs015.NOTIFICATIONS and "application" not in own:
-            self._read()
-
-    def _later(self, step: Callable[[Mapping[str, Any]], None], application: Mapping[str, Any]) -> None:
-        if self._agents.later(self.agent.name, step, application):
-            return
-        now = time.monotonic()
-        if now >= self._flood_told_at + limits.MISBEHAVED_S:  # the journal takes no flood
-            self._flood_told_at = now
-            self._misbehaves("it announces more than can be done")
-
-    def _report(self, content: Mapping[str, Any]) -> None:
-        reports = [
-            Report(
-                qc["name"], int(qc.get("generated", 0)), int(qc.get("requested", 0)),
-                int(qc["stored"]) if "stored" in qc else None, int(qc.get("used", 0)),
-            )
-            for qc in content.get("qc", [])
-        ]  # fmt: skip
-        slot, since = int(content.get("slot", 0)), content.get("since")
-        needs = functools.partial(self._upkeep.needs_of, self.agent.name)
-        with self._followed():
-            self._graph.report(
-                self.agent.name, slot, reports, since=None if since is None else int(since), needs=needs
-            )
-        # A node that was read between two looks of its own sees no change of a link, and tells of none.
-        made = {report.qc for report in reports if report.generated_bytes}
-        if any(end.qc in made and end.enabled and end.dry for end in self._links().values()):
-            self._read()
-        self._sessions.expire()
-
-    def _announce(self, application: Mapping[str, Any]) -> _Announced:
-        if application.get("qkd-testbed:implicit", False):
-            return _Announced()  # nobody withdraws such a one
-        return self._announced.setdefault(_pair_named(application), _Announced())
-
-    def _withdraw(self, content: Mapping[str, Any]) -> None:
-        waiting = self._announced.pop(_pair_named(content), None)
-        if waiting is not None:
-            waiting.withdrawn = True
-        request = content.get("request", "")
-        if len(request) > limits.MAX_ID:
-            raise Malformed("request", f"at most {limits.MAX_ID} characters")
-        with self._followed():
-            self._sessions.withdraw(self.agent.name, configuration.pair(content), request=request)
-
-    def _ended(self, ksid: str) -> None:
-        with trace.begin(), self._followed():
-            self._sessions.ended(ksid, node=self.agent.name)
-
-    def _change(self, application: Mapping[str, Any]) -> None:
-        """An application at this node wants something else."""
-        try:
-            self._upkeep.change(application["app_id"], self.agent.name, configuration.declared(application))
-        except AgentFailed as error:
-            _log.info("application %s: %s", application["app_id"], error)  # told again soon (mover.py)
-
-    def _register(self, announced: _Announced, application: Mapping[str, Any]) -> None:
-        """An application asks for an association; the agent hears how that fares."""
-        if announced.withdrawn:
-            return
-        try:
-            request = application.get("qkd-testbed:request", "")
-            if len(request) > limits.MAX_ID:
-                raise Malformed("request", f"at most {limits.MAX_ID} characters")
-            self._sessions.register(
-                self.agent.name, configuration.pair(application), application.get("qkd-testbed:side"),
-                configuration.wanted(application), implicit=bool(application.get("qkd-testbed:implicit", False)),
-                request=request,
-            )  # fmt: skip
-        except (SessionError, Malformed) as error:
-            # Those whom the session concerned have been told; a document that is wrong concerns nobody.
-            _log.info("application at %s: %s", self.agent.name, error)
-
-
-def _pair_named(content: Mapping[str, Any]) -> tuple[str, ...]:
-    return (content.get("server_app_id", ""), *content.get("client_app_id", []))
