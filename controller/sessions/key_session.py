@@ -1,4 +1,14 @@
-"""A key session and the documents in which it is written down: for its nodes, for operators, for the store. PURE."""
+"""A key session: which state it is in, and the documents in which it is written down. PURE.
+
+    waiting --both sides have registered--> configuring --all nodes have it--> open --it ends--> ending
+       |                                       |    |                                             ^
+       '--withdrawn, too old, superseded       |    '--an end was done with it before it was open-'
+                                               '--refused, a node did not take it over
+
+A session that waits, or that is refused, leaves the registry without a trace; one whose nodes may have something of it
+stays there, as `ending`, until each of them has forgotten it. What moves an open session changes its path, not its
+state. The documents are for its nodes, for operators and for the store.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +19,7 @@ from typing import Any
 
 from controller import limits
 from controller.agents import configuration
-from controller.agents.configuration import Declared, declared_bps, updated
+from controller.agents.configuration import Declared, Wants, declared_bps, updated
 from decisions.paths import Path
 from etsi.gs004 import QoS
 from etsi.gs004 import qos as qos_of
@@ -19,6 +29,7 @@ Place = tuple[Pair, bool]  # whether implicit
 
 WAITING, CONFIGURING, OPEN, ENDING = "waiting", "configuring", "open", "ending"
 MASTER, SLAVE = "master", "slave"
+_NEXT = {WAITING: {CONFIGURING}, CONFIGURING: {OPEN, ENDING}, OPEN: {ENDING}, ENDING: set[str]()}
 
 
 class SessionError(Exception):
@@ -91,10 +102,71 @@ class KeySession:
             return self.declared
         return updated(self.declared, {"app_qos": {"min_bandwidth": math.ceil(self.qos.max_bps)}})
 
+    def register(self, node: str, side: str, wants: Wants, now: float, *, implicit: bool, request: str = "") -> None:
+        """A node registers a side of it, perhaps again; with both it is `configuring`. SessionError: it cannot now."""
+        self._check_side(node, side, implicit=implicit)
+        if side == MASTER:
+            self.qos = wants.qos  # the one who asks for keys says of which size and how often
+            self.declared = updated(self.declared, wants.declared)  # and has the last word
+        else:
+            self.declared = updated(wants.declared, self.declared)
+        self.nodes[side], self.since = node, now
+        asked = [known for known in self.requests.get(node, []) if known != request]
+        self.requests[node] = [*asked, request][-limits.REQUESTS_OF_ONE :]
+        if len(self.nodes) == 2:
+            self._go(CONFIGURING)
+
+    def _check_side(self, node: str, side: str, *, implicit: bool) -> None:
+        if self.state == CONFIGURING and implicit:
+            raise SessionError(503, "a key session of this pair is being opened: try again", cause="opening")
+        if self.state != WAITING:
+            facts: dict[str, Any] = {"cause": "exists", "ksid": self.ksid}
+            raise SessionError(409, "a key session of this pair is open already", **facts)
+        if self.nodes.get(side, node) != node:
+            raise SessionError(409, "another node has registered this SAE", cause="foreign")
+        if any(other == node for s, other in self.nodes.items() if s != side):
+            raise SessionError(400, "both SAEs are at the same node, which needs no QKD", cause="same_node")
+
+    def over_once_open(self, node: str) -> bool:
+        """The end of it at that node is done with it: False if it is not being opened any more."""
+        if self.state != CONFIGURING:
+            return False
+        self.over_by = node
+        return True
+
     @property
-    def complete(self) -> bool:
-        """Whether both sides have registered."""
-        return len(self.nodes) == 2
+    def once_open(self) -> str:
+        """The state that it is to be found in once all its nodes have it, whatever becomes of the controller."""
+        return ENDING if self.over_by else OPEN
+
+    def open(self) -> None:
+        """All its nodes have it."""
+        self._go(OPEN)
+
+    def end(self) -> None:
+        """Its nodes are told now to forget it."""
+        self._go(ENDING)
+
+    def aim(self, path: Path) -> int:
+        """It is to move to that path, over a virtual link of the number that is returned; not before `commit`."""
+        self.last_number += 1
+        self.left_behind(path, self.last_number)
+        self.target = path
+        return self.last_number
+
+    def commit(self, moved: KeySession) -> None:
+        """From now on it goes the way of `moved`, whatever its ends know."""
+        assert self.route is not None and moved.path is not None and moved.route is not None  # noqa: S101, PT018
+        self.left_behind(self.path, self.route.number)
+        for node in moved.path.nodes:
+            self.tidied(node, moved.route.number)
+        self.path, self.route, self.bandwidth = moved.path, moved.route, moved.bandwidth
+        self.unsure = {moved.path.nodes[0], moved.path.nodes[-1]}
+
+    def _go(self, state: str) -> None:
+        if state not in _NEXT[self.state]:
+            raise RuntimeError(f"key session {self.ksid} is {self.state}: it does not get {state}")
+        self.state = state
 
     def concerns(self, node: str) -> bool:
         """Whether that node has something of the session, or may have."""

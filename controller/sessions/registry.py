@@ -12,10 +12,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from controller import limits
-from controller.agents.configuration import Declared, Wants, updated
+from controller.agents.configuration import Declared, Wants
 from controller.network.store import Store
 from controller.sessions.key_session import (
     CONFIGURING,
@@ -41,7 +40,10 @@ class Book:
         self._store = store
         self._now = now
         self._lock = threading.Condition()
+        # The sessions, by place; and the same by KSID, and by the nodes at which they end.
         self._places: dict[Place, KeySession] = {}
+        self._by_ksid: dict[str, KeySession] = {}
+        self._at: dict[str, dict[str, KeySession]] = {}
         # What each node may still have of sessions that are not open: resources by KSID, the oldest first.
         self._stale: dict[str, dict[str, list[str]]] = {}
         # What a controller before us may have sent to nodes and that arrives after we have had it removed, by KSID:
@@ -57,7 +59,7 @@ class Book:
         for document in sorted(self._store.sessions(), key=lambda found: found["opened_at"] or 0.0):
             session = KeySession.stored(document, self._now())
             if session.state == OPEN:
-                self._places[session.place] = session
+                self._enter(session)
                 self._late[session.ksid] = {node: session.leftovers(node) for node in session.elsewhere}
             else:
                 self._may_have(session.ksid, session.at_nodes())
@@ -86,19 +88,9 @@ class Book:
             if known is None or node not in known.nodes.values():
                 self._check_room(node, half_open=known is None)
             session = known or KeySession(str(uuid.uuid4()), place[0], wants.qos, self._now(), implicit=implicit)
-            _check(session, node, side, implicit=implicit)
-            if side == MASTER:
-                session.qos = wants.qos  # the one who asks for keys says of which size and how often
-                session.declared = updated(session.declared, wants.declared)  # and has the last word
-            else:
-                session.declared = updated(wants.declared, session.declared)
-            session.nodes[side], session.since = node, self._now()
-            asked = [r for r in session.requests.get(node, []) if r != request]
-            session.requests[node] = [*asked, request][-limits.REQUESTS_OF_ONE :]
-            self._places[session.place] = session
-            if session.complete:
-                session.state = CONFIGURING
-            return session, session.complete
+            session.register(node, side, wants, self._now(), implicit=implicit, request=request)
+            self._enter(session)
+            return session, session.state == CONFIGURING
 
     def _known(self, place: Place) -> KeySession | None:
         """The session of that place; one that both sides registered serves those who ask for an implicit one, too."""
@@ -113,7 +105,7 @@ class Book:
 
     def _check_room(self, node: str, *, half_open: bool) -> None:
         """SessionError if no further session, or none whose other side is missing, can end at that node now."""
-        here = [s for s in self._places.values() if node in s.nodes.values()]
+        here = list(self._at.get(node, {}).values())
         number = len(here) + len(self._stale.get(node, ()))
         if number >= limits.SESSIONS_OF_ONE:
             text = (
@@ -171,8 +163,8 @@ class Book:
         with self._lock:
             session.opened_at = time.time()
             # First, here and in `take`: what the store does not take has not happened.
-            self._store.put_session(session.ksid, session.to_store() | {"state": ENDING if session.over_by else OPEN})
-            session.state = OPEN
+            self._store.put_session(session.ksid, session.to_store() | {"state": session.once_open})
+            session.open()
             if session.over_by:
                 self._leave(session)
             self._lock.notify_all()
@@ -188,14 +180,15 @@ class Book:
         with self._lock:
             while self._over and self._over[0][0] <= self._now() - over_s:
                 self._over.popleft()
-            there, over = list(self._places.values()), [session for _, session in self._over]
+            there, over = list(self._at.get(node, {}).values()), [session for _, session in self._over]
         mine, gone = ([s for s in found if s.nodes.get(MASTER) == node] for found in (there, over))
         return mine, gone
 
     def find(self, ksid: str, states: Sequence[str]) -> KeySession | None:
         """The session of that KSID, if it is in one of `states`."""
         with self._lock:
-            return next((s for s in self._places.values() if s.ksid == ksid and s.state in states), None)
+            found = self._by_ksid.get(ksid)
+            return found if found is not None and found.state in states else None
 
     def take(self, session: KeySession) -> bool:
         """Take an open session out of the book, because it ends; False: it is not there any more."""
@@ -213,10 +206,7 @@ class Book:
         over after the death of the controller, too.
         """
         with self._lock:
-            if session.state != CONFIGURING:
-                return False
-            session.over_by = node
-            return True
+            return session.over_once_open(node)
 
     def take_implicit(self, pair: Pair) -> KeySession | None:
         """Take the implicit session of a pair, if it is open; half of one, of which no node knows, goes as well."""
@@ -244,7 +234,7 @@ class Book:
             self._lock.wait_for(lambda: session.ksid not in self._held, limits.HELD_S)
             if session.state == ENDING:
                 return False
-            session.state = ENDING
+            session.end()
             return True
 
     def ended(self, ksid: str, left: Mapping[str, list[str]]) -> list[str]:
@@ -325,23 +315,16 @@ class Book:
         with self._lock:
             if not self._has(session):
                 return None
-            session.last_number += 1
-            session.left_behind(path, session.last_number)  # until it goes over it
-            session.target = path
+            number = session.aim(path)
             self._store.put_session(session.ksid, session.to_store())
-            return session.last_number
+            return number
 
     def commit(self, session: KeySession, moved: KeySession) -> bool:
         """From now on the session goes the new way, whatever its ends know; False if it is over."""
-        assert session.route is not None and moved.path is not None and moved.route is not None  # noqa: S101, PT018
         with self._lock:
             if not self._has(session):
                 return False
-            session.left_behind(session.path, session.route.number)
-            for node in moved.path.nodes:
-                session.tidied(node, moved.route.number)
-            session.path, session.route, session.bandwidth = moved.path, moved.route, moved.bandwidth
-            session.unsure = {moved.path.nodes[0], moved.path.nodes[-1]}
+            session.commit(moved)
             self._store.put_session(session.ksid, session.to_store())
             return True
 
@@ -370,9 +353,19 @@ class Book:
     def _has(self, session: KeySession) -> bool:
         return self._places.get(session.place) is session
 
+    def _enter(self, session: KeySession) -> None:
+        """The session is in the book, with the nodes that it has by now."""
+        self._places[session.place] = self._by_ksid[session.ksid] = session
+        for node in session.nodes.values():
+            self._at.setdefault(node, {})[session.ksid] = session
+
     def _leave(self, session: KeySession) -> None:
         """The session is out of the book; whoever waited for it to be open, or gone, looks again."""
-        del self._places[session.place]
+        del self._places[session.place], self._by_ksid[session.ksid]
+        for node in session.nodes.values():
+            del self._at[node][session.ksid]
+            if not self._at[node]:
+                del self._at[node]
         if session.state == OPEN:
             self._over.append((self._now(), session))
         self._lock.notify_all()
@@ -381,17 +374,3 @@ class Book:
         """Wait for another thread, whose steps all have their time-outs; that the bound is passed is a bug of ours."""
         if not self._lock.wait_for(until, limits.HELD_S):
             raise RuntimeError("nobody let go of a key session")
-
-
-def _check(session: KeySession, node: str, side: str, *, implicit: bool) -> None:
-    """SessionError if that side of the session is not to be had by that node now."""
-    facts: dict[str, Any]
-    if session.state == CONFIGURING and implicit:
-        raise SessionError(503, "a key session of this pair is being opened: try again", cause="opening")
-    if session.state != WAITING:
-        facts = {"cause": "exists", "ksid": session.ksid}
-        raise SessionError(409, "a key session of this pair is open already", **facts)
-    if session.nodes.get(side, node) != node:
-        raise SessionError(409, "another node has registered this SAE", cause="foreign")
-    if any(other == node for s, other in session.nodes.items() if s != side):
-        raise SessionError(400, "both SAEs are at the same node, which needs no QKD", cause="same_node")
