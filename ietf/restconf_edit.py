@@ -53,7 +53,7 @@ def edit(model: Model, tree: Tree, method: str, target: Target, body: Any) -> Ed
         raise Refusal("operation-not-supported", never, path=target.path)
     edited = _METHODS[method](model, tree, target, body)
     for name, value in edited.tree.items():
-        check_conditions(model[name], value, f"/{name}")
+        check_conditions(model[name], value, f"/{name}", tree.get(name))
     return edited
 
 

@@ -223,22 +223,31 @@ def check_entry(node: List, value: Any, path: str, *, state: bool, lenient: bool
     return entry
 
 
-def check_conditions(node: Node, value: Any, path: str) -> None:
-    """Refusal if a member is there without the value of its sibling that it depends on; all levels of `value`."""
+def check_conditions(node: Node, value: Any, path: str, before: Any = None) -> None:
+    """Refusal if a member is there without the value of its sibling that it depends on; all levels of `value`.
+
+    What is one and the same object in `before`, which was checked once, is not checked again.
+    """
+    if value is before:
+        return
     if isinstance(node, List):
+        known = set(map(id, before or ()))
         for entry in value:
-            _check_conditions(node.children, entry, f"{path}[{node.key}='{entry[node.key]}']")
+            if id(entry) not in known:
+                _check_conditions(node.children, entry, f"{path}[{node.key}='{entry[node.key]}']", {})
     elif isinstance(node, Container):
-        _check_conditions(node.children, value, path)
+        _check_conditions(node.children, value, path, before or {})
 
 
-def _check_conditions(children: Mapping[str, Node], members: Mapping[str, Any], path: str) -> None:
+def _check_conditions(
+    children: Mapping[str, Node], members: Mapping[str, Any], path: str, before: Mapping[str, Any]
+) -> None:
     for name, value in members.items():
         child = children[name]
         if child.when is not None and members.get(child.when[0]) != child.when[1]:
             text = f"only where {child.when[0]} is {child.when[1]}"
             raise Refusal("unknown-element", text, path=f"{path}/{name}")
-        check_conditions(child, value, f"{path}/{name}")
+        check_conditions(child, value, f"{path}/{name}", before.get(name))
 
 
 def _members(

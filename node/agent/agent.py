@@ -28,7 +28,7 @@ from node.material.quantum_module import QuantumModule
 from node.material.shared_db import SharedDatabase
 from node.serving.kme import Kme
 from node.tree.datastore import Datastore
-from node.tree.model import apps, qcs_in_use
+from node.tree.model import Change, apps, qcs_in_use
 from node.tree.notifications import Streams
 from node.tree.operational_state import live
 from node.tree.performance import Performance
@@ -131,26 +131,25 @@ class Agent:
         """Configuration and state of this node."""
         return live(self._datastore.tree, self._config, self._performance.state(), self._ends.unconfirmed())
 
-    def _carry_out(self, old: Tree, new: Tree) -> None:
+    def _carry_out(self, change: Change) -> None:
         """The configuration has changed."""
-        wanted = parse_parameters(new[gs015_testbed.NODE]["parameters"], self._config.parameters)
+        wanted = parse_parameters(change.new[gs015_testbed.NODE]["parameters"], self._config.parameters)
         if wanted != self._parameters():
             self._store.ttl_slots = wanted.ttl_slots
             self._parameters.value = wanted
             self._journal.event("parameters", **wanted.to_json())
-        self._set_qcs(old, new)
-        before, after = ({a["app_id"]: a for a in apps(tree)} for tree in (old, new))
-        for ksid in before.keys() - after.keys():
-            self._performance.app_gone(ksid)
-            self._kme.end_session(ksid)
-            if before[ksid].get("app_type") != gs015.INTERNAL:
-                self._journal.event("session_removed", ksid=ksid)
-        for ksid, app in after.items():
-            if before.get(ksid) == app:
-                continue
-            self._performance.app_made(ksid)
-            if (found := self._sessions.get(ksid)) is not None:
-                self._key_sessions.configured(found, anew=ksid not in before)
+        self._set_qcs(change.old, change.new)
+        for ksid, (was, now) in change.apps.items():
+            if now is None and was is not None:
+                self._performance.app_gone(ksid)
+                self._kme.end_session(ksid)
+                if was.get("app_type") != gs015.INTERNAL:
+                    self._journal.event("session_removed", ksid=ksid)
+        for ksid, (was, now) in change.apps.items():
+            if now is not None:
+                self._performance.app_made(ksid)
+                if (found := self._sessions.get(ksid)) is not None:
+                    self._key_sessions.configured(found, anew=was is None)
 
     def _set_qcs(self, old: Tree, new: Tree) -> None:
         own = [n.qc for n in self._config.qcs]

@@ -75,7 +75,7 @@ class KeySessions:
         sae, peer = (master, slave) if side == _MASTER else (slave, master)
         if peer not in self._config.saes:
             raise Malformed("peer", "the ID of another SAE of this network")
-        self._check_room(f"SAE {sae}", sum(sae in session.pair for session in self._sessions.all()))
+        self._check_room(f"SAE {sae}", self._sessions.number_of(sae))
         self._half_open.add(sae, (master, slave), full=_too_many_wait(f"SAE {sae}"))
         self._journal.event("new_app", master_sae=master, slave_sae=slave, side=side)
         full = Problem(503, "too many key sessions are being opened here at once: try again", cause="opening")
@@ -115,8 +115,7 @@ class KeySessions:
             raise Malformed("master_sae", "an SAE of the calling node")
         if saes.get(slave) != self._config.name:
             raise Malformed("slave_sae", "an SAE of this node")
-        number = sum(node in (s.master_node, s.slave_node) for s in self._sessions.all())
-        self._check_room(f"node {node}", number)
+        self._check_room(f"node {node}", self._sessions.number_of(node))
         self._half_open.add(node, (master, slave), full=_too_many_wait(f"node {node}"))
         self._journal.event("new_app", master_sae=master, slave_sae=slave, side="slave")
         self._registrations.announce(master, slave, wanted)

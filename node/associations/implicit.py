@@ -100,7 +100,7 @@ class ImplicitSessions:
             self._open(master, slave, slave_node, wanted)
 
     def _open(self, master: str, slave: str, slave_node: str, wanted: QoS) -> None:
-        if sum(master in session.pair for session in self._sessions.all()) >= SESSIONS_PER_PARTY:
+        if self._sessions.number_of(master) >= SESSIONS_PER_PARTY:
             text = f"SAE {master} has {SESSIONS_PER_PARTY} key sessions: end one, or wait until some have been idle"
             raise SessionRefused(text, cause="too_many_sessions", who=f"SAE {master}", most=SESSIONS_PER_PARTY)
         body = {"master_sae": master, "slave_sae": slave, "qos": wanted.to_json()}

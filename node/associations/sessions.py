@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from etsi.sae_id import from_uri
 from ietf.restconf import Tree
 from node.config import NodeConfig
 from node.material.key_stream import KeyStore
-from node.tree.model import IMPLICIT, apps
+from node.tree.model import IMPLICIT, Change, Entry, apps
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Session:
         return len(self.qcs)
 
 
-def association(app: dict[str, object], config: NodeConfig) -> Association | None:
+def association(app: Mapping[str, object], config: NodeConfig) -> Association | None:
     """The association that an application stands for; None if it is no pair of SAEs of this network."""
     clients = app.get("client_app_id", [])
     if app.get("app_type", gs015.CLIENT) != gs015.CLIENT or not isinstance(clients, list) or len(clients) != 1:
@@ -76,11 +77,11 @@ def association(app: dict[str, object], config: NodeConfig) -> Association | Non
 
 
 class _Configured(Protocol):
-    """What is configured, and who is to hear of changes of it, old and new: the node's datastore."""
+    """What is configured, and who is to hear of changes of it: the node's datastore."""
 
     @property
     def tree(self) -> Tree: ...
-    def on_change(self, listener: Callable[[Tree, Tree], None]) -> None: ...
+    def on_change(self, listener: Callable[[Change], None]) -> None: ...
 
 
 class Sessions:
@@ -91,10 +92,12 @@ class Sessions:
         self._store = store
         self._lock = threading.Lock()
         self._by_ksid: dict[str, Association] = {}
-        self._by_pair: dict[tuple[str, str], Association] = {}
+        # Of a pair the one that was configured last counts. How many each SAE and each node has is counted.
+        self._by_pair: dict[tuple[str, str], dict[str, Association]] = {}
+        self._number: collections.Counter[str] = collections.Counter()
         self._implicit = {name for kind, name in store.documents() if kind == IMPLICIT}
-        self._read(datastore.tree)
-        datastore.on_change(lambda _, new: self._read(new))
+        self._update({app["app_id"]: (None, app) for app in apps(datastore.tree)})
+        datastore.on_change(lambda change: self._update(change.apps))
 
     def get(self, ksid: str) -> Association | None:
         """The session of that KSID."""
@@ -104,7 +107,12 @@ class Sessions:
     def of_pair(self, master_sae: str, slave_sae: str) -> Association | None:
         """The session in which `master_sae` makes keys for `slave_sae`."""
         with self._lock:
-            return self._by_pair.get((master_sae, slave_sae))
+            return next(reversed(self._by_pair.get((master_sae, slave_sae), {}).values()), None)
+
+    def number_of(self, who: str) -> int:
+        """How many sessions that SAE, or node, is a side of."""
+        with self._lock:
+            return self._number[who]
 
     def all(self) -> list[Association]:
         """All sessions, by KSID."""
@@ -122,9 +130,28 @@ class Sessions:
         with self._lock:
             self._implicit.add(ksid)
 
-    def _read(self, tree: Tree) -> None:
-        found = [a for app in apps(tree) if (a := association(app, self._config)) is not None]
+    def _update(self, changed: Mapping[str, tuple[Entry | None, Entry | None]]) -> None:
         with self._lock:
-            self._by_ksid = {a.ksid: a for a in found}
-            self._by_pair = {a.pair: a for a in found}
-            self._implicit &= set(self._by_ksid)
+            for ksid, (_, app) in changed.items():
+                self._remove(ksid, forgotten=app is None)
+                found = None if app is None else association(app, self._config)
+                if found is not None:
+                    self._by_ksid[ksid] = found
+                    self._by_pair.setdefault(found.pair, {})[ksid] = found
+                    self._number.update(_sides(found))
+
+    def _remove(self, ksid: str, *, forgotten: bool) -> None:
+        if forgotten:
+            self._implicit.discard(ksid)
+        if (old := self._by_ksid.pop(ksid, None)) is not None:
+            del self._by_pair[old.pair][ksid]
+            if not self._by_pair[old.pair]:
+                del self._by_pair[old.pair]
+            self._number.subtract(_sides(old))
+            for side in _sides(old):
+                if not self._number[side]:
+                    del self._number[side]
+
+
+def _sides(found: Association) -> tuple[str, ...]:
+    return *found.pair, found.master_node, found.slave_node

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from documents.checks import Malformed, mapping, sequence, text
 from etsi import gs015
@@ -21,7 +20,7 @@ from node.config import NodeConfig
 from node.failures import NoSession, RelayBroken
 from node.limits import NEIGHBOURS_S
 from node.tree.datastore import Datastore
-from node.tree.model import apps, capability, hops, links, node_id, qcs_in_use
+from node.tree.model import Change, apps, capability, hops, links, node_id, qcs_in_use
 from node.waiting_limits import Once
 
 MAX_HOPS = 64
@@ -68,9 +67,9 @@ class Routes:
         self._datastore = datastore
         self._caller = caller
         self._lock = threading.Lock()
-        self._found: dict[str, tuple[dict[str, Any], Session]] = {}  # KSID -> what it was found by, and the route
+        self._found: dict[str, Session] = {}  # by KSID
         self._looking: Once[Session] = Once()
-        datastore.on_change(lambda *_: self._forget())
+        datastore.on_change(self._forget)
 
     def of(self, session: Association) -> Session:
         """The session with its route; NoSession, RelayBroken."""
@@ -79,7 +78,7 @@ class Routes:
 
     def _known(self, ksid: str) -> Session | None:
         with self._lock:
-            return self._found[ksid][1] if ksid in self._found else None
+            return self._found.get(ksid)
 
     def _look_for(self, session: Association) -> Session:
         known = self._known(session.ksid)
@@ -102,7 +101,7 @@ class Routes:
                 raise RelayBroken("the session's virtual link does not lead to the slave's node", hop=path[-1])
         found = Session(session.ksid, session.master_sae, session.slave_sae, path, qcs, link["qkdl_id"])
         with self._lock:
-            self._found[session.ksid] = (link, found)
+            self._found[session.ksid] = found
         return found
 
     def neighbours(self, link_id: str) -> Neighbours:
@@ -172,15 +171,19 @@ class Routes:
         with self._lock:
             self._found.pop(ksid, None)
 
-    def _forget(self) -> None:
+    def _forget(self, change: Change) -> None:
         """What was found by links that are configured otherwise now is found anew."""
-        now = {link["qkdl_id"]: link for link in links(self._datastore.tree)}
-        backing = {app["app_id"]: app.get("backing_qkdl_id", []) for app in apps(self._datastore.tree)}
         same = ("qkdl_type", "qkdl_enable", "virt_prev_hop", "virt_next_hop", "qkdl_local", "qkdl_remote")
+        turned = {
+            name
+            for name, (was, now) in change.links.items()
+            if was is None or now is None or any(was.get(member) != now.get(member) for member in same)
+        }
         with self._lock:
-            self._found = {
-                ksid: (link, found)
-                for ksid, (link, found) in self._found.items()
-                if link["qkdl_id"] in backing.get(ksid, [])
-                and all(now.get(link["qkdl_id"], {}).get(m) == link.get(m) for m in same)
-            }
+            for ksid, (_, app) in change.apps.items():
+                if ksid in self._found:
+                    link = self._found[ksid].link
+                    if app is None or link not in app.get("backing_qkdl_id", []):
+                        del self._found[ksid]
+            if turned:
+                self._found = {ksid: found for ksid, found in self._found.items() if found.link not in turned}

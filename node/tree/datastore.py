@@ -14,7 +14,7 @@ from ietf.restconf import Target, Tree, exists
 from ietf.restconf_edit import Edit, edit
 from node.config import NodeConfig, Parameters
 from node.material.key_stream import KeyStore
-from node.tree.model import ENDED, IMPLICIT, MODEL, apps, initial, interfaces, links, normalised
+from node.tree.model import ENDED, IMPLICIT, MODEL, Change, apps, change, initial, interfaces, links, normalised
 
 _APP, _LINK, _INTERFACE, _NODE, _EXTRA = "app", "link", "interface", "node", "extra"
 _NONE = Preconditions()
@@ -23,13 +23,13 @@ _LISTS = ("qkd_applications", "qkd_links", "qkd_interfaces")
 
 
 class Datastore:
-    """The running configuration. `on_change(old, new)` is called after each change, one at a time."""
+    """The running configuration."""
 
     def __init__(self, config: NodeConfig, store: KeyStore) -> None:
         self._config = config
         self._store = store
         self._lock = threading.RLock()
-        self._listeners: list[Callable[[Tree, Tree], None]] = []
+        self._listeners: list[Callable[[Change], None]] = []
         kept = store.documents()
         self.tree: Tree = _restored(initial(config, config.parameters), kept, config)
         self._kept = (_NODE, "") in kept
@@ -42,8 +42,8 @@ class Datastore:
         """Another one after each change, for entity tags (RFC 8040, clause 3.4.1.2)."""
         return f"{self._boot}-{self._changes}"
 
-    def on_change(self, listener: Callable[[Tree, Tree], None]) -> None:
-        """Call `listener(old, new)` after each change, under the datastore's lock."""
+    def on_change(self, listener: Callable[[Change], None]) -> None:
+        """Call `listener` after each change, one at a time, under the datastore's lock."""
         self._listeners.append(listener)
 
     def edit(self, method: str, target: Target, body: Any, required: Preconditions = _NONE) -> Edit:
@@ -74,27 +74,32 @@ class Datastore:
             return True
 
     def _commit(self, tree: Tree, note: Mapping[tuple[str, str], Any] = _NOTHING) -> None:
-        old = self.tree
-        before, after = _documents(old), _documents(tree)
-        gone = before.keys() - after.keys()
-        changed = {k: v for k, v in after.items() if before.get(k) != v} | dict.fromkeys(gone)
-        changed |= {(IMPLICIT, name): None for kind, name in gone if kind == _APP}
+        found = change(self.tree, tree)
+        changed = {(_APP, name): now for name, (_, now) in found.apps.items()}
+        changed |= {(IMPLICIT, name): None for name, (_, now) in found.apps.items() if now is None}
+        changed |= {(_LINK, name): now for name, (_, now) in found.links.items()}
+        before = _rest(self.tree)
+        changed |= {k: v for k, v in _rest(tree).items() if before[k] != v}
         # The first change keeps everything: what nobody configured follows the configuration file until then.
-        self._store.put_documents({**(changed if self._kept else after), **note})
+        self._store.put_documents({**(changed if self._kept else _documents(tree)), **note})
         self._kept = True
         self.tree = tree
         self._changes += 1
         self.changed_at = time.time()
         for listener in self._listeners:
-            listener(old, tree)
+            listener(found)
 
 
 def _documents(tree: Tree) -> dict[tuple[str, str], Any]:
-    node = tree[gs015.NODE]
-    found: dict[tuple[str, str], Any] = {(_NODE, ""): {k: v for k, v in node.items() if k not in _LISTS}}
-    found |= {(_APP, a["app_id"]): a for a in apps(tree)}
+    found = {(_APP, a["app_id"]): a for a in apps(tree)}
     found |= {(_LINK, e["qkdl_id"]): e for e in links(tree)}
-    found |= {(_INTERFACE, str(i["qkdi_id"])): i for i in interfaces(tree)}
+    return found | _rest(tree)
+
+
+def _rest(tree: Tree) -> dict[tuple[str, str], Any]:
+    """What there is but for applications and links, which may be many."""
+    found: dict[tuple[str, str], Any] = {(_INTERFACE, str(i["qkdi_id"])): i for i in interfaces(tree)}
+    found[_NODE, ""] = {k: v for k, v in tree[gs015.NODE].items() if k not in _LISTS}
     found[_EXTRA, ""] = tree[gs015_testbed.NODE]
     return found
 

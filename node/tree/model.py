@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from documents.checks import Malformed
@@ -39,12 +40,12 @@ def link_id(qc: str) -> str:
 
 def apps(tree: Tree) -> list[dict[str, Any]]:
     """All applications."""
-    return list(tree[gs015.NODE].get("qkd_applications", {}).get("qkd_app", []))
+    return list(tree.get(gs015.NODE, {}).get("qkd_applications", {}).get("qkd_app", []))
 
 
 def links(tree: Tree) -> list[dict[str, Any]]:
     """All links, physical and virtual."""
-    return list(tree[gs015.NODE].get("qkd_links", {}).get("qkd_link", []))
+    return list(tree.get(gs015.NODE, {}).get("qkd_links", {}).get("qkd_link", []))
 
 
 def interfaces(tree: Tree) -> list[dict[str, Any]]:
@@ -80,6 +81,37 @@ def links_to(entries: Iterable[Entry]) -> dict[str, list[str]]:
         if entry.get("qkdl_type") == gs015.PHYS:
             found.setdefault(entry.get("qkdl_remote", {}).get("qkdn_id", ""), []).append(entry["qkdl_id"])
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A configuration and the one before it, with the applications and links that differ.
+
+    By ID, what was and what is; None is nothing.
+    """
+
+    old: Tree
+    new: Tree
+    apps: Mapping[str, tuple[Entry | None, Entry | None]]
+    links: Mapping[str, tuple[Entry | None, Entry | None]]
+
+
+def change(old: Tree, new: Tree) -> Change:
+    """What is different in `new`."""
+    return Change(
+        old, new, _differing(apps(old), apps(new), "app_id"), _differing(links(old), links(new), "qkdl_id")
+    )
+
+
+def _differing(
+    old: Sequence[Entry], new: Sequence[Entry], key: str
+) -> dict[str, tuple[Entry | None, Entry | None]]:
+    """An edit keeps the objects that it does not touch: only the others are compared, however many there are."""
+    old_ids, new_ids = set(map(id, old)), set(map(id, new))
+    before = {entry[key]: entry for entry in old if id(entry) not in new_ids}
+    after = {entry[key]: entry for entry in new if id(entry) not in old_ids}
+    found = {name: (before.get(name), after.get(name)) for name in before | after}
+    return {name: (was, now) for name, (was, now) in found.items() if was != now}
 
 
 _CAPABILITIES = ("link_stats_support", "application_stats_support", "key_relay_mode_enable")
@@ -146,33 +178,60 @@ def normalised(tree: Tree, config: NodeConfig, before: Tree) -> dict[str, Any]:
         raise Refusal("invalid-value", f"expected {own}, this node's ID", path=f"/{gs015.NODE}/qkdn_id")
     if {i["qkdi_id"] for i in interfaces(tree)} != {i["qkdi_id"] for i in interfaces(before)}:
         raise Refusal("operation-not-supported", _INSTALLED_TEXT, path=f"/{gs015.NODE}/qkd_interfaces", status=501)
-    kept_links = [_link(entry, own) for entry in links(tree)]
-    virtual = {entry["qkdl_id"]: entry for entry in kept_links if entry.get("qkdl_type") == gs015.VIRT}
-    known = {entry["app_id"]: entry for entry in apps(before)}
-    gone = {entry["qkdl_id"] for entry in links(before) if entry.get("qkdl_type") == gs015.VIRT} - set(virtual)
-    kept = [
-        _app(entry, config, own, new=known.get(entry["app_id"]) != entry)
-        for entry in apps(tree)
-        if entry["app_id"] not in gone
-    ]
+    found = change(before, tree)
+    linked = {name: _link(now, own) for name, (_, now) in found.links.items() if now is not None}
+    kept_links = [linked.get(entry["qkdl_id"], entry) for entry in links(tree)]
+    gone = {
+        name
+        for name, (was, _) in found.links.items()
+        if was is not None and was["qkdl_type"] == gs015.VIRT and not _is_virtual(linked.get(name))
+    }
+    checked = {name: _app(now, config, own) for name, (_, now) in found.apps.items() if now is not None}
+    kept = [checked.get(entry["app_id"], entry) for entry in apps(tree) if entry["app_id"] not in gone]
     extra = _extra(tree.get(gs015_testbed.NODE, {}), config, before[gs015_testbed.NODE])
-    there = {entry["app_id"] for entry in kept}
-    below = links_to(kept_links)
-    kept += [_internal(entry, own, below) for key, entry in virtual.items() if key not in there]
-    users: dict[str, list[str]] = {}
-    for app in kept:
-        for backing in app.get("backing_qkdl_id", []):
-            users.setdefault(backing, []).append(app["app_id"])
-    kept_links = [{**entry, "qkdl_applications": users.get(entry["qkdl_id"], [])} for entry in kept_links]
+    # Links that may lack their application: new ones, and those whose application was changed.
+    lacking = {name for name, entry in linked.items() if _is_virtual(entry)} | (found.apps.keys() - gone)
+    lacking -= {entry["app_id"] for entry in kept}
+    if lacking:
+        below = links_to(kept_links)
+        virtual = (entry for entry in kept_links if entry["qkdl_id"] in lacking and _is_virtual(entry))
+        kept += [_internal(entry, own, below) for entry in virtual]
     return {
-        gs015.NODE: {**node, "qkd_applications": {"qkd_app": kept}, "qkd_links": {"qkd_link": kept_links}},
+        gs015.NODE: {
+            **node,
+            "qkd_applications": {"qkd_app": kept},
+            "qkd_links": {"qkd_link": _with_users(kept_links, linked, apps(before), kept)},
+        },
         gs015_testbed.NODE: extra,
     }
 
 
+def _is_virtual(link: Entry | None) -> bool:
+    return link is not None and link.get("qkdl_type") == gs015.VIRT
+
+
+def _with_users(
+    kept_links: Sequence[Entry], linked: Collection[str], before: Sequence[Entry], kept: Sequence[Entry]
+) -> list[Entry]:
+    """The links with the IDs of the applications that they feed: those in `linked` and whose applications changed."""
+    changed = _differing(before, kept, "app_id").values()
+    fed = {link for apps in changed for app in apps if app is not None for link in app.get("backing_qkdl_id", [])}
+    stale = fed | set(linked)
+    users: dict[str, list[str]] = {link: [] for link in stale}
+    if stale:
+        for app in kept:
+            for link in app.get("backing_qkdl_id", []):
+                if link in stale:
+                    users[link].append(app["app_id"])
+    return [
+        {**entry, "qkdl_applications": users[entry["qkdl_id"]]} if entry["qkdl_id"] in stale else entry
+        for entry in kept_links
+    ]
+
+
 def _extra(tree: Tree, config: NodeConfig, before: Tree) -> dict[str, Any]:
-    if tree == before:
-        return dict(tree)
+    if tree is before or tree == before:
+        return dict(before)
     path = f"/{gs015_testbed.NODE}"
     try:
         parameters = parse_parameters(tree.get("parameters", {}), Parameters())
@@ -204,11 +263,11 @@ def _link(entry: Entry, own: str) -> dict[str, Any]:
     return {k: v for k, v in entry.items() if k != "qkdl_status"} | {"qkdl_enable": entry.get("qkdl_enable", True)}
 
 
-def _app(entry: Entry, config: NodeConfig, own: str, *, new: bool) -> dict[str, Any]:
+def _app(entry: Entry, config: NodeConfig, own: str) -> dict[str, Any]:
     path = f"/{gs015.NODE}/qkd_applications/qkd_app[app_id='{entry['app_id']}']"
     if entry.get("local_qkdn_id", own) != own:
         raise Refusal("invalid-value", f"expected {own}, this node's ID", path=f"{path}/local_qkdn_id")
-    if entry.get("app_type") == gs015.CLIENT and new:
+    if entry.get("app_type") == gs015.CLIENT:
         saes = {from_uri(entry.get("server_app_id", "")), *(from_uri(c) for c in entry.get("client_app_id", []))}
         here = [sae for sae in saes if config.saes.get(sae) == config.name]
         remote = [sae for sae in saes if node_id(config.saes.get(sae, "")) == entry.get("remote_qkdn_id")]

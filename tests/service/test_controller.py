@@ -32,7 +32,7 @@ from ietf.restconf import parse_target
 from mtls.authority import Authority
 from mtls.call import Caller, Reply
 from mtls.identity import Identity, Role
-from node.tree.model import MODEL, apps, link_id, links, node_id
+from node.tree.model import MODEL, Change, apps, link_id, links, node_id
 from node.tree.operational_state import QcState
 from telemetry import journal
 from testbed.machine.processes import Process, ProcessFailed, execute
@@ -395,8 +395,9 @@ def test_session_that_one_end_is_done_with_at_once_ends_everywhere(world):
     """Its node tells of the end before the controller has the node's answer that the session is configured."""
     node, over = world.nodes["a"], threading.Event()
 
-    def done(_: Any, new: Any) -> None:
-        ksids = [a["app_id"] for a in apps(new) if a["app_type"] == gs015.CLIENT and (a["server_app_id"] == pair[0])]
+    def done(change: Change) -> None:
+        clients = (a for a in apps(change.new) if a["app_type"] == gs015.CLIENT)
+        ksids = [a["app_id"] for a in clients if a["server_app_id"] == pair[0]]
         if ksids and not over.is_set():
             over.set()
             node.registrations.ended(ksids[0])

@@ -12,7 +12,6 @@ from flask import Response, request
 from documents.secret import Secret
 from etsi import gs015
 from etsi.gs004 import QoS
-from ietf.restconf import Tree
 from mtls.credentials import Credentials
 from mtls.serve import Problem, new_app
 from mtls.server import Server
@@ -22,7 +21,7 @@ from node.config import Neighbour, NodeConfig
 from node.http.restconf_http import make_blueprint
 from node.material.key_stream import KeyStore
 from node.tree.datastore import Datastore
-from node.tree.model import apps, link_id, links
+from node.tree.model import Change, apps, link_id, links
 from node.tree.notifications import Streams
 from node.tree.operational_state import QcState, State, live
 
@@ -166,16 +165,14 @@ class PlayedNode:
         self.server.stop()
         self.store.close()
 
-    def _changed(self, old: Tree, new: Tree) -> None:
-        for what, entries, key in (("app", apps, "app_id"), ("link", links, "qkdl_id")):
-            before, after = ({e[key]: e for e in entries(tree)} for tree in (old, new))
-            self.told += [("-", what, name) for name in before if name not in after]
-            self.told += [("+", what, name) for name in after if _own(after[name]) != _own(before.get(name))]
-        for app in apps(new):
+    def _changed(self, change: Change) -> None:
+        for what, changed in (("app", change.apps), ("link", change.links)):
+            self.told += [("-", what, name) for name, (_, now) in changed.items() if now is None]
+            self.told += [("+", what, name) for name, (was, now) in changed.items() if now and _own(now) != _own(was)]
+        for app in apps(change.new):
             found = self.sessions.get(app["app_id"])
             if found is not None and app["app_type"] == gs015.CLIENT:
                 self.registrations.on_association(found)
-
 
 
 def _own(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
