@@ -7,6 +7,7 @@ generated, and any node may report requests to it, because a multi-hop key asks 
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 import threading
 import time
@@ -64,7 +65,8 @@ class _Window:
         newest = self.entries[-1].slot + max(0, int(now - self.heard - limits.STALE_S))
         oldest = newest - slots
         reported = newest - max(self.entries[0].since, oldest)
-        return _Recent(oldest, reported, [e for e in self.entries if e.slot > oldest])
+        found = itertools.takewhile(lambda entry: entry.slot > oldest, reversed(self.entries))
+        return _Recent(oldest, reported, list(found))
 
 
 @dataclass(frozen=True, slots=True)

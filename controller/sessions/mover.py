@@ -84,13 +84,13 @@ class Mover:
             return
         with self._graph.lock:  # all is judged by the same
             usable, steady = self._graph.topology(), self._graph.topology(self._steady_s)
-            downs = {s.ksid: self._graph.lacking(s.path) for s in found if s.path is not None}
-        # Sessions between the same nodes have the same ways, and to find one costs more, the more sessions there are.
+            downs = {path: self._graph.lacking(path) for path in {s.path for s in found if s.path is not None}}
+        # Sessions on the same path have the same verdict, and those between the same nodes the same ways.
         way = functools.cache(self._choice.path)
+        verdicts = {path: judge(path, down, usable, steady, way) for path, down in downs.items()}
         for session in found:
-            if session.path is None:
+            if session.path is None or (verdict := verdicts.get(session.path)) is None:
                 continue
-            verdict = judge(session.path, downs[session.ksid], usable, steady, way)
             told = tuple(verdict.down) == session.down
             if verdict.path is not None or not told or self._upkeep.untidy(session):
                 self._next_look(session, math.inf)

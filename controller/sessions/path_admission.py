@@ -5,8 +5,9 @@ Who holds the graph's lock decides; sessions that have chosen count for those th
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from controller.agents.configuration import Declared, Route, declared_bps, of_bandwidth, updated
@@ -89,8 +90,8 @@ class Choice:
         """What the session needs now of each link on its path, bit/s."""
         if session.path is None:
             return 0
-        demand = self._demand(session.qos, session.path)
-        return math.ceil(8 * max(demand.per_slot(hop) for hop in range(len(session.path.qcs))))
+        parameters = self._settings.parameters
+        return _bandwidth(session.qos, len(session.path.qcs), parameters.mode, parameters.keys_ahead)
 
     def needs_of(self, node: str) -> dict[str, Need]:
         """What sessions whose master is at that node have declared to need of each QC; a moving one of both ways.
@@ -100,20 +101,14 @@ class Choice:
         window_s = window_slots("eq1", self._settings.parameters.ttl_slots)
         found: dict[str, Need] = {}
         there, over = self._book.with_master_at(node, over_s=window_s)
+        mode, ahead = self._settings.parameters.mode, self._settings.parameters.keys_ahead
         for session, goes_on in (*((s, True) for s in there), *((s, False) for s in over)):
             paths = [path for path in (session.path, session.target) if path is not None]
-            mine = {qc: need for path in paths for qc, need in self._needs(session.qos, path).items()}
+            mine = {qc: need for path in paths for qc, need in _needs(session.qos, path, mode, ahead).items()}
             for qc, need in mine.items():
                 others = found.get(qc, Need(0, 0))
                 found[qc] = Need(others.per_slot + goes_on * need.per_slot, others.at_once + need.at_once)
         return found
-
-    def _needs(self, qos: QoS, path: Path) -> dict[str, Need]:
-        parameters = self._settings.parameters
-        mode, demand = MODES[parameters.mode], self._demand(qos, path)
-        # Where keys are made ahead, a request may be for many of them.
-        at_once = mode.needs(path.qcs, qos.key_size_bits // 8, mode.number_at_once(1, parameters.keys_ahead))
-        return {qc: Need(demand.per_slot(hop), taken) for hop, (qc, taken) in enumerate(at_once)}
 
     def _admit(self, qos: QoS, path: Path, besides: KeySession | None = None) -> None:
         """SessionError if a QC of the path cannot carry a session of that QoS beside all others but `besides`."""
@@ -133,10 +128,7 @@ class Choice:
         return Route([nodes[n].qkdn_id for n in path.nodes], [links[qc].link_id for qc in path.qcs], number)
 
     def _demand(self, qos: QoS, path: Path) -> Demand:
-        parameters = self._settings.parameters
-        mode = MODES[parameters.mode]
-        key_bytes = qos.key_size_bits // 8
-        return Demand(key_bytes, qos.interval_s, mode.per_key(len(path.qcs), key_bytes, parameters.keys_ahead))
+        return _demand(qos, len(path.qcs), self._settings.parameters.mode, self._settings.parameters.keys_ahead)
 
     def _reserved_per_slot(self, qc: str, besides: KeySession | None = None) -> float:
         """What the sessions that hold a path have declared to need of that QC, in bytes a slot, but for `besides`.
@@ -151,3 +143,24 @@ class Choice:
             for session, path in held
             if path is not None and session is not besides
         )
+
+
+# Of many sessions few differ in these.
+@functools.lru_cache(4096)
+def _demand(qos: QoS, hops: int, mode: str, keys_ahead: int) -> Demand:
+    key_bytes = qos.key_size_bits // 8
+    return Demand(key_bytes, qos.interval_s, MODES[mode].per_key(hops, key_bytes, keys_ahead))
+
+
+@functools.lru_cache(4096)
+def _bandwidth(qos: QoS, hops: int, mode: str, keys_ahead: int) -> int:
+    demand = _demand(qos, hops, mode, keys_ahead)
+    return math.ceil(8 * max(demand.per_slot(hop) for hop in range(hops)))
+
+
+@functools.lru_cache(4096)
+def _needs(qos: QoS, path: Path, mode: str, keys_ahead: int) -> Mapping[str, Need]:
+    demand = _demand(qos, len(path.qcs), mode, keys_ahead)
+    # Where keys are made ahead, a request may be for many of them.
+    at_once = MODES[mode].needs(path.qcs, qos.key_size_bits // 8, MODES[mode].number_at_once(1, keys_ahead))
+    return {qc: Need(demand.per_slot(hop), taken) for hop, (qc, taken) in enumerate(at_once)}

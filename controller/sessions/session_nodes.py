@@ -178,7 +178,8 @@ class Upkeep:
 
     def untidy(self, session: KeySession) -> bool:
         """Whether nodes that can be reached have to be told something of a session that was moved."""
-        return bool(self._agents.reachable({*session.elsewhere, *session.unsure}))
+        names = {*session.elsewhere, *session.unsure}
+        return bool(names) and bool(self._agents.reachable(names))
 
     def interrupt(self, session: KeySession, message: str, down: Sequence[str]) -> None:
         """There is no path for an open session, or, without a message, one again: its master's node is told."""
