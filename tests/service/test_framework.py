@@ -20,7 +20,7 @@ from testbed.machine.namespaces import network_of, threads_in_network
 from testbed.machine.processes import Process
 from testbed.machine.tools import python_for
 from testbed.network.loopback import free_port
-from tests.service.test_controller import World
+from tests.support.followed import World
 from tests.support.waiting import until
 from tests.support.wire import Wire, Y
 

@@ -26,7 +26,7 @@ from mtls.serve import Problem
 from node.tree.model import MODEL, apps, link_id, links
 from telemetry import journal
 from telemetry.journal import Journal
-from tests.service.test_controller import CONTROLLER, LINKS, QOS, World
+from tests.support.followed import CONTROLLER, LINKS, QOS, World
 from tests.support.played import PlayedNode
 from tests.support.waiting import until
 

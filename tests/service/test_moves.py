@@ -17,7 +17,7 @@ from etsi import gs015
 from ietf.restconf import parse_target
 from node.tree.model import MODEL, apps, link_id, links, node_id
 from telemetry import journal
-from tests.service.test_controller import World
+from tests.support.followed import World
 from tests.support.waiting import until
 
 # A ring of four: the other way from one to its neighbour is three hops long, that to its opposite as long.
