@@ -32,7 +32,7 @@ from etsi.gs004 import QoS
 from telemetry import journal
 from telemetry.journal import Journal
 from tests.support.waiting import until
-from tests.unit.decisions.test_moves import Shown
+from tests.unit.decisions.test_move_verdicts import Shown
 
 PAIR = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 WAIT_S = 10.0

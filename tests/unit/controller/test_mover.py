@@ -23,7 +23,7 @@ from decisions.paths import PATH_POLICIES, Path, Verdict, shortest
 from etsi.gs004 import QoS
 from telemetry import bugs, journal
 from telemetry.journal import Journal
-from tests.unit.decisions.test_moves import Shown
+from tests.unit.decisions.test_move_verdicts import Shown
 
 SESSIONS = 20
 

@@ -12,9 +12,9 @@ from werkzeug.test import create_environ
 
 from documents.secret import Secret
 from etsi.gs014 import Limits
+from mtls.connections.wsgi import call
 from mtls.identity import Identity, Role
 from mtls.serve import IDENTITY, OUTCOME, Outcome
-from mtls.wsgi import call
 from node.associations.sessions import Session
 from node.http.kme_http import make_app
 from node.serving.delivery import Delivered

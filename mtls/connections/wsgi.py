@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -13,13 +15,15 @@ from wsgiref.types import WSGIApplication
 from aiohttp import web
 
 from mtls import deadline
-from mtls.serve import Problem
+from mtls.identity import identity_from_uris
+from mtls.serve import IDENTITY, MAX_BODY_BYTES, Problem
 from telemetry import trace
 
 _TARGET = re.compile(r"(?:https?://[^/?#]+)?(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
 # Where the server puts the monotonic moment by which the answer must be there; None: it may take any time.
 DEADLINE = "qkd.deadline"
 _TRACEPARENT = "HTTP_" + trace.HEADER.upper()
+_log = logging.getLogger(__name__)
 # Status line without the version, header fields, body.
 Answer = tuple[str, list[tuple[str, str]], bytes]
 
@@ -38,6 +42,18 @@ def base_environ(host: str, port: int) -> dict[str, Any]:
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
+
+
+def connection_environ(base: dict[str, Any], transport: asyncio.BaseTransport) -> dict[str, Any]:
+    """What the WSGI environments of all requests on that connection have in common."""
+    peer = transport.get_extra_info("peername") or ("", 0)
+    environ = base | {"REMOTE_ADDR": peer[0], "REMOTE_PORT": str(peer[1])}
+    names = transport.get_extra_info("peercert").get("subjectAltName", ())
+    try:
+        environ[IDENTITY] = identity_from_uris(value for kind, value in names if kind == "URI")
+    except ValueError as error:
+        _log.info("certificate from %s: %s", peer[0], error)
+    return environ
 
 
 def request_environ(request: web.BaseRequest, body: bytes) -> dict[str, Any]:
@@ -76,6 +92,21 @@ def _target(raw: str) -> tuple[str, str]:
     path = (found[1] or "/").encode("utf-8", "surrogateescape")
     query = (found[2] or "").encode("utf-8", "surrogateescape")
     return unquote_to_bytes(path).decode("latin-1"), query.decode("latin-1")
+
+
+async def read(request: web.BaseRequest) -> bytes:
+    """The body, however it comes. Problem 413 if it is too long."""
+    body = bytearray()
+    while part := await request.content.readany():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise too_long()
+    return bytes(body)
+
+
+def too_long() -> Problem:
+    """What to say of a body that is."""
+    return Problem(413, f"a body has at most {MAX_BODY_BYTES} bytes", max_bytes=MAX_BODY_BYTES)
 
 
 def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
