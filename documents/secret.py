@@ -7,6 +7,8 @@ is a bytearray, and `wipe` overwrites it.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 
@@ -47,3 +49,14 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret does not leave the process by pickling")
+
+
+@contextmanager
+def wiped_on_failure(*secrets: Secret) -> Iterator[None]:
+    """If the block fails, nobody needs them any more."""
+    try:
+        yield
+    except BaseException:
+        for secret in secrets:
+            secret.wipe()
+        raise

@@ -26,7 +26,7 @@ from node.associations.registrations import Registrations
 from node.associations.sessions import Sessions
 from node.config import Current, NodeConfig, parse_parameters
 from node.http import agent_http, kme_http, restconf_http
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.material.losses import Losses
 from node.material.quantum_module import QuantumModule
 from node.material.shared_db import SharedDatabase

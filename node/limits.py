@@ -92,6 +92,8 @@ LOST_KEYS_PER_CALL = 4000
 LOST_OPEN_S = DEAD_S + SILENCE_S
 
 DEVICE_PAUSE_S = 0.5  # without a descriptor to spare, QC devices wait for so long
+MAX_HOPS = 64  # of a virtual link
+
 
 
 def relay_s(links: int, round_trip_s: float) -> float:

@@ -179,7 +179,8 @@ class Door:
         self._wait(connection)  # a request has begun: it is no longer among those idle longest
         arrived = time.monotonic()
         within_s = self._within_s(request)
-        environ = connection.environ | {ARRIVED: arrived, wsgi.DEADLINE: None if within_s is None else arrived + within_s}
+        ends = None if within_s is None else arrived + within_s
+        environ = connection.environ | {ARRIVED: arrived, wsgi.DEADLINE: ends}
         try:
             check_version(request)
             environ |= wsgi.request_environ(request, await self._body(request))
@@ -339,7 +340,7 @@ class _Connection(web.RequestHandler):
         if broken and request is not None and not request.content.is_eof():
             request.content.set_exception(web.RequestPayloadError())
 
-    async def finishresponse_of(
+    async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Write the answer, and wait until the client has taken all but what the buffers hold."""
@@ -347,7 +348,7 @@ class _Connection(web.RequestHandler):
             resp.force_close()
         try:
             async with asyncio.timeout(self._door.limits.transfer_s):
-                resp, lost = await super().finishresponse_of(request, resp, start_time)
+                resp, lost = await super().finish_response(request, resp, start_time)
                 await asyncio.sleep(0)  # of a write that failed asyncio tells in the loop's next turn
                 lost = lost or self._wire is None or self._wire.is_closing()
                 if self._is_last():  # perhaps only since the answer was begun

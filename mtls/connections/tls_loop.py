@@ -89,7 +89,7 @@ class Loop(asyncio.SelectorEventLoop):
     ) -> asyncio.Transport:
         tls = _Tls(self, protocol, sslcontext, waiter, **options)  # type: ignore[arg-type]
         self._make_socket_transport(rawsock, tls, extra=extra, server=server)  # type: ignore[attr-defined]
-        return tls._app_transport  # type: ignore[attr-defined, no-any-return]
+        return tls._app_transport
 
 
 def report(what: str, error: object) -> None:

@@ -23,7 +23,7 @@ from node.associations.sessions import Sessions
 from node.config import Current, NodeConfig, Parameters, parse_parameters
 from node.failures import DatabaseChanged, KeyFailure
 from node.material.block_comparison import Agreement
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.material.quantum_module import QuantumModule
 from node.material.shared_db import SharedDatabase
 from node.serving.kme import Kme

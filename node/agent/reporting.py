@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from etsi import gs015
 from node import limits
 from node.config import NodeConfig
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.serving.requested_bytes import Requested
 from node.tree.datastore import Datastore
 from node.tree.model import capability, qcs_in_use

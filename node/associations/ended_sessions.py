@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from node import limits
 from node.associations.registrations import Registrations
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.recent import RecentIds
 from node.tree.model import ENDED
 from node.tree.notifications import EXTENDED, STANDARD, Streams

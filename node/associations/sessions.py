@@ -12,7 +12,7 @@ from etsi import gs015
 from etsi.sae_id import from_uri
 from ietf.restconf import Tree
 from node.config import NodeConfig
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.tree.model import IMPLICIT, Change, Entry, apps
 
 

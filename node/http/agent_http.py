@@ -14,7 +14,7 @@ from mtls.serve import allow, caller, error_body, json_body, new_app
 from node.agent.agent import Agent
 from node.agent.key_sessions import KeySessions
 from node.failures import KeyFailure
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.relaying.relay import Relay
 from node.relaying.routes import Routes
 from telemetry.journal import Journal

@@ -114,11 +114,11 @@ def make_app(kme: Kme, sessions: KeySessions, journal: Journal, metrics: NodeMet
         delivered("dec_keys", key_ids, facts)
         return answer
 
-    add_session_routes(app, kme, sessions)
+    _add_session_routes(app, kme, sessions)
     return app
 
 
-def add_session_routes(app: Flask, kme: Kme, sessions: KeySessions) -> None:
+def _add_session_routes(app: Flask, kme: Kme, sessions: KeySessions) -> None:
     """The paper's open_key_session and its counterparts: GS QKD 014 has no sessions, 004 calls it OPEN_CONNECT."""
 
     @app.post("/qkd/v1/key_sessions")

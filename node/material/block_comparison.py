@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from decisions.ranges import Claim
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.material.shared_db import SharedDatabase
 from telemetry.journal import Journal
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from documents.secret import Secret
 from node import limits
 from node.material.blocks import BadFrame, acknowledge, ask_generation, ask_rate, receive
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from telemetry import bugs
 
 _log = logging.getLogger(__name__)

@@ -13,30 +13,29 @@ check value, which in OTP mode goes to nk while K is on its way. What does not f
 
 from __future__ import annotations
 
-import base64
 import hmac
-import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from decisions.modes import AES_CCM, OTP, Mode
 from decisions.ranges import Allocation, Range
-from documents.checks import Malformed, integer, mapping, sequence, text, uuid_text
-from documents.secret import Secret
+from documents.checks import Malformed, integer, sequence, text, uuid_text
+from documents.secret import Secret, wiped_on_failure
 from mtls import deadline
 from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 from node.associations.sessions import Association, Session, Sessions
 from node.failures import KeyFailure, MaterialExpired, NoSession, RelayAltered, RelayBroken
-from node.limits import ANSWER_S, CHECKS, CHECKS_PER_NODE, RELAYS, RELAYS_PER_NODE, relay_s
+from node.limits import ANSWER_S, CHECKS, CHECKS_PER_NODE, MAX_HOPS, RELAYS, RELAYS_PER_NODE, relay_s
 from node.material import key_events
-from node.material.key_stream import KeyStore, Missing, RelayedKey
+from node.material.key_store import KeyStore, RelayedKey
+from node.material.key_stream import Missing
 from node.relaying.ciphers import (
     CCM_TAG_BYTES,
     CHECK_BYTES,
@@ -46,17 +45,27 @@ from node.relaying.ciphers import (
     check_value,
     fits,
     otp,
-    proof,
+)
+from node.relaying.relay_messages import (
+    Announced,
+    Message,
+    cut,
+    decoded,
+    encoded,
+    failure_from,
+    header_of,
+    keys_named,
+    range_json,
+    ranges_named,
 )
 from node.relaying.relayed_keys import Arrivals, Relayed
-from node.relaying.routes import MAX_HOPS, Routes
+from node.relaying.routes import Routes
 from node.tree.performance import Performance
 from node.waiting_limits import Places
 from telemetry import bugs, trace
 from telemetry.journal import Journal
 
 _log = logging.getLogger(__name__)
-_MAX_KEY_BYTES = 1 << 20
 _MAX_AGE_MS = 600_000
 _NOTHING_THERE = 202  # the last node's answer to who claims what has not come to it
 
@@ -119,21 +128,21 @@ class Relay:
             new = Secret(os.urandom(len(pad)))
             sealed = otp(new, pad)
             pad.wipe()
-            with _wiped_on_failure(new):
+            with wiped_on_failure(new):
                 self._relay_checked(order, new, sealed)
                 self._check_age(order)
             return cut(new, key_bytes)
         uses = key_events.uses(mode, ranges, key_bytes, len(key_ids))[:2]
         shared, new = self._take(uses, allocation.request, allocation.server)
-        with _wiped_on_failure(shared, new):
+        with wiped_on_failure(shared, new):
             self._performance.consumed(session.link, 8 * (len(shared) + len(new)))
             self._relay(order, None)
             if mode.cipher == AES_CCM:
                 sealed, check = ccm_seal(new, shared, allocation.request, order.header), None
             else:
-                sealed, check = otp(new, shared), _encode(check_value(new, order.header))
+                sealed, check = otp(new, shared), encoded(check_value(new, order.header))
             shared.wipe()
-            if not self._tell_last(order, "keys", cipher=mode.cipher, sealed=_encode(sealed), check=check):
+            if not self._tell_last(order, "keys", cipher=mode.cipher, sealed=encoded(sealed), check=check):
                 raise order.not_there()
             self._check_age(order)
         return cut(new, key_bytes)
@@ -146,7 +155,7 @@ class Relay:
 
     def _relay_checked(self, order: _Order, new: Secret, sealed: Secret) -> None:
         """Relay the keys themselves, and tell the last node by what it knows them while they are on their way."""
-        check = _encode(check_value(new, order.header))
+        check = encoded(check_value(new, order.header))
         early = None
         if self._checking.take(order.session.path[-1]):
             early = self._checks.submit(trace.carried(self._check_early), order, check)
@@ -178,8 +187,8 @@ class Relay:
         allocation = order.allocation
         body = {
             "link": session.link, "ksid": session.ksid, "server": allocation.server, "position": 1,
-            "ranges": [_range_json(r) for r in allocation.ranges], "proofs": list(allocation.proofs),
-            "sealed": None if sealed is None else _encode(sealed),
+            "ranges": [range_json(r) for r in allocation.ranges], "proofs": list(allocation.proofs),
+            "sealed": None if sealed is None else encoded(sealed),
         }  # fmt: skip
         self._send(session.path[1], f"/qkd/v1/relay/{allocation.request}", body)
 
@@ -197,7 +206,7 @@ class Relay:
         """As a later node: take over what is relayed and pass it on, or keep it if this is the last node."""
         link = uuid_text(document.get("link"), "link")
         onward = self._routes.next_hop(link, sender)
-        ranges = _ranges(document)
+        ranges = ranges_named(document)
         if onward is None and len(ranges) > 1:
             raise Malformed("ranges", "one range, because the link ends here")
         if onward is not None and len(ranges) == 1:
@@ -206,7 +215,7 @@ class Relay:
             if neighbour is None or not self._routes.joins(where.qc, neighbour):
                 raise Malformed("ranges.qc", f"a QC between this node and {neighbour}")
         n_bytes = len(ranges[-1])
-        sealed = None if document.get("sealed") is None else _decode(document["sealed"], "sealed", n_bytes)
+        sealed = None if document.get("sealed") is None else decoded(document["sealed"], "sealed", n_bytes)
         if sealed is not None and len(ranges[0]) != n_bytes:
             raise Malformed("ranges", "a pad as long as what it seals")
         position = integer(document.get("position"), "position", low=1, high=MAX_HOPS)
@@ -215,7 +224,7 @@ class Relay:
         proofs = sequence(document.get("proofs"), "proofs", longest=MAX_HOPS)
         if len(proofs) != len(ranges):
             raise Malformed("proofs", "one for each range")
-        message = _Message(
+        message = Message(
             request, link, uuid_text(document.get("ksid"), "ksid"), text(document.get("server"), "server"), position,
             ranges, text(proofs[0], "proofs", longest=PROOF_LENGTH), sealed,
         )  # fmt: skip
@@ -229,7 +238,7 @@ class Relay:
             with self._under_way.taken(sender, onward, full=full):
                 self._pass_on(message, document, to=onward)
 
-    def _check_proof(self, sender: str, message: _Message) -> None:
+    def _check_proof(self, sender: str, message: Message) -> None:
         """RelayBroken unless the shared database says that it has allocated these ranges for that request."""
         secret = self._secret()
         if secret is None:
@@ -238,7 +247,7 @@ class Relay:
             words = f"node {sender} named ranges to node {self._name} that were not allocated for this request"
             raise RelayBroken(words, hop=sender)
 
-    def _pass_on(self, message: _Message, document: Mapping[str, Any], *, to: str) -> None:
+    def _pass_on(self, message: Message, document: Mapping[str, Any], *, to: str) -> None:
         uses = [*message.incoming(), (message.ranges[1], key_events.PAD)]
         taken = self._take(uses, message.request, message.server, ranges=message.ranges[:2])
         self._performance.consumed(message.link, 8 * sum(len(r) for r in message.ranges[:2]))
@@ -246,13 +255,13 @@ class Relay:
         body = {
             "link": message.link, "ksid": message.ksid, "server": message.server, "position": message.position + 1,
             "ranges": document["ranges"][1:], "proofs": document["proofs"][1:],
-            "sealed": _encode(otp(relayed, taken[1])),
+            "sealed": encoded(otp(relayed, taken[1])),
         }  # fmt: skip
         for secret in (*taken, relayed):
             secret.wipe()
         self._send(to, f"/qkd/v1/relay/{message.request}", body)
 
-    def _receive(self, message: _Message) -> None:
+    def _receive(self, message: Message) -> None:
         """As last node: keep what was relayed."""
         session = self._ends_here(message.ksid, message.link)
         (taken,) = self._take(message.incoming(), message.request, message.server)
@@ -271,8 +280,8 @@ class Relay:
         if cipher not in (OTP, AES_CCM):
             raise Malformed("cipher", f"{OTP} or {AES_CCM}")
         n_bytes = announced.n_bytes + (CCM_TAG_BYTES if cipher == AES_CCM else 0)
-        sealed = _decode(document.get("sealed"), "sealed", n_bytes)
-        check = _decode(document.get("check"), "check", CHECK_BYTES) if cipher == OTP else None
+        sealed = decoded(document.get("sealed"), "sealed", n_bytes)
+        check = decoded(document.get("check"), "check", CHECK_BYTES) if cipher == OTP else None
         relayed = self._arrivals.claim(request, announced.session.ksid)
         if relayed is None:
             return False
@@ -294,7 +303,7 @@ class Relay:
         Waits a little for them. False if they have not come; RelayAltered if they are not what the first node sent.
         """
         announced = self._announced(sender, request, document)
-        check = _decode(document.get("check"), "check", CHECK_BYTES)
+        check = decoded(document.get("check"), "check", CHECK_BYTES)
         relayed = self._arrivals.claim(request, announced.session.ksid, patiently=True)
         if relayed is None:
             return False
@@ -305,13 +314,13 @@ class Relay:
         """Erase what was relayed to this node so long ago that no first node will claim it."""
         self._arrivals.expire()
 
-    def _announced(self, sender: str, request: str, document: Mapping[str, Any]) -> _Announced:
+    def _announced(self, sender: str, request: str, document: Mapping[str, Any]) -> Announced:
         """Which keys a message to the last node is about, if its sender is the first node of their session."""
         session = self._ends_here(uuid_text(document.get("ksid"), "ksid"), None)
         if session.master_node != sender:
             raise Malformed("ksid", f"a session from {sender} that ends at this node")
         age_s = integer(document.get("age_ms"), "age_ms", low=0, high=_MAX_AGE_MS) / 1000
-        announced = _Announced(request, session, *_keys(document), document["keys"], self._store.clock() - age_s)
+        announced = Announced(request, session, *keys_named(document), document["keys"], self._store.clock() - age_s)
         if self._store.relayed_owners(announced.key_ids):
             raise _not_new()
         return announced
@@ -334,7 +343,7 @@ class Relay:
         key_events.used(self._journal, request, uses)
         return taken
 
-    def _keep_keys(self, announced: _Announced, whole: Secret, check: Secret | None) -> None:
+    def _keep_keys(self, announced: Announced, whole: Secret, check: Secret | None) -> None:
         """Have keys wait for the slave SAE, if they fit the check value or were opened by AES-CCM; RelayAltered."""
         session = announced.session
         if len(whole) != announced.n_bytes or (check is not None and not fits(whole, announced.header, check)):
@@ -361,7 +370,7 @@ class Relay:
         except Unreachable as error:
             raise RelayBroken(f"node {node} cannot be reached: {error.reason}", hop=node) from None
         if not reply.ok:
-            raise _failure_from(reply, node)
+            raise failure_from(reply, node)
         return reply
 
 
@@ -376,7 +385,7 @@ class _Order:
 
     @property
     def header(self) -> bytes:
-        return _header(self.allocation.request, self.session.ksid, self.keys)
+        return header_of(self.allocation.request, self.session.ksid, self.keys)
 
     def not_there(self) -> RelayBroken:
         """The next node says that it has relayed, and the last one has got nothing."""
@@ -384,148 +393,5 @@ class _Order:
         return RelayBroken(f"what node {path[1]} was to relay has not reached node {path[-1]}", hop=path[1])
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
-    """What comes over a link of a path: ranges from this link on, and what is sealed.
-
-    `server` allocated the ranges; `position`: of the link on the path, from 1 on; `proof`: see
-    `node.relaying.ciphers`.
-    """
-
-    request: str
-    link: str
-    ksid: str
-    server: str
-    position: int
-    ranges: Sequence[Range]
-    proof: str
-    sealed: Secret | None
-
-    def expected_proof(self, secret: bytes) -> str:
-        """By which the node of that secret knows that its ranges were allocated for this request."""
-        hops = self.position + len(self.ranges) - 1
-        return proof(
-            secret, self.request, self.server, position=self.position, hops=hops, around=self.ranges[:2]
-        )
-
-    def incoming(self) -> list[key_events.Use]:
-        """What the incoming link's range is for: on the first link S, and the new keys, not this node's to keep."""
-        if self.sealed is not None:
-            return [(self.ranges[0], key_events.PAD)]
-        shared, new = self.ranges[0].split(len(self.ranges[-1]))
-        return [(shared, key_events.SHARED_KEY), *([(new, key_events.NEW_KEYS)] if len(new) else [])]
-
-    def opened(self, incoming: Secret) -> Secret:
-        """What is relayed, from the incoming link's range: the range itself over the first link, else under it."""
-        n_bytes = len(self.ranges[-1])
-        # Behind S the first link's range holds the new keys, which are not this node's to keep.
-        return Secret(incoming.reveal()[:n_bytes]) if self.sealed is None else otp(self.sealed, incoming)
-
-
-@dataclass(frozen=True, slots=True)
-class _Announced:
-    """Keys that a first node tells the last one of: in which request, of which session, IDs, bytes of each.
-
-    `keys`: the same as the message has it.
-    """
-
-    request: str
-    session: Association
-    key_ids: Sequence[str]
-    key_bytes: int
-    keys: Sequence[Mapping[str, Any]]
-    made: float  # by this node's clock; how long the message was on its way is not known
-
-    @property
-    def n_bytes(self) -> int:
-        return self.key_bytes * len(self.key_ids)
-
-    @property
-    def header(self) -> bytes:
-        return _header(self.request, self.session.ksid, self.keys)
-
-
-def _keys(document: Mapping[str, Any]) -> tuple[list[str], int]:
-    """The IDs of the keys that a message names, and the bytes of each."""
-    entries = [mapping(e, "keys") for e in sequence(document.get("keys"), "keys", longest=4096)]
-    if not entries:
-        raise Malformed("keys", "at least one entry")
-    sizes = [integer(e.get("bytes"), "keys.bytes", low=1, high=_MAX_KEY_BYTES) for e in entries]
-    if len(set(sizes)) != 1:
-        raise Malformed("keys.bytes", "the same size for all keys of a request")
-    key_ids = [uuid_text(e.get("key_ID"), "keys.key_ID") for e in entries]
-    if len(set(key_ids)) != len(key_ids):
-        raise Malformed("keys.key_ID", "a different one for each key")
-    return key_ids, sizes[0]
-
-
 def _not_new() -> Malformed:
     return Malformed("keys.key_ID", "IDs of new keys")
-
-
-@contextmanager
-def _wiped_on_failure(*secrets: Secret) -> Iterator[None]:
-    """If the block fails, nobody needs them any more."""
-    try:
-        yield
-    except BaseException:
-        for secret in secrets:
-            secret.wipe()
-        raise
-
-
-def _header(request: str, ksid: str, keys: Any) -> bytes:
-    """What is authenticated beside the keys themselves: which keys, of which session, in which request."""
-    return json.dumps({"request": request, "ksid": ksid, "keys": keys}, sort_keys=True).encode()
-
-
-def cut(whole: Secret, key_bytes: int) -> list[Secret]:
-    """`whole` as keys of `key_bytes` each; `whole` is wiped."""
-    data = whole.reveal()
-    whole.wipe()
-    return [Secret(data[i : i + key_bytes]) for i in range(0, len(data), key_bytes)]
-
-
-def _failure_from(reply: Reply, node: str) -> RelayBroken | RelayAltered | MaterialExpired:
-    """The failure that a node further on reported, so that the first node names the hop where it happened."""
-    if reply.detail("cause") == MaterialExpired.cause:
-        return MaterialExpired(reply.message, qc=str(reply.detail("qc")), node=str(reply.detail("node")))
-    if reply.detail("cause") == RelayAltered.cause:
-        return RelayAltered(str(reply.detail("path")))
-    return RelayBroken(reply.message, hop=str(reply.detail("hop") or node))
-
-
-def _range_json(r: Range) -> dict[str, Any]:
-    return {"qc": r.qc, "epoch": r.epoch, "start": r.start, "end": r.end}
-
-
-def _ranges(document: Mapping[str, Any]) -> list[Range]:
-    entries = sequence(document.get("ranges"), "ranges", longest=MAX_HOPS)
-    found = []
-    for i, entry in enumerate(entries):
-        given = mapping(entry, f"ranges[{i}]")
-        qc = text(given.get("qc"), f"ranges[{i}].qc")
-        epoch = integer(given.get("epoch"), f"ranges[{i}].epoch", low=0, high=(1 << 63) - 1)
-        start = integer(given.get("start"), f"ranges[{i}].start", low=0, high=1 << 62)
-        limit = start + 2 * _MAX_KEY_BYTES
-        end = integer(given.get("end"), f"ranges[{i}].end", low=start, high=limit)
-        found.append(Range(qc, start, end, epoch))
-    n_bytes = len(found[-1]) if found else 0
-    if not n_bytes or len(found[0]) < n_bytes or any(len(r) != n_bytes for r in found[1:]):
-        raise Malformed("ranges", "one at least, the same length on all links but the first, and no less there")
-    return found
-
-
-def _encode(sealed: Secret) -> str:
-    return base64.b64encode(sealed.reveal()).decode()
-
-
-def _decode(value: Any, field: str, n_bytes: int) -> Secret:
-    encoded = text(value, field, longest=2 * _MAX_KEY_BYTES)
-    try:
-        decoded = Secret(base64.b64decode(encoded, validate=True))
-    except ValueError:
-        raise Malformed(field, "base64 (RFC 4648)") from None
-    if len(decoded) != n_bytes:
-        raise Malformed(field, f"{n_bytes} bytes")
-    return decoded

@@ -18,12 +18,11 @@ from mtls.identity import Identity, Role
 from node.associations.sessions import Association, Session
 from node.config import NodeConfig
 from node.failures import NoSession, RelayBroken
-from node.limits import NEIGHBOURS_S
+from node.limits import MAX_HOPS, NEIGHBOURS_S
 from node.tree.datastore import Datastore
 from node.tree.model import Change, apps, capability, hops, links, node_id, qcs_in_use
 from node.waiting_limits import Once
 
-MAX_HOPS = 64
 _MAX_PARALLEL_QCS = 64
 
 # The neighbours of a node on a virtual link, with the QCs in use to each; QCs that the link is configured on go first.

@@ -38,11 +38,13 @@ from node.failures import (
 )
 from node.limits import ANSWER_S, LEAST_S
 from node.material import key_events
-from node.material.key_stream import KeyStore, Missing
+from node.material.key_store import KeyStore
+from node.material.key_stream import Missing
 from node.material.losses import Losses
 from node.material.shared_db import KeyOwner, SharedDatabase
 from node.recent import RecentIds
-from node.relaying.relay import Relay, cut
+from node.relaying.relay import Relay
+from node.relaying.relay_messages import cut
 from node.serving.batching import Together
 from node.serving.pool import Keys, Pool
 from node.serving.requested_bytes import USUAL_INTERVAL_S, Requested

@@ -22,7 +22,8 @@ from node.failures import (
 )
 from node.limits import ANSWER_S, CATCH_UP_S
 from node.material import key_events
-from node.material.key_stream import KeyStore, Missing
+from node.material.key_store import KeyStore
+from node.material.key_stream import Missing
 from node.material.losses import Losses
 from node.material.shared_db import Foreign, NotFound, SharedDatabase
 from node.recent import RecentIds

@@ -14,7 +14,7 @@ from node.failures import (
     PathDown,
     RelayBroken,
 )
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.material.losses import Losses
 from node.material.shared_db import SharedDatabase
 from node.recent import RecentIds

@@ -13,7 +13,7 @@ from ietf.preconditions import Preconditions
 from ietf.restconf import Target, Tree, exists
 from ietf.restconf_edit import Edit, edit
 from node.config import NodeConfig, Parameters
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.tree.model import ENDED, IMPLICIT, MODEL, Change, apps, change, initial, interfaces, links, normalised
 
 _APP, _LINK, _INTERFACE, _NODE, _EXTRA = "app", "link", "interface", "node", "extra"

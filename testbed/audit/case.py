@@ -38,7 +38,7 @@ class Case:
         self.findings += self.qcs.findings
         self.nodes = read_nodes(self.meant, journals, words, self.findings)
         self.told = read_applications(self.meant, journals, words, self.findings)
-        self.ttl = Ttl(self.meant.ttl_slots)
+        self.ttl = _Ttl(self.meant.ttl_slots)
         self.sessions: dict[str, Pair] = dict(self.told.pairs)
         self.database = words["postgres"]
         self._read_controller(journals.controller, words["controller"])
@@ -138,7 +138,7 @@ class Case:
         return path
 
 
-class Ttl:
+class _Ttl:
     """The TTL in slots, as it was at the start of the run and as the controller has changed it since."""
 
     def __init__(self, at_start: int) -> None:

@@ -26,7 +26,7 @@ class Used(NamedTuple):
     purpose: str
 
 
-class HandedOut(NamedTuple):
+class _HandedOut(NamedTuple):
     """A key that a node answered with: to which SAEs it belongs as the node says, and when it was asked for it.
 
     `trace`: of the request, which it shares with what led to it. `is_traced`: the client began that trace, as the run's
@@ -39,7 +39,7 @@ class HandedOut(NamedTuple):
     is_traced: bool
 
 
-class Got(NamedTuple):
+class _Got(NamedTuple):
     """A key that an application got from its node: where it runs, in which session, what the key is."""
 
     node: str
@@ -76,7 +76,7 @@ class Node:
 
     name: str
     lives: Lives
-    handed_out: dict[str, dict[str, HandedOut]] = field(default_factory=lambda: {ENC: {}, DEC: {}})
+    handed_out: dict[str, dict[str, _HandedOut]] = field(default_factory=lambda: {ENC: {}, DEC: {}})
     untaken: set[str] = field(default_factory=set)
     differing: collections.Counter[tuple[str, int]] = field(default_factory=collections.Counter)
     lost: dict[str, list[Used]] = field(default_factory=lambda: collections.defaultdict(list))
@@ -110,7 +110,7 @@ class Node:
             raise Unreadable(f"journal of node {self.name}, event key_delivered: request: expected {ENC} or {DEC}")
         pair = self._fact(event, "master_sae", str), self._fact(event, "slave_sae", str)
         begun = mono - self._fact(event, "duration_ms", float) / 1000
-        out = HandedOut(pair, begun, str(event.get("trace")), is_traced="parent" in event)
+        out = _HandedOut(pair, begun, str(event.get("trace")), is_traced="parent" in event)
         for key_id in self._fact(event, "key_ids", list):
             if self.handed_out[kind].setdefault(key_id, out) is not out:
                 self.findings.append(f"key {key_id}: node {self.name} handed it out twice ({kind})")
@@ -143,7 +143,7 @@ class Applications:
     `got`: keys by side and ID. `pairs`: the SAEs of a session by its KSID, as its master says.
     """
 
-    got: dict[str, dict[str, Got]] = field(default_factory=lambda: {MASTER: {}, SLAVE: {}})
+    got: dict[str, dict[str, _Got]] = field(default_factory=lambda: {MASTER: {}, SLAVE: {}})
     pairs: dict[str, tuple[str, str]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     _given_up: set[tuple[str, str]] = field(default_factory=set)  # side and trace of what was asked for in vain
@@ -187,7 +187,7 @@ class Applications:
         if key_id in self.got[side]:
             self.findings.append(f"key {key_id}: its {side} got it twice")
         size_bits, at = fact(event, "size_bits", int, where), fact(event, "mono", float, where)
-        self.got[side][key_id] = Got(node, ksid, size_bits, mark, at, str(event.get("trace")))
+        self.got[side][key_id] = _Got(node, ksid, size_bits, mark, at, str(event.get("trace")))
 
 
 def read_nodes(meant: Meant, journals: Journals, words: Mapping[str, Word], findings: list[str]) -> dict[str, Node]:

@@ -67,7 +67,7 @@ class Store:
             if file.exists():
                 _check_same(json.loads(file.read_text()), json.loads(json.dumps(settings)), path)
             else:
-                write_json(file, settings)
+                _write_json(file, settings)
         except (OSError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
@@ -80,12 +80,12 @@ class Store:
 
     def keep(self, name: str, outcome: Mapping[str, Any]) -> None:
         """A phase went well."""
-        write_json(self._outcome(name), outcome)
+        _write_json(self._outcome(name), outcome)
         self._failure(name).unlink(missing_ok=True)
 
     def fail(self, name: str, cause: str, run_directory: Path) -> None:
         """A phase went wrong: what is known of it."""
-        write_json(self._failure(name), {"phase": name, "cause": cause, "run_directory": str(run_directory)})
+        _write_json(self._failure(name), {"phase": name, "cause": cause, "run_directory": str(run_directory)})
 
     def outcomes(self, runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
         """Of all phases of `runs` that went well."""
@@ -119,7 +119,7 @@ def clear(path: Path) -> None:
         (path / "series.json").unlink()
 
 
-def write_json(path: Path, document: Any) -> None:
+def _write_json(path: Path, document: Any) -> None:
     """Write it whole or not at all."""
     temporary = path.with_name(f".{path.name}")
     with temporary.open("w") as file:
@@ -132,7 +132,7 @@ def write_json(path: Path, document: Any) -> None:
 
 def seconds(run: Run) -> float:
     """About how long a run takes: as its workloads last on average, cut where they are."""
-    return NETWORK_S + sum(phase.settle_s + expected_s(phase.workload) for phase in run.phases)
+    return NETWORK_S + sum(phase.settle_s + _expected_s(phase.workload) for phase in run.phases)
 
 
 def remaining(done: Sequence[Run], todo: Sequence[Run], took_s: float) -> float:
@@ -141,7 +141,7 @@ def remaining(done: Sequence[Run], todo: Sequence[Run], took_s: float) -> float:
     return sum(map(seconds, todo)) * (took_s / expected if expected else 1.0)
 
 
-def expected_s(workload: Workload) -> float:
+def _expected_s(workload: Workload) -> float:
     """About how long a workload lasts: all arrivals, and the longest of the last sessions."""
     return workload.applications * workload.gap_s.mean + workload.length_s.longest
 

@@ -162,7 +162,7 @@ class Timer:
             os.read(self.fd, 8)
 
 
-class Direction:
+class _Direction:
     """One direction of a line: from the socket `incoming` to the socket `outgoing`."""
 
     def __init__(self, incoming: socket.socket, outgoing: socket.socket, shape: Shape, chance: Callable[[], float]):
@@ -230,7 +230,7 @@ def _open(interface: str, field: str) -> socket.socket:
     return raw
 
 
-class DelayLine:
+class _DelayLine:
     """All lines of a configuration, and the loop that serves them."""
 
     def __init__(self, path: Path) -> None:
@@ -239,10 +239,10 @@ class DelayLine:
         lines = self._config.lines
         chance = random.Random(self._config.seed).random  # noqa: S311 - losses, no keys
         self._carrier = Carrier((line.name, line.a, line.b) for line in lines)
-        self._directions: list[Direction] = []
+        self._directions: list[_Direction] = []
         for i, line in enumerate(lines):
             a, b = _open(line.a, f"lines[{i}].a"), _open(line.b, f"lines[{i}].b")
-            self._directions += [Direction(a, b, line.a_to_b, chance), Direction(b, a, line.b_to_a, chance)]
+            self._directions += [_Direction(a, b, line.a_to_b, chance), _Direction(b, a, line.b_to_a, chance)]
         self._carrier.changed()
         self._timer = Timer()
         # When each direction that holds frames sends its next one.
@@ -349,7 +349,7 @@ def main(path: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, lambda number, _: wanted.add(number))
     try:
-        delay_line = DelayLine(path)
+        delay_line = _DelayLine(path)
     except (OSError, ValueError) as error:
         _say(f"{path}: {error}")
         return 2

@@ -42,14 +42,14 @@ class _Output(io.TextIOWrapper):
 
 def run(main: Callable[[], int]) -> int:
     """The exit status of the program that `main` is. Ctrl-C and closed pipes end it without a traceback."""
-    survive_closed_pipes()
+    _survive_closed_pipes()
     try:
         return main()
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def survive_closed_pipes() -> None:
+def _survive_closed_pipes() -> None:
     """Have a closed standard output or error end the process: in order if it handles SIGHUP, else by SIGPIPE."""
     sys.stdout, sys.stderr = _outlive(sys.stdout), _outlive(sys.stderr)
 

@@ -33,12 +33,12 @@ def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
         if name not in plan.nodes:
             raise UserError(f"fault {kind}: no datacenter {name!r}: expected one of {', '.join(plan.nodes)}")
     if len(where) == 2:
-        fibre = link_between(plan, *where).link
+        fibre = _link_between(plan, *where).link
         return fibre.a, fibre.b
     return tuple(where)
 
 
-def link_between(plan: Plan, a: str, b: str) -> LinkPlan:
+def _link_between(plan: Plan, a: str, b: str) -> LinkPlan:
     """The fibre between two datacenters; UserError. PURE."""
     for link in plan.links:
         if {link.link.a, link.link.b} == {a, b}:
@@ -190,7 +190,7 @@ class Faults:
 
     def _set_carrier(self, fault: Fault, *, up: bool) -> None:
         try:
-            self._carrier(link_between(self._plan, *fault.where), up)
+            self._carrier(_link_between(self._plan, *fault.where), up)
         except ProcessFailed as error:
             raise UserError(f"{fault.name}: {error}") from None
 

@@ -16,12 +16,10 @@ import contextlib
 import functools
 import json
 import logging
-import os
 import secrets
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +28,6 @@ from typing import Any
 import psycopg
 
 from mtls.authority import Authority
-from mtls.call import Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from telemetry import bugs
@@ -52,6 +49,7 @@ from testbed.network.faults import Faults
 from testbed.network.operator_calls import ControlRoom
 from testbed.network.postgres import Cluster, ClusterError
 from testbed.network.private_database import PrivateDatabase
+from testbed.network.readiness import wait_until_ready
 from testbed.network.shared_database import OwnDatabase, SharedDatabase, UserDatabase, members
 from testbed.planning.capacity import needs
 from testbed.planning.documents import SharedDatabaseAt
@@ -67,11 +65,6 @@ from testbed.planning.plan import (
 from testbed.quantum.qc_keys import share_qc_key
 
 _log = logging.getLogger(__name__)
-_REGISTRATION_S, _REGISTRATION_S_A_NODE = 60.0, 1.0
-# Processes that wait for a processor, by which a machine is not slow but overloaded.
-_OVERLOAD_A_PROCESSOR = 5
-# Material to begin with, so that the first keys of many applications at once do not fail for want of it.
-_FIRST_SLOTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +262,8 @@ class Services:
         down.callback(processes.stop, "exposure")
         down.callback((run.path / FILE).unlink, missing_ok=True)
         self._start_nodes()
-        self._wait_for_registration(control_room)
+        machine.say("waiting for switches, nodes and first key material")
+        wait_until_ready(plan, processes, control_room, ttl_slots=machine.wishes.parameters["ttl_slots"])
         exposed = None if machine.wishes.expose is None else self._expose(machine.wishes.expose)
         return Emulation(
             plan, run, machine.outside, processes, fabric.network, fabric.shaper, fabric.datapath, self.fibres,
@@ -338,65 +332,6 @@ class Services:
         except (psycopg.Error, OSError) as error:
             said = " ".join(str(error).split()) or "no reason was given"
             machine.say(f"no audit: the run's records cannot be kept: {said}")
-
-    def _wait_for_registration(self, control_room: ControlRoom) -> None:
-        """Return when the controller knows all switches, all nodes are in the database, and all QCs have material."""
-        machine, plan = self.fabric.machine, self.fabric.machine.plan
-        machine.say("waiting for switches, nodes and first key material")
-        within_s = _REGISTRATION_S + _REGISTRATION_S_A_NODE * len(plan.nodes)
-        deadline = time.monotonic() + within_s
-        # Of each QC, what it is to have shown at one time or another: with a short TTL it does not keep it.
-        slots = max(1, min(_FIRST_SLOTS, machine.wishes.parameters["ttl_slots"] - 1))
-        awaited = {qc.name: slots * qc.low_bytes_per_slot for link in plan.topology.links for qc in link.qcs}
-        outside = set(plan.nodes)  # of the database, as far as is known
-        lacking = "the controller does not answer"
-        while lacking:
-            for process in machine.processes.dead():
-                raise ProcessFailed(f"{process.name} ended: {process.last_words()}")
-            if time.monotonic() > deadline:
-                raise ProcessFailed(f"after {within_s:g} s {lacking}{_overload()}")
-            time.sleep(0.1)
-            with contextlib.suppress(Unreachable):
-                lacking = _lacking(machine, control_room, awaited, outside, deadline)
-
-
-def _lacking(
-    machine: Machine, control_room: ControlRoom, awaited: dict[str, int], outside: set[str], deadline: float
-) -> str:  # fmt: skip
-    """What is not there yet, "" if nothing; takes out of `awaited` and `outside` what has come.
-
-    Looks no further when the monotonic clock says `deadline`.
-    """
-    plan, processes = machine.plan, machine.processes
-    status = control_room.controller("GET", "/qkd/v1/status").body
-    missing = [s for s in plan.switches.values() if s not in status["switches"]]
-    if missing:
-        return f"the controller still lacks switches {', '.join(missing)}"
-    missing = [n for n in plan.nodes if n not in status["nodes"]]
-    if missing:
-        said = processes.named("controller").end_of_log()
-        return f"the controller still lacks nodes {', '.join(missing)}; it says: {said}"
-    for node in sorted(outside):
-        if time.monotonic() > deadline:
-            break
-        if control_room.agent(node, "GET", "/qkd/v1/status").body["in_database"]:
-            outside.remove(node)
-    if outside:
-        one = min(outside)
-        said = processes.named(f"node-{one}").end_of_log()
-        return f"nodes {', '.join(sorted(outside))} do not reach the shared database; {one}: {said}"
-    links = {q["qc"]: q for q in control_room.controller("GET", "/qkd/v1/links").body["links"]}
-    for qc in [qc for qc, n_bytes in awaited.items() if links.get(qc, {}).get("stored_bytes", -1) >= n_bytes]:
-        del awaited[qc]
-    return f"there is too little key material on {', '.join(awaited)}" if awaited else ""
-
-
-def _overload() -> str:
-    """Words on a machine that has too few processors for what it runs; none on another."""
-    load, processors = os.getloadavg()[0], os.cpu_count() or 1
-    if load < _OVERLOAD_A_PROCESSOR * processors:
-        return ""
-    return f"; the machine is overloaded ({load:.0f} processes want its {processors} processors): use a smaller network"
 
 
 def _log_to(path: Path) -> None:

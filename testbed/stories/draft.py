@@ -108,7 +108,7 @@ STATEMENTS = {
 }  # fmt: skip
 
 
-def of_call(method: str, path: str) -> str:
+def _of_call(method: str, path: str) -> str:
     """What a request is called; method and path if it has no name here."""
     for known, pattern, words in _WORDS:
         if re.fullmatch(known, method) and pattern.fullmatch(path):
@@ -189,7 +189,7 @@ class _Teller:
         # A client that keeps no journal of ours: what it asked, its node tells.
         enc = served["request"] == "enc_keys"
         sender = f"sae:{served['master_sae' if enc else 'slave_sae']}"
-        what = of_call("POST", f"/api/v1/keys/x/{served['request']}")
+        what = _of_call("POST", f"/api/v1/keys/x/{served['request']}")
         asked = Draft(sender, here, what, began(served), float(served.get("duration_ms", 0)), _outcome(served))
         self.out.append(asked)
         self._inside(span, here, 1, asked)
@@ -209,7 +209,7 @@ class _Teller:
         event = self.spans.call[span]
         to = str(event["to"])
         receiver = CONTROLLER if to.startswith("controller:") else to
-        what = of_call(event["method"], event["path"])
+        what = _of_call(event["method"], event["path"])
         sender = str(event.get("by", event["who"]))
         draft = Draft(sender, receiver, what, began(event), float(event["duration_ms"]), _outcome(event), depth=depth)
         draft.events.append(event)

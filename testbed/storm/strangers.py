@@ -49,7 +49,7 @@ class Exchange:
     broken: str = ""  # what must never happen, in words: two keys, or an answer that only a bug can give
 
 
-class Stranger:
+class _Stranger:
     """A foreign SAE at its datacenter's host."""
 
     def __init__(self, emulation: Emulation, sae: SaePlan) -> None:
@@ -85,8 +85,8 @@ class Stranger:
 class StrangerPair:
     """Two foreign SAEs of different datacenters."""
 
-    master: Stranger
-    slave: Stranger
+    master: _Stranger
+    slave: _Stranger
 
     @property
     def name(self) -> str:
@@ -139,7 +139,7 @@ class Strangers:
 
     def __init__(self, emulation: Emulation, on_failure: Callable[[str, Exchange], None]) -> None:
         chosen = [s for s in emulation.plan.saes if s.external and s.name.startswith(f"{_NAME}-")]
-        self._all = [Stranger(emulation, sae) for sae in chosen]
+        self._all = [_Stranger(emulation, sae) for sae in chosen]
         self.pairs = [StrangerPair(a, b) for a, b in itertools.permutations(self._all, 2)]
         self._on_failure = on_failure
         self._lock = threading.Lock()

@@ -21,7 +21,7 @@ from documents.secret import Secret
 from mtls.call import Reply
 from mtls.identity import Identity, Role
 from node.material.blocks import ANSWER_BYTES, Block, boottime, connect, encode_age, read_answer
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.material.shared_db import SharedDatabase
 from telemetry import journal
 from testbed.network.loopback import LOOPBACK, Stack

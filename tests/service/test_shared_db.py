@@ -26,7 +26,8 @@ from mtls.authority import Authority
 from mtls.identity import Identity, Role
 from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable
 from node.material.blocks import Block
-from node.material.key_stream import KeyStore, Outdated
+from node.material.key_store import KeyStore
+from node.material.key_stream import Outdated
 from node.material.shared_db import Foreign, KeyOwner, Members, NotFound, SharedDatabase, read_allocations
 from node.relaying.ciphers import proof
 from testbed.network.loopback import LOOPBACK, Stack

@@ -19,7 +19,7 @@ from node.associations.registrations import Registrations
 from node.associations.sessions import Sessions
 from node.config import Neighbour, NodeConfig
 from node.http.restconf_http import make_blueprint
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.tree.datastore import Datastore
 from node.tree.model import Change, apps, link_id, links
 from node.tree.notifications import Streams

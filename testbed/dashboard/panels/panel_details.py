@@ -19,13 +19,13 @@ from testbed.dashboard.panels.charts import qc_curves
 from testbed.dashboard.views.selection import LINK, NODE, SESSION, Selection, View, choices, selected
 from testbed.dashboard.views.view_details import details
 from testbed.dashboard.widgets import Panel, Tag, button, number
-from testbed.network import faults
 from testbed.operation.desk import rate_of
+from testbed.planning import fault
 from testbed.planning.fault import CONTROLLER, CUT, DATABASE
 from testbed.planning.plan import Plan
 
 
-def of_network(operator: Operator) -> None:
+def _of_network(operator: Operator) -> None:
     """Kill and restart what all nodes depend on; heal everything."""
     with Tag("div", "", "form"):
         button("Kill the controller", _break(operator, CONTROLLER))
@@ -40,11 +40,11 @@ def of_network(operator: Operator) -> None:
 def of_node(operator: Operator, node: str) -> None:
     """Kill it and start it again."""
     with Tag("div", "", "form"):
-        button("Kill node", _break(operator, faults.NODE, node), strong=True)
-        button("Start node again", _heal(operator, faults.NODE, node))
+        button("Kill node", _break(operator, fault.NODE, node), strong=True)
+        button("Start node again", _heal(operator, fault.NODE, node))
 
 
-def of_link(operator: Operator, link: Link) -> None:
+def _of_link(operator: Operator, link: Link) -> None:
     """Cut and heal it, shape it, set its QCs."""
     with Tag("div", "", "form"):
         button("Cut link", _break(operator, CUT, link.a, link.b), strong=True)
@@ -171,14 +171,14 @@ class DetailsPanel:
         with self._actions:
             if selection.kind == LINK:
                 link = next(p for p in self._plan.topology.links if p.name == selection.name)
-                of_link(self._operator, link)
+                _of_link(self._operator, link)
                 self._curves = _Curves([qc.name for qc in link.qcs])
             elif selection.kind == NODE:
                 of_node(self._operator, selection.name)
             elif selection.kind == SESSION:
                 of_session(self._operator, selection.name, self._tell)
             else:
-                of_network(self._operator)
+                _of_network(self._operator)
                 self._curves = _Curves(self._operator.desk.qc_names(), summed=True)
 
 

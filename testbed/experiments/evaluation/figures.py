@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from testbed.experiments.evaluation.results import Results, Row
+from testbed.experiments.evaluation.results import value as papers_value
 
 # Okabe and Ito's colours, which people who see colours differently can tell apart; hatches for greyscale.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -206,7 +207,7 @@ def _find(results: Results, wanted: Mapping[str, str]) -> Row | None:
 
 def _papers(results: Results, panel: Panel, group: str, kind: str) -> float | None:
     labels = {**panel.groups[group], **panel.series[kind]}
-    return results.value(results.experiment, labels.pop(MEASURE), labels)
+    return papers_value(results.experiment, labels.pop(MEASURE), labels)
 
 
 def _width(text: str) -> int:

@@ -157,11 +157,6 @@ def paths(events: Iterable[Event]) -> dict[str, tuple[str, ...]]:
     return {e["ksid"]: tuple(e["path"]) for e in events if e["event"] == "session_open"}
 
 
-def mean_ms(found: Sequence[Delivery]) -> float | None:
-    """Of their times; None of nothing."""
-    return statistics.fmean(d.ms for d in found) if found else None
-
-
 def median(values: Sequence[float]) -> float | None:
     """None of nothing."""
     return statistics.median(values) if values else None

@@ -34,7 +34,7 @@ _MOST_POINTS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class _Point:
     """One combination: its labels, and what it changes of parameters, load and network."""
 
     labels: Mapping[str, str]
@@ -127,7 +127,7 @@ WORDS = {
 }
 
 
-def points(settings: Settings) -> list[Point]:
+def points(settings: Settings) -> list[_Point]:
     """All combinations; UserError names what cannot be swept over, and why."""
     for name in settings.over:
         if name not in NAMES:
@@ -138,7 +138,7 @@ def points(settings: Settings) -> list[Point]:
     return [_point(settings, dict(zip(settings.over, values, strict=True))) for values in combinations]
 
 
-def _point(settings: Settings, values: Mapping[str, str]) -> Point:
+def _point(settings: Settings, values: Mapping[str, str]) -> _Point:
     chosen = values.get("workload")
     if chosen is not None and chosen not in settings.workloads:
         raise UserError(f"--over workload={chosen}: expected one of {', '.join(sorted(settings.workloads))}")
@@ -161,7 +161,7 @@ def _point(settings: Settings, values: Mapping[str, str]) -> Point:
         parameters["ttl_slots"] = settings.slots(parameters["ttl_slots"])
     if "qc-rate" in values:
         network["qc-rate"] = tuple(settings.speed * rate for rate in network["qc-rate"])
-    return Point(values, parameters, load, network["delay"], network["qc-rate"])
+    return _Point(values, parameters, load, network["delay"], network["qc-rate"])
 
 
 def runs(settings: Settings) -> list[Run]:

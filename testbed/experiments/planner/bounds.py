@@ -28,7 +28,7 @@ Cell = tuple[str, int]  # a QC in a slot
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class _Bound:
     """`best` of `offered` sessions could be accepted at most; `exact` unless the search was cut short."""
 
     offered: int
@@ -51,13 +51,13 @@ def best_acceptance(
     ttl_slots: int,
     slot_s: float = 1.0,
     time_limit_s: float = 60.0,
-) -> Bound:
+) -> _Bound:
     """The bound for sessions that arrive as given, on QCs that `made` bytes: (QC, seconds after the beginning, bytes).
 
     The planner is spared what a network must do: bytes serve to their last slot, keys made ahead never expire.
     """
     if not arrivals:
-        return Bound(0, 0, True)
+        return _Bound(0, 0, True)
     supply: collections.Counter[Cell] = collections.Counter()
     for qc, at_s, n_bytes in made:
         supply[qc, math.floor(at_s / slot_s)] += n_bytes
@@ -84,7 +84,7 @@ def _solve(
     supply: Mapping[Cell, int],
     *,
     time_limit_s: float,
-) -> Bound:
+) -> _Bound:
     """Variables: a binary for each option (a session on a path), then for each flow the bytes that go by it."""
     rows = itertools.count()
     session_row = {session: next(rows) for session in range(offered)}
@@ -109,7 +109,7 @@ def _solve(
     )
     # What the search has proved, also where it was cut short; a whole number of sessions lies below it.
     proved = offered if found.mip_dual_bound is None else -found.mip_dual_bound
-    return Bound(offered, min(offered, math.floor(proved + 1e-6)), bool(found.status == 0))
+    return _Bound(offered, min(offered, math.floor(proved + 1e-6)), bool(found.status == 0))
 
 
 def _paths(topology: Topology, master: str, slave: str) -> Iterator[list[str]]:

@@ -28,7 +28,8 @@ from hypothesis.stateful import (
 from decisions.ranges import Claim, Range, Shortage, Stream, allocate
 from documents.secret import Secret
 from node.material.blocks import Block
-from node.material.key_stream import KeyStore, Missing
+from node.material.key_store import KeyStore
+from node.material.key_stream import Missing
 
 ENDS = {"a-b/1": ("a", "b"), "b-c/1": ("b", "c")}
 SLOT_S = 2.0

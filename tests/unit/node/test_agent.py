@@ -23,7 +23,7 @@ from node.associations.implicit import ImplicitSessions
 from node.associations.registrations import Registrations
 from node.associations.sessions import Sessions
 from node.config import Current, Parameters
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.material.quantum_module import QuantumModule
 from node.serving.requested_bytes import Requested
 from node.tree.datastore import Datastore

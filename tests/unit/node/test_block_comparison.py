@@ -11,7 +11,7 @@ from decisions.ranges import Answer, Claim, Mark, Range, Stream
 from documents.secret import Secret
 from node.material.block_comparison import Agreement
 from node.material.blocks import Block
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from telemetry import journal
 from telemetry.journal import Journal
 

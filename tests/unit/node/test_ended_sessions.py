@@ -14,7 +14,7 @@ from mtls.liveness import DEAD_S, SILENCE_S
 from node.associations.ended_sessions import Ends
 from node.associations.registrations import Registrations
 from node.associations.sessions import Sessions
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.tree.datastore import Datastore
 from node.tree.notifications import EXTENDED, STANDARD, Streams
 from tests.support import open_session

@@ -16,7 +16,7 @@ from node.associations.implicit import ImplicitSessions
 from node.associations.sessions import Association, Sessions
 from node.failures import NoSession, SessionRefused
 from node.limits import OPENINGS, OPENINGS_PER_SAE
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.tree.datastore import Datastore
 from node.waiting_limits import Places
 from tests.support import open_session

@@ -8,7 +8,8 @@ import pytest
 from decisions.ranges import Claim, Instruction, Mark, Range
 from documents.secret import Secret
 from node.material.blocks import Block
-from node.material.key_stream import KeyStore, Missing, Outdated, RelayedKey
+from node.material.key_store import KeyStore, RelayedKey
+from node.material.key_stream import Missing, Outdated
 
 QC = "a-b/1"
 DIGEST = bytes(16)  # which the shared database compares, not the store

@@ -20,7 +20,7 @@ from node.associations.sessions import Session
 from node.config import Parameters
 from node.failures import DatabaseChanged, DatabaseUnreachable, KeyFailure, PathDown, ShortOfMaterial, TooLate
 from node.material.blocks import Block, boottime
-from node.material.key_stream import KeyStore, RelayedKey
+from node.material.key_store import KeyStore, RelayedKey
 from node.material.losses import Losses
 from node.material.shared_db import Foreign, NotFound
 from node.serving.fetching import Unauthorized

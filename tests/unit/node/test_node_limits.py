@@ -6,7 +6,6 @@ from controller import limits as controller_limits
 from mtls.liveness import LONGEST_ROUND_TRIP_S
 from node import limits
 from node.material import connections
-from node.relaying.routes import MAX_HOPS
 from sae import client, master, sae_http
 
 
@@ -67,9 +66,9 @@ def test_refusal_comes_before_the_caller_gives_up():
 def test_request_that_comes_in_time_is_relayed_over_the_longest_path():
     """However long its round trips are; and who has begun in time is not stopped further on."""
     for round_trip_s in (0.0, 0.04, LONGEST_ROUND_TRIP_S):
-        whole_s = limits.LEAST_S + limits.relay_s(MAX_HOPS, round_trip_s)
+        whole_s = limits.LEAST_S + limits.relay_s(limits.MAX_HOPS, round_trip_s)
         assert whole_s < limits.answer_s(round_trip_s) / 2
-        assert limits.relay_s(1, round_trip_s) < limits.relay_s(MAX_HOPS - 1, round_trip_s) < whole_s
+        assert limits.relay_s(1, round_trip_s) < limits.relay_s(limits.MAX_HOPS - 1, round_trip_s) < whole_s
 
 
 def test_no_check_of_a_key_waits_for_that_of_another():

@@ -11,7 +11,7 @@ import pytest
 
 from documents.secret import Secret
 from node.material.blocks import ANSWER_BYTES, Block, connect, encode_age, read_answer
-from node.material.key_stream import KeyStore
+from node.material.key_store import KeyStore
 from node.material.quantum_module import QuantumModule
 from telemetry import bugs
 

@@ -24,7 +24,7 @@ from node.associations.sessions import Association, Session
 from node.failures import MaterialExpired, RelayBroken
 from node.limits import CHECKS_PER_NODE, RELAYS_PER_NODE
 from node.material.blocks import Block
-from node.material.key_stream import KeyStore, RelayedKey
+from node.material.key_store import KeyStore, RelayedKey
 from node.relaying.ciphers import proof
 from node.relaying.relay import Relay
 from node.relaying.relayed_keys import Relayed
