@@ -6,7 +6,7 @@ A tree is a dict of top-level containers by qualified name ("module:name"); list
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
@@ -150,12 +150,26 @@ def find(tree: Tree, target: Target) -> Any:
         if below is None and isinstance(step.node, List) and step.value is None:
             below = []
         if below is not None and step.value is not None:
-            key_of = step.node.key_of if isinstance(step.node, List) else None
-            below = next((v for v in below if (v if key_of is None else key_of(v)) == step.value), None)
+            at = index_of(below, step)
+            below = None if at is None else below[at]
         if below is None:
             raise absent(target)
         value = below
     return value
+
+
+def index_of(entries: Sequence[Any], step: Step) -> int | None:
+    """Where among the entries of its list stands the one that a step names; None: nowhere. A list may be long."""
+    name = step.node.key if isinstance(step.node, List) else None
+    if name is None:
+        return entries.index(step.value) if step.value in entries else None
+    if isinstance(step.node, List) and " " in name:  # several leaves
+        keys = map(step.node.key_of, entries)
+        return next((i for i, key in enumerate(keys) if key == step.value), None)
+    for i, entry in enumerate(entries):
+        if entry[name] == step.value:
+            return i
+    return None
 
 
 def exists(tree: Tree, target: Target) -> bool:

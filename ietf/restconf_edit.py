@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ietf.restconf import DATA, Model, Step, Target, Tree, absent, exists
+from ietf.restconf import DATA, Model, Step, Target, Tree, absent, exists, index_of
 from ietf.yang import Container, Leaf, LeafList, List, Node, Refusal, check, check_conditions, check_entry
 
 
@@ -194,9 +194,8 @@ def _changed(value: Mapping[str, Any], steps: Sequence[Step], change: Callable[[
     if step.value is None:
         new = _changed(old or {}, rest, change) if rest else change(old)
         return {k: v for k, v in value.items() if k != step.name} | ({} if new is None else {step.name: new})
-    key = step.node.key if isinstance(step.node, List) else None
     entries = list(old or [])
-    at = next((i for i, e in enumerate(entries) if (e if key is None else e[key]) == step.value), None)
+    at = index_of(entries, step)
     if rest:
         if at is None:
             raise Refusal("invalid-value", "there is no such instance", path=step.identifier(), status=404)

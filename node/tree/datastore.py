@@ -14,7 +14,19 @@ from ietf.restconf import Target, Tree, exists
 from ietf.restconf_edit import Edit, edit
 from node.config import NodeConfig, Parameters
 from node.material.key_store import KeyStore
-from node.tree.model import ENDED, IMPLICIT, MODEL, Change, apps, change, initial, interfaces, links, normalised
+from node.tree.model import (
+    ENDED,
+    IMPLICIT,
+    MODEL,
+    Change,
+    apps,
+    change,
+    initial,
+    interfaces,
+    links,
+    normalised,
+    with_users,
+)
 
 _APP, _LINK, _INTERFACE, _NODE, _EXTRA = "app", "link", "interface", "node", "extra"
 _NONE = Preconditions()
@@ -77,7 +89,8 @@ class Datastore:
         found = change(self.tree, tree)
         changed = {(_APP, name): now for name, (_, now) in found.apps.items()}
         changed |= {(IMPLICIT, name): None for name, (_, now) in found.apps.items() if now is None}
-        changed |= {(_LINK, name): now for name, (_, now) in found.links.items()}
+        links_now = {(_LINK, name): (_kept_link(was), _kept_link(now)) for name, (was, now) in found.links.items()}
+        changed |= {key: now for key, (was, now) in links_now.items() if was != now}
         before = _rest(self.tree)
         changed |= {k: v for k, v in _rest(tree).items() if before[k] != v}
         # The first change keeps everything: what nobody configured follows the configuration file until then.
@@ -91,9 +104,14 @@ class Datastore:
 
 
 def _documents(tree: Tree) -> dict[tuple[str, str], Any]:
-    found = {(_APP, a["app_id"]): a for a in apps(tree)}
-    found |= {(_LINK, e["qkdl_id"]): e for e in links(tree)}
+    found: dict[tuple[str, str], Any] = {(_APP, a["app_id"]): a for a in apps(tree)}
+    found |= {(_LINK, e["qkdl_id"]): _kept_link(e) for e in links(tree)}
     return found | _rest(tree)
+
+
+def _kept_link(link: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A link as it is kept: without the applications that it feeds, which may be many, and say so themselves."""
+    return None if link is None else {k: v for k, v in link.items() if k != "qkdl_applications"}
 
 
 def _rest(tree: Tree) -> dict[tuple[str, str], Any]:
@@ -117,6 +135,7 @@ def _restored(fresh: Tree, kept: Mapping[tuple[str, str], Any], config: NodeConf
     # A QC that came with a new configuration file brings its link.
     new = [e for e in links(fresh) if str(e["qkdl_local"]["qkdi_id"]) not in known]
     kept_links = {**by_kind.get(_LINK, {}), **{e["qkdl_id"]: e for e in new}}
+    kept_apps = list(by_kind.get(_APP, {}).values())
     extra = by_kind[_EXTRA][""]
     qcs = {qc["name"]: qc for qc in extra["qcs"]["qc"]}
     return {
@@ -124,9 +143,9 @@ def _restored(fresh: Tree, kept: Mapping[tuple[str, str], Any], config: NodeConf
             **node,
             **by_kind[_NODE][""],
             "qkdn_id": node["qkdn_id"],
-            "qkd_applications": {"qkd_app": list(by_kind.get(_APP, {}).values())},
+            "qkd_applications": {"qkd_app": kept_apps},
             "qkd_interfaces": {"qkd_interface": kept_interfaces},
-            "qkd_links": {"qkd_link": list(kept_links.values())},
+            "qkd_links": {"qkd_link": with_users(list(kept_links.values()), kept_links, {}, kept_apps)},
         },
         gs015_testbed.NODE: {
             "parameters": Parameters().to_json() | extra["parameters"],

@@ -106,12 +106,26 @@ def change(old: Tree, new: Tree) -> Change:
 def _differing(
     old: Sequence[Entry], new: Sequence[Entry], key: str
 ) -> dict[str, tuple[Entry | None, Entry | None]]:
-    """An edit keeps the objects that it does not touch: only the others are compared, however many there are."""
-    old_ids, new_ids = set(map(id, old)), set(map(id, new))
-    before = {entry[key]: entry for entry in old if id(entry) not in new_ids}
-    after = {entry[key]: entry for entry in new if id(entry) not in old_ids}
+    """What differs in either list. What both begin and end with is passed over: an edit touches few of many entries."""
+    first = _same(old, new)
+    old, new = old[first:], new[first:]
+    last = _same(old[::-1], new[::-1])
+    before = {entry[key]: entry for entry in old[: len(old) - last]}
+    after = {entry[key]: entry for entry in new[: len(new) - last]}
     found = {name: (before.get(name), after.get(name)) for name in before | after}
-    return {name: (was, now) for name, (was, now) in found.items() if was != now}
+    return {name: (was, now) for name, (was, now) in found.items() if was is not now and was != now}
+
+
+def _same(old: Sequence[Entry], new: Sequence[Entry]) -> int:
+    """How many entries both begin with. By halves, for lists of the same objects are compared in no time."""
+    low, high = 0, min(len(old), len(new))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if old[low:middle] == new[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 _CAPABILITIES = ("link_stats_support", "application_stats_support", "key_relay_mode_enable")
@@ -200,7 +214,7 @@ def normalised(tree: Tree, config: NodeConfig, before: Tree) -> dict[str, Any]:
         gs015.NODE: {
             **node,
             "qkd_applications": {"qkd_app": kept},
-            "qkd_links": {"qkd_link": _with_users(kept_links, linked, apps(before), kept)},
+            "qkd_links": {"qkd_link": with_users(kept_links, linked, before, kept)},
         },
         gs015_testbed.NODE: extra,
     }
@@ -210,21 +224,29 @@ def _is_virtual(link: Entry | None) -> bool:
     return link is not None and link.get("qkdl_type") == gs015.VIRT
 
 
-def _with_users(
-    kept_links: Sequence[Entry], linked: Collection[str], before: Sequence[Entry], kept: Sequence[Entry]
+def with_users(
+    kept_links: Sequence[Entry], linked: Collection[str], before: Tree, kept: Sequence[Entry]
 ) -> list[Entry]:
     """The links with the IDs of the applications that they feed: those in `linked` and whose applications changed."""
-    changed = _differing(before, kept, "app_id").values()
-    fed = {link for apps in changed for app in apps if app is not None for link in app.get("backing_qkdl_id", [])}
-    stale = fed | set(linked)
-    users: dict[str, list[str]] = {link: [] for link in stale}
-    if stale:
-        for app in kept:
-            for link in app.get("backing_qkdl_id", []):
-                if link in stale:
-                    users[link].append(app["app_id"])
+    gone: dict[str, set[str]] = {link: set() for link in linked}
+    come: dict[str, list[str]] = {}
+    for name, (was, now) in _differing(apps(before), kept, "app_id").items():
+        fed, feeds = (list(app.get("backing_qkdl_id", [])) if app is not None else [] for app in (was, now))
+        for link in (*fed, *feeds):
+            gone.setdefault(link, set()).update({name} if link not in feeds else ())
+        for link in feeds:
+            if link not in fed:
+                come.setdefault(link, []).append(name)
+    there = {entry["qkdl_id"]: entry["qkdl_applications"] for entry in links(before) if entry["qkdl_id"] in gone}
+    users = {link: [a for a in had if a not in gone[link]] + come.get(link, []) for link, had in there.items()}
+    new = {link: list[str]() for link in gone if link not in there}  # which applications may have named before
+    for app in kept if new else ():
+        for link in app.get("backing_qkdl_id", []):
+            if link in new:
+                new[link].append(app["app_id"])
+    users |= new
     return [
-        {**entry, "qkdl_applications": users[entry["qkdl_id"]]} if entry["qkdl_id"] in stale else entry
+        {**entry, "qkdl_applications": users[entry["qkdl_id"]]} if entry["qkdl_id"] in users else entry
         for entry in kept_links
     ]
 

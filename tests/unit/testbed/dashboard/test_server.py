@@ -13,7 +13,7 @@ SCRIPT = """
 import pathlib, socket, sys
 from types import SimpleNamespace
 from testbed.dashboard.server import _Server
-from testbed.network.emulation import _log_to
+from testbed.network.stages import _log_to
 
 path = pathlib.Path(sys.argv[1])
 _log_to(path / "logs" / "run.log")
