@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.support.guardian import Guardian
+
+_GUARDIAN = pytest.StashKey[Guardian]()
+
 
 class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
     """Tests of one kind stay together."""
@@ -24,3 +28,13 @@ class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
     """Whatever the command line says of --dist."""
     return ByRoom(config, log)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A suite that is stopped, by whatever signal, leaves no process behind; each worker has its own guardian."""
+    session.config.stash[_GUARDIAN] = Guardian()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Nor does one that ends by itself."""
+    session.config.stash[_GUARDIAN].end()

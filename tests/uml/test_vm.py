@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.guardian import NAME
 from tests.support.running import RUN_PY
 from tests.support.waiting import until
 
@@ -33,8 +34,8 @@ def start(home: Path, *options: object) -> subprocess.Popen[str]:
     command = ["nice", "-n", "-10", "prlimit", "--nofile=1024:", *nobody, "/usr/bin/python3", str(RUN_PY), "--vm"]
     with (home / "out").open("wb") as out:
         return subprocess.Popen(
-            [*command, *map(str, options)], cwd=home, env={"PATH": os.environ["PATH"]}, stdin=subprocess.PIPE,
-            stdout=out, stderr=subprocess.STDOUT, text=True,
+            [*command, *map(str, options)], cwd=home, env={name: os.environ[name] for name in ("PATH", NAME)},
+            stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
 
