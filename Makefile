@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links audit setup setup-ryu lint unit pictures lock clean
+.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links bench-growth audit setup setup-ryu lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -21,6 +21,9 @@ bench: setup ## keys a second of one KME pair; delivery times in every mode besi
 	$(PYTHON) -P -m testbed.bench.bench_014
 	$(PYTHON) -P -m testbed.bench.bench
 	$(PYTHON) -P -m testbed.bench.bench_view
+
+bench-growth: setup ## costs that are not to grow with sessions, slots or keys, each at two sizes
+	$(PYTHON) -m tests.benchmarks.growth
 
 bench-links: setup ## delay, jitter, loss and bandwidth of a link, as measured and as configured, with errors
 	$(PYTHON) -P -m testbed.bench.bench_links

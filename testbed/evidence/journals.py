@@ -7,32 +7,38 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from telemetry import journal
+
 _NAME = b'"event":"'
 # At most so much of a journal at a time: a look must not take long, the rest comes with the next one.
 _MOST_BYTES = 4 << 20
 
 
 class Tail:
-    """New events of some journals. A journal may come into being later."""
+    """New events of some journals. A journal may come into being later, and goes on in further files."""
 
     def __init__(self, paths: Iterable[Path], wanted: Iterable[str]) -> None:
-        self._offsets = dict.fromkeys(paths, 0)
+        self._reached = dict.fromkeys(paths, (1, 0))  # number of a file, and bytes of it
         self._wanted = {name.encode() for name in wanted}
 
     def new(self) -> list[dict[str, Any]]:
         """Wanted events that were written since the last call, journal by journal."""
-        return [event for path in self._offsets for event in self._read(path)]
+        return [event for path in self._reached for event in self._read(path)]
 
     def _read(self, path: Path) -> list[dict[str, Any]]:
+        number, at = self._reached[path]
         try:
-            with path.open("rb") as file:
-                file.seek(self._offsets[path])
+            goes_on = journal.is_full(path, number)  # before it is read: nothing comes to a full one
+            with journal.open_file(path, number) as file:
+                file.seek(at)
                 data = file.read(_MOST_BYTES)
         except FileNotFoundError:
             return []
         whole = data.rpartition(b"\n")[0]
-        self._offsets[path] += len(whole) + 1 if whole else 0
-        return [json.loads(line) for line in whole.split(b"\n") if self._is_wanted(line)]
+        at += len(whole) + 1 if whole else 0
+        self._reached[path] = (number + 1, 0) if goes_on and not data else (number, at)
+        found = [json.loads(line) for line in whole.split(b"\n") if self._is_wanted(line)]
+        return found + (self._read(path) if goes_on and len(data) < _MOST_BYTES else [])
 
     def _is_wanted(self, line: bytes) -> bool:
         return line.partition(_NAME)[2].partition(b'"')[0] in self._wanted

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from telemetry.journal import lines
 from testbed.stories.model import KEY, SESSION, Event, Heading, NoStory, Story
 from testbed.stories.tell import concerns, tell
 
@@ -24,23 +25,22 @@ def read(run: Path, ident: str) -> Story:
     ident = ident.strip().lower()
     if not _IDENT.fullmatch(ident):
         raise NoStory(f"{ident[:50]!r} is no ID: expected a key ID or a KSID (a UUID), or a trace ID (32 hex digits)")
-    lines = list(_lines(run))
-    first = list(_parsed(lines, [ident.encode(), *_ALWAYS]))
+    first = list(_parsed(_lines(run), [ident.encode(), *_ALWAYS]))
     traces = {e["trace"] for e in first if "trace" in e and concerns(e, ident)}
-    every = list(_parsed(lines, [ident.encode(), *_ALWAYS, *(t.encode() for t in traces)]))
+    every = list(_parsed(_lines(run), [ident.encode(), *_ALWAYS, *(t.encode() for t in traces)]))
     return tell(every, ident)
 
 
 def latest(run: Path, number: int = 20) -> list[Heading]:
     """The last stories that could be told, the oldest first: keys given to masters, sessions, failures of both."""
-    found = [h for e in _parsed(list(_lines(run)), _BEGINNINGS) if (h := _heading(e)) is not None]
+    found = [h for e in _parsed(_lines(run), _BEGINNINGS) if (h := _heading(e)) is not None]
     return sorted(found, key=lambda h: h.at_s)[-number:]
 
 
 def last(run: Path, master: str, slave: str, kind: str) -> Heading | None:
     """The last story of that kind (KEY or SESSION) that these applications (IDs) have."""
     ids = {"master_sae": master, "slave_sae": slave}
-    of_both = (e for e in _parsed(list(_lines(run)), _BEGINNINGS) if {k: e.get(k) for k in ids} == ids)
+    of_both = (e for e in _parsed(_lines(run), _BEGINNINGS) if {k: e.get(k) for k in ids} == ids)
     found = [h for e in of_both if (h := _heading(e)) is not None and h.kind == kind]
     return max(found, key=lambda h: h.at_s, default=None)
 
@@ -62,7 +62,7 @@ def _heading(event: Event) -> Heading | None:
 
 def _lines(run: Path) -> Iterator[bytes]:
     for path in sorted(run.rglob("journal.jsonl")):
-        yield from path.read_bytes().split(b"\n")[:-1]  # a last line that is being written is left out
+        yield from lines(path)
 
 
 def _parsed(lines: Iterable[bytes], wanted: Iterable[bytes]) -> Iterator[Event]:

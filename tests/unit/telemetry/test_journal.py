@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import resource
+import threading
+from pathlib import Path
 
 import pytest
 
 from telemetry import journal
 from telemetry.journal import Journal, read
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -125,3 +128,65 @@ def test_closed_journal_refuses_events(tmp_path):
 
     with pytest.raises(OSError, match="closed"):
         book.event("late")
+
+
+@pytest.fixture
+def new(tmp_path):
+    """Where no journal is yet."""
+    return tmp_path / "journal.jsonl"
+
+
+def written(path: Path, number: int, **options: int) -> Journal:
+    """A journal of so many events, whose files have room for some five."""
+    made = Journal(path, "a", file_bytes=500, **options)
+    for i in range(number):
+        made.event("counted", number=i)
+    return made
+
+
+def numbers(path: Path) -> list[int]:
+    """Of the events, as they are read."""
+    return [e["number"] for e in journal.read(path, "counted")]
+
+
+def test_journal_that_grows_long_begins_new_files_and_is_read_as_one(new):
+    """Full files are compressed meanwhile, and kept from others as the first one is."""
+    made = written(new, 100)
+    until(lambda: not [f for f in new.parent.glob("*.jsonl") if f != new])
+
+    full = sorted(new.parent.glob("*.gz"))
+    assert len(full) > 10
+    assert {file.stat().st_mode & 0o777 for file in full} == {0o600}
+    assert numbers(new) == list(range(100))
+    made.close()
+    again = Journal(new, "a", file_bytes=500)
+    again.event("counted", number=100)
+    assert numbers(new) == list(range(101))
+    again.close()
+
+
+def test_oldest_events_go_when_there_are_too_many_and_the_journal_says_how_many(new):
+    """So that a run of any length has its place, and an audit knows what it has not seen."""
+    written(new, 100, most_files=3)
+
+    until(lambda: "journal" not in {thread.name for thread in threading.enumerate()})
+
+    kept = numbers(new)
+    assert len(list(new.parent.glob("*.gz"))) <= 3
+    assert 0 < kept[0] <= sum(e["number"] for e in journal.read(new, "events_lost"))
+    assert kept == list(range(kept[0], 100))
+
+
+def test_journal_is_read_while_it_begins_new_files(new):
+    """No event twice, none left out, in the order in which they were written."""
+    made = written(new, 1, most_files=1000)
+    seen: list[list[int]] = []
+    reader = threading.Thread(target=lambda: seen.extend(numbers(new) for _ in range(30)))
+    reader.start()
+    for i in range(1, 1500):
+        made.event("counted", number=i)
+    reader.join()
+    made.close()
+
+    assert len(seen) == 30
+    assert all(found == list(range(len(found))) for found in seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from telemetry.journal import Journal
 from testbed.dashboard.collected.snapshot import Tally
 from testbed.evidence.journals import Tail
 
@@ -69,4 +70,18 @@ def test_journal_is_read_on_from_where_it_ended(tmp_path):
 
     path.write_text("\n".join(lines) + "\n")
     assert [e["n"] for e in tail.new()] == [2]
+    assert tail.new() == []
+
+
+def test_journal_is_read_on_over_its_files(tmp_path):
+    """Whole, in order, however many of them are begun between two looks, and compressed or not."""
+    path = tmp_path / "journal.jsonl"
+    written, tail, found = Journal(path, "a", file_bytes=300), Tail([path], {"wanted"}), []
+    for n in range(60):
+        written.event("wanted", n=n)
+        if n % 7 == 0:
+            found += tail.new()
+    written.close()
+
+    assert [e["n"] for e in found + tail.new()] == list(range(60))
     assert tail.new() == []
