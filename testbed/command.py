@@ -36,7 +36,7 @@ _TOPOLOGIES = _ROOT / "topologies"
 _RUNS = _ROOT / "runs"
 _WORKLOADS = _ROOT / "workloads"
 _UNASKED: object = object()
-_DEFAULT_APPS = 8
+_DEFAULT_SESSIONS = 8
 # Sessions that a user opens stay until he closes them: one whose path is down for a while goes on when it is up again.
 _STEADFAST = {"on_key_failure": GO_ON}
 # Between the end of the last session of a workload and that of the run.
@@ -141,13 +141,13 @@ def _main(given: argparse.Namespace) -> int:
 def _arrivals(given: argparse.Namespace, plan: Plan, workload: Workload | None, seed: int) -> list[Arrival]:
     """The key sessions to open: those of a workload, else a number of them at once that stay."""
     if workload is None:
-        apps = _apps(given, plan)
+        number = _sessions(given, plan)
         try:
-            return [Arrival(0.0, master, slave) for master, slave in draw_pairs(plan.saes, apps, seed)]
+            return [Arrival(0.0, master, slave) for master, slave in draw_pairs(plan.saes, number, seed)]
         except ValueError as error:
-            raise UserError(f"--apps {apps}: {error}") from None
-    if given.apps is not None:
-        raise UserError("--apps and --workload: choose one; a workload says how many applications it has")
+            raise UserError(f"--sessions {number}: {error}") from None
+    if given.sessions is not None:
+        raise UserError("--sessions and --workload: choose one; a workload says how many it has")
     return draw_arrivals(workload, plan.saes, seed)
 
 
@@ -160,13 +160,13 @@ def _dashboard(given: argparse.Namespace) -> Dashboard:
     return Dashboard(on=(asked or interactive) and not given.no_dashboard, port=given.dashboard if asked else None)
 
 
-def _apps(given: argparse.Namespace, plan: Plan) -> int:
-    """Key sessions to open: as asked, else a handful for a run of a given length, none for a session at the CLI."""
-    if given.apps is not None:
-        return int(given.apps)
+def _sessions(given: argparse.Namespace, plan: Plan) -> int:
+    """Key sessions to open: as asked, else a handful for a run of a given length, none where they can be typed."""
+    if given.sessions is not None:
+        return int(given.sessions)
     if given.duration is None:
         return 0
-    return min(_DEFAULT_APPS, len(plan.applications), len(possible_pairs(plan.saes)))
+    return min(_DEFAULT_SESSIONS, len(plan.applications), len(possible_pairs(plan.saes)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -182,8 +182,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--admission", choices=ADMISSION.values, default=ADMISSION.default, help=f"{ADMISSION.meaning}: eq1 as measured, reserve as declared (default: {ADMISSION.default})")  # fmt: skip  # noqa: E501
     add("--ttl", type=_as(TTL.parse), default=TTL.default, metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default})")  # fmt: skip  # noqa: E501
     add("--keys-ahead", type=_as(KEYS_AHEAD.parse), default=KEYS_AHEAD.default, metavar="N", help=f"{KEYS_AHEAD.meaning} (default: {KEYS_AHEAD.default})")  # fmt: skip  # noqa: E501
-    add("--apps", type=_whole, metavar="N", help=f"key sessions to open (default: {_DEFAULT_APPS} with --duration, else 0)")  # fmt: skip  # noqa: E501
-    add("--workload", metavar="NAME|FILE", help="key sessions that come and go: a name in workloads/, or a YAML file (default: --apps sessions that stay)")  # fmt: skip  # noqa: E501
+    add("--sessions", "--apps", type=_whole, metavar="N", help=f"key sessions to open (default: {_DEFAULT_SESSIONS} with --duration, else 0); --apps is its name of earlier versions")  # fmt: skip  # noqa: E501
+    add("--workload", metavar="NAME|FILE", help="key sessions that come and go: a name in workloads/, or a YAML file (default: --sessions that stay)")  # fmt: skip  # noqa: E501
     add("--duration", type=_seconds, metavar="S", help="end after S seconds of exchanging keys")
     add("--seed", type=_whole, metavar="N", help="same workload and same QC output each time (not for secrets)")
     add("--delay", type=_milliseconds, metavar="MS", help="one-way delay of every link, in milliseconds")

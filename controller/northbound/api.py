@@ -61,7 +61,7 @@ def make_app(
         return describe()
 
     _add_views(app, graph, book=book, settings=settings, switches=switches, framework=framework)
-    _add_links(app, graph, choice, settings)
+    _add_qcs(app, graph, choice, settings)
     _add_sessions(app, book, sessions)
     _add_settings(app, graph, settings, followers)
     _add_agents(app, graph, followers, store)
@@ -102,17 +102,23 @@ def _add_views(
             }
             for name, node in graph.nodes().items()
         ]  # fmt: skip
-        links = [
+        qcs = [
             {"qc": qc, "qkdl_id": link.link_id, "ends": list(link.ends), "status": link.status, "enabled": link.enabled}
             for qc, link in graph.links().items()
         ]
-        return {"nodes": nodes, "links": links}
+        return {"nodes": nodes, "qcs": qcs, "links": qcs}
 
 
-def _add_links(app: Flask, graph: Graph, choice: Choice, settings: Settings) -> None:
+def _add_qcs(app: Flask, graph: Graph, choice: Choice, settings: Settings) -> None:
     @app.get("/qkd/v1/links")
     @allow(Role.OPERATOR)
     def links() -> dict[str, Any]:
+        shown = qcs()
+        return {"window_slots": shown["window_slots"], "links": shown["qcs"]}
+
+    @app.get("/qkd/v1/qcs")
+    @allow(Role.OPERATOR)
+    def qcs() -> dict[str, Any]:
         found = []
         joined = graph.links()
         for view, link in zip(choice.views(list(joined)), joined.values(), strict=True):
@@ -131,7 +137,7 @@ def _add_links(app: Flask, graph: Graph, choice: Choice, settings: Settings) -> 
                     "stored_bytes": view.stored_bytes,
                 }
             )
-        return {"window_slots": settings.parameters.ttl_slots, "links": found}
+        return {"window_slots": settings.parameters.ttl_slots, "qcs": found}
 
 
 def _add_sessions(app: Flask, book: Book, sessions: KeySessions) -> None:

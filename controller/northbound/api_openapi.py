@@ -29,7 +29,7 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _PARAMETERS = {name: parameter.schema for name, parameter in PARAMETERS.items()}
-_LINK = _object(
+_QC = _object(
     qc=_TEXT, qkdl_id=_UUID, ends=_ENDS, status=_STATUS, enabled=_BOOLEAN, qber_percent=_or_null(_NUMBER),
     generated_per_slot=_NUMBER, requested_per_slot=_NUMBER, reserved_per_slot=_NUMBER, stored_bytes=_INTEGER,
 )  # fmt: skip
@@ -111,13 +111,19 @@ def describe() -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/qkd/v1/status": {"get": _operation("nodes, switches, parameters at a glance", status)},
         "/qkd/v1/topology": {
-            "get": _operation("nodes and the QCs between them", _object(nodes=_array(_NODE), links=_array(_VERTEX)))
+            "get": _operation(
+                "nodes and the QCs between them (`links` has the same as `qcs`, as in earlier versions)",
+                _object(nodes=_array(_NODE), qcs=_array(_VERTEX), links=_array(_VERTEX)),
+            )
+        },
+        "/qkd/v1/qcs": {
+            "get": _operation(
+                "QCs with bytes generated, requested and reserved a slot, as a mean over the window, and bytes stored",
+                _object(window_slots=_INTEGER, qcs=_array(_QC)),
+            )
         },
         "/qkd/v1/links": {
-            "get": _operation(
-                "QCs with bytes made, asked for and reserved a slot, as a mean over the window, and stock",
-                _object(window_slots=_INTEGER, links=_array(_LINK)),
-            )
+            "get": _operation("the same, as in earlier versions", _object(window_slots=_INTEGER, links=_array(_QC)))
         },
         "/qkd/v1/key_sessions": {
             "get": _operation("key sessions with path and state", _object(key_sessions=_array(_SESSION)))

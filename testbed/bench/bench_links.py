@@ -1,7 +1,8 @@
 """`python -m testbed.bench.bench_links`: how far what a link really does is off from what was configured.
 
-One fibre, in the running network of topologies/pair.yaml, takes one shape after another, as `qkd link` changes it; each
-is measured as `qkd link A B measure` does, in one direction. What is not configured is shown for the first shape alone.
+One fibre, in the running network of topologies/pair.yaml, takes one shape after another, as `qkd fibre` changes it;
+each is measured as `qkd fibre A B measure` does, in one direction. What is not configured is shown for the first shape
+alone.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ def _lacking(
         one = min(outside)
         said = processes.named(f"node-{one}").end_of_log()
         return f"nodes {', '.join(sorted(outside))} do not reach the shared database; {one}: {said}"
-    links = {q["qc"]: q for q in control_room.controller("GET", "/qkd/v1/links").body["links"]}
-    for qc in [qc for qc, n_bytes in awaited.items() if links.get(qc, {}).get("stored_bytes", -1) >= n_bytes]:
+    qcs = {q["qc"]: q for q in control_room.controller("GET", "/qkd/v1/qcs").body["qcs"]}
+    for qc in [qc for qc, n_bytes in awaited.items() if qcs.get(qc, {}).get("stored_bytes", -1) >= n_bytes]:
         del awaited[qc]
     return f"there is too little key material on {', '.join(awaited)}" if awaited else ""
 

@@ -1,4 +1,4 @@
-"""Mininet's command line with a few words more: `qkd status`, `qkd links`, `qkd sessions`, `qkd open A B`."""
+"""Mininet's command line with a few words more: `qkd status`, `qkd qcs`, `qkd sessions`, `qkd open A B`."""
 
 from __future__ import annotations
 
@@ -70,11 +70,12 @@ def _urls(what: str, inside: str, outside: str | None) -> _Rows:
 
 _SETTABLE = ", ".join(f"{p.name} {p.syntax}" for p in PARAMETERS.values())
 _HELP = """qkd status            nodes, switches, controller, processes
-qkd links             fibres as they are shaped now, QCs with status, rate, error rate and stock of key material
-qkd link A B          the fibre between two datacenters: shape of both directions, whether it is lit
-qkd link A B delay 20ms jitter 2ms loss 1% bandwidth 100mbit  change some of these, both ways ('none': no limit)
-qkd link A -> B ...   the same for one direction; of several fibres take one by name: qkd link NAME [-> B] ...
-qkd link A B measure|reset   delay, jitter, loss and bandwidth as they really are; back to the topology's shape
+qkd qcs               QCs with status, rate, error rate and stored key material
+qkd fibres            fibres as they are shaped now
+qkd fibre A B         the fibre between two datacenters: shape of both directions, whether it is lit
+qkd fibre A B delay 20ms jitter 2ms loss 1% bandwidth 100mbit  change some of these, both ways ('none': no limit)
+qkd fibre A -> B ...  the same for one direction; of several fibres take one by name: qkd fibre NAME [-> B] ...
+qkd fibre A B measure|reset  delay, jitter, loss and bandwidth as they really are; back to the topology's shape
 qkd sessions          key sessions with their path
 qkd refusals          the last key sessions that were refused, and why
 qkd saes              applications, their nodes and their IDs, and which run outside the testbed
@@ -85,10 +86,10 @@ qkd story             the last keys and key sessions of which a story can be tol
 qkd story ID          the story of a key, a key session (KSID) or a trace: who said what to whom, what was used where
 qkd story A B         the story of the last key that application A asked for to share with B, or of its failure
 qkd story A B session how their key session was opened, or why it was not
-qkd capture A B       capture the link between two nodes into the run directory; `qkd capture A B off` ends it
+qkd capture A B       capture the fibre between two datacenters into the run directory; `qkd capture A B off` ends it
 qkd set               what can be set, and how it is set now
 qkd set NAME VALUE    SETTABLE
-qkd set rate QC LOW-HIGH   bytes a slot that a QC makes (QC: a name from 'qkd links', or all)
+qkd set rate QC LOW-HIGH   bytes a slot that a QC makes (QC: a name from 'qkd qcs', or all)
 qkd set generation QC on|off   whether a QC generates at all
 qkd fault             what is broken now, and since when
 qkd fault cut A B     cut the fibre between two datacenters, for traffic and for keys
@@ -118,7 +119,8 @@ class QkdCLI(Console):
     def do_qkd(self, line: str) -> None:
         """QKD commands; `qkd` alone lists them."""
         commands: dict[tuple[str, int], Callable[..., None]] = {
-            ("status", 0): self._status, ("links", 0): self._links, ("sessions", 0): self._sessions,
+            ("status", 0): self._status, ("qcs", 0): self._qcs, ("fibres", 0): self._fibres,
+            ("links", 0): self._links, ("sessions", 0): self._sessions,
             ("refusals", 0): self._refusals, ("saes", 0): self._saes, ("cert", 1): self._cert,
             ("open", 2): self._open, ("close", 1): self._close, ("close", 2): self._close,
             ("set", 0): self._show, ("set", 2): self._set, ("set", 3): self._set_qc,
@@ -128,12 +130,13 @@ class QkdCLI(Console):
             ("capture", 2): self._capture, ("capture", 3): self._capture,
         }  # fmt: skip
         word, *arguments = line.split() or ["help"]
-        if word != "link" and (word, len(arguments)) not in commands:
+        is_fibre = word in ("fibre", "link")  # the second of these is its name of earlier versions
+        if not is_fibre and (word, len(arguments)) not in commands:
             output(_HELP)
             return
         try:
-            if word == "link":
-                self._link(arguments)
+            if is_fibre:
+                output(fibre_commands.obey(self._emulation.fibres, arguments) if arguments else _HELP)
             else:
                 commands[word, len(arguments)](*arguments)
         except NoStory as error:
@@ -145,9 +148,6 @@ class QkdCLI(Console):
         if len(words) == 3 and {*words[:2]} <= {*switches}:
             line = " ".join([*(switches[w] for w in words[:2]), words[2]])
         super().do_link(line)
-
-    def _link(self, words: list[str]) -> None:
-        output(fibre_commands.obey(self._emulation.fibres, words) if words else _HELP)
 
     def _status(self) -> None:
         output(f"run directory   {self._emulation.run.path}\n")
@@ -167,7 +167,7 @@ class QkdCLI(Console):
         output(f"switches        {len(status['switches'])} of {len(plan.switches)} connected\n")
         output(f"controller      on {status['framework']}\n")
         output(f"fibres          {self._dark(status['ports_down']) or 'all lit'}\n")
-        output(f"nodes           {len(status['nodes'])} of {len(plan.nodes)} registered\n")
+        output(f"nodes           {len(status['nodes'])} of {len(plan.nodes)} reachable\n")
         output(f"parameters      {', '.join(f'{k} {v}' for k, v in status['parameters'].items())}\n")
 
     def _dark(self, ports: list[str]) -> str:
@@ -180,21 +180,28 @@ class QkdCLI(Console):
         return ", ".join(found)
 
     def _links(self) -> None:
+        """As in earlier versions: both."""
+        self._fibres()
+        output("\n")
+        self._qcs()
+
+    def _fibres(self) -> None:
         output(fibre_commands.shapes(self._emulation.fibres.all()))
+
+    def _qcs(self) -> None:
         rows = [
             (q["qc"], " - ".join(q["ends"]), q["status"] if q["enabled"] else "disabled", q["generated_per_slot"],
              q["requested_per_slot"], q["stored_bytes"], q["qber_percent"])
             for q in self._desk.qcs()
         ]  # fmt: skip
-        if rows:
-            header = ("QC", "between", "status", "made B/s", "asked B/s", "stored B", "QBER %")
-            output("\n" + table(header, rows))
+        header = ("QC", "between", "status", "generated B/slot", "requested B/slot", "stored B", "QBER %")
+        output(table(header, rows) if rows else "no QCs\n")
 
     def _sessions(self) -> None:
         name = self._desk.name
         rows = [
             (s["ksid"], name(s["master_sae"]), name(s["slave_sae"]), _state(s), s["mode"],
-             "implicit" if s["implicit"] else "registered", " - ".join(s["path"] or ()))
+             "implicitly" if s["implicit"] else "explicitly", " - ".join(s["path"] or ()))
             for s in self._desk.sessions()
         ]  # fmt: skip
         header = ("KSID", "master", "slave", "state", "mode", "opened", "path")

@@ -56,7 +56,7 @@ class Desk:
 
     def qcs(self) -> list[dict[str, Any]]:
         """The QCs as the controller sees them."""
-        return list(self._read("/qkd/v1/links")["links"])
+        return list(self._read("/qkd/v1/qcs")["qcs"])
 
     def sessions(self) -> list[dict[str, Any]]:
         """The key sessions that there are."""

@@ -1,4 +1,4 @@
-"""`qkd link ...`: words of a command line to calls of `testbed.fibres.fibres`, and answers to text."""
+"""`qkd fibre ...`: words of a command line to calls of `testbed.fibres.fibres`, and answers to text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VALUE = re.compile(r"(\d+\.?\d*|\.\d+)([a-z%]*)")
 
 
 def obey(fibres: Fibres, words: Sequence[str]) -> str:
-    """What to print for `qkd link` and these words behind it. FibreError says what is wrong, in one line."""
+    """What to print for `qkd fibre` and these words behind it. FibreError says what is wrong, in one line."""
     found, towards, rest = _which(fibres, words)
     if not rest and towards is None:
         return _show(fibres, found)
@@ -70,7 +70,7 @@ def shapes(fibres: Iterable[Fibre]) -> str:
             rows.append(_row(fibre.name, "both ways", fibre.a_to_b))
         else:
             rows += [_row(fibre.name, f"{a} {_ARROW} {b}", shape) for a, b, shape in fibre.directions]
-    return table(("link", "direction", "delay ms", "jitter ms", "loss %", "bandwidth Mbit/s"), rows)
+    return table(("fibre", "direction", "delay ms", "jitter ms", "loss %", "bandwidth Mbit/s"), rows)
 
 
 def figures(rows: Iterable[tuple[object, ...]], first: Sequence[str]) -> str:

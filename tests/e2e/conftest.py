@@ -16,7 +16,7 @@ SEED = 7
 def poliqi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """PoliQI, up, with ten key sessions and QCs of ten times the usual rate, so that no test waits for material."""
     directory = tmp_path_factory.mktemp("e2e") / "poliqi"
-    running = Running(directory, "--apps", 10, "--seed", SEED, "--qc-rate", "330-470", "--no-dashboard")
+    running = Running(directory, "--sessions", 10, "--seed", SEED, "--qc-rate", "330-470", "--no-dashboard")
     try:
         running.wait_up()
         yield running

@@ -21,7 +21,7 @@ _SIZE = (1600, 1250)
 _KEYS = 150
 # What makes the picture tell something: a slow fibre, and a session that nothing can carry.
 _SCENE = (
-    "qkd link university-government delay 20ms",
+    "qkd fibre university-government delay 20ms",
     "qkd set generation finance-university/1 off",
     "qkd set admission reserve",
 )
@@ -30,7 +30,7 @@ _SCENE = (
 def main(view: Path, story: Path) -> int:
     """Write the pictures; the exit status."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Running(Path(folder) / "run", "--apps", 10, "--seed", 4)
+        run = Running(Path(folder) / "run", "--sessions", 10, "--seed", 4)
         try:
             run.wait_up()
             address = re.search(r"live view at (\S+)", run.text)

@@ -59,7 +59,7 @@ def test_malformed_topology(case, tmp_path):
     [
         (["--topology", "atlantis"], "atlantis.*poliqi"),
         (["--topology", "/nowhere/net.yaml"], "/nowhere/net.yaml"),
-        (["--topology", "pair", "--apps", "1000"], "--apps 1000: expected at most"),
+        (["--topology", "pair", "--sessions", "1000"], "--sessions 1000: expected at most"),
         (["--run-dir", "/proc/1/run"], "run directory .*choose another"),
         (["--shared-db", "postgresql://nobody@127.0.0.1:1/x"], "--shared-db 127.0.0.1:1 cannot be used"),
         (["--shared-db", "postgresql://nobody@no-such-host.invalid/x"], "cannot resolve"),
@@ -79,7 +79,7 @@ def test_option_that_cannot_be_satisfied(options, pattern):
     [
         (["--delay", "-1"], "--delay: expected milliseconds"),
         (["--qc-rate", "47-33"], "--qc-rate: expected LOW-HIGH"),
-        (["--apps", "many"], "--apps: expected a whole number"),
+        (["--sessions", "many"], "--sessions: expected a whole number"),
         (["--seed", "-3"], "--seed: expected a whole number"),
         (["--duration", "0"], "--duration: expected seconds"),
         (["--mode", "magic"], "--mode: invalid choice"),

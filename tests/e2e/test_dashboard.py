@@ -101,7 +101,7 @@ class Page:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A PoliQI of its own, because its QCs and fibres are not left alone; with a page, as it has a command line."""
-    options = ("--apps", 4, "--seed", SEED, "--qc-rate", "330-470")
+    options = ("--sessions", 4, "--seed", SEED, "--qc-rate", "330-470")
     running = Running(tmp_path_factory.mktemp("e2e") / "watched", *options)
     try:
         running.wait_up()

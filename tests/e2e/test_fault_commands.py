@@ -25,7 +25,7 @@ from tests.support.waiting import until
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """PoliQI with plenty of key material, for keys over five hops cost plenty, and key sessions that run all along."""
-    options = ("--apps", 6, "--seed", 11, "--qc-rate", "900-1000", "--no-dashboard")
+    options = ("--sessions", 6, "--seed", 11, "--qc-rate", "900-1000", "--no-dashboard")
     running = Running(tmp_path_factory.mktemp("e2e") / "faults", *options)
     try:
         running.wait_up()

@@ -122,14 +122,14 @@ def test_no_more_passes_than_the_bandwidth(crooked):
 def test_shape_changes_while_frames_are_under_way(crooked):
     """From the command line: none is lost, none overtakes another, and those sent later are shaped anew."""
     try:
-        crooked.say("qkd link crooked delay 400ms loss 0 bandwidth none", r"crooked +both ways +400\.000")
+        crooked.say("qkd fibre crooked delay 400ms loss 0 bandwidth none", r"crooked +both ways +400\.000")
         train = Train(crooked, "alice", 1500)
-        crooked.say("qkd link crooked -> bob delay 3ms jitter 2ms", r"crooked +alice -> bob +3\.000 +2\.000")
+        crooked.say("qkd fibre crooked -> bob delay 3ms jitter 2ms", r"crooked +alice -> bob +3\.000 +2\.000")
         train.arrive()
         later = Train(crooked, "alice", 300).arrive()
         back = Train(crooked, "bob", 20).arrive()
     finally:
-        crooked.say("qkd link crooked reset", r"crooked +bob -> alice +5\.000")
+        crooked.say("qkd fibre crooked reset", r"crooked +bob -> alice +5\.000")
 
     assert train.lost == later.lost == 0
     assert train.in_order
@@ -143,11 +143,11 @@ def test_shape_changes_while_frames_are_under_way(crooked):
 
 def test_fibre_is_shown_and_measured(crooked):
     """Both directions as configured, up or down, and figures of what they really do."""
-    text = crooked.say("qkd link alice bob", r"crooked is up")
+    text = crooked.say("qkd fibre alice bob", r"crooked is up")
     assert re.search(r"short +both ways +0\.100 +0\.000 +0\.000 +-", text)
     assert re.search(r"crooked +alice -> bob +30\.000 +0\.000 +20\.000 +2\.000", text)
 
-    text = crooked.say("qkd link short -> bob measure", r"loss +% .*\n")
+    text = crooked.say("qkd fibre short -> bob measure", r"loss +% .*\n")
     found = dict(re.findall(r"alice -> bob +(\w+) +\S+ +[\d.]+ +([\d.]+)", text))
     assert float(found["delay"]) >= 0.1 - ROUNDING_MS
     assert float(found["loss"]) == 0
@@ -155,11 +155,11 @@ def test_fibre_is_shown_and_measured(crooked):
 
 def test_wrong_change_says_so_and_leaves_the_shape(crooked):
     """In one line that names the member."""
-    crooked.say("qkd link crooked delay 61s", r"delay_ms: expected a number from 0 to 60000\n")
-    crooked.say("qkd link alice bob loss 1%", r"several fibres join alice and bob: take one by its name")
-    crooked.say("qkd link alice carol", r"no datacenter 'carol': there are alice, bob\n")
+    crooked.say("qkd fibre crooked delay 61s", r"delay_ms: expected a number from 0 to 60000\n")
+    crooked.say("qkd fibre alice bob loss 1%", r"several fibres join alice and bob: take one by its name")
+    crooked.say("qkd fibre alice carol", r"no datacenter 'carol': there are alice, bob\n")
 
-    crooked.say("qkd links", r"crooked +alice -> bob +30\.000 +0\.000 +20\.000 +2\.000")
+    crooked.say("qkd fibres", r"crooked +alice -> bob +30\.000 +0\.000 +20\.000 +2\.000")
 
 
 @pytest.mark.parametrize("how", ["the fibre, by datacenters", "the fibre, by switches", "one end, by hand"])

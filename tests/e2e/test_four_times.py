@@ -40,7 +40,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Best]]:
         run.wait_up()
         without = _best(run)
         for ends in ("a b", "b c"):
-            run.say(f"qkd link {ends} delay {DELAY_MS}ms", rf"{DELAY_MS}\.000 ")
+            run.say(f"qkd fibre {ends} delay {DELAY_MS}ms", rf"{DELAY_MS}\.000 ")
         yield {0: without, DELAY_MS: _best(run)}
     finally:
         run.stop()

@@ -20,7 +20,7 @@ def test_run_of_a_given_length_ends_with_a_summary_and_status_0(tmp_path):
     """From another folder, without a venv: the summary on the terminal and in summary.json, and nothing is left."""
     machine, run = Machine(), tmp_path / "run"
 
-    done = finished("--duration", 8, "--apps", 6, "--seed", 3, "--no-cli", "--run-dir", run, cwd="/")
+    done = finished("--duration", 8, "--sessions", 6, "--seed", 3, "--no-cli", "--run-dir", run, cwd="/")
 
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((run / "summary.json").read_text())
@@ -51,8 +51,8 @@ def test_sessions_that_the_network_cannot_carry_are_refused(tmp_path):
     """Two bytes a second carry no session of 3.2: the error that reaches the user names the QC and what it lacks."""
     run = tmp_path / "run"
 
-    done = finished("--topology", "pair", "--qc-rate", "2-2", "--admission", "reserve", "--apps", 2, "--duration", 2,
-                    "--no-cli", "--run-dir", run)  # fmt: skip
+    done = finished("--topology", "pair", "--qc-rate", "2-2", "--admission", "reserve", "--sessions", 2,
+                    "--duration", 2, "--no-cli", "--run-dir", run)  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr
     sessions = json.loads((run / "summary.json").read_text())["sessions"]
@@ -71,7 +71,7 @@ def test_sessions_that_the_network_cannot_carry_are_refused(tmp_path):
 )
 def test_signal_at_any_moment_leaves_nothing(tmp_path, moment, number):
     """While starting and while running."""
-    machine, run = Machine(), Running(tmp_path / "run", "--duration", 60, "--apps", 4)
+    machine, run = Machine(), Running(tmp_path / "run", "--duration", 60, "--sessions", 4)
     run.wait_for(moment)
 
     run.process.send_signal(number)
@@ -104,7 +104,7 @@ def test_ctrl_c_while_it_starts_shows_no_traceback(tmp_path, moment):
 def test_output_that_nobody_reads_any_more_ends_the_run_in_order(tmp_path):
     """As `| head` does: no traceback, no process and no key stay."""
     run = tmp_path / "run"
-    options = ("--topology", "pair", "--duration", 30, "--apps", 2, "--no-cli", "--run-dir", run)
+    options = ("--topology", "pair", "--duration", 30, "--sessions", 2, "--no-cli", "--run-dir", run)
     with subprocess.Popen(command(*options), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline()
         process.stdout.close()

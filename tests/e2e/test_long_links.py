@@ -31,7 +31,7 @@ def test_network_with_links_of_300_ms_hands_out_keys(tmp_path):
     run = tmp_path / "run"
 
     done = finished(
-        "--delay", DELAY_MS, "--duration", 30, "--apps", 6, "--seed", 3, "--qc-rate", "300-400", "--no-cli",
+        "--delay", DELAY_MS, "--duration", 30, "--sessions", 6, "--seed", 3, "--qc-rate", "300-400", "--no-cli",
         "--run-dir", run, timeout_s=300,
     )  # fmt: skip
 
@@ -46,7 +46,7 @@ def test_network_with_links_of_300_ms_hands_out_keys(tmp_path):
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[Running]:
     """PoliQI with short links, and key sessions that run all along."""
-    running = Running(tmp_path / "run", "--apps", 6, "--seed", 3, "--qc-rate", "900-1000", "--no-dashboard")
+    running = Running(tmp_path / "run", "--sessions", 6, "--seed", 3, "--qc-rate", "900-1000", "--no-dashboard")
     try:
         running.wait_up()
         yield running
@@ -68,7 +68,7 @@ def test_links_that_become_slow_while_the_network_runs_are_followed(network):
     sessions = rekeyed(network, 0)
     fibres = [qc["qc"].rpartition("/")[0] for qc in network.config("qcs")["qcs"]]
     for fibre in fibres:
-        network.say(f"qkd link {fibre} delay {DELAY_MS}ms", rf"{fibre} +both ways +{DELAY_MS}")
+        network.say(f"qkd fibre {fibre} delay {DELAY_MS}ms", rf"{fibre} +both ways +{DELAY_MS}")
     since = time.time()
     until(lambda: rekeyed(network, since) >= sessions, else_tell=lambda: sessions - rekeyed(network, since))
 
@@ -79,7 +79,7 @@ def test_links_that_become_slow_while_the_network_runs_are_followed(network):
     since = time.time()
     until(lambda: rekeyed(network, since) >= sessions, else_tell=lambda: sessions - rekeyed(network, since))
 
-    network.say(f"qkd link {fibres[0]} delay 350ms", "a network that runs follows up to 1.25 s")
+    network.say(f"qkd fibre {fibres[0]} delay 350ms", "a network that runs follows up to 1.25 s")
     network.say("qkd set ttl_slots 8", "an eighth of a TTL of 8 slots")
     assert network.exit() == 0, network.text[-2000:]
     assert_clean(network.directory)

@@ -65,11 +65,11 @@ def ping(run: Running, source: str, target: str, count: int = 3) -> tuple[int, f
 @contextmanager
 def slow_way_round(run: Running) -> Iterator[float]:
     """On their long way round government and military are so many ms apart, there and back: slower than any machine."""
-    run.say("qkd link finance-university delay 40ms", r"finance-university +both ways +40\.000")
+    run.say("qkd fibre finance-university delay 40ms", r"finance-university +both ways +40\.000")
     try:
         yield 80.0
     finally:
-        run.say("qkd link finance-university reset", r"finance-university +both ways +0\.")
+        run.say("qkd fibre finance-university reset", r"finance-university +both ways +0\.")
 
 
 @contextmanager
@@ -193,13 +193,13 @@ def test_cut_link_sends_classical_traffic_the_other_way_round(poliqi):
 def test_cli_knows_qkd_commands(poliqi):
     """status, links, sessions and open, each with what a person wants to know."""
     poliqi.cli("qkd status")
-    poliqi.wait_for(r"nodes +5 of 5 registered")
-    poliqi.cli("qkd links")
+    poliqi.wait_for(r"nodes +5 of 5 reachable")
+    poliqi.cli("qkd qcs")
     poliqi.wait_for(r"government-military/1 +government - military +ACTIVE")
     poliqi.cli("qkd open library mobile-core")
     poliqi.wait_for(r"open: KSID [0-9a-f-]{36}, path university - finance - telecom")
     poliqi.cli("qkd sessions")
-    text = poliqi.wait_for(r"library +mobile-core +open +basic +registered +university - finance - telecom")
+    text = poliqi.wait_for(r"library +mobile-core +open +basic +explicitly +university - finance - telecom")
     ksid = re.search(r"^([0-9a-f-]{36}) +library +mobile-core", text, re.M)[1]
     poliqi.cli(f"qkd close {ksid}")
     poliqi.wait_for(r"\bclosed\n")

@@ -72,7 +72,7 @@ class OnSmallDisk(Running):
 
 def test_full_disk_is_survived_and_named(tmp_path):
     """Every process lives on, every session has keys again, no record of a key is missing, and pairs are equal."""
-    run = OnSmallDisk(tmp_path, "--apps", 4, "--no-dashboard")
+    run = OnSmallDisk(tmp_path, "--sessions", 4, "--no-dashboard")
     try:
         run.wait_up()
         assert until(lambda: len(run.keys(0)) == 4)
@@ -116,7 +116,7 @@ def test_run_that_ends_on_a_full_disk_says_so_and_erases_its_keys(tmp_path):
 
 def test_run_without_a_single_key_has_status_1_and_says_why(tmp_path):
     """Here the QC makes a byte a second."""
-    options = ("--topology", "pair", "--qc-rate", "1-1", "--apps", 1, "--duration", 2, "--no-cli")
+    options = ("--topology", "pair", "--qc-rate", "1-1", "--sessions", 1, "--duration", 2, "--no-cli")
 
     done = finished(*options, "--run-dir", tmp_path / "run")
 
@@ -128,7 +128,7 @@ def test_run_without_a_single_key_has_status_1_and_says_why(tmp_path):
 
 def test_run_starts_with_more_descriptors_than_select_knows(tmp_path, many_files):
     """As in networks of 135 nodes and more: here run.py finds so many open that its own begin beyond 1023."""
-    options = ("--topology", "pair", "--apps", 1, "--duration", 1, "--no-cli", "--run-dir", tmp_path / "run")
+    options = ("--topology", "pair", "--sessions", 1, "--duration", 1, "--no-cli", "--run-dir", tmp_path / "run")
 
     done = finished(*options, pass_fds=many_files)
 

@@ -70,7 +70,7 @@ def test_keys_are_exchanged_by_way_of_a_server_of_the_users(server, tmp_path):
     machine, before = Machine(), schemas(server)
     run = tmp_path / "run"
 
-    done = finished("--shared-db", server, "--duration", 8, "--apps", 6, "--seed", 3, "--no-cli", "--run-dir", run)
+    done = finished("--shared-db", server, "--duration", 8, "--sessions", 6, "--seed", 3, "--no-cli", "--run-dir", run)
 
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((run / "summary.json").read_text())

@@ -218,7 +218,7 @@ def test_node_with_one_session_does_not_have_others_refused(world):
         for name in world.nodes:
             world.catch_up(name)
 
-        asked = {q["qc"]: q["requested_per_slot"] for q in world.operator("links")["links"]}
+        asked = {q["qc"]: q["requested_per_slot"] for q in world.operator("qcs")["qcs"]}
         assert 0 < asked["ac"] < 10
         assert world.request("a", "c")[1].status == 200
     finally:
@@ -432,7 +432,7 @@ def test_wish_about_a_link_that_a_node_does_not_show_now_waits_for_it(world, stu
         assert world.call("PUT", "qcs/ac/generation", {"enabled": False}).status == 202
         stumbling.datastore.edit("DELETE", parse_target(MODEL, feeds + key), None)
         stumbling.fail("cd")  # so that the node is read again
-        assert until(lambda: "ac" not in {e["qc"] for e in world.operator("topology")["links"]})
+        assert until(lambda: "ac" not in {e["qc"] for e in world.operator("topology")["qcs"]})
         stumbling.broken = False
         assert until(lambda: world.set(ttl_slots=15).body.get("not_yet") == ["c"])
 

@@ -43,7 +43,7 @@ def test_reserve_refuses_what_declared_rates_exceed_and_ends_give_back(admitting
     assert first.status == 200
     assert (second.status, second.detail("qc")) == (503, "ac")
     assert (second.detail("needed_bytes"), second.detail("available_bytes")) == (160, 40)
-    link = next(q for q in admitting.operator("links")["links"] if q["qc"] == "ac")
+    link = next(q for q in admitting.operator("qcs")["qcs"] if q["qc"] == "ac")
     assert link["reserved_per_slot"] == 32.0
     admitting.session(first.ksid)
     assert admitting.call("DELETE", f"key_sessions/{first.ksid}").status == 204

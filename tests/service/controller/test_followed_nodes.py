@@ -214,7 +214,7 @@ def test_operator_sees_links_with_rates_and_stock(alone):
         alone.nodes["d"].report(slot, bc=(None, 32, None))
 
     def link() -> Any:
-        return next(q for q in alone.operator("links")["links"] if q["qc"] == "bc")
+        return next(q for q in alone.operator("qcs")["qcs"] if q["qc"] == "bc")
 
     assert until(lambda: link()["requested_per_slot"] == 48.0)
     assert link() == {
@@ -235,7 +235,7 @@ def test_what_sessions_asked_that_are_over_by_their_nodes_report_counts(alone):
     alone.nodes["d"].report(1, bc=(None, 1000, None))
 
     def asked() -> float:
-        return next(q for q in alone.operator("links")["links"] if q["qc"] == "bc")["requested_per_slot"]
+        return next(q for q in alone.operator("qcs")["qcs"] if q["qc"] == "bc")["requested_per_slot"]
 
     assert until(lambda: asked() == 3 * 16)
 

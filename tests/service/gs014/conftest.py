@@ -76,7 +76,7 @@ class Kmes:
 
     def link(self, qc: str) -> dict:
         """What the controller measured of that QC over the last slots."""
-        return next(link for link in self.controller("GET", "links")["links"] if link["qc"] == qc)
+        return next(link for link in self.controller("GET", "qcs")["qcs"] if link["qc"] == qc)
 
     def all_blocks_have_come(self) -> bool:
         """Whether the QCs are on time, and the nodes have all that they made."""

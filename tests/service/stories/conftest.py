@@ -41,7 +41,7 @@ class World:
         self.ports = {n: free_port() for n in NODES}
         for process in [self._applications(n) for n in NODES]:
             process.wait_ready()
-        until(lambda: len(self.tell("GET", "links").body["links"]) == len(LINKS))
+        until(lambda: len(self.tell("GET", "qcs").body["qcs"]) == len(LINKS))
 
     def _applications(self, node: str) -> Any:
         document = {

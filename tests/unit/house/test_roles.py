@@ -59,6 +59,7 @@ EXPECTED = {
         "GET /qkd/v1/status": {OPERATOR},
         "GET /metrics": {OPERATOR},
         "GET /qkd/v1/links": {OPERATOR},
+        "GET /qkd/v1/qcs": {OPERATOR},
         "GET /qkd/v1/key_sessions": {OPERATOR},
         "GET /qkd/v1/refusals": {OPERATOR},
         "GET /qkd/v1/parameters": {OPERATOR},

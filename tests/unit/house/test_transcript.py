@@ -28,7 +28,7 @@ government-military/1  government - military      6.000       44
 )  # fmt: skip
 def test_what_a_reader_would_call_the_same_is_shown(shown, printed):
     """IDs, times, durations, figures after ~, width of columns, blank lines, and what is left out."""
-    assert Step("qkd links", shown).is_shown_by(printed)
+    assert Step("qkd qcs", shown).is_shown_by(printed)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_what_a_reader_would_call_the_same_is_shown(shown, printed):
 )
 def test_what_differs_is_not_shown(shown, printed):
     """Another word, another figure, another order, a line too many or too few."""
-    assert not Step("qkd links", shown).is_shown_by(printed)
+    assert not Step("qkd qcs", shown).is_shown_by(printed)
 
 
 def test_block_is_read_as_steps():
@@ -56,13 +56,13 @@ def test_block_is_read_as_steps():
     assert steps(block) == [Step("qkd open a b", OPENED), Step("qkd sessions", "no key sessions\n")]
 
 
-@pytest.mark.parametrize("command", ["qkd links", "qkd story a b", "qkd fault", "qkd link a b", "a ping -c 3 b"])
+@pytest.mark.parametrize("command", ["qkd qcs", "qkd story a b", "qkd fault", "qkd fibre a b", "a ping -c 3 b"])
 def test_command_that_only_looks_may_be_typed_again(command):
     """Until it shows what the page shows."""
     assert Step(command, "").looks
 
 
-@pytest.mark.parametrize("command", ["qkd open a b", "qkd set mode otp", "qkd fault cut a b", "qkd link a b reset"])
+@pytest.mark.parametrize("command", ["qkd open a b", "qkd set mode otp", "qkd fault cut a b", "qkd fibre a b reset"])
 def test_command_that_changes_something_is_typed_once(command):
     """Twice would be another thing."""
     assert not Step(command, "").looks

@@ -1,4 +1,4 @@
-"""The shape of fibres: what may be configured, what shapers are told of it, and `qkd link` on the command line."""
+"""The shape of fibres: what may be configured, what shapers are told of it, and `qkd fibre` on the command line."""
 
 from __future__ import annotations
 
