@@ -51,7 +51,7 @@ class Network:
         switches = {
             name: self.net.addSwitch(
                 name, cls=OVSSwitch, dpid=f"{self.plan.dpid(name):016x}", datapath=self.datapath,
-                protocols="OpenFlow13", failMode="secure",
+                protocols="OpenFlow13", failMode="secure", batch=True,
             )
             for name in self.plan.switches.values()
         }  # fmt: skip
@@ -74,7 +74,9 @@ class Network:
         self.net.build()
         controller.start()
         for switch in switches.values():
-            switch.start([controller])
+            switch.start([controller])  # which says what is to be done
+        # All at once: a call for each switch would wait for all that are there already to be looked at again.
+        OVSSwitch.batchStartup(list(switches.values()), run=_in_shell)
         self._shape()
         self._tune_hosts()
 
@@ -123,6 +125,11 @@ class Network:
                 commands.append("ethtool -K eth0 tx off")
             for command in commands:
                 run_tool(*self.enter(host), *command.split())
+
+
+def _in_shell(command: str, *, shell: bool) -> None:
+    assert shell  # noqa: S101 - as Mininet asks for it
+    run_tool("sh", "-c", command)
 
 
 def _number(port: str) -> int:
