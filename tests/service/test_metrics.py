@@ -15,6 +15,7 @@ from mtls.identity import Identity, Role
 from telemetry import journal
 from testbed.evidence.summary import summarise
 from testbed.network.loopback import LOOPBACK, Stack
+from tests.support.waiting import until
 
 ALICE, BOB, CAROL = (str(uuid.uuid4()) for _ in range(3))
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c")]
@@ -58,10 +59,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         stack.start_controller()
         stack.start_nodes(LINKS, {ALICE: "a", BOB: "b", CAROL: "c"}, slot_s=0.5)
         stack.start_qcs(LINKS, low=2000, high=2000, slot_s=0.5)
-        deadline = time.monotonic() + 20
-        while stack.ask(ALICE, "a", CAROL, "enc_keys")["status"] != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        until(lambda: stack.ask(ALICE, "a", CAROL, "enc_keys")["status"] == 200)
         given = stack.ask(ALICE, "a", BOB, "enc_keys", {"number": 3})["keys"]
         assert stack.ask(BOB, "b", ALICE, "dec_keys", {"key_IDs": [{"key_ID": given[0]["key_ID"]}]})["status"] == 200
         assert stack.ask(ALICE, "a", BOB, "enc_keys", {"number": 64, "size": 8192})["status"] == 503
@@ -113,12 +111,13 @@ def test_pool_is_shown_by_its_qc(network):
     to = Identity(Role.CONTROLLER, "ctl")
     caller.request("PATCH", url, to=to, body={"mode": "qkp"})
     try:
-        deadline = time.monotonic() + 20
         assert network.figures("a")["qkd_pool_keys", "a-b/1"] == 0
-        while network.figures("a")["qkd_pool_keys", "a-b/1"] != 3:
-            assert time.monotonic() < deadline
+
+        def pooled_after_a_key() -> float:
             network.ask(ALICE, "a", CAROL, "enc_keys")
-            time.sleep(0.2)
+            return network.figures("a")["qkd_pool_keys", "a-b/1"]
+
+        until(lambda: pooled_after_a_key() == 3)
     finally:
         caller.request("PATCH", url, to=to, body={"mode": "basic"})
 

@@ -21,6 +21,7 @@ from node.tree.datastore import Datastore
 from node.waiting_limits import Places
 from tests.support import open_session
 from tests.support.open_session import MASTER, SLAVE
+from tests.support.waiting import until
 
 
 class Network:
@@ -155,8 +156,7 @@ def test_refusal_is_that_of_all_who_waited(bench):
     bench.network.wait.clear()
     with ThreadPoolExecutor(5) as pool:
         asked = [pool.submit(bench.ask) for _ in range(5)]
-        while _waiting(bench.implicit) < 4:
-            time.sleep(0.01)
+        until(lambda: _waiting(bench.implicit) == 4)
         bench.network.wait.set()
         assert all(isinstance(call.exception(10), SessionRefused) for call in asked)
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from documents.secret import Secret
 from node.limits import CLAIMS
 from node.relaying.relayed_keys import Arrivals, Relayed
+from tests.support.waiting import until
 
 LIFE_S = 10.0
 
@@ -54,8 +55,7 @@ def test_when_too_many_wait_the_next_one_is_answered_at_once(monkeypatch):
     arrivals = Arrivals(lambda: LIFE_S, time.monotonic)
     with ThreadPoolExecutor(CLAIMS) as pool:
         waiting = [pool.submit(arrivals.claim, f"r{i}", "s", patiently=True) for i in range(CLAIMS)]
-        while arrivals.waiting < CLAIMS:
-            time.sleep(0.001)
+        until(lambda: arrivals.waiting == CLAIMS)
 
         assert arrivals.claim("r", "s", patiently=True) is None
 
