@@ -182,7 +182,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--admission", choices=ADMISSION.values, default=ADMISSION.default, help=f"{ADMISSION.meaning}: eq1 as measured, reserve as declared (default: {ADMISSION.default})")  # fmt: skip  # noqa: E501
     add("--ttl", type=_as(TTL.parse), default=TTL.default, metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default})")  # fmt: skip  # noqa: E501
     add("--keys-ahead", type=_as(KEYS_AHEAD.parse), default=KEYS_AHEAD.default, metavar="N", help=f"{KEYS_AHEAD.meaning} (default: {KEYS_AHEAD.default})")  # fmt: skip  # noqa: E501
-    add("--sessions", "--apps", type=_whole, metavar="N", help=f"key sessions to open (default: {_DEFAULT_SESSIONS} with --duration, else 0); --apps is its name of earlier versions")  # fmt: skip  # noqa: E501
+    add("--sessions", type=_whole, metavar="N", help=f"key sessions to open (default: {_DEFAULT_SESSIONS} with --duration, else 0)")  # fmt: skip  # noqa: E501
+    add("--apps", dest="sessions", type=_whole, help=argparse.SUPPRESS)  # its name of earlier versions
     add("--workload", metavar="NAME|FILE", help="key sessions that come and go: a name in workloads/, or a YAML file (default: --sessions that stay)")  # fmt: skip  # noqa: E501
     add("--duration", type=_seconds, metavar="S", help="end after S seconds of exchanging keys")
     add("--seed", type=_whole, metavar="N", help="same workload and same QC output each time (not for secrets)")

@@ -45,7 +45,7 @@ class Ends:
         streams.on_controller(self.tell)
 
     def begin(self, ksid: str) -> None:
-        """It is about to end here: what a controller configures of it from now on is late."""
+        """A session is about to end here: what a controller configures of it from now on is late."""
         self._lately.add([ksid])
 
     def tell(self, *ksids: str) -> None:
@@ -73,10 +73,10 @@ class Ends:
             self._forget(ksid)
 
     def came_back(self, ksid: str) -> bool:
-        """Whether a session that a controller configures is open; not if it ended here before.
+        """Whether a session that a controller configures is open: it is not if it ended here before.
 
-        The controller had not heard yet, or was at it when it heard, and removes it. But one that knows only the
-        standard may have an application come back: then its end is none.
+        The controller had not heard of the end yet, or was configuring when it heard; it removes the session next. A
+        controller that knows only the standard may have an application come back. Then the end counts no more.
         """
         if self._streams.controlled == STANDARD:
             self.known(ksid)

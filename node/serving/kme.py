@@ -59,7 +59,7 @@ class Kme:
         self._relay = relay
         self._performance = performance
         self._parameters = parameters
-        relayed_from_here = RecentIds()
+        relayed_from_here = RecentIds()  # answered by 401: nobody at this site may collect these keys
         self._delivery = Delivery(
             name, most_at_once=limits.max_key_per_request, store=store, shared=shared, sessions=sessions, relay=relay,
             requested=requested, losses=losses, parameters=parameters, relayed_from_here=relayed_from_here,

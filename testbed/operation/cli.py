@@ -136,7 +136,7 @@ class QkdCLI(Console):
             return
         try:
             if is_fibre:
-                output(fibre_commands.obey(self._emulation.fibres, arguments) if arguments else _HELP)
+                self._fibre(arguments)
             else:
                 commands[word, len(arguments)](*arguments)
         except NoStory as error:
@@ -148,6 +148,9 @@ class QkdCLI(Console):
         if len(words) == 3 and {*words[:2]} <= {*switches}:
             line = " ".join([*(switches[w] for w in words[:2]), words[2]])
         super().do_link(line)
+
+    def _fibre(self, words: list[str]) -> None:
+        output(fibre_commands.obey(self._emulation.fibres, words) if words else _HELP)
 
     def _status(self) -> None:
         output(f"run directory   {self._emulation.run.path}\n")

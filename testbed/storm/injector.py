@@ -140,7 +140,7 @@ class Injector:
         elif name == gusts.GENERATION:
             self.desk.set_generation(value[0], enabled=True)
         else:
-            self.desk.set_parameter(name, self.standard[name])
+            self.desk.set_parameter(name, str(self.standard[name]))
 
 
 def _nothing(*_: object) -> None:

@@ -85,7 +85,7 @@ def kill_a_node(run: Path) -> bool:
             line = (path / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
         except OSError:
             continue
-        if line.endswith(f"{run}/config/node-finance.json") and "-m\0node\0" in line:
+        if line.startswith("node-finance: ") and line.endswith(f"{run}/config/node-finance.json"):
             os.kill(int(path.name), signal.SIGKILL)
             return True
     return False

@@ -10,7 +10,7 @@ import pytest
 from flask import Response
 
 from documents.checks import Malformed
-from mtls import events, json_text
+from mtls import call, events, json_text
 from mtls.call import Caller, Listener, Unreachable
 from mtls.events import CONTENT_TYPE, MAX_EVENT_BYTES, MAX_WAITING, Feed, answer_with
 from mtls.identity import Identity, Role
@@ -106,7 +106,7 @@ def test_event_that_is_no_json_is_refused(hostile, data):
 def test_flood_of_comments_is_read_slowly(hostile, monkeypatch):
     """Its sender must not keep the listener busy."""
     slept: list[float] = []
-    monkeypatch.setattr(events.time, "sleep", slept.append)
+    monkeypatch.setattr(call.time, "sleep", slept.append)
     with pytest.raises(Unreachable):
         next(hostile(b":\n" * 10_000).events())
 

@@ -179,7 +179,7 @@ def test_qcs_are_silent_as_long_as_a_fault_wants_it(world):
 
     ab, tf = "government-military/1", "telecom-finance/1"
     assert world.silent == [{ab}, {ab}, {ab, tf}, {ab, tf}, {tf}, set()]
-    assert [call.kwargs["up"] for call in world.network.set_carrier.call_args_list] == [False, True]
+    assert [call.args[1] for call in world.network.set_carrier.call_args_list] == [False, True]
 
 
 def test_devices_without_power_say_nothing_until_all_that_is_healed(world):

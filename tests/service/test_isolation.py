@@ -14,7 +14,7 @@ GRACE_S = 0.3
 STUBBORN = f"""
 import signal, sys, time
 from pathlib import Path
-from testbed import isolation
+from testbed.machine import isolation
 
 def body(_outside):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

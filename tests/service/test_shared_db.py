@@ -351,7 +351,8 @@ def test_shortage_at_a_second_try_is_in_doubt_since_the_first_may_be_granted_lat
 
         assert found == Shortage(ring.along("ab")[0], 400, in_doubt=True)
         key_id = str(uuid.uuid5(uuid.UUID(request), "key"))
-        assert until(lambda: ring.nodes["a"].cost([key_id])) == [(key_id, request, Range(ring.along("ab")[0], 0, 500, EPOCH))]
+        cost = until(lambda: ring.nodes["a"].cost([key_id]))
+        assert cost == [(key_id, request, Range(ring.along("ab")[0], 0, 500, EPOCH))]
     finally:
         node.close()
         wire.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
 import re
@@ -96,7 +97,8 @@ def test_readme_has_every_option_of_run_py_and_no_other():
     rows = re.findall(r"^\| (`--.*?`) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
     options = {word for row in rows for word in re.findall(r"--[a-z-]+", row)}
 
-    known = {name for action in command._parser()._actions for name in action.option_strings}
+    shown = (action for action in command._parser()._actions if action.help != argparse.SUPPRESS)
+    known = {name for action in shown for name in action.option_strings}
     assert options | {"--no-vm", "--help", "-h"} == known
 
 
@@ -113,7 +115,7 @@ def test_command_line_knows_the_qkd_commands_of_pages(said, poliqi, monkeypatch)
     fault = [word for word in words[1:] if word != "heal"] if words[0] == "fault" else []
     if fault and "A" not in fault:
         check(poliqi, fault[0], fault[1:])
-    if shape := re.fullmatch(r"link \S+ (?:-> )?\S+ ((?:delay|jitter|loss|bandwidth) .*)", said):
+    if shape := re.fullmatch(r"fibre \S+ (?:-> )?\S+ ((?:delay|jitter|loss|bandwidth) .*)", said):
         assert changes(shape[1].split())
 
 

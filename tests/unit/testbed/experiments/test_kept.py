@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from testbed.experiments import command, latency, report
-from testbed.experiments.estimate import CONFIDENCE
+from testbed.experiments import command, report
+from testbed.experiments.evaluation.results import CONFIDENCE
+from testbed.experiments.kinds import latency
 
-KEPT = Path(__file__).resolve().parents[3] / "docs" / "results"
+KEPT = Path(__file__).resolve().parents[4] / "docs" / "results"
 FOLDERS = sorted(path.parent.name for path in KEPT.glob("*/results.json"))
 
 
