@@ -58,8 +58,8 @@ def state(process: Process) -> str:
 
 
 def command_line(process: Process) -> bytes:
-    """Of a process that runs."""
-    return Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    """Of a process that runs. Linux shows none for a moment while the program is being loaded."""
+    return until(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes())
 
 
 def names(world: World) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.agents.configuration import Route, Wants
@@ -55,6 +55,7 @@ def configuring() -> KeySession:
     return session
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(sorted(EVENTS)), max_size=12))
 def test_session_changes_along_the_arrows_alone_and_refusals_change_nothing(events):
     """A step that is not one of them is a bug of ours, a registration that comes too late a refusal."""

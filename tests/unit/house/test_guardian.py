@@ -41,7 +41,7 @@ def test_suite_that_is_stopped_by_a_signal_leaves_no_process_behind(tmp_path, si
             name = next(line.split()[1] for line in suite.stdout if line.startswith("started"))
             assert len(named(name)) >= 2
             suite.send_signal(signum)
-            suite.wait(20)
+            suite.wait(60)
         finally:
             suite.kill()
 
