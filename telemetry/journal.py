@@ -120,10 +120,13 @@ class Journal:
 
     def _begin_file(self) -> None:
         """Call with the lock held, when nothing waits: files end with whole lines. OSError: all stays as it is."""
-        self._path.rename(self._path.with_name(f"{self._path.stem}.{self._number}.jsonl"))
+        following = self._path.with_name(f"{self._path.stem}.next")
+        fd = _opened(following)  # first: there may be no room for a further file, or no descriptor
+        self._path.rename(_named(self._path, self._number)[0])
+        following.rename(self._path)
+        os.close(self._fd)
+        self._fd = fd
         self._number += 1
-        full, self._fd = self._fd, _opened(self._path)
-        os.close(full)
         self._bytes = 0
         with contextlib.suppress(RuntimeError):  # no further thread can be started: the next one does it
             threading.Thread(target=self._tidy, name="journal", daemon=True).start()

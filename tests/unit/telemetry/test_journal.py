@@ -5,6 +5,7 @@ A limit on the size of files stands for the full disk: it, too, takes a part of 
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import threading
@@ -190,3 +191,23 @@ def test_journal_is_read_while_it_begins_new_files(new):
 
     assert len(seen) == 30
     assert all(found == list(range(len(found))) for found in seen)
+
+
+def test_journal_goes_on_in_its_file_while_a_further_one_cannot_be_made(new, monkeypatch):
+    """For want of room or descriptors; later one is begun, and nothing is missing."""
+    made, opened = written(new, 0), journal._opened
+
+    def refuse(path: Path) -> int:
+        raise OSError(errno.ENOSPC, "no room", str(path))
+
+    monkeypatch.setattr(journal, "_opened", refuse)
+    for number in range(20):
+        made.event("counted", number=number)
+    assert numbers(new) == list(range(20))
+    assert [file.name for file in new.parent.iterdir()] == [new.name]
+
+    monkeypatch.setattr(journal, "_opened", opened)
+    for number in range(20, 40):
+        made.event("counted", number=number)
+    made.close()
+    assert numbers(new) == list(range(40))
