@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decisions.modes import MODES
 from testbed import audit
 from testbed.dashboard import address
 from testbed.errors import UserError
@@ -79,7 +80,7 @@ def run(
     print(f"{plan.topology.name}: {plan.topology.description or 'a QKD network'}; run directory {directory.path}")
     wishes = Wishes(
         options.parameters, options.seed if options.seeded_qcs else None, options.habits, user_database,
-        options.expose, options.controller_python,
+        options.expose, options.controller_python, _first_bytes(options),
     )  # fmt: skip
     down = contextlib.ExitStack()
     facts: dict[str, Any] = {}
@@ -120,6 +121,19 @@ def run(
                 written = _write(directory.path / "summary.json", summary, say)
                 print("\n" + _for_people(summary, directory.path), flush=True)
     return 0 if written and is_sound(summary) else 1
+
+
+def _first_bytes(options: Options) -> int | None:
+    """What the first keys of all sessions take of a QC at most; None if nobody has said which there will be. PURE."""
+    if not options.arrivals:
+        return None
+    mode = MODES[options.parameters["mode"]]
+    number = mode.number_at_once(1, options.parameters["keys_ahead"])
+    return sum(
+        mode.needs(["the first", "another"], arrival.qos.key_size_bits // 8, number)[0][1]
+        for arrival in options.arrivals
+        if arrival.at_s < 1
+    )
 
 
 def is_sound(summary: Mapping[str, Any]) -> bool:

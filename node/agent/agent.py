@@ -88,6 +88,7 @@ class Agent:
         self._handed_out = False
         kme.on_hand_out(self._hand_out)
         shared.on_other_server(self._slot_workers[0].wake)
+        streams.on_controller(self._slot_workers[1].wake)  # it is told at once what there is
         datastore.on_change(self._carry_out)
         for app in apps(datastore.tree):
             performance.app_made(app["app_id"])

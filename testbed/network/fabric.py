@@ -18,6 +18,7 @@ from testbed.planning.plan import OPENFLOW_PORT, LinkPlan, Plan
 
 # In the namespace of hosts and switches; no datacenter is called so, for their names are in lower case.
 _CONTROLLER = "OpenFlow"
+_BACKOFF_MS = 1000  # between two tries of a switch to reach the controller, at most: Open vSwitch takes no less
 
 
 class _ForwardedController(RemoteController):
@@ -74,11 +75,24 @@ class Network:
         self.net.build()
         controller.start()
         for switch in switches.values():
-            switch.start([controller])  # which says what is to be done
+            switch.start([])  # which says what is to be done
         # All at once: a call for each switch would wait for all that are there already to be looked at again.
         OVSSwitch.batchStartup(list(switches.values()), run=_in_shell)
         self._shape()
         self._tune_hosts()
+
+    def connect(self) -> None:
+        """Have the switches look for their controller, which listens by now.
+
+        They would look for one that does not again after a second; until then no frame would pass, and who connects to
+        somebody over them would try again after a second, too.
+        """
+        words = []
+        for name in self.plan.switches.values():
+            target = f'target="tcp:127.0.0.1:{OPENFLOW_PORT}"'
+            words += ["--", f"--id=@{name}", "create", "Controller", target, f"max_backoff={_BACKOFF_MS}"]
+            words += ["--", "set", "Bridge", name, f"controller=[@{name}]"]
+        run_tool("ovs-vsctl", *words)
 
     def enter(self, host: str) -> list[str]:
         """What to put before a command so that it runs in a host's namespaces."""
@@ -119,12 +133,11 @@ class Network:
 
     def _tune_hosts(self) -> None:
         for host in self.plan.hosts:
-            commands = ["ip link set lo up"]
+            commands = "ip link set lo up"
             if self.datapath == "user":
                 # Switches in user space drop frames whose checksum the kernel left to a network card.
-                commands.append("ethtool -K eth0 tx off")
-            for command in commands:
-                run_tool(*self.enter(host), *command.split())
+                commands += " && ethtool -K eth0 tx off"
+            run_tool(*self.enter(host), "sh", "-c", commands)
 
 
 def _in_shell(command: str, *, shell: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 
@@ -14,20 +15,29 @@ from testbed.planning.plan import Plan
 _REGISTRATION_S, _REGISTRATION_S_A_NODE = 60.0, 1.0
 # Processes that wait for a processor, by which a machine is not slow but overloaded.
 _OVERLOAD_A_PROCESSOR = 5
-# Material to begin with, so that the first keys of many applications at once do not fail for want of it.
+_LOOK_S = 0.05
+# Key material to begin with, so that the first keys of many SAEs at once do not fail for want of it: so many slots, or
+# fewer if that is known to be enough.
 _FIRST_SLOTS = 3
 
 
-def wait_until_ready(plan: Plan, processes: Processes, control_room: ControlRoom, *, ttl_slots: int) -> None:
-    """Return when the controller knows all switches, all nodes are in the database, and all QCs have material.
+def wait_until_ready(
+    plan: Plan, processes: Processes, control_room: ControlRoom, *, ttl_slots: int, first_bytes: int | None
+) -> None:
+    """Return when the controller knows all switches, all nodes are in the database, and all QCs have key material.
+
+    `first_bytes`: what is enough of it on each; None if nobody knows.
 
     ProcessFailed, with what is lacking, if that takes too long or a process ends.
     """
     within_s = _REGISTRATION_S + _REGISTRATION_S_A_NODE * len(plan.nodes)
     deadline = time.monotonic() + within_s
     # Of each QC, what it is to have shown at one time or another: with a short TTL it does not keep it.
-    slots = max(1, min(_FIRST_SLOTS, ttl_slots - 1))
-    awaited = {qc.name: slots * qc.low_bytes_per_slot for link in plan.topology.links for qc in link.qcs}
+    awaited = {
+        qc.name: first_slots(qc.low_bytes_per_slot, ttl_slots, first_bytes) * qc.low_bytes_per_slot
+        for link in plan.topology.links
+        for qc in link.qcs
+    }
     outside = set(plan.nodes)  # of the database, as far as is known
     lacking = "the controller does not answer"
     while lacking:
@@ -35,11 +45,19 @@ def wait_until_ready(plan: Plan, processes: Processes, control_room: ControlRoom
             raise ProcessFailed(f"{process.name} ended: {process.last_words()}")
         if time.monotonic() > deadline:
             raise ProcessFailed(f"after {within_s:g} s {lacking}{_overload()}")
-        time.sleep(0.1)
+        time.sleep(_LOOK_S)
         with contextlib.suppress(Unreachable):
             lacking = _lacking(
                 plan, processes, control_room, awaited=awaited, outside=outside, deadline=deadline
             )
+
+
+def first_slots(bytes_per_slot: int, ttl_slots: int, first_bytes: int | None) -> int:
+    """The slots of key material that a QC of so many bytes a slot begins with. PURE."""
+    most = max(1, min(_FIRST_SLOTS, ttl_slots - 1))
+    if first_bytes is None or bytes_per_slot == 0:
+        return most
+    return max(1, min(most, math.ceil(first_bytes / bytes_per_slot)))
 
 
 def _lacking(

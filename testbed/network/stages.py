@@ -21,6 +21,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ class Wishes:
 
     `parameters`: of the controller, at the start. `seed`: of all QCs. `habits`: of the applications, see
     `Plan.sae_config`. `expose`: the first port of the machine at which servers can be reached, ANY_PORT for whatever is
-    free, None for no port at all. `controller_python` runs the controller.
+    free, None for no port at all. `controller_python` runs the controller. `first_bytes`: key material that each QC has
+    to have had before the network counts as up; None if nobody knows what will be asked for first.
     """
 
     parameters: Mapping[str, Any]
@@ -82,6 +84,7 @@ class Wishes:
     user_database: UserDatabase | None = None
     expose: int | None = None
     controller_python: str = sys.executable
+    first_bytes: int | None = None
 
 
 def bring_up(
@@ -134,7 +137,8 @@ class Machine:
     ca_key: Path
 
     def build(self) -> Fabric:
-        """Stage two: hosts, switches, links."""
+        """Stage two: hosts, switches, links; meanwhile, the files of the shared database."""
+        database = self._database()
         self.say("starting Open vSwitch")
         datapath, shaper = OpenVSwitch(self.run.path / "ovs", self.processes).start(), find_shaper()
         self.say(
@@ -146,7 +150,37 @@ class Machine:
         self.down.callback(self.processes.stop)  # all that is in the network, first
         network.build()
         self.run.write("hosts.json", {host: network.pid(host) for host in self.plan.hosts})
-        return Fabric(self, network, shaper, datapath)
+        return Fabric(self, network, shaper, datapath, database)
+
+    @property
+    def outside_network(self) -> str:
+        """The file of the machine's own network namespace, as this process (the run's first) holds it open."""
+        return f"/proc/1/fd/{self.outside}"
+
+    def _database(self) -> Callable[[Network], SharedDatabase]:
+        """What gives the shared database, once its host is there."""
+        ip = self.plan.hosts["db"].ip
+        if self.wishes.user_database is not None:
+            reached = self.wishes.user_database.reached_at(ip, outside=self.outside)
+            return lambda _: reached
+        cluster = Cluster(self.run.path / "db", self.identities[DATABASE])
+        pool = ThreadPoolExecutor(1)
+        self.down.callback(pool.shutdown)
+        made = pool.submit(
+            cluster.initialise, listen=ip, port=DATABASE_PORT, connections=needs(self.plan).connections,
+            round_trip_s=self.plan.round_trip_s,
+        )  # fmt: skip
+
+        def serve(network: Network) -> SharedDatabase:
+            made.result()
+            server = PrivateDatabase(cluster, self.processes, network.enter("db"))
+            server.start()
+            found = OwnDatabase(server, ip, self.run.path, self.identities)
+            cluster.create(found.schema)
+            cluster.admit(found.schema, members(self.plan))
+            return found
+
+        return serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +191,7 @@ class Fabric:
     network: Network
     shaper: str
     datapath: str
+    database: Callable[[Network], SharedDatabase]
 
     def serve(self) -> Services:
         """Stage three: delay line, database, controller and forwarder, at the same time; then links are measured."""
@@ -189,9 +224,10 @@ class Fabric:
         )
         config = run.write("config/forwarder.json", {"routes": self._routes()})
         waiting.append(machine.processes.component("forwarder", "testbed.machine.forwarder", config))
-        database = self._database()
+        database = self.database(self.network)
         for process in waiting:
             process.wait_ready()
+        self.network.connect()
         machine.say("measuring the links")
         if dark := wait_for_carrier(self.network.fabric_ports()):
             raise ProcessFailed(f"no carrier on {', '.join(dark)}")
@@ -201,11 +237,6 @@ class Fabric:
         """The file of a host's network namespace."""
         return f"/proc/{self.network.pid(host)}/ns/net"
 
-    @property
-    def outside(self) -> str:
-        """The file of the machine's own network namespace, as this process (the run's first) holds it open."""
-        return f"/proc/1/fd/{self.machine.outside}"
-
     def _routes(self) -> list[dict[str, Any]]:
         routes: list[dict[str, Any]] = [
             {"listen": ["/proc/1/ns/net", LOOPBACK, OPENFLOW_PORT],
@@ -214,25 +245,9 @@ class Fabric:
         if (theirs := self.machine.wishes.user_database) is not None:
             routes.append(
                 {"listen": [self.inside("db"), self.machine.plan.hosts["db"].ip, DATABASE_PORT],
-                 "connect": [self.outside, theirs.address, theirs.port]}
+                 "connect": [self.machine.outside_network, theirs.address, theirs.port]}
             )  # fmt: skip
         return routes
-
-    def _database(self) -> SharedDatabase:
-        machine, plan = self.machine, self.machine.plan
-        ip = plan.hosts["db"].ip
-        if (theirs := machine.wishes.user_database) is not None:
-            return theirs.reached_at(ip, outside=machine.outside)
-        cluster = Cluster(machine.run.path / "db", machine.identities[DATABASE])
-        cluster.initialise(
-            listen=ip, port=DATABASE_PORT, connections=needs(plan).connections, round_trip_s=plan.round_trip_s
-        )
-        server = PrivateDatabase(cluster, machine.processes, self.network.enter("db"))
-        server.start()
-        found = OwnDatabase(server, ip, machine.run.path, machine.identities)
-        cluster.create(found.schema)
-        cluster.admit(found.schema, members(plan))
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +278,10 @@ class Services:
         down.callback((run.path / FILE).unlink, missing_ok=True)
         self._start_nodes()
         machine.say("waiting for switches, nodes and first key material")
-        wait_until_ready(plan, processes, control_room, ttl_slots=machine.wishes.parameters["ttl_slots"])
+        wait_until_ready(
+            plan, processes, control_room, ttl_slots=machine.wishes.parameters["ttl_slots"],
+            first_bytes=machine.wishes.first_bytes,
+        )  # fmt: skip
         exposed = None if machine.wishes.expose is None else self._expose(machine.wishes.expose)
         return Emulation(
             plan, run, machine.outside, processes, fabric.network, fabric.shaper, fabric.datapath, self.fibres,
@@ -310,7 +328,7 @@ class Services:
         """Publish the servers, by a forwarder of their own: strangers' connections are not to slow down OpenFlow."""
         machine = self.fabric.machine
         report = machine.run.path / "config" / "exposed-ports.json"
-        routes = expose.routes(machine.plan, first, outside=self.fabric.outside, inside=self.fabric.inside)
+        routes = expose.routes(machine.plan, first, outside=machine.outside_network, inside=self.fabric.inside)
         config = machine.run.write("config/exposure.json", {"routes": routes, "report": str(report)})
         machine.processes.component("exposure", "testbed.machine.forwarder", config).wait_ready()
         ports = json.loads(report.read_text())["ports"]

@@ -41,14 +41,13 @@ class Control:
         return reply.body
 
     def ask(self, master: str, slave: str) -> None:
-        """A key of `master` for `slave`, who does not fetch it."""
+        """A key of `master` for `slave`, who does not fetch it; once there is key material for it."""
         found = self.document["saes"]
         caller = Caller(self.files(found[master]))
         node = found[master]["node"]
         url = f"{self.document['kmes'][node]}/api/v1/keys/{found[slave]['id']}/enc_keys"
         try:
-            reply = caller.request("GET", url, to=Identity(Role.NODE, node), timeout_s=20)
-            assert reply.ok, reply
+            until(lambda: caller.request("GET", url, to=Identity(Role.NODE, node), timeout_s=20).ok)
         finally:
             caller.close()
 
@@ -71,6 +70,10 @@ def test_everything_that_agents_show_and_tell_is_valid(control):
     for slave in others:
         if saes[slave]["node"] != saes[first]["node"]:
             control.ask(first, slave)
+    def paths() -> dict[str, list[str]]:
+        return {s["ksid"]: s["path"] for s in control.northbound("GET", "key_sessions")["key_sessions"]}
+
+    before = paths()
     qc = control.northbound("GET", "links")["links"][0]["qc"]
     control.northbound("PUT", f"qcs/{qc}/generation", {"enabled": False})
     try:
@@ -78,6 +81,7 @@ def test_everything_that_agents_show_and_tell_is_valid(control):
     finally:
         control.northbound("PUT", f"qcs/{qc}/generation", {"enabled": True})
     assert until(lambda: any(e.named("event") for e in events.values()))
+    assert until(lambda: paths() == before)  # what moves away meanwhile changes what nodes have
 
     kinds = set()
     for node, agent in control.agents.items():
