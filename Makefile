@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links bench-growth audit setup setup-ryu lint unit pictures lock clean
+.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links bench-growth bench-start bench-day audit setup setup-ryu lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -9,7 +9,7 @@ test: setup setup-ryu ## linter, type checker and the whole test suite (needs ro
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test needs root: the suite makes network namespaces; use 'sudo make test'" >&2; exit 2; fi
 	@echo "== ruff ==" && $(PYTHON) -m ruff check .
 	@echo "== mypy ==" && $(PYTHON) -m mypy
-	@echo "== pytest ==" && $(PYTHON) -m pytest -n 3
+	@echo "== pytest ==" && $(PYTHON) -m pytest -n 4
 
 test-slow: setup ## what takes minutes and rarely breaks; its short forms are in the suite (needs root)
 	$(PYTHON) -m pytest -m slow
@@ -24,6 +24,14 @@ bench: setup ## keys a second of one KME pair; delivery times in every mode besi
 
 bench-growth: setup ## costs that are not to grow with sessions, slots or keys, each at two sizes
 	$(PYTHON) -m tests.benchmarks.growth
+
+NETWORKS ?= poliqi:1
+bench-start: setup ## time to the first key and memory: make bench-start NETWORKS="poliqi:1 FILE.graphml:40" (needs root)
+	$(PYTHON) -m tests.benchmarks.start $(NETWORKS)
+
+HOURS ?= 2
+bench-day: setup ## whether a run of a day grows: HOURS of ten times the paper's load (needs root)
+	$(PYTHON) -m tests.benchmarks.day $(HOURS)
 
 bench-links: setup ## delay, jitter, loss and bandwidth of a link, as measured and as configured, with errors
 	$(PYTHON) -P -m testbed.bench.bench_links

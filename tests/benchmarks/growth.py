@@ -141,7 +141,7 @@ def _progress(folder: Path, keys: int) -> float:
         (folder / kind / "a").mkdir(parents=True)
     journal = Journal(folder / "nodes" / "a" / "journal.jsonl", "a")
     for _ in range(keys):
-        journal.event("key_delivered", request="enc_keys", key_ids=[str(uuid.uuid4())], hops=1, duration_ms=1.0)
+        journal.event("key_delivered", method="enc_keys", key_ids=[str(uuid.uuid4())], hops=1, duration_ms=1.0)
     journal.close()
     progress, said = Progress(folder, ["a"]), ""
     while said != (said := progress.line()):

@@ -1,0 +1,99 @@
+"""`python -m tests.benchmarks.day [HOURS]`: whether a run that lasts a day grows. As root.
+
+PoliQI under the paper's load, again and again, with all times divided by ten and ten times the key material: HOURS (2)
+of this are ten times as many of a run. Printed are, of each kind of process, how many there are and their resident
+memory after what stands for the first hour, the most since, and at the end; and the size of the run directory.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from scenario.topology import load as load_topology
+from testbed.bench.bench_run import ROOT, bench, with_network
+from testbed.evidence.summary import Progress
+from testbed.network.emulation import Emulation
+from testbed.network.workload_player import OfferedLoad
+from testbed.operation.tables import table
+from testbed.planning.plan import make_plan
+from testbed.planning.workload import arrivals
+from testbed.planning.workload import load as load_workload
+from tests.support.memory import memory
+
+_TIMES = 10
+_RATE = (33 * _TIMES, 47 * _TIMES)
+_SAMPLE_S = 60.0
+_HOUR_S = 3600 / _TIMES
+_CLOSING_S = 3.0  # a session that has ended is still known for a moment
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    at_s: float
+    number: Counter[str]
+    rss_kb: Counter[str]
+    directory_mb: float
+
+
+def main() -> int:
+    """All of it; the exit status."""
+    hours = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
+    topology = load_topology("poliqi", ROOT / "topologies").with_overrides(qc_rate=_RATE)
+    return with_network(make_plan(topology), lambda emulation: _day(emulation, 3600 * hours))
+
+
+def _day(emulation: Emulation, lasts_s: float) -> None:
+    workload = load_workload("paper", ROOT / "workloads").faster(_TIMES)
+    progress, samples = Progress(emulation.run.path, emulation.plan.nodes), [_sample(emulation, 0.0)]
+    refused: list[str] = []
+    busy_until: dict[tuple[str, str], float] = {}
+    began, seed = time.monotonic(), 0
+    while (now := time.monotonic() - began) < lasts_s:
+        drawn = []
+        for arrival in arrivals(workload, emulation.plan.saes, seed):
+            pair, at_s = (arrival.master.id, arrival.slave.id), now + arrival.at_s
+            if busy_until.get(pair, 0.0) < at_s:
+                busy_until[pair] = at_s + (arrival.length_s or 0.0) + _CLOSING_S
+                drawn.append(arrival)
+        player = OfferedLoad(emulation, drawn, refused.append)
+        player.start()
+        player.join()
+        seed += 1
+        if (at_s := time.monotonic() - began) - samples[-1].at_s >= _SAMPLE_S:
+            samples.append(_sample(emulation, at_s))
+            print(f"{at_s:.0f} s: {progress.line()}; {len(refused)} sessions not opened", file=sys.stderr, flush=True)
+    _print(samples)
+    print(f"{progress.line()}; {len(refused)} sessions not opened, of them the last: {' '.join(refused[-1:])}")
+
+
+def _sample(emulation: Emulation, at_s: float) -> _Sample:
+    number: Counter[str] = Counter()
+    rss_kb: Counter[str] = Counter()
+    for process in memory(1):
+        number[process.name] += 1
+        rss_kb[process.name] += process.rss
+    files = [path for path in emulation.run.path.rglob("*") if path.is_file() and not path.is_symlink()]
+    return _Sample(at_s, number, rss_kb, sum(path.stat().st_size for path in files) / 1e6)
+
+
+def _print(samples: list[_Sample]) -> None:
+    first = next(s for s in samples if s.at_s >= min(_HOUR_S, samples[-1].at_s / 2))
+    later, last = [s for s in samples if s.at_s >= first.at_s], samples[-1]
+    rows = [
+        (name, last.number[name], first.rss_kb[name] / 1024, max(s.rss_kb[name] for s in later) / 1024,
+         last.rss_kb[name] / 1024, f"{last.rss_kb[name] / first.rss_kb[name]:.2f}")
+        for name in sorted(last.rss_kb)
+        if first.rss_kb[name]
+    ]  # fmt: skip
+    ages = [f"after {s.at_s * _TIMES / 3600:.1f} h" for s in (first, last)]
+    print(table(("process", "number", f"MB {ages[0]}", "most since", f"MB {ages[1]}", "ratio"), rows))
+    shown = [*samples[:: max(1, len(samples) // 12)], last]
+    print("run directory:", ", ".join(f"{s.directory_mb:.0f} MB at {s.at_s * _TIMES / 3600:.1f} h" for s in shown))
+
+
+
+if __name__ == "__main__":
+    sys.exit(bench("day", main))
