@@ -1,7 +1,8 @@
 """The suite on several workers, for tests wait more than they compute: what runs on which.
 
-Experiments, lessons, other networks on Mininet, virtual machines, services on loopback, and everything else: each of
-these on one worker, since what they start would compete with its like for ports and time.
+Experiments, lessons, one healthy PoliQI that many look at, networks that are broken, other networks on Mininet, virtual
+machines, services on loopback (those of the standards apart), and everything else: each of these on one worker, since
+what they start would compete with its like for ports and time.
 """
 
 from __future__ import annotations
@@ -16,11 +17,23 @@ from tests.support.guardian import Guardian
 _GUARDIAN = pytest.StashKey[Guardian]()
 
 
+_HEALTHY = tuple(
+    f"tests/e2e/test_{name}.py" for name in ("client_page", "controller_page", "expose", "gs015", "poliqi", "stories")
+)
+_FAULTY = tuple(f"tests/e2e/test_{name}.py" for name in ("fault_commands", "trouble", "life", "bad_input", "storm"))
+
+
 class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
     """Tests of one kind stay together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        kinds = ("tests/e2e/test_experiments", "tests/e2e/test_lessons", "tests/e2e/", "tests/uml/", "tests/service/")
+        for name, files in (("healthy", _HEALTHY), ("faulty", _FAULTY)):
+            if nodeid.startswith(files):
+                return name
+        kinds = (
+            "tests/e2e/test_experiments", "tests/e2e/test_lessons", "tests/e2e/", "tests/uml/", "tests/service/gs",
+            "tests/service/",
+        )  # fmt: skip
         return next((kind for kind in kinds if nodeid.startswith(kind)), "rest")
 
 
