@@ -35,29 +35,29 @@ class NodeMetrics:
     ) -> None:
         self._registry = CollectorRegistry()
         self._delivered = Counter(
-            "qkd_keys_delivered", "Keys handed out to SAEs", ["request", "mode", "hops"], registry=self._registry
+            "qkd_keys_delivered", "Keys handed out to SAEs", ["method", "mode", "hops"], registry=self._registry
         )
         self._failed = Counter(
-            "qkd_key_requests_failed", "Requests for keys that failed", ["request", "cause"], registry=self._registry
+            "qkd_key_requests_failed", "Requests for keys that failed", ["method", "cause"], registry=self._registry
         )
         self._delivery = Histogram(
             "qkd_key_delivery_seconds", "From the arrival of a request for keys until its answer was ready",
-            ["request", "mode", "hops"], buckets=_DELIVERY_S, registry=self._registry,
+            ["method", "mode", "hops"], buckets=_DELIVERY_S, registry=self._registry,
         )  # fmt: skip
         self._relay_failures = Counter(
             "qkd_relays_failed", "Keys that this node could not relay or accept", ["cause"], registry=self._registry
         )
         self._registry.register(_Stocks(qcs, pooled, lost))
 
-    def delivered(self, request: str, n_keys: int, duration_s: float, *, mode: str = "", hops: int = 0) -> None:
+    def delivered(self, method: str, n_keys: int, duration_s: float, *, mode: str = "", hops: int = 0) -> None:
         """Keys were handed out; `mode` and `hops` are known of new keys only."""
-        labels = (request, mode, str(hops) if hops else "")
+        labels = (method, mode, str(hops) if hops else "")
         self._delivered.labels(*labels).inc(n_keys)
         self._delivery.labels(*labels).observe(duration_s)
 
-    def failed(self, request: str, cause: str) -> None:
+    def failed(self, method: str, cause: str) -> None:
         """A request for keys failed."""
-        self._failed.labels(request, cause).inc()
+        self._failed.labels(method, cause).inc()
 
     def relay_failed(self, cause: str) -> None:
         """A relayed key got no further."""

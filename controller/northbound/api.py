@@ -1,7 +1,7 @@
 """The northbound interface: what people and tools read and change, as api_openapi.py describes it.
 
-Decisions are in choice.py and below, sessions are opened and ended by key_sessions.py; nodes are read and configured by
-follower.py and session_agents.py.
+Decisions are in sessions/path_admission.py and in the room decisions/, sessions are opened and ended by
+sessions/lifecycle.py; nodes are read by following/ and configured by sessions/session_nodes.py.
 """
 
 from __future__ import annotations

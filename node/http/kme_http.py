@@ -52,7 +52,7 @@ def make_app(kme: Kme, sessions: KeySessions, journal: Journal, metrics: NodeMet
     def delivered(kind: str, key_ids: Sequence[str], facts: dict[str, Any]) -> None:
         """The paper's delivery time is from the arrival of the request until its answer is ready."""
         duration_ms, mode, hops = _since_ms(), facts.get("mode", ""), facts.get("hops", 0)
-        journal.event("key_delivered", request=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
+        journal.event("key_delivered", method=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
 
         def lost() -> None:
             journal.event("lost", method=kind, cause=_NOT_TAKEN, key_ids=list(key_ids), ranges=[], **facts)
@@ -85,7 +85,7 @@ def make_app(kme: Kme, sessions: KeySessions, journal: Journal, metrics: NodeMet
             facts |= {"ksid": session.ksid, "hops": session.hops, "mode": kme.mode}
             delivery = kme.get_keys(session, wanted)
         except KeyFailure as failure:
-            journal.event("key_failed", request="enc_keys", duration_ms=_since_ms(), **(facts | failure.details()))
+            journal.event("key_failed", method="enc_keys", duration_ms=_since_ms(), **(facts | failure.details()))
             metrics.failed("enc_keys", failure.cause)
             raise
         facts |= {"size_bits": wanted.size, "source": delivery.source}
@@ -106,7 +106,7 @@ def make_app(kme: Kme, sessions: KeySessions, journal: Journal, metrics: NodeMet
             keys = kme.get_keys_by_id(slave, master, key_ids)
         except KeyFailure as failure:
             journal.event(
-                "key_failed", request="dec_keys", key_ids=key_ids, duration_ms=_since_ms(), **facts, **failure.details()
+                "key_failed", method="dec_keys", key_ids=key_ids, duration_ms=_since_ms(), **facts, **failure.details()
             )
             metrics.failed("dec_keys", failure.cause)
             raise

@@ -51,14 +51,14 @@ def as_json(used: Iterable[Use]) -> list[list[str | int]]:
 
 def used(journal: Journal, request: str, of: Iterable[Use], **facts: Any) -> None:
     """Ranges of the allocation `request` have left this node's streams."""
-    journal.event("used", request=request, ranges=as_json(of), **facts)
+    journal.event("used", allocation=request, ranges=as_json(of), **facts)
 
 
 def instructions(found: Iterable[Instruction]) -> dict[str, Any]:
     """What is told of single-hop keys that the shared database said how to find. PURE."""
     found = list(found)
     return {
-        "requests": sorted({i.request for i in found}),
+        "allocations": sorted({i.request for i in found}),
         "made_in": sorted({i.trace for i in found if i.trace}),
         "ahead": [i.key_id for i in found if not i.asked],
         "ranges": as_json((r, KEY) for r in joined(i.where for i in found)),

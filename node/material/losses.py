@@ -37,7 +37,7 @@ class Losses:
 
     def add(self, request: str, cause: str, uses: Sequence[key_events.Use] = ()) -> None:
         """No key comes of what was allocated for `request`. No `uses`: this node never heard what that was."""
-        self._journal.event("lost", request=request, cause=cause, ranges=key_events.as_json(uses))
+        self._journal.event("lost", allocation=request, cause=cause, ranges=key_events.as_json(uses))
         with self._lock:
             for where, _ in uses:
                 self._bytes[where.qc] += len(where)

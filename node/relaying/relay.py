@@ -230,11 +230,11 @@ class Relay:
         )  # fmt: skip
         self._check_proof(sender, message)
         if deadline.left(ANSWER_S) < (relay_s(1, 0.0) if onward is None else self.least_s(len(ranges), onward)):
-            raise RelayBroken("too little time was left to relay the key: try again", hop=self._name)
+            raise RelayBroken("too little time was left to relay the key: try again", node=self._name)
         if onward is None:
             self._receive(message)
         else:
-            full = RelayBroken("too many keys are being relayed here at once: try again", hop=self._name)
+            full = RelayBroken("too many keys are being relayed here at once: try again", node=self._name)
             with self._under_way.taken(sender, onward, full=full):
                 self._pass_on(message, document, to=onward)
 
@@ -242,10 +242,10 @@ class Relay:
         """RelayBroken unless the shared database says that it has allocated these ranges for that request."""
         secret = self._secret()
         if secret is None:
-            raise RelayBroken("this node has not reached the shared database yet: try again", hop=self._name)
+            raise RelayBroken("this node has not reached the shared database yet: try again", node=self._name)
         if not hmac.compare_digest(message.proof.encode(), message.expected_proof(secret).encode()):
             words = f"node {sender} named ranges to node {self._name} that were not allocated for this request"
-            raise RelayBroken(words, hop=sender)
+            raise RelayBroken(words, node=sender)
 
     def _pass_on(self, message: Message, document: Mapping[str, Any], *, to: str) -> None:
         uses = [*message.incoming(), (message.ranges[1], key_events.PAD)]
@@ -356,7 +356,7 @@ class Relay:
         if not self._store.put_relayed(relayed):
             raise _not_new()
         self._journal.event(
-            "keys_relayed", ksid=session.ksid, request=announced.request, key_ids=list(announced.key_ids)
+            "keys_relayed", ksid=session.ksid, allocation=announced.request, key_ids=list(announced.key_ids)
         )
 
     def _send(self, node: str, path: str, body: dict[str, Any]) -> Reply:
@@ -368,7 +368,7 @@ class Relay:
                 timeout_s=self._answer_s(),
             )  # fmt: skip
         except Unreachable as error:
-            raise RelayBroken(f"node {node} cannot be reached: {error.reason}", hop=node) from None
+            raise RelayBroken(f"node {node} cannot be reached: {error.reason}", node=node) from None
         if not reply.ok:
             raise failure_from(reply, node)
         return reply
@@ -390,7 +390,7 @@ class _Order:
     def not_there(self) -> RelayBroken:
         """The next node says that it has relayed, and the last one has got nothing."""
         path = self.session.path
-        return RelayBroken(f"what node {path[1]} was to relay has not reached node {path[-1]}", hop=path[1])
+        return RelayBroken(f"what node {path[1]} was to relay has not reached node {path[-1]}", node=path[1])
 
 
 def _not_new() -> Malformed:

@@ -149,9 +149,9 @@ def decoded(value: Any, field: str, n_bytes: int) -> Secret:
 
 
 def failure_from(reply: Reply, node: str) -> RelayBroken | RelayAltered | MaterialExpired:
-    """The failure that a node further on reported, so that the first node names the hop where it happened."""
+    """The failure that a node further on reported, so that the first node names the one at which it happened."""
     if reply.detail("cause") == MaterialExpired.cause:
         return MaterialExpired(reply.message, qc=str(reply.detail("qc")), node=str(reply.detail("node")))
     if reply.detail("cause") == RelayAltered.cause:
         return RelayAltered(str(reply.detail("path")))
-    return RelayBroken(reply.message, hop=str(reply.detail("hop") or node))
+    return RelayBroken(reply.message, node=str(reply.detail("node") or node))

@@ -37,17 +37,17 @@ def along(first: str, neighbours: Callable[[str], Neighbours]) -> tuple[tuple[st
     path, qcs = [first], list[str]()
     here = neighbours(first)
     if len(here) > 1:
-        raise RelayBroken("the session's virtual link does not end at this node", hop=first)
+        raise RelayBroken("the session's virtual link does not end at this node", node=first)
     while onward := [name for name in here if name not in path[-2:]]:
         at, to = path[-1], onward[0]
         if to in path or len(qcs) == MAX_HOPS:
-            raise RelayBroken("the session's virtual link goes round in circles", hop=to)
+            raise RelayBroken("the session's virtual link goes round in circles", node=to)
         there = neighbours(to)
         if at not in there:
-            raise RelayBroken(f"node {at} leads to node {to}, which does not lead back", hop=at)
+            raise RelayBroken(f"node {at} leads to node {to}, which does not lead back", node=at)
         qc = next((qc for qc in here[to] if qc in there[at]), None)
         if qc is None:
-            raise RelayBroken(f"no QC leads from {at} to {to}", hop=at)
+            raise RelayBroken(f"no QC leads from {at} to {to}", node=at)
         path.append(to)
         qcs.append(qc)
         here = there
@@ -97,7 +97,7 @@ class Routes:
         else:
             path, qcs = along(self._name, functools.partial(self._neighbours_of, link["qkdl_id"]))
             if path[-1] != session.slave_node:
-                raise RelayBroken("the session's virtual link does not lead to the slave's node", hop=path[-1])
+                raise RelayBroken("the session's virtual link does not lead to the slave's node", node=path[-1])
         found = Session(session.ksid, session.master_sae, session.slave_sae, path, qcs, link["qkdl_id"])
         with self._lock:
             self._found[session.ksid] = found
@@ -113,10 +113,10 @@ class Routes:
         if link is None:
             raise NoSession("this virtual link does not pass this node", link=link_id, node=self._name)
         if not link["qkdl_enable"]:
-            raise RelayBroken("the session's virtual link is switched off", hop=self._name)
+            raise RelayBroken("the session's virtual link is switched off", node=self._name)
         named = [self._names.get(hop, hop) for hop in hops(link)]
         if len(named) > 1 and not capability(self._datastore.tree, "key_relay_mode_enable"):
-            raise RelayBroken("this node relays no keys: key_relay_mode_enable is false", hop=self._name)
+            raise RelayBroken("this node relays no keys: key_relay_mode_enable is false", node=self._name)
         fed_by = self._fed_by()
         app = next((a for a in apps(self._datastore.tree) if a["app_id"] == link_id), {})
         configured = [fed_by[b] for b in app.get("backing_qkdl_id", []) if b in fed_by]
@@ -139,14 +139,14 @@ class Routes:
         if node == self._name:
             return self.neighbours(link_id)
         if node not in self._urls:
-            raise RelayBroken(f"node {node} is not of this network", hop=node)
+            raise RelayBroken(f"node {node} is not of this network", node=node)
         url = f"{self._urls[node]}/qkd/v1/virtual_links/{link_id}/neighbours"
         try:
             reply = self._caller.request("GET", url, to=Identity(Role.NODE, node), timeout_s=NEIGHBOURS_S)
         except Unreachable as error:
-            raise RelayBroken(f"node {node} cannot be reached: {error.reason}", hop=node) from None
+            raise RelayBroken(f"node {node} cannot be reached: {error.reason}", node=node) from None
         if not reply.ok:
-            raise RelayBroken(reply.message, hop=str(reply.detail("hop") or node))
+            raise RelayBroken(reply.message, node=str(reply.detail("node") or node))
         try:
             entries = [
                 mapping(entry, "neighbours")
@@ -160,7 +160,7 @@ class Routes:
                 for entry in entries
             }
         except Malformed as error:
-            raise RelayBroken(f"node {node} does not say who its neighbours are: {error}", hop=node) from None
+            raise RelayBroken(f"node {node} does not say who its neighbours are: {error}", node=node) from None
 
     def _fed_by(self) -> dict[str, str]:
         return {link["qkdl_id"]: qc for qc, link in qcs_in_use(self._datastore.tree, self._own_qcs).items()}

@@ -276,7 +276,7 @@ class Delivery:
         needs = mode.needs(session.qcs, key_bytes, len(key_ids))
         owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
         with key_events.statement(
-            self._journal, "allocate", request=request, ksid=session.ksid, mode=mode.name, path=list(session.path),
+            self._journal, "allocate", allocation=request, ksid=session.ksid, mode=mode.name, path=list(session.path),
             key_ids=list(key_ids),
         ) as facts:  # fmt: skip
             try:

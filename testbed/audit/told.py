@@ -95,19 +95,19 @@ class Node:
             elif name == "lost" and "key_ids" in event:
                 self._lost_on_the_way(self._fact(event, "key_ids", list))
             elif name == "lost":
-                self.lost[self._fact(event, "request", str)] += rows_of(event, "ranges", Used, f"node {self.name}")
+                self.lost[self._fact(event, "allocation", str)] += rows_of(event, "ranges", Used, f"node {self.name}")
             elif name == "block_differs":
                 stream = self._fact(event, "qc", str), self._fact(event, "epoch", int)
                 self.differing[stream] += self._fact(event, "end", int) - self._fact(event, "start", int)
             elif name == "used":
                 for row in rows_of(event, "ranges", Used, f"node {self.name}"):
-                    self.used[self._fact(event, "request", str), row.qc].append(row)
+                    self.used[self._fact(event, "allocation", str), row.qc].append(row)
         self.findings += self.lives.findings
 
     def _delivered(self, event: Event, mono: float) -> None:
-        kind = self._fact(event, "request", str)
+        kind = self._fact(event, "method", str)
         if kind not in self.handed_out:
-            raise Unreadable(f"journal of node {self.name}, event key_delivered: request: expected {ENC} or {DEC}")
+            raise Unreadable(f"journal of node {self.name}, event key_delivered: method: expected {ENC} or {DEC}")
         pair = self._fact(event, "master_sae", str), self._fact(event, "slave_sae", str)
         begun = mono - self._fact(event, "duration_ms", float) / 1000
         out = _HandedOut(pair, begun, str(event.get("trace")), is_traced="parent" in event)
@@ -125,7 +125,7 @@ class Node:
         refused = "error" in event or "short_bytes" in event
         given = None if refused else rows_of(event, "ranges", Used, f"node {self.name}")
         ksid, key_ids = self._fact(event, "ksid", str), self._fact(event, "key_ids", list)
-        request = self._fact(event, "request", str)
+        request = self._fact(event, "allocation", str)
         if request in self.asked:
             self.findings.append(f"allocation {request}: node {self.name} tells twice that it asked for it")
         begun = mono - self._fact(event, "duration_ms", float) / 1000

@@ -73,7 +73,7 @@ class Client:
         """Delivery times of keys at the first node, by where the keys came from."""
         asked = {self._key(slave) for _ in range(_WARM_UP + _KEYS)}
         events = journal.read(self._emulation.run.path / "nodes" / FIRST / "journal.jsonl")
-        mine = [e for e in events if e.get("request") == "enc_keys" and e["key_ids"][0] in asked]
+        mine = [e for e in events if e.get("method") == "enc_keys" and e["key_ids"][0] in asked]
         found = defaultdict(list)
         for event in mine[_WARM_UP:]:
             found[str(event["source"])].append(float(event["duration_ms"]))

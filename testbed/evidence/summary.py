@@ -41,9 +41,9 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
     requested, admitted = count["session_requested"], count["session_open"]
     refused = count["session_refused"]
     # Of what a client did not take, the node knew only afterwards. Earlier journals call the method the request.
-    untaken = [e for e in events if e["event"] == "lost" and "enc_keys" in (e.get("method"), e.get("request"))]
+    untaken = [e for e in events if e["event"] == "lost" and e.get("method") == "enc_keys"]
     lost = {key_id for e in untaken for key_id in e["key_ids"]}
-    given = [e for e in events if e["event"] == "key_delivered" and e["request"] == "enc_keys"]
+    given = [e for e in events if e["event"] == "key_delivered" and e["method"] == "enc_keys"]
     delivered = [e for e in given if not lost.issuperset(e["key_ids"])]
     single = [e for e in delivered if e["hops"] == 1]
     multi = [e for e in delivered if e["hops"] > 1]
@@ -121,7 +121,7 @@ def _where(events: Iterable[Event]) -> dict[str, int]:
     for event in events:
         if _is_key_error(event):
             facts = event.get("facts") or {}
-            place = facts.get("qc") or facts.get("hop") or facts.get("path")
+            place = facts.get("qc") or facts.get("node") or facts.get("path")
             if place is not None:
                 found[f"{event['cause']} {place}"] += 1
     return dict(sorted(found.items()))
@@ -130,7 +130,7 @@ def _where(events: Iterable[Event]) -> dict[str, int]:
 def _lost(events: Iterable[Event]) -> dict[str, int]:
     """Bytes by QC that were allocated and came to nothing. Both ends may tell of the same ones."""
     found: collections.Counter[str] = collections.Counter()
-    told = {(e["request"], *r[:3]) for e in events if e["event"] == "lost" for r in e["ranges"]}
+    told = {(e["allocation"], *r[:3]) for e in events if e["event"] == "lost" for r in e["ranges"]}
     reached: dict[tuple[str, str], int] = {}
     for request, qc, start, end in sorted(told):
         new = max(start, reached.get((request, qc), 0))

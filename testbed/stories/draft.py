@@ -187,9 +187,9 @@ class _Teller:
             self._inside(span, here, 0, None)
             return
         # A client that keeps no journal of ours: what it asked, its node tells.
-        enc = served["request"] == "enc_keys"
+        enc = served["method"] == "enc_keys"
         sender = f"sae:{served['master_sae' if enc else 'slave_sae']}"
-        what = _of_call("POST", f"/api/v1/keys/x/{served['request']}")
+        what = _of_call("POST", f"/api/v1/keys/x/{served['method']}")
         asked = Draft(sender, here, what, began(served), float(served.get("duration_ms", 0)), _outcome(served))
         self.out.append(asked)
         self._inside(span, here, 1, asked)

@@ -52,7 +52,7 @@ def _heading(event: Event) -> Heading | None:
     if name.startswith("session_"):
         cause = str(event["cause"])
         return None if "trace" not in event else Heading(at_s, event["trace"], "key session", cause, SESSION)
-    if event["request"] != "enc_keys" or "trace" not in event:
+    if event["method"] != "enc_keys" or "trace" not in event:
         return None
     what = f"key, {event['mode']}, {event['hops']} hop{'s' if event['hops'] > 1 else ''}" if "mode" in event else "key"
     if name == "key_failed":

@@ -125,7 +125,7 @@ def _session(events: Sequence[Event], ident: str, seeds: Sequence[Event]) -> Sto
 def _key(events: Sequence[Event], ident: str, seeds: Sequence[Event]) -> Story:
     spans, whole = Spans(events), _TRACE.fullmatch(ident) is not None
     made = next((e for e in reversed(seeds) if _is(e, "allocate") and "error" not in e), None)
-    handed = next((e for e in seeds if e["event"] == "key_delivered" and e["request"] == "enc_keys"), None)
+    handed = next((e for e in seeds if e["event"] == "key_delivered" and e["method"] == "enc_keys"), None)
     pooled = made is not None and handed is not None and handed["source"] == "pool" and not whole
     earlier = set(spans.within(made["span"])) if pooled and made else set()
     told, traces = _told(spans, ident, seeds, earlier)

@@ -229,7 +229,7 @@ def test_mode_changes_while_sessions_run(poliqi):
     """From BASIC to QKP to OTP: the sessions that run get keys in each, and nobody notices but the journals."""
     def modes() -> list[str]:
         events = [e for p in (poliqi.directory / "nodes").rglob("journal.jsonl") for e in journal.read(p)]
-        return [e["mode"] for e in sorted(events, key=lambda e: e["time"]) if e.get("request") == "enc_keys"]
+        return [e["mode"] for e in sorted(events, key=lambda e: e["time"]) if e.get("method") == "enc_keys"]
 
     try:
         for mode in ("qkp", "otp"):

@@ -202,7 +202,7 @@ def test_relay_that_passes_nothing_on_and_says_it_did_is_found_out(network, mode
 
     failed = network.failure()
 
-    assert (failed.status, failed.detail("cause"), failed.detail("hop")) == (503, "relay_broken", "b")
+    assert (failed.status, failed.detail("cause"), failed.detail("node")) == (503, "relay_broken", "b")
 
 
 def moved(body: Any) -> list[dict[str, Any]]:
@@ -257,7 +257,7 @@ def test_what_was_allocated_for_another_request_is_not_taken(network):
 
     refused = relay(str(uuid.uuid4()))
 
-    assert (refused.status, refused.detail("cause"), refused.detail("hop")) == (503, "relay_broken", "b")
+    assert (refused.status, refused.detail("cause"), refused.detail("node")) == (503, "relay_broken", "b")
     assert "not allocated for this request" in refused.message
     assert len(network.events("c", "used")) == before
 
@@ -284,7 +284,7 @@ def test_nothing_is_taken_for_what_cannot_be_relayed_in_the_time_that_is_left(ne
         hurry.setattr(deadline, "to_header", lambda _: "5")
         refused = relay()
 
-    assert (refused.status, refused.detail("cause"), refused.detail("hop")) == (503, "relay_broken", "c")
+    assert (refused.status, refused.detail("cause"), refused.detail("node")) == (503, "relay_broken", "c")
     assert "too little time" in refused.message
     assert len(network.events("c", "used")) == before
     assert relay().status == 204
@@ -300,5 +300,5 @@ def test_way_that_a_relay_makes_up_is_not_taken(network):
 
     failed = network.failure()
 
-    assert (failed.detail("cause"), failed.detail("hop")) == ("relay_broken", "b")
+    assert (failed.detail("cause"), failed.detail("node")) == ("relay_broken", "b")
     assert "does not lead back" in failed.message

@@ -71,18 +71,18 @@ def test_keys_delivered_are_counted_by_request_mode_and_hops(network):
     """Keys, not requests; of those fetched by ID only the request is known."""
     master, slave = network.figures("a"), network.figures("b")
 
-    assert master["qkd_keys_delivered_total", "1", "basic", "enc_keys"] == 3
-    assert master["qkd_keys_delivered_total", "2", "basic", "enc_keys"] == 1
-    assert slave["qkd_keys_delivered_total", "", "", "dec_keys"] == 1
+    assert master["qkd_keys_delivered_total", "1", "enc_keys", "basic"] == 3
+    assert master["qkd_keys_delivered_total", "2", "enc_keys", "basic"] == 1
+    assert slave["qkd_keys_delivered_total", "", "dec_keys", ""] == 1
 
 
 def test_delivery_times_are_a_histogram_in_seconds(network):
     """One observation a request."""
     figures = network.figures("a")
 
-    assert figures["qkd_key_delivery_seconds_count", "1", "basic", "enc_keys"] == 1
-    assert 0 < figures["qkd_key_delivery_seconds_sum", "2", "basic", "enc_keys"] < 10
-    assert figures["qkd_key_delivery_seconds_bucket", "1", "+Inf", "basic", "enc_keys"] == 1
+    assert figures["qkd_key_delivery_seconds_count", "1", "enc_keys", "basic"] == 1
+    assert 0 < figures["qkd_key_delivery_seconds_sum", "2", "enc_keys", "basic"] < 10
+    assert figures["qkd_key_delivery_seconds_bucket", "1", "+Inf", "enc_keys", "basic"] == 1
 
 
 def test_failures_are_counted_by_cause(network):

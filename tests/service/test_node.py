@@ -244,7 +244,7 @@ def test_dead_relay_is_named_and_serves_again_after_its_restart(network):
 
     failed = network.enc_keys(ALICE, CAROL, number=5)
 
-    assert (failed.status, failed.detail("cause"), failed.detail("hop")) == (503, "relay_broken", "b")
+    assert (failed.status, failed.detail("cause"), failed.detail("node")) == (503, "relay_broken", "b")
     network.start_node("b").wait_ready()
     given = until(lambda: (reply := network.enc_keys(ALICE, CAROL)).ok and reply)
     assert network.dec_keys(CAROL, ALICE, ids(given)).body == given.body

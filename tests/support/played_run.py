@@ -84,8 +84,8 @@ class Run:
         if not facts:
             facts = {"ranges": [[row[2], row[4], row[5], "pad"] for row in rows]}
         self.say(
-            self.nodes[rows[0][6]], at, "statement", statement="allocate", request=request, ksid=" ".join(keys[0][2:]),
-            key_ids=[key[0] for key in keys], duration_ms=5.0, **facts,
+            self.nodes[rows[0][6]], at, "statement", statement="allocate", allocation=request,
+            ksid=" ".join(keys[0][2:]), key_ids=[key[0] for key in keys], duration_ms=5.0, **facts,
         )  # fmt: skip
 
     def take(self, at: float, node: str, request: str, *parts: int, purpose: str = "pad") -> None:
@@ -100,14 +100,14 @@ class Run:
             made = max(e["made"] for e in blocks if e["offset"] <= start)
             self.taken[node].append([row[2], row[3], start, end, made + 0.01, BOOT + at, request])
         ranges = [[row[2], start, end, purpose] for row, start, end in spans]
-        self.say(self.nodes[node], at, "used", request=request, ranges=ranges)
+        self.say(self.nodes[node], at, "used", allocation=request, ranges=ranges)
 
     def deliver(self, at: float, node: str, kind: str, key_ids: list[str], **facts: Any) -> None:
         """A node hands keys out."""
         pairs = {tuple(key[2:]) for key in self.keys if key[0] in key_ids}
         ((master, slave),) = pairs
         self.say(
-            self.nodes[node], at, "key_delivered", request=kind, key_ids=key_ids, master_sae=master, slave_sae=slave,
+            self.nodes[node], at, "key_delivered", method=kind, key_ids=key_ids, master_sae=master, slave_sae=slave,
             duration_ms=5.0, **facts,
         )  # fmt: skip
 
@@ -226,7 +226,7 @@ def _clients(run: Run) -> None:
             facts = {"method": "enc_keys", "cause": "answer_not_taken", "key_ids": [key_id], "ranges": []}
             run.say(run.nodes["a"], at + 0.2, "lost", **facts)
             parts = [[*row[2:3], *row[4:6], "part"] for row in run.allocations if row[0] == request]
-            run.say(run.nodes["a"], at + 0.9, "lost", request=request, cause="answer_not_taken", ranges=parts)
+            run.say(run.nodes["a"], at + 0.9, "lost", allocation=request, cause="answer_not_taken", ranges=parts)
 
 
 def _failures(run: Run) -> None:
@@ -237,11 +237,11 @@ def _failures(run: Run) -> None:
     run.take(27.1, "a", request, purpose="shared key")
     run.take(27.2, "b", request)
     ranges = [[*row[2:3], *row[4:6], "pad"] for row in run.allocations if row[0] == request]
-    run.say(run.nodes["a"], 27.3, "lost", request=request, cause="relay_broken", ranges=ranges)
+    run.say(run.nodes["a"], 27.3, "lost", allocation=request, cause="relay_broken", ranges=ranges)
     # The database's answer never came; b's next life knows nothing of what the one before had asked for.
     request, _ = run.allocate(29.0, "basic", "ba", saes=("sae-b", "sae-a"))
     run.ask(29.0, request, error="database_unreachable")
-    run.say(run.nodes["b"], 29.1, "lost", request=request, cause="database_unreachable", ranges=[])
+    run.say(run.nodes["b"], 29.1, "lost", allocation=request, cause="database_unreachable", ranges=[])
     request, _ = run.allocate(30.0, "basic", "ba", saes=("sae-b", "sae-a"))
     run.ask(30.0, request)
     run.say(run.run, 32.0, "killed", process="node-b")
@@ -257,7 +257,7 @@ def _failures(run: Run) -> None:
     run.deliver(34.5, "c", "dec_keys", key_ids[:1])
     qc, start = next((row[2], row[4]) for row in run.allocations if row[0] == request)
     gone = [qc, start + 16, start + 32, "key"]
-    run.say(run.nodes["c"], 34.6, "lost", request=request, cause="expired", ranges=[gone])
+    run.say(run.nodes["c"], 34.6, "lost", allocation=request, cause="expired", ranges=[gone])
     # The slave got it too late for its master, which says so.
     request, key_id = run.allocate(35.0, "basic", "ab", saes=("sae-a", "sae-b"))
     run.ask(35.0, request)

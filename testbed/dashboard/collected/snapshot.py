@@ -163,7 +163,7 @@ class Tally:
             self._failed += 1
             self._failures.append(event)
             self._count(event.get("ksid"), 0, 1)
-        elif event["event"] == "key_delivered" and event["request"] == "enc_keys":
+        elif event["event"] == "key_delivered" and event["method"] == "enc_keys":
             self._take_delivery(event)
 
     def figures(self) -> Figures:

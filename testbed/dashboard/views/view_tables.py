@@ -39,7 +39,7 @@ _FAILURES = {
         "{qc} has too little key material: {short_bytes} bytes short. Nothing was used up.",
         "Raise its rate, or have fewer keys over it.",
     ),
-    "relay_broken": ("The relay broke at {hop}; what it had taken is lost.", "Heal the link or node there."),
+    "relay_broken": ("The relay broke at {node}; what it had taken is lost.", "Heal the link or node there."),
     "relay_altered": (
         "The key was altered on the way {path}; no application has got it.", "Distrust the nodes between.",
     ),

@@ -21,7 +21,7 @@ KEPT = {
     "session_closed": ("ksid", "reason", "keys", "errors"),
     "open_key_session": ("master_sae", "slave_sae", "duration_ms"),
     "new_app_answered": ("master_sae", "slave_sae", "side", "duration_ms"),
-    "key_delivered": ("ksid", "hops", "source", "duration_ms", "request"),
+    "key_delivered": ("ksid", "hops", "source", "duration_ms", "method"),
     "key": ("ksid", "side"),
     "key_error": ("ksid", "side", "cause"),
 }
@@ -109,7 +109,7 @@ def deliveries(events: Iterable[Event]) -> list[Delivery]:
     return [
         Delivery(str(e["ksid"]), int(e["hops"]), str(e["source"]), float(e["duration_ms"]))
         for e in events
-        if e["event"] == "key_delivered" and e["request"] == "enc_keys"
+        if e["event"] == "key_delivered" and e["method"] == "enc_keys"
     ]
 
 

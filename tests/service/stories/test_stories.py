@@ -90,7 +90,7 @@ def taken(world: World, node: str, request: str) -> set[tuple[str, int]]:
 
 def request_of(story: Story) -> str:
     """The allocation that the story tells of."""
-    return next(e["request"] for m in story.messages for e in m.events if e.get("statement") == "allocate")
+    return next(e["allocation"] for m in story.messages for e in m.events if e.get("statement") == "allocate")
 
 
 def test_single_hop_key_is_told_event_by_event(world):

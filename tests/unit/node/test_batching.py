@@ -78,7 +78,7 @@ def test_failure_reaches_everyone_and_the_next_starts_afresh():
 
     def fail(number: int) -> Keys:
         if broken.calls:
-            raise RelayBroken("no", hop="x")
+            raise RelayBroken("no", node="x")
         return broken(number)
 
     broken_calls = gather_with(together, broken, fail)
@@ -114,7 +114,7 @@ def test_kinds_do_not_wait_for_one_another():
 def test_single_failure_is_raised_as_it_is():
     """With nobody else in the group the caller sees what happened."""
     with pytest.raises(RelayBroken):
-        Together(most=4).make("kind", 1, lambda _: (_ for _ in ()).throw(RelayBroken("no", hop="x")))
+        Together(most=4).make("kind", 1, lambda _: (_ for _ in ()).throw(RelayBroken("no", node="x")))
 
 
 def test_one_for_whom_it_is_too_late_makes_keys_for_nobody():

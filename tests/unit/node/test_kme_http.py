@@ -54,7 +54,7 @@ def test_key_is_wiped_as_soon_as_the_answer_has_it(what):
 
 @pytest.mark.parametrize("what", REQUESTS)
 def test_lost_keys_are_told_with_the_method_that_they_were_asked_for_by(what):
-    """`request` of an event `lost` is the ID of an allocation, which is not known here."""
+    """Of which allocation they were, is not known here."""
     told: list[tuple[str, dict]] = []
     silent = {"delivered": lambda *_, **__: None, "failed": lambda *_: None}
     events = SimpleNamespace(event=lambda name, **facts: told.append((name, facts)), **silent)
@@ -63,7 +63,7 @@ def test_lost_keys_are_told_with_the_method_that_they_were_asked_for_by(what):
 
     name, facts = told[-1]
     assert (name, facts["method"], facts["key_ids"]) == ("lost", what.partition("?")[0], [KEY_ID])
-    assert "request" not in facts
+    assert "allocation" not in facts
 
 
 @pytest.mark.parametrize("what", REQUESTS)

@@ -37,7 +37,7 @@ class World:
 
     def told(self) -> list[tuple[str, str, list]]:
         """Request, cause and ranges of all losses."""
-        return [(e["request"], e["cause"], e["ranges"]) for e in journal.read(self.path, "lost")]
+        return [(e["allocation"], e["cause"], e["ranges"]) for e in journal.read(self.path, "lost")]
 
 
 @pytest.fixture

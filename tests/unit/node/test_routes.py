@@ -60,7 +60,7 @@ def test_relay_that_makes_up_a_way_is_named():
     with pytest.raises(RelayBroken) as broken:
         along("a", said.__getitem__)
 
-    assert broken.value.facts == {"hop": "b"}
+    assert broken.value.facts == {"node": "b"}
 
 
 def test_way_without_an_end_is_given_up():

@@ -30,10 +30,10 @@ def test_progress_is_counted_on_and_what_was_counted_is_not_read_again(tmp_path)
     node, sae = Journal(path, "node:a"), Journal(tmp_path / "saes" / "a" / "journal.jsonl", "sae")
 
     def deliver(*key_ids: str, hops: int) -> None:
-        node.event("key_delivered", request="enc_keys", key_ids=key_ids, hops=hops, duration_ms=1.0)
+        node.event("key_delivered", method="enc_keys", key_ids=key_ids, hops=hops, duration_ms=1.0)
 
     deliver("1", "2", hops=1)
-    node.event("key_delivered", request="dec_keys", key_ids=["1"], duration_ms=1.0)
+    node.event("key_delivered", method="dec_keys", key_ids=["1"], duration_ms=1.0)
     deliver("3", hops=4)
     for side in ("master", "slave"):
         sae.event("key_error", side=side, cause="path_down", message="it is down", facts={})
@@ -78,18 +78,18 @@ def test_summary_counts_sessions_keys_and_errors():
         {"event": "session_requested"}, {"event": "session_requested"}, {"event": "session_requested"},
         {"event": "session_open", "ask_connection_ms": 3.0, "total_ms": 9.0},
         {"event": "session_refused"},
-        {"event": "key_delivered", "request": "enc_keys", "hops": 1, "key_ids": ["1"], "duration_ms": 5.0},
-        {"event": "key_delivered", "request": "enc_keys", "hops": 2, "key_ids": ["2", "3"], "duration_ms": 7.0},
-        {"event": "key_delivered", "request": "dec_keys", "hops": 2, "key_ids": ["2"], "duration_ms": 1.0},
+        {"event": "key_delivered", "method": "enc_keys", "hops": 1, "key_ids": ["1"], "duration_ms": 5.0},
+        {"event": "key_delivered", "method": "enc_keys", "hops": 2, "key_ids": ["2", "3"], "duration_ms": 7.0},
+        {"event": "key_delivered", "method": "dec_keys", "hops": 2, "key_ids": ["2"], "duration_ms": 1.0},
         {"event": "key_error", "side": "master", "cause": "short_of_material", "facts": {"qc": "a-b/1"},
          "message": "QC a-b/1 is short"},
         {"event": "key_error", "side": "slave", "cause": "short_of_material"},
-        {"event": "lost", "request": "r1", "cause": "relay_broken", "ranges": [["a-b/1", 0, 16, "shared key"],
+        {"event": "lost", "allocation": "r1", "cause": "relay_broken", "ranges": [["a-b/1", 0, 16, "shared key"],
          ["a-b/1", 16, 32, "new keys"], ["b-c/1", 5, 21, "pad"]]},
-        {"event": "lost", "request": "r2", "cause": "database_unreachable", "ranges": []},
-        {"event": "lost", "request": "r3", "cause": "expired", "ranges": [["b-c/1", 0, 64, "key"]]},
-        {"event": "lost", "request": "r3", "cause": "expired", "ranges": [["b-c/1", 32, 64, "key"]]},
-        {"event": "key_delivered", "request": "enc_keys", "hops": 1, "key_ids": ["4"], "duration_ms": 5.0},
+        {"event": "lost", "allocation": "r2", "cause": "database_unreachable", "ranges": []},
+        {"event": "lost", "allocation": "r3", "cause": "expired", "ranges": [["b-c/1", 0, 64, "key"]]},
+        {"event": "lost", "allocation": "r3", "cause": "expired", "ranges": [["b-c/1", 32, 64, "key"]]},
+        {"event": "key_delivered", "method": "enc_keys", "hops": 1, "key_ids": ["4"], "duration_ms": 5.0},
         {"event": "lost", "method": "enc_keys", "cause": "answer_not_taken", "key_ids": ["4"], "ranges": []},
         {"event": "lost", "method": "dec_keys", "cause": "answer_not_taken", "key_ids": ["1"], "ranges": []},
     ]  # fmt: skip
@@ -108,8 +108,8 @@ def test_summary_counts_sessions_keys_and_errors():
 def test_journals_of_earlier_runs_name_the_method_of_lost_keys_as_their_request():
     """A summary of theirs is right, too."""
     events = [
-        {"event": "key_delivered", "request": "enc_keys", "hops": 1, "key_ids": ["1"], "duration_ms": 5.0},
-        {"event": "lost", "request": "enc_keys", "cause": "answer_not_taken", "key_ids": ["1"], "ranges": []},
+        {"event": "key_delivered", "method": "enc_keys", "hops": 1, "key_ids": ["1"], "duration_ms": 5.0},
+        {"event": "lost", "method": "enc_keys", "cause": "answer_not_taken", "key_ids": ["1"], "ranges": []},
     ]
 
     assert summarise(events)["keys"]["single_hop"] == 0

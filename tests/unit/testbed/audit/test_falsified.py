@@ -395,14 +395,14 @@ def allocations_untold_by_a_node_that_crashed(run: Run) -> None:
 
 
 def allocation_untold_that_its_node_used(run: Run) -> None:
-    drop(run, "nodes", "a", "statement", request=allocation(run, 1)[0][0])
+    drop(run, "nodes", "a", "statement", allocation=allocation(run, 1)[0][0])
 
 
 def allocation_that_was_refused(run: Run) -> None:
     """The node was told that the QC is short of bytes, and they were given to it all the same."""
     lost = event(run, "nodes", "a", "lost", cause="relay_broken")
     run["nodes"]["a"].remove(lost)
-    asked = event(run, "nodes", "a", "statement", request=lost["request"])
+    asked = event(run, "nodes", "a", "statement", allocation=lost["allocation"])
     del asked["ranges"]
     asked["short_bytes"] = 16
 
@@ -424,13 +424,13 @@ def allocation_dearer_than_its_keys(run: Run) -> None:
 
 def allocation_told_otherwise(run: Run) -> None:
     request = allocation(run, 2)[0][0]
-    event(run, "nodes", "a", "statement", request=request)["ranges"][0][1] += 1
+    event(run, "nodes", "a", "statement", allocation=request)["ranges"][0][1] += 1
 
 
 def allocation_asked_for_twice(run: Run) -> None:
     """The second time in place of another."""
     first = event(run, "nodes", "a", "statement")
-    event(run, "nodes", "a", "statement", ksid="own-a own-c")["request"] = first["request"]
+    event(run, "nodes", "a", "statement", ksid="own-a own-c")["allocation"] = first["allocation"]
 
 
 # -- what was taken
@@ -503,7 +503,7 @@ def taken_by_one_end_only(run: Run) -> None:
     for take in takes(run, "b", request := allocation(run, 1)[0][0]):
         account(run, "b")["taken"].remove(take)
         balance(run, "b", used=take[2] - take[3], expired=take[3] - take[2])
-    drop(run, "nodes", "b", "used", request=request)
+    drop(run, "nodes", "b", "used", allocation=request)
 
 
 def take_not_told(run: Run) -> None:
@@ -515,7 +515,7 @@ def take_not_told(run: Run) -> None:
 
 
 def use_not_told(run: Run) -> None:
-    drop(run, "nodes", "c", "used", request=allocation(run, 2)[0][0])
+    drop(run, "nodes", "c", "used", allocation=allocation(run, 2)[0][0])
 
 
 def half_taken(run: Run) -> None:
@@ -548,15 +548,15 @@ def relay_never_took(run: Run) -> None:
         account(run, "b")["taken"].remove(take)
         stream(run, "b", take[1])["used"] -= take[3] - take[2]
         stream(run, "b", take[1])["expired"] += take[3] - take[2]
-    drop(run, "nodes", "b", "used", request=request)
+    drop(run, "nodes", "b", "used", allocation=request)
 
 
 def key_taken_as_pad(run: Run) -> None:
-    event(run, "nodes", "a", "used", request=allocation(run, 1)[0][0])["ranges"][0][3] = "pad"
+    event(run, "nodes", "a", "used", allocation=allocation(run, 1)[0][0])["ranges"][0][3] = "pad"
 
 
 def pad_taken_as_key(run: Run) -> None:
-    event(run, "nodes", "b", "used", request=allocation(run, 2)[0][0])["ranges"][0][3] = "key"
+    event(run, "nodes", "b", "used", allocation=allocation(run, 2)[0][0])["ranges"][0][3] = "key"
 
 
 # -- the keys
@@ -671,7 +671,7 @@ def session_of_two_pairs(run: Run) -> None:
 
 
 def key_not_told_by_the_node(run: Run) -> None:
-    drop(run, "nodes", "c", "key_delivered", request="dec_keys", master_sae="sae-a")
+    drop(run, "nodes", "c", "key_delivered", method="dec_keys", master_sae="sae-a")
 
 
 def pair_without_a_journal(run: Run) -> None:
@@ -789,10 +789,10 @@ def loss_told_by_another_node(run: Run) -> None:
 
 
 def loss_of_a_key_that_its_master_got(run: Run) -> None:
-    key_id = event(run, "nodes", "a", "key_delivered", request="enc_keys")["key_ids"][0]
+    key_id = event(run, "nodes", "a", "key_delivered", method="enc_keys")["key_ids"][0]
     request = next(key[1] for key in run["records"]["keys"] if key[0] == key_id)
     ranges = [[*row[2:3], *row[4:6], "part"] for row in run["records"]["allocations"] if row[0] == request]
-    facts = {"request": request, "cause": "answer_not_taken", "ranges": ranges, "mono": 60.0}
+    facts = {"allocation": request, "cause": "answer_not_taken", "ranges": ranges, "mono": 60.0}
     run["nodes"]["a"].insert(-1, {"event": "lost", **facts})
 
 

@@ -33,7 +33,7 @@ HARMLESS = {
     r"nodes b statement (drop|event change|statement change)": "the last one before it was killed",
     r"nodes \w (statement|used|lost) ranges # 3 change": "what a pad was for: only a key is used differently",
     r"nodes \w lost (again|ranges # again)": "a loss that is told twice is one",
-    r"nodes a lost (drop|(event|request|method) change|(key_ids|ranges) drop)": "nobody else knows that a client left",
+    r"nodes a lost (drop|(event|allocation|method) change|(key_ids|ranges) drop)": "only it knows that a client left",
     r"nodes c lost (drop|event change|ranges # drop)": "a key that was never fetched, of which its node need not tell",
     r"nodes c key_delivered (drop|key_ids \d (drop|change)|event change)": "of a client that keeps no journal",
     r"saes \w message (again|drop|event change|ok .*)": "nothing else follows from it",

@@ -11,7 +11,7 @@ from testbed.evidence.journals import Tail
 
 def delivered(time_s: float, *, hops: int = 1, keys: int = 1, ms: float = 5.0, ksid: str = "k") -> dict[str, object]:
     return {
-        "event": "key_delivered", "request": "enc_keys", "who": "node:a", "time": time_s, "hops": hops, "ksid": ksid,
+        "event": "key_delivered", "method": "enc_keys", "who": "node:a", "time": time_s, "hops": hops, "ksid": ksid,
         "duration_ms": ms, "key_ids": [f"{time_s}-{i}" for i in range(keys)],
     }  # fmt: skip
 
@@ -31,7 +31,7 @@ def test_keys_are_counted_by_hops_session_and_node():
 def test_slaves_keys_are_the_masters_and_count_once():
     """Get key with key IDs hands out what was counted already."""
     tally = Tally()
-    tally.take(delivered(1) | {"request": "dec_keys"})
+    tally.take(delivered(1) | {"method": "dec_keys"})
 
     assert tally.figures().single_hop == 0
 

@@ -226,7 +226,7 @@ def test_what_cannot_be_swept_over_is_named(over, said):
 def seen(repeat, values):
     """A phase in which keys took `values` ms."""
     events = [
-        {"event": "key_delivered", "request": "enc_keys", "ksid": "k", "hops": 1, "source": "direct", "duration_ms": v}
+        {"event": "key_delivered", "method": "enc_keys", "ksid": "k", "hops": 1, "source": "direct", "duration_ms": v}
         for v in values
     ]
     labels, parameters = {"mode": "BASIC"}, {"mode": "basic"}

@@ -149,7 +149,7 @@ def test_keys_made_together_are_told_apart():
         for e in EVENTS
     ]
     events.append(other | {
-        "event": "key_delivered", "request": "enc_keys", "key_ids": [key], "duration_ms": 3.0, "master_sae": "m",
+        "event": "key_delivered", "method": "enc_keys", "key_ids": [key], "duration_ms": 3.0, "master_sae": "m",
         "slave_sae": "s", "hops": 3, "mode": "basic", "size_bits": 128, "source": "direct",
     })  # fmt: skip
 
@@ -181,7 +181,7 @@ def test_latest_stories_are_those_that_can_be_told():
 @pytest.mark.parametrize(("kind", "name"), [("key", "key_delivered"), ("session", "session_open")])
 def test_last_story_of_a_pair_is_that_of_its_latest_event(kind, name):
     """Of the kind asked for, and of nobody else's."""
-    of_all = [e for e in EVENTS if e["event"] == name and e.get("request", "enc_keys") == "enc_keys"]
+    of_all = [e for e in EVENTS if e["event"] == name and e.get("method", "enc_keys") == "enc_keys"]
     latest = max(of_all, key=lambda e: e["time"])
 
     found = journals.last(RUN, latest["master_sae"], latest["slave_sae"], kind)
