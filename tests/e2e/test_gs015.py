@@ -70,8 +70,17 @@ def test_everything_that_agents_show_and_tell_is_valid(control):
     for slave in others:
         if saes[slave]["node"] != saes[first]["node"]:
             control.ask(first, slave)
-    def paths() -> dict[str, list[str]]:
-        return {s["ksid"]: s["path"] for s in control.northbound("GET", "key_sessions")["key_sessions"]}
+
+    def paths() -> object:
+        """Of all sessions, at the controller and at the nodes."""
+        at_nodes = {
+            node: {
+                link["qkdl_id"]: set(link["qkdl_applications"])
+                for link in agent.get()["etsi-qkd-sdn-node:qkd_node"]["qkd_links"]["qkd_link"]
+            }
+            for node, agent in control.agents.items()
+        }
+        return {s["ksid"]: s["path"] for s in control.northbound("GET", "key_sessions")["key_sessions"]}, at_nodes
 
     before = paths()
     qc = control.northbound("GET", "links")["links"][0]["qc"]
