@@ -24,14 +24,13 @@ from testbed.quantum.qc_keys import share_qc_key
 
 LOOPBACK = "127.0.0.1"
 _FOUND_S = 60.0  # until a controller has found all nodes, on a machine that has much else to do
-_held: list[socket.socket] = []
 
 
 def free_port() -> int:
     """A TCP port on which this process, or what it starts, may listen; nobody else gets it while this process lives.
 
-    A socket holds the port and does not listen. Servers, which all ask for SO_REUSEADDR, may listen beside it.
-    The kernel gives the port to no connection: those have ports from 32768 on.
+    A socket, which is never closed, holds the port and does not listen. Servers, which all ask for SO_REUSEADDR, may
+    listen beside it. The kernel gives the port to no connection: those have ports from 32768 on.
     """
     while True:
         port, holder = secrets.choice(range(10_000, 20_000)), socket.socket()
@@ -41,7 +40,7 @@ def free_port() -> int:
             holder.close()
             continue
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _held.append(holder)
+        holder.detach()
         return port
 
 

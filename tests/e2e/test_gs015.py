@@ -72,12 +72,12 @@ def test_everything_that_agents_show_and_tell_is_valid(control):
             control.ask(first, slave)
 
     def paths() -> object:
-        """Of all sessions, at the controller and at the nodes."""
+        """Of all sessions at the controller; at the nodes, what has how many applications (a move makes new names)."""
         at_nodes = {
-            node: {
-                link["qkdl_id"]: set(link["qkdl_applications"])
+            node: sorted(
+                (link["qkdl_type"], len(link["qkdl_applications"]))
                 for link in agent.get()["etsi-qkd-sdn-node:qkd_node"]["qkd_links"]["qkd_link"]
-            }
+            )
             for node, agent in control.agents.items()
         }
         return {s["ksid"]: s["path"] for s in control.northbound("GET", "key_sessions")["key_sessions"]}, at_nodes
