@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links bench-growth bench-start bench-day audit setup setup-ryu lint unit pictures lock clean
+.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-simulation audit setup setup-ryu lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -32,6 +32,9 @@ bench-start: setup ## time to the first key and memory: make bench-start NETWORK
 HOURS ?= 2
 bench-day: setup ## whether a run of a day grows: HOURS of ten times the paper's load (needs root)
 	$(PYTHON) -m tests.benchmarks.day $(HOURS)
+
+bench-simulation: setup ## virtual time: 1,000 nodes with 10,000 key sessions, a request at equal hops, a decision of the calendar
+	$(PYTHON) -m tests.benchmarks.simulation
 
 bench-links: setup ## delay, jitter, loss and bandwidth of a link, as measured and as configured, with errors
 	$(PYTHON) -P -m testbed.bench.bench_links

@@ -28,7 +28,7 @@ setup(
         "node.serving",
         "node.tree",
         "sae",
-        "scenario",
+        "scenario", "simulation",
         "telemetry",
         "testbed",
         "testbed.audit",

@@ -10,6 +10,7 @@ from typing import Any
 
 from controller.network.settings import Parameters, changed
 from controller.openflow.forwarding import Fabric, parse_fabric
+from decisions import user_policies
 from documents.checks import Malformed, integer, mapping, number, text, uuid_text
 from etsi.sae_id import sae_id
 from mtls.credentials import Credentials
@@ -45,7 +46,8 @@ class ControllerConfig:
 
 
 _REQUIRED = ("name", "host", "port", "directory", "credentials", "openflow")
-_OPTIONAL = ("parameters", "agents", "node_ids", "saes", "half_open_timeout_s", "grace_s", "steady_s", "round_trip_s")
+_OPTIONAL = ("parameters", "agents", "node_ids", "saes", "half_open_timeout_s", "grace_s", "steady_s", "round_trip_s",
+             "policies")  # fmt: skip
 
 
 def load(path: Path) -> ControllerConfig:
@@ -66,6 +68,9 @@ def parse(document: Any) -> ControllerConfig:
     for member in given:
         if member not in _REQUIRED + _OPTIONAL:
             raise Malformed(member, f"one of {', '.join(_REQUIRED + _OPTIONAL)}")
+    # Policies of the user's, FILE.py:NAME by parameter; a parameter may then have the name of one.
+    policies = mapping(given.get("policies", {}), "policies")
+    user_policies.use({name: text(own, f"policies.{name}", longest=4096) for name, own in policies.items()})
     return ControllerConfig(
         name=text(given["name"], "name"),
         host=text(given["host"], "host"),

@@ -11,12 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from decisions.calendar import Draw, expected_per_slot, first_shortage, supply
+
+
+def nothing_planned(slots: int) -> Sequence[int]:
+    """The plan of a QC that no session has."""
+    return [0] * slots
+
 
 @dataclass(frozen=True, slots=True)
 class QcView:
-    """A QC as measured over the last `slots` slots of 1 s, in bytes, and its stock now.
+    """A QC as measured over the last `slots` slots of 1 s, in bytes, and what it stores now.
 
-    `reserved_per_slot`: what open sessions have declared to need of it, in bytes a slot.
+    `reserved_per_slot`: what open sessions have declared to need of it, in bytes a slot; `endless_per_slot`: those of
+    them that do not say when they end. `by_slot`: what it generated in each of the last slots, the newest last.
+    `planned`: what open sessions have declared that they will take of it in the present slot and those after it, for so
+    many slots.
     """
 
     qc: str
@@ -25,32 +35,51 @@ class QcView:
     stored_bytes: int
     slots: int
     reserved_per_slot: float = 0.0
-
+    endless_per_slot: float = 0.0
+    by_slot: Sequence[int] = ()
+    planned: Callable[[int], Sequence[int]] = nothing_planned
 
     @property
     def merit(self) -> tuple[float, int]:
-        """How much the QC has for one more session: bytes a slot that nobody uses or has declared, then its stock."""
-        slots = max(1, self.slots)
-        claimed = max(self.reserved_per_slot, self.requested_bytes / slots)
-        return self.generated_bytes / slots - claimed, self.stored_bytes
+        """How much the QC has for one more session: bytes a slot that nobody uses or has declared, then its store."""
+        return self.generated_bytes / max(1, self.slots) - self._claimed, self.stored_bytes
+
+    @property
+    def claimed_share(self) -> float:
+        """Of what it generates, how much is used or declared; infinite if it generates nothing."""
+        return self._claimed * self.slots / self.generated_bytes if self.generated_bytes else math.inf
+
+    @property
+    def _claimed(self) -> float:
+        return max(self.reserved_per_slot, self.requested_bytes / max(1, self.slots))
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The QC that was short, the bytes that the session needs there and the bytes that there are."""
+    """The QC that was short, the bytes that the session needs there and the bytes that there are.
+
+    `tried`: the nodes of all paths on which the session was refused.
+    """
 
     qc: str
     needed_bytes: int
     available_bytes: int
+    tried: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a session declares, a key of `key_bytes` each `interval_s`; and what a key costs on each QC, in bytes."""
+    """What a session declares, a key of `key_bytes` each `interval_s`; and what a key costs on each QC, in bytes.
+
+    `draws`: what it will take of each QC, in seconds after the beginning of the present slot. `waits_slots`: for how
+    many slots key material waits for its use.
+    """
 
     key_bytes: int
     interval_s: float
     cost: Sequence[float]
+    draws: Sequence[Draw] = ()
+    waits_slots: int = 1
 
     def per_slot(self, hop: int) -> float:
         """Bytes a slot of 1 s that the session needs of the QC of that hop."""
@@ -118,7 +147,32 @@ def reserve(path: Sequence[QcView], demand: Demand) -> Refused | None:
     return min(short, key=lambda r: (r.available_bytes - r.needed_bytes, r.qc)) if short else None
 
 
-ADMISSION_POLICIES: Mapping[str, AdmissionPolicy] = {"none": admit_all, "eq1": equation_1, "reserve": reserve}
+def calendar(path: Sequence[QcView], demand: Demand) -> Refused | None:
+    """All that is declared, played forward slot by slot: nobody goes short on a QC that makes a little less than now.
+
+    What is stored hides for a while that sessions without an end need more than is made: they are counted as well. Both
+    numbers of a refusal are of the slot in which the QC would be short for the first time, or of any slot.
+    """
+    for hop, view in enumerate(path):
+        draw = demand.draws[hop]
+        endless = view.endless_per_slot + draw.n_bytes / draw.period_s
+        if draw.end_s == math.inf and endless > expected_per_slot(view.by_slot):
+            return Refused(view.qc, math.ceil(endless), expected_per_slot(view.by_slot))
+        slots = draw.horizon_slots + demand.waits_slots
+        planned, own = view.planned(slots), draw.by_slot(slots)
+        wanted = [a + b for a, b in zip(planned, own, strict=True)]
+        made = supply(view.by_slot, view.stored_bytes, waits_slots=demand.waits_slots, slots=slots)
+        if (found := first_shortage(made, wanted, demand.waits_slots)) is not None:
+            slot, short_bytes = found
+            return Refused(view.qc, wanted[slot], wanted[slot] - short_bytes)
+    return None
+
+
+ADMISSION_POLICIES: dict[str, AdmissionPolicy] = {
+    "none": admit_all, "eq1": equation_1, "reserve": reserve, "calendar": calendar,
+}  # fmt: skip
+# Paths that are tried before a session is refused, by policy; one if nothing is said.
+ALTERNATIVES: Mapping[str, int] = {"calendar": 4}
 
 
 def window_slots(policy: str, ttl_slots: int) -> int:

@@ -6,9 +6,16 @@ that one declaration, so that none of them asks which mode it is, and a session 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from decisions.calendar import Draw
+from decisions.ranges import Range, promised_slots
+
+# What a range of a QC is for. Behind a shared key the first QC holds the new keys, at both of its ends.
+KEY, SHARED_KEY, NEW_KEYS, PAD = "key", "shared key", "new keys", "pad"
+AUTO, MOST_AHEAD = 0, 64  # of keys made ahead
 OTP, AES_CCM = "otp", "aes-ccm"
 _SMALL_AES_KEY_BYTES, _LARGE_AES_KEY_BYTES = 16, 32
 
@@ -46,6 +53,15 @@ class Mode:
         first = shared if self.cipher is None else shared + new
         return [(qcs[0], first), *((qc, shared) for qc in qcs[1:])]
 
+    def uses(self, ranges: Sequence[Range], key_bytes: int, number: int) -> list[tuple[Range, str]]:
+        """What the ranges of a path are for, if `number` keys of `key_bytes` are made of them."""
+        if len(ranges) == 1:
+            return [(ranges[0], KEY)]
+        if self.cipher is None:
+            return [(r, PAD) for r in ranges]
+        shared, new = ranges[0].split(self.shared_bytes(key_bytes, number))
+        return [(shared, SHARED_KEY), (new, NEW_KEYS), *((r, PAD) for r in ranges[1:])]
+
     def per_key(self, hops: int, key_bytes: int, keys_ahead: int) -> list[float]:
         """What a key of `key_bytes` costs on each link of a path, in bytes, where keys are asked for one by one."""
         number = self.number_at_once(1, keys_ahead)
@@ -57,6 +73,31 @@ class Mode:
         What a request for several keys leaves over is in the pool, so that it costs no more than `makeable` counted.
         """
         return -(-missing // keys_ahead) * keys_ahead if self.ahead else missing
+
+    def tries(self, missing: int, keys_ahead: int, most: int) -> Sequence[int]:
+        """How many keys to make where `missing` are needed, never more than `most` ahead: what to try, one after the
+        other, as long as QCs are short of that.
+        """
+        number = max(missing, min(self.number_at_once(missing, min(keys_ahead, most)), most))
+        return (number, missing) if number > missing else (missing,)
+
+    def rhythm(self, interval_s: float, keys_ahead: int, waits_s: float) -> tuple[int, float]:
+        """For a key each `interval_s`: how many are made at once, and every how many seconds.
+
+        `waits_s`: how long a key that was made ahead may wait. One that would have to wait longer is never used.
+        """
+        number = self.number_at_once(1, keys_ahead)
+        return number, interval_s * max(1, min(number, math.ceil(waits_s / interval_s)))
+
+    def draws(
+        self, qcs: Sequence[str], key_bytes: int, *, interval_s: float, keys_ahead: int, waits_s: float, when: Draw
+    ) -> list[Draw]:
+        """What a session with a key of `key_bytes` each `interval_s` takes of each QC of its path.
+
+        `when` says from when until when; `waits_s`: how long a key that was made ahead may wait.
+        """
+        number, period_s = self.rhythm(interval_s, keys_ahead, waits_s)
+        return [replace(when, n_bytes=n, period_s=period_s) for _, n in self.needs(qcs, key_bytes, number)]
 
     def makeable(self, available: Sequence[int], key_bytes: int, keys_ahead: int) -> int:
         """How many keys of `key_bytes`, asked for one by one, a path can give whose QCs have `available` bytes."""
@@ -71,6 +112,16 @@ class Mode:
             return batches * keys_ahead + min(first // (shared + key_bytes), others // shared)
         units = 1 if self.cipher is None else 2
         return min(first // (units * key_bytes), others // key_bytes)
+
+
+def ahead(keys_ahead: int, interval_s: float, ttl_slots: int) -> int:
+    """How many keys a session makes at once that asks for one each `interval_s`, in modes that look ahead.
+
+    AUTO: as many as it asks for before the first of them is too old. More would be made for nobody.
+    """
+    if keys_ahead != AUTO:
+        return keys_ahead
+    return max(1, min(MOST_AHEAD, math.ceil(promised_slots(ttl_slots) / interval_s)))
 
 
 # The paper's BASIC: a shared key from the first link is relayed under OTP hop by hop; the new key, from the first

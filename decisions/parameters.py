@@ -11,19 +11,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from decisions.admission import ADMISSION_POLICIES
-from decisions.modes import BASIC, MODES
+from decisions.modes import AUTO, BASIC, MODES, MOST_AHEAD
 from decisions.paths import PATH_POLICIES
 from documents.checks import Malformed, integer
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A parameter that is one of some words. `meaning`: half a sentence for people."""
+    """A parameter that is one of the words in a table. `meaning`: half a sentence for people."""
 
     name: str
-    values: tuple[str, ...]
+    table: Mapping[str, Any]
     default: str
     meaning: str
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The words, those of the user's own policies among them."""
+        return tuple(self.table)
 
     @property
     def syntax(self) -> str:
@@ -48,7 +53,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A parameter that is a whole number from `low` to `high`, in `unit`."""
+    """A parameter that is a whole number from `low` to `high`, in `unit`. `zero`: a word that stands for 0."""
 
     name: str
     low: int
@@ -56,11 +61,12 @@ class Whole:
     default: int
     unit: str
     meaning: str
+    zero: str = ""
 
     @property
     def syntax(self) -> str:
         """How a value is written."""
-        return "N"
+        return f"N|{self.zero}" if self.zero else "N"
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -73,20 +79,25 @@ class Whole:
 
     def parse(self, text: str) -> int:
         """What a command line's text says; Malformed."""
+        if self.zero and text == self.zero:
+            return 0
         return self.check(int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else text)
 
 
-MODE = Choice("mode", tuple(MODES), BASIC.name, "how keys reach nodes several hops away")
+MODE = Choice("mode", MODES, BASIC.name, "how keys reach nodes several hops away")
 TTL = Whole("ttl_slots", 1, 86_400, 15, "slots", "slots after which key material is erased")
-KEYS_AHEAD = Whole("keys_ahead", 1, 64, 4, "keys", "keys made at once in modes that look ahead")
+KEYS_AHEAD = Whole(
+    "keys_ahead", AUTO, MOST_AHEAD, 4, "keys",
+    "keys made at once in modes that look ahead; auto: as many as will be used", zero="auto",
+)  # fmt: skip
 IMPLICIT_IDLE = Whole(
     "implicit_idle_s", 1, 86_400, 60, "seconds",
     "seconds after which a session that a request for keys opened ends if nobody asks for more",
 )  # fmt: skip
 ADMISSION = Choice(
-    "admission", tuple(ADMISSION_POLICIES), "none", "which key sessions are refused for want of key material"
+    "admission", ADMISSION_POLICIES, "none", "which key sessions are refused for want of key material"
 )
-PATH_POLICY = Choice("path_policy", tuple(PATH_POLICIES), "shortest", "which path a key session takes")
+PATH_POLICY = Choice("path_policy", PATH_POLICIES, "shortest", "which path a key session takes")
 
 FOR_NODES: tuple[Choice | Whole, ...] = (MODE, TTL, KEYS_AHEAD, IMPLICIT_IDLE)
 PARAMETERS: Mapping[str, Choice | Whole] = {p.name: p for p in (*FOR_NODES, ADMISSION, PATH_POLICY)}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 # How many blocks of a QC a report names: what is more waits for the next one. The shared database takes no more.
 MOST_MARKS = 512
@@ -215,20 +216,34 @@ class Shortage:
     in_doubt: bool = False
 
 
+class Source(Protocol):
+    """A QC's bytes, as far as it matters to an allocation: a `Stream`, or what stands for one in virtual time."""
+
+    @property
+    def available(self) -> int:
+        """Bytes that can be allocated now."""
+
+    def take(self: AnySource, qc: str, n_bytes: int) -> tuple[AnySource, Range]:
+        """The next `n_bytes`, which are available, and the source without them."""
+
+
+AnySource = TypeVar("AnySource", bound=Source)
+
+
 def allocate(
-    streams: Mapping[str, Stream], needs: Sequence[tuple[str, int]]
-) -> tuple[dict[str, Stream], list[Range]] | Shortage:
-    """All of `needs` (QC, bytes) or nothing: the streams afterwards and the ranges in the order asked, or the shortage.
+    sources: Mapping[str, AnySource], needs: Sequence[tuple[str, int]]
+) -> tuple[dict[str, AnySource], list[Range]] | Shortage:
+    """All of `needs` (QC, bytes), each of another QC, or nothing: those sources afterwards and the ranges, in the order
+    asked; or the shortage.
 
     The shortage named is the largest; among equals the first by name.
     """
-    short = [Shortage(qc, n - streams[qc].available) for qc, n in needs if n > streams[qc].available]
+    short = [Shortage(qc, n - sources[qc].available) for qc, n in needs if n > sources[qc].available]
     if short:
         return min(short, key=lambda s: (-s.short_bytes, s.qc))
-    after = dict(streams)
-    ranges = []
+    after, ranges = {}, []
     for qc, n_bytes in needs:
-        after[qc], taken = after[qc].take(qc, n_bytes)
+        after[qc], taken = sources[qc].take(qc, n_bytes)
         ranges.append(taken)
     return after, ranges
 

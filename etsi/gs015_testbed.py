@@ -73,6 +73,7 @@ _NEW: Mapping[str, Node] = {
     f"{MODULE}:implicit": Leaf(BOOLEAN),
     f"{MODULE}:key_size": Leaf(UINT32),
     f"{MODULE}:interval": Leaf(DECIMAL3),
+    f"{MODULE}:duration": Leaf(DECIMAL3),
     f"{MODULE}:request": Leaf(STRING),
     f"{MODULE}:traceparent": Leaf(STRING),
 }

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from decisions import user_policies
 from decisions.modes import MODES, Mode
 from decisions.parameters import FOR_NODES, IMPLICIT_IDLE, KEYS_AHEAD, MODE, TTL
 from documents.checks import Malformed, integer, mapping, number, sequence, text
@@ -94,7 +95,7 @@ _REQUIRED = (
     "shared_db_url", "shared_db_schema", "nodes", "saes", "qcs",
 )  # fmt: skip
 _PARAMETERS = tuple(parameter.name for parameter in FOR_NODES)
-_OPTIONAL = (*_PARAMETERS, "limits", "slot_s", "round_trip_s")
+_OPTIONAL = (*_PARAMETERS, "limits", "slot_s", "round_trip_s", "policies")
 
 
 def _authentication_key(path: Any, field: str) -> Secret:
@@ -127,6 +128,9 @@ def parse(document: Any) -> NodeConfig:
         if member not in _REQUIRED + _OPTIONAL:
             raise Malformed(member, f"one of {', '.join(_REQUIRED + _OPTIONAL)}")
     qcs = [mapping(entry, f"qcs[{i}]") for i, entry in enumerate(sequence(given["qcs"], "qcs", longest=256))]
+    # Modes of the user's, FILE.py:NAME by parameter; a parameter may then have the name of one.
+    policies = mapping(given.get("policies", {}), "policies")
+    user_policies.use({name: text(own, f"policies.{name}", longest=4096) for name, own in policies.items()})
     parameters = parse_parameters({m: given[m] for m in _PARAMETERS if m in given}, Parameters())
     return NodeConfig(
         name=text(given["name"], "name"),

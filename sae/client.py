@@ -57,9 +57,14 @@ class KmeClient:
         self._url = url
         self._kme = Identity(Role.NODE, name)
 
-    def open_key_session(self, peer: str, side: str, qos: QoS) -> Opened | None:
-        """The paper's open_key_session, as `side` "master" or "slave". None while the other side is awaited; Failed."""
-        body = {"peer": peer, "side": side, "qos": qos.to_json()}
+    def open_key_session(self, peer: str, side: str, qos: QoS, duration_s: float | None = None) -> Opened | None:
+        """The paper's open_key_session, as `side` "master" or "slave". None while the other side is awaited; Failed.
+
+        `duration_s`: how long the session is to last, as far as that is known.
+        """
+        body: dict[str, Any] = {"peer": peer, "side": side, "qos": qos.to_json()}
+        if duration_s is not None:
+            body["duration_s"] = duration_s
         reply = self._ask("POST", "/qkd/v1/key_sessions", body)
         if reply.status == 202:
             return None

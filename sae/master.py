@@ -93,7 +93,7 @@ class Master:
         try:
             running = self._enter(slave, qos)
             try:
-                self._initialise(running.session)
+                self._initialise(running.session, limits.duration_s)
                 self._start(running, limits)
             except BaseException as error:
                 if not isinstance(error, Failed):  # KME and slave may have it by now
@@ -143,15 +143,15 @@ class Master:
             del self._running[running.session.peer]
         running.ended.set()
 
-    def _initialise(self, session: Session) -> None:
+    def _initialise(self, session: Session, duration_s: float | None) -> None:
         pair = {"master_sae": self._id, "slave_sae": session.peer}
-        self._record.event("session_requested", **pair)
+        self._record.event("session_requested", duration_s=duration_s, **session.qos.to_json(), **pair)
         started = time.monotonic()
         try:
             self._handover.ask_connection(session.peer, session.qos)
             asked = time.monotonic()
             self._record.event("ask_connection", duration_ms=milliseconds(started, asked), **pair)
-            opened = self._kme.open_key_session(session.peer, MASTER, session.qos)
+            opened = self._kme.open_key_session(session.peer, MASTER, session.qos, duration_s)
             if opened is None:
                 raise Failed(502, "bad_answer", "the KME still waits for the slave SAE, which says it has registered")
         except Failed as error:

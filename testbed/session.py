@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decisions.modes import MODES
+from decisions.modes import MODES, ahead
+from etsi.gs004 import QoS
+from scenario.workload import Arrival
 from testbed import audit
 from testbed.dashboard import address
 from testbed.errors import UserError
@@ -26,9 +28,8 @@ from testbed.network.stages import Wishes, bring_up
 from testbed.network.workload_player import OfferedLoad
 from testbed.operation.cli import QkdCLI, link_table
 from testbed.operation.tables import table
-from testbed.planning.plan import Plan
+from testbed.planning.plan import Plan, SaePlan
 from testbed.planning.round_trips import too_long
-from testbed.planning.workload import Arrival
 
 _PROGRESS_S, _LOOK_S = 5.0, 1.0
 
@@ -46,7 +47,8 @@ class Options:
     """What the user asked of a run, beyond the network itself."""
 
     parameters: Mapping[str, Any]  # of the controller, at the start
-    arrivals: Sequence[Arrival]  # the key sessions to open
+    policies: Mapping[str, str]  # of the user's own, FILE.py:NAME by parameter
+    arrivals: Sequence[Arrival[SaePlan]]  # the key sessions to open
     habits: Mapping[str, str]  # of the applications
     duration_s: float | None
     seed: int
@@ -81,6 +83,7 @@ def run(
     wishes = Wishes(
         options.parameters, options.seed if options.seeded_qcs else None, options.habits, user_database,
         options.expose, options.controller_python, _first_bytes(options),
+        options.policies,
     )  # fmt: skip
     down = contextlib.ExitStack()
     facts: dict[str, Any] = {}
@@ -127,13 +130,13 @@ def _first_bytes(options: Options) -> int | None:
     """What the first keys of all sessions take of a QC at most; None if nobody has said which there will be. PURE."""
     if not options.arrivals:
         return None
-    mode = MODES[options.parameters["mode"]]
-    number = mode.number_at_once(1, options.parameters["keys_ahead"])
-    return sum(
-        mode.needs(["the first", "another"], arrival.qos.key_size_bits // 8, number)[0][1]
-        for arrival in options.arrivals
-        if arrival.at_s < 1
-    )
+    mode, parameters = MODES[options.parameters["mode"]], options.parameters
+
+    def first(qos: QoS) -> int:
+        number = mode.number_at_once(1, ahead(parameters["keys_ahead"], qos.interval_s, parameters["ttl_slots"]))
+        return mode.needs(["the first", "another"], qos.key_size_bits // 8, number)[0][1]
+
+    return sum(first(arrival.qos) for arrival in options.arrivals if arrival.at_s < 1)
 
 
 def is_sound(summary: Mapping[str, Any]) -> bool:

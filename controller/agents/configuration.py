@@ -24,10 +24,14 @@ _MEMBERS = ("app_qos", "app_priority")
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What an application wants: a key of a size every so often, and what its node declared in the standard's words."""
+    """What an application wants: a key of a size every so often, and what its node declared in the standard's words.
+
+    `duration_s`: for how long; None if nobody knows.
+    """
 
     qos: QoS
     declared: Declared
+    duration_s: float | None = None
 
 
 def pair(content: Mapping[str, Any]) -> tuple[str, str]:
@@ -71,7 +75,8 @@ def wanted(application: Mapping[str, Any]) -> Wants:
     if "qkd-testbed:key_size" in application:
         interval_s = float(application.get("qkd-testbed:interval", "5.0"))
         wants = qos({"key_size_bits": application["qkd-testbed:key_size"], "interval_s": interval_s})
-        return Wants(wants, what)
+        lasts = application.get("qkd-testbed:duration")
+        return Wants(wants, what, None if lasts is None else max(0.0, float(lasts)))
     return Wants(of_bandwidth(declared_bps(what)), what)
 
 

@@ -84,6 +84,15 @@ class _Recent:
         )
         return sum(shares, start=Fraction(0))
 
+    def by_slot(self) -> list[int]:
+        """What was generated in each slot, the newest last; of a report of several slots, an equal part in each."""
+        newest = max((entry.slot for entry in self.entries), default=self.oldest)
+        found = [0] * (newest - self.oldest)
+        for entry in self.entries:
+            for slot in range(max(entry.since, self.oldest) + 1, entry.slot + 1):
+                found[slot - self.oldest - 1] += entry.generated // (entry.slot - entry.since)
+        return found[len(found) - self.reported :] if self.reported < len(found) else found
+
     def claim(self) -> Claim:
         """What a node says that it asked of a QC of others."""
         at_once = max((e.at_once for e in self.entries), default=0)
@@ -312,7 +321,8 @@ class Graph:
         if not all(self._nodes[name].reachable for name in ends):
             stored = 0  # of no use to anybody
         reported = max((r.reported for r in own), default=0)
-        return QcView(qc, math.floor(generated), math.ceil(requested), stored, reported)
+        by_slot = max((r.by_slot() for r in own), key=sum, default=[])
+        return QcView(qc, math.floor(generated), math.ceil(requested), stored, reported, by_slot=by_slot)
 
 
 def _end(link: Mapping[str, Any], names: Mapping[int, str]) -> LinkEnd:

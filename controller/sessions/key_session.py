@@ -50,7 +50,8 @@ class KeySession:
     `elsewhere`: numbers of virtual links that nodes may still have of it, though it does not go over them. `unsure`:
     its ends that may not know what feeds it now. `down`: what its path lacks where there is no other; `interruption`
     says it in words. `bandwidth`: what its nodes have been told that it needs of each link on its path, bit/s.
-    `declared`: by the nodes of its ends, members of qkd_app. `over_by`: the node of an end that was done with it before
+    `declared`: by the nodes of its ends, members of qkd_app. `duration_s`: how long it is to last from its opening on,
+    as its master's side says; None if nobody knows. `over_by`: the node of an end that was done with it before
     it was open.
     """
 
@@ -67,6 +68,7 @@ class KeySession:
     route: configuration.Route | None = None
     bandwidth: int = 0
     declared: Declared = field(default_factory=dict)
+    duration_s: float | None = None
     opened_at: float | None = None  # wall clock
     timings_ms: dict[str, float] = field(default_factory=dict)
     target: Path | None = None
@@ -88,6 +90,7 @@ class KeySession:
             route=configuration.Route(document["node_ids"], document["link_ids"], document["link_number"]),
             opened_at=document["opened_at"], timings_ms=document["timings_ms"], last_number=document["last_number"],
             elsewhere=document["elsewhere"], bandwidth=document["bandwidth"], declared=document["declared"],
+            duration_s=document.get("duration_s"),
         )  # fmt: skip
 
     @property
@@ -102,11 +105,18 @@ class KeySession:
             return self.declared
         return updated(self.declared, {"app_qos": {"min_bandwidth": math.ceil(self.qos.max_bps)}})
 
+    def left_s(self, wall_s: float) -> float | None:
+        """How much longer it is to last at that time; None if nobody knows."""
+        if self.duration_s is None or self.opened_at is None:
+            return self.duration_s
+        return max(0.0, self.opened_at + self.duration_s - wall_s)
+
     def register(self, node: str, side: str, wants: Wants, now: float, *, implicit: bool, request: str = "") -> None:
         """A node registers a side of it, perhaps again; with both it is `configuring`. SessionError: it cannot now."""
         self._check_side(node, side, implicit=implicit)
         if side == MASTER:
-            self.qos = wants.qos  # the one who asks for keys says of which size and how often
+            # The one who asks for keys says of which size, how often and for how long.
+            self.qos, self.duration_s = wants.qos, wants.duration_s
             self.declared = updated(self.declared, wants.declared)  # and has the last word
         else:
             self.declared = updated(wants.declared, self.declared)
@@ -229,5 +239,5 @@ class KeySession:
         return self.to_json() | {
             "node_ids": list(route.nodes), "link_ids": list(route.links), "link_number": route.number,
             "last_number": self.last_number, "elsewhere": self.elsewhere, "bandwidth": self.bandwidth,
-            "declared": self.declared,
+            "declared": self.declared, "duration_s": self.duration_s,
         }  # fmt: skip

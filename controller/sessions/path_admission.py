@@ -6,43 +6,83 @@ Who holds the graph's lock decides; sessions that have chosen count for those th
 from __future__ import annotations
 
 import functools
+import logging
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from controller.agents.configuration import Declared, Route, declared_bps, of_bandwidth, updated
 from controller.network.graph import Graph
 from controller.network.settings import Settings
+from controller.sessions.agendas import Agendas
 from controller.sessions.key_session import KeySession, SessionError
 from controller.sessions.registry import Book
-from decisions.admission import ADMISSION_POLICIES, Demand, Need, QcView, Refused, window_slots
-from decisions.modes import MODES
+from decisions.admission import (
+    ADMISSION_POLICIES,
+    ALTERNATIVES,
+    Demand,
+    Need,
+    QcView,
+    Refused,
+    window_slots,
+)
+from decisions.calendar import Draw
+from decisions.choice import choose
+from decisions.modes import MODES, ahead
 from decisions.paths import PATH_POLICIES, Path, QkdGraph
+from decisions.ranges import promised_slots
+from documents.plugged import PluggedFailed
 from etsi.gs004 import QoS
+
+_log = logging.getLogger(__name__)
 
 
 class Choice:
     """Decides by what the graph, the book and the settings say now. Thread-safe."""
 
-    def __init__(self, graph: Graph, book: Book, settings: Settings) -> None:
+    def __init__(
+        self, graph: Graph, book: Book, settings: Settings, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._graph = graph
         self._book = book
         self._settings = settings
+        self._now = now
+        self._agendas = Agendas(book)
 
     def views(
         self, qcs: Sequence[str], besides: KeySession | None = None, *, slots: int | None = None
     ) -> list[QcView]:
         """How `qcs` fared over the last slots (a TTL of them), and what is reserved there by others than `besides`."""
         views = self._graph.views(qcs, slots or self._settings.parameters.ttl_slots)
-        return [replace(view, reserved_per_slot=self._reserved_per_slot(view.qc, besides)) for view in views]
+        now_s = self._now()
+        with self._graph.lock:
+            self._agendas.follow(self._settings.parameters, now_s)
+            return [
+                replace(
+                    view, reserved_per_slot=self._agendas.reserved_per_slot(view.qc, besides),
+                    endless_per_slot=self._agendas.endless_per_slot(view.qc, besides),
+                    planned=functools.partial(self._planned, view.qc, besides, math.floor(now_s)),
+                )
+                for view in views
+            ]  # fmt: skip
 
     def path(self, graph: QkdGraph, source: str, target: str) -> Path | None:
         """The way through `graph` that the path policy takes for one more session; None if there is none."""
-        policy = PATH_POLICIES[self._settings.parameters.path_policy]
-        return policy(graph, source, target, lambda qc: self.views([qc])[0].merit)
+        try:
+            return next(iter(self._candidates(graph, source, target)), None)
+        except PluggedFailed as failure:
+            _log.warning("path of an open session: %s", failure)
+            return None
 
     def choose(self, session: KeySession) -> Path:
         """Give the session a path, which is reserved for it from now on; SessionError."""
+        try:
+            return self._choose(session)
+        except PluggedFailed as failure:
+            raise SessionError(503, f"a policy of the user's fails: {failure}", cause="policy_failed") from None
+
+    def _choose(self, session: KeySession) -> Path:
         parameters = self._settings.parameters
         with self._graph.lock:
             graph = self._graph.topology()
@@ -50,15 +90,22 @@ class Choice:
             if unknown:
                 text = f"the controller does not reach node {unknown[0]} (yet)"
                 raise SessionError(503, text, cause="unknown_node", node=unknown[0])
-            path = self.path(graph, session.nodes["master"], session.nodes["slave"])
+            path = choose(
+                self._candidates(graph, session.nodes["master"], session.nodes["slave"]),
+                lambda candidate: self._short(session.qos, candidate, duration_s=session.duration_s),
+                lambda a, b: sorted(graph[a][b]),
+                most=ALTERNATIVES.get(parameters.admission, 1),
+            )  # fmt: skip
             if path is None:
                 text = f"there is no path of QCs between {session.nodes['master']} and {session.nodes['slave']}"
                 down = self._graph.down()
                 raise SessionError(503, text + (f"; down: {', '.join(down)}" if down else ""), cause="no_path")
-            self._admit(session.qos, path)
+            if isinstance(path, Refused):
+                raise _refusal(path)
             session.route = self._route(path)
             session.path, session.mode = path, parameters.mode
             session.bandwidth = self.bandwidth(session)
+            self._book.path_chosen()
             return path
 
     def aim(self, session: KeySession, path: Path) -> KeySession | None:
@@ -69,7 +116,7 @@ class Choice:
         with self._graph.lock:
             if not set(path.qcs) <= set(self._graph.links()):
                 return None
-            self._admit(session.qos, path, besides=session)
+            self._admit(session.qos, path, session)
             number = self._book.aim(session, path)
             if number is None:
                 return None
@@ -83,7 +130,7 @@ class Choice:
             qos = of_bandwidth(declared_bps(what))
         with self._graph.lock:
             if session.path is not None:
-                self._admit(qos, session.path, besides=session)
+                self._admit(qos, session.path, session)
             self._book.changed(session, qos, what)
 
     def bandwidth(self, session: KeySession) -> int:
@@ -91,7 +138,7 @@ class Choice:
         if session.path is None:
             return 0
         parameters = self._settings.parameters
-        return _bandwidth(session.qos, len(session.path.qcs), parameters.mode, parameters.keys_ahead)
+        return _bandwidth(session.qos, len(session.path.qcs), parameters.mode, self._ahead(session.qos))
 
     def needs_of(self, node: str) -> dict[str, Need]:
         """What sessions whose master is at that node have declared to need of each QC; a moving one of both ways.
@@ -101,48 +148,77 @@ class Choice:
         window_s = window_slots("eq1", self._settings.parameters.ttl_slots)
         found: dict[str, Need] = {}
         there, over = self._book.with_master_at(node, over_s=window_s)
-        mode, ahead = self._settings.parameters.mode, self._settings.parameters.keys_ahead
+        mode = self._settings.parameters.mode
         for session, goes_on in (*((s, True) for s in there), *((s, False) for s in over)):
             paths = [path for path in (session.path, session.target) if path is not None]
-            mine = {qc: need for path in paths for qc, need in _needs(session.qos, path, mode, ahead).items()}
+            mine = {
+                qc: need
+                for path in paths
+                for qc, need in _needs(session.qos, path, mode, self._ahead(session.qos)).items()
+            }
             for qc, need in mine.items():
                 others = found.get(qc, Need(0, 0))
                 found[qc] = Need(others.per_slot + goes_on * need.per_slot, others.at_once + need.at_once)
         return found
 
-    def _admit(self, qos: QoS, path: Path, besides: KeySession | None = None) -> None:
-        """SessionError if a QC of the path cannot carry a session of that QoS beside all others but `besides`."""
+    def _candidates(self, graph: QkdGraph, source: str, target: str) -> Iterable[Path]:
+        """Paths that the path policy takes, the best first."""
+        policy = PATH_POLICIES[self._settings.parameters.path_policy]
+        return policy(graph, source, target, lambda qc: self.views([qc])[0])
+
+    def _admit(self, qos: QoS, path: Path, session: KeySession) -> None:
+        """SessionError if a QC of the path cannot carry an open session, with that QoS, beside all others."""
+        try:
+            short = self._short(qos, path, session, duration_s=session.left_s(time.time()))
+        except PluggedFailed as failure:
+            raise SessionError(503, f"a policy of the user's fails: {failure}", cause="policy_failed") from None
+        if short is not None:
+            raise _refusal(short)
+
+    def _short(
+        self, qos: QoS, path: Path, besides: KeySession | None = None, *, duration_s: float | None
+    ) -> Refused | None:
+        """What a session of that QoS, which lasts so long, lacks on the path, beside all others but `besides`."""
         parameters = self._settings.parameters
         views = self.views(path.qcs, besides, slots=window_slots(parameters.admission, parameters.ttl_slots))
-        short = ADMISSION_POLICIES[parameters.admission](views, self._demand(qos, path))
-        if isinstance(short, Refused):
-            raise SessionError(
-                503,
-                f"QC {short.qc} cannot carry the session: it needs {short.needed_bytes} bytes,"
-                f" {short.available_bytes} are available",
-                cause="refused", qc=short.qc, needed_bytes=short.needed_bytes, available_bytes=short.available_bytes,
-            )  # fmt: skip
+        now_s = self._now()
+        begun_s = now_s - math.floor(now_s)
+        end_s = math.inf if duration_s is None else begun_s + duration_s
+        promised = promised_slots(parameters.ttl_slots)
+        draws = MODES[parameters.mode].draws(
+            path.qcs, qos.key_size_bits // 8, interval_s=qos.interval_s, keys_ahead=self._ahead(qos), waits_s=promised,
+            when=Draw(0, 1.0, begun_s, end_s),
+        )  # fmt: skip
+        demand = replace(self._demand(qos, path), draws=draws, waits_slots=math.floor(promised))
+        return ADMISSION_POLICIES[parameters.admission](views, demand)
+
+    def _planned(self, qc: str, besides: KeySession | None, first: int, slots: int) -> Sequence[int]:
+        with self._graph.lock:
+            return self._agendas.planned(qc, besides, first, slots)
 
     def _route(self, path: Path, number: int = 0) -> Route:
         nodes, links = self._graph.nodes(), self._graph.links()
         return Route([nodes[n].qkdn_id for n in path.nodes], [links[qc].link_id for qc in path.qcs], number)
 
     def _demand(self, qos: QoS, path: Path) -> Demand:
-        return _demand(qos, len(path.qcs), self._settings.parameters.mode, self._settings.parameters.keys_ahead)
+        return _demand(qos, len(path.qcs), self._settings.parameters.mode, self._ahead(qos))
 
-    def _reserved_per_slot(self, qc: str, besides: KeySession | None = None) -> float:
-        """What the sessions that hold a path have declared to need of that QC, in bytes a slot, but for `besides`.
+    def _ahead(self, qos: QoS) -> int:
+        """How many keys a session of that QoS makes at once."""
+        parameters = self._settings.parameters
+        return ahead(parameters.keys_ahead, qos.interval_s, parameters.ttl_slots)
 
-        A session that moves holds both ways.
-        """
-        held = (
-            (s, next((p for p in (s.target, s.path) if p is not None and qc in p.qcs), None)) for s in self._book.all()
-        )
-        return sum(
-            self._demand(session.qos, path).per_slot(path.qcs.index(qc))
-            for session, path in held
-            if path is not None and session is not besides
-        )
+
+def _refusal(short: Refused) -> SessionError:
+    """What a session is refused with."""
+    tried = [" - ".join(nodes) for nodes in short.tried[1:]]
+    also = f"; nor can another way: {', '.join(tried)}" if tried else ""
+    return SessionError(
+        503,
+        f"QC {short.qc} cannot carry the session: it needs {short.needed_bytes} bytes,"
+        f" {short.available_bytes} are available{also}",
+        cause="refused", qc=short.qc, needed_bytes=short.needed_bytes, available_bytes=short.available_bytes,
+    )  # fmt: skip
 
 
 # Of many sessions few differ in these.

@@ -50,6 +50,7 @@ class Book:
         # resources by node.
         self._late: dict[str, dict[str, list[str]]] = {}
         self._held: set[str] = set()  # KSIDs
+        self.version = 0  # grows with each change of a session that holds a path
         self._over: collections.deque[tuple[float, KeySession]] = collections.deque(maxlen=limits.OVER_LATELY)
         self._recall()
 
@@ -69,6 +70,11 @@ class Book:
         """All sessions, the oldest first."""
         with self._lock:
             return sorted(self._places.values(), key=lambda s: s.since)
+
+    def path_chosen(self) -> None:
+        """A session was given a path: it holds it from now on."""
+        with self._lock:
+            self.version += 1
 
     def open(self) -> list[KeySession]:
         """Those that are open."""
@@ -162,6 +168,7 @@ class Book:
         """All its nodes have it. If one of its ends is done with it already (`over_by`), it is taken at once."""
         with self._lock:
             session.opened_at = time.time()
+            self.version += 1
             # First, here and in `take`: what the store does not take has not happened.
             self._store.put_session(session.ksid, session.to_store() | {"state": session.once_open})
             session.open()
@@ -306,6 +313,7 @@ class Book:
         finally:
             if is_open:
                 with self._lock:
+                    self.version += session.target is not None
                     session.target = None
                     self._held.discard(session.ksid)
                     self._lock.notify_all()
@@ -316,6 +324,7 @@ class Book:
             if not self._has(session):
                 return None
             number = session.aim(path)
+            self.version += 1
             self._store.put_session(session.ksid, session.to_store())
             return number
 
@@ -325,6 +334,7 @@ class Book:
             if not self._has(session):
                 return False
             session.commit(moved)
+            self.version += 1
             self._store.put_session(session.ksid, session.to_store())
             return True
 
@@ -332,6 +342,7 @@ class Book:
         """A held session is to have that quality of service from now on."""
         with self._lock:
             session.qos, session.declared = qos, declared
+            self.version += 1
             if self._has(session):
                 self._store.put_session(session.ksid, session.to_store())
 
@@ -356,12 +367,14 @@ class Book:
     def _enter(self, session: KeySession) -> None:
         """The session is in the book, with the nodes that it has by now."""
         self._places[session.place] = self._by_ksid[session.ksid] = session
+        self.version += 1
         for node in session.nodes.values():
             self._at.setdefault(node, {})[session.ksid] = session
 
     def _leave(self, session: KeySession) -> None:
         """The session is out of the book; whoever waited for it to be open, or gone, looks again."""
         del self._places[session.place], self._by_ksid[session.ksid]
+        self.version += 1
         for node in session.nodes.values():
             del self._at[node][session.ksid]
             if not self._at[node]:

@@ -67,10 +67,13 @@ class KeySessions:
             for s in self._sessions.all()
         ]  # fmt: skip
 
-    def open(self, master: str, slave: str, side: str, wanted: QoS) -> tuple[dict[str, Any], int]:
+    def open(
+        self, master: str, slave: str, side: str, wanted: QoS, duration_s: float | None = None
+    ) -> tuple[dict[str, Any], int]:
         """The paper's new_app: 202 and waiting for the first of a pair, 200 and the KSID for the second.
 
-        Problem; Malformed if the other SAE is none of this network.
+        `duration_s`: how long it is to last, as far as that side knows. Problem; Malformed if the other SAE is none of
+        this network.
         """
         sae, peer = (master, slave) if side == _MASTER else (slave, master)
         if peer not in self._config.saes:
@@ -82,7 +85,7 @@ class KeySessions:
         started = time.monotonic()
         try:
             with self._openings.taken(sae, full=full):
-                found = self._registrations.ask(master, slave, side, wanted)
+                found = self._registrations.ask(master, slave, side, wanted, duration_s=duration_s)
         except Problem as problem:
             if problem.details.get("cause") != "controller_unreachable":  # which may have heard of it all the same
                 self._half_open.remove((master, slave), sae)

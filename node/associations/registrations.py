@@ -140,10 +140,13 @@ class Registrations:
         """Call `step` with the KSID of which the controller confirms that it knows of its end."""
         self._on_end_known = step
 
-    def ask(self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool = False) -> Association | None:
+    def ask(
+        self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool = False,
+        duration_s: float | None = None,
+    ) -> Association | None:  # fmt: skip
         """Register one side: the association once it is there, None if the other side is awaited; or Problem.
 
-        An implicit one is waited for in any case.
+        An implicit one is waited for in any case. `duration_s`: how long it is to last; None if nobody knows.
         """
         stream = self._streams.controlled
         if stream is None:
@@ -157,7 +160,9 @@ class Registrations:
             self._pending.setdefault(key, []).append(entry)
             self._given_up.discard((master, slave))
         try:
-            self._notify(master, slave, side, wanted, implicit=implicit, request=entry.request)
+            self._notify(
+                master, slave, side, wanted, implicit=implicit, request=entry.request, duration_s=duration_s
+            )
             patience_s = deadline.left_for_others(OPENING_S if implicit or stream == EXTENDED else STANDARD_OPENING_S)
             until = time.monotonic() + patience_s
             # A controller that dies meanwhile has forgotten that we asked.
@@ -275,8 +280,9 @@ class Registrations:
         )  # fmt: skip
 
     def _notify(
-        self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool, request: str | None = None
-    ) -> None:
+        self, master: str, slave: str, side: str, wanted: QoS, *, implicit: bool, request: str | None = None,
+        duration_s: float | None = None,
+    ) -> None:  # fmt: skip
         content = {
             "app_type": gs015.CLIENT,
             "server_app_id": to_uri(master),
@@ -292,6 +298,8 @@ class Registrations:
         }
         if request is not None:
             extra["qkd-testbed:request"] = request
+        if duration_s is not None:
+            extra["qkd-testbed:duration"] = gs015.decimal3(duration_s)
         span = trace.current()
         if span is not None:
             extra["qkd-testbed:traceparent"] = trace.to_header(span)

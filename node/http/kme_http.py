@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 
-from documents.checks import Malformed, mapping, uuid_text
+from documents.checks import Malformed, mapping, number, uuid_text
 from etsi import gs014
 from etsi.gs004 import qos
 from etsi.gs014_openapi import describe
@@ -26,6 +26,7 @@ from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 
 _SIDES = ("master", "slave")
+_LONGEST_S = 1e7  # of a key session that says how long it lasts
 _NOT_TAKEN = "answer_not_taken"  # the client was gone, and its keys are lost
 
 
@@ -130,9 +131,11 @@ def _add_session_routes(app: Flask, kme: Kme, sessions: KeySessions) -> None:
         side = body.get("side")
         if side not in _SIDES:
             raise Malformed("side", "master or slave")
-        wanted = qos(mapping(body.get("qos", {}), "qos"))
+        wanted, duration_s = qos(mapping(body.get("qos", {}), "qos")), body.get("duration_s")
+        if duration_s is not None:
+            duration_s = number(duration_s, "duration_s", low=0, high=_LONGEST_S)
         master, slave = (sae, peer) if side == "master" else (peer, sae)
-        return sessions.open(master, slave, side, wanted)
+        return sessions.open(master, slave, side, wanted, duration_s)
 
     @app.delete("/qkd/v1/key_sessions")
     @allow(Role.SAE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 from decisions.ranges import Claim
@@ -33,7 +34,10 @@ class Agreement:
         claims = self._store.claims(self._known)
         held = {claim.qc for claim in claims}
         claims += [Claim(qc, epoch=0, floor=0) for qc in self._qcs if qc not in held]  # nothing has come of it yet
+        begun = time.time()
         answers = self._shared.report(claims, self._store.number_report())
+        at = round((begun + time.time()) / 2, 6)  # of its way there and back
+        self._journal.event("reported", at=at, known={qc: answer.known for qc, answer in answers.items()})
         for claim in claims:
             if claim.qc not in answers:
                 continue

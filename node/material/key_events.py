@@ -11,26 +11,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from decisions.modes import Mode
+from decisions.modes import KEY
 from decisions.ranges import Instruction, Range
 from node.failures import KeyFailure
 from telemetry.journal import Journal
 
-# What a range is for. Behind a shared key the first QC holds the new keys, at both of its ends.
-KEY, SHARED_KEY, NEW_KEYS, PAD = "key", "shared key", "new keys", "pad"
-PART = "part"  # of a key that was lost alone: its part of a range, whatever that is for
+PART = "part"  # what a range is for if a key was lost alone: its part, whatever the whole is for
 
 Use = tuple[Range, str]
-
-
-def uses(mode: Mode, ranges: Sequence[Range], key_bytes: int, number: int) -> list[Use]:
-    """What the ranges of a path are for, if `number` keys of `key_bytes` are made of them in `mode`. PURE."""
-    if len(ranges) == 1:
-        return [(ranges[0], KEY)]
-    if mode.cipher is None:
-        return [(r, PAD) for r in ranges]
-    shared, new = ranges[0].split(mode.shared_bytes(key_bytes, number))
-    return [(shared, SHARED_KEY), (new, NEW_KEYS), *((r, PAD) for r in ranges[1:])]
 
 
 def joined(ranges: Iterable[Range]) -> list[Range]:

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from decisions.modes import AES_CCM, OTP, Mode
+from decisions.modes import AES_CCM, OTP, PAD, Mode
 from decisions.ranges import Allocation, Range
 from documents.checks import Malformed, integer, sequence, text, uuid_text
 from documents.secret import Secret, wiped_on_failure
@@ -123,7 +123,7 @@ class Relay:
         keys = [{"key_ID": key_id, "bytes": key_bytes} for key_id in key_ids]
         order, ranges = _Order(session, keys, allocation, self._store.clock()), allocation.ranges
         if mode.cipher is None:
-            (pad,) = self._take([(ranges[0], key_events.PAD)], allocation.request, allocation.server)
+            (pad,) = self._take([(ranges[0], PAD)], allocation.request, allocation.server)
             self._performance.consumed(session.link, 8 * len(pad))
             new = Secret(os.urandom(len(pad)))
             sealed = otp(new, pad)
@@ -132,7 +132,7 @@ class Relay:
                 self._relay_checked(order, new, sealed)
                 self._check_age(order)
             return cut(new, key_bytes)
-        uses = key_events.uses(mode, ranges, key_bytes, len(key_ids))[:2]
+        uses = mode.uses(ranges, key_bytes, len(key_ids))[:2]
         shared, new = self._take(uses, allocation.request, allocation.server)
         with wiped_on_failure(shared, new):
             self._performance.consumed(session.link, 8 * (len(shared) + len(new)))
@@ -248,7 +248,7 @@ class Relay:
             raise RelayBroken(words, node=sender)
 
     def _pass_on(self, message: Message, document: Mapping[str, Any], *, to: str) -> None:
-        uses = [*message.incoming(), (message.ranges[1], key_events.PAD)]
+        uses = [*message.incoming(), (message.ranges[1], PAD)]
         taken = self._take(uses, message.request, message.server, ranges=message.ranges[:2])
         self._performance.consumed(message.link, 8 * sum(len(r) for r in message.ranges[:2]))
         relayed = message.opened(taken[0])

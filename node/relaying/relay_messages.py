@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from decisions.modes import NEW_KEYS, PAD, SHARED_KEY
 from decisions.ranges import Range
 from documents.checks import Malformed, integer, mapping, sequence, text, uuid_text
 from documents.secret import Secret
@@ -48,9 +49,9 @@ class Message:
     def incoming(self) -> list[key_events.Use]:
         """What the incoming link's range is for: on the first link S, and the new keys, not this node's to keep."""
         if self.sealed is not None:
-            return [(self.ranges[0], key_events.PAD)]
+            return [(self.ranges[0], PAD)]
         shared, new = self.ranges[0].split(len(self.ranges[-1]))
-        return [(shared, key_events.SHARED_KEY), *([(new, key_events.NEW_KEYS)] if len(new) else [])]
+        return [(shared, SHARED_KEY), *([(new, NEW_KEYS)] if len(new) else [])]
 
     def opened(self, incoming: Secret) -> Secret:
         """What is relayed, from the incoming link's range: the range itself over the first link, else under it."""

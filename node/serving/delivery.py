@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from decisions.modes import Mode
+from decisions.modes import Mode, ahead
 from decisions.ranges import Allocation, Shortage, spare_slots
 from etsi.gs014 import KeyRequest
 from mtls import deadline
@@ -80,7 +80,36 @@ class Bandwidths:
             self._used_until.pop(app_id, None)
 
 
+class Intervals:
+    """How often the masters of key sessions ask for a key, by KSID. Thread-safe. In seconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, float]] = {}  # when it was asked last, and how long a key lasted so far
+
+    def asked(self, ksid: str, number: int, now: float) -> None:
+        """So many keys are asked for."""
+        with self._lock:
+            mean = USUAL_INTERVAL_S
+            if ksid in self._known:
+                last, mean = self._known[ksid]
+                mean += _NEWEST * ((now - last) / number - mean)
+            self._known[ksid] = now, max(mean, _SHORTEST_S)
+
+    def of(self, ksid: str) -> float:
+        """How long a key lasts; the usual time if nobody has asked twice."""
+        with self._lock:
+            return self._known.get(ksid, (0.0, USUAL_INTERVAL_S))[1]
+
+    def forget(self, ksid: str) -> None:
+        """A session is over."""
+        with self._lock:
+            self._known.pop(ksid, None)
+
+
 _TRIES = 3
+_NEWEST = 0.3  # the weight of the last interval
+_SHORTEST_S = 0.01
 # Of its interval: an application that asks for its next key so much of it later is not too early.
 _PUNCTUAL = 0.9
 
@@ -131,6 +160,7 @@ class Delivery:
         self._pool = Pool()
         self._refilling = Turns(1)  # by KSID
         self._bandwidths = Bandwidths()
+        self._intervals = Intervals()
         self._together = Together(most_at_once, ready=_in_time)
 
     def get(self, session: Session, request: KeyRequest) -> Delivered:
@@ -142,7 +172,8 @@ class Delivery:
         """How many keys can be had now of QCs that have so many bytes `available`, those in the pool included."""
         parameters = self._parameters()
         mode = parameters.strategy
-        made = mode.makeable([available.get(qc, 0) for qc in session.qcs], key_bytes, self._keys_ahead(parameters))
+        number = self._ahead(session.ksid, parameters)
+        made = mode.makeable([available.get(qc, 0) for qc in session.qcs], key_bytes, number)
         if mode.ahead:  # what another mode left in the pool is not given out in this one
             made += self._pool.count((session.ksid, key_bytes), self._oldest_promised())
         return made
@@ -159,6 +190,7 @@ class Delivery:
         """A session ended: its pooled keys are erased."""
         self._pool.drop(ksid)
         self._bandwidths.forget(ksid)
+        self._intervals.forget(ksid)
         self._requested.forget(ksid)
 
     @contextmanager
@@ -188,6 +220,7 @@ class Delivery:
                     lambda number: self._make(session, parameters.strategy, number, request.key_bytes),
                 )
             return Delivered(made, "direct")
+        self._intervals.asked(session.ksid, request.number, time.monotonic())
         # One request of a session at a time looks into its pool and refills it.
         with self._refilling.taken([session.ksid], deadline.left(ANSWER_S), full=TooLate()):
             source = "pool"
@@ -208,19 +241,19 @@ class Delivery:
         """When what may still be handed out to a master was made at the earliest; its slave needs time, too."""
         return self._store.clock() - self._store.promised_s
 
-    def _keys_ahead(self, parameters: Parameters) -> int:
-        """Never more at once than fit into a message to the last node."""
-        return min(parameters.keys_ahead, self._most_at_once)
+    def _ahead(self, ksid: str, parameters: Parameters) -> int:
+        """How many keys of a session to make at once. Never more than fit into a message to the last node."""
+        number = ahead(parameters.keys_ahead, self._intervals.of(ksid), parameters.ttl_slots)
+        return min(number, self._most_at_once)
 
     def _make_ahead(self, session: Session, parameters: Parameters, missing: int, key_bytes: int) -> Keys:
-        number = parameters.strategy.number_at_once(missing, self._keys_ahead(parameters))
-        number = max(missing, min(number, self._most_at_once))
         mode = parameters.strategy
-        if number > missing:  # if that is too much, what is needed now may be there
+        *more, least = mode.tries(missing, self._ahead(session.ksid, parameters), self._most_at_once)
+        for number in more:  # if that is too much, what is needed now may be there
             with suppress(ShortOfMaterial), self._counted(session, mode, number, key_bytes, unless=ShortOfMaterial):
                 return self._make(session, mode, number, key_bytes)
-        with self._counted(session, mode, missing, key_bytes):
-            return self._make(session, mode, missing, key_bytes)
+        with self._counted(session, mode, least, key_bytes):
+            return self._make(session, mode, least, key_bytes)
 
     @contextmanager
     def _counted(
@@ -256,7 +289,7 @@ class Delivery:
     def _make_apart(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         key_ids = [str(uuid.uuid4()) for _ in range(number)]
         found = self._allocate(session, mode, key_ids, key_bytes)
-        uses = key_events.uses(mode, found.ranges, key_bytes, number)
+        uses = mode.uses(found.ranges, key_bytes, number)
         with self._losses.counted(found.request, uses):
             if session.hops > 1:
                 self._relayed_from_here.add(key_ids)
@@ -276,8 +309,8 @@ class Delivery:
         needs = mode.needs(session.qcs, key_bytes, len(key_ids))
         owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
         with key_events.statement(
-            self._journal, "allocate", allocation=request, ksid=session.ksid, mode=mode.name, path=list(session.path),
-            key_ids=list(key_ids),
+            self._journal, "allocate", allocation=request, ksid=session.ksid, mode=mode.name, cipher=mode.cipher,
+            path=list(session.path), key_ids=list(key_ids),
         ) as facts:  # fmt: skip
             try:
                 found = self._shared.allocate(request, needs, key_ids=key_ids, key_bytes=key_bytes, owner=owner)
@@ -289,7 +322,7 @@ class Delivery:
             if isinstance(found, Shortage):
                 facts.update(qc=found.qc, short_bytes=found.short_bytes)
             else:
-                facts["ranges"] = key_events.as_json(key_events.uses(mode, found.ranges, key_bytes, len(key_ids)))
+                facts["ranges"] = key_events.as_json(mode.uses(found.ranges, key_bytes, len(key_ids)))
         if isinstance(found, Shortage):
             if found.in_doubt:
                 self._losses.add_keys(ShortOfMaterial.cause, key_ids)

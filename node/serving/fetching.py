@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
+from decisions.modes import KEY
 from decisions.ranges import Instruction
 from documents.checks import Malformed
 from documents.secret import Secret
@@ -157,12 +158,12 @@ class Fetching:
         here = [i for i in found if i.key_id not in gone]
         for i in found:
             if i.key_id in gone:
-                self._losses.add(i.request, KeysGone.cause, [(i.where, key_events.KEY)])
+                self._losses.add(i.request, KeysGone.cause, [(i.where, KEY)])
         for request in dict.fromkeys(i.request for i in here):
             mine = [i for i in here if i.request == request]
             ranges = key_events.joined(i.where for i in mine)
             key_ids = [i.key_id for i in mine]
-            key_events.used(self._journal, request, [(r, key_events.KEY) for r in ranges], key_ids=key_ids)
+            key_events.used(self._journal, request, [(r, KEY) for r in ranges], key_ids=key_ids)
 
 
 class _Fetches:

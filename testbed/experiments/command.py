@@ -13,7 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from decisions.parameters import TTL
 from scenario.topology import load as load_topology
+from scenario.workload import Workload
+from scenario.workload import load as load_workload
 from testbed.errors import UserError
 from testbed.experiments import report
 from testbed.experiments.evaluation import figures, outcome
@@ -22,8 +25,7 @@ from testbed.experiments.execute import Interrupted, execute
 from testbed.experiments.experiment import Experiment, Seen, Settings
 from testbed.experiments.kinds import fig7, fig8, latency, sweep, table1
 from testbed.experiments.series import Run, Store, clear, seconds, seed_of
-from testbed.planning.workload import Workload
-from testbed.planning.workload import load as load_workload
+from testbed.options import parsed_by
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TOPOLOGIES, _WORKLOADS, _RUNS, _RESULTS = (_ROOT / name for name in ("topologies", "workloads", "runs", "results"))
@@ -99,6 +101,7 @@ def _begin(
         workloads=workloads,
         workload=chosen,
         over=over,
+        usual_ttl=given.ttl,
     )
     runs = experiment.runs(settings)
     described = settings.to_json() | {"phases": _describe(runs)}
@@ -243,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--again", action="store_true", help="begin anew where a series was begun already")
     add("--topology", default=_TOPOLOGY, metavar="NAME|FILE", help="network (default: poliqi)")
     add("--workload", metavar="NAME|FILE", help="another load than the experiment's own, see workloads/")
+    add("--ttl", type=parsed_by(TTL.parse), default=TTL.default, metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default})")  # fmt: skip  # noqa: E501
     add("--over", action="append", metavar="NAME=A,B,...", help=f"what a sweep goes over; several make all combinations. Names: {', '.join(sweep.NAMES)}")  # fmt: skip  # noqa: E501
     return parser
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from mtls.call import Unreachable
 from scenario.topology_description import Topology
+from scenario.workload import Arrival, arrivals
 from telemetry import journal
 from testbed import audit
 from testbed.bench.round_trip_floor import RoundTrips
@@ -35,7 +36,6 @@ from testbed.network.workload_player import OfferedLoad, lasts_s
 from testbed.planning.capacity import reserve
 from testbed.planning.plan import Plan, make_plan
 from testbed.planning.round_trips import too_long
-from testbed.planning.workload import Arrival, arrivals
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -152,7 +152,7 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
     why = too_long(plan.round_trip_s, run.phases[0].parameters["ttl_slots"])
     if why is not None:
         raise UserError(why)
-    wishes = Wishes(run.phases[0].parameters, habits=run.phases[0].workload.habits)
+    wishes = Wishes(run.phases[0].parameters, habits=run.phases[0].workload.habits, policies=run.policies)
     windows, down = [], contextlib.ExitStack()
     try:
         emulation = bring_up(plan, directory, wishes, outside=outside, say=lambda _: None, down=down)

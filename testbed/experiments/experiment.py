@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from decisions.parameters import KEYS_AHEAD, TTL
 from scenario.topology_description import Topology
+from scenario.workload import Workload
 from testbed.experiments.evaluation import outcome, results
 from testbed.experiments.evaluation.results import Results, Row, row
 from testbed.experiments.series import Phase, Run
-from testbed.planning.workload import Workload
 
 _SEEDS_A_REPEAT = 1000
 
@@ -35,6 +35,7 @@ class Quick:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the user asked of an experiment. `over`: what a sweep goes over, values as they were written.
+    `usual_ttl`: in slots of speed 1.
 
     `speed` divides all times of a load and multiplies the rates of the QCs: the load is the same, in coarser slots.
     """
@@ -47,6 +48,7 @@ class Settings:
     workloads: Mapping[str, Workload]  # those that ship, and the user's under its own name
     workload: str | None = None  # the user's choice
     over: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    usual_ttl: int = TTL.default
 
     def load(self, default: str, quick: Quick, change: Callable[[Workload], Workload] = lambda w: w) -> Workload:
         """The workload chosen, or `default`, changed and at speed; for a quick look with fewer and shorter sessions."""
@@ -72,7 +74,7 @@ class Settings:
     @property
     def ttl_slots(self) -> int:
         """The usual TTL, at speed."""
-        return self.slots(TTL.default)
+        return self.slots(self.usual_ttl)
 
     def parameters(self, mode: str, admission: str = "none") -> dict[str, Any]:
         """Of the controller."""

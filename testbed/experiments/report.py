@@ -13,11 +13,11 @@ from typing import Any
 
 import jinja2
 
+from scenario.workload import parse
 from testbed.experiments.evaluation import results
 from testbed.experiments.evaluation.results import Results
 from testbed.experiments.experiment import Experiment
 from testbed.experiments.kinds import table1
-from testbed.planning.workload import parse
 
 _TITLE = "Experiments on an emulated QKD network"
 _DOCUMENT = "results.json"

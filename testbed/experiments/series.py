@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from scenario.workload import Workload
 from testbed.errors import UserError
-from testbed.planning.workload import Workload
 
 # What a network costs beside its phases: coming up, and going down with its audit.
 NETWORK_S = 9.0
@@ -40,7 +40,8 @@ class Phase:
 class Run:
     """A network with phases one after another. `repeat` counts from 1; None leaves delay or rates as in the topology.
 
-    `measure_rtts`: whether the round trips between hosts are measured, which floors are made of.
+    `measure_rtts`: whether the round trips between hosts are measured, which floors are made of. `policies`: of the
+    user's own, FILE.py:NAME by parameter.
     """
 
     repeat: int
@@ -48,6 +49,7 @@ class Run:
     delay_ms: float | None = None
     qc_rate: tuple[int, int] | None = None
     measure_rtts: bool = False
+    policies: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Of the files of its phases."""
@@ -76,7 +78,7 @@ class Store:
     def missing(self, run: Run) -> Run:
         """`run` with those phases only that have no outcome yet."""
         phases = [p for p, name in zip(run.phases, run.names(), strict=True) if not self._outcome(name).exists()]
-        return Run(run.repeat, tuple(phases), run.delay_ms, run.qc_rate, run.measure_rtts)
+        return replace(run, phases=tuple(phases))
 
     def keep(self, name: str, outcome: Mapping[str, Any]) -> None:
         """A phase went well."""

@@ -28,6 +28,7 @@ from typing import Any
 
 import psycopg
 
+from decisions.parameters import MODE
 from mtls.authority import Authority
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
@@ -76,6 +77,7 @@ class Wishes:
     `Plan.sae_config`. `expose`: the first port of the machine at which servers can be reached, ANY_PORT for whatever is
     free, None for no port at all. `controller_python` runs the controller. `first_bytes`: key material that each QC has
     to have had before the network counts as up; None if nobody knows what will be asked for first.
+    `policies`: those of the user's own, FILE.py:NAME by parameter.
     """
 
     parameters: Mapping[str, Any]
@@ -85,6 +87,7 @@ class Wishes:
     expose: int | None = None
     controller_python: str = sys.executable
     first_bytes: int | None = None
+    policies: Mapping[str, str] = field(default_factory=dict)
 
 
 def bring_up(
@@ -210,7 +213,8 @@ class Fabric:
         fibres = Fibres(plan, shaper, ttl_slots=machine.wishes.parameters["ttl_slots"])
         machine.say("starting controller and shared database")
         document = plan.controller_config(
-            run.make("controller"), machine.identities[CONTROLLER], machine.wishes.parameters
+            run.make("controller"), machine.identities[CONTROLLER], machine.wishes.parameters,
+            machine.wishes.policies,
         )
         config = run.write("config/controller.json", document)
         waiting.append(
@@ -300,6 +304,7 @@ class Services:
             document = plan.node_config(
                 node, run.make(f"nodes/{node}"), machine.identities[Identity(Role.NODE, node)],
                 database=SharedDatabaseAt(self.database.node_url(node), self.database.schema),
+                policies={name: own for name, own in machine.wishes.policies.items() if name == MODE.name},
             )  # fmt: skip
             config, there = run.write(f"config/node-{node}.json", document), network.pid(node)
             waiting.append(processes.component(f"node-{node}", "node.__main__", config, inside=there))

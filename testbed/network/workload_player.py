@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from mtls.call import Unreachable
+from scenario.workload import Arrival
 from telemetry import bugs
 from testbed.network.emulation import Emulation
-from testbed.planning.workload import Arrival
+from testbed.planning.plan import SaePlan
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.05
@@ -19,7 +20,7 @@ _LOOK_S = 0.05
 class OfferedLoad:
     """Applications that arrive in a thread; what no session came of is said. Nothing arrives before `start()`."""
 
-    def __init__(self, emulation: Emulation, arrivals: Sequence[Arrival], say: Callable[[str], None]) -> None:
+    def __init__(self, emulation: Emulation, arrivals: Sequence[Arrival[SaePlan]], say: Callable[[str], None]) -> None:
         self._emulation = emulation
         self._arrivals = arrivals
         self._say = say
@@ -71,6 +72,6 @@ class OfferedLoad:
                 self._say(f"no session of {who}: {error}")
 
 
-def lasts_s(arrivals: Sequence[Arrival]) -> float:
+def lasts_s(arrivals: Sequence[Arrival[SaePlan]]) -> float:
     """Seconds until the last session with a given length has ended."""
     return max((a.at_s + (a.length_s or 0.0) for a in arrivals), default=0.0)

@@ -29,6 +29,7 @@ CONTROLLER_PORT = 8445
 OPENFLOW_PORT = 6653
 DATABASE_PORT = 5432
 FIRST_SAE_PORT = 9001
+NO_POLICIES: Mapping[str, str] = {}
 SLOT_S = 1.0  # of every QC, and of every node: both take it by default
 
 # Modules that are processes of their own, and what the controller imports later than at its start.
@@ -156,26 +157,28 @@ class Plan:
         return {"switches": switches}
 
     def controller_config(
-        self, directory: Path, credentials: Credentials, parameters: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The controller's configuration file."""
+        self, directory: Path, credentials: Credentials, parameters: Mapping[str, Any],
+        policies: Mapping[str, str] = NO_POLICIES,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The controller's configuration file. `policies`: those of the user's, FILE.py:NAME by parameter."""
         return controller_document(
             CONTROLLER.name, host=self.hosts["ctl"].ip, port=CONTROLLER_PORT, directory=directory,
             credentials=credentials, agents={node: self.url(node, AGENT_PORT) for node in self.nodes},
             parameters=parameters, node_ids={node: node_id(node) for node in self.nodes},
             openflow={"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
-            saes={s.id: s.node for s in self.saes}, round_trip_s=self.round_trip_s,
+            saes={s.id: s.node for s in self.saes}, round_trip_s=self.round_trip_s, policies=dict(policies),
         )  # fmt: skip
 
     def node_config(
-        self, node: str, directory: Path, credentials: Credentials, *, database: SharedDatabaseAt
-    ) -> dict[str, Any]:
+        self, node: str, directory: Path, credentials: Credentials, *, database: SharedDatabaseAt,
+        policies: Mapping[str, str] = NO_POLICIES,
+    ) -> dict[str, Any]:  # fmt: skip
         """A node's configuration file."""
         return node_document(
             node, host=self.hosts[node].ip, ports=(KME_PORT, AGENT_PORT), directory=directory, credentials=credentials,
             database=database, agents={n: self.url(n, AGENT_PORT) for n in self.nodes},
             saes={s.id: s.node for s in self.saes}, qcs=self._ends, limits=self.topology.limits.to_json(),
-            round_trip_s=self.round_trip_s,
+            round_trip_s=self.round_trip_s, policies=dict(policies),
         )  # fmt: skip
 
     def qc_keys(self, nodes_directory: Path) -> Iterator[list[Path]]:

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from decisions.modes import AES_CCM, MODES
+from decisions.modes import AES_CCM
 from testbed.stories.draft import Draft, Spans, began, drafts, uses_of
 from testbed.stories.model import (
     CONTROLLER,
@@ -41,13 +41,12 @@ from testbed.stories.model import (
 THE_KEY, SHARED_KEY, NOTHING = "the key", "the shared key", "nothing"
 
 
-def learned(mode: str, path: Sequence[str]) -> list[Learned]:
-    """What the nodes of `path`, the master's first, learn of a key that was made in `mode`."""
+def learned(cipher: str | None, path: Sequence[str]) -> list[Learned]:
+    """What the nodes of `path`, the master's first, learn of a key that was made in a mode with that cipher."""
     if len(path) < 2:
         return []
     if len(path) == 2:
         return [_end(path[0], "its end of the QC"), _end(path[1], "its end of the same QC")]
-    cipher = MODES[mode].cipher
     if cipher is None:
         return [
             _end(path[0], "it drew the key"),
@@ -136,7 +135,7 @@ def _key(events: Sequence[Event], ident: str, seeds: Sequence[Event]) -> Story:
     story = Story(
         ident, KEY, f"{'Keys of trace' if whole else 'Key'} {ident}: {kind}", figure, [], [], ksid=facts.get("ksid"),
         mode=mode, path=path, material=uses_of(made or {}), refill=refill, failure=failure, traces=traces,
-        learned=learned(mode, path) if mode and handed and not failure else [],
+        learned=learned(made["cipher"], path) if made and handed and not failure else [],
         notes=_key_notes(made, handed, refill),
     )  # fmt: skip
     return _drawn(story, told, events)

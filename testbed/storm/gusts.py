@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decisions.modes import MODES
+from scenario.workload import Pairs
 from testbed.planning.plan import Plan
-from testbed.planning.workload import possible_pairs
 
 KILL, PAUSE, ONE_WAY, CUT, QC, DEVICE = "kill", "pause", "one-way", "cut", "qc", "device"
 DISK, STANDBY, SET, OPEN, END = "disk", "standby", "set", "open", "end"
@@ -93,7 +93,7 @@ def nth(plan: Plan, seed: int, number: int, longest_s: float) -> Gust:
 
 def gusts(plan: Plan, seed: int, longest_s: float) -> Iterator[Gust]:
     """The gusts of a seed, one after the other, without an end."""
-    pairs = [(master.name, slave.name) for master, slave in possible_pairs(plan.saes)]
+    pairs = [(master.name, slave.name) for master, slave in Pairs(plan.saes)]
     standing = tuple(random.Random(f"{seed}").sample(pairs, min(_STANDING, len(pairs))))  # noqa: S311 - no secret
     for number, mode in zip(itertools.count(1), itertools.cycle(sorted(MODES))):
         gust = _Draw(plan, random.Random(f"{seed}/{number}"), pairs, standing, longest_s).gust(number, mode)  # noqa: S311

@@ -13,14 +13,14 @@ from collections import Counter
 from dataclasses import dataclass
 
 from scenario.topology import load as load_topology
+from scenario.workload import arrivals
+from scenario.workload import load as load_workload
 from testbed.bench.bench_run import ROOT, bench, with_network
 from testbed.evidence.summary import Progress
 from testbed.network.emulation import Emulation
 from testbed.network.workload_player import OfferedLoad
 from testbed.operation.tables import table
 from testbed.planning.plan import make_plan
-from testbed.planning.workload import arrivals
-from testbed.planning.workload import load as load_workload
 from tests.support.memory import memory
 
 _TIMES = 10

@@ -221,7 +221,7 @@ def test_decides_as_the_rule_says(ring, seed):
                 assert found == expected
                 refused += 1
             else:
-                streams, ranges = expected
+                streams, ranges = streams | expected[0], expected[1]
                 assert found == ranges
                 given[new] = path, n_bytes, mode, ranges
         assert node.available(list(ring.qcs)) == {qc: stream.available for qc, stream in streams.items()}

@@ -134,12 +134,15 @@ class PlayedNode:
         self.streams.notify("alarm", {"link": entry})
 
     def ask(
-        self, pair: tuple[str, str], side: str, *, implicit: bool = False, size: int = 128, interval_s: float = 5.0
-    ) -> Answer:
+        self, pair: tuple[str, str], side: str, *, implicit: bool = False, size: int = 128, interval_s: float = 5.0,
+        duration_s: float | None = None,
+    ) -> Answer:  # fmt: skip
         """Register a side and wait for what comes of it."""
         wanted = QoS(size, interval_s)
         try:
-            found = self.registrations.ask(pair[0], pair[1], side, wanted, implicit=implicit)
+            found = self.registrations.ask(
+                pair[0], pair[1], side, wanted, implicit=implicit, duration_s=duration_s
+            )
         except Problem as problem:
             return Answer(problem.status, None, problem.message, problem.details)
         return Answer(202) if found is None else Answer(200, found.ksid)

@@ -10,15 +10,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, TTL, parse_rate
+from decisions import user_policies
+from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, PATH_POLICY, TTL, parse_rate
 from decisions.rekey import PACES, POLICIES
+from documents import plugged
 from documents.checks import Malformed
+from documents.plugged import PlugError
+from scenario.workload import Distribution, Workload
 from testbed.errors import UserError
 from testbed.experiments.evaluation import figures
 from testbed.experiments.evaluation.results import Results, Row
 from testbed.experiments.experiment import Experiment, Quick, Seen, Settings, groups, over_repeats, together
 from testbed.experiments.series import Phase, Run
-from testbed.planning.workload import Distribution, Workload
 
 NAME = "sweep"
 MEASURES: dict[str, tuple[str, Callable[[Seen], Sequence[float]]]] = {
@@ -35,13 +38,17 @@ _MOST_POINTS = 500
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """One combination: its labels, and what it changes of parameters, load and network."""
+    """One combination: its labels, and what it changes of parameters, load and network.
+
+    `policies`: those of the user's own, FILE.py:NAME by parameter.
+    """
 
     labels: Mapping[str, str]
     parameters: Mapping[str, Any]
     workload: Workload
     delay_ms: float | None
     qc_rate: tuple[int, int] | None
+    policies: Mapping[str, str]
 
 
 def _number(text: str, low: float, high: float) -> float:
@@ -95,6 +102,7 @@ def _mean(name: str) -> Callable[[Workload, str], Workload]:
 _PARAMETERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "mode": (MODE.name, _as(MODE.parse)),
     "admission": (ADMISSION.name, _as(ADMISSION.parse)),
+    "paths": (PATH_POLICY.name, _as(PATH_POLICY.parse)),
     "ttl": (TTL.name, _as(TTL.parse)),
     "keys-ahead": (KEYS_AHEAD.name, _as(KEYS_AHEAD.parse)),
 }
@@ -145,23 +153,28 @@ def _point(settings: Settings, values: Mapping[str, str]) -> _Point:
     workload = settings.workloads[chosen or settings.workload or "paper"]
     parameters = settings.parameters("basic")
     network: dict[str, Any] = {"delay": None, "qc-rate": settings.qc_rate()}
+    policies: dict[str, str] = {}
     for name, text in values.items():
         try:
             if name in _PARAMETERS:
                 member, read = _PARAMETERS[name]
-                parameters[member] = read(text)
+                if ":" in text:
+                    policies[member] = plugged.absolute(text)
+                    parameters |= user_policies.use({member: policies[member]})
+                else:
+                    parameters[member] = read(text)
             elif name in _LOADS:
                 workload = _LOADS[name](workload, text)
             elif name in _NETWORKS:
                 network[name] = _NETWORKS[name](text)
-        except UserError as error:
+        except (UserError, PlugError) as error:
             raise UserError(f"--over {name}={text}: {error}") from None
     load = settings.load("paper", _QUICK, lambda _: workload)
     if "ttl" in values:
         parameters["ttl_slots"] = settings.slots(parameters["ttl_slots"])
     if "qc-rate" in values:
         network["qc-rate"] = tuple(settings.speed * rate for rate in network["qc-rate"])
-    return _Point(values, parameters, load, network["delay"], network["qc-rate"])
+    return _Point(values, parameters, load, network["delay"], network["qc-rate"], policies)
 
 
 def runs(settings: Settings) -> list[Run]:
@@ -174,9 +187,10 @@ def runs(settings: Settings) -> list[Run]:
                           point.parameters["ttl_slots"] + 1.0)  # fmt: skip
             habits = tuple(point.workload.habits.items())
             shared = None if settings.quick else tuple(point.labels.items())
-            networks.setdefault((point.delay_ms, point.qc_rate, habits, shared), []).append(phase)
-        for (delay_ms, qc_rate, *_), phases in networks.items():
-            found += together(repeat, phases, delay_ms=delay_ms, qc_rate=qc_rate)
+            own = tuple(point.policies.items())
+            networks.setdefault((point.delay_ms, point.qc_rate, own, habits, shared), []).append(phase)
+        for (delay_ms, qc_rate, own, *_), phases in networks.items():
+            found += together(repeat, phases, delay_ms=delay_ms, qc_rate=qc_rate, policies=dict(own))
     return found
 
 

@@ -20,7 +20,7 @@ from scipy.sparse import coo_array
 
 from decisions.modes import MODES
 from scenario.topology_description import Topology
-from testbed.planning.workload import Arrival
+from scenario.workload import Arrival, S
 
 # Ways that a session may go: on a ring there are two.
 _MOST_PATHS = 8
@@ -43,7 +43,7 @@ class _Bound:
 
 def best_acceptance(
     topology: Topology,
-    arrivals: Sequence[Arrival],
+    arrivals: Sequence[Arrival[S]],
     made: Sequence[tuple[str, float, int]],
     *,
     mode: str,
@@ -127,7 +127,7 @@ def _paths(topology: Topology, master: str, slave: str) -> Iterator[list[str]]:
 
 
 def _demand(
-    arrival: Arrival, qcs: Sequence[str], mode: str, keys_ahead: int, slot_s: float
+    arrival: Arrival[S], qcs: Sequence[str], mode: str, keys_ahead: int, slot_s: float
 ) -> collections.Counter[Cell]:
     """Bytes that the session's keys take from each QC in each slot. Its first key is asked for as it arrives."""
     strategy, interval_s = MODES[mode], arrival.qos.interval_s

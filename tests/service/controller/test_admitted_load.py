@@ -6,7 +6,7 @@ from etsi import gs015
 from ietf.restconf import parse_target
 from node.tree.model import MODEL
 from telemetry import journal
-from tests.support.followed import declare
+from tests.support.followed import LINKS, declare
 from tests.support.waiting import until
 
 
@@ -48,6 +48,39 @@ def test_reserve_refuses_what_declared_rates_exceed_and_ends_give_back(admitting
     admitting.session(first.ksid)
     assert admitting.call("DELETE", f"key_sessions/{first.ksid}").status == 204
     assert admitting.request("c", "a", size=128, interval_s=0.5)[1].status == 200
+
+
+def test_calendar_takes_the_way_on_which_nobody_goes_short_and_else_names_all_that_it_tried(admitting):
+    """37 of 40 bytes a slot are expected: 32 and 16 are too much for ac, 32 on one QC and 16 on the next are not."""
+    admitting.set(admission="calendar")
+    for name, node in admitting.nodes.items():
+        node.report(6, **dict.fromkeys(LINKS[name], (40, 0, 200)))
+    assert until(lambda: {q["stored_bytes"] for q in admitting.operator("qcs")["qcs"]} == {200})
+
+    _, direct = admitting.request("a", "c", interval_s=0.5, duration_s=60.0)
+    _, round_about = admitting.request("c", "a", interval_s=1.0, duration_s=60.0)
+    _, refused = admitting.request("a", "c", interval_s=0.5, duration_s=60.0)
+
+    assert admitting.session(direct.ksid)["path"] == ["a", "c"]
+    assert admitting.session(round_about.ksid)["path"] == ["c", "b", "a"]
+    assert (refused.status, refused.detail("cause"), refused.detail("qc")) == (503, "refused", "ac")
+    assert "nor can another way: a - b - c" in refused.message
+
+
+def test_calendar_lets_a_session_that_ends_make_room_for_one_that_comes_later(admitting):
+    """What it declared to take after its end counts for nobody."""
+    admitting.set(admission="calendar")
+    for name, node in admitting.nodes.items():
+        node.report(6, **dict.fromkeys(LINKS[name], (40, 0, 200)))
+    assert until(lambda: {q["stored_bytes"] for q in admitting.operator("qcs")["qcs"]} == {200})
+    _, first = admitting.request("a", "b", interval_s=0.5)  # for ever, as far as anybody knows
+    _, second = admitting.request("b", "a", interval_s=0.5, duration_s=30.0)
+    assert (first.status, second.status) == (200, 503)
+
+    admitting.session(first.ksid)
+    assert admitting.call("DELETE", f"key_sessions/{first.ksid}").status == 204
+
+    assert admitting.request("b", "a", interval_s=0.5, duration_s=30.0)[1].status == 200
 
 
 def test_qos_that_the_path_does_not_carry_is_not_admitted(admitting):

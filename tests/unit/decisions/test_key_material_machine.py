@@ -348,7 +348,7 @@ class KeyMaterial(RuleBasedStateMachine):
         result = allocate(before, needs)
         if isinstance(result, Shortage):
             return multiple()
-        self.streams, ranges = result
+        self.streams, ranges = {**before, **result[0]}, result[1]
         for r in ranges:
             # Tails only grow, so ranges that begin at or behind the tail of before never overlap.
             assert before[r.qc].tails.get(r.epoch, 0) <= r.start < r.end == self.streams[r.qc].tails[r.epoch]

@@ -9,6 +9,7 @@ import pytest
 
 from controller.network.graph import Graph
 from controller.network.nodes import Agent, Report
+from decisions.admission import QcView
 from decisions.paths import Path, Verdict, judge, shortest
 from etsi import gs015
 from node.tree.model import link_id, node_id
@@ -30,7 +31,7 @@ def network(*missing: str) -> nx.MultiGraph:
 
 def way(graph: nx.MultiGraph, source: str, target: str) -> Path | None:
     """The shortest, where all QCs are alike."""
-    return shortest(graph, source, target, lambda _: ())
+    return next(iter(shortest(graph, source, target, lambda qc: QcView(qc, 0, 0, 0, 0))), None)
 
 
 SHORT, LONG = Path(("a", "c"), ("ac",)), Path(("a", "b", "c"), ("ab", "bc"))

@@ -30,7 +30,7 @@ def test_no_byte_is_allocated_twice_and_none_that_an_end_lacks(streams, requests
         result = allocate(streams, needs)
         if isinstance(result, Shortage):
             continue
-        streams, ranges = result
+        streams, ranges = streams | result[0], result[1]
         for r in ranges:
             stream = streams[r.qc]
             assert max(stream.a.floor, stream.b.floor, stream.floor) <= r.start

@@ -14,8 +14,9 @@ from unittest import mock
 import pytest
 
 from scenario.topology import load
-from testbed import command
+from testbed import command, simulate
 from testbed.experiments import command as experiments
+from testbed.experiments import policies
 from testbed.network.faults import check
 from testbed.operation import cli
 from testbed.operation.fibre_commands import changes
@@ -85,11 +86,15 @@ def poliqi() -> Plan:
 
 @pytest.mark.parametrize("said", called("run.py"))
 def test_run_py_takes_what_pages_give_it(said):
-    """Its parser says so; of experiments it has another one."""
+    """Its parser says so; of experiments and of virtual time it has others."""
     words = shlex.split(said)
-    parser = experiments._parser() if words[:1] == ["experiment"] else command._parser()
+    parsers = {
+        ("experiment", "policies"): policies._parser, ("experiment",): experiments._parser,
+        ("simulate",): simulate._parser, (): command._parser,
+    }  # fmt: skip
+    start = next(start for start in parsers if tuple(words[: len(start)]) == start)
 
-    assert parser.parse_args(words[1:] if words[:1] == ["experiment"] else words)
+    assert parsers[start]().parse_args(words[len(start) :])
 
 
 def test_readme_has_every_option_of_run_py_and_no_other():

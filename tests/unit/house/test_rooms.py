@@ -19,12 +19,13 @@ ALLOWED = {
     "etsi": BELOW_ALL | {"ietf"},
     "telemetry": BELOW_ALL,
     "decisions": BELOW_ALL,
-    "scenario": DATA,
+    "scenario": DATA | {"decisions"},
     "mtls": DATA | {"telemetry"},
     "node": PARTIES,
     "controller": PARTIES,
     "sae": PARTIES,
-    "testbed": PARTIES | {"scenario", "node", "controller", "sae"},
+    "simulation": DATA | {"decisions", "scenario"},
+    "testbed": PARTIES | {"scenario", "node", "controller", "sae", "simulation"},
 }
 MODULES = sorted(path for room in ALLOWED for path in (ROOT / room).rglob("*.py"))
 MOST_IN_A_WING = 12

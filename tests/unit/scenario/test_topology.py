@@ -52,6 +52,19 @@ def test_nsfnet_has_its_fourteen_nodes_and_twenty_one_links():
     assert {sae.node for sae in nsfnet.saes} == {node.name for node in nsfnet.nodes}
 
 
+@pytest.mark.parametrize(
+    ("name", "nodes", "links", "degrees"),
+    [("usnet", 24, 43, (2, 5)), ("cost239", 11, 26, (4, 6)), ("secoqc", 6, 6, (1, 3))],
+)
+def test_networks_of_the_literature_have_its_nodes_and_links(name, nodes, links, degrees):
+    """And applications everywhere."""
+    network = shipped(name)
+
+    found = [degree for _, degree in network.graph().degree()]
+    assert (len(network.nodes), len(network.links), (min(found), max(found))) == (nodes, links, degrees)
+    assert {sae.node for sae in network.saes} == {node.name for node in network.nodes}
+
+
 def test_poliqi_has_three_external_saes():
     """Those of docs/client.md, with IDs that never change: bob is one hop from alice, carol two."""
     found = {sae.name: sae for sae in shipped("poliqi").saes if sae.external}
@@ -94,8 +107,8 @@ def test_a_byte_order_mark_does_no_harm(tmp_path):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("poliqui", "poliqui: no such topology; did you mean 'poliqi'? shipped: nsfnet, pair, poliqi; or a file"),
-        ("/nowhere/net.yaml", "/nowhere/net.yaml: no such topology; shipped: nsfnet"),
+        ("poliqui", "did you mean 'poliqi'? shipped: cost239, nsfnet, pair, poliqi, secoqc, usnet; or a file"),
+        ("/nowhere/net.yaml", "/nowhere/net.yaml: no such topology; shipped: cost239"),
         ("README.md", "README.md: no such topology"),
         ("", "no such topology"),
         ("../pair", "no such topology"),

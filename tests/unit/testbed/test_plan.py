@@ -11,9 +11,9 @@ import pytest
 from mtls.credentials import Credentials
 from node import config as node_config
 from scenario.topology import Sae, load
+from scenario.workload import Pairs
 from testbed.planning import plan
 from testbed.planning.documents import SharedDatabaseAt
-from testbed.planning.workload import possible_pairs
 from testbed.quantum.qc_keys import share_qc_key
 
 TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"
@@ -167,7 +167,7 @@ def test_our_applications_do_not_run_an_external_sae(with_stranger):
 
 def test_no_workload_has_an_external_sae(with_stranger):
     """Nobody answers for it, so no key session is drawn with one."""
-    assert not [pair for pair in possible_pairs(with_stranger.saes) if pair[0].external or pair[1].external]
+    assert not [pair for pair in Pairs(with_stranger.saes) if pair[0].external or pair[1].external]
     assert len(with_stranger.applications) == 15
 
 

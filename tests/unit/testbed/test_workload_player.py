@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from scenario.workload import Arrival
 from testbed.network.workload_player import OfferedLoad
-from testbed.planning.workload import Arrival
 
 
 def test_nothing_is_opened_and_awaited_any_more_after_ctrl_c():

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from etsi.gs004 import QoS
 from scenario.shape import Shape
 from scenario.topology_description import Link, Node, Qc, Topology
+from scenario.workload import Arrival
 from testbed.experiments.planner.bounds import _demand, best_acceptance
 from testbed.planning.plan import SaePlan
-from testbed.planning.workload import Arrival
 
 RING = ("ab", "bc", "cd", "da")
 

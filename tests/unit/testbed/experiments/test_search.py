@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,12 @@ def test_record_can_be_made_again(record):
     assert [f"{share:.1f}" for share in found.values()] == [line[name] for name in line if name.endswith("%")]
 
 
-def test_the_workload_that_ships_is_the_closest_at_the_usual_ttl(record):
-    best = next(setting(line) for line in record if line["ttl_slots"] == "15")
+def test_the_workload_that_ships_is_the_closest(record):
+    """At a TTL that it cannot say itself."""
+    best = setting(record[0])
     shipped = WORKLOADS["closest"]
 
+    assert best.ttl_slots == 20
     assert (best.of(WORKLOADS["paper"]).to_json() | {"name": "", "description": ""}) == (
         shipped.to_json() | {"name": "", "description": ""}
     )
@@ -63,7 +66,8 @@ def test_the_workload_that_ships_is_the_closest_at_the_usual_ttl(record):
 def test_the_page_quotes_the_record(record):
     """Each row of its table that names a setting."""
     page = (DOCS / "experiments.md").read_text()
-    quoted = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "| session |" in line]
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if re.search(r"\| (session|application) \|", line)]
+    quoted = [[part.strip() for cell in row for part in cell.split(",")] for row in rows]
     names = ["gap_s", "length_s", "ttl_slots", "on_key_failure", "pace"]
     figures = [name for name in record[0] if name.endswith("%")]
     lines = [[*(line[n] for n in names), *(line[n] for n in figures), line["distance"]] for line in record]

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from scenario.topology import load as load_topology
+from scenario.workload import arrivals
+from scenario.workload import load as load_workload
 from testbed.errors import UserError
 from testbed.experiments import command
 from testbed.experiments.experiment import Seen, Settings, groups, over_repeats
-from testbed.experiments.kinds import sweep
+from testbed.experiments.kinds import fig8, sweep
 from testbed.experiments.series import NETWORK_S, Store, clear, remaining, seconds, seed_of
 from testbed.planning.plan import make_plan
-from testbed.planning.workload import arrivals
-from testbed.planning.workload import load as load_workload
 
 ROOT = Path(__file__).resolve().parents[4]
 WORKLOADS = {p.stem: load_workload(p.stem, ROOT / "workloads") for p in (ROOT / "workloads").glob("*.yaml")}
@@ -197,6 +197,27 @@ def test_speed_leaves_the_load_as_it_is_against_the_qcs():
     assert SETTINGS.qc_rate() is None
 
 
+def test_ttl_of_the_users_choice_is_that_of_all_phases():
+    """Figure 8's, too; at speed it is as long against the load."""
+    for speed, slots in ((1, 20), (5, 4)):
+        found = fig8.runs(replace(SETTINGS, usual_ttl=20, speed=speed))
+        assert {phase.parameters["ttl_slots"] for run in found for phase in run.phases} == {slots}
+
+
+def test_sweep_over_policies_of_the_users_has_a_network_for_each(tmp_path, policies_as_they_were):
+    """And says by its labels which; ours beside them need none of their own."""
+    policy = "def {}(path, demand):\n    return None\n"
+    (tmp_path / "mine.py").write_text(policy.format("all") + policy.format("some"))
+    mine = [f"{tmp_path}/mine.py:{name}" for name in ("all", "some")]
+
+    found = sweep.runs(replace(SETTINGS, repeats=1, quick=True, over={"admission": [*mine, "eq1", "none"]}))
+
+    assert [dict(run.policies) for run in found] == [{"admission": mine[0]}, {"admission": mine[1]}, {}]
+    labels = [[phase.labels["admission"] for phase in run.phases] for run in found]
+    assert labels == [[mine[0]], [mine[1]], ["eq1", "none"]]
+    assert [run.phases[0].parameters["admission"] for run in found] == ["all", "some", "eq1"]
+
+
 def test_sweep_over_the_network_has_a_network_for_each_value():
     found = sweep.runs(replace(SETTINGS, over={"delay": ["0", "10"], "qc-rate": ["33-47", "66-94"]}))
 
@@ -207,6 +228,7 @@ def test_sweep_over_the_network_has_a_network_for_each_value():
     ("over", "said"),
     [
         ({"colour": ["red"]}, "--over colour: expected one of workload, mode"),
+        ({"mode": ["nothing.py:fast"]}, "nothing.py: no such file"),
         ({"mode": ["fast"]}, "--over mode=fast: expected one of basic, qkp, otp"),
         ({"ttl": ["0"]}, "--over ttl=0: expected an integer from 1 to"),
         ({"ttl": ["1.5"]}, "--over ttl=1.5: expected an integer from 1 to"),

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from decisions.modes import MODES, OTP
+from decisions.modes import MODES, NEW_KEYS, OTP, SHARED_KEY
 from decisions.ranges import Range
 from documents.secret import Secret
-from node.material import key_events
 from node.relaying.ciphers import otp
 from testbed.stories.tell import learned
 
@@ -23,16 +22,16 @@ def had(mode: str, hops: int) -> dict[str, set[bytes]]:
     qcs = [f"qc{i}" for i in range(hops)]
     ranges = [Range(qc, 0, n) for qc, n in strategy.needs(qcs, KEY_BYTES, 1)]
     streams = {r.qc: os.urandom(len(r)) for r in ranges}
-    uses = key_events.uses(strategy, ranges, KEY_BYTES, 1)
+    uses = strategy.uses(ranges, KEY_BYTES, 1)
     first = {p: streams[r.qc][r.start : r.end] for r, p in uses if r.qc == qcs[0]}
-    relayed = os.urandom(KEY_BYTES) if strategy.cipher is None else first[key_events.SHARED_KEY]
-    key = relayed if strategy.cipher is None else first[key_events.NEW_KEYS]
+    relayed = os.urandom(KEY_BYTES) if strategy.cipher is None else first[SHARED_KEY]
+    key = relayed if strategy.cipher is None else first[NEW_KEYS]
     memory: dict[str, set[bytes]] = {node: set() for node in nodes}
     memory[nodes[0]] |= {key, relayed}
     memory[nodes[1]] |= set(first.values())  # the same stream is at both ends of a QC
     for i, node in enumerate(nodes[1:], 1):
         if i == 1 and strategy.cipher is not None:
-            memory[node].add(first[key_events.SHARED_KEY])
+            memory[node].add(first[SHARED_KEY])
             continue
         pad = streams[qcs[i - 1]]
         sealed = otp(Secret(relayed), Secret(pad))
@@ -53,12 +52,12 @@ def had(mode: str, hops: int) -> dict[str, set[bytes]]:
 def test_what_is_said_is_what_the_nodes_had(mode, hops):
     """In every mode, over every number of hops."""
     nodes = [f"n{i}" for i in range(hops + 1)]
-    said = {entry.node: {entry.what} for entry in learned(mode, nodes)}
+    said = {entry.node: {entry.what} for entry in learned(MODES[mode].cipher, nodes)}
 
     assert said == (had(mode, hops) if hops > 1 else {"n0": {"the key"}, "n1": {"the key"}})
 
 
 def test_relay_behind_the_first_one_learns_only_the_shared_key_in_basic():
     """And the whole key in otp."""
-    assert [e.what for e in learned("basic", "abcd")] == ["the key", "the key", "the shared key", "the key"]
-    assert [e.what for e in learned("otp", "abcd")] == ["the key"] * 4
+    assert [e.what for e in learned(OTP, "abcd")] == ["the key", "the key", "the shared key", "the key"]
+    assert [e.what for e in learned(None, "abcd")] == ["the key"] * 4

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from scenario.topology import load as load_topology
 from scenario.topology_description import TopologyError
-from testbed.errors import UserError
+from scenario.workload import Distribution, arrivals, load, parse
 from testbed.planning.plan import SaePlan, make_plan
-from testbed.planning.workload import Distribution, arrivals, load, parse
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = ROOT / "workloads"
@@ -121,7 +120,7 @@ def test_faster_load_is_the_same_load_in_less_time():
 
 
 def test_more_applications_than_pairs_are_refused():
-    with pytest.raises(UserError, match="expected at most 180 applications"):
+    with pytest.raises(TopologyError, match="expected at most 180 applications"):
         arrivals(parse(GOOD | {"applications": 181}, "w.yaml"), SAES, 1)
 
 
@@ -166,10 +165,10 @@ def test_mistakes_are_named_with_what_was_expected(change, said):
 
 
 def test_unknown_name_lists_what_there_is():
-    with pytest.raises(UserError, match="paper, prototype"):
+    with pytest.raises(TopologyError, match="paper, prototype"):
         load("papr", SHIPPED)
 
 
 def test_missing_file_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(TopologyError, match="No such file"):
         load(str(tmp_path / "none.yaml"), SHIPPED)

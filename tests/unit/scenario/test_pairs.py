@@ -6,15 +6,15 @@ import itertools
 
 import pytest
 
+from scenario.workload import Pairs, draw_pairs
 from testbed.planning.plan import SaePlan
-from testbed.planning.workload import draw_pairs, possible_pairs
 
 SAES = [SaePlan(f"{node}{i}", node, f"id-{node}{i}", 1) for node in "abc" for i in range(3)]
 
 
 def test_pairs_join_different_nodes_and_differ():
     """No pair twice, none within one datacenter."""
-    pairs = draw_pairs(SAES, len(possible_pairs(SAES)), 1)
+    pairs = draw_pairs(SAES, len(Pairs(SAES)), 1)
 
     assert len(set(pairs)) == len(pairs) == 9 * 8 - 3 * 3 * 2
     assert all(master.node != slave.node for master, slave in pairs)
@@ -39,5 +39,5 @@ def test_more_pairs_than_there_are_is_refused():
 
 def test_no_pairs_without_a_second_node():
     """All SAEs in one datacenter have nobody to share keys with."""
-    assert possible_pairs([s for s in SAES if s.node == "a"]) == []
-    assert list(itertools.islice(possible_pairs(SAES), 1))
+    assert list(Pairs([s for s in SAES if s.node == "a"])) == []
+    assert list(itertools.islice(Pairs(SAES), 1))

@@ -1,37 +1,82 @@
-"""Which applications ask for keys when, for how long, and for what: distributions, and draws from them. PURE.
+"""Which SAEs open key sessions when, for how long, and for which keys: distributions, and draws from them. PURE.
 
 A file (YAML) gives each figure as a distribution; the same workload, network and seed give the same arrivals.
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from decisions.rekey import END, PACES, POLICIES, SESSION
 from etsi.gs004 import QoS
 from scenario import topology_document
 from scenario.topology_description import Field, TopologyError
-from testbed.errors import UserError
-from testbed.planning.plan import SaePlan
 
 
-def possible_pairs(saes: Sequence[SaePlan]) -> list[tuple[SaePlan, SaePlan]]:
-    """All ordered pairs (master, slave) at different nodes: one node needs no quantum channel to itself.
+class Placed(Protocol):
+    """An SAE, as far as it matters here: its node, and whether it is somebody else's software."""
 
-    External SAEs do what their owners want, so they are in none.
+    @property
+    def node(self) -> str:
+        """The name of its node."""
+
+    @property
+    def external(self) -> bool:
+        """Whether it does what its owner wants."""
+
+
+S = TypeVar("S", bound=Placed)
+
+
+class WorkloadError(TopologyError):
+    """A workload that cannot be used, or not in this network."""
+
+
+class Pairs(Sequence[tuple[S, S]]):
+    """All ordered pairs (master, slave) of `saes` at different nodes: one node needs no quantum channel to itself.
+
+    External SAEs are in none. No pair is made before it is asked for: 10,000 SAEs have a hundred million.
     """
-    ours = [sae for sae in saes if not sae.external]
-    return [(a, b) for a, b in itertools.permutations(ours, 2) if a.node != b.node]
+
+    def __init__(self, saes: Sequence[S]) -> None:
+        self._ours = [sae for sae in saes if not sae.external]
+        self._at: dict[str, list[int]] = {}  # where those of a node stand, in order
+        for place, sae in enumerate(self._ours):
+            self._at.setdefault(sae.node, []).append(place)
+        others = (len(self._ours) - len(self._at[sae.node]) for sae in self._ours)
+        self._ends = list(itertools.accumulate(others))  # of each master's pairs
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[S, S]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[S, S]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[S, S] | Sequence[tuple[S, S]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        place = bisect.bisect_right(self._ends, index)
+        master, slave = self._ours[place], index - (self._ends[place - 1] if place else 0)
+        for neighbour in self._at[master.node]:
+            if neighbour > slave:
+                break
+            slave += 1
+        return master, self._ours[slave]
 
 
-def draw_pairs(saes: Sequence[SaePlan], number: int, seed: int) -> list[tuple[SaePlan, SaePlan]]:
+def draw_pairs(saes: Sequence[S], number: int, seed: int) -> list[tuple[S, S]]:
     """`number` different pairs, the same ones for the same seed and the same names. ValueError if there are fewer."""
-    pairs = possible_pairs(saes)
+    pairs = Pairs(saes)
     if number > len(pairs):
         raise ValueError(f"expected at most {len(pairs)}, the ordered pairs of our SAEs on different nodes")
     return random.Random(seed).sample(pairs, number)  # noqa: S311 - a workload, no key
@@ -143,30 +188,31 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
-    """A session to open `at_s` seconds after the beginning, which ends after `length_s` seconds (None: never)."""
+class Arrival(Generic[S]):
+    """A key session to open `at_s` seconds after the beginning, which ends after `length_s` seconds (None: never)."""
 
     at_s: float
-    master: SaePlan
-    slave: SaePlan
+    master: S
+    slave: S
     length_s: float | None = None
     qos: QoS = QoS()  # noqa: RUF009 - frozen
 
 
-def arrivals(workload: Workload, saes: Sequence[SaePlan], seed: int) -> list[Arrival]:
-    """The workload's sessions as they arrive, no ordered pair of SAEs twice; UserError if there are fewer pairs.
+def arrivals(workload: Workload, saes: Sequence[S], seed: int) -> list[Arrival[S]]:
+    """The workload's sessions as they arrive, no ordered pair of SAEs twice; WorkloadError if there are fewer pairs.
 
     The first one arrives at once.
     Each figure has a generator of its own: changing one distribution leaves what others give as it was.
     """
-    pairs = possible_pairs(saes)
+    pairs = Pairs(saes)
     if workload.applications > len(pairs):
         text = f"expected at most {len(pairs)} applications, the ordered pairs of SAEs on different nodes"
-        raise UserError(f"workload {workload.name}: {text}, got {workload.applications}")
+        raise WorkloadError(f"workload {workload.name}: {text}, got {workload.applications}")
     figures = ("pairs", "gap", "length", "size", "interval")
     generators = {what: random.Random(f"{seed}/{what}") for what in figures}  # noqa: S311 - a workload, no key
     chosen = generators["pairs"].sample(pairs, workload.applications)
-    found, at_s = [], 0.0
+    found: list[Arrival[S]] = []
+    at_s = 0.0
     for master, slave in chosen:
         size = 8 * max(1, round(workload.key_size_bits.draw(generators["size"]) / 8))
         qos = QoS(size, workload.interval_s.draw(generators["interval"]))
@@ -176,19 +222,18 @@ def arrivals(workload: Workload, saes: Sequence[SaePlan], seed: int) -> list[Arr
 
 
 def load(name_or_path: str, shipped: Path) -> Workload:
-    """A workload by its name in the folder `shipped`, or in a file of the user's; UserError, one line."""
+    """A workload by its name in the folder `shipped`, or in a file of the user's; TopologyError, one line."""
     path = Path(name_or_path)
     if "/" not in name_or_path and not path.suffix:
         names = sorted(file.stem for file in shipped.glob("*.yaml"))
         if name_or_path not in names:
-            raise UserError(f"no workload {name_or_path!r}: expected a file, or one of {', '.join(names)}")
+            raise WorkloadError(f"no workload {name_or_path!r}: expected a file, or one of {', '.join(names)}")
         path = shipped / f"{name_or_path}.yaml"
     try:
-        return parse(topology_document.parse(path.read_text(encoding="utf-8"), path.name), path.name)
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
-    except TopologyError as error:
-        raise UserError(str(error)) from None
+        raise WorkloadError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+    return parse(topology_document.parse(text, path.name), path.name)
 
 
 def parse(document: object, source: str) -> Workload:

@@ -1,0 +1,83 @@
+"""What QCs make in virtual time, as it is asked for: nothing is done for a QC that nobody asks."""
+
+from __future__ import annotations
+
+import math
+import random
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Supply(Protocol):
+    """The bytes of a QC: `heads[n]` are all of its first n blocks."""
+
+    heads: array[int]
+
+    def made(self, at_s: float) -> int:
+        """How many blocks there were at that time; `heads` reaches as far."""
+
+    def made_s(self, block: int) -> float:
+        """When that block was made; they count from 0."""
+
+
+class Uniform:
+    """Between `low` and `high` bytes a slot of 1 s, both included and all alike, at the beginning of each slot.
+
+    `warm_slots`: how long the QC has been making key material when time begins. The same `seed` gives the same bytes.
+    """
+
+    def __init__(self, low: int, high: int, seed: str, warm_slots: int) -> None:
+        self.heads = array("q", [0])
+        self._warm = warm_slots
+        self._draw = random.Random(seed).random  # noqa: S311 - how many bytes, no key
+        self._low, self._width = low, high - low + 1
+        self._on = True
+
+    def made(self, at_s: float) -> int:
+        """How many blocks there were at that time; `heads` reaches as far."""
+        number = max(0, math.floor(at_s) + 1 + self._warm)
+        head = self.heads[-1]
+        for _ in range(len(self.heads), number + 1):
+            if self._on:
+                head += self._low + int(self._draw() * self._width)
+            self.heads.append(head)
+        return number
+
+    def made_s(self, block: int) -> float:
+        """When that block was made; they count from 0."""
+        return float(block - self._warm)
+
+    def switch(self, at_s: float, *, on: bool) -> None:
+        """From the slot after that time on, make something, or nothing."""
+        self.made(at_s)
+        self._on = on
+
+
+class Recorded:
+    """Blocks that a QC of a real network made: when, and how many bytes each had."""
+
+    def __init__(self, made_s: Sequence[float], n_bytes: Sequence[int]) -> None:
+        self.heads = array("q", [0])
+        for number in n_bytes:
+            self.heads.append(self.heads[-1] + number)
+        self._made_s = list(made_s)
+
+    def later(self, by_s: float) -> Recorded:
+        """The same, so much later."""
+        n_bytes = [self.heads[n + 1] - self.heads[n] for n in range(len(self._made_s))]
+        return Recorded([at_s + by_s for at_s in self._made_s], n_bytes)
+
+    def nearest_s(self, at_s: float) -> float:
+        """How far from that time the nearest block was made; infinite if none was."""
+        place = bisect_right(self._made_s, at_s)
+        return min((abs(at_s - made_s) for made_s in self._made_s[max(0, place - 1) : place + 1]), default=math.inf)
+
+    def made(self, at_s: float) -> int:
+        """How many blocks there were at that time."""
+        return bisect_right(self._made_s, at_s)
+
+    def made_s(self, block: int) -> float:
+        """When that block was made; they count from 0."""
+        return self._made_s[block]

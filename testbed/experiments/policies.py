@@ -1,0 +1,264 @@
+"""`run.py experiment policies`: what each policy accepts and carries, beside a planner that knows everything.
+
+In virtual time. Sessions arrive by chance and stay by chance (Poisson arrivals, exponential holding). The loads of a
+network are shares of the key rate that its QCs make; how much the planner itself has to refuse stands beside them. What
+counts is a session that is accepted and has no key error: each policy's number of these as a share of the planner's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import math
+import random
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from scipy.stats import t as student
+
+from decisions.modes import MODES
+from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, PATH_POLICY, TTL
+from etsi.gs004 import QoS
+from scenario.scenario import Scenario
+from scenario.topology import load as load_topology
+from scenario.topology_description import Sae, Topology
+from scenario.workload import Arrival
+from simulation.engine import Simulation
+from testbed import options
+from testbed.experiments.planner.bounds import best_acceptance
+from testbed.operation.tables import table
+
+NAME = "policies"
+NETWORKS = ("poliqi", "nsfnet", "usnet", "cost239", "secoqc")
+LOADS = (0.6, 0.8, 1.0, 1.3)  # of what the QCs make, were all sessions accepted
+SEEDS = 30
+# Admission and path policy, as it is written.
+POLICIES: Mapping[str, tuple[str, str]] = {
+    "none": ("none", "shortest"),
+    "eq1": ("eq1", "shortest"),
+    "reserve": ("reserve", "shortest"),
+    "reserve, widest": ("reserve", "widest-shortest"),
+    "reserve, backlog": ("reserve", "backlog"),
+    "calendar": ("calendar", "shortest"),
+    "calendar, widest": ("calendar", "widest-shortest"),
+}
+_ARRIVING_S, _STAYING_S, _INTERVAL_S, _KEY_BITS = 120.0, 60.0, 5.0, 128
+_PLANNER_S = 60.0
+_CONFIDENCE = 0.95
+_COLOURS = ("#999999", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+_MARKERS = "osD^vP*X"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One load on one network, offered to all."""
+
+    network: str
+    load: float
+    seed: int
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of `offered` sessions: how many the planner could accept (`exact`, or at most so many), and by policy how many
+    were accepted and unbroken, and how many were accepted and had a key error.
+    """
+
+    case: Case
+    offered: int
+    best: int
+    exact: bool
+    unbroken: Mapping[str, int]
+    broken: Mapping[str, int]
+
+
+def outcome(case: Case, topologies: Path, policies: Mapping[str, tuple[str, str]] = POLICIES) -> Outcome:
+    """What comes of one case. PURE but for the network's file."""
+    topology = load_topology(case.network, topologies)
+    arrivals = draw(topology, case)
+    unbroken, broken = {}, {}
+    made: list[tuple[str, float, int]] = []
+    for label, (admission, paths) in policies.items():
+        parameters = {"mode": case.mode, "admission": admission, "path_policy": paths}
+        simulation = Simulation(Scenario(topology, arrivals, parameters, seed=case.seed))
+        result = simulation.run()
+        unbroken[label], broken[label] = result.unbroken, result.with_errors
+        made = made or list(_made(simulation))
+    bound = best_acceptance(
+        topology, arrivals, made, mode=case.mode, keys_ahead=KEYS_AHEAD.default, ttl_slots=TTL.default,
+        time_limit_s=_PLANNER_S,
+    )  # fmt: skip
+    return Outcome(case, len(arrivals), bound.best, bound.exact, unbroken, broken)
+
+
+def draw(topology: Topology, case: Case) -> list[Arrival[Sae]]:
+    """The sessions of a case, as they arrive. PURE."""
+    generator = random.Random(f"{case.network}/{case.load}/{case.seed}")  # noqa: S311 - a load, no key
+    saes = [sae for sae in topology.saes if not sae.external]
+    rate = case.load * _capacity(topology, case.mode) / _STAYING_S
+    found, at_s = [], generator.expovariate(rate)
+    while at_s < _ARRIVING_S:
+        master, slave = generator.sample(saes, 2)
+        if master.node != slave.node:
+            length_s = generator.expovariate(1 / _STAYING_S)
+            found.append(Arrival(at_s, master, slave, length_s, QoS(_KEY_BITS, _INTERVAL_S)))
+            at_s += generator.expovariate(rate)
+    return found
+
+
+def _capacity(topology: Topology, mode: str) -> float:
+    """How many sessions at a time take all that the QCs make, over shortest paths between nodes drawn evenly. PURE."""
+    import networkx as nx
+
+    graph: nx.Graph[str] = nx.Graph(topology.graph())
+    at: dict[str, int] = {}
+    for sae in topology.saes:
+        if not sae.external:
+            at[sae.node] = at.get(sae.node, 0) + 1
+    costs = weights = 0.0
+    for a, hops in nx.all_pairs_shortest_path_length(graph):
+        for b, number in hops.items():
+            if a != b:
+                weight = at.get(a, 0) * at.get(b, 0)
+                costs += weight * sum(MODES[mode].per_key(number, _KEY_BITS // 8, KEYS_AHEAD.default))
+                weights += weight
+    made = sum((qc.low_bytes_per_slot + qc.high_bytes_per_slot) / 2 for link in topology.links for qc in link.qcs)
+    return made * _INTERVAL_S * weights / costs
+
+
+def _made(simulation: Simulation) -> Iterator[tuple[str, float, int]]:
+    """What the QCs made, from a TTL before the first session on."""
+    for name, qc in simulation.qcs.items():
+        for block in range(qc.supply.made(simulation.now_s)):
+            n_bytes = qc.supply.heads[block + 1] - qc.supply.heads[block]
+            yield name, qc.supply.made_s(block), n_bytes
+
+
+def main(arguments: Sequence[str], *, topologies: Path, results: Path) -> int:
+    """Make it; the exit status. UserError."""
+    given = _parser().parse_args(arguments)
+    seeds, loads = (3, LOADS[1:3]) if given.quick else (given.seeds, LOADS)
+    networks, (mode, policies) = given.networks or NETWORKS, _policies(given)
+    cases = [
+        Case(network, load, seed, mode)
+        for network, load, seed in itertools.product(networks, loads, range(seeds))
+    ]
+    out = (given.out or results) / NAME
+    out.mkdir(parents=True, exist_ok=True)
+    outcomes = []
+    with ProcessPoolExecutor() as pool:
+        for number, found in enumerate(pool.map(outcome, cases, *map(repeat, (topologies, policies))), start=1):
+            outcomes.append(found)
+            if sys.stderr.isatty():
+                print(f"\r{number} of {len(cases)} loads", end="", file=sys.stderr, flush=True)
+    (out / "table.txt").write_text(text := in_words(outcomes), encoding="utf-8")
+    _write_csv(outcomes, out / "outcomes.csv")
+    for kind in ("svg", "pdf", "png"):
+        _figure(outcomes).savefig(out / f"figure.{kind}", dpi=200)
+    print(text, end="")
+    return 0
+
+
+def _policies(given: argparse.Namespace) -> tuple[str, Mapping[str, tuple[str, str]]]:
+    """The mode, and the policies to compare: ours, and one line more with the user's. UserError."""
+    own = given.admission is not None or given.paths is not None
+    given.admission, given.paths = given.admission or "calendar", given.paths or PATH_POLICY.default
+    parameters, _ = options.policies(given)
+    yours = parameters[ADMISSION.name], parameters[PATH_POLICY.name]
+    return parameters[MODE.name], {**POLICIES, **({", ".join(yours): yours} if own else {})}
+
+
+def shares(outcomes: Sequence[Outcome], policy: str) -> tuple[float, float]:
+    """Mean share of the planner's sessions that a policy accepted unbroken, and half of its 95 % interval. PURE."""
+    found = [o.unbroken[policy] / o.best if o.best else 1.0 for o in outcomes]
+    if len(found) < 2:
+        return found[0], math.inf
+    error = statistics.stdev(found) / math.sqrt(len(found))
+    return statistics.fmean(found), float(student.ppf((1 + _CONFIDENCE) / 2, len(found) - 1)) * error
+
+
+def in_words(outcomes: Sequence[Outcome]) -> str:
+    """The table. PURE."""
+    rows = []
+    for (network, load), of in _by_load(outcomes).items():
+        refused = 100 * (1 - sum(o.best for o in of) / sum(o.offered for o in of))
+        exact = sum(o.exact for o in of)
+        cells = []
+        for policy in of[0].unbroken:
+            mean, half = shares(of, policy)
+            broken = sum(o.broken[policy] for o in of)
+            cells.append(f"{mean:.3f} ±{half:.3f}" + (f" ({broken})" if broken else ""))
+        planner = f"{refused:.1f} %" + ("" if exact == len(of) else f", bound in {len(of) - exact} of {len(of)}")
+        rows.append((network, f"{load:g}", planner, *cells))
+    head = ("network", "load", "planner refuses", *outcomes[0].unbroken)
+    return (
+        "Sessions accepted and unbroken, as a share of what a planner that knows everything accepts: mean and 95 %\n"
+        "interval; in brackets, how many sessions had a key error. Where the planner's search was cut short, its\n"
+        "bound counts.\n\n" + table(head, rows)
+    )
+
+
+def _by_load(outcomes: Sequence[Outcome]) -> dict[tuple[str, float], list[Outcome]]:
+    found: dict[tuple[str, float], list[Outcome]] = {}
+    for one in outcomes:
+        found.setdefault((one.case.network, one.case.load), []).append(one)
+    return found
+
+
+def _write_csv(outcomes: Sequence[Outcome], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        facts = ("network", "load", "seed", "mode", "offered", "planner", "exact")
+        writer.writerow([*facts, "policy", "unbroken", "broken"])
+        for o in outcomes:
+            for policy in o.unbroken:
+                writer.writerow(
+                    [o.case.network, o.case.load, o.case.seed, o.case.mode, o.offered, o.best, int(o.exact), policy,
+                     o.unbroken[policy], o.broken[policy]]
+                )  # fmt: skip
+
+
+def _figure(outcomes: Sequence[Outcome]) -> Figure:
+    """A panel a network: shares against the load, a line a policy."""
+    by_load = _by_load(outcomes)
+    networks = list(dict.fromkeys(network for network, _ in by_load))
+    with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "figure"}):
+        figure = Figure(figsize=(2.6 * len(networks) + 1.8, 3.2), layout="constrained")
+        panels = figure.subplots(1, len(networks), sharey=True, squeeze=False)[0]
+        for axes, network in zip(panels, networks, strict=True):
+            loads = sorted(load for name, load in by_load if name == network)
+            for policy, colour, marker in zip(outcomes[0].unbroken, _COLOURS, _MARKERS, strict=False):
+                points = [shares(by_load[network, load], policy) for load in loads]
+                axes.errorbar(
+                    loads, [mean for mean, _ in points], [half for _, half in points], color=colour, marker=marker,
+                    markersize=4, linewidth=1, capsize=2, label=policy,
+                )  # fmt: skip
+            axes.set_xlabel(f"load of {network}")
+        panels[0].set_ylabel("unbroken sessions,\nshare of the planner's")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="x-small")
+    return figure
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"run.py experiment {NAME}",
+        description="What policies accept and carry in virtual time, as a share of a planner's that knows everything.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="two loads, three seeds")
+    add("--seeds", type=int, default=SEEDS, metavar="N", help=f"loads of each size (default: {SEEDS})")
+    add("--networks", nargs="+", metavar="NAME|FILE", help=f"networks (default: {', '.join(NETWORKS)})")
+    add("--mode", default=MODE.default, metavar="NAME|FILE.py:NAME", help=f"{MODE.meaning} (default: {MODE.default})")
+    add("--admission", metavar="NAME|FILE.py:NAME", help="another admission policy to compare, of yours")
+    add("--paths", metavar="NAME|FILE.py:NAME", help="another path policy to compare, of yours")
+    add("--out", type=Path, metavar="DIR", help="where results go (default: results/)")
+    return parser

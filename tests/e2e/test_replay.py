@@ -1,0 +1,52 @@
+"""A run on Mininet, offered again in virtual time: the outcome of each session and request, one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from testbed.evidence.replay import Comparison, replay
+from tests.support.running import finished
+
+# Four times as fast as the paper's load, so that it is over in half a minute.
+FAST = """
+name: fast
+applications: 52
+gap_s: {exponential: 0.25}
+length_s: {exponential: 15, at_most: 30}
+interval_s: {constant: 1.25}
+on_key_failure: go_on
+"""
+
+
+def replayed(directory: Path, mode: str, admission: str) -> Comparison:
+    """Of a load that is too much for the network."""
+    workload = directory / "fast.yaml"
+    workload.write_text(FAST)
+    done = finished(
+        "--workload", workload, "--mode", mode, "--admission", admission, "--qc-rate", "85-105", "--seed", 12,
+        "--no-cli", "--run-dir", directory / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = replay(directory / "run")
+    assert found.compared > 400
+    assert found.failing > 20, "a load that the network carries shows nothing"
+    return found
+
+
+def test_virtual_time_decides_as_nodes_and_controller_did(tmp_path):
+    """What was refused, what was short, and on which QC; as far as a busy machine lets one know what came first."""
+    found = replayed(tmp_path, "basic", "eq1")
+
+    assert found.agreeing >= 0.9, [str(d) for d in found.differences]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "admission"), [("basic", "eq1"), ("qkp", "none")])
+def test_virtual_time_decides_so_in_98_of_100_cases_and_the_rest_has_a_reason(tmp_path, mode, admission):
+    """On a machine that does nothing else."""
+    found = replayed(tmp_path, mode, admission)
+
+    assert found.agreeing >= 0.98, [str(d) for d in found.differences]
+    assert not [d for d in found.differences if d.reason == "unknown"]

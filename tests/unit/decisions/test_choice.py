@@ -1,0 +1,46 @@
+"""Which of several paths a key session takes."""
+
+from __future__ import annotations
+
+import itertools
+
+from decisions.admission import Refused
+from decisions.choice import choose
+from decisions.paths import Path
+
+SHORT = Path(("a", "b"), ("ab/1",))
+LONG = Path(("a", "c", "b"), ("ac/1", "bc/1"))
+
+
+def beside(a: str, b: str) -> list[str]:
+    """Two QCs a fibre, but for one."""
+    return [f"{a}{b}/1"] if (a, b) == ("c", "b") else [f"{a}{b}/1", f"{a}{b}/2"]
+
+
+def admitting(*full: str):
+    """Admission where those QCs have nothing left."""
+    return lambda path: next((Refused(qc, 16, 0) for qc in path.qcs if qc in full), None)
+
+
+def test_first_path_that_is_admitted_is_taken():
+    """No candidate is looked at behind it."""
+    assert choose(itertools.chain([SHORT], iter(lambda: 1 / 0, 0)), admitting(), beside, most=4) == SHORT
+    assert choose([SHORT, LONG], admitting("ab/1", "ab/2"), beside, most=4) == LONG
+
+
+def test_another_qc_of_the_same_fibre_takes_the_place_of_one_that_is_short():
+    """Before another path is tried."""
+    assert choose([SHORT, LONG], admitting("ab/1"), beside, most=4) == Path(("a", "b"), ("ab/2",))
+
+
+def test_refusal_is_that_of_the_first_path_and_names_all_that_were_tried():
+    """No more than so many."""
+    full = admitting("ab/1", "ab/2", "ac/1", "ac/2")
+
+    assert choose([SHORT, LONG], full, beside, most=4) == Refused("ab/1", 16, 0, (("a", "b"), ("a", "c", "b")))
+    assert choose([SHORT, LONG], full, beside, most=1) == Refused("ab/1", 16, 0, (("a", "b"),))
+
+
+def test_no_candidate_is_no_path():
+    """Which is no refusal."""
+    assert choose([], admitting(), beside, most=4) is None

@@ -1,0 +1,57 @@
+"""The comparison of policies with a planner that knows everything."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from scenario.topology import load as load_topology
+from testbed.experiments import policies
+from testbed.experiments.policies import Case, draw, outcome, shares
+
+TOPOLOGIES = Path(__file__).resolve().parents[4] / "topologies"
+CASE = Case("poliqi", 0.8, 1, "basic")
+
+
+def test_no_policy_carries_more_than_the_planner_and_the_calendar_breaks_no_session():
+    """On one load of PoliQI."""
+    found = outcome(CASE, TOPOLOGIES)
+
+    assert 0 < found.best <= found.offered == len(draw(load_topology("poliqi", TOPOLOGIES), CASE))
+    assert all(number <= found.best for number in found.unbroken.values())
+    assert found.broken["calendar"] == 0
+    assert found.unbroken["calendar"] >= max(found.unbroken[name] for name in ("none", "eq1", "reserve"))
+
+
+def test_same_case_is_the_same_sessions():
+    """And another seed others."""
+    topology = load_topology("poliqi", TOPOLOGIES)
+
+    assert draw(topology, CASE) == draw(topology, CASE)
+    assert draw(topology, CASE) != draw(topology, Case("poliqi", 0.8, 2, "basic"))
+
+
+def test_share_is_a_mean_over_loads_with_its_interval():
+    """Of two loads with 0.5 and 1.0: 0.75, and a wide one."""
+    found = [
+        policies.Outcome(CASE, 10, 8, True, {"none": number}, {"none": 0}) for number in (4, 8)
+    ]  # fmt: skip
+
+    mean, half = shares(found, "none")
+
+    assert mean == 0.75
+    assert 3.17 < half < 3.18
+
+
+def test_table_figure_and_outcomes_are_written(tmp_path, capsys, monkeypatch):
+    """For one network, in a minute; the table is printed, too."""
+    monkeypatch.setattr(policies, "LOADS", (0.5, 0.5, 0.9))
+    arguments = ["--quick", "--networks", "pair", "--out", str(tmp_path)]
+
+    assert policies.main(arguments, topologies=TOPOLOGIES, results=tmp_path) == 0
+
+    out = tmp_path / "policies"
+    assert (out / "table.txt").read_text() == capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} >= {"figure.svg", "figure.pdf", "figure.png", "outcomes.csv"}
+    rows = list(csv.DictReader((out / "outcomes.csv").read_text().splitlines()))
+    assert len(rows) == 2 * 3 * len(policies.POLICIES)
