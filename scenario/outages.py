@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scenario import topology_document
-from scenario.topology_description import Field, Topology, TopologyError, choice
+from scenario.topology_description import Field, Topology, choice
 
 QC, FIBRE, NODE = "qc", "fibre", "node"
 _KINDS = (QC, FIBRE, NODE)
 _MAX_S = 1e7
-
-
-class OutageError(TopologyError):
-    """A plan of outages that cannot be used in this network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +39,8 @@ class Outage:
 
 
 def load(path: Path, topology: Topology) -> list[Outage]:
-    """The outages in a file (YAML), by time; OutageError or TopologyError, one line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OutageError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
-    return parse(topology_document.parse(text, path.name), path.name, topology)
+    """The outages in a file (YAML), by time; TopologyError, one line."""
+    return parse(topology_document.read(path), path.name, topology)
 
 
 def parse(document: object, source: str, topology: Topology) -> list[Outage]:

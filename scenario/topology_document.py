@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import networkx as nx
 import yaml
@@ -25,6 +26,15 @@ from scenario.topology_description import (
     checked_rate,
     free_name,
 )
+
+
+def read(path: Path) -> object:
+    """The document in a YAML file; TopologyError, one line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TopologyError(str(path), getattr(error, "strerror", None) or "not UTF-8") from None
+    return parse(text, path.name)
 
 
 def parse(text: str, source: str) -> object:

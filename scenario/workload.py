@@ -229,11 +229,7 @@ def load(name_or_path: str, shipped: Path) -> Workload:
         if name_or_path not in names:
             raise WorkloadError(f"no workload {name_or_path!r}: expected a file, or one of {', '.join(names)}")
         path = shipped / f"{name_or_path}.yaml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorkloadError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
-    return parse(topology_document.parse(text, path.name), path.name)
+    return parse(topology_document.read(path), path.name)
 
 
 def parse(document: object, source: str) -> Workload:

@@ -26,7 +26,6 @@ from scenario.topology_description import Link, Node, Qc, Sae, Topology
 from scenario.workload import Arrival
 from simulation.engine import PATH_DOWN, SHORT, Session, Simulation, Witness
 from simulation.supply import Recorded
-from telemetry import journal
 from testbed.audit import RECORDS
 from testbed.errors import UserError
 from testbed.evidence.summary import Event, read_run
@@ -39,7 +38,7 @@ _NEAR_S = 0.1
 _SHAPE = Shape(delay_ms=0.0)
 _WANTED = (
     "statement", "session_requested", "session_refused", "session_failed", "session_closed", "ksid_assigned",
-    "key_delivered", "key_failed", "parameters",
+    "key_delivered", "key_failed", "parameters", "block", "reported",
 )  # fmt: skip
 SERVED, OPEN = "served", "open"
 
@@ -104,7 +103,7 @@ def _offer(
 ) -> tuple[Sequence[_Told], Mapping[str, Recorded], Simulation, _Listener]:
     """The run's sessions, QCs, and the simulation of them, done."""
     events, topology = read_run(run, *_WANTED), _topology(run)
-    supplies = _supplies(run, topology)
+    supplies = _supplies(events, topology)
     began_s = min((float(e["time"]) for e in events), default=0.0)
     told = _sessions(events)
     saes = {sae.name: sae for sae in topology.saes}
@@ -142,16 +141,16 @@ def _topology(run: Path) -> Topology:
     )  # fmt: skip
 
 
-def _supplies(run: Path, topology: Topology) -> dict[str, Recorded]:
+def _supplies(events: Sequence[Event], topology: Topology) -> dict[str, Recorded]:
     """What each QC made, by the time from which the shared database gave it."""
     blocks: dict[str, list[Event]] = collections.defaultdict(list)
-    for event in journal.read(run / "qcs" / "journal.jsonl", "block"):
-        blocks[event["qc"]].append(event)
     told: dict[tuple[str, str], list[tuple[int, float]]] = collections.defaultdict(list)  # by node and QC
-    for node in topology.nodes:
-        for event in journal.read(run / "nodes" / node.name / "journal.jsonl", "reported"):
+    for event in events:
+        if event["event"] == "block":
+            blocks[event["qc"]].append(event)
+        elif event["event"] == "reported":
             for qc, known in event["known"].items():
-                told[node.name, qc].append((int(known), float(event["at"])))
+                told[event["who"].removeprefix("node:"), qc].append((int(known), float(event["at"])))
     found = {}
     for link in topology.links:
         for qc in link.qcs:

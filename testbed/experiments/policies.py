@@ -21,6 +21,7 @@ from itertools import repeat
 from pathlib import Path
 
 import matplotlib as mpl
+import networkx as nx
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
@@ -117,8 +118,6 @@ def draw(topology: Topology, case: Case) -> list[Arrival[Sae]]:
 
 def _capacity(topology: Topology, mode: str) -> float:
     """How many sessions at a time take all that the QCs make, over shortest paths between nodes drawn evenly. PURE."""
-    import networkx as nx
-
     graph: nx.Graph[str] = nx.Graph(topology.graph())
     at: dict[str, int] = {}
     for sae in topology.saes:

@@ -16,7 +16,6 @@ from tests.support.waiting import PATIENCE, until
 ROOT = Path(__file__).resolve().parents[2]
 RUN_PY = ROOT / "testbed" / "run.py"
 PYTHON = ROOT / ".venv" / "bin" / "python"
-# How many times longer than usual to wait for anything: on a slow machine, as the tests' own virtual one is.
 
 
 def command(*options: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""A sweep over anything: one load, all combinations of the values asked for. PURE."""
+"""A sweep over anything: one load, all combinations of the values asked for. PURE but for the user's policies."""
 
 from __future__ import annotations
 
@@ -179,10 +179,10 @@ def _point(settings: Settings, values: Mapping[str, str]) -> _Point:
 
 def runs(settings: Settings) -> list[Run]:
     """Points that need the same network and the same habits of applications share one in a quick look."""
-    found = []
+    found, wanted = [], points(settings)
     for repeat in range(1, settings.repeats + 1):
         networks: dict[Any, list[Phase]] = {}
-        for point in points(settings):
+        for point in wanted:
             phase = Phase(point.labels, point.parameters, point.workload, settings.phase_seed(repeat),
                           point.parameters["ttl_slots"] + 1.0)  # fmt: skip
             habits = tuple(point.workload.habits.items())
