@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> int:
 
 def _experiment(arguments: list[str]) -> int:
     # Where matplotlib keeps what it knows of fonts; else that would be in root's home.
-    os.environ.setdefault("MPLCONFIGDIR", str(_ROOT / ".venv" / "matplotlib"))
+    if os.geteuid() == 0:
+        os.environ.setdefault("MPLCONFIGDIR", str(_ROOT / ".venv" / "matplotlib"))
     from testbed.experiments import command, policies  # matplotlib and scipy, which a run does without
 
     if arguments[:1] == [policies.NAME]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import secrets
@@ -18,13 +19,14 @@ from scenario.topology import load as load_topology
 from scenario.workload import Workload
 from scenario.workload import load as load_workload
 from testbed.errors import UserError
-from testbed.experiments import report
+from testbed.experiments import in_virtual_time, report
 from testbed.experiments.evaluation import figures, outcome
 from testbed.experiments.evaluation.results import Results
 from testbed.experiments.execute import Interrupted, execute
 from testbed.experiments.experiment import Experiment, Seen, Settings
 from testbed.experiments.kinds import fig7, fig8, latency, sweep, table1
-from testbed.experiments.series import Run, Store, clear, seconds, seed_of
+from testbed.experiments.series import Run, Store, clear, digests, seconds, seed_of
+from testbed.experiments.workers import Each, workers
 from testbed.options import parsed_by
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +37,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 }
 # What `all` stands for: the paper's, and the one on delays.
 _ALL = (table1.NAME, fig7.NAME, fig8.NAME, latency.NAME)
+_VIRTUAL = tuple(found.name for found in EXPERIMENTS.values() if found.virtual)
 _TOPOLOGY = "poliqi"
 _LEAST_REPEATS = 2
 _QUICK_SPEED = 5
@@ -45,7 +48,9 @@ def main(arguments: Sequence[str], prepare: Callable[[], None]) -> int:
     """Make the experiments that `arguments` ask for, after `prepare`; 0, or 1 if a phase failed; UserError."""
     given = _parser().parse_args(arguments)
     over = _over(given.over or [], given.name)
-    prepare()
+    _check(given)
+    if not given.virtual:
+        prepare()
     names = _ALL if given.name == "all" else (given.name,)
     folder = (given.out or (_RESULTS / "quick" if given.quick else _RESULTS)).absolute()
     workloads = {path.stem: load_workload(path.stem, _WORKLOADS) for path in _WORKLOADS.glob("*.yaml")}
@@ -59,7 +64,9 @@ def main(arguments: Sequence[str], prepare: Callable[[], None]) -> int:
         total_s = sum(seconds(run) for one in begun for run in map(one.store.missing, one.runs) if run.phases)
         print(f"{len(begun)} experiments, about {_took(total_s)} to go", flush=True)
     started = time.monotonic()
-    status = max([_make(one) for one in begun])
+    with contextlib.ExitStack() as stack:
+        each = stack.enter_context(workers(given.dask)) if given.virtual else None
+        status = max([_make(one, each) for one in begun])
     page = report.write(folder, list(EXPERIMENTS))
     print(f"\n{_took(time.monotonic() - started)}; figures, tables and what was run: {page}", flush=True)
     return status
@@ -86,8 +93,8 @@ def _begin(
     over: Mapping[str, Sequence[str]],
 ) -> _Series:
     """Before anything is run, so that what cannot be done is said at once; UserError."""
-    # Under a load of the user's choice it is another series.
-    out = folder / (experiment.name if chosen is None else f"{experiment.name}-{chosen}")
+    # Under a load of the user's choice, or in virtual time, it is another series.
+    out = folder / "-".join([experiment.name, *([chosen] if chosen else []), *(["virtual"] if given.virtual else [])])
     if given.again:
         clear(out)
     begun = seed_of(out)
@@ -102,23 +109,32 @@ def _begin(
         workload=chosen,
         over=over,
         usual_ttl=given.ttl,
+        virtual=given.virtual,
     )
     runs = experiment.runs(settings)
     described = settings.to_json() | {"phases": _describe(runs)}
+    if own := [reference for run in runs for reference in run.policies.values()]:
+        described["files"] = digests(own)
     return _Series(experiment, settings, runs, described, Store(out, {"experiment": experiment.name, **described}))
 
 
-def _make(one: _Series) -> int:
-    """Run what is missing of it, and write everything that is made of it; 0, or 1 if a phase failed."""
+def _make(one: _Series, each: Each | None) -> int:
+    """Run what is missing of it, and write everything that is made of it; 0, or 1 if a phase failed.
+
+    `each`: those who do it in virtual time; None: on real networks.
+    """
     experiment, settings, out = one.experiment, one.settings, one.store.path
 
     def say(text: str) -> None:
         print(f"{experiment.name}: {text}", flush=True)
 
-    say(f"{experiment.title}; seed {settings.seed}, {settings.repeats} repeats, {len(one.runs)} runs,"
-        f" {_took(sum(map(seconds, one.runs)))} in all")  # fmt: skip
+    lasts = "in virtual time" if settings.virtual else f"{_took(sum(map(seconds, one.runs)))} in all"
+    say(f"{experiment.title}; seed {settings.seed}, {settings.repeats} repeats, {len(one.runs)} runs, {lasts}")
     try:
-        execute(one.runs, settings.topology, one.store, _RUNS, say)
+        if each is None:
+            execute(one.runs, settings.topology, one.store, _RUNS, say)
+        else:
+            in_virtual_time.simulate(one.runs, settings.topology, one.store, each, say)
     except (Interrupted, KeyboardInterrupt) as interrupted:  # the latter between two runs
         say("interrupted; the same command goes on from here")
         raise SystemExit(interrupted.status if isinstance(interrupted, Interrupted) else 130) from None
@@ -141,7 +157,8 @@ def _write(
     try:
         versions = [document["versions"] for document in documents]
         results = Results(
-            experiment=experiment.name, title=experiment.title, quick=settings.quick,
+            experiment=experiment.name, quick=settings.quick,
+            title=experiment.title + (", in virtual time" if settings.virtual else ""),
             rows=experiment.rows([Seen(d) for d in documents], settings), seed=settings.seed,
             shaper=_all(d["shaper"] for d in documents), datapath=_all(d["datapath"] for d in documents),
             versions=_each(versions), provenance=_each([document["provenance"] for document in documents]),
@@ -164,7 +181,9 @@ def _each(documents: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 def _command(experiment: Experiment, settings: Settings) -> str:
     """What makes these results again, up to chance."""
-    words = ["sudo python testbed/run.py experiment", experiment.name]
+    words = [f"{'' if settings.virtual else 'sudo '}python testbed/run.py experiment", experiment.name]
+    if settings.virtual:
+        words.append("--virtual")
     if settings.quick:
         words.append("--quick")
     if settings.topology.name != _TOPOLOGY:
@@ -211,6 +230,14 @@ def _describe(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _check(given: argparse.Namespace) -> None:
+    """UserError where virtual time is asked for and shows nothing."""
+    if given.virtual and given.name not in _VIRTUAL:
+        raise UserError(f"--virtual: expected {' or '.join(_VIRTUAL)}: {given.name} measures what takes no time there")
+    if given.dask is not None and not given.virtual:
+        raise UserError("--dask goes with --virtual: networks of real parts are made on this machine")
+
+
 def _over(given: Sequence[str], name: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for text in given:
@@ -234,7 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run.py experiment",
         description="The paper's experiments and our own, on real networks. Needs root. An interrupted series goes on"
-        " with the same command.",
+        " with the same command. 'experiment policies --help' tells of one more, in virtual time.",
     )
     add = parser.add_argument
     add("name", choices=("all", *EXPERIMENTS), help=f"which one; all: {', '.join(_ALL)}")
@@ -247,6 +274,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--topology", default=_TOPOLOGY, metavar="NAME|FILE", help="network (default: poliqi)")
     add("--workload", metavar="NAME|FILE", help="another load than the experiment's own, see workloads/")
     add("--ttl", type=parsed_by(TTL.parse), default=TTL.default, metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default})")  # fmt: skip  # noqa: E501
+    add("--virtual", action="store_true", help=f"in virtual time: no root, all cores; for {' and '.join(_VIRTUAL)}")
+    add("--dask", metavar="ADDRESS", help="with --virtual: on the Dask cluster with that scheduler, tcp://HOST:PORT")
     add("--over", action="append", metavar="NAME=A,B,...", help=f"what a sweep goes over; several make all combinations. Names: {', '.join(sweep.NAMES)}")  # fmt: skip  # noqa: E501
     return parser
 

@@ -35,7 +35,7 @@ class Quick:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the user asked of an experiment. `over`: what a sweep goes over, values as they were written.
-    `usual_ttl`: in slots of speed 1.
+    `usual_ttl`: in slots of speed 1. `virtual`: in virtual time, where nothing takes any.
 
     `speed` divides all times of a load and multiplies the rates of the QCs: the load is the same, in coarser slots.
     """
@@ -49,6 +49,7 @@ class Settings:
     workload: str | None = None  # the user's choice
     over: Mapping[str, Sequence[str]] = field(default_factory=dict)
     usual_ttl: int = TTL.default
+    virtual: bool = False
 
     def load(self, default: str, quick: Quick, change: Callable[[Workload], Workload] = lambda w: w) -> Workload:
         """The workload chosen, or `default`, changed and at speed; for a quick look with fewer and shorter sessions."""
@@ -94,6 +95,7 @@ class Settings:
             "topology": self.topology.name,
             "workload": self.workload,
             "over": {k: list(v) for k, v in self.over.items()},
+            **({"virtual": True} if self.virtual else {}),
         }
 
 
@@ -145,6 +147,7 @@ class Experiment:
     words: Mapping[str, str] = field(default_factory=dict)  # what labels are called in tables, with their units
     repeats: int = 6
     quick_repeats: int = 2
+    virtual: bool = False  # whether it shows anything where nothing takes time
 
 
 def together(repeat: int, phases: Iterable[Phase], **network: Any) -> list[Run]:

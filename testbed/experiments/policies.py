@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import itertools
 import math
 import random
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from itertools import repeat
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -25,6 +24,7 @@ import networkx as nx
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
+from decisions import user_policies
 from decisions.modes import MODES
 from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, PATH_POLICY, TTL
 from etsi.gs004 import QoS
@@ -34,7 +34,11 @@ from scenario.topology_description import Sae, Topology
 from scenario.workload import Arrival
 from simulation.engine import Simulation
 from testbed import options
+from testbed.errors import UserError
+from testbed.experiments.in_virtual_time import made
 from testbed.experiments.planner.bounds import best_acceptance
+from testbed.experiments.series import Store, clear, digests
+from testbed.experiments.workers import sources, workers
 from testbed.operation.tables import table
 
 NAME = "policies"
@@ -67,6 +71,12 @@ class Case:
     seed: int
     mode: str
 
+    @property
+    def name(self) -> str:
+        """As in file names."""
+        words = (Path(self.network).stem, f"{self.load:g}", str(self.seed))
+        return "_".join("".join(c if c.isalnum() else "-" for c in word) for word in words)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -82,20 +92,24 @@ class Outcome:
     broken: Mapping[str, int]
 
 
-def outcome(case: Case, topologies: Path, policies: Mapping[str, tuple[str, str]] = POLICIES) -> Outcome:
-    """What comes of one case. PURE but for the network's file."""
-    topology = load_topology(case.network, topologies)
+def outcome(
+    case: Case, networks: Mapping[str, Topology], policies: Mapping[str, tuple[str, str]] = POLICIES,
+    own: Mapping[str, str] | None = None,
+) -> Outcome:  # fmt: skip
+    """What comes of one case, by `networks`' names. PURE but for policies of the user's `own`, FILE.py:NAME."""
+    user_policies.use(own or {})
+    topology = networks[case.network]
     arrivals = draw(topology, case)
     unbroken, broken = {}, {}
-    made: list[tuple[str, float, int]] = []
+    blocks: list[tuple[str, float, int]] = []
     for label, (admission, paths) in policies.items():
         parameters = {"mode": case.mode, "admission": admission, "path_policy": paths}
         simulation = Simulation(Scenario(topology, arrivals, parameters, seed=case.seed))
         result = simulation.run()
         unbroken[label], broken[label] = result.unbroken, result.with_errors
-        made = made or list(_made(simulation))
+        blocks = blocks or list(made(simulation))
     bound = best_acceptance(
-        topology, arrivals, made, mode=case.mode, keys_ahead=KEYS_AHEAD.default, ttl_slots=TTL.default,
+        topology, arrivals, blocks, mode=case.mode, keys_ahead=KEYS_AHEAD.default, ttl_slots=TTL.default,
         time_limit_s=_PLANNER_S,
     )  # fmt: skip
     return Outcome(case, len(arrivals), bound.best, bound.exact, unbroken, broken)
@@ -134,31 +148,33 @@ def _capacity(topology: Topology, mode: str) -> float:
     return made * _INTERVAL_S * weights / costs
 
 
-def _made(simulation: Simulation) -> Iterator[tuple[str, float, int]]:
-    """What the QCs made, from a TTL before the first session on."""
-    for name, qc in simulation.qcs.items():
-        for block in range(qc.supply.made(simulation.now_s)):
-            n_bytes = qc.supply.heads[block + 1] - qc.supply.heads[block]
-            yield name, qc.supply.made_s(block), n_bytes
-
-
 def main(arguments: Sequence[str], *, topologies: Path, results: Path) -> int:
     """Make it; the exit status. UserError."""
     given = _parser().parse_args(arguments)
     seeds, loads = (3, LOADS[1:3]) if given.quick else (given.seeds, LOADS)
-    networks, (mode, policies) = given.networks or NETWORKS, _policies(given)
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: expected at least 1")
+    networks, (mode, policies, own) = given.networks or NETWORKS, _policies(given)
     cases = [
         Case(network, load, seed, mode)
         for network, load, seed in itertools.product(networks, loads, range(seeds))
     ]
     out = (given.out or results) / NAME
-    out.mkdir(parents=True, exist_ok=True)
-    outcomes = []
-    with ProcessPoolExecutor() as pool:
-        for number, found in enumerate(pool.map(outcome, cases, *map(repeat, (topologies, policies))), start=1):
-            outcomes.append(found)
+    described = {name: load_topology(name, topologies) for name in networks}
+    if given.again:
+        clear(out)
+    store = Store(
+        out, {"experiment": NAME, "mode": mode, "policies": policies, "files": digests(own.values()),
+              "sources": sources()},
+    )  # fmt: skip
+    todo = [case for case in cases if not store.has(case.name)]
+    with workers(given.dask) as each:
+        of_one = functools.partial(outcome, networks=described, policies=policies, own=own)
+        for number, found in enumerate(each(of_one, todo), start=len(cases) - len(todo) + 1):
+            store.keep(found.case.name, asdict(found))
             if sys.stderr.isatty():
                 print(f"\r{number} of {len(cases)} loads", end="", file=sys.stderr, flush=True)
+    outcomes = [Outcome(**store.read(case.name) | {"case": case}) for case in cases]
     (out / "table.txt").write_text(text := in_words(outcomes), encoding="utf-8")
     _write_csv(outcomes, out / "outcomes.csv")
     for kind in ("svg", "pdf", "png"):
@@ -167,13 +183,13 @@ def main(arguments: Sequence[str], *, topologies: Path, results: Path) -> int:
     return 0
 
 
-def _policies(given: argparse.Namespace) -> tuple[str, Mapping[str, tuple[str, str]]]:
-    """The mode, and the policies to compare: ours, and one line more with the user's. UserError."""
-    own = given.admission is not None or given.paths is not None
+def _policies(given: argparse.Namespace) -> tuple[str, Mapping[str, tuple[str, str]], Mapping[str, str]]:
+    """The mode; the policies to compare, ours and one line more with the user's; and the user's files. UserError."""
+    another = given.admission is not None or given.paths is not None
     given.admission, given.paths = given.admission or "calendar", given.paths or PATH_POLICY.default
-    parameters, _ = options.policies(given)
+    parameters, own = options.policies(given)
     yours = parameters[ADMISSION.name], parameters[PATH_POLICY.name]
-    return parameters[MODE.name], {**POLICIES, **({", ".join(yours): yours} if own else {})}
+    return parameters[MODE.name], {**POLICIES, **({", ".join(yours): yours} if another else {})}, own
 
 
 def shares(outcomes: Sequence[Outcome], policy: str) -> tuple[float, float]:
@@ -259,5 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--mode", default=MODE.default, metavar="NAME|FILE.py:NAME", help=f"{MODE.meaning} (default: {MODE.default})")
     add("--admission", metavar="NAME|FILE.py:NAME", help="another admission policy to compare, of yours")
     add("--paths", metavar="NAME|FILE.py:NAME", help="another path policy to compare, of yours")
+    add("--again", action="store_true", help="begin anew where a series was begun already; else it goes on")
+    add("--dask", metavar="ADDRESS", help="on that scheduler's Dask cluster, tcp://HOST:PORT (default: all cores)")
     add("--out", type=Path, metavar="DIR", help="where results go (default: results/)")
     return parser

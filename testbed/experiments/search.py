@@ -6,13 +6,14 @@ is so by chance, too. Writes a line for every setting, the finalists first; docs
 
 from __future__ import annotations
 
+import argparse
 import csv
+import functools
 import itertools
 import math
 import statistics
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from scenario.topology import load as load_topology
 from scenario.workload import Distribution, Workload, arrivals
 from scenario.workload import load as load_workload
 from simulation.engine import Simulation
+from testbed.errors import UserError
 from testbed.experiments.evaluation import results
 from testbed.experiments.evaluation.outcome import Load
 from testbed.experiments.kinds import fig8
+from testbed.experiments.workers import Each, workers
 
 _ROOT = Path(__file__).resolve().parents[2]
 GAPS_S = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
@@ -102,28 +105,40 @@ def distance(found: Shares) -> float:
     return sum(off) / len(off)
 
 
-def lines() -> Iterator[list[str]]:
-    """The table, its head first."""
+def lines(address: str | None = None) -> Iterator[list[str]]:
+    """The table, its head first; made on all cores, or on the Dask cluster at `address`. UserError."""
     names = [f"{scenario}: {measure}, %" for scenario in SCENARIOS for measure in fig8.MEASURES]
     yield ["distance", "loads", *(f.name for f in fields(Setting)), *names]
-    with ProcessPoolExecutor() as pool:
-        ranked = _ranked(settings(), SEEDS, pool)
-        finalists = _ranked([setting for setting, _ in ranked[:FINALISTS]], FINAL_SEEDS, pool)
+    with workers(address) as each:
+        ranked = _ranked(settings(), SEEDS, each)
+        finalists = _ranked([setting for setting, _ in ranked[:FINALISTS]], FINAL_SEEDS, each)
     for seeds, found in ((FINAL_SEEDS, finalists), (SEEDS, ranked[FINALISTS:])):
         for setting, percent in found:
             yield [f"{distance(percent):.3f}", str(len(seeds)), *map(str, astuple(setting)),
                    *(f"{share:.1f}" for share in percent.values())]  # fmt: skip
 
 
-def _ranked(tried: list[Setting], seeds: range, pool: Executor) -> list[tuple[Setting, Shares]]:
+def _ranked(tried: list[Setting], seeds: range, each: Each) -> list[tuple[Setting, Shares]]:
     topology, workload = load_topology("poliqi", _ROOT / "topologies"), load_workload("paper", _ROOT / "workloads")
-    every = pool.map(shares, tried, *(itertools.repeat(v) for v in (topology, workload, seeds)), chunksize=2)
-    return sorted(zip(tried, every, strict=True), key=lambda pair: distance(pair[1]))
+    every = functools.partial(shares, topology=topology, workload=workload, seeds=seeds)
+    return sorted(zip(tried, each(every, tried), strict=True), key=lambda pair: distance(pair[1]))
 
 
 def _mean(measure: str, loads: list[Load]) -> float:
     return statistics.fmean(statistics.fmean(fig8.MEASURES[measure](load)) for load in loads)
 
 
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(prog="search", description="The load that comes closest to the paper's Figure 8.")
+    parser.add_argument("--dask", metavar="ADDRESS", help="on the Dask cluster with that scheduler, tcp://HOST:PORT")
+    try:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(lines(parser.parse_args().dask))
+    except UserError as error:
+        print(f"search: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    csv.writer(sys.stdout, lineterminator="\n").writerows(lines())
+    sys.exit(main())

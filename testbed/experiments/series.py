@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,17 @@ class Store:
 
     def missing(self, run: Run) -> Run:
         """`run` with those phases only that have no outcome yet."""
-        phases = [p for p, name in zip(run.phases, run.names(), strict=True) if not self._outcome(name).exists()]
+        phases = [p for p, name in zip(run.phases, run.names(), strict=True) if not self.has(name)]
         return replace(run, phases=tuple(phases))
+
+    def has(self, name: str) -> bool:
+        """Whether there is an outcome of that name."""
+        return self._outcome(name).exists()
+
+    def read(self, name: str) -> dict[str, Any]:
+        """That outcome."""
+        found: dict[str, Any] = json.loads(self._outcome(name).read_text())
+        return found
 
     def keep(self, name: str, outcome: Mapping[str, Any]) -> None:
         """A phase went well."""
@@ -91,9 +101,7 @@ class Store:
 
     def outcomes(self, runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
         """Of all phases of `runs` that went well."""
-        for name in (name for run in runs for name in run.names()):
-            if self._outcome(name).exists():
-                yield json.loads(self._outcome(name).read_text())
+        yield from (self.read(name) for run in runs for name in run.names() if self.has(name))
 
     def failures(self) -> list[dict[str, Any]]:
         """Of all phases that went wrong and were not made good since."""
@@ -104,6 +112,12 @@ class Store:
 
     def _failure(self, name: str) -> Path:
         return self._raw / f"{name}.failed.json"
+
+
+def digests(references: Iterable[str]) -> dict[str, str]:
+    """Of the files in which policies of the user's lie, FILE.py:NAME: a series of others is another one."""
+    files = {reference.rpartition(":")[0] for reference in references}
+    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(files)}
 
 
 def seed_of(path: Path) -> int | None:

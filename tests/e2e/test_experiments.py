@@ -133,6 +133,7 @@ def test_failed_run_is_reported_and_made_good_and_an_interrupted_series_goes_on(
     check_floors(real(out, "table1"))
 
 
+@pytest.mark.slow
 def test_quick_figure_8_has_all_scenarios_measures_and_the_planner(tmp_path, tiny):
     """From the command line to figures and report."""
     out = tmp_path / "out"

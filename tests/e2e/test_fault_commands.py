@@ -150,6 +150,7 @@ def test_dead_node_is_avoided_and_sessions_that_end_there_say_so(network):
     assert until(lambda: exchanged(network, ("university", "finance"), to))
 
 
+@pytest.mark.slow
 def test_failed_qc_moves_sessions_and_leaves_the_traffic(network):
     """In mode qkp: keys that wait in pools stay good on both sides, before and after the move."""
     network.say("qkd set mode qkp", "mode is qkp now")
@@ -173,6 +174,7 @@ def epochs(run: Running, qc: str) -> list[int]:
     return list(dict.fromkeys(block["epoch"] for block in blocks if block["qc"] == qc))
 
 
+@pytest.mark.slow
 def test_devices_without_power_are_missed_and_begin_a_new_epoch(network):
     """Their silence moves sessions as a word of theirs would; what they make after their start is used by both ends."""
     pair = open_session(network, "telecom", "finance")[:2]
@@ -219,6 +221,7 @@ def test_dead_database_gives_errors_and_keeps_its_word(network):
     assert until(lambda: exchanged(network, nodes, pair))
 
 
+@pytest.mark.slow
 def test_standby_takes_over_what_was_committed(network):
     """No key while it takes no writes; promoted, it serves all nodes at the old address."""
     pair = open_session(network, "government", "university")[:2]
@@ -231,6 +234,7 @@ def test_standby_takes_over_what_was_committed(network):
     assert until(lambda: exchanged(network, nodes, pair))
 
 
+@pytest.mark.slow
 def test_paused_node_is_silent_and_goes_on_where_it_was(network):
     """Its own clients wait; once it wakes, all of them have keys."""
     pair = open_session(network, "finance", "university")[:2]

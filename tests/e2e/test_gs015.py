@@ -94,10 +94,7 @@ def test_everything_that_agents_show_and_tell_is_valid(control):
 
     kinds = set()
     for node, agent in control.agents.items():
-        document = agent.get()
-        validate(document)
-        for segments in resources(document["etsi-qkd-sdn-node:qkd_node"]):
-            validate_part(agent.get(f"{N}/{url(segments)}"), segments[:-1])
+        document = until(lambda agent=agent: walked(agent))
         for query in ("content=config", "depth=3"):
             validate(agent.get(f"{N}?{query}"))
         validate(document | agent.get("/restconf/data/qkd-testbed:node"), extended=True)
@@ -108,6 +105,20 @@ def test_everything_that_agents_show_and_tell_is_valid(control):
         kinds |= {validate_notification(event, extended=True) for event in own[node].all}
     assert {"etsi-qkd-node-types:PHYS", "etsi-qkd-node-types:VIRT"} <= kinds
     assert {"sdqkdn_application_new", "alarm", "event", "qkd-testbed:slot_report"} <= kinds
+
+
+def walked(agent: Restconf) -> dict[str, Any] | None:
+    """An agent's document, after every resource in it; None if a session moved meanwhile, and took one along."""
+    document = agent.get()
+    validate(document)
+    for segments in resources(document["etsi-qkd-sdn-node:qkd_node"]):
+        answer = agent.call("GET", f"{N}/{url(segments)}")
+        if answer.status == 404:
+            assert segments not in list(resources(agent.get()["etsi-qkd-sdn-node:qkd_node"]))
+            return None
+        assert answer.status == 200, answer.text
+        validate_part(answer.body, segments[:-1])
+    return document
 
 
 def test_session_over_several_hops_is_a_virtual_link_that_loads_the_links_below(control):

@@ -63,10 +63,10 @@ def test_sessions_that_the_network_cannot_carry_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("moment", "number"),
     [
-        ("issuing certificates", signal.SIGTERM),
+        pytest.param("issuing certificates", signal.SIGTERM, marks=pytest.mark.slow),
         ("starting controller", signal.SIGINT),
-        ("waiting for switches", signal.SIGTERM),
-        ("opening", signal.SIGINT),
+        pytest.param("waiting for switches", signal.SIGTERM, marks=pytest.mark.slow),
+        ("opening", signal.SIGTERM),
     ],
 )
 def test_signal_at_any_moment_leaves_nothing(tmp_path, moment, number):

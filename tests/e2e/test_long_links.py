@@ -26,6 +26,7 @@ def assert_clean(directory: Path) -> dict:
     return summary
 
 
+@pytest.mark.slow
 def test_network_with_links_of_300_ms_hands_out_keys(tmp_path):
     """Over one hop and over two; every session that was asked for is admitted."""
     run = tmp_path / "run"

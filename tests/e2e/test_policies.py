@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.support.policies_page import commands, write_files
 from tests.support.running import finished
 
@@ -24,6 +26,7 @@ def test_command_of_the_page_has_real_parts_decide_by_the_users_policies(tmp_pat
     assert summary["audit"]["verdict"] == "clean"
 
 
+@pytest.mark.slow
 def test_fault_of_a_policy_costs_the_sessions_that_it_was_asked_about(tmp_path):
     """One that takes no session over two hops, as it divides by nothing there: those over one hop get their keys."""
     (tmp_path / "bad.py").write_text("def bad(path, demand):\n    return None if len(path) == 1 else 1 / 0\n")

@@ -9,13 +9,15 @@ import pytest
 from testbed.evidence.replay import Comparison, replay
 from tests.support.running import finished
 
-# Four times as fast as the paper's load, so that it is over in half a minute.
+# Twice as fast as the paper's load, so that it is over in half a minute. It is heavy by the size of its keys, not by
+# their number: a slow machine can play it in time, too.
 FAST = """
 name: fast
 applications: 52
-gap_s: {exponential: 0.25}
+gap_s: {exponential: 0.4}
 length_s: {exponential: 15, at_most: 30}
-interval_s: {constant: 1.25}
+interval_s: {constant: 2.5}
+key_size_bits: {constant: 256}
 on_key_failure: go_on
 """
 
@@ -25,13 +27,13 @@ def replayed(directory: Path, mode: str, admission: str) -> Comparison:
     workload = directory / "fast.yaml"
     workload.write_text(FAST)
     done = finished(
-        "--workload", workload, "--mode", mode, "--admission", admission, "--qc-rate", "85-105", "--seed", 12,
+        "--workload", workload, "--mode", mode, "--admission", admission, "--qc-rate", "45-55", "--seed", 12,
         "--no-cli", "--run-dir", directory / "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     found = replay(directory / "run")
-    assert found.compared > 400
-    assert found.failing > 20, "a load that the network carries shows nothing"
+    assert found.compared > 150
+    assert found.failing > 15, "a load that the network carries shows nothing"
     return found
 
 

@@ -147,6 +147,7 @@ def many_files() -> Iterator[list[int]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.slow
 def test_nodes_that_do_not_reach_the_database_are_named_at_the_start(tmp_path, server):  # noqa: F811
     """With the reason that the database gives: here it lets the role of the URL in only once."""
     with psycopg.connect(server, autocommit=True) as admin:

@@ -231,6 +231,7 @@ def hold_rows_again_and_again(stack: Stack, url: str, over: threading.Event) -> 
     return put_out
 
 
+@pytest.mark.slow
 def test_node_that_holds_rows_and_is_busy_holds_up_nobody_however_often_it_comes_back(stack, node, of_b):
     """Over several connections, to be there again at once: of a hundred requests of another node each is served."""
     over = threading.Event()

@@ -218,6 +218,7 @@ def test_call_has_its_time_once_however_long_it_takes_to_connect(far):
         assert time.monotonic() - began < 4.0 + 2.0
 
 
+@pytest.mark.slow
 def test_database_that_is_far_away_all_at_once_serves_who_was_there_and_who_comes(far):
     """TLS and PostgreSQL's greetings take six round trips: who comes needs more time than there is at first."""
     with far.database() as node:
@@ -235,6 +236,7 @@ def test_database_that_is_far_away_all_at_once_serves_who_was_there_and_who_come
             assert take(newcomer)
 
 
+@pytest.mark.slow
 def test_wire_that_goes_dead_without_a_word_is_noticed_at_both_ends(far):
     """In seconds, by whoever waits for something and by whoever serves."""
     listeners = [far.listen(SILENCE_S), far.listen(None)]

@@ -1,7 +1,8 @@
 """The path that most users take, with netem and the kernel's Open vSwitch: end-to-end tests in user-mode Linux.
 
-Three of them, on one PoliQI. `make test-uml` runs those of a healthy network and of its fibres, `make test-uml
-SUITE=tests/e2e` runs all, for as long as that takes on one slow CPU.
+Three of them, on one PoliQI; the suite has their short form, a pair of nodes (test_vm.py). `make test-uml` runs those
+of a healthy network and of its fibres, `make test-uml SUITE=tests/e2e` runs all, for as long as that takes on one slow
+CPU.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ LIMIT_S = float(os.environ.get("QKD_UML_LIMIT_S", "900"))
 PATIENCE = 10  # times the usual one, for everything that is waited for
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(LIMIT_S + 60)
 def test_end_to_end_tests_pass_with_netem_and_the_kernels_open_vswitch(tmp_path: Path):
     """All of them, and none is skipped. What they print is shown if they fail."""

@@ -147,5 +147,5 @@ def remarks(results: Results) -> list[str]:
 EXPERIMENT = Experiment(
     NAME, "Figure 8: refusals and failures under load",
     "52 applications come and go and ask for a key of 128 bits every 5 s; the same sessions in each scenario.",
-    runs, rows, draw, remarks,
+    runs, rows, draw, remarks, virtual=True,
 )  # fmt: skip

@@ -140,6 +140,8 @@ def points(settings: Settings) -> list[_Point]:
     for name in settings.over:
         if name not in NAMES:
             raise UserError(f"--over {name}: expected one of {', '.join(NAMES)}")
+        if settings.virtual and name == "delay":
+            raise UserError("--over delay: expected no delays with --virtual, where nothing takes time")
     combinations = list(itertools.product(*settings.over.values()))
     if len(combinations) > _MOST_POINTS:
         raise UserError(f"--over: {len(combinations)} combinations are more than {_MOST_POINTS}")
@@ -194,12 +196,13 @@ def runs(settings: Settings) -> list[Run]:
     return found
 
 
-def rows(seen: Sequence[Seen], _settings: Settings) -> list[Row]:
-    """Every measure at every point: means of a repeat."""
+def rows(seen: Sequence[Seen], settings: Settings) -> list[Row]:
+    """Every measure at every point: means of a repeat. In virtual time there are no times to measure."""
     return [
         found
         for labels, group in groups(seen)
         for measure, (unit, observe) in MEASURES.items()
+        if not (settings.virtual and unit == "ms")
         for found in over_repeats(NAME, measure, unit, labels, group, observe=observe, summarise=statistics.fmean)
     ]
 
@@ -218,5 +221,6 @@ def remarks(results: Results) -> list[str]:
 
 
 EXPERIMENT = Experiment(
-    NAME, "A sweep", "One load under all combinations of the values asked for.", runs, rows, draw, remarks, words=WORDS
+    NAME, "A sweep", "One load under all combinations of the values asked for.", runs, rows, draw, remarks, words=WORDS,
+    virtual=True,
 )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 from scenario.topology import load as load_topology
+from testbed.errors import UserError
 from testbed.experiments import policies
 from testbed.experiments.policies import Case, draw, outcome, shares
 
@@ -15,9 +18,11 @@ CASE = Case("poliqi", 0.8, 1, "basic")
 
 def test_no_policy_carries_more_than_the_planner_and_the_calendar_breaks_no_session():
     """On one load of PoliQI."""
-    found = outcome(CASE, TOPOLOGIES)
+    topology = load_topology("poliqi", TOPOLOGIES)
 
-    assert 0 < found.best <= found.offered == len(draw(load_topology("poliqi", TOPOLOGIES), CASE))
+    found = outcome(CASE, {"poliqi": topology})
+
+    assert 0 < found.best <= found.offered == len(draw(topology, CASE))
     assert all(number <= found.best for number in found.unbroken.values())
     assert found.broken["calendar"] == 0
     assert found.unbroken["calendar"] >= max(found.unbroken[name] for name in ("none", "eq1", "reserve"))
@@ -45,7 +50,7 @@ def test_share_is_a_mean_over_loads_with_its_interval():
 
 def test_table_figure_and_outcomes_are_written(tmp_path, capsys, monkeypatch):
     """For one network, in a minute; the table is printed, too."""
-    monkeypatch.setattr(policies, "LOADS", (0.5, 0.5, 0.9))
+    monkeypatch.setattr(policies, "LOADS", (0.5, 0.6, 0.9))
     arguments = ["--quick", "--networks", "pair", "--out", str(tmp_path)]
 
     assert policies.main(arguments, topologies=TOPOLOGIES, results=tmp_path) == 0
@@ -55,3 +60,20 @@ def test_table_figure_and_outcomes_are_written(tmp_path, capsys, monkeypatch):
     assert {path.name for path in out.iterdir()} >= {"figure.svg", "figure.pdf", "figure.png", "outcomes.csv"}
     rows = list(csv.DictReader((out / "outcomes.csv").read_text().splitlines()))
     assert len(rows) == 2 * 3 * len(policies.POLICIES)
+
+
+def test_series_goes_on_where_it_was_interrupted_unless_something_else_is_compared(tmp_path, monkeypatch):
+    """More loads are added to those that are there; another mode is another series."""
+    monkeypatch.setattr(policies, "LOADS", (0.5,))
+    arguments = ["--networks", "pair", "--out", str(tmp_path)]
+    assert policies.main([*arguments, "--seeds", "1"], topologies=TOPOLOGIES, results=tmp_path) == 0
+    raw = tmp_path / "policies" / "raw"
+    (first,) = raw.iterdir()
+    before = first.stat().st_mtime_ns
+
+    assert policies.main([*arguments, "--seeds", "2"], topologies=TOPOLOGIES, results=tmp_path) == 0
+
+    assert first.stat().st_mtime_ns == before
+    assert len(list(raw.iterdir())) == 2
+    with pytest.raises(UserError, match=r"a series with other settings .* --again to begin anew"):
+        policies.main([*arguments, "--mode", "otp"], topologies=TOPOLOGIES, results=tmp_path)

@@ -1,0 +1,103 @@
+"""Series in virtual time: `experiment fig8 --virtual`, `experiment sweep --virtual`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from testbed.errors import UserError
+from testbed.experiments import command
+
+TINY = """
+name: tiny
+applications: 12
+gap_s: {exponential: 1}
+length_s: {constant: 40}
+interval_s: {constant: 2.5}
+on_key_failure: go_on
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return str(path)
+
+
+def made(*arguments: str) -> None:
+    """That experiment, without root or a network."""
+    assert command.main(arguments, pytest.fail) == 0
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
+
+
+def test_figure_8_in_virtual_time_has_all_that_one_of_networks_has(tmp_path, tiny, capsys):
+    """Shares of each scenario, a planner, a figure, a report that says what it is, and a command to make it again."""
+    made("fig8", "--virtual", "--quick", "--seed", "1", "--workload", tiny, "--out", str(tmp_path))
+
+    out = tmp_path / "fig8-tiny-virtual"
+    shares = {(row["scenario"], row["measure"]): float(row["median"]) for row in rows(out)}
+    assert {scenario for scenario, _ in shares} == {"BASIC", "QKP", "BASIC+REJ", "QKP+REJ"}
+    assert shares["BASIC", "connections with an error"] > 0, "a load that the network carries shows nothing"
+    assert shares["QKP+REJ", "refused by an all-knowing planner"] <= shares["QKP+REJ", "applications refused"]
+    assert (out / "figure.svg").is_file()
+    document = json.loads((out / "results.json").read_text())
+    assert document["title"].endswith(", in virtual time")
+    assert document["command"].startswith("python testbed/run.py experiment fig8 --virtual --quick")
+    assert "nothing: in virtual time" in (tmp_path / "report.html").read_text()
+    assert "2 repeats, 2 runs, in virtual time" in capsys.readouterr().out
+
+
+def test_sweep_in_virtual_time_goes_over_policies_and_loads_and_measures_no_times(tmp_path, tiny):
+    """What is offered, refused and broken, at every point."""
+    options = ["--workload", tiny, "--repeat", "2", "--seed", "1", "--out", str(tmp_path)]
+
+    made("sweep", "--virtual", *options, "--over", "admission=none,calendar", "--over", "qc-rate=20-30,100-120")
+
+    found = rows(tmp_path / "sweep-tiny-virtual")
+    assert {row["measure"] for row in found} == {
+        "applications refused", "connections with an error", "key requests failed",
+    }  # fmt: skip
+    assert len(found) == 3 * 4
+    broken = {(row["admission"], row["qc-rate"]): float(row["median"]) for row in found
+              if row["measure"] == "connections with an error"}  # fmt: skip
+    assert broken["none", "20-30"] > 0
+    assert broken["calendar", "20-30"] == 0
+
+
+def test_series_in_virtual_time_goes_on_and_is_the_same_again(tmp_path, tiny):
+    """One that was cut short after its first run ends with the same table, to the byte."""
+    options = ["--virtual", "--workload", tiny, "--repeat", "3", "--seed", "5", "--over", "mode=basic,qkp"]
+    made("sweep", *options, "--out", str(tmp_path / "whole"))
+    made("sweep", *options, "--out", str(tmp_path / "again"))
+    again = tmp_path / "again" / "sweep-tiny-virtual"
+    whole = tmp_path / "whole" / "sweep-tiny-virtual"
+    for path in sorted((again / "raw").iterdir())[1:]:
+        path.unlink()
+
+    made("sweep", *options, "--out", str(tmp_path / "again"))
+
+    assert (again / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    assert (again / "events.csv").read_bytes() == (whole / "events.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("fig7", "--virtual"), "--virtual: expected fig8 or sweep: fig7 measures what takes no time there"),
+        (("all", "--virtual"), "--virtual: expected fig8 or sweep: "),
+        (("fig8", "--dask", "tcp://127.0.0.1:1"), "--dask goes with --virtual"),
+        (("sweep", "--virtual", "--over", "delay=1,2"), "--over delay: expected no delays with --virtual"),
+    ],
+)
+def test_what_virtual_time_cannot_show_is_refused_before_anything_is_done(tmp_path, arguments, said):
+    with pytest.raises(UserError, match=said):
+        command.main([*arguments, "--out", str(tmp_path / "out")], pytest.fail)
+
+    assert not (tmp_path / "out").exists()
