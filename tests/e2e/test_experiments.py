@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 
 from testbed.experiments.experiment import Seen
 from testbed.experiments.kinds import fig7, latency
-from tests.support.running import ROOT, command, finished
+from tests.support.running import ROOT, command, finished, kill
 from tests.support.waiting import until
 from tests.unit.testbed.experiments.test_series import SETTINGS
 
@@ -78,19 +77,6 @@ def run_directories() -> set[Path]:
     return {path for path in RUNS.glob("*") if path.is_dir() and not path.is_symlink()}
 
 
-def kill_a_node(run: Path) -> bool:
-    """Of that run, as soon as it runs."""
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (path / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
-        except OSError:
-            continue
-        if line.startswith("node-finance: ") and line.endswith(f"{run}/config/node-finance.json"):
-            os.kill(int(path.name), signal.SIGKILL)
-            return True
-    return False
-
-
 def test_failed_run_is_reported_and_made_good_and_an_interrupted_series_goes_on(tmp_path, tiny):
     """A node is killed in the first of three runs; a second start is interrupted; a third one finishes."""
     out = tmp_path / "out"
@@ -98,7 +84,7 @@ def test_failed_run_is_reported_and_made_good_and_an_interrupted_series_goes_on(
     first = Series(out, tiny, 1)
     first.wait_for("run 1 of 3")
     (run,) = until(lambda: run_directories() - before)
-    assert until(lambda: kill_a_node(run))
+    assert until(lambda: kill(f"{run}/config/node-finance.json"))
 
     assert first.ended() == 1, first.text
     assert re.search(r"FAILED: repeat01_very-low: .*node-finance", first.text), first.text

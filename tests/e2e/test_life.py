@@ -6,13 +6,12 @@ import json
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from testbed.machine.leftovers import Machine
-from tests.support.running import ROOT, Running, command, finished
+from tests.support.running import ROOT, Running, command, finished, kill
 from tests.support.waiting import until
 
 
@@ -170,26 +169,10 @@ def test_process_that_dies_is_reported_and_the_status_is_not_0(tmp_path):
         run.wait_up()
         victim = next(line for line in Machine.processes(run.directory) if "-m node " in line)
         name = victim.strip().rpartition("/")[2].removesuffix(".json")
-        until(lambda: _kill(run, f"config/{name}.json"))
+        until(lambda: kill(f"{run.directory}/config/{name}.json"))
 
         run.wait_for(f"{name} ended on its own")
         assert run.exit() == 1, run.text
         assert [line.partition(":")[0] for line in json.loads((run.directory / "summary.json").read_text())["died"]] == [name]  # fmt: skip  # noqa: E501
     finally:
         run.stop()
-
-
-def _kill(run: Running, ending: str) -> bool:
-    """Kill the run's process whose command line ends so."""
-    import os
-
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (path / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
-        except OSError:
-            continue
-        if line.endswith(f"{run.directory}/{ending}"):
-            os.kill(int(path.name), signal.SIGKILL)
-            return True
-    time.sleep(0.1)
-    return False

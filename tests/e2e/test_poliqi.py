@@ -136,14 +136,14 @@ def test_no_key_and_no_qc_byte_crosses_a_fibre_in_the_clear(poliqi, tmp_path):
         marker = uuid.uuid4().hex
         subprocess.run(poliqi.on("government", "ping", "-c", "2", "-p", marker, poliqi.config("node-telecom")["host"]),
                        capture_output=True, check=True)  # fmt: skip
-        keys = []
+        keys, before = [], rekeyed(poliqi)
         for node in ("university", "telecom", "finance"):
             master, slave, _ = open_session(poliqi, "government", node)
             for _ in range(3):
                 key = get_key(poliqi, "government", master, slave)
                 assert get_key_with_id(poliqi, node, slave, master, key["key_ID"])["status"] == 200
                 keys.append(base64.b64decode(key["key"]))
-        time.sleep(5)  # the applications rekey every five seconds: have some of that in the capture, too
+        until(lambda: rekeyed(poliqi) > before)  # what the applications do by themselves is in the capture, too
     finally:
         capture.send_signal(signal.SIGINT)
         capture.communicate(timeout=10)
@@ -153,6 +153,11 @@ def test_no_key_and_no_qc_byte_crosses_a_fibre_in_the_clear(poliqi, tmp_path):
     assert seen.count(b"\x17\x03\x03") > 100, "the capture holds TLS records"
     assert shown(seen, [bytes.fromhex(marker)]), "the search finds what is there"
     assert shown(seen, [*keys, *qc_output(poliqi)]) == []
+
+
+def rekeyed(run: Running) -> int:
+    """How many keys applications of the run's own have so far."""
+    return sum(len(journal.read(path, "key")) for path in run.directory.glob("saes/*/journal.jsonl"))
 
 
 def qc_output(run: Running, *, without: Sequence[str] = ()) -> list[bytes]:

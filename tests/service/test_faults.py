@@ -57,6 +57,7 @@ class Proxy:
         self.port = free_port()
         self.delay_s = 0.0
         self.drops = False
+        self.delayed = 0  # so many pieces so far
         self._target = port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -95,6 +96,7 @@ class Proxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
             if self.delay_s:
+                self.delayed += 1
                 await asyncio.sleep(self.delay_s)
             if self.drops:
                 # The request may have arrived, and only its answer be lost: the worst case.
@@ -287,7 +289,7 @@ def test_whatever_fails_nothing_is_used_twice_and_no_pair_differs(line):
     stop = threading.Event()
     threads = line.load(stop)
     try:
-        time.sleep(2)
+        until(lambda: sum(line.results.values()) > 20)
         for fault in FAULTS:
             fault(line, chance)
             time.sleep(0.3)
@@ -410,15 +412,16 @@ def test_node_killed_between_relay_hops_costs_a_key_and_no_more(line):
     """
     for victim in "abc":
         until_ok(line, "a", "d")
-        line.proxies["c"].delay_s = 0.4
+        proxy = line.proxies["c"]
+        before, proxy.delay_s = proxy.delayed, 0.4
         results: list[str] = []
         # Of a size that no pool holds yet, so that the key does not come without a relay.
         size = 8 * (ord(victim) + 100)
         asking = threading.Thread(target=lambda r=results, s=size: r.append(line.exchange("a", "d", s)))
         asking.start()
-        time.sleep(0.2)
+        until(lambda p=proxy, n=before: p.delayed > n)
         line.nodes[victim].kill()
-        line.proxies["c"].delay_s = 0.0
+        proxy.delay_s = 0.0
         asking.join()
         line.start_node(victim).wait_ready()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ import urllib3
 
 from mtls.credentials import Credentials
 from mtls.identity import Identity
+from tests.support.waiting import until
 
 N = "/restconf/data/etsi-qkd-sdn-node:qkd_node"
 YANG_JSON = "application/yang-data+json"
@@ -101,13 +101,11 @@ class Events:
 
     def wait_for(self, name: str, what: Any = lambda _: True, timeout_s: float = 15.0) -> dict[str, Any]:
         """The first notification of that name for which `what` holds."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            found = [content for content in self.named(name) if what(content)]
-            if found:
-                return found[0]
-            assert time.monotonic() < deadline, f"no {name} in {self.all}"
-            time.sleep(0.02)
+        found = until(
+            lambda: [content for content in self.named(name) if what(content)], timeout_s,
+            else_tell=lambda: f"no {name} in {self.all}",
+        )  # fmt: skip
+        return dict(found[0])
 
     def close(self) -> None:
         """Listen no more."""

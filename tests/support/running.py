@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -29,6 +30,17 @@ def finished(*options: object, timeout_s: float = 120, **popen: Any) -> subproce
         command(*options), capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,
         **popen,
     )  # fmt: skip
+
+
+def kill(ending: str) -> bool:
+    """Kill the process whose command line ends so; False if there is none."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            line = (path / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
+            if line.endswith(ending):
+                os.kill(int(path.name), signal.SIGKILL)
+                return True
+    return False
 
 
 def free_ports(number: int) -> int:
