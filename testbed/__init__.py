@@ -1,1 +1,19 @@
 """The emulation: Mininet network, QC emulators, load, measurements. Only this room knows the network is emulated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from testbed.api import Testbed
+
+__all__ = ["Testbed"]
+
+
+def __getattr__(name: str) -> Any:
+    """`from testbed import Testbed`, which parts of the testbed itself do without."""
+    if name == "Testbed":
+        from testbed.api import Testbed
+
+        return Testbed
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

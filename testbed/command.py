@@ -6,6 +6,7 @@ import argparse
 import datetime
 import os
 import secrets
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from testbed.network.shared_database import complete_url, members, open_user_dat
 from testbed.network.workload_player import lasts_s
 from testbed.planning.capacity import doubt, needs, reserve
 from testbed.planning.plan import Plan, SaePlan, make_plan
-from testbed.session import Dashboard, Options, run
+from testbed.session import REACHED, Dashboard, Options, run
 from testbed.virtual_machine import vm
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +47,8 @@ def main(arguments: list[str]) -> int:
         if arguments[:1] == ["simulate"]:
             return simulate.main(arguments[1:], topologies=_TOPOLOGIES, workloads=_WORKLOADS)
         given = _parser().parse_args(arguments)
+        if given.detach:
+            return _detached(given, arguments)
         return _in_vm(given, arguments) if given.vm else _main(given)
     except (UserError, TopologyError) as error:
         print(f"run.py: {error}", file=sys.stderr)
@@ -75,6 +78,27 @@ def _in_vm(given: argparse.Namespace, arguments: list[str]) -> int:
     if given.run_dir is None:
         point_latest(_RUNS, directory)
     return status
+
+
+def _detached(given: argparse.Namespace, arguments: list[str]) -> int:
+    """The same in the background: shows what it says until the network is up; the exit status, 0 if that is so."""
+    if given.vm:
+        raise UserError("--detach goes without --vm: what runs in a virtual machine ends with it")
+    rest = [word for word in arguments if word != "--detach"]
+    command = [sys.executable, "-P", "-m", "testbed", "--detached", *rest]
+    run = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        for line in run.stdout or ():
+            text = line.decode(errors="replace")
+            print(text, end="", flush=True)
+            if text.startswith(REACHED):
+                return 0
+        return run.wait()
+    except KeyboardInterrupt:
+        run.terminate()
+        return run.wait()
 
 
 def _prepare() -> None:
@@ -108,12 +132,14 @@ def _main(given: argparse.Namespace) -> int:
         seed=seed,
         workload=None if workload is None else workload.name,
         seeded_qcs=given.seed is not None,
-        cli=not given.no_cli and given.duration is None,
+        cli=not given.no_cli and given.duration is None and not given.detached,
         expose=given.expose,
         controller_python=python_for(given.framework),
         dashboard=_dashboard(given),
+        detached=given.detached,
+        owner=int(os.environ.get("SUDO_UID", "0")),
     )
-    if given.no_cli and duration_s is None:
+    if given.no_cli and duration_s is None and not given.detached:
         raise UserError("--no-cli needs --duration or --workload: otherwise nothing would ever end the run")
     wanted.check(plan)
     reserve(plan)
@@ -165,6 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     options.network(parser)
     add("--duration", type=options.seconds, metavar="S", help="end after S seconds of exchanging keys")
     add("--delay", type=options.milliseconds, metavar="MS", help="one-way delay of every link, in milliseconds")
+    add("--detach", action="store_true", help="return when the network is up, and leave it running")
+    add("--detached", action="store_true", help=argparse.SUPPRESS)
     add("--run-dir", type=Path, metavar="DIR", help="where logs and results go (default: a new folder in runs/)")
     add("--shared-db", metavar="URL", help="use this PostgreSQL in place of a private one")
     add("--expose", nargs="?", const=ANY_PORT, type=options.port, metavar="PORT", help="publish controller, KMEs and agents on 127.0.0.1, at ports from PORT on (default: whatever is free); see docs/client.md")  # fmt: skip  # noqa: E501

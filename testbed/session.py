@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
+import signal
 import sys
 import threading
 import time
@@ -17,7 +20,7 @@ from etsi.gs004 import QoS
 from scenario.workload import Arrival
 from testbed import audit
 from testbed.dashboard import address
-from testbed.errors import UserError
+from testbed.errors import Stopped, UserError
 from testbed.evidence import summary as measure
 from testbed.machine.isolation import undisturbed
 from testbed.machine.run_directory import RunDirectory
@@ -27,11 +30,15 @@ from testbed.network.shared_database import UserDatabase
 from testbed.network.stages import Wishes, bring_up
 from testbed.network.workload_player import OfferedLoad
 from testbed.operation.cli import QkdCLI, link_table
+from testbed.operation.client import FILE
+from testbed.operation.operator import Operator
+from testbed.operation.server import OperatorSocket
 from testbed.operation.tables import table
 from testbed.planning.plan import Plan, SaePlan
 from testbed.planning.round_trips import too_long
 
 _PROGRESS_S, _LOOK_S = 5.0, 1.0
+REACHED = "in the background:"  # how the last line begins that whoever detached a run waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,8 @@ class Options:
     expose: int | None  # the first port, see testbed.network.expose
     controller_python: str  # runs the controller, see testbed.machine.tools
     dashboard: Dashboard
+    detached: bool = False  # from whoever started it, once the network is up
+    owner: int = 0  # the user who may operate it beside root
 
     def check(self, plan: Plan) -> None:
         """UserError if `plan` cannot satisfy these options."""
@@ -101,8 +110,11 @@ def run(
             "versions": emulation.versions(),
             "died": [],
         }
-        with _page(emulation, options.dashboard, say):
-            _work(emulation, options, say)
+        with contextlib.ExitStack() as faces:
+            faces.enter_context(_page(emulation, options.dashboard, say))
+            operator = faces.enter_context(_operated(emulation, options.owner))
+            with _until_stopped():
+                _work(emulation, options, operator, say)
         facts["died"] = [f"{p.name}: {p.last_words()}" for p in emulation.dead()]
     finally:
         with undisturbed():
@@ -162,6 +174,44 @@ def _page(emulation: Emulation, wanted: Dashboard, say: Callable[[str], None]) -
         page.stop()
 
 
+@contextlib.contextmanager
+def _operated(emulation: Emulation, owner: int) -> Iterator[Operator]:
+    """The network's operator, whom others reach by a socket in the run directory."""
+    operator = Operator(emulation, end=lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    place = OperatorSocket(operator, emulation.run.path / FILE, owner)
+    place.start()
+    try:
+        yield operator
+    finally:
+        place.close()
+
+
+@contextlib.contextmanager
+def _until_stopped() -> Iterator[None]:
+    """What is inside ends when the operator has the run end; the main thread alone gets to hear of it."""
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        yield
+    except Stopped:
+        pass
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _detach(run: Path) -> None:
+    """Whoever started this run waits for it no more: what it says from here on goes into a file."""
+    print(f"{REACHED} './qkd --run {run} status' asks it, './qkd --run {run} stop' ends it", flush=True)
+    log = os.open(run / "logs" / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(log, stream.fileno())
+    os.close(log)
+
+
 def _audit(path: Path) -> dict[str, Any]:
     try:
         return audit.load(path).to_json()
@@ -169,7 +219,7 @@ def _audit(path: Path) -> dict[str, Any]:
         return {"verdict": "not possible", "findings": [str(error)]}
 
 
-def _work(emulation: Emulation, options: Options, say: Any) -> None:
+def _work(emulation: Emulation, options: Options, operator: Operator, say: Any) -> None:
     """Offer the load, then wait for the end of the duration or for the user to leave the CLI."""
     load = OfferedLoad(emulation, options.arrivals, say)
     ends = time.monotonic() + (options.duration_s or 0)
@@ -182,7 +232,7 @@ def _work(emulation: Emulation, options: Options, say: Any) -> None:
     try:
         if not any(a.at_s for a in options.arrivals):
             load.join()
-        _wait(emulation, options, ends, say)
+        _wait(emulation, options, operator, ends, say)
     finally:
         over.set()
         watch.join()
@@ -199,10 +249,14 @@ def _tell_of_the_dead(emulation: Emulation, over: threading.Event) -> None:
                 print(f"run.py: {process.name} ended on its own: {process.last_words()}", file=sys.stderr, flush=True)
 
 
-def _wait(emulation: Emulation, options: Options, ends: float, say: Any) -> None:
+def _wait(emulation: Emulation, options: Options, operator: Operator, ends: float, say: Any) -> None:
     if options.cli:
         print("Mininet's command line; 'qkd' lists what it knows of the QKD network, 'exit' ends the run.", flush=True)
-        QkdCLI(emulation)
+        QkdCLI(emulation, operator)
+    if options.detached:
+        _detach(emulation.run.path)
+        if options.duration_s is None:
+            ends = math.inf
     progress = measure.Progress(emulation.run.path, emulation.plan.nodes)
     while (left := ends - time.monotonic()) > 0:
         time.sleep(min(left, _PROGRESS_S))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from dataclasses import asdict
 
 from scenario.shape import Shape
 from scenario.topology import load
@@ -46,11 +47,11 @@ def _measure(emulation: Emulation) -> None:
     fibres = emulation.fibres
     (fibre,) = fibres.all()
     print(f"links shaped by {emulation.shaper}, datapath {emulation.datapath}, kernel {platform.release()}", flush=True)
-    rows: list[tuple[object, ...]] = []
+    rows: list[tuple[tuple[str], dict[str, object]]] = []
     for shape in SHAPES:
         fibres.change(fibre.name, shape.to_json(), towards=fibre.b)
         ((_, _, found),) = fibres.measure(fibre.name, towards=fibre.b)
-        rows += [(_describe(shape), figure) for figure in found if not rows or _is_told(figure)]
+        rows += [((_describe(shape),), asdict(figure)) for figure in found if not rows or _is_told(figure)]
     print("\n" + figures(rows, ("shape",)), end="", flush=True)
 
 

@@ -38,9 +38,7 @@ class Dashboard:
             timeout_s=_TIMEOUT_S,
         )  # fmt: skip
         self._ports = Ports()
-        desk = Desk(
-            plan, self._room, open_session=emulation.open_session, fibres=emulation.fibres, faults=emulation.faults
-        )
+        desk = Desk.of(emulation, self._room)
         self._watch = Watch(
             desk,
             Tail([emulation.run.path / "nodes" / node / "journal.jsonl" for node in plan.nodes], EVENTS),

@@ -20,7 +20,10 @@ from testbed.errors import UserError
 
 _MARKER = "run.json"
 # What may hold key material, private keys or passwords, or says where they are, relative to a run directory.
-_SECRET = ("expose.json", "pki", "db", "config", "nodes/*/local.db*", "nodes/*/*.key", "nodes/*/blocks.sock", "ovs")
+_SECRET = (
+    "expose.json", "operator.sock", "pki", "db", "config", "nodes/*/local.db*", "nodes/*/*.key",
+    "nodes/*/blocks.sock", "ovs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

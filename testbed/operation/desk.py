@@ -12,9 +12,11 @@ from typing import Any
 
 from decisions.parameters import PARAMETERS, TTL, checked, parse_rate
 from documents.checks import Malformed
+from etsi.gs004 import QoS
 from mtls.call import Reply, Unreachable
 from testbed.errors import UserError
 from testbed.fibres.fibres import Fibres
+from testbed.network.emulation import DEFAULT_QOS, Emulation
 from testbed.network.faults import Faults
 from testbed.network.operator_calls import ControlRoom
 from testbed.planning.plan import Plan, SaePlan
@@ -40,7 +42,7 @@ class Desk:
         plan: Plan,
         room: ControlRoom,
         *,
-        open_session: Callable[[SaePlan, SaePlan], Future[Reply]],
+        open_session: Callable[[SaePlan, SaePlan, QoS, float | None], Future[Reply]],
         fibres: Fibres,
         faults: Faults,
     ) -> None:
@@ -49,6 +51,13 @@ class Desk:
         self._open_session = open_session
         self.fibres = fibres
         self.faults = faults
+
+    @classmethod
+    def of(cls, emulation: Emulation, room: ControlRoom) -> Desk:
+        """That of a running network."""
+        return cls(
+            emulation.plan, room, open_session=emulation.open_session, fibres=emulation.fibres, faults=emulation.faults
+        )
 
     def status(self) -> dict[str, Any]:
         """What the controller knows: nodes, switches, parameters."""
@@ -82,14 +91,17 @@ class Desk:
         sae = self._plan.sae(sae_id)
         return sae.name if sae is not None else sae_id
 
-    def open(self, master: str, slave: str) -> Opened:
-        """Have application `master` open a key session with `slave`; both by name or ID."""
+    def open(self, master: str, slave: str, qos: QoS = DEFAULT_QOS, duration_s: float | None = None) -> Opened:
+        """Have application `master` open a key session with `slave`; both by name or ID.
+
+        `duration_s`: after which it ends; None: when it is closed.
+        """
         asks, answers = self.sae(master), self.sae(slave)
         outside = next((sae.name for sae in (asks, answers) if sae.external), None)
         if outside is not None:
             why = f"its own client asks its KME for keys, see 'qkd cert {outside}'"
             raise NotDone(f"{outside} runs outside the testbed: {why}")
-        reply = self._answer(lambda: self._open_session(asks, answers).result())
+        reply = self._answer(lambda: self._open_session(asks, answers, qos, duration_s).result())
         if not reply.ok:
             raise NotDone(f"not opened: {reply.message}")
         return Opened(reply.body["ksid"], tuple(reply.body["path"]))

@@ -35,10 +35,7 @@ class Injector:
         self._room = ControlRoom(
             emulation.plan, emulation.credentials(OPERATOR), emulation.network.pid("ctl"), timeout_s=_OPERATOR_S
         )
-        self.desk = Desk(
-            emulation.plan, self._room, open_session=emulation.open_session, fibres=emulation.fibres,
-            faults=emulation.faults,
-        )  # fmt: skip
+        self.desk = Desk.of(emulation, self._room)
         self.standard = self.desk.parameters()
         faults = self.desk.faults
         self._ways: Mapping[str, tuple[Callable[..., object], Callable[..., object]]] = {

@@ -227,6 +227,8 @@ def test_cli_knows_qkd_commands(poliqi):
     poliqi.cli("qkd set generation all on")
     poliqi.wait_for("finance-university/1 generates\n")
     poliqi.cli("qkd nonsense")
+    poliqi.wait_for("no word 'nonsense': 'qkd' lists what there is")
+    poliqi.cli("qkd")
     poliqi.wait_for("qkd sessions +key sessions with their path")
 
 

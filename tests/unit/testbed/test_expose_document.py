@@ -11,7 +11,8 @@ from mtls.credentials import Credentials
 from scenario.topology import load
 from testbed.errors import UserError
 from testbed.network import expose
-from testbed.operation import cli
+from testbed.operation.operator import describe
+from testbed.operation.words import described
 from testbed.planning.plan import OPERATOR, make_plan
 
 PAIR = make_plan(load("pair", Path(__file__).resolve().parents[3] / "topologies"))
@@ -58,6 +59,11 @@ def test_port_in_use_is_named():
             expose.check_ports(PAIR, port)
 
 
+def described_text(*of):
+    """As it is printed."""
+    return described(describe(*of))
+
+
 def test_document_has_a_url_for_every_server():
     """Nodes by name."""
     found = document()
@@ -82,9 +88,9 @@ def test_document_says_where_certificates_and_keys_lie():
 def test_sae_is_described_by_name_and_by_id():
     """Its ID and node, its files, and its KME's URL: in the emulated network, and on the machine if there is one."""
     sae = PAIR.sae("bob-mail")
-    inside = cli.describe(PAIR, "bob-mail", FILES.__getitem__, None)
+    inside = described_text(PAIR, "bob-mail", FILES.__getitem__, None)
 
-    assert inside == cli.describe(PAIR, sae.id, FILES.__getitem__, None)
+    assert inside == described_text(PAIR, sae.id, FILES.__getitem__, None)
     assert inside.splitlines() == [
         "SAE          bob-mail",
         f"SAE ID       {sae.id}",
@@ -94,7 +100,7 @@ def test_sae_is_described_by_name_and_by_id():
         "CA           /run/ca.pem",
         "KME          https://10.0.0.2:8443 (in the emulated network)",
     ]
-    outside = cli.describe(PAIR, "bob-mail", FILES.__getitem__, document())
+    outside = described_text(PAIR, "bob-mail", FILES.__getitem__, document())
     assert outside == inside + "KME          https://127.0.0.1:5004 (on this machine)\n"
 
 
@@ -107,7 +113,7 @@ def test_sae_is_described_by_name_and_by_id():
 )
 def test_nodes_and_the_operator_are_described_too(name, line):
     """With what they serve or call."""
-    text = cli.describe(PAIR, name, FILES.__getitem__, document()).splitlines()
+    text = described_text(PAIR, name, FILES.__getitem__, document()).splitlines()
 
     assert f"certificate  /run/{name}.pem" in text
     assert line in text
@@ -115,4 +121,4 @@ def test_nodes_and_the_operator_are_described_too(name, line):
 
 def test_nobody_of_that_name_is_nothing():
     """For the caller to say so."""
-    assert cli.describe(PAIR, "carol", FILES.__getitem__, None) == ""
+    assert described_text(PAIR, "carol", FILES.__getitem__, None) == ""

@@ -1,0 +1,85 @@
+"""The other end of the operator's socket: requests from outside of the run, by `qkd` and by the Python API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import UserError
+
+FILE = "operator.sock"
+
+
+class Client:
+    """A connection to the run in directory `run`; UserError says what is there instead. Not thread-safe."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self._socket = _connect(run)
+        self._lines = self._socket.makefile("rb")
+        self._number = 0
+
+    def do(self, name: str, /, **arguments: Any) -> Any:
+        """The answer to a request; UserError if it was not done."""
+        for kind, value in self._lines_of(name, arguments):
+            if kind == "answer":
+                return value
+        raise AssertionError("a request ends with an answer")
+
+    def stream(self, name: str, /, **arguments: Any) -> Iterator[dict[str, Any]]:
+        """The events that come before the answer; UserError. Who ends early has to `close`."""
+        for kind, value in self._lines_of(name, arguments):
+            if kind == "event":
+                yield value
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # a thread that reads comes back
+        self._lines.close()
+        self._socket.close()
+
+    def _lines_of(self, name: str, arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        self._number += 1
+        document = {"id": self._number, "do": name, "arguments": arguments}
+        try:
+            self._socket.sendall(json.dumps(document).encode() + b"\n")
+            while True:
+                line = self._lines.readline()
+                if not line.endswith(b"\n"):
+                    raise ConnectionError
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise UserError(answer["error"])
+                if "event" in answer:
+                    yield "event", answer["event"]
+                else:
+                    yield "answer", answer["answer"]
+                    return
+        except OSError:
+            raise UserError(f"the run in {self.run} has ended") from None
+
+
+def _connect(run: Path) -> socket.socket:
+    if not run.is_dir():
+        raise UserError(f"no run in {run}: expected the directory of one, as 'run.py' prints it")
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Names of sockets are short; run directories may lie deep.
+        folder = os.open(run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            connection.connect(f"/proc/self/fd/{folder}/{FILE}")
+        finally:
+            os.close(folder)
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        raise UserError(f"the run in {run} has ended, or is not up yet") from None
+    except PermissionError:
+        connection.close()
+        raise UserError(f"the run in {run} is not yours: only root and who started it may ask it") from None
+    return connection

@@ -1,0 +1,147 @@
+"""A run in the background, operated from other terminals and from Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed import Testbed
+from testbed.errors import UserError
+from tests.support.running import ROOT, command, finished
+from tests.support.waiting import until
+
+
+def qkd(run: Path, *typed: str) -> subprocess.CompletedProcess[str]:
+    """What that prints."""
+    return subprocess.run([ROOT / "qkd", "--run", run, *typed], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A pair of nodes, started with --detach, as sudo starts it for nobody."""
+    path = tmp_path_factory.mktemp("e2e") / "detached"
+    nobody = pwd.getpwnam("nobody").pw_uid
+    options = ("--detach", "--topology", "pair", "--qc-rate", "300-400", "--run-dir", path)
+    started = subprocess.run(
+        command(*options), capture_output=True, text=True, check=False, env={**os.environ, "SUDO_UID": str(nobody)},
+        stdin=subprocess.DEVNULL, timeout=120,
+    )  # fmt: skip
+    assert started.returncode == 0, started.stdout + started.stderr
+    assert f"'./qkd --run {path} status' asks it" in started.stdout
+    yield path
+    if (path / "operator.sock").exists():
+        qkd(path, "stop")
+        until((path / "summary.json").exists)
+
+
+def test_every_word_works_from_another_terminal(run):
+    assert "all alive" in qkd(run, "status").stdout
+    assert json.loads(qkd(run, "status", "--json").stdout)["topology"] == "pair"
+    opened = qkd(run, "open", "alice-mail", "bob-mail")
+    assert "open: KSID" in opened.stdout, opened
+    assert "alice-mail" in qkd(run, "sessions").stdout
+    assert "is the same at alice-mail and bob-mail" in qkd(run, "key", "alice-mail", "bob-mail").stdout
+    assert "closed" in qkd(run, "close", "alice-mail", "bob-mail").stdout
+    assert "20.000" in qkd(run, "fibre", "alice", "->", "bob", "delay", "20ms").stdout
+    assert "alice-bob" in qkd(run, "fibre", "alice", "bob", "reset").stdout
+
+
+def test_what_is_not_done_is_said_on_standard_error_with_status_1(run):
+    done = qkd(run, "open", "alice-mail", "nobody-there")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "no application 'nobody-there': 'qkd saes' lists them\n"
+    assert qkd(run, "statsu").stderr.startswith("no word 'statsu'")
+
+
+def test_tab_key_completes_names_of_this_run(run):
+    assert qkd(run, "complete", "--", "open", "bob").stdout.split() == ["bob-mail"]
+
+
+def test_user_who_started_it_may_operate_it_and_others_may_not(run):
+    ask = [str(ROOT / ".venv" / "bin" / "python"), "-P", "-c", (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+        " s.sendall(b'{\"do\": \"names\"}\\n'); print(s.makefile().readline())"
+    ), str(run / "operator.sock")]  # fmt: skip
+
+    def as_user(name: str) -> subprocess.CompletedProcess[str]:
+        user = ["setpriv", f"--reuid={pwd.getpwnam(name).pw_uid}", "--clear-groups", "--"]
+        return subprocess.run([*user, "/usr/bin/python3", *ask[1:]], capture_output=True, text=True, check=False)
+
+    (run.parent).chmod(0o755)
+    assert "alice-bob/1" in as_user("nobody").stdout or "Permission" in as_user("nobody").stderr
+    assert "alice-bob/1" not in as_user("daemon").stdout
+
+
+def test_python_drives_a_run_that_is_there_already(run):
+    with Testbed.attach(run) as net:
+        assert net.status()["topology"] == "pair"
+        with net.events("session_opened", "key_delivered") as events:
+            session = net.open("alice-mail", "bob-mail", interval_s=1, duration_s=60)
+            assert events.next(ksid=session.ksid)["path"] == ["alice", "bob"]
+            delivered = events.next(event="key_delivered")
+        (key,) = net.get_key("alice-mail", "bob-mail", size=256)
+        assert net.get_key_with_ids("alice-mail", "bob-mail", [key.key_id]) == [key]
+        assert key.value.hex() not in repr(key)
+        assert len(key.value) == 32
+        assert session.ksid in net.sessions().index
+        assert set(delivered["key_ids"]) <= {one for ids in net.deliveries()["key_ids"] for one in ids}
+        assert net.summary()["keys"]["single_hop"] > 0
+        assert "<svg" in net.story(delivered["key_ids"][0])._repr_svg_()
+        assert net.wait_until(lambda net: net.stored().min() > 1000)
+        net.end(session)
+        assert session.ksid not in net.sessions().index
+
+
+def test_python_breaks_and_heals_and_hears_of_it(run):
+    with Testbed.attach(run) as net, net.events("fault", "healed", "key_failed") as events:
+        with net.broken("qc", "alice", "bob"):
+            assert events.next()["event"] == "fault"
+            with pytest.raises(UserError, match="is broken already"):
+                net.fault("qc", "alice", "bob")
+        assert events.next(event="healed")["kind"] == "qc"
+        net.set(mode="qkp")
+        assert net.status()["controller"]["parameters"]["mode"] == "qkp"
+
+
+def test_map_shows_every_datacenter(run):
+    with Testbed.attach(run) as net:
+        texts = [text.get_text() for text in net.draw().axes[0].texts]
+
+    assert len(texts) == 3
+
+
+def test_run_that_is_stopped_ends_in_order(run):
+    """With a summary, and nothing left; who asks then is told."""
+    assert qkd(run, "stop").returncode == 0
+
+    assert until((run / "summary.json").exists)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["audit"]["verdict"] == "clean"
+    assert "taking everything down" in (run / "logs" / "output.log").read_text()
+    done = qkd(run, "status")
+    assert (done.returncode, done.stderr) == (2, f"the run in {run} has ended, or is not up yet\n")
+
+
+def test_python_starts_a_network_and_ends_it(tmp_path):
+    """As a script does. A start that fails says why."""
+    with Testbed("pair", run_dir=tmp_path / "run", qc_rate="300-400", no_dashboard=True) as net:
+        net.open("alice-mail", "bob-mail")
+        assert net.run_dir == tmp_path / "run"
+
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["died"] == []
+    with pytest.raises(UserError, match="nowhere"), Testbed("nowhere"):
+        pass
+
+
+def test_detached_start_that_fails_has_its_own_status(tmp_path):
+    done = finished("--detach", "--topology", "pair", "--qc-rate", "nonsense", "--run-dir", tmp_path / "run")
+
+    assert done.returncode == 2
+    assert "nonsense" in done.stdout + done.stderr

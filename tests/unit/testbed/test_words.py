@@ -1,0 +1,165 @@
+"""What one types behind `qkd`: requests that are made, what is printed of answers, help, and the Tab key."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from testbed import qkd
+from testbed.errors import UserError
+from testbed.operation import words
+from testbed.operation.interface import REQUESTS, checked
+from testbed.operation.words import WORDS, completions, obey
+
+NAMES = {
+    "nodes": ["alice", "bob"], "fibres": ["alice-bob"], "qcs": ["alice-bob/1"], "saes": ["alice-mail", "bob-mail"],
+    "parameters": ["mode", "ttl_slots"],
+}  # fmt: skip
+
+
+class Network:
+    """Answers requests as it was told to, and notes them."""
+
+    def __init__(self, **answers: Any) -> None:
+        self._answers = {"names": NAMES, **answers}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, name: str, /, **arguments: Any) -> Any:
+        checked(name, {k: v for k, v in arguments.items() if v is not None})
+        self.asked.append((name, arguments))
+        return self._answers[name]
+
+
+@pytest.mark.parametrize(
+    ("typed", "answers", "asked", "printed"),
+    [
+        ("open a b", {"open": {"ksid": "k", "path": ["x", "y"]}}, {"master": "a", "slave": "b"},
+         "open: KSID k, path x - y\n"),
+        ("close k", {"close": None}, {"ksid": "k"}, "closed\n"),
+        ("set mode qkp", {"set": {"said": "mode is qkp now"}}, {"name": "mode", "value": "qkp"}, "mode is qkp now\n"),
+        ("set rate all 5-7", {"set_rate": {"said": "so"}}, {"qc": "alice-bob/1", "low": 5, "high": 7}, "so\n"),
+        ("set generation q off", {"set_generation": {"said": "so"}}, {"qc": "q", "enabled": False}, "so\n"),
+        ("fault node a", {"break": {"name": "node a"}}, {"kind": "node", "where": ["a"]}, "broken: node a\n"),
+        ("fault heal", {"heal": []}, {}, "nothing is broken\n"),
+        ("fault heal cut a b", {"heal": [{"name": "cut a b"}]}, {"kind": "cut", "where": ["a", "b"]},
+         "healed: cut a b\n"),
+        ("capture a b off", {"end_capture": {"file": "/f"}}, {"a": "a", "b": "b"}, "captured: /f\n"),
+        ("story i", {"story": {"text": "so\n", "picture": "/p"}}, {"ident": "i"}, "so\nas a picture: /p\n"),
+    ],
+)  # fmt: skip
+def test_words_become_a_request_and_its_answer_text(typed, answers, asked, printed):
+    network = Network(**answers)
+
+    assert obey(typed.split(), network) == printed
+    assert network.asked[-1][1] == asked
+
+
+def test_session_is_closed_by_its_two_saes_too():
+    network = Network(ksid={"ksid": "k"}, close=None)
+
+    assert obey(["close", "a", "b"], network) == "closed\n"
+    assert network.asked == [("ksid", {"master": "a", "slave": "b"}), ("close", {"ksid": "k"})]
+
+
+def test_key_is_asked_for_at_both_ends_and_not_shown():
+    """But for its ID. One that differs is told of loudly."""
+    key = {"key_ID": "i", "key": "c2VjcmV0"}
+    same = Network(get_key={"keys": [key]}, get_key_with_ids={"keys": [key]})
+    other = Network(get_key={"keys": [key]}, get_key_with_ids={"keys": [{**key, "key": "b3RoZXI="}]})
+
+    assert obey(["key", "a", "b"], same) == "key i is the same at a and b\n"
+    with pytest.raises(UserError, match="key i differs at b"):
+        obey(["key", "a", "b"], other)
+
+
+def test_rate_that_cannot_be_is_refused_before_anything_is_asked():
+    network = Network()
+
+    with pytest.raises(UserError, match="not set: "):
+        obey(["set", "rate", "all", "fast"], network)
+    assert network.asked == []
+
+
+def test_mistyped_word_gets_the_nearest_one_and_its_usage():
+    """And not the whole help."""
+    with pytest.raises(UserError) as refused:
+        obey(["sesions"], Network())
+
+    assert str(refused.value) == (
+        "no word 'sesions': 'qkd' lists what there is\nthe nearest one:\n" + WORDS["sessions"].help.rstrip()
+    )
+
+
+def test_word_with_too_few_or_too_many_behind_it_gets_its_own_usage():
+    for typed in (["open", "a"], ["status", "please"], ["capture", "a", "b", "on"], ["set", "generation", "q", "x"]):
+        with pytest.raises(UserError) as refused:
+            obey(typed, Network())
+        assert str(refused.value).startswith(f"qkd {typed[0]}: expected\nqkd {typed[0]}")
+
+
+def test_help_is_on_one_word_or_on_all():
+    assert obey(["help", "close"], Network()) == WORDS["close"].help
+    assert obey([], Network()) == obey(["help"], Network())
+    assert all(f"qkd {word}" in obey([], Network()) for word in WORDS if word not in ("link", "links"))
+
+
+def test_lines_of_help_fit_into_a_terminal():
+    assert max(map(len, words.everything().splitlines())) <= 132
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        (["st"], ["status", "story"]),
+        (["open", ""], ["alice-mail", "bob-mail"]),
+        (["open", "alice-mail", "b"], ["bob-mail"]),
+        (["set", "ra"], ["rate"]),
+        (["set", "rate", "al"], ["alice-bob/1", "all"]),
+        (["fault", "heal", "c"], ["controller", "cut"]),
+        (["fibre", "alice", "bob", "d"], ["delay"]),
+        (["help", "se"], ["sessions", "set"]),
+        (["nonsense", ""], []),
+        (["status", ""], []),
+    ],
+)
+def test_tab_key_completes_words_and_names(typed, found):
+    assert completions(typed, Network()) == found
+
+
+def test_request_with_wrong_arguments_names_the_wrong_one():
+    with pytest.raises(ValueError, match="do: expected one of status, names,"):
+        checked("fly", {})
+    with pytest.raises(ValueError, match="arguments of close: expected only ksid"):
+        checked("close", {"ksid": "k", "force": True})
+    with pytest.raises(ValueError, match="slave: expected a string: name or ID of an SAE"):
+        checked("open", {"master": "a"})
+    with pytest.raises(ValueError, match="enabled: expected true or false"):
+        checked("set_generation", {"qc": "q", "enabled": 1})
+
+
+def test_every_request_says_what_it_does_and_answers():
+    for request in REQUESTS.values():
+        assert request.meaning.endswith(".")
+        assert request.answer
+
+
+def test_qkd_without_a_run_says_so_and_ends_with_status_2(tmp_path, capsys):
+    """Of a folder that is not there, and of one in which a run has died."""
+    assert qkd.main(["--run", str(tmp_path / "none"), "status"]) == 2
+    assert qkd.main(["status", "--run", str(tmp_path)]) == 2
+
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"no run in {tmp_path / 'none'}: expected the directory of one, as 'run.py' prints it",
+        f"the run in {tmp_path} has ended, or is not up yet",
+    ]
+
+
+def test_qkd_help_and_completion_need_no_run(tmp_path, capsys):
+    assert qkd.main(["--run", str(tmp_path), "help", "open"]) == 0
+    assert qkd.main(["--run", str(tmp_path), "completion", "bash"]) == 0
+
+    assert "complete -F _qkd qkd ./qkd" in capsys.readouterr().out
+    assert json.dumps(NAMES)  # the names stay plain JSON, as they cross the socket
