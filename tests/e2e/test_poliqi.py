@@ -9,7 +9,6 @@ import random
 import re
 import signal
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
