@@ -44,7 +44,8 @@ _DECIDED = ("22", "23", "42501", "P0001", "QK")
 _LOCKED, _SLOW = "55P03", "57014"  # lock_timeout, statement_timeout
 # Others were in the way, deadlocks among them, or this node was. The connection is good.
 _PASSING = ("40", _LOCKED, _SLOW, "53400")
-_FULL = "too many clients"  # a refused connection has its cause in words alone
+# A refused connection has its cause in words alone. The second one: what is left is kept for the superuser.
+_FULL = ("too many clients", "remaining connection slots")
 _WHY = {
     "": "does not answer",
     "25006": "takes no writes: it is read-only, or a standby",
@@ -78,7 +79,7 @@ class _Connection(psycopg.Connection[tuple[object, ...]]):
             try:
                 return super().connect(*where, **options)
             except psycopg.OperationalError as error:
-                if _FULL not in str(error) or time.monotonic() >= until:
+                if not any(words in str(error) for words in _FULL) or time.monotonic() >= until:
                     raise
                 time.sleep(DATABASE_KNOCK_S)
 

@@ -557,7 +557,12 @@ def test_full_database_is_asked_again_until_it_has_a_place(stack, database):
         with pytest.raises(TimeoutError):
             waiting.result(0.3)
 
-        for session in sessions[:10]:  # some places are the superuser's
+        for session in sessions[:2]:  # these places are the superuser's
+            session.close()
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+
+        for session in sessions[2:10]:
             session.close()
 
         waiting.result(HEALS_S).close()
