@@ -58,13 +58,15 @@ class QcView:
 class Refused:
     """The QC that was short, the bytes that the session needs there and the bytes that there are.
 
-    `tried`: the nodes of all paths on which the session was refused.
+    `tried`: the nodes of all paths on which the session was refused. `seen`: half a sentence for people, on what the
+    decision rests.
     """
 
     qc: str
     needed_bytes: int
     available_bytes: int
     tried: Sequence[Sequence[str]] = ()
+    seen: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,10 @@ def equation_1(path: Sequence[QcView], demand: Demand) -> Refused | None:
     needed = demand.key_bytes
     tightest = min(path, key=lambda view: (view.generated_bytes - view.requested_bytes, view.qc))
     available = tightest.generated_bytes - tightest.requested_bytes
-    return None if available >= needed else Refused(tightest.qc, needed, max(0, available))
+    if available >= needed:
+        return None
+    both = f"{tightest.generated_bytes} bytes were generated and {tightest.requested_bytes} requested"
+    return Refused(tightest.qc, needed, max(0, available), seen=f"{both} in the last {tightest.slots} slots")
 
 
 def reserve(path: Sequence[QcView], demand: Demand) -> Refused | None:

@@ -103,8 +103,9 @@ class Node:
         )  # fmt: skip
         restconf = restconf_http.make_blueprint(datastore, agent.live, streams, registrations)
         metrics = NodeMetrics(
+            options.name,
             lambda: [(h.qc, h.stored, h.generated, h.used, h.expired, h.differing) for h in store.held()],
-            lambda: dict.fromkeys((n.qc for n in options.qcs), 0) | kme.pooled(), losses.by_qc,
+            lambda: dict.fromkeys((n.qc for n in options.qcs), 0) | kme.pooled(), losses.by_qc, performance.qber,
         )
         serve = functools.partial(Server, host=options.host, credentials=options.credentials, answer_s=answer_s)
         self._servers = [

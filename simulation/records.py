@@ -20,6 +20,7 @@ from typing import Any
 
 from decisions.admission import Refused
 from decisions.modes import KEY, MODES
+from decisions.parameters import PARAMETERS
 from decisions.paths import Path as Way
 from decisions.ranges import Range, Shortage
 from scenario.scenario import Scenario
@@ -190,6 +191,8 @@ class Recorder(Witness):
         own = [("controller", "controller"), ("qcs", "qcs"), *((f"nodes/{n}", f"node:{n}") for n in nodes)]
         for folder, who in own:
             self._journal(folder, who).event(start_s, "started")
+        wanted = {name: self._scenario.parameter(name) for name in PARAMETERS}
+        self._journal("controller", "controller").event(start_s, "parameters", **wanted)
         saes = [sae for sae in self._scenario.topology.saes if not sae.external]
         for node in hosts:
             ours = {self._sae_ids[sae.name]: sae.name for sae in saes if sae.node == node}
@@ -239,7 +242,7 @@ class Recorder(Witness):
             at_s = self._at(made_s)
             journal.event(
                 at_s, "block", qc=name, sequence=number, epoch=_EPOCH, slot=number, offset=offset, n_bytes=n_bytes,
-                made=at_s,
+                made=at_s, known=at_s,
             )  # fmt: skip
 
     def _records(self, now_s: float) -> dict[str, Any]:

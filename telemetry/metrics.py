@@ -24,16 +24,21 @@ _QC = (
 
 
 class NodeMetrics:
-    """Of a node. `qcs()` gives (QC, bytes stored, generated, used, expired, differing), `pooled()` keys that wait by
-    their QC, `lost()` by QC bytes that came to nothing."""
+    """Of the node `name`, which is a label of each figure. `qcs()` gives (QC, bytes stored, generated, used, expired,
+    differing), `pooled()` keys that wait by their QC, `lost()` by QC bytes that came to nothing, `qber()` by QC the
+    error rate in percent."""
 
     def __init__(
         self,
+        name: str,
         qcs: Callable[[], Iterable[tuple[str, int, int, int, int, int]]],
         pooled: Callable[[], Mapping[str, int]],
         lost: Callable[[], Mapping[str, int]],
+        qber: Callable[[], Mapping[str, float]],
     ) -> None:
         self._registry = CollectorRegistry()
+        self._page = CollectorRegistry()
+        self._page.register(_OfNode(name, self._registry))
         self._delivered = Counter(
             "qkd_keys_delivered", "Keys handed out to SAEs", ["method", "mode", "hops"], registry=self._registry
         )
@@ -47,7 +52,7 @@ class NodeMetrics:
         self._relay_failures = Counter(
             "qkd_relays_failed", "Keys that this node could not relay or accept", ["cause"], registry=self._registry
         )
-        self._registry.register(_Stocks(qcs, pooled, lost))
+        self._registry.register(_Stocks(qcs, pooled, lost, qber))
 
     def delivered(self, method: str, n_keys: int, duration_s: float, *, mode: str = "", hops: int = 0) -> None:
         """Keys were handed out; `mode` and `hops` are known of new keys only."""
@@ -65,7 +70,7 @@ class NodeMetrics:
 
     def page(self) -> bytes:
         """All figures in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self._page)
 
 
 class ControllerMetrics:
@@ -97,16 +102,31 @@ class ControllerMetrics:
         return generate_latest(self._registry)
 
 
+class _OfNode(Collector):
+    """Figures with one label more, `node`: whoever reads several nodes can tell them apart."""
+
+    def __init__(self, node: str, figures: CollectorRegistry) -> None:
+        self._node = node
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._figures.collect():
+            family.samples = [s._replace(labels={"node": self._node, **s.labels}) for s in family.samples]
+            yield family
+
+
 class _Stocks(Collector):
     def __init__(
         self,
         qcs: Callable[[], Iterable[tuple[str, int, int, int, int, int]]],
         pooled: Callable[[], Mapping[str, int]],
         lost: Callable[[], Mapping[str, int]],
+        qber: Callable[[], Mapping[str, float]],
     ) -> None:
         self._qcs = qcs
         self._pooled = pooled
         self._lost = lost
+        self._qber = qber
 
     def collect(self) -> Iterator[Metric]:
         rows = list(self._qcs())
@@ -117,6 +137,8 @@ class _Stocks(Collector):
         text = "Key material of the QC that was allocated for keys which SAEs of this node were to get and did not"
         lost = [(qc, float(n)) for qc, n in sorted(self._lost().items())]
         yield _family("qkd_qc_lost_bytes", text, "qc", lost, grows=True)
+        text = "Quantum bit error rate of the QC, as its device says"
+        yield _family("qkd_qc_qber_percent", text, "qc", sorted(self._qber().items()))
 
 
 class _Network(Collector):

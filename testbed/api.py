@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import csv
+import io
 import queue
 import subprocess
 import sys
@@ -231,12 +233,18 @@ class Testbed:
         return Story(found["text"], Path(found["picture"]))
 
     def draw(self) -> Figure:
-        """A map: fibres, those that are dark in red, and what of key material is stored there."""
+        """A map: fibres, those that are dark in red, and what of key material is stored there. A notebook shows it."""
         from matplotlib.figure import Figure
+
+        class Map(Figure):
+            def _repr_svg_(self) -> str:
+                text = io.StringIO()
+                self.savefig(text, format="svg")
+                return text.getvalue()
 
         topology, lit = self._do("topology"), {f["name"]: f["lit"] for f in self._do("fibres")}
         stored, at = self.stored(), {n["name"]: (n["x"], n["y"]) for n in topology["nodes"]}
-        figure = Figure(figsize=(6, 4.5), layout="constrained")
+        figure = Map(figsize=(6, 4.5), layout="constrained")
         axes = figure.add_subplot()
         for fibre in topology["fibres"]:
             (x1, y1), (x2, y2) = at[fibre["a"]], at[fibre["b"]]
@@ -261,6 +269,28 @@ class Testbed:
         if self._client is None:
             raise UserError("this network is not running: 'with Testbed(...) as net:' starts it")
         return self._client
+
+
+def results(experiment: str | Path) -> pd.DataFrame:
+    """What an experiment measured: a row a figure. By its name, as a folder of results/ has it, or by that folder."""
+    folder = Path(experiment)
+    if not folder.is_dir():
+        folder = _ROOT / "results" / experiment
+    try:
+        with (folder / "results.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"no results of {experiment}: {error.strerror} ({folder / 'results.csv'})") from None
+    found = _frame(rows)
+    return found.apply(_numbers)
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of numbers as such."""
+    try:
+        return column.replace("", None).astype(float)
+    except ValueError:
+        return column
 
 
 class Story:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from decisions.rekey import GO_ON, SESSION
+from scenario.key_requests import load as load_requests
 from scenario.outages import load as load_outages
 from scenario.scenario import Scenario
 from scenario.topology import load
@@ -21,9 +22,10 @@ from simulation.records import Recorder
 from testbed import audit, options
 from testbed.errors import UserError
 from testbed.evidence import summary
-from testbed.evidence.replay import replay
+from testbed.evidence.replay import recording, replay
 
 _DEFAULT_S = 60.0
+_TOPOLOGY = "poliqi"
 
 
 def main(arguments: list[str], *, topologies: Path, workloads: Path) -> int:
@@ -31,13 +33,23 @@ def main(arguments: list[str], *, topologies: Path, workloads: Path) -> int:
     given = _parser().parse_args(arguments)
     if given.replay is not None:
         return _replay(given.replay)
-    topology = load(given.topology, topologies).with_overrides(qc_rate=given.qc_rate)
+    loads = {"--workload": given.workload, "--sessions": given.sessions, "--requests": given.requests,
+             "--recorded": given.recorded}  # fmt: skip
+    if len(chosen := [name for name, value in loads.items() if value is not None]) > 1:
+        raise UserError(f"{' and '.join(chosen)}: choose one")
+    recorded = None if given.recorded is None else recording(given.recorded)
+    if recorded is None or given.topology is not None:
+        topology = load(given.topology or _TOPOLOGY, topologies).with_overrides(qc_rate=given.qc_rate)
+        recorded = None if recorded is None else recorded.on(topology)
+    else:
+        topology = recorded.topology
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
     workload = None if given.workload is None else load_workload(given.workload, workloads)
     parameters, _ = options.parameters(given)
+    asked = recorded or (None if given.requests is None else load_requests(given.requests, topology.saes))
     scenario = Scenario(
         topology,
-        options.arrivals(
+        asked.arrivals if asked is not None else options.arrivals(
             given, topology.saes, workload, seed, handful=options.DEFAULT_SESSIONS,
             length_s=given.duration or _DEFAULT_S,
         ),
@@ -48,7 +60,7 @@ def main(arguments: list[str], *, topologies: Path, workloads: Path) -> int:
         seed=seed,
     )  # fmt: skip
     run = None if given.run_dir is None else _folder(given.run_dir)
-    simulation = Simulation(scenario)
+    simulation = Simulation(scenario, recorded.supplies if recorded else None, asked.asks if asked else None)
     recorder = None if run is None else Recorder(run, scenario, simulation.qcs)
     simulation.witness = recorder
     started = time.monotonic()
@@ -142,6 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     options.network(parser)
     parser.add_argument("--duration", type=options.seconds, metavar="S", help=f"how long sessions last that no workload describes (default: {_DEFAULT_S:g})")  # fmt: skip  # noqa: E501
     parser.add_argument("--outages", type=Path, metavar="FILE", help="a YAML file that says what fails when")
+    parser.add_argument("--requests", type=Path, metavar="FILE", help="key requests in a CSV file: time_s, master, slave, size_bits")  # fmt: skip  # noqa: E501
+    parser.add_argument("--recorded", type=Path, metavar="DIR", help="what a finished run was offered, under these options, on its network or another one")  # fmt: skip  # noqa: E501
+    parser.set_defaults(topology=None)
     parser.add_argument("--replay", type=Path, metavar="DIR", help="a finished run, whose arrivals, requests and QC output are offered again; prints what differs")  # fmt: skip  # noqa: E501
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where journals, records and a summary go, as those of a run (default: nowhere)")  # fmt: skip  # noqa: E501
     return parser

@@ -212,11 +212,12 @@ class Choice:
 def _refusal(short: Refused) -> SessionError:
     """What a session is refused with."""
     tried = [" - ".join(nodes) for nodes in short.tried[1:]]
+    seen = f": {short.seen}" if short.seen else ""
     also = f"; nor can another way: {', '.join(tried)}" if tried else ""
     return SessionError(
         503,
         f"QC {short.qc} cannot carry the session: it needs {short.needed_bytes} bytes,"
-        f" {short.available_bytes} are available{also}",
+        f" {short.available_bytes} are available{seen}{also}",
         cause="refused", qc=short.qc, needed_bytes=short.needed_bytes, available_bytes=short.available_bytes,
     )  # fmt: skip
 

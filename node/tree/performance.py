@@ -36,6 +36,11 @@ class Performance:
         self._qber: dict[str, float] = {}
         self._apps: dict[str, _Consumption] = {}
 
+    def qber(self) -> dict[str, float]:
+        """By QC, in percent, as far as devices have told."""
+        with self._lock:
+            return dict(self._qber)
+
     def block(self, qc: str, n_bytes: int, qber_percent: float | None) -> None:
         """A block came, with the error rate that was measured when it was made."""
         now = self._now()

@@ -12,7 +12,7 @@ import itertools
 import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,10 @@ _NEAR_S = 0.1
 _SHAPE = Shape(delay_ms=0.0)
 _WANTED = (
     "statement", "session_requested", "session_refused", "session_failed", "session_closed", "ksid_assigned",
-    "key_delivered", "key_failed", "parameters", "block", "reported",
+    "key_delivered", "key_failed", "parameters", "block", "reported", "started",
 )  # fmt: skip
 SERVED, OPEN = "served", "open"
+_FIRST = {"session_requested": 0, "ksid_assigned": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +96,54 @@ def replay(run: Path, **changes: Any) -> Comparison:
 
     `changes`: parameters that are to be other ones than they were.
     """
-    return _compare(*_offer(run, changes))
+    found = recording(run)
+    simulation = Simulation(
+        Scenario(found.topology, found.arrivals, {**found.parameters, **changes}), found.supplies, found.asks
+    )
+    listener = simulation.witness = _Listener()
+    simulation.run()
+    return _compare(found.told, found.supplies, simulation, listener)
 
 
-def _offer(
-    run: Path, changes: Mapping[str, Any]
-) -> tuple[Sequence[_Told], Mapping[str, Recorded], Simulation, _Listener]:
-    """The run's sessions, QCs, and the simulation of them, done."""
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a run was offered: its network, key sessions as they arrived, when each asked for keys (by its number), what
+    QCs made, and its parameters.
+    """
+
+    topology: Topology
+    arrivals: Sequence[Arrival[Sae]]
+    asks: Mapping[int, Sequence[float]]
+    supplies: Mapping[str, Recorded]
+    parameters: Mapping[str, Any]
+    told: Sequence[_Told]
+
+    def on(self, topology: Topology) -> Recording:
+        """The same sessions on another network, whose QCs make what they make; UserError if it lacks an SAE."""
+        saes = {sae.name: sae for sae in topology.saes}
+        arrivals = []
+        for arrival in self.arrivals:
+            for side in (arrival.master, arrival.slave):
+                if side.name not in saes:
+                    raise UserError(f"{topology.name}: expected an SAE {side.name!r}, which the recorded run had")
+            arrivals.append(replace(arrival, master=saes[arrival.master.name], slave=saes[arrival.slave.name]))
+        return replace(self, topology=topology, arrivals=arrivals, supplies={})
+
+
+def recording(run: Path) -> Recording:
+    """Of the finished run in that folder; UserError."""
     events, topology = read_run(run, *_WANTED), _topology(run)
     supplies = _supplies(events, topology)
     began_s = min((float(e["time"]) for e in events), default=0.0)
     told = _sessions(events)
-    saes = {sae.name: sae for sae in topology.saes}
-    arrivals = [
-        Arrival(s.at_s - began_s, saes[s.master], saes[s.slave], _length_s(s), s.qos) for s in told
-    ]
-    shifted = {qc: supply.later(-began_s) for qc, supply in supplies.items()}
-    asks = {number: [ask.at_s - began_s for ask in s.asked] for number, s in enumerate(told)}
-    simulation = Simulation(Scenario(topology, arrivals, {**_parameters(events), **changes}), shifted, asks)
-    listener = simulation.witness = _Listener()
-    simulation.run()
-    return told, shifted, simulation, listener
+    names = {sae: name for e in events if e["event"] == "started" for sae, name in e.get("saes", {}).items()}
+    saes = {sae.name: replace(sae, name=names.get(sae.name, sae.name)) for sae in topology.saes}
+    return Recording(
+        replace(topology, saes=tuple(saes.values())),
+        [Arrival(s.at_s - began_s, saes[s.master], saes[s.slave], _length_s(s), s.qos) for s in told],
+        {number: [ask.at_s - began_s for ask in s.asked] for number, s in enumerate(told)},
+        {qc: supply.later(-began_s) for qc, supply in supplies.items()}, _parameters(events), told,
+    )  # fmt: skip
 
 
 def _length_s(told: _Told) -> float | None:
@@ -157,8 +185,9 @@ def _supplies(events: Sequence[Event], topology: Topology) -> dict[str, Recorded
             made = blocks[qc.name]
             once = len({event["epoch"] for event in made}) == 1  # else offsets begin anew
             known = [
-                max(_since(told[end, qc.name], event) for end in (link.a, link.b))
-                if once else float(event["time"]) + _KNOWN_AFTER_S
+                float(event["known"]) if "known" in event
+                else max(_since(told[end, qc.name], event) for end in (link.a, link.b)) if once
+                else float(event["time"]) + _KNOWN_AFTER_S
                 for event in made
             ]  # fmt: skip
             found[qc.name] = Recorded(list(itertools.accumulate(known, max)), [int(e["n_bytes"]) for e in made])
@@ -189,9 +218,10 @@ def _sessions(events: Sequence[Event]) -> list[_Told]:
     found = []
     given: dict[str, float] = {}  # by trace, when the shared database gave bytes, or had none
     for event in events:
-        if event["event"] == "statement" and event["statement"] == "allocate":
+        if event["event"] == "statement" and event["statement"] == "allocate" and "trace" in event:
             given[event["trace"]] = float(event["at"]) + float(event["duration_ms"]) / 2000  # the last try decides
-    for event in events:
+    # In virtual time all that belongs to a session's opening happens at one time.
+    for event in sorted(events, key=lambda e: (float(e["time"]), _FIRST.get(e["event"], len(_FIRST)))):
         name, at_s = event["event"], float(event["time"])
         pair = str(event.get("master_sae")), str(event.get("slave_sae"))
         if name == "session_requested":

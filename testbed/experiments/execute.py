@@ -110,7 +110,7 @@ def execute(
 def _one(run: Run, topology: Topology, store: Store, runs_folder: Path, say: Callable[[str], None]) -> None:
     plan = make_plan(topology.with_overrides(delay_ms=run.delay_ms, qc_rate=run.qc_rate))
     reserve(plan)
-    directory = open_run_directory(None, runs_folder)
+    directory = open_run_directory(None, runs_folder, latest=False)
     try:
         status = run_isolated(
             functools.partial(_inside, run, plan, directory),

@@ -63,8 +63,8 @@ def new_run_id(now: datetime.datetime) -> str:
     return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def open_run_directory(requested: Path | None, runs: Path) -> RunDirectory:
-    """Make and lock a run directory, `requested` or a new one in `runs`, and point `runs`/latest to it.
+def open_run_directory(requested: Path | None, runs: Path, *, latest: bool = True) -> RunDirectory:
+    """Make and lock a run directory, `requested` or a new one in `runs`; if `latest`, point `runs`/latest to it.
 
     UserError if it is in use, holds something else, or has a name that is no printable text. A finished run that lies
     there is moved aside.
@@ -84,7 +84,8 @@ def open_run_directory(requested: Path | None, runs: Path) -> RunDirectory:
         lock = _mark(path, {"id": run_id, "started": now.isoformat(), "pid": os.getpid()})
         if requested is not None:
             (runs / run_id).symlink_to(path)  # so that the next start finds what this one may leave
-        point_latest(runs, path)
+        if latest:
+            point_latest(runs, path)
     except OSError as error:
         cause = f"{error.strerror} ({error.filename})"
         raise UserError(f"run directory {path}: {cause}: choose another --run-dir") from None

@@ -1,14 +1,24 @@
-"""Rows in columns, for people to read on a terminal. PURE."""
+"""Rows in columns, for people to read on a terminal; where they do not fit side by side, one below the other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
+
+# How many characters fit into a line of whoever reads; None: as many as there are.
+WIDTH: ContextVar[int | None] = ContextVar("width", default=None)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows in columns as wide as needed, numbers to the right. PURE."""
+    """Rows in columns as wide as needed, numbers to the right; or each row as a group of lines, if WIDTH is too small.
+
+    PURE but for WIDTH.
+    """
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(r[i]) for r in [list(header), *cells]) for i in range(len(header))]
+    most = WIDTH.get()
+    if most is not None and cells and sum(widths) + 2 * (len(widths) - 1) > most:
+        return _groups(header, cells)
     numeric = [bool(cells) and all(r[i].lstrip("-").replace(".", "", 1).isdigit() or r[i] == "-" for r in cells)
                for i in range(len(header))]  # fmt: skip
 
@@ -17,6 +27,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         return "  ".join(fitted).rstrip()
 
     return "\n".join([line(list(header)), *(line(r) for r in cells)]) + "\n"
+
+
+def _groups(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A line a cell, with what it is before it; the first one of each row stands out."""
+    wide = max(map(len, header)) + 4
+    groups = []
+    for row in cells:
+        (first, value), *rest = zip(header, row, strict=True)
+        groups += [f"{first:<{wide}}{value}", *(f"  {what:<{wide - 2}}{found}".rstrip() for what, found in rest)]
+    return "\n".join(groups) + "\n"
 
 
 def _cell(value: object) -> str:

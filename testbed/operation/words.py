@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import shutil
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +19,7 @@ from decisions.parameters import PARAMETERS, parse_rate
 from documents.checks import Malformed
 from testbed.errors import UserError
 from testbed.operation import fibre_commands
-from testbed.operation.tables import table
+from testbed.operation.tables import WIDTH, table
 from testbed.stories.model import Heading
 from testbed.stories.text import index
 
@@ -46,7 +48,11 @@ class Word:
 
 
 def obey(words: Sequence[str], do: Do) -> str:
-    """What to print for `qkd` and these words. UserError, in one line or with the usage of the word behind it."""
+    """What to print for `qkd` and these words, as wide as the terminal, if that is one.
+
+    UserError, in one line or with the usage of the word behind it.
+    """
+    WIDTH.set(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
     if not words:
         return everything()
     word, *arguments = words

@@ -24,7 +24,10 @@ class Network(Stack):
     """Three nodes in a row; what their figures are now."""
 
     def figures(self, of: str) -> dict[tuple[str, ...], float]:
-        """(Name, values of its labels in the order of their names) -> value, of a node's agent or of the controller."""
+        """(Name, values of its labels in the order of their names) -> value, of a node's agent or of the controller.
+
+        But for the label `node`, which is the same everywhere.
+        """
         if of == "ctl":
             url, to = f"https://{LOOPBACK}:{self.controller_port}", Identity(Role.CONTROLLER, "ctl")
         else:
@@ -35,6 +38,8 @@ class Network(Stack):
         assert answer.status == 200
         assert answer.headers["Content-Type"].startswith("text/plain")
         samples = [s for family in text_string_to_metric_families(answer.data.decode()) for s in family.samples]
+        for sample in samples:
+            assert sample.labels.pop("node", None) == (None if of == "ctl" else of)
         return {(s.name, *(value for _, value in sorted(s.labels.items()))): s.value for s in samples}
 
     def register(self, sae: str, node: str, body: dict) -> Reply:
@@ -101,6 +106,12 @@ def test_stock_of_every_qc_is_shown(network):
         )
         assert came > 0
         assert there == came - used - expired
+
+
+def test_error_rate_of_every_qc_is_shown(network):
+    """In percent, at both of its ends."""
+    for node in "ab":
+        assert 0 < network.figures(node)["qkd_qc_qber_percent", "a-b/1"] < 11
 
 
 def test_pool_is_shown_by_its_qc(network):
