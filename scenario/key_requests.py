@@ -1,8 +1,8 @@
 """Key requests in a CSV file of a user's own: who asked for a key to share with whom, when, and of what size. PURE.
 
 A line a request, with the columns `time_s` (seconds after the beginning), `master`, `slave` (SAEs by name) and, if one
-likes, `size_bits` (128 where there is none). The requests of a pair, of one size, are one key session, from its first
-request until after its last one, by the mean time between two of its requests.
+likes, `size_bits` (128 where there is none). The requests of a pair, of one size, are one key session. The session
+begins with its first request. It ends after its last one, by the mean time between two of its requests.
 """
 
 from __future__ import annotations

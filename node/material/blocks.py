@@ -15,7 +15,6 @@ from __future__ import annotations
 import hmac
 import json
 import math
-import os
 import socket
 import struct
 import time
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from documents.secret import Secret
+from mtls.unix_socket import short_name
 
 _HEADER = struct.Struct(">2sBBQQQQII")
 _AGE = struct.Struct(">Q")
@@ -86,19 +86,15 @@ class Block:
 
 def connect(directory: Path) -> socket.socket:
     """A device's connection to the quantum module of the node whose folder that is; OSError."""
-    # By way of the folder's descriptor: a socket's path may be 107 bytes long, a run directory's longer.
-    folder = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(_PATIENCE_S)
-            connection.connect(f"/proc/self/fd/{folder}/{SOCKET}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-    finally:
-        os.close(folder)
+        connection.settimeout(_PATIENCE_S)
+        with short_name(directory / SOCKET) as name:
+            connection.connect(name)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def acknowledge(sequence: int) -> bytes:

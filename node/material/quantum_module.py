@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from documents.secret import Secret
+from mtls.unix_socket import short_name
 from node import limits
 from node.material.blocks import BadFrame, acknowledge, ask_generation, ask_rate, receive
 from node.material.key_store import KeyStore
@@ -56,12 +56,8 @@ class QuantumModule:
         """Bind the socket and accept in a thread; `on_block` is called after each block."""
         self._on_block = on_block
         self._path.unlink(missing_ok=True)
-        # By way of the folder's descriptor: a socket's path may be 107 bytes long, a node's directory longer.
-        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
-        try:
-            self._listener.bind(f"/proc/self/fd/{folder}/{self._path.name}")
-        finally:
-            os.close(folder)
+        with short_name(self._path) as name:
+            self._listener.bind(name)
         self._path.chmod(0o600)  # no window: the directory is private, too
         self._listener.listen(16)
         bugs.vital_thread(self._accept, name="qc-accept", stopped=self._is_stopped).start()

@@ -96,9 +96,7 @@ def execute(
 
     A phase that goes wrong is kept as a failure, and what came after it in its run is not tried.
     """
-    todo = [run for run in map(store.missing, runs) if run.phases]
-    if len(todo) < len(runs):
-        say(f"{len(runs) - len(todo)} of {len(runs)} runs are there already")
+    todo = store.todo(runs, say)
     started = time.monotonic()
     for number, run in enumerate(todo, start=1):
         what = ", ".join(" ".join(p.labels.values()) for p in run.phases)

@@ -29,9 +29,7 @@ _PACKAGES = ("qkd-testbed", "networkx", "scipy")
 
 def simulate(runs: Sequence[Run], topology: Topology, store: Store, each: Each, say: Callable[[str], None]) -> None:
     """All runs whose outcomes `store` lacks; UserError if the workers are gone."""
-    todo = [run for run in map(store.missing, runs) if run.phases]
-    if len(todo) < len(runs):
-        say(f"{len(runs) - len(todo)} of {len(runs)} runs are there already")
+    todo = store.todo(runs, say)
     facts = {"shaper": _NOTHING, "datapath": _NOTHING, "versions": _versions(), "provenance": provenance()}
     for run, documents in zip(todo, each(functools.partial(seen, topology=topology), todo), strict=True):
         for name, document in zip(run.names(), documents, strict=True):

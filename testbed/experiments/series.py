@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,13 @@ class Store:
         """`run` with those phases only that have no outcome yet."""
         phases = [p for p, name in zip(run.phases, run.names(), strict=True) if not self.has(name)]
         return replace(run, phases=tuple(phases))
+
+    def todo(self, runs: Sequence[Run], say: Callable[[str], None]) -> list[Run]:
+        """Those of `runs` that lack an outcome, with the phases that do; says how many do not."""
+        left = [run for run in map(self.missing, runs) if run.phases]
+        if len(left) < len(runs):
+            say(f"{len(runs) - len(left)} of {len(runs)} runs are there already")
+        return left
 
     def has(self, name: str) -> bool:
         """Whether there is an outcome of that name."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mtls.unix_socket import short_name
 from testbed.errors import UserError
 
 FILE = "operator.sock"
@@ -70,12 +70,8 @@ def _connect(run: Path) -> socket.socket:
         raise UserError(f"no run in {run}: expected the directory of one, as 'run.py' prints it")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Names of sockets are short; run directories may lie deep.
-        folder = os.open(run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            connection.connect(f"/proc/self/fd/{folder}/{FILE}")
-        finally:
-            os.close(folder)
+        with short_name(run / FILE) as name:
+            connection.connect(name)
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
         raise UserError(f"the run in {run} has ended, or is not up yet") from None

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from decisions.parameters import PARAMETERS, TTL, checked, parse_rate
+from decisions.parameters import PARAMETERS, TTL, checked
 from documents.checks import Malformed
 from etsi.gs004 import QoS
 from mtls.call import Reply, Unreachable
@@ -194,11 +194,3 @@ def _not_yet(reply: Reply) -> str:
     """Where the controller could not have it taken over yet, to be put behind what is done."""
     nodes = reply.body.get("not_yet", []) if isinstance(reply.body, dict) else []
     return f"; not yet at {', '.join(nodes)}, told again until it is" if nodes else ""
-
-
-def rate_of(text: str) -> tuple[int, int]:
-    """The rate that LOW-HIGH says, in bytes a slot; NotDone if it says none. PURE."""
-    try:
-        return parse_rate(text)
-    except Malformed as error:
-        raise NotDone(f"not set: {error}") from None

@@ -56,12 +56,12 @@ def told(event: Event, name_of: Callable[[str], str]) -> dict[str, Any] | None:
     for side in ("master", "slave"):
         if f"{side}_sae" in event:
             found[side] = name_of(event[f"{side}_sae"])
-    if not facts and name == "parameters":
+    if name == "parameters":
         return found | {k: v for k, v in event.items() if k not in ("time", "mono", "who", "event")}
     return found | {fact: event[fact] for fact in facts if event.get(fact) is not None}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Follower:
     """Events that wait for it; whether it was so slow that some did not come."""
 
@@ -77,8 +77,7 @@ class Feed:
         self._journals = [run / folder / "journal.jsonl" for folder in folders]
         self._name_of = name_of
         self._lock = threading.Lock()
-        self._followers: dict[int, _Follower] = {}
-        self._numbers = 0
+        self._followers: set[_Follower] = set()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -102,9 +101,7 @@ class Feed:
         with self._lock:
             if self._over.is_set():
                 return
-            self._numbers += 1
-            number = self._numbers
-            self._followers[number] = follower
+            self._followers.add(follower)
             if self._thread is None:
                 tail = Tail(self._journals, _TOLD)
                 tail.skip()
@@ -119,13 +116,13 @@ class Feed:
                     yield event
         finally:
             with self._lock:
-                self._followers.pop(number, None)
+                self._followers.discard(follower)
 
     def close(self) -> None:
         """The run ends: nothing follows."""
         with self._lock:
             self._over.set()
-            for follower in self._followers.values():
+            for follower in self._followers:
                 follower.waiting.put(None)
             thread = self._thread
         if thread is not None:
@@ -136,7 +133,7 @@ class Feed:
             new = [found for event in tail.new() if (found := told(event, self._name_of)) is not None]
             with self._lock:
                 for event in sorted(new, key=lambda event: float(event["time"])):
-                    for follower in self._followers.values():
+                    for follower in self._followers:
                         follower.behind |= follower.waiting.qsize() >= _MOST_WAITING
                         if not follower.behind:
                             follower.waiting.put(event)

@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mtls.unix_socket import short_name
 from telemetry import bugs
 from testbed.errors import UserError
 from testbed.operation.interface import REQUESTS
@@ -79,7 +80,6 @@ class OperatorSocket:
             bugs.watched_thread(self._serve, connection, name="operator", stopped=lambda: True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(None)
         timeout = struct.pack("ll", int(_WRITES_WITHIN_S), 0)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         try:
@@ -137,16 +137,12 @@ def _write(out: BinaryIO, document: dict[str, Any]) -> None:
 
 
 def _listen(path: Path, owner: int) -> socket.socket:
-    """A socket whose file nobody else could ever open: it is made under another name, in a folder of root's."""
+    """A socket whose file only `owner` and root can open, from its first moment on; UserError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        # Names of sockets are short; run directories may lie deep.
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            listener.bind(f"/proc/self/fd/{folder}/{path.name}")
-        finally:
-            os.close(folder)
+        with short_name(path) as name:
+            listener.bind(name)
         os.chown(path, owner, -1)
         listener.listen(8)
     except OSError as error:

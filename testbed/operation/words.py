@@ -223,10 +223,7 @@ def _set(do: Do, what: str = "", name: str = "", value: str | None = None) -> st
     if value is None:
         return f"{do('set', name=what, value=name)['said']}\n"
     if what == "rate":
-        try:
-            request, arguments = "set_rate", dict(zip(("low", "high"), parse_rate(value), strict=True))
-        except Malformed as error:
-            raise UserError(f"not set: {error}") from None
+        request, arguments = "set_rate", dict(zip(("low", "high"), rate_of(value), strict=True))
     elif what == "generation" and value in ("on", "off"):
         request, arguments = "set_generation", {"enabled": value == "on"}
     else:
@@ -238,6 +235,14 @@ def _set(do: Do, what: str = "", name: str = "", value: str | None = None) -> st
         except UserError as error:
             said.append(str(error))
     return "".join(f"{line}\n" for line in said)
+
+
+def rate_of(text: str) -> tuple[int, int]:
+    """The rate that LOW-HIGH says, in bytes a slot; UserError if it says none. PURE."""
+    try:
+        return parse_rate(text)
+    except Malformed as error:
+        raise UserError(f"not set: {error}") from None
 
 
 def _fault(do: Do, kind: str = "", *where: str) -> str:

@@ -12,7 +12,8 @@ from testbed.errors import UserError
 from testbed.machine.processes import Process, ProcessFailed
 from testbed.network.emulation import Emulation
 from testbed.network.operator_calls import ControlRoom
-from testbed.operation.desk import Desk, NotDone, rate_of
+from testbed.operation.desk import Desk, NotDone
+from testbed.operation.words import rate_of
 from testbed.planning.plan import OPERATOR
 from testbed.storm import gusts
 from testbed.storm.disks import Disks

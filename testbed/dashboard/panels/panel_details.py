@@ -19,7 +19,7 @@ from testbed.dashboard.panels.charts import qc_curves
 from testbed.dashboard.views.selection import LINK, NODE, SESSION, Selection, View, choices, selected
 from testbed.dashboard.views.view_details import details
 from testbed.dashboard.widgets import Panel, Tag, button, number
-from testbed.operation.desk import rate_of
+from testbed.operation.words import rate_of
 from testbed.planning import fault
 from testbed.planning.fault import CONTROLLER, CUT, DATABASE
 from testbed.planning.plan import Plan
