@@ -19,22 +19,24 @@ def choose(
 ) -> Path | Refused | None:
     """The first of `most` candidates on which the session is admitted; None if there is no candidate.
 
-    If a QC of one is short, those `beside` it, which join the same two nodes, take its place one by one. A refusal is
-    that of the first candidate, and names all that were tried.
+    If a QC of one is short, those `beside` it, which join the same two nodes, take its place one by one; then, if the
+    candidate says so, the other end is to pay double. A refusal is that of the first candidate, and names all that were
+    tried.
     """
     first: Refused | None = None
     tried = []
     for candidate in itertools.islice(candidates, most):
-        path, seen = candidate, set(candidate.qcs)
-        while (short := admit(path)) is not None:
-            first = first or short
-            hop = path.qcs.index(short.qc)
-            others = [qc for qc in beside(*path.nodes[hop : hop + 2]) if qc not in seen]
-            if not others:
-                break
-            seen.add(others[0])
-            path = replace(path, qcs=(*path.qcs[:hop], others[0], *path.qcs[hop + 1 :]))
-        else:
-            return path
+        for way in candidate.ends():
+            path, seen = way, set(way.qcs)
+            while (short := admit(path)) is not None:
+                first = first or short
+                hop = path.qcs.index(short.qc)
+                others = [qc for qc in beside(*path.nodes[hop : hop + 2]) if qc not in seen]
+                if not others:
+                    break
+                seen.add(others[0])
+                path = replace(path, qcs=(*path.qcs[:hop], others[0], *path.qcs[hop + 1 :]))
+            else:
+                return path
         tried.append(candidate.nodes)
     return replace(first, tried=tuple(tried)) if first is not None else None

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from decisions.calendar import Draw
 from decisions.ranges import Range, promised_slots
 
-# What a range of a QC is for. Behind a shared key the first QC holds the new keys, at both of its ends.
+# What a range of a QC is for. The new keys lie in the first QC, behind the shared key, or in the last one, behind the
+# pad.
 KEY, SHARED_KEY, NEW_KEYS, PAD = "key", "shared key", "new keys", "pad"
 AUTO, MOST_AHEAD = 0, 64  # of keys made ahead
 OTP, AES_CCM = "otp", "aes-ccm"
@@ -26,6 +27,8 @@ class Mode:
 
     None: there is no shared key, the new keys themselves travel hop by hop. `ahead`: keys are made several at once,
     and those not needed yet wait in the pools of both nodes.
+
+    Behind a shared key one QC gives the new keys as well: the first of the path, or with `double_at_last` the last one.
     """
 
     name: str
@@ -33,13 +36,15 @@ class Mode:
     ahead: bool
 
     def shared_bytes(self, key_bytes: int, number: int) -> int:
-        """Bytes that travel hop by hop, and that every link but the first gives, for `number` keys of `key_bytes`."""
+        """Bytes that travel hop by hop, and that every link but one gives, for `number` keys of `key_bytes`."""
         if self.cipher == AES_CCM:
             # As strong as the keys that it carries: AES-128 for keys of up to 128 bits, AES-256 for longer ones.
             return _SMALL_AES_KEY_BYTES if key_bytes <= _SMALL_AES_KEY_BYTES else _LARGE_AES_KEY_BYTES
         return key_bytes * number
 
-    def needs(self, qcs: Sequence[str], key_bytes: int, number: int) -> list[tuple[str, int]]:
+    def needs(
+        self, qcs: Sequence[str], key_bytes: int, number: int, *, double_at_last: bool = False
+    ) -> list[tuple[str, int]]:
         """What `number` keys of `key_bytes`, made at once, take from each QC of the path, as (QC, bytes).
 
         Over one link every mode is the same: the keys are the range itself.
@@ -50,22 +55,29 @@ class Mode:
         if len(qcs) == 1:
             return [(qcs[0], new)]
         shared = self.shared_bytes(key_bytes, number)
-        first = shared if self.cipher is None else shared + new
-        return [(qcs[0], first), *((qc, shared) for qc in qcs[1:])]
+        double = None if self.cipher is None else len(qcs) - 1 if double_at_last else 0
+        return [(qc, shared + new if hop == double else shared) for hop, qc in enumerate(qcs)]
 
-    def uses(self, ranges: Sequence[Range], key_bytes: int, number: int) -> list[tuple[Range, str]]:
+    def uses(
+        self, ranges: Sequence[Range], key_bytes: int, number: int, *, double_at_last: bool = False
+    ) -> list[tuple[Range, str]]:
         """What the ranges of a path are for, if `number` keys of `key_bytes` are made of them."""
         if len(ranges) == 1:
             return [(ranges[0], KEY)]
         if self.cipher is None:
             return [(r, PAD) for r in ranges]
-        shared, new = ranges[0].split(self.shared_bytes(key_bytes, number))
+        n_bytes = self.shared_bytes(key_bytes, number)
+        if double_at_last:
+            pad, new = ranges[-1].split(n_bytes)
+            return [(ranges[0], SHARED_KEY), *((r, PAD) for r in ranges[1:-1]), (pad, PAD), (new, NEW_KEYS)]
+        shared, new = ranges[0].split(n_bytes)
         return [(shared, SHARED_KEY), (new, NEW_KEYS), *((r, PAD) for r in ranges[1:])]
 
-    def per_key(self, hops: int, key_bytes: int, keys_ahead: int) -> list[float]:
+    def per_key(self, hops: int, key_bytes: int, keys_ahead: int, *, double_at_last: bool = False) -> list[float]:
         """What a key of `key_bytes` costs on each link of a path, in bytes, where keys are asked for one by one."""
         number = self.number_at_once(1, keys_ahead)
-        return [taken / number for _, taken in self.needs([""] * hops, key_bytes, number)]
+        needs = self.needs([""] * hops, key_bytes, number, double_at_last=double_at_last)
+        return [taken / number for _, taken in needs]
 
     def number_at_once(self, missing: int, keys_ahead: int) -> int:
         """How many keys to make where `missing` are needed: whole batches of `keys_ahead` in modes that look ahead.
@@ -90,28 +102,39 @@ class Mode:
         return number, interval_s * max(1, min(number, math.ceil(waits_s / interval_s)))
 
     def draws(
-        self, qcs: Sequence[str], key_bytes: int, *, interval_s: float, keys_ahead: int, waits_s: float, when: Draw
+        self,
+        qcs: Sequence[str],
+        key_bytes: int,
+        *,
+        interval_s: float,
+        keys_ahead: int,
+        waits_s: float,
+        when: Draw,
+        double_at_last: bool = False,
     ) -> list[Draw]:
         """What a session with a key of `key_bytes` each `interval_s` takes of each QC of its path.
 
         `when` says from when until when; `waits_s`: how long a key that was made ahead may wait.
         """
         number, period_s = self.rhythm(interval_s, keys_ahead, waits_s)
-        return [replace(when, n_bytes=n, period_s=period_s) for _, n in self.needs(qcs, key_bytes, number)]
+        needs = self.needs(qcs, key_bytes, number, double_at_last=double_at_last)
+        return [replace(when, n_bytes=n, period_s=period_s) for _, n in needs]
 
-    def makeable(self, available: Sequence[int], key_bytes: int, keys_ahead: int) -> int:
+    def makeable(
+        self, available: Sequence[int], key_bytes: int, keys_ahead: int, *, double_at_last: bool = False
+    ) -> int:
         """How many keys of `key_bytes`, asked for one by one, a path can give whose QCs have `available` bytes."""
         if len(available) == 1:
             return available[0] // key_bytes
-        first, others = available[0], min(available[1:])
+        double, others = (available[-1], min(available[:-1])) if double_at_last else (available[0], min(available[1:]))
         if self.cipher == AES_CCM:
             # Whole batches, and with what is left keys that are made alone.
             shared = self.shared_bytes(key_bytes, 1)
-            batches = min(first // (shared + keys_ahead * key_bytes), others // shared)
-            first, others = first - batches * (shared + keys_ahead * key_bytes), others - batches * shared
-            return batches * keys_ahead + min(first // (shared + key_bytes), others // shared)
+            batches = min(double // (shared + keys_ahead * key_bytes), others // shared)
+            double, others = double - batches * (shared + keys_ahead * key_bytes), others - batches * shared
+            return batches * keys_ahead + min(double // (shared + key_bytes), others // shared)
         units = 1 if self.cipher is None else 2
-        return min(first // (units * key_bytes), others // key_bytes)
+        return min(double // (units * key_bytes), others // key_bytes)
 
 
 def ahead(keys_ahead: int, interval_s: float, ttl_slots: int) -> int:
@@ -126,9 +149,10 @@ def ahead(keys_ahead: int, interval_s: float, ttl_slots: int) -> int:
 
 # The paper's BASIC: a shared key from the first link is relayed under OTP hop by hop; the new key, from the first
 # link too, goes to the last node under the shared one (OTP). Two keys' worth on the first link, one on every other.
+# With `double_at_last`, which is ours, the new key lies in the last link, and its last node gives it to the first one.
 BASIC = Mode("basic", cipher=OTP, ahead=False)
 # The paper's QKP: one shared key carries several new ones at once under AES-CCM. Not perfectly secret, but cheap: on
-# all links but the first only the shared key is paid for.
+# all links but one only the shared key is paid for.
 QKP = Mode("qkp", cipher=AES_CCM, ahead=True)
 # What trusted-relay networks in the field do: the first node draws the key and relays it under OTP; one unit a link.
 RELAYED = Mode("otp", cipher=None, ahead=False)

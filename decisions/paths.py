@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import networkx as nx
@@ -21,10 +21,23 @@ _MOST_CLAIMED = 0.999
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """The nodes from the master's to the slave's, and for each hop the QC to take: one fewer."""
+    """The nodes from the master's to the slave's, and for each hop the QC to take: one fewer.
+
+    `double_at_last`: where a mode takes more of one end's QC than of the others, that is the slave's end. `either_end`:
+    it may be the other end as well, if that one is short.
+    """
 
     nodes: tuple[str, ...]
     qcs: tuple[str, ...]
+    double_at_last: bool = False
+    either_end: bool = False
+
+    def ends(self) -> Iterator[Path]:
+        """The path as it is, and with the other end to pay double if that may be; each for good."""
+        here = replace(self, either_end=False)
+        yield here
+        if self.either_end:
+            yield replace(here, double_at_last=not self.double_at_last)
 
 
 View = Callable[[str], QcView]  # how a QC fares
@@ -32,7 +45,7 @@ PathPolicy = Callable[[QkdGraph, str, str, View], Iterable[Path]]  # paths betwe
 
 
 def shortest(graph: QkdGraph, source: str, target: str, view: View) -> Iterator[Path]:
-    """Fewest hops, and over each the QC of most merit.
+    """Fewest hops, and over each the QC of most merit. The master's end pays double, as in the paper.
 
     Ties for the first place fall to the first by name, among nodes and among QCs.
     """
@@ -47,7 +60,8 @@ def shortest(graph: QkdGraph, source: str, target: str, view: View) -> Iterator[
 def widest_shortest(graph: QkdGraph, source: str, target: str, view: View) -> Iterator[Path]:
     """Of the paths of fewest hops the one whose poorest QC has the most bytes a slot that nobody claims, then others.
 
-    Proved to carry half of the optimum at least, of sessions that come one by one (arXiv 2508.09735).
+    Proved to carry half of the optimum at least, of sessions that come one by one (arXiv 2508.09735). Of each path the
+    end of more merit is to pay double, or else the other one.
     """
     hops = _hops(graph, target)
     if source not in hops:
@@ -65,14 +79,15 @@ def widest_shortest(graph: QkdGraph, source: str, target: str, view: View) -> It
     nodes = [source]
     while nodes[-1] != target:
         nodes.append(onwards[nodes[-1]])
-    yield from _and_longer(graph, tuple(nodes), view)
+    for path in _and_longer(graph, tuple(nodes), view):
+        yield _at_either_end(path, view)
 
 
 def least_backlog(graph: QkdGraph, source: str, target: str, view: View) -> Iterator[Path]:
     """A hop is as long as what waits for its QC: 1 and, where the share r of its bytes is claimed, r/(1 - r).
 
     That is how many wait on average in a queue with one server; in the manner of TQD (arXiv 2109.07934), which
-    measures queues.
+    measures queues. Of each path the end of more merit is to pay double, or else the other one.
     """
     if _hops(graph, target).get(source) is not None:
         simple = _simple(graph, source, target)
@@ -80,7 +95,7 @@ def least_backlog(graph: QkdGraph, source: str, target: str, view: View) -> Iter
             claimed = min(_MOST_CLAIMED, view(_best(graph[a][b], view)).claimed_share)
             simple.edges[a, b]["weight"] = 1 + claimed / (1 - claimed)
         for nodes in nx.shortest_simple_paths(simple, source, target, weight="weight"):
-            yield _over(graph, nodes, view)
+            yield _at_either_end(_over(graph, nodes, view), view)
 
 
 PATH_POLICIES: dict[str, PathPolicy] = {
@@ -135,6 +150,13 @@ def _simple(graph: QkdGraph, source: str, target: str) -> nx.Graph[str]:
 
 def _over(graph: QkdGraph, nodes: Sequence[str], view: View) -> Path:
     return Path(tuple(nodes), tuple(_best(graph[a][b], view) for a, b in itertools.pairwise(nodes)))
+
+
+def _at_either_end(path: Path, view: View) -> Path:
+    """The path with the end to pay double whose QC has more merit, the master's if neither has."""
+    if len(path.qcs) == 1:
+        return path
+    return replace(path, double_at_last=view(path.qcs[-1]).merit > view(path.qcs[0]).merit, either_end=True)
 
 
 def _best(qcs: Collection[str], view: View) -> str:

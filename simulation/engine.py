@@ -265,7 +265,7 @@ class Simulation:
         qos = session.arrival.qos
         demand = Demand(
             session.key_bytes, qos.interval_s,
-            self._mode.per_key(len(path.qcs), session.key_bytes, self._ahead(session)),
+            self._costs(session, path),
             self._draws(session, path, now_s - slot_s, session.end_s - slot_s), math.floor(self._promised_s),
         )  # fmt: skip
         return ADMISSION_POLICIES[self._admission](views, demand)
@@ -274,8 +274,14 @@ class Simulation:
         """What the session takes of each QC of a path."""
         return self._mode.draws(
             path.qcs, session.key_bytes, interval_s=session.arrival.qos.interval_s, keys_ahead=self._ahead(session),
-            waits_s=self._promised_s, when=Draw(0, 1.0, first_s, end_s),
+            waits_s=self._promised_s, when=Draw(0, 1.0, first_s, end_s), double_at_last=path.double_at_last,
         )  # fmt: skip
+
+    def _costs(self, session: Session, path: Path) -> list[float]:
+        """What a key of the session costs on each QC of a path, in bytes."""
+        return self._mode.per_key(
+            len(path.qcs), session.key_bytes, self._ahead(session), double_at_last=path.double_at_last
+        )
 
     def _ahead(self, session: Session) -> int:
         """How many keys it makes at once."""
@@ -287,12 +293,11 @@ class Simulation:
         session.qcs = [self.qcs[qc] for qc in path.qcs]
         session.sources = dict(zip(path.qcs, session.qcs, strict=True))
         session.tries = [
-            (number, self._mode.needs(path.qcs, session.key_bytes, number))
+            (number, self._mode.needs(path.qcs, session.key_bytes, number, double_at_last=path.double_at_last))
             for number in self._mode.tries(1, self._ahead(session), _MOST_AT_ONCE)
         ]
         session.draws = self._draws(session, path, now_s, session.end_s)
-        costs = self._mode.per_key(len(path.qcs), session.key_bytes, self._ahead(session))
-        for qc, draw, cost in zip(session.qcs, session.draws, costs, strict=True):
+        for qc, draw, cost in zip(session.qcs, session.draws, self._costs(session, path), strict=True):
             qc.reserved[session.number] = cost / session.arrival.qos.interval_s
             qc.agenda.add(draw, now_s)
 

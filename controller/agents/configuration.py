@@ -85,12 +85,14 @@ class Route:
     """The path of a session: the qkdn_id of each node, the qkdl_id of each hop's physical link.
 
     `number`: of its virtual link. A session that moves gets a new one, so that no node ever has half of the old way and
-    half of the new one in a link.
+    half of the new one in a link. `from_last`: the virtual link leads from the last node to the first one. That is how
+    the nodes hear which end of it pays double: the one where it begins.
     """
 
     nodes: Sequence[str]
     links: Sequence[str]
     number: int = 0
+    from_last: bool = False
 
 
 def virtual_link(ksid: str, number: int = 0) -> str:
@@ -107,7 +109,11 @@ def links(ksid: str, route: Route, bandwidth: int) -> list[dict[str, Any]]:
         return [{} for _ in route.nodes]
     key = virtual_link(ksid, route.number)
     found = []
+    around = [None, *route.nodes, None]
     for at, node in enumerate(route.nodes):
+        previous, following = around[at], around[at + 2]
+        if route.from_last:
+            previous, following = following, previous
         link: dict[str, Any] = {
             "qkdl_id": key,
             "qkdl_enable": True,
@@ -116,10 +122,10 @@ def links(ksid: str, route: Route, bandwidth: int) -> list[dict[str, Any]]:
             "qkdl_remote": {"qkdn_id": route.nodes[0] if at == len(route.nodes) - 1 else route.nodes[-1]},
             "virt_bandwidth": bandwidth,
         }
-        if at > 0:
-            link["virt_prev_hop"] = route.nodes[at - 1]
-        if at < len(route.nodes) - 1:
-            link["virt_next_hop"] = [route.nodes[at + 1]]
+        if previous is not None:
+            link["virt_prev_hop"] = previous
+        if following is not None:
+            link["virt_next_hop"] = [following]
         internal = {
             "app_id": key,
             "app_type": gs015.INTERNAL,

@@ -81,10 +81,11 @@ def _shares(session: KeySession, parameters: Parameters, now_s: float) -> _Share
     number = ahead(parameters.keys_ahead, session.qos.interval_s, parameters.ttl_slots)
     for path in (session.path, session.target):
         if path is not None:
-            costs = mode.per_key(len(path.qcs), key_bytes, number)
+            costs = mode.per_key(len(path.qcs), key_bytes, number, double_at_last=path.double_at_last)
             draws = mode.draws(
-                path.qcs, key_bytes, interval_s=session.qos.interval_s, keys_ahead=number, waits_s=promised, when=when
-            )
+                path.qcs, key_bytes, interval_s=session.qos.interval_s, keys_ahead=number, waits_s=promised, when=when,
+                double_at_last=path.double_at_last,
+            )  # fmt: skip
             rates = [cost / session.qos.interval_s for cost in costs]
             found |= dict(zip(path.qcs, zip(rates, draws, strict=True), strict=True))
     return found

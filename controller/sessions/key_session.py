@@ -82,12 +82,14 @@ class KeySession:
     @classmethod
     def stored(cls, document: Mapping[str, Any], since: float) -> KeySession:
         """A session out of the store."""
-        path = Path(tuple(document["path"]), tuple(document["qcs"]))
+        path = Path(tuple(document["path"]), tuple(document["qcs"]), bool(document.get("double_at_last")))
         return cls(
             document["ksid"], (document["master_sae"], document["slave_sae"]), qos_of(document["qos"]), since,
             nodes={"master": path.nodes[0], "slave": path.nodes[-1]}, implicit=document["implicit"],
             state=document["state"], mode=document["mode"], path=path,
-            route=configuration.Route(document["node_ids"], document["link_ids"], document["link_number"]),
+            route=configuration.Route(
+                document["node_ids"], document["link_ids"], document["link_number"], path.double_at_last
+            ),
             opened_at=document["opened_at"], timings_ms=document["timings_ms"], last_number=document["last_number"],
             elsewhere=document["elsewhere"], bandwidth=document["bandwidth"], declared=document["declared"],
             duration_s=document.get("duration_s"),
@@ -229,6 +231,7 @@ class KeySession:
         return {
             "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "state": self.state,
             "mode": self.mode, "path": path, "qcs": [] if self.path is None else list(self.path.qcs),
+            "double_at_last": self.path is not None and self.path.double_at_last,
             "qos": self.qos.to_json(), "opened_at": self.opened_at, "implicit": self.implicit,
             "timings_ms": self.timings_ms, "interruption": self.interruption or None,
         }  # fmt: skip

@@ -187,7 +187,7 @@ class Choice:
         promised = promised_slots(parameters.ttl_slots)
         draws = MODES[parameters.mode].draws(
             path.qcs, qos.key_size_bits // 8, interval_s=qos.interval_s, keys_ahead=self._ahead(qos), waits_s=promised,
-            when=Draw(0, 1.0, begun_s, end_s),
+            when=Draw(0, 1.0, begun_s, end_s), double_at_last=path.double_at_last,
         )  # fmt: skip
         demand = replace(self._demand(qos, path), draws=draws, waits_slots=math.floor(promised))
         return ADMISSION_POLICIES[parameters.admission](views, demand)
@@ -198,10 +198,14 @@ class Choice:
 
     def _route(self, path: Path, number: int = 0) -> Route:
         nodes, links = self._graph.nodes(), self._graph.links()
-        return Route([nodes[n].qkdn_id for n in path.nodes], [links[qc].link_id for qc in path.qcs], number)
+        return Route(
+            [nodes[n].qkdn_id for n in path.nodes], [links[qc].link_id for qc in path.qcs], number,
+            from_last=path.double_at_last,
+        )  # fmt: skip
 
     def _demand(self, qos: QoS, path: Path) -> Demand:
-        return _demand(qos, len(path.qcs), self._settings.parameters.mode, self._ahead(qos))
+        mode, keys_ahead = self._settings.parameters.mode, self._ahead(qos)
+        return _demand(qos, len(path.qcs), mode, keys_ahead, double_at_last=path.double_at_last)
 
     def _ahead(self, qos: QoS) -> int:
         """How many keys a session of that QoS makes at once."""
@@ -224,20 +228,23 @@ def _refusal(short: Refused) -> SessionError:
 
 # Of many sessions few differ in these.
 @functools.lru_cache(4096)
-def _demand(qos: QoS, hops: int, mode: str, keys_ahead: int) -> Demand:
+def _demand(qos: QoS, hops: int, mode: str, keys_ahead: int, *, double_at_last: bool) -> Demand:
     key_bytes = qos.key_size_bits // 8
-    return Demand(key_bytes, qos.interval_s, MODES[mode].per_key(hops, key_bytes, keys_ahead))
+    cost = MODES[mode].per_key(hops, key_bytes, keys_ahead, double_at_last=double_at_last)
+    return Demand(key_bytes, qos.interval_s, cost)
 
 
 @functools.lru_cache(4096)
 def _bandwidth(qos: QoS, hops: int, mode: str, keys_ahead: int) -> int:
-    demand = _demand(qos, hops, mode, keys_ahead)
+    demand = _demand(qos, hops, mode, keys_ahead, double_at_last=False)  # whichever end it is, the most is the same
     return math.ceil(8 * max(demand.per_slot(hop) for hop in range(hops)))
 
 
 @functools.lru_cache(4096)
 def _needs(qos: QoS, path: Path, mode: str, keys_ahead: int) -> Mapping[str, Need]:
-    demand = _demand(qos, len(path.qcs), mode, keys_ahead)
+    demand = _demand(qos, len(path.qcs), mode, keys_ahead, double_at_last=path.double_at_last)
     # Where keys are made ahead, a request may be for many of them.
-    at_once = MODES[mode].needs(path.qcs, qos.key_size_bits // 8, MODES[mode].number_at_once(1, keys_ahead))
+    at_once = MODES[mode].needs(
+        path.qcs, qos.key_size_bits // 8, MODES[mode].number_at_once(1, keys_ahead), double_at_last=path.double_at_last
+    )
     return {qc: Need(demand.per_slot(hop), taken) for hop, (qc, taken) in enumerate(at_once)}

@@ -43,7 +43,8 @@ class Association:
 class Session:
     """A key session and its route: from the master's node path[0] to path[-1]; qcs[i] joins path[i] and path[i+1].
 
-    `link` is the virtual link that it goes over, if there are several hops.
+    `link` is the virtual link that it goes over, if there are several hops. `double_at_last`: that link leads from the
+    slave's node, so it is the slave's end that pays double.
     """
 
     ksid: str
@@ -52,6 +53,7 @@ class Session:
     path: tuple[str, ...]
     qcs: tuple[str, ...]
     link: str
+    double_at_last: bool = False
 
     @property
     def hops(self) -> int:

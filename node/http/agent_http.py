@@ -65,12 +65,20 @@ def make_app(
     @app.post("/qkd/v1/relay/<request_id>/keys")
     @allow(Role.NODE)
     def accept_keys(request_id: str) -> tuple[str, int]:
-        return "", 204 if relay.accept_keys(caller().name, uuid_text(request_id, "request"), json_body()) else 202
+        kept = relay.as_last.accept_keys(caller().name, uuid_text(request_id, "request"), json_body())
+        return "", 204 if kept else 202
+
+    @app.post("/qkd/v1/relay/<request_id>/new_keys")
+    @allow(Role.NODE)
+    def give_keys(request_id: str) -> tuple[dict[str, Any] | str, int]:
+        found = relay.as_last.give_keys(caller().name, uuid_text(request_id, "request"), json_body())
+        return ("", 202) if found is None else (found, 200)
 
     @app.post("/qkd/v1/relay/<request_id>/check")
     @allow(Role.NODE)
     def check_keys(request_id: str) -> tuple[str, int]:
-        return "", 204 if relay.check_keys(caller().name, uuid_text(request_id, "request"), json_body()) else 202
+        kept = relay.as_last.check_keys(caller().name, uuid_text(request_id, "request"), json_body())
+        return "", 204 if kept else 202
 
     @app.get("/metrics")
     @allow(Role.OPERATOR)

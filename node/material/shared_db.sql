@@ -326,21 +326,24 @@ BEGIN
 END $$;
 
 -- Keys are made by the node of their master for their slave at its node, and the sums are right: over one hop the range
--- is the keys; over several the first QC gives the keys themselves or, in modes with a shared key, that key and the new
--- ones; the other QCs give a pad for what is relayed.
+-- is the keys; over several each QC gives a pad for what is relayed, the keys themselves or a shared key. In modes with a
+-- shared key the first QC gives that, not a pad, and either the first or the last one the new keys besides.
 CREATE OR REPLACE FUNCTION qkd_check_keys(
     p_node text, p_needs bigint[], p_key_ids uuid[], p_key_bytes bigint, p_master text, p_slave text, p_slave_node text
 ) RETURNS void LANGUAGE plpgsql STABLE AS $$
 DECLARE
     new bigint := p_key_bytes * cardinality(p_key_ids);
-    pad bigint := p_needs[2];
+    hops integer := cardinality(p_needs);
+    pad bigint := least(p_needs[1], p_needs[hops]);
+    most bigint := greatest(p_needs[1], p_needs[hops]);
 BEGIN
     IF (p_key_bytes BETWEEN 1 AND 1 << 20 AND cardinality(p_key_ids) BETWEEN 1 AND 4096
             AND cardinality(p_key_ids) = (SELECT count(DISTINCT k) FROM unnest(p_key_ids) AS k)) IS NOT TRUE THEN
         PERFORM qkd_refuse('p_key_ids: expected 1 to 4096 different IDs, of keys of 1 byte to 1 MiB');
     END IF;
-    IF (CASE cardinality(p_needs) WHEN 1 THEN p_needs[1] = new ELSE
-            pad > 0 AND pad = ALL (p_needs[2:]) AND (p_needs[1] = pad + new OR (p_needs[1] = new AND pad = new)) END) IS NOT TRUE THEN
+    IF (CASE hops WHEN 1 THEN p_needs[1] = new ELSE
+            pad > 0 AND pad = ALL (p_needs[2:hops - 1]) AND (most - pad = new OR (most = new AND pad = new)) END) IS NOT TRUE
+            OR array_position(p_needs, NULL) IS NOT NULL THEN
         PERFORM qkd_refuse(format('p_needs: expected what %s bytes of keys take, not %s', new, p_needs));
     END IF;
     IF NOT EXISTS (SELECT 1 FROM sae WHERE id = p_master AND node = p_node) THEN

@@ -46,18 +46,45 @@ class Message:
             secret, self.request, self.server, position=self.position, hops=hops, around=self.ranges[:2]
         )
 
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes are relayed."""
+        return min(len(r) for r in self.ranges) if self.sealed is None else len(self.sealed)
+
     def incoming(self) -> list[key_events.Use]:
-        """What the incoming link's range is for: on the first link S, and the new keys, not this node's to keep."""
-        if self.sealed is not None:
-            return [(self.ranges[0], PAD)]
-        shared, new = self.ranges[0].split(len(self.ranges[-1]))
-        return [(shared, SHARED_KEY), *([(new, NEW_KEYS)] if len(new) else [])]
+        """What the incoming link's range is for: S itself on the first link, else its pad; new keys may lie behind."""
+        return self._uses(self.ranges[0], SHARED_KEY if self.sealed is None else PAD)
+
+    def outgoing(self) -> list[key_events.Use]:
+        """What the next link's range is for."""
+        return self._uses(self.ranges[1], PAD)
+
+    def _uses(self, where: Range, purpose: str) -> list[key_events.Use]:
+        relayed, new = where.split(self.n_bytes)
+        return [(relayed, purpose), *([(new, NEW_KEYS)] if len(new) else [])]
 
     def opened(self, incoming: Secret) -> Secret:
-        """What is relayed, from the incoming link's range: the range itself over the first link, else under it."""
-        n_bytes = len(self.ranges[-1])
-        # Behind S the first link's range holds the new keys, which are not this node's to keep.
-        return Secret(incoming.reveal()[:n_bytes]) if self.sealed is None else otp(self.sealed, incoming)
+        """What is relayed, from the incoming link's range: the range itself over the first link, else under it.
+
+        New keys that lie behind it are those of the nodes at the path's ends: a node between does not keep them.
+        """
+        here = Secret(incoming.reveal()[: self.n_bytes])
+        if self.sealed is None:
+            return here
+        opened = otp(self.sealed, here)
+        here.wipe()
+        return opened
+
+    def resealed(self, relayed: Secret, outgoing: Secret) -> Secret:
+        """What is relayed, under the pad of the next link's range."""
+        pad = Secret(outgoing.reveal()[: self.n_bytes])
+        sealed = otp(relayed, pad)
+        pad.wipe()
+        return sealed
+
+    def new_keys(self, incoming: Secret) -> Secret:
+        """What lies in the incoming link's range behind the relayed key or its pad; perhaps nothing."""
+        return Secret(incoming.reveal()[self.n_bytes :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +153,10 @@ def ranges_named(document: Mapping[str, Any]) -> list[Range]:
         limit = start + 2 * _MAX_KEY_BYTES
         end = integer(given.get("end"), f"ranges[{i}].end", low=start, high=limit)
         found.append(Range(qc, start, end, epoch))
-    n_bytes = len(found[-1]) if found else 0
-    if not n_bytes or len(found[0]) < n_bytes or any(len(r) != n_bytes for r in found[1:]):
-        raise Malformed("ranges", "one at least, the same length on all links but the first, and no less there")
+    lengths = [len(r) for r in found]
+    longer = [hop for hop, n in enumerate(lengths) if n > min(lengths)]
+    if not lengths or not min(lengths) or longer not in ([], [0], [len(lengths) - 1]):
+        raise Malformed("ranges", "one at least, all as long as one another, but for the first or the last, if longer")
     return found
 
 
@@ -137,15 +165,15 @@ def encoded(sealed: Secret) -> str:
     return base64.b64encode(sealed.reveal()).decode()
 
 
-def decoded(value: Any, field: str, n_bytes: int) -> Secret:
-    """The bytes that a message bears there; Malformed unless there are so many."""
+def decoded(value: Any, field: str, n_bytes: int, *, or_fewer: bool = False) -> Secret:
+    """The bytes that a message bears there; Malformed unless there are so many, or fewer if that may be."""
     given = text(value, field, longest=2 * _MAX_KEY_BYTES)
     try:
         found = Secret(base64.b64decode(given, validate=True))
     except ValueError:
         raise Malformed(field, "base64 (RFC 4648)") from None
-    if len(found) != n_bytes:
-        raise Malformed(field, f"{n_bytes} bytes")
+    if len(found) != n_bytes and not (or_fewer and 0 < len(found) < n_bytes):
+        raise Malformed(field, f"{n_bytes} bytes{' or fewer' if or_fewer else ''}")
     return found
 
 

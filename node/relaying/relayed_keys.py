@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from documents.secret import Secret
 from node.limits import CLAIM_S, CLAIMS
@@ -12,10 +12,19 @@ from node.limits import CLAIM_S, CLAIMS
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """A secret, and the session that it is for."""
+    """A secret, and the session that it is for.
+
+    `new_keys`: what lay behind its pad, where the last QC gives the new keys.
+    """
 
     secret: Secret
     ksid: str
+    new_keys: Secret = field(default_factory=lambda: Secret(b""))
+
+    def wipe(self) -> None:
+        """Nobody needs any of it any more."""
+        self.secret.wipe()
+        self.new_keys.wipe()
 
 
 class Arrivals:
@@ -58,4 +67,4 @@ class Arrivals:
         oldest = self._clock() - self._life_s()
         with self._changed:
             for request in [request for request, (since, _) in self._found.items() if since < oldest]:
-                self._found.pop(request)[1].secret.wipe()
+                self._found.pop(request)[1].wipe()

@@ -3,6 +3,9 @@
 The standard tells a node only its neighbours on a virtual link. The first node, which allocates key material on all
 links of the way, so asks every node of the way itself who its neighbours are and by which QCs, one after the other. It
 goes on to a node only if that node, too, names the one before: no relay can lead it a way that others do not know of.
+
+A virtual link has a direction. The node at which it begins is the end that pays double, where a mode takes more of one
+QC than of the others.
 """
 
 from __future__ import annotations
@@ -98,7 +101,10 @@ class Routes:
             path, qcs = along(self._name, functools.partial(self._neighbours_of, link["qkdl_id"]))
             if path[-1] != session.slave_node:
                 raise RelayBroken("the session's virtual link does not lead to the slave's node", node=path[-1])
-        found = Session(session.ksid, session.master_sae, session.slave_sae, path, qcs, link["qkdl_id"])
+        found = Session(
+            session.ksid, session.master_sae, session.slave_sae, path, qcs, link["qkdl_id"],
+            double_at_last=len(qcs) > 1 and "virt_prev_hop" in link,
+        )  # fmt: skip
         with self._lock:
             self._found[session.ksid] = found
         return found

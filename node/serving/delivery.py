@@ -173,7 +173,8 @@ class Delivery:
         parameters = self._parameters()
         mode = parameters.strategy
         number = self._ahead(session.ksid, parameters)
-        made = mode.makeable([available.get(qc, 0) for qc in session.qcs], key_bytes, number)
+        there = [available.get(qc, 0) for qc in session.qcs]
+        made = mode.makeable(there, key_bytes, number, double_at_last=session.double_at_last)
         if mode.ahead:  # what another mode left in the pool is not given out in this one
             made += self._pool.count((session.ksid, key_bytes), self._oldest_promised())
         return made
@@ -273,7 +274,7 @@ class Delivery:
         self._count(session, mode, number, key_bytes, met=True)
 
     def _count(self, session: Session, mode: Mode, number: int, key_bytes: int, *, met: bool) -> None:
-        needs = mode.needs(session.qcs, key_bytes, number)
+        needs = mode.needs(session.qcs, key_bytes, number, double_at_last=session.double_at_last)
         min_bps = self._sessions.min_bps(session.ksid)
         interval_s = _PUNCTUAL * 8 * key_bytes * number / min_bps if min_bps else USUAL_INTERVAL_S
         self._requested.add(session.ksid, key_bytes, needs, met=met, interval_s=interval_s)
@@ -289,7 +290,7 @@ class Delivery:
     def _make_apart(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         key_ids = [str(uuid.uuid4()) for _ in range(number)]
         found = self._allocate(session, mode, key_ids, key_bytes)
-        uses = mode.uses(found.ranges, key_bytes, number)
+        uses = mode.uses(found.ranges, key_bytes, number, double_at_last=session.double_at_last)
         with self._losses.counted(found.request, uses):
             if session.hops > 1:
                 self._relayed_from_here.add(key_ids)
@@ -306,7 +307,7 @@ class Delivery:
     def _allocate(self, session: Session, mode: Mode, key_ids: Sequence[str], key_bytes: int) -> Allocation:
         """Ranges for these keys on all links of the path; ShortOfMaterial."""
         request = str(uuid.uuid4())
-        needs = mode.needs(session.qcs, key_bytes, len(key_ids))
+        needs = mode.needs(session.qcs, key_bytes, len(key_ids), double_at_last=session.double_at_last)
         owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
         with key_events.statement(
             self._journal, "allocate", allocation=request, ksid=session.ksid, mode=mode.name, cipher=mode.cipher,
@@ -322,7 +323,8 @@ class Delivery:
             if isinstance(found, Shortage):
                 facts.update(qc=found.qc, short_bytes=found.short_bytes)
             else:
-                facts["ranges"] = key_events.as_json(mode.uses(found.ranges, key_bytes, len(key_ids)))
+                uses = mode.uses(found.ranges, key_bytes, len(key_ids), double_at_last=session.double_at_last)
+                facts["ranges"] = key_events.as_json(uses)
         if isinstance(found, Shortage):
             if found.in_doubt:
                 self._losses.add_keys(ShortOfMaterial.cause, key_ids)

@@ -149,7 +149,7 @@ class Kme:
 
     def expire(self) -> None:
         """Erase what is too old, in the streams, in the pool and of the keys that wait. To be called once a slot."""
-        self._relay.expire()
+        self._relay.as_last.expire()
         self._delivery.expire()
         self._store.expire()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from decisions.modes import MODES
@@ -43,12 +44,15 @@ def _is_cost(lengths: Sequence[int], n_keys: int, sizes_bits: set[int] | None) -
     Where nobody got one of the keys, their size is any that fits.
     """
     if sizes_bits is None:
-        shared = [n for n in (0, lengths[0] // 2, 16, 32) if n < lengths[0]]
-        sizes = {(lengths[0] - n) // n_keys for n in shared}
+        most = max(lengths)
+        sizes = {(most - n) // n_keys for n in (0, most // 2, 16, 32) if n < most}
     else:
         sizes = {bits // 8 for bits in sizes_bits if len(sizes_bits) == 1 and bits % 8 == 0}
     links = [str(i) for i in range(len(lengths))]
-    costs = (mode.needs(links, size, n_keys) for mode in MODES.values() for size in sizes)
+    costs = (
+        mode.needs(links, size, n_keys, double_at_last=at_last)
+        for mode, size, at_last in itertools.product(MODES.values(), sizes, (False, True))
+    )
     return any([n_bytes for _, n_bytes in cost] == lengths for cost in costs)
 
 

@@ -97,6 +97,7 @@ _WORDS = [
         ("GET", r"/qkd/v1/virtual_links/[^/]+/neighbours", "ask for neighbours on the virtual link"),
         ("POST", r"/qkd/v1/relay/[^/]+", RELAY),
         ("POST", r"/qkd/v1/relay/[^/]+/keys", "the new key under the shared key"),
+        ("POST", r"/qkd/v1/relay/[^/]+/new_keys", "fetch the new key under the shared key"),
         ("POST", r"/qkd/v1/relay/[^/]+/check", "the check value of the key"),
         ("PATCH", r"/restconf/data/[^/]+:qkd_node", "configure the path"),
         ("DELETE", r"/restconf/data/.+qkd_(app|link)=.+", "remove the session"),

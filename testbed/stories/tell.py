@@ -13,6 +13,7 @@ In `basic` and `qkp` the first QC of the path holds both the shared key S and, b
 QC hold all of it. So the first relay has the keys themselves, and not only S: it takes their bytes out of its stream
 in order to erase them. The relays behind it have S alone. The keys under S go from the first node to the last one
 directly, inside TLS, which those relays cannot open, so that they would need S and that message to have the key.
+Where the last QC pays double, it holds the new keys, and the last relay has them; they go the other way under S.
 In `otp` every relay opens the key in order to pass it on.
 """
 
@@ -22,7 +23,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from decisions.modes import AES_CCM
+from decisions.modes import AES_CCM, NEW_KEYS
 from testbed.stories.draft import Draft, Spans, began, drafts, uses_of
 from testbed.stories.model import (
     CONTROLLER,
@@ -41,8 +42,11 @@ from testbed.stories.model import (
 THE_KEY, SHARED_KEY, NOTHING = "the key", "the shared key", "nothing"
 
 
-def learned(cipher: str | None, path: Sequence[str]) -> list[Learned]:
-    """What the nodes of `path`, the master's first, learn of a key that was made in a mode with that cipher."""
+def learned(cipher: str | None, path: Sequence[str], *, double_at_last: bool = False) -> list[Learned]:
+    """What the nodes of `path`, the master's first, learn of a key that was made in a mode with that cipher.
+
+    `double_at_last`: the new keys lay in the last QC, not in the first one.
+    """
     if len(path) < 2:
         return []
     if len(path) == 2:
@@ -54,21 +58,25 @@ def learned(cipher: str | None, path: Sequence[str]) -> list[Learned]:
             _end(path[-1], "it opened the key under the last pad"),
         ]
     sealed = "AES-CCM under the shared key" if cipher == AES_CCM else "one-time pad with the shared key"
+    opened = f"it opened the key with the shared key ({sealed})"
+    which, giver, taker = ("last", path[-1], path[0]) if double_at_last else ("first", path[0], path[-1])
+    beside = path[-2] if double_at_last else path[1]
     return [
-        _end(path[0], "it made both keys of its end of the first QC"),
-        Learned(
-            path[1], THE_KEY,
-            "its end of the first QC holds the key's bytes, too: it erases them, and passes on the shared key",
-        ),
+        _end(path[0], opened if double_at_last else "it made both keys of its end of the first QC"),
         *(
             Learned(
+                n, THE_KEY,
+                f"its end of the {which} QC holds the key's bytes, too: it erases them, and passes on the shared key",
+            )
+            if n == beside
+            else Learned(
                 n, SHARED_KEY,
-                f"it passed that on; with the message from {path[0]} to {path[-1]} ({sealed}, inside TLS) it would have"
+                f"it passed that on; with the message from {giver} to {taker} ({sealed}, inside TLS) it would have"
                 " the key",
             )
-            for n in path[2:-1]
+            for n in path[1:-1]
         ),
-        _end(path[-1], f"it opened the key with the shared key ({sealed})"),
+        _end(path[-1], "it made the key of its end of the last QC" if double_at_last else opened),
     ]  # fmt: skip
 
 
@@ -135,10 +143,17 @@ def _key(events: Sequence[Event], ident: str, seeds: Sequence[Event]) -> Story:
     story = Story(
         ident, KEY, f"{'Keys of trace' if whole else 'Key'} {ident}: {kind}", figure, [], [], ksid=facts.get("ksid"),
         mode=mode, path=path, material=uses_of(made or {}), refill=refill, failure=failure, traces=traces,
-        learned=learned(made["cipher"], path) if made and handed and not failure else [],
+        learned=_learned(made) if made and handed and not failure else [],
         notes=_key_notes(made, handed, refill),
     )  # fmt: skip
     return _drawn(story, told, events)
+
+
+def _learned(made: Event) -> list[Learned]:
+    """Who learned keys of that allocation."""
+    material = uses_of(made)
+    at_last = len(made["path"]) > 2 and bool(material) and material[-1].purpose == NEW_KEYS
+    return learned(made["cipher"], made["path"], double_at_last=at_last)
 
 
 def _told(spans: Spans, ident: str, seeds: Sequence[Event], earlier: Collection[str]) -> tuple[list[Draft], list[str]]:

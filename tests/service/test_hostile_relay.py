@@ -19,14 +19,15 @@ from mtls.serve import json_body, new_app
 from mtls.server import Server
 from telemetry import journal
 from testbed.network.loopback import LOOPBACK, Stack
-from tests.support.foreign import open_session
+from tests.support.foreign import N, open_session, virtual_links
 from tests.support.waiting import until
 
 ALICE, DAVE = str(uuid.UUID(int=1)), str(uuid.UUID(int=4))
 HOME = {ALICE: "a", DAVE: "d"}
 NODES = "abcd"
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]
-MODES = ["basic", "qkp", "otp"]
+# With the way that the virtual link leads: from the end that pays double.
+MODES = [("basic", False), ("qkp", False), ("otp", False), ("basic", True), ("qkp", True)]
 
 
 class Between:
@@ -94,8 +95,12 @@ class Network(Stack):
         url = f"{self.agent(node)}{at}"
         return self.controller_calls.request(method, url, to=Identity(Role.NODE, node), body=body)
 
-    def set_mode(self, mode: str) -> None:
-        """Have keys made in that mode."""
+    def set_mode(self, mode: str, *, from_last: bool = False) -> None:
+        """Have keys made in that mode, and that end of the session pay double."""
+        key = self.session["link"]
+        for node, link in virtual_links(NODES, key, from_last=from_last).items():
+            body = {"etsi-qkd-sdn-node:qkd_link": [link]}
+            assert self.configure("PUT", node, f"{N}/qkd_links/qkd_link={key}", body).ok
         for node in NODES:
             body = {"qkd-testbed:mode": mode}
             assert self.configure("PUT", node, "/restconf/data/qkd-testbed:node/parameters/mode", body).ok
@@ -159,10 +164,10 @@ def flipped(path: str, body: Any) -> Any:
     return body | {"sealed": flip(body["sealed"])} if "/relay/" in path else body
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_bit_that_a_relay_flips_is_noticed_in_every_mode(network, mode):
+@pytest.mark.parametrize(("mode", "from_last"), MODES)
+def test_bit_that_a_relay_flips_is_noticed_in_every_mode(network, mode, from_last):
     """The request fails and names the way, both ends say so, and nothing waits for the slave."""
-    network.set_mode(mode)
+    network.set_mode(mode, from_last=from_last)
     given = network.enc_keys()
     key_ids = [k["key_ID"] for k in given.body["keys"]]
     assert network.dec_keys(*key_ids).body == given.body
@@ -181,10 +186,10 @@ def test_bit_that_a_relay_flips_is_noticed_in_every_mode(network, mode):
     until(lambda: network.enc_keys().ok)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_no_relay_can_hide_that_a_key_was_altered(network, mode):
+@pytest.mark.parametrize(("mode", "from_last"), MODES)
+def test_no_relay_can_hide_that_a_key_was_altered(network, mode, from_last):
     """It says that all went well; but it is not the one who is asked."""
-    network.set_mode(mode)
+    network.set_mode(mode, from_last=from_last)
     network.onward.question = flipped
     network.asked.answer = lambda path, status, body: (204, None) if "/relay/" in path else (status, body)
 
@@ -193,10 +198,10 @@ def test_no_relay_can_hide_that_a_key_was_altered(network, mode):
     assert failed.detail("cause") == "relay_altered"
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_relay_that_passes_nothing_on_and_says_it_did_is_found_out(network, mode):
+@pytest.mark.parametrize(("mode", "from_last"), MODES)
+def test_relay_that_passes_nothing_on_and_says_it_did_is_found_out(network, mode, from_last):
     """The last node has nothing to keep; the neighbour that took it over is named."""
-    network.set_mode(mode)
+    network.set_mode(mode, from_last=from_last)
     network.onward.question = lambda path, body: body | {"ksid": str(uuid.uuid4())} if "/relay/" in path else body
     network.asked.answer = lambda path, status, body: (204, None) if "/relay/" in path else (status, body)
 

@@ -669,6 +669,8 @@ def ask_barely(ring: Ring, stack: Stack, name: str = "a", **changes: str) -> lis
         ({"p_needs": "'{-32, -32}'"}, "p_needs"),
         ({"p_needs": "'{64, NULL}'"}, "p_needs"),
         ({"p_needs": "'{48, 32}'"}, "p_needs"),
+        ({"p_needs": "'{NULL, 64}'"}, "p_needs"),
+        ({"p_needs": "'{64, 64}'"}, "p_needs"),
         ({"p_needs": "'{4611686018427387904, 4611686018427387904}'"}, "p_needs"),
         ({"p_needs": "'{64}'"}, "p_qcs"),
         ({"p_qcs": "ARRAY[ab]", "p_needs": "'{64}'", "p_slave": "bob", "p_slave_node": "'b'"}, "p_needs"),
@@ -709,6 +711,7 @@ def test_the_same_request_is_granted_if_it_is_honest(ring, stack):
     ring.fill(1000)
 
     assert [row[2:5] for row in ask_barely(ring, stack)] == [(0, 64, 0), (0, 32, 0)]
+    assert [row[2:5] for row in ask_barely(ring, stack, p_needs="'{32, 64}'")] == [(64, 96, 0), (32, 96, 0)]
 
 
 def test_nobody_allocates_by_anothers_request_or_key_id(ring, stack):

@@ -15,8 +15,12 @@ N = "/restconf/data/etsi-qkd-sdn-node:qkd_node"
 Call = Callable[[str, str, str, Any], int]
 
 
-def virtual_links(path: Sequence[str], key: str) -> dict[str, dict[str, Any]]:
-    """A virtual link on all nodes of `path`, by their names: previous and next hop, no more."""
+def virtual_links(path: Sequence[str], key: str, *, from_last: bool = False) -> dict[str, dict[str, Any]]:
+    """A virtual link on all nodes of `path`, by their names: previous and next hop, no more.
+
+    It leads from the first of them to the last, or the other way.
+    """
+    path = path[::-1] if from_last else path
     ids = [node_id(name) for name in path]
     found = {}
     for at, name in enumerate(path):

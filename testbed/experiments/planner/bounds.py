@@ -1,8 +1,9 @@
 """How many sessions a planner could have accepted that knew everything beforehand: an integer programme. PURE.
 
-For each session one path, or none; then its keys cost what the mode says, at the times when they are asked for. On
-each QC, bytes that were made in one slot are used in that slot or one of the next TTL slots. The planner maximises the
-sessions accepted, each with all of its keys. No admission policy can do better without breaking a session.
+For each session one path, or none, and which end of it pays double; then its keys cost what the mode says, at the
+times when they are asked for. On each QC, bytes that were made in one slot are used in that slot or one of the next TTL
+slots. The planner maximises the sessions accepted, each with all of its keys. No admission policy can do better without
+breaking a session.
 """
 
 from __future__ import annotations
@@ -62,9 +63,10 @@ def best_acceptance(
     for qc, at_s, n_bytes in made:
         supply[qc, math.floor(at_s / slot_s)] += n_bytes
     options = [
-        (session, dict(_demand(arrival, path, mode, keys_ahead, slot_s)))
+        (session, dict(_demand(arrival, path, mode, keys_ahead, slot_s, double_at_last=at_last)))
         for session, arrival in enumerate(arrivals)
         for path in _paths(topology, arrival.master.node, arrival.slave.node)
+        for at_last in ((False, True) if len(path) > 1 and MODES[mode].cipher is not None else (False,))
     ]
     needed = sorted({cell for _, demand in options for cell in demand})
     flows = [
@@ -127,7 +129,13 @@ def _paths(topology: Topology, master: str, slave: str) -> Iterator[list[str]]:
 
 
 def _demand(
-    arrival: Arrival[S], qcs: Sequence[str], mode: str, keys_ahead: int, slot_s: float
+    arrival: Arrival[S],
+    qcs: Sequence[str],
+    mode: str,
+    keys_ahead: int,
+    slot_s: float,
+    *,
+    double_at_last: bool,
 ) -> collections.Counter[Cell]:
     """Bytes that the session's keys take from each QC in each slot. Its first key is asked for as it arrives."""
     strategy, interval_s = MODES[mode], arrival.qos.interval_s
@@ -136,6 +144,7 @@ def _demand(
     demand: collections.Counter[Cell] = collections.Counter()
     for first in range(0, keys, batch):
         slot = math.floor((arrival.at_s + first * interval_s) / slot_s)
-        for qc, n_bytes in strategy.needs(qcs, arrival.qos.key_size_bits // 8, min(batch, keys - first)):
+        key_bytes, number = arrival.qos.key_size_bits // 8, min(batch, keys - first)
+        for qc, n_bytes in strategy.needs(qcs, key_bytes, number, double_at_last=double_at_last):
             demand[qc, slot] += n_bytes
     return demand

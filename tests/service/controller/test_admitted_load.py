@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from etsi import gs015
 from ietf.restconf import parse_target
-from node.tree.model import MODEL
+from node.tree.model import MODEL, links, node_id
 from telemetry import journal
 from tests.support.followed import LINKS, declare
 from tests.support.waiting import until
@@ -103,6 +103,22 @@ def test_qos_that_the_path_does_not_carry_is_not_admitted(admitting):
     assert "QC ac cannot carry" in refused["message"]
     declare(admitting, "a", answer.ksid, app_qos={"min_bandwidth": 320})
     assert until(lambda: asked() == [320] * 2)
+
+
+def test_end_that_has_more_left_pays_double_if_the_path_policy_says_so(admitting):
+    """32 bytes in 5 s are too much for cd, which makes 4 a second; 16 are not, and ac makes 40."""
+    admitting.set(admission="reserve")
+    assert admitting.request("d", "a", size=128, interval_s=5)[1].status == 503
+    admitting.set(path_policy="widest-shortest")
+
+    _, answer = admitting.request("d", "a", size=128, interval_s=5)
+
+    session = admitting.session(answer.ksid)
+    assert (session["path"], session["double_at_last"]) == (["d", "c", "a"], True)
+    reserved = {q["qc"]: q["reserved_per_slot"] for q in admitting.operator("qcs")["qcs"]}
+    assert (reserved["ac"], reserved["cd"]) == (6.4, 3.2)
+    (link,) = [e for e in links(admitting.nodes["d"].datastore.tree) if e["qkdl_type"] == gs015.VIRT]
+    assert (link["virt_prev_hop"], "virt_next_hop" in link) == (node_id("c"), False)
 
 
 def test_reserve_counts_the_cost_of_the_mode(admitting):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,10 +26,10 @@ def ids(number: int, first: int) -> list[str]:
     return [str(uuid.UUID(int=first + i)) for i in range(number)]
 
 
-@given(st.integers(1, 8))
-def test_every_node_of_a_path_of_any_length_gets_valid_configuration(hops):
+@given(st.integers(1, 8), st.booleans())
+def test_every_node_of_a_path_of_any_length_gets_valid_configuration(hops, from_last):
     """Both ends have the application; only several hops need a virtual link, and each node between joins two links."""
-    route = Route(ids(hops + 1, 1), ids(hops, 50))
+    route = Route(ids(hops + 1, 1), ids(hops, 50), from_last=from_last)
     parts = configuration.links(KSID, route, 100)
     for at_master, at in ((True, 0), (False, hops)):
         app = configuration.application(KSID, PAIR, route, at_master=at_master, declares={})
@@ -43,6 +44,19 @@ def test_every_node_of_a_path_of_any_length_gets_valid_configuration(hops):
     for at in range(1, hops):
         internal = parts[at]["qkd_applications"]["qkd_app"][0]
         assert internal["backing_qkdl_id"] == list(route.links[at - 1 : at + 1])
+
+
+def test_virtual_link_leads_from_the_end_that_pays_double():
+    """Which is how nodes hear of it, in the standard's words; the ends of the session stay what they are."""
+    route = Route(ids(3, 1), ids(2, 50))
+    one, other = (
+        configuration.links(KSID, replace(route, from_last=from_last), 100)[0]["qkd_links"]["qkd_link"][0]
+        for from_last in (False, True)
+    )
+
+    assert (one.get("virt_prev_hop"), one.get("virt_next_hop")) == (None, [ids(3, 1)[1]])
+    assert (other.get("virt_prev_hop"), other.get("virt_next_hop")) == (ids(3, 1)[1], None)
+    assert one["qkdl_remote"] == other["qkdl_remote"]
 
 
 def test_session_that_moves_gets_another_link_and_keeps_its_id():

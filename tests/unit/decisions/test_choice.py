@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 from decisions.admission import Refused
 from decisions.choice import choose
@@ -31,6 +32,18 @@ def test_first_path_that_is_admitted_is_taken():
 def test_another_qc_of_the_same_fibre_takes_the_place_of_one_that_is_short():
     """Before another path is tried."""
     assert choose([SHORT, LONG], admitting("ab/1"), beside, most=4) == Path(("a", "b"), ("ab/2",))
+
+
+def test_other_end_is_to_pay_double_where_the_first_one_cannot_if_the_candidate_says_so():
+    """Before another path is tried; what is taken is for good."""
+    at_last = Path(LONG.nodes, LONG.qcs, double_at_last=True)
+
+    def admit(path: Path) -> Refused | None:
+        return None if path.double_at_last else Refused("ac/1", 32, 16)
+
+    assert choose([replace(LONG, either_end=True), SHORT], admit, lambda *_: (), most=1) == at_last
+    assert choose([LONG], admit, lambda *_: (), most=1) == Refused("ac/1", 32, 16, (LONG.nodes,))
+    assert choose([replace(at_last, either_end=True)], admitting(), beside, most=1) == at_last
 
 
 def test_refusal_is_that_of_the_first_path_and_names_all_that_were_tried():

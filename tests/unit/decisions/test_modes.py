@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decisions.modes import MODES
+from decisions.modes import MODES, NEW_KEYS, PAD, SHARED_KEY
+from decisions.ranges import Range
+from node.material.key_events import joined
 
 QCS = [f"q{i}" for i in range(8)]
 
@@ -33,6 +35,26 @@ def test_cost_of_128_bit_keys(mode, hops, number, needs):
     assert MODES[mode].needs(QCS[:hops], 16, number) == list(zip(QCS, needs, strict=False))
 
 
+@pytest.mark.parametrize(
+    ("mode", "hops", "number", "needs"),
+    [
+        ("basic", 3, 1, [16, 16, 32]), ("qkp", 3, 4, [16, 16, 16 + 64]), ("otp", 3, 1, [16, 16, 16]),
+        ("basic", 1, 2, [32]),
+    ],
+)  # fmt: skip
+def test_last_qc_may_give_the_new_keys_in_place_of_the_first(mode, hops, number, needs):
+    """Then they lie behind the last pad. What is relayed directly costs no end more, nor do keys over one hop."""
+    found = MODES[mode].needs(QCS[:hops], 16, number, double_at_last=True)
+    ranges = [Range(qc, 100, 100 + n) for qc, n in found]
+
+    assert [n for _, n in found] == needs
+    uses = MODES[mode].uses(ranges, 16, number, double_at_last=True)
+    assert joined(r for r, _ in uses) == ranges
+    if mode in ("basic", "qkp") and hops > 1:
+        assert [purpose for _, purpose in uses] == [SHARED_KEY, *[PAD] * (hops - 1), NEW_KEYS]
+        assert len(uses[-1][0]) == 16 * number
+
+
 def test_longer_keys_travel_under_a_longer_aes_key():
     """A shared key of 128 bits must not carry keys that promise more."""
     assert [MODES["qkp"].shared_bytes(n, 4) for n in (8, 16, 17, 32, 1024)] == [16, 16, 32, 32, 32]
@@ -57,17 +79,18 @@ def test_cost_of_a_key_of_many_is_what_nodes_take_for_all_of_them(mode, hops, ke
 @given(st.sampled_from(sorted(MODES)), st.integers(1, 8), st.integers(1, 200), st.integers(1, 64), st.data())
 def test_makeable_is_what_one_gets_who_asks_one_by_one(mode, hops, key_bytes, keys_ahead, data):
     """The number of keys that status promises can really be made: ahead while that is possible, then one at a time."""
+    at_last = data.draw(st.booleans())
     available = data.draw(st.lists(st.integers(0, 4000), min_size=hops, max_size=hops))
     left, made = list(available), 0
     for batch in (keys_ahead, 1) if MODES[mode].ahead else (1,):
         while True:
-            needs = MODES[mode].needs(QCS[:hops], key_bytes, batch)
+            needs = MODES[mode].needs(QCS[:hops], key_bytes, batch, double_at_last=at_last)
             after = [a - need for a, (_, need) in zip(left, needs, strict=True)]
             if min(after) < 0:
                 break
             left, made = after, made + batch
 
-    assert MODES[mode].makeable(available, key_bytes, keys_ahead) == made
+    assert MODES[mode].makeable(available, key_bytes, keys_ahead, double_at_last=at_last) == made
 
 
 @given(

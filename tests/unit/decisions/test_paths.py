@@ -117,6 +117,20 @@ def test_each_policy_gives_both_ways_round_a_ring_the_shorter_one_first(policy):
     assert not list(PATH_POLICIES[policy](graph, "a", "nobody", alike))
 
 
+@pytest.mark.parametrize(("policy", "either"), [("shortest", False), ("widest-shortest", True), ("backlog", True)])
+def test_end_that_has_more_left_is_to_pay_double_but_in_the_paper_the_masters(policy, either):
+    """The other end may where that one cannot. Over one hop nobody pays double."""
+    graph = graph_of(("a", "b", "ab"), ("b", "c", "bc"))
+    left = {"ab": 10, "bc": 20}
+
+    def path(source: str, target: str) -> Path:
+        return next(iter(PATH_POLICIES[policy](graph, source, target, lambda qc: QcView(qc, left[qc], 0, 0, 1))))
+
+    assert (path("a", "c").double_at_last, path("a", "c").either_end) == (either, either)
+    assert (path("c", "a").double_at_last, path("c", "a").either_end) == (False, either)
+    assert not path("a", "b").either_end
+
+
 @pytest.mark.parametrize("policy", sorted(PATH_POLICIES))
 def test_no_policy_leads_over_a_node_that_relays_nothing(policy):
     """Not among the longer paths either."""

@@ -43,6 +43,7 @@ EXPECTED = {
         "GET /qkd/v1/virtual_links/<link_id>/neighbours": {NODE},
         "POST /qkd/v1/relay/<request_id>": {NODE},
         "POST /qkd/v1/relay/<request_id>/keys": {NODE},
+        "POST /qkd/v1/relay/<request_id>/new_keys": {NODE},
         "POST /qkd/v1/relay/<request_id>/check": {NODE},
         "GET /qkd/v1/status": {OPERATOR},
         "GET /metrics": {OPERATOR},

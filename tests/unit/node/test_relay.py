@@ -137,10 +137,10 @@ def test_key_of_an_id_that_came_to_wait_meanwhile_is_refused(tmp_path, clock, mo
     first.originate(BASIC)
     last.store.put_relayed([RelayedKey(KEY_ID, KSID, ALICE, CAROL, Secret(b"before"), clock.now)])
     monkeypatch.setattr(last.store, "relayed_owners", lambda _: {})  # as it was a moment before
-    last.relay._arrivals.put(REQUEST, Relayed(Secret(bytes(KEY_BYTES)), KSID))
+    last.relay.as_last.arrivals.put(REQUEST, Relayed(Secret(bytes(KEY_BYTES)), KSID))
 
     with pytest.raises(Malformed, match="key_ID"):
-        last.relay.accept_keys("a", REQUEST, first.sent[-1])
+        last.relay.as_last.accept_keys("a", REQUEST, first.sent[-1])
 
     assert [key.key.reveal() for key in last.store.take_relayed([KEY_ID])] == [b"before"]
 
@@ -149,9 +149,9 @@ def test_key_lives_at_the_last_node_for_a_ttl_from_its_making(tmp_path, clock):
     """Not from its arrival."""
     first, last = Node("a", tmp_path / "a", clock), Node("c", tmp_path / "c", clock)
     first.originate(QKP)
-    last.relay._arrivals.put(REQUEST, Relayed(Secret(bytes(KEY_BYTES)), KSID))
+    last.relay.as_last.arrivals.put(REQUEST, Relayed(Secret(bytes(KEY_BYTES)), KSID))
 
-    assert last.relay.accept_keys("a", REQUEST, first.sent[-1] | {"age_ms": 4000})
+    assert last.relay.as_last.accept_keys("a", REQUEST, first.sent[-1] | {"age_ms": 4000})
 
     clock.now += TTL - 4.1
     assert last.store.relayed_owners([KEY_ID])
@@ -167,12 +167,12 @@ def test_what_was_relayed_waits_for_its_first_node_as_long_as_a_request_may_take
     first, last = Node("a", tmp_path / "a", clock), Node("c", tmp_path / "c", clock)
     first.originate(QKP)
     relayed = Relayed(Secret(bytes(KEY_BYTES)), KSID)
-    last.relay._arrivals.put(REQUEST, relayed)
+    last.relay.as_last.arrivals.put(REQUEST, relayed)
     clock.now += after_s
-    last.relay.expire()
+    last.relay.as_last.expire()
 
     assert (len(relayed.secret) > 0) == there
-    assert last.relay.accept_keys("a", REQUEST, first.sent[-1]) == there
+    assert last.relay.as_last.accept_keys("a", REQUEST, first.sent[-1]) == there
     for node in (first, last):
         node.store.close()
 

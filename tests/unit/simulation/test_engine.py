@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,19 @@ def test_two_hops_cost_what_the_mode_declares(mode, least):
 
     assert enough.failed_requests == 0
     assert short.failed_requests == (0 if mode == "qkp" else 1)
+
+
+def test_end_that_has_the_bytes_pays_double_where_the_path_policy_lets_it():
+    """A key a second takes 32 bytes of one end and 16 of the other: 17 are enough for one, and not for both."""
+    topology = network("ab bc")
+    poor = replace(topology.links[0], qcs=(Qc("ab/1", 17, 17),))
+    topology = replace(topology, links=(poor, *topology.links[1:]))
+    lasting = session("ac", length_s=600, every_s=1)
+
+    assert simulated(topology, lasting).failed_requests > 200
+    for policy in ("widest-shortest", "backlog"):
+        assert simulated(topology, lasting, path_policy=policy).failed_requests == 0
+        assert simulated(topology, session("ca", length_s=600, every_s=1), path_policy=policy).failed_requests == 0
 
 
 def test_in_qkp_who_comes_first_makes_keys_ahead_and_lives_on_them():

@@ -83,13 +83,22 @@ def test_modes_cost_what_they_declare():
     session = arrival("a", "c", length_s=4.0, interval_s=1.0)
     totals = {}
     for mode in ("basic", "otp", "qkp"):
-        demand = _demand(session, ["ab", "bc"], mode, 4, 1.0)
+        demand = _demand(session, ["ab", "bc"], mode, 4, 1.0, double_at_last=False)
         by_qc = collections.Counter()
         for (qc, _), n_bytes in demand.items():
             by_qc[qc] += n_bytes
         totals[mode] = by_qc["ab"] // 16, by_qc["bc"] // 16
 
     assert totals == {"basic": (8, 4), "otp": (4, 4), "qkp": (5, 1)}
+
+
+def test_either_end_may_pay_double():
+    """Whichever has the bytes; but one of them has to."""
+    session = arrival("a", "c")
+
+    assert bound(["ab", "bc"], [session], [("ab", 0.0, 32), ("bc", 0.0, 16)]).best == 1
+    assert bound(["ab", "bc"], [session], [("ab", 0.0, 16), ("bc", 0.0, 32)]).best == 1
+    assert bound(["ab", "bc"], [session], [("ab", 0.0, 31), ("bc", 0.0, 31)]).best == 0
 
 
 def test_nothing_offered_is_nothing_refused():
@@ -114,13 +123,14 @@ def test_the_programme_finds_what_trying_everything_finds(sessions, made):
         start, end = "abcd".index(session.master.node), "abcd".index(session.slave.node)
         right = [around[i % 4] for i in range(start, start + (end - start) % 4)]
         left = [around[(i - 1) % 4] for i in range(start, start - (start - end) % 4, -1)]
-        return [None, right, left]
+        return [None, *itertools.product((right, left), (False, True))]
 
     def feasible(choice):
         demand = collections.Counter()
         for session, way in zip(arriving, choice, strict=True):
             if way is not None:
-                demand.update(_demand(session, way, "basic", 4, 1.0))
+                qcs, at_last = way
+                demand.update(_demand(session, qcs, "basic", 4, 1.0, double_at_last=at_last))
         stock = collections.Counter()
         for qc, at, n in made:
             stock[qc, at] += n
