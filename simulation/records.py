@@ -14,7 +14,7 @@ import uuid
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +26,13 @@ from decisions.ranges import Range, Shortage
 from scenario.scenario import Scenario
 from scenario.topology_description import Sae
 from simulation.engine import Session, Witness
+from simulation.journals import Journal, Span
 from simulation.qcs import QcState
 
 _EPOCH = 1  # of every QC: its device is started once
-_LINES_AT_ONCE = 10_000
+_INSTANT_S = 1e-6  # by which what comes of something is later: stories are told in order of time
 _BEFORE_S, _AFTER_S = 1.0, 1.0  # processes begin before anything happens, and end after
 _ENC, _DEC = "enc_keys", "dec_keys"
-
-
-@dataclass(slots=True)
-class _Journal:
-    """A file of events, one JSON object a line."""
-
-    path: Path
-    who: str
-    lines: list[str] = field(default_factory=list)
-
-    def event(self, at_s: float, name: str, **facts: Any) -> None:
-        """One line."""
-        common = {"time": round(at_s, 6), "mono": round(at_s, 6), "who": self.who, "event": name}
-        self.lines.append(json.dumps(common | facts, separators=(",", ":")))
-        if len(self.lines) >= _LINES_AT_ONCE:
-            self.flush()
-
-    def flush(self) -> None:
-        """All that was said is in the file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in self.lines)
-        self.lines.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +54,14 @@ class Recorder(Witness):
         self._qcs = qcs
         self._ids = random.Random(f"{scenario.seed}/ids")  # noqa: S311 - names, no key
         self._oldest_s = min((qc.supply.made_s(0) for qc in qcs.values()), default=0.0)
-        self._journals: dict[str, _Journal] = {}
+        self._journals: dict[str, Journal] = {}
         self._sae_ids = {sae.name: sae.id or self._uuid() for sae in scenario.topology.saes}
         self._ksids: dict[int, str] = {}
         self._waiting: dict[int, deque[_Key]] = {}  # keys made ahead, by session
         self._allocations: list[list[Any]] = []
         self._keys: list[list[Any]] = []
         self._taken: dict[str, list[list[Any]]] = {node.name: [] for node in scenario.topology.nodes}
-        self._traces = 0
+        self._traces = self._spans = 0
         self._begin()
 
     def opened(self, session: Session, now_s: float) -> None:
@@ -91,19 +69,21 @@ class Recorder(Witness):
         ksid = self._ksids[session.number] = self._uuid()
         pair, path = self._pair(session), list(session.path.nodes if session.path is not None else ())
         self._waiting[session.number] = deque()
-        at_s = self._at(now_s)
-        self._journal("controller", "controller").event(at_s, "ksid_assigned", ksid=ksid, path=path, **pair)
-        own = self._of_saes(session.arrival.master)
-        own.event(at_s, "session_requested", **self._wanted(session), **pair)
-        own.event(
-            at_s, "session_open", ksid=ksid, path=path, hops=len(path) - 1, ask_connection_ms=0.0,
-            open_key_session_ms=0.0, total_ms=0.0, **pair,
+        at_s, whole = self._at(now_s), self._root()
+        at_controller = self._asked_for(session, at_s, whole)
+        mode = self._scenario.parameter("mode")
+        self._journal("controller", "controller").event(
+            at_s, "ksid_assigned", ksid=ksid, path=path, mode=mode, **pair, **at_controller.ids
+        )
+        self._of_saes(session.arrival.master).event(
+            at_s + _INSTANT_S, "session_open", ksid=ksid, path=path, hops=len(path) - 1, ask_connection_ms=0.0,
+            open_key_session_ms=0.0, total_ms=0.0, **pair, **whole.ids,
         )  # fmt: skip
 
     def refused(self, session: Session, now_s: float, why: Refused | None) -> None:
         """None: there is no path."""
-        own, at_s = self._of_saes(session.arrival.master), self._at(now_s)
-        own.event(at_s, "session_requested", **self._wanted(session), **self._pair(session))
+        at_s, whole = self._at(now_s), self._root()
+        at_controller = self._asked_for(session, at_s, whole)
         if why is None:
             facts: dict[str, Any] = {"cause": "no_path", "message": "there is no path of QCs"}
         else:
@@ -112,7 +92,19 @@ class Recorder(Witness):
                 "cause": "refused", "qc": why.qc, "needed_bytes": why.needed_bytes,
                 "available_bytes": why.available_bytes, "message": f"{text}, {why.available_bytes} are available",
             }  # fmt: skip
-        own.event(at_s, "session_refused", status=503, **facts, **self._pair(session))
+        facts |= self._pair(session)
+        self._journal("controller", "controller").event(at_s, "application_refused", **facts, **at_controller.ids)
+        own = self._of_saes(session.arrival.master)
+        own.event(at_s + _INSTANT_S, "session_refused", status=503, **facts, **whole.ids)
+
+    def _asked_for(self, session: Session, at_s: float, whole: Span) -> Span:
+        """The master asks its node for a session, and the node the controller; where that decides."""
+        own, node = self._of_saes(session.arrival.master), session.arrival.master.node
+        own.event(at_s, "session_requested", **self._wanted(session), **self._pair(session), **whole.ids)
+        by = f"sae:{self._sae_ids[session.arrival.master.name]}"
+        at_node = self._call(own, at_s, whole, f"node:{node}", "/qkd/v1/key_sessions", by=by)
+        self._of_node(node).event(at_s, "new_app", side="master", **self._pair(session), **at_node.ids)
+        return Span(whole.trace, self._span(), at_node.span)
 
     def moved(self, session: Session, now_s: float, before: Way) -> None:
         """To another path."""
@@ -125,39 +117,50 @@ class Recorder(Witness):
     def served(self, session: Session, now_s: float, ranges: Sequence[Range], number: int) -> None:
         """A key; `ranges` of those made for it and others, `number` in all. None were made if it waited."""
         at_s, waiting = self._at(now_s), self._waiting[session.number]
+        pair, master, slave = self._pair(session), session.arrival.master, session.arrival.slave
+        own, of_slave, whole = self._of_saes(master), self._of_saes(slave), self._root()
+        asks, answers = f"sae:{pair['master_sae']}", f"sae:{pair['slave_sae']}"
+        at_master = self._call(
+            own, at_s, whole, f"node:{master.node}", f"/api/v1/keys/{pair['slave_sae']}/{_ENC}", by=asks
+        )
         source = "pool"
         if ranges:
             source = "direct" if number == 1 else "refill"
             waiting.clear()
-            waiting.extend(self._make(session, at_s, ranges, number))
+            waiting.extend(self._make(session, at_s, ranges, number, at_master))
         while len(waiting) > len(session.pool) + 1:  # the oldest were too old
             waiting.popleft()
-        key, (trace, size_bits) = waiting.popleft(), (self._trace(), 8 * session.key_bytes)
-        pair, hops, ksid = self._pair(session), len(session.qcs), self._ksids[session.number]
-        master, slave = session.arrival.master, session.arrival.slave
-        common = {"key_ids": [key.key_id], "duration_ms": 0.0, "trace": trace, "parent": trace[:16], **pair}
+        key, size_bits = waiting.popleft(), 8 * session.key_bytes
+        hops, ksid = len(session.qcs), self._ksids[session.number]
+        common = {"key_ids": [key.key_id], "duration_ms": 0.0, **pair}
         self._of_node(master.node).event(
             at_s, "key_delivered", method=_ENC, ksid=ksid, hops=hops, source=source, size_bits=size_bits,
-            mode=self._scenario.parameter("mode"), **common,
+            mode=self._scenario.parameter("mode"), **common, **at_master.ids,
         )  # fmt: skip
-        self._of_node(slave.node).event(at_s, "key_delivered", method=_DEC, **common)
-        for sae, side in ((slave, "slave"), (master, "master")):
-            self._of_saes(sae).event(
-                at_s, "key", ksid=ksid, side=side, key_id=key.key_id, size_bits=size_bits, fingerprint=key.mark,
-                trace=trace,
+        told = self._call(own, at_s, whole, answers, "/sae/v1/keys", by=asks)
+        at_slave = self._call(
+            of_slave, at_s, told, f"node:{slave.node}", f"/api/v1/keys/{pair['master_sae']}/{_DEC}", by=answers
+        )
+        self._of_node(slave.node).event(at_s, "key_delivered", method=_DEC, **common, **at_slave.ids)
+        for journal, side, span, later in ((of_slave, "slave", told, 1), (own, "master", whole, 2)):
+            journal.event(
+                at_s + later * _INSTANT_S, "key", ksid=ksid, side=side, key_id=key.key_id, size_bits=size_bits, fingerprint=key.mark,
+                **span.ids,
             )  # fmt: skip
 
     def failed(self, session: Session, now_s: float, cause: str, short: Shortage | None) -> None:
         """A key error."""
-        at_s, ksid, trace = self._at(now_s), self._ksids[session.number], self._trace()
+        at_s, ksid, whole = self._at(now_s), self._ksids[session.number], self._root()
+        own, node, pair = self._of_saes(session.arrival.master), session.arrival.master.node, self._pair(session)
+        way, by = f"/api/v1/keys/{pair['slave_sae']}/{_ENC}", f"sae:{pair['master_sae']}"
+        at_node = self._call(own, at_s, whole, f"node:{node}", way, status=503, cause=cause, by=by)
         facts = {} if short is None else {"qc": short.qc, "short_bytes": short.short_bytes}
         message = f"QC {short.qc} lacks {short.short_bytes} bytes of key material" if short else cause
-        self._of_node(session.arrival.master.node).event(
-            at_s, "key_failed", method=_ENC, ksid=ksid, cause=cause, duration_ms=0.0, trace=trace, parent=trace[:16],
-            **facts, **self._pair(session),
-        )  # fmt: skip
-        self._of_saes(session.arrival.master).event(
-            at_s, "key_error", ksid=ksid, side="master", cause=cause, message=message, facts=facts, trace=trace
+        self._of_node(node).event(
+            at_s, "key_failed", method=_ENC, ksid=ksid, cause=cause, duration_ms=0.0, **facts, **pair, **at_node.ids
+        )
+        own.event(
+            at_s + _INSTANT_S, "key_error", ksid=ksid, side="master", cause=cause, message=message, facts=facts, **whole.ids
         )
 
     def ended(self, session: Session, now_s: float) -> None:
@@ -198,32 +201,52 @@ class Recorder(Witness):
             ours = {self._sae_ids[sae.name]: sae.name for sae in saes if sae.node == node}
             self._journal(f"saes/{node}", f"sae:{node}").event(start_s, "started", saes=ours)
 
-    def _make(self, session: Session, at_s: float, ranges: Sequence[Range], number: int) -> list[_Key]:
-        """Keys made of those ranges."""
+    def _make(
+        self, session: Session, at_s: float, ranges: Sequence[Range], number: int, inside: Span
+    ) -> list[_Key]:
+        """Keys made of those ranges, as a part of a request at the first node."""
         assert session.path is not None  # noqa: S101 - it is open
         allocation, key_ids, path = self._uuid(), [self._uuid() for _ in range(number)], session.path
         pair = self._pair(session)
-        uses = self._mode.uses(ranges, session.key_bytes, number)
+        uses = self._mode.uses(ranges, session.key_bytes, number, double_at_last=path.double_at_last)
         told = [[r.qc, r.start, r.end, purpose] for r, purpose in uses]
         self._of_node(path.nodes[0]).event(
             at_s, "statement", statement="allocate", at=round(at_s, 6), duration_ms=0.0, allocation=allocation,
             ksid=self._ksids[session.number], mode=self._mode.name, cipher=self._mode.cipher, path=list(path.nodes),
-            key_ids=key_ids, ranges=told,
+            key_ids=key_ids, ranges=told, **inside.ids,
         )  # fmt: skip
         for position, r in enumerate(ranges, start=1):
             self._allocations.append([allocation, position, r.qc, _EPOCH, r.start, r.end, path.nodes[0]])
         self._keys += [[key_id, allocation, pair["master_sae"], pair["slave_sae"]] for key_id in key_ids]
+        here = inside
         for place, node in enumerate(path.nodes):
+            if place and len(ranges) > 1:
+                before = self._of_node(path.nodes[place - 1])
+                here = self._call(before, at_s, here, f"node:{node}", f"/qkd/v1/relay/{allocation}")
             at_both_sides = path.qcs[max(0, place - 1) : place + 1]
             mine = [(r, purpose) for r, purpose in uses if r.qc in at_both_sides]
             if len(ranges) == 1 and place == 1:  # over one hop the slave's node takes key by key
                 mine = [(part, KEY) for part in _cut(ranges[0], number)]
+                here = self._root()
+                self._of_node(node).event(
+                    at_s, "statement", statement="collect", at=round(at_s, 6), duration_ms=0.0, key_ids=key_ids,
+                    allocations=[allocation], made_in=[inside.trace], ahead=[], ranges=told, **here.ids,
+                )  # fmt: skip
             for r, _ in mine:
                 made_s = self._at(self._made_s(self._qcs[r.qc], r.start))
                 self._taken[node].append([r.qc, _EPOCH, r.start, r.end, made_s, at_s, allocation])
             self._of_node(node).event(
-                at_s, "used", allocation=allocation, ranges=[[r.qc, r.start, r.end, purpose] for r, purpose in mine]
-            )
+                at_s, "used", allocation=allocation, ranges=[[r.qc, r.start, r.end, purpose] for r, purpose in mine],
+                **here.ids,
+            )  # fmt: skip
+        if len(ranges) > 1:
+            what = "check" if self._mode.cipher is None else "new_keys" if path.double_at_last else "keys"
+            first, last = self._of_node(path.nodes[0]), path.nodes[-1]
+            at_last = self._call(first, at_s, inside, f"node:{last}", f"/qkd/v1/relay/{allocation}/{what}")
+            self._of_node(last).event(
+                at_s, "keys_relayed", ksid=self._ksids[session.number], allocation=allocation, key_ids=key_ids,
+                **at_last.ids,
+            )  # fmt: skip
         return [_Key(key_id, allocation, _mark(ranges, i)) for i, key_id in enumerate(key_ids)]
 
     @staticmethod
@@ -294,15 +317,15 @@ class Recorder(Witness):
     def _wanted(session: Session) -> dict[str, Any]:
         return {"duration_s": session.arrival.length_s, **session.arrival.qos.to_json()}
 
-    def _of_node(self, node: str) -> _Journal:
+    def _of_node(self, node: str) -> Journal:
         return self._journal(f"nodes/{node}", f"node:{node}")
 
-    def _of_saes(self, sae: Sae) -> _Journal:
+    def _of_saes(self, sae: Sae) -> Journal:
         return self._journal(f"saes/{sae.node}", f"sae:{sae.node}")
 
-    def _journal(self, folder: str, who: str) -> _Journal:
+    def _journal(self, folder: str, who: str) -> Journal:
         if folder not in self._journals:
-            self._journals[folder] = _Journal(self._run / folder / "journal.jsonl", who)
+            self._journals[folder] = Journal(self._run / folder / "journal.jsonl", who)
         return self._journals[folder]
 
     def _at(self, virtual_s: float) -> float:
@@ -312,9 +335,25 @@ class Recorder(Witness):
     def _uuid(self) -> str:
         return str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
 
-    def _trace(self) -> str:
+    def _root(self) -> Span:
+        """A new trace."""
         self._traces += 1
-        return f"{self._traces:032x}"
+        return Span(f"{self._traces:032x}", self._span())
+
+    def _span(self) -> str:
+        self._spans += 1
+        return f"{self._spans:016x}"
+
+    def _call(
+        self, journal: Journal, at_s: float, inside: Span, to: str, path: str, *, status: int = 200, **facts: Any
+    ) -> Span:
+        """A request that is a part of `inside`; what is done for it where it comes to."""
+        span = self._span()
+        journal.event(
+            at_s, "call", trace=inside.trace, span=span, parent=inside.span, to=to, method="POST", path=path,
+            at=round(at_s, 6), duration_ms=0.0, status=status, **facts,
+        )  # fmt: skip
+        return Span(inside.trace, self._span(), span)
 
 
 def _mark(ranges: Sequence[Range], number: int) -> str:

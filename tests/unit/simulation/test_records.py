@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from decisions.modes import NEW_KEYS, PAD, SHARED_KEY
 from scenario.outages import Outage
 from scenario.scenario import Scenario
 from scenario.topology import load
@@ -16,16 +17,17 @@ from simulation.engine import Simulation
 from simulation.records import Recorder
 from testbed import audit
 from testbed.evidence import summary
+from testbed.stories import journals
 
 ROOT = Path(__file__).resolve().parents[3]
 POLIQI = load("poliqi", ROOT / "topologies")
 OUTAGES = (Outage("fibre", "government-military", 20, 15), Outage("node", "finance", 40, 10))
 
 
-def recorded(folder: Path, mode: str, seed: int = 1, outages: tuple[Outage, ...] = OUTAGES):
+def recorded(folder: Path, mode: str, seed: int = 1, outages: tuple[Outage, ...] = OUTAGES, **parameters: str):
     """The paper's load, and what came of it."""
     load_ = arrivals(load_workload("paper", ROOT / "workloads"), POLIQI.saes, seed)
-    scenario = Scenario(POLIQI, load_, {"mode": mode, "admission": "eq1"}, outages=outages, seed=seed)
+    scenario = Scenario(POLIQI, load_, {"mode": mode, "admission": "eq1", **parameters}, outages=outages, seed=seed)
     simulation = Simulation(scenario)
     recorder = simulation.witness = Recorder(folder, scenario, simulation.qcs)
     result = simulation.run()
@@ -33,10 +35,11 @@ def recorded(folder: Path, mode: str, seed: int = 1, outages: tuple[Outage, ...]
     return result
 
 
+@pytest.mark.parametrize("paths", ["shortest", "widest-shortest"])
 @pytest.mark.parametrize("mode", ["basic", "qkp", "otp"])
-def test_audit_of_what_is_recorded_is_clean_and_its_summary_is_that_of_the_simulation(tmp_path, mode):
-    """Sessions, keys, key errors, bytes; every key of both sides."""
-    result = recorded(tmp_path, mode)
+def test_audit_of_what_is_recorded_is_clean_and_its_summary_is_that_of_the_simulation(tmp_path, mode, paths):
+    """Sessions, keys, key errors, bytes; every key of both sides. Whichever end pays double."""
+    result = recorded(tmp_path, mode, path_policy=paths)
 
     verdict = audit.load(tmp_path).to_json()
     found = summary.summarise(summary.read_run(tmp_path, *summary.SUMMARISED))
@@ -48,6 +51,24 @@ def test_audit_of_what_is_recorded_is_clean_and_its_summary_is_that_of_the_simul
     assert found["keys"]["single_hop"] + found["keys"]["multi_hop"] == given
     assert sum(found["keys"]["errors"].values()) == result.failed_requests
     assert found["pairs"] == {"compared": given, "identical": given}
+
+
+def test_story_of_a_simulated_key_tells_which_bytes_it_was_made_of_and_who_learned_it(tmp_path):
+    """As that of a real one; here either end of the path may have paid double."""
+    recorded(tmp_path, "basic", path_policy="widest-shortest")
+    keys = [head.ident for head in journals.latest(tmp_path, 10_000) if head.what == "key, basic, 2 hops"]
+
+    told = [journals.read(tmp_path, key) for key in keys[:40]]
+
+    assert len(told) == 40
+    for story in told:
+        at_last = story.material[-1].purpose == NEW_KEYS
+        assert [use.purpose for use in story.material] == (
+            [SHARED_KEY, PAD, NEW_KEYS] if at_last else [SHARED_KEY, NEW_KEYS, PAD]
+        )
+        assert [entry.node for entry in story.learned] == list(story.path)
+        assert f"its end of the {'last' if at_last else 'first'} QC holds the key's bytes" in story.learned[1].how
+    assert len({story.material[-1].purpose for story in told}) == 2
 
 
 def test_same_seed_leaves_the_same_files(tmp_path):
