@@ -7,6 +7,7 @@ what they start would compete with its like for ports and time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ _GUARDIAN = pytest.StashKey[Guardian]()
 
 
 _HEALTHY = tuple(
-    f"tests/e2e/test_{name}.py" for name in ("client_page", "controller_page", "expose", "gs015", "poliqi", "stories")
+    f"tests/e2e/test_{name}.py"
+    for name in ("client_page", "controller_page", "expose", "gs015", "monitoring", "poliqi", "stories")
 )
 _FAULTY = tuple(f"tests/e2e/test_{name}.py" for name in ("fault_commands", "trouble", "life", "bad_input", "storm"))
 
@@ -51,3 +53,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Nor does one that ends by itself."""
     session.config.stash[_GUARDIAN].end()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Chromium for all tests of a module."""
+    from tests.support.browser import chromium  # most modules do without
+
+    started = chromium(tmp_path_factory.mktemp("chromium") / "profile")
+    try:
+        yield started
+    finally:
+        started.quit()

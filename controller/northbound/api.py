@@ -130,6 +130,7 @@ def _add_qcs(app: Flask, graph: Graph, choice: Choice, settings: Settings) -> No
                     "ends": list(link.ends),
                     "status": link.status,
                     "enabled": link.enabled,
+                    "rate": _rate(settings.rates.get(view.qc)),
                     "qber_percent": None if link.end_a.qber_percent is None else float(link.end_a.qber_percent),
                     "generated_per_slot": round(view.generated_bytes / slots, 1),
                     "requested_per_slot": round(view.requested_bytes / slots, 1),
@@ -138,6 +139,11 @@ def _add_qcs(app: Flask, graph: Graph, choice: Choice, settings: Settings) -> No
                 }
             )
         return {"window_slots": settings.parameters.ttl_slots, "qcs": found}
+
+
+def _rate(found: tuple[int, int] | None) -> dict[str, int] | None:
+    """What an operator has set, in bytes a slot; None if nobody has."""
+    return None if found is None else {"low": found[0], "high": found[1]}
 
 
 def _add_sessions(app: Flask, book: Book, sessions: KeySessions) -> None:

@@ -30,13 +30,14 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 _PARAMETERS = {name: parameter.schema for name, parameter in PARAMETERS.items()}
 _QC = _object(
-    qc=_TEXT, qkdl_id=_UUID, ends=_ENDS, status=_STATUS, enabled=_BOOLEAN, qber_percent=_or_null(_NUMBER),
+    qc=_TEXT, qkdl_id=_UUID, ends=_ENDS, status=_STATUS, enabled=_BOOLEAN,
+    rate=_or_null(_object(low=_INTEGER, high=_INTEGER)), qber_percent=_or_null(_NUMBER),
     generated_per_slot=_NUMBER, requested_per_slot=_NUMBER, reserved_per_slot=_NUMBER, stored_bytes=_INTEGER,
 )  # fmt: skip
 _SESSION = _object(
     ksid=_UUID, master_sae=_TEXT, slave_sae=_TEXT,
     state={"type": "string", "enum": ["waiting", "configuring", "open", "ending"]},
-    mode=_TEXT, path=_or_null(_array(_TEXT)), qcs=_array(_TEXT),
+    mode=_TEXT, path=_or_null(_array(_TEXT)), qcs=_array(_TEXT), double_at_last=_BOOLEAN,
     qos=_object(key_size_bits=_INTEGER, interval_s=_NUMBER),
     opened_at=_or_null(_NUMBER), implicit=_BOOLEAN, timings_ms={"type": "object", "additionalProperties": _NUMBER},
     interruption=_or_null(_TEXT),
@@ -45,7 +46,7 @@ _REFUSAL = {
     "type": "object",
     "properties": {
         "time": _NUMBER, "master_sae": _TEXT, "slave_sae": _TEXT, "message": _TEXT, "cause": _TEXT, "qc": _TEXT,
-        "node": _TEXT, "needed_bytes": _INTEGER, "available_bytes": _INTEGER,
+        "node": _TEXT, "needed_bytes": _INTEGER, "available_bytes": _INTEGER, "trace": _TEXT,
     },
     "required": ["time", "master_sae", "slave_sae", "message"],
 }  # fmt: skip

@@ -29,6 +29,7 @@ from controller.sessions.registry import Book
 from controller.sessions.session_nodes import SessionAgents, Upkeep
 from decisions.paths import Path
 from mtls import deadline
+from telemetry import trace
 from telemetry.journal import Journal
 from telemetry.metrics import ControllerMetrics
 
@@ -229,7 +230,8 @@ class KeySessions:
 
     def _count_refusal(self, pair: Pair, error: SessionError) -> None:
         facts = {"master_sae": pair[0], "slave_sae": pair[1], "message": str(error), **error.facts}
+        told = {"trace": span.trace} if (span := trace.current()) is not None else {}
         with self._lock:
-            self._refusals.append({"time": time.time(), **facts})
+            self._refusals.append({"time": time.time(), **facts, **told})
         self._journal.event("application_refused", **facts)
         self.metrics.refused(str(error.facts.get("cause", "unknown")))

@@ -10,6 +10,7 @@ from pathlib import Path
 from telemetry import bugs
 from testbed.dashboard import address
 from testbed.dashboard.address import Ports
+from testbed.dashboard.collected import timeline
 from testbed.dashboard.collected.snapshot import EVENTS, FibreNow
 from testbed.dashboard.collected.watch import Watch
 from testbed.dashboard.guard import Guard
@@ -39,10 +40,11 @@ class Dashboard:
         )  # fmt: skip
         self._ports = Ports()
         desk = Desk.of(emulation, self._room)
+        parts = ["controller", "faults", *(f"{kind}/{node}" for node in plan.nodes for kind in ("nodes", "saes"))]
         self._watch = Watch(
+            plan,
             desk,
-            Tail([emulation.run.path / "nodes" / node / "journal.jsonl" for node in plan.nodes], EVENTS),
-            nodes=plan.nodes,
+            Tail([emulation.run.path / part / "journal.jsonl" for part in parts], EVENTS | timeline.EVENTS),
             fibres=lambda: _fibres(plan, self._ports, desk),
             away=emulation.processes.away,
         )

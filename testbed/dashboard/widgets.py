@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,11 @@ def pressable(tag: Tag, step: Callable[[], Any]) -> Tag:
     return tag
 
 
+def tool(do: str, text: str, meaning: str = "") -> Tag:
+    """A button for what the browser does alone (assets/page.js)."""
+    return Tag("button", text, "tool", type="button", data_do=do, aria_label=meaning or None)
+
+
 class Panel:
     """A part of the page with a heading, to be used with `with`."""
 
@@ -62,12 +68,17 @@ class Panel:
 
 
 class Table:
-    """Rows under a header. With `on_row` a row's first cell is a button that calls it with the row's key."""
+    """Rows under a header. Cells of the columns in `presses` are buttons, which call it with the row's key."""
 
     def __init__(
-        self, caption: str, header: Sequence[str], *, empty: str, on_row: Callable[[str], Any] | None = None
+        self,
+        caption: str,
+        header: Sequence[str],
+        *,
+        empty: str,
+        presses: Mapping[int, Callable[[str], Any]] | None = None,
     ) -> None:
-        self._on_row = on_row
+        self._presses = presses or {}
         self._rows: dict[str, tuple[Tag, list[Tag]]] = {}
         self._empty = Tag("p", empty, "quiet")
         self._table = Tag("table", "", "rows")
@@ -89,8 +100,10 @@ class Table:
                 self._add(row, i)
             element, cells = self._rows[row.key]
             element.look("selected" if row.selected else "")
-            for cell, text in zip(cells, row.cells, strict=True):
+            for column, (cell, text) in enumerate(zip(cells, row.cells, strict=True)):
                 cell.say(text)
+                if column in self._presses:
+                    cell.set_visibility(bool(text))
 
     def _add(self, row: Row, index: int) -> None:
         with self._body:
@@ -100,18 +113,12 @@ class Table:
         with element:
             for i, text in enumerate(row.cells):
                 with Tag("td"):
-                    if i == 0 and self._on_row is not None:
-                        cells.append(self._button(row.key, text))
-                    else:
+                    if (press := self._presses.get(i)) is None:
                         cells.append(Tag("span", text))
+                    else:
+                        cells.append(Tag("button", text, "link", type="button"))
+                        cells[-1].on("click", functools.partial(press, row.key))
         self._rows[row.key] = element, cells
-
-    def _button(self, key: str, text: str) -> Tag:
-        button = Tag("button", text, "link", type="button")
-        on_row = self._on_row
-        if on_row is not None:
-            button.on("click", lambda: on_row(key))
-        return button
 
 
 def number(label: str, low: float, high: float, *, step: float = 1) -> ui.number:

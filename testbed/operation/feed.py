@@ -29,14 +29,14 @@ _MOST_WAITING = 20_000
 # By the name in a journal: the name for operators, and what is told beside it and the time.
 _TOLD: Mapping[str, tuple[str, Sequence[str]]] = {
     "session_open": ("session_opened", ("ksid", "path", "hops", "total_ms")),
-    "session_refused": ("session_refused", ("cause", "message", "qc")),
-    "session_failed": ("session_failed", ("cause", "message")),
+    "session_refused": ("session_refused", ("cause", "message", "qc", "trace")),
+    "session_failed": ("session_failed", ("cause", "message", "trace")),
     "session_closed": ("session_closed", ("ksid", "reason", "keys")),
     "session_moved": ("session_moved", ("ksid", "before", "path")),
     "session_interrupted": ("session_interrupted", ("ksid", "message", "down")),
     "session_resumed": ("session_resumed", ("ksid",)),
     "key_delivered": ("key_delivered", ("ksid", "key_ids", "mode", "hops", "source", "size_bits", "duration_ms")),
-    "key_failed": ("key_failed", ("ksid", "cause", "message", "qc", "short_bytes")),
+    "key_failed": ("key_failed", ("ksid", "cause", "message", "qc", "short_bytes", "trace")),
     "parameters": ("parameters", ()),
     "fault": ("fault", ("kind", "where")),
     "healed": ("healed", ("kind", "where")),

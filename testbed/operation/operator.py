@@ -55,7 +55,7 @@ class Operator:
         self._capturing = threading.Lock()
         self._stopping = False
         self._do: Mapping[str, Callable[..., Any]] = {
-            "status": self._status, "names": self._names, "topology": self._topology, "qcs": self.desk.qcs,
+            "status": self._status, "names": self._names, "topology": self._topology, "qcs": self._qcs,
             "sessions": self._sessions,
             "refusals": self._refusals, "saes": self._list_saes, "node": self.desk.node, "describe": self._describe,
             "open": self._open, "close": self._close, "ksid": self._ksid, "get_key": self._get_key,
@@ -128,6 +128,12 @@ class Operator:
             "fibres": [{"name": link.name, "a": link.a, "b": link.b, "qcs": [qc.name for qc in link.qcs]}
                        for link in topology.links],
         }  # fmt: skip
+
+    def _qcs(self) -> list[dict[str, Any]]:
+        """With the rate that was set, or else the planned one."""
+        planned = {qc.name: {"low": qc.low_bytes_per_slot, "high": qc.high_bytes_per_slot}
+                   for link in self._plan.topology.links for qc in link.qcs}  # fmt: skip
+        return [qc | {"rate": qc["rate"] or planned.get(qc["qc"])} for qc in self.desk.qcs()]
 
     def _sessions(self) -> list[dict[str, Any]]:
         return [self._with_names(session) for session in self.desk.sessions()]

@@ -17,7 +17,6 @@ from selenium.webdriver.remote.webelement import WebElement
 from testbed.machine.leftovers import Machine
 from tests.e2e.conftest import SEED
 from tests.e2e.test_poliqi import qc_output, shown
-from tests.support.browser import chromium
 from tests.support.running import Running
 from tests.support.waiting import until
 
@@ -62,8 +61,9 @@ class Page:
         return self.browser.execute_script(script, *arguments)
 
     def press(self, words: str) -> None:
-        """Press the button of that name, once it is there."""
-        find = _NAME + "return [...document.querySelectorAll('button')].find(e => name(e) === arguments[0])"
+        """Press the button of that name, once it is there and can be pressed."""
+        find = _NAME + """return [...document.querySelectorAll('button')]
+            .find(e => name(e) === arguments[0] && !e.disabled)"""
         button = until(lambda: self.js(find, words), else_tell=lambda: f"no button {words!r}")
         self.js("arguments[0].click()", button)
 
@@ -118,16 +118,6 @@ def url(watched: Running) -> str:
     return found[1]
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """One browser for all tests here."""
-    started = chromium(tmp_path_factory.mktemp("chromium") / "profile")
-    try:
-        yield started
-    finally:
-        started.quit()
-
-
 @pytest.fixture
 def page(browser: Chrome, url: str) -> Page:
     """The page, freshly loaded."""
@@ -141,8 +131,8 @@ def test_all_nodes_and_links_are_drawn(page):
     titles = {e.text for e in page.all("g.node .title")}
 
     assert titles == {"Government", "Military", "Telecom", "Finance", "University"}
-    assert until(lambda: len(page.all(".map > svg g.link.up")) == 5)
-    assert len(page.all(".map > svg g.link")) == 5
+    assert until(lambda: len(page.all("#map g.link.up")) == 5)
+    assert len(page.all("#map g.link")) == 5
 
 
 def test_session_opened_by_its_button_appears_gets_keys_and_is_closed(page):
@@ -167,11 +157,37 @@ def test_cut_link_is_drawn_as_cut_and_healed_again(page):
     page.open(f"link:{LINK}")
     page.press("Cut link")
 
-    page.shows(f".map > svg g.link.down[aria-label^='link {LINK}:']", "✕ CUT")
-    assert len(page.all(".map > svg g.link.down")) == 1
+    page.shows(f"#map g.link.down[aria-label^='link {LINK}:']", "✕ CUT")
+    assert len(page.all("#map g.link.down")) == 1
 
     page.press("Heal link")
-    until(lambda: not page.all(".map > svg g.link.down"), else_tell=lambda: page.text(".said"))
+    until(lambda: not page.all("#map g.link.down"), else_tell=lambda: page.text(".said"))
+
+
+def test_map_goes_back_to_what_happened_and_on_to_now(page, watched):
+    """A fibre that was cut and is healed again is cut once more on the map of that moment."""
+    watched.cli("qkd fault cut government military")
+    page.shows("#map g.link.down", "✕ CUT")
+    watched.cli("qkd fault heal cut government military")
+    until(lambda: not page.all("#map g.link.down"))
+    words = "✕ broken: cut government military"
+    page.shows(".timeline table", words)
+    time = page.js(
+        "return [...document.querySelectorAll('.timeline tr')].find(r => r.textContent.includes(arguments[0]))"
+        "?.querySelector('button')", words,
+    )  # fmt: skip
+    page.js("arguments[0].click()", time)
+
+    page.shows(".moment-words", r"The map shows \d\d:\d\d:\d\d, \d+ s ago")
+    page.shows(f"#map g.link.down[aria-label^='link {LINK}:']", "✕ CUT")
+
+    page.press("Back to now")
+    page.shows(".moment-words", "The map shows what is now")
+
+    page.js("const e = document.querySelector('input.moment'); e.value = -3; e.dispatchEvent(new Event('input'))")
+    page.shows(".moment-words", r"The map shows .*, [3-9] s ago")
+    page.press("Back to now")
+    until(lambda: not page.all("#map g.link.down"))
 
 
 def test_changed_delay_is_drawn_and_said(page):
@@ -180,10 +196,10 @@ def test_changed_delay_is_drawn_and_said(page):
     page.write("Delay in ms, one way", "20")
     page.press("Set delay, jitter, loss")
 
-    page.shows(f".map > svg g.link.changed[aria-label^='link {LINK}:']", "20 ms")
+    page.shows(f"#map g.link.changed[aria-label^='link {LINK}:']", "20 ms")
 
     page.press("As planned")
-    until(lambda: not page.all(".map > svg g.link.changed"), else_tell=lambda: page.text(".said"))
+    until(lambda: not page.all("#map g.link.changed"), else_tell=lambda: page.text(".said"))
 
 
 def test_changed_rate_shows_in_the_curve(page):
@@ -193,7 +209,7 @@ def test_changed_rate_shows_in_the_curve(page):
     page.press("Set rate")
     page.shows(".said", "makes 900-901 bytes")
 
-    until(lambda: page.row(f"{LINK}/1")[2].startswith("90"), else_tell=lambda: page.row(f"{LINK}/1"))
+    until(lambda: page.row(f"{LINK}/1")[3].startswith("90"), else_tell=lambda: page.row(f"{LINK}/1"))
     # The first curve of the first row: one scale, so that the heights of all points compare; upwards is less.
     points = page.all(".qcs polyline")[0].get_attribute("points").split()
     heights = [float(point.partition(",")[2]) for point in points]
@@ -228,14 +244,16 @@ def test_refusal_is_told_in_plain_words(page, watched):
     """A session that was not opened is listed with who, why, and what helps."""
     for link in (LINK, OTHER_LINK):
         watched.cli(f"qkd set generation {link}/1 off")
-    page.shows(f".map > svg g.link.no-key[aria-label^='link {OTHER_LINK}:']", "no new key")
+    page.shows(f"#map g.link.no-key[aria-label^='link {OTHER_LINK}:']", "no new key")
 
     watched.cli("qkd open town-hall library")
+    page.shows("#map g.node.alert[aria-label^='node Government']", "✕ session refused")
+    page.shows(".timeline table", "● town-hall → library refused: there is no path")
     page.shows(".trouble", "town-hall → libraryNo chain of QCs that generate leads from one to the other.Heal a link")
 
     for link in (LINK, OTHER_LINK):
         watched.cli(f"qkd set generation {link}/1 on")
-    assert until(lambda: not page.all(".map > svg g.link.no-key"))
+    assert until(lambda: not page.all("#map g.link.no-key"))
 
 
 def test_key_tells_its_story_and_who_learned_it(page):

@@ -7,11 +7,12 @@ counts keys delivered and failed out of journal events as they come; memory does
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from scenario.shape import Shape
+from testbed.dashboard.collected.timeline import Happening
 from testbed.planning.fault import Fault
 
 KEPT_SLOTS = 180
@@ -134,7 +135,7 @@ class Figures:
     multi_hop: int
     failed: int
     by_session: Mapping[str, tuple[int, int]]  # KSID -> keys delivered, requests failed
-    by_node: Mapping[str, int]  # keys delivered to masters there
+    by_node: Mapping[str, int]  # keys delivered that have an end there
     deliveries: tuple[Delivery, ...]
     keys: tuple[Event, ...]
     failures: tuple[Event, ...]
@@ -147,9 +148,13 @@ class Figures:
 
 
 class Tally:
-    """Takes events in and tells the figures."""
+    """Takes events in and tells the figures.
 
-    def __init__(self) -> None:
+    `node_of`: the node of an SAE, by its ID; empty if there is no such SAE.
+    """
+
+    def __init__(self, node_of: Callable[[str], str] = lambda _: "") -> None:
+        self._node_of = node_of
         self._single = self._multi = self._failed = 0
         self._by_session: collections.OrderedDict[str, tuple[int, int]] = collections.OrderedDict()
         self._by_node: collections.Counter[str] = collections.Counter()
@@ -179,7 +184,8 @@ class Tally:
             self._multi += keys
         else:
             self._single += keys
-        self._by_node[str(event["who"]).removeprefix("node:")] += keys
+        for node in {str(event["who"]).removeprefix("node:"), self._node_of(event.get("slave_sae", ""))} - {""}:
+            self._by_node[node] += keys
         self._deliveries.append(Delivery(float(event["time"]), float(event["duration_ms"]), hops))
         self._keys.append(event)
         self._count(event.get("ksid"), keys, 0)
@@ -226,6 +232,7 @@ class Snapshot:
     faults: Sequence[Fault] = ()
     figures: Figures = field(default_factory=lambda: Tally().figures())
     away: Mapping[str, str] = field(default_factory=dict)  # processes that do not serve, each with a word why
+    happenings: Sequence[Happening] = ()  # of the last minutes, the oldest first
 
     def told(self, what: str) -> Any:
         """What the controller last told of `status`, `qcs`, `sessions` or `refusals`; empty if nothing yet."""

@@ -13,9 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from telemetry import bugs
+from testbed.dashboard.collected.history import History
 from testbed.dashboard.collected.snapshot import Curves, FibreNow, Heard, Snapshot, Tally, Totals
+from testbed.dashboard.collected.timeline import Timeline
+from testbed.dashboard.views.selection import WHOLE
+from testbed.dashboard.views.view_map import draw
 from testbed.evidence.journals import Tail
 from testbed.operation.desk import Desk, NotDone
+from testbed.planning.plan import Plan
 
 _log = logging.getLogger(__name__)
 # A cut must show within two seconds, page included.
@@ -30,20 +35,23 @@ class Watch:
     """Looks at the network through `desk`; `fibres` tells how fibres are, `away` which processes do not serve."""
 
     def __init__(
-        self, desk: Desk, tail: Tail, *, nodes: list[str], fibres: Callable[[], Mapping[str, FibreNow]],
+        self, plan: Plan, desk: Desk, tail: Tail, *, fibres: Callable[[], Mapping[str, FibreNow]],
         away: Callable[[], Mapping[str, str]],
     ) -> None:  # fmt: skip
         self.latest = Snapshot()
+        self.history = History()
+        self._plan = plan
         self._desk = desk
         self._tail = tail
         self._fibres = fibres
         self._away = away
         self._curves = Curves()
-        self._tally = Tally()
+        self._tally = Tally(lambda sae_id: "" if (sae := plan.sae(sae_id)) is None else sae.node)
+        self._timeline = Timeline(plan)
         self._stop = threading.Event()
-        every_s = max(_ASK_S, len(nodes) / _NODES_A_SECOND)
+        every_s = max(_ASK_S, len(plan.nodes) / _NODES_A_SECOND)
         self._controller = _Source(lambda: _ask_controller(desk), _ASK_S, self._stop)
-        self._nodes = {n: _Source(_asking(desk, n), every_s, self._stop) for n in nodes}
+        self._nodes = {n: _Source(_asking(desk, n), every_s, self._stop) for n in plan.nodes}
         self._qcs = desk.qc_names()
         self._thread = bugs.watched_thread(self._run, name="watch", stopped=self._stop.is_set)
 
@@ -69,13 +77,15 @@ class Watch:
     def _look(self) -> None:
         for event in self._tail.new():
             self._tally.take(event)
+            self._timeline.take(event)
+        now = time.time()
         nodes = {name: source.heard() for name, source in self._nodes.items()}
         for name, heard in nodes.items():
             for qc in (heard.answer or {}).get("qcs", ()):
                 self._curves.take(name, qc["qc"], Totals.of(qc))
         self.latest = Snapshot(
             number=self.latest.number + 1,
-            time=time.time(),
+            time=now,
             controller=self._controller.heard(),
             nodes=nodes,
             fibres=self._fibres(),
@@ -83,7 +93,9 @@ class Watch:
             curves={qc: self._curves.of(qc) for qc in self._qcs},
             figures=self._tally.figures(),
             away=self._away(),
+            happenings=self._timeline.latest(now),
         )
+        self.history.add(now, draw(self._plan, self.latest, WHOLE))
 
 
 class _Source:

@@ -6,6 +6,7 @@ Series differ by line and by pattern, colours only help.
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,18 +14,22 @@ from testbed.dashboard.collected.snapshot import KEPT_SLOTS, Sample
 
 _INK, _BLUE, _RED, _PAPER = "#111111", "#0b4f8a", "#a3230f", "#ffffff"
 _FONT = {"fontSize": 15, "color": _INK}
+SMOOTHED_SLOTS = 15
 # Upper ends of the classes in ms; the last one has none.
 BINS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 def qc_curves(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Two diagrams over the last minutes: bytes a second that were made, used and expired; bytes in stock."""
+    """Two diagrams over the last minutes: bytes a second that were made, used and expired; bytes in stock.
+
+    Keys are asked for in bursts, and bytes expire where they were not used. So these two are means over SMOOTHED_SLOTS.
+    """
     newest = samples[-1].slot if samples else 0
     ages = [s.slot - newest for s in samples]
     rates = [
         _line("made", ages, [s.made for s in samples], colour=_INK, kind="solid"),
-        _line("used", ages, [s.used for s in samples], colour=_BLUE, kind="dashed"),
-        _line("expired", ages, [s.expired for s in samples], colour=_RED, kind="dotted"),
+        _line("used", ages, smoothed([s.used for s in samples]), colour=_BLUE, kind="dashed"),
+        _line("expired", ages, smoothed([s.expired for s in samples]), colour=_RED, kind="dotted"),
     ]
     stock = _line("stock", ages, [s.stored for s in samples], colour=_INK, kind="solid")
     stock |= {"xAxisIndex": 1, "yAxisIndex": 1, "areaStyle": {"color": "#c9d3dc"}}
@@ -37,7 +42,7 @@ def qc_curves(samples: Sequence[Sample]) -> dict[str, Any]:
             {"left": 64, "right": 20, "top": 222, "height": 80},
         ],
         "xAxis": [_time_axis(0, show=False), _time_axis(1, show=True)],
-        "yAxis": [_axis(0, "bytes a second"), _axis(1, "bytes in stock")],
+        "yAxis": [_axis(0, "bytes a second (used and expired: means of 15 s)"), _axis(1, "bytes in stock")],
         "series": [*rates, stock],
     }
 
@@ -64,6 +69,13 @@ def distribution(single_ms: Sequence[float], multi_ms: Sequence[float]) -> dict[
             },
         ],
     }  # fmt: skip
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Of each value the mean with those before it, SMOOTHED_SLOTS in all."""
+    sums = [0.0, *itertools.accumulate(values)]
+    starts = [max(0, end - SMOOTHED_SLOTS) for end in range(1, len(sums))]
+    return [(sums[end] - sums[start]) / (end - start) for end, start in enumerate(starts, start=1)]
 
 
 def counts(values_ms: Sequence[float]) -> list[int]:

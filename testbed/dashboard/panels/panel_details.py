@@ -18,40 +18,72 @@ from testbed.dashboard.operator import Operator
 from testbed.dashboard.panels.charts import qc_curves
 from testbed.dashboard.views.selection import LINK, NODE, SESSION, Selection, View, choices, selected
 from testbed.dashboard.views.view_details import details
-from testbed.dashboard.widgets import Panel, Tag, button, number
+from testbed.dashboard.widgets import Panel, Tag, button, number, tool
 from testbed.operation.words import rate_of
 from testbed.planning import fault
 from testbed.planning.fault import CONTROLLER, CUT, DATABASE
 from testbed.planning.plan import Plan
 
+Can = Callable[[Snapshot], bool]
 
-def _of_network(operator: Operator) -> None:
+
+class _Actions:
+    """Buttons that can be pressed only while that makes sense; which is so is asked of each snapshot."""
+
+    def __init__(self) -> None:
+        self._buttons: list[tuple[ui.button, Can]] = []
+
+    def add(self, text: str, step: Callable[[], Any], can: Can, *, called: str = "") -> None:
+        """One more. `called`: what it is called for those who do not see what it stands beside."""
+        made = button(text, step, strong=True)
+        if called:
+            made.props(f'aria-label="{called}"')
+        self._buttons.append((made, can))
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Bring it up to date."""
+        for made, can in self._buttons:
+            if made.enabled != (now := can(snapshot)):
+                made.set_enabled(now)
+
+
+def _is_broken(kind: str, *where: str) -> Can:
+    """Whether somebody has broken that; the order of two datacenters says nothing."""
+    return lambda snapshot: any(f.kind == kind and set(f.where) == set(where) for f in snapshot.faults)
+
+
+def _not(can: Can) -> Can:
+    return lambda snapshot: not can(snapshot)
+
+
+def _of_network(operator: Operator, actions: _Actions) -> None:
     """Kill and restart what all nodes depend on; heal everything."""
+    for kind, name in ((CONTROLLER, "controller"), (DATABASE, "shared database")):
+        is_down = _is_broken(kind)
+        with Tag("div", "", "form"):
+            actions.add(f"Kill the {name}", _break(operator, kind), _not(is_down))
+            actions.add("Start it again", _heal(operator, kind), is_down, called=f"Start the {name} again")
     with Tag("div", "", "form"):
-        button("Kill the controller", _break(operator, CONTROLLER))
-        button("Start it again", _heal(operator, CONTROLLER)).props('aria-label="Start the controller again"')
-    with Tag("div", "", "form"):
-        button("Kill the shared database", _break(operator, DATABASE))
-        button("Start it again", _heal(operator, DATABASE)).props('aria-label="Start the shared database again"')
-    with Tag("div", "", "form"):
-        button("Heal everything", _heal(operator))
+        actions.add("Heal everything", _heal(operator), lambda snapshot: bool(snapshot.faults))
 
 
-def of_node(operator: Operator, node: str) -> None:
+def of_node(operator: Operator, node: str, actions: _Actions) -> None:
     """Kill it and start it again."""
+    is_down = _is_broken(fault.NODE, node)
     with Tag("div", "", "form"):
-        button("Kill node", _break(operator, fault.NODE, node), strong=True)
-        button("Start node again", _heal(operator, fault.NODE, node))
+        actions.add("Kill node", _break(operator, fault.NODE, node), _not(is_down))
+        actions.add("Start node again", _heal(operator, fault.NODE, node), is_down)
 
 
-def _of_link(operator: Operator, link: Link) -> None:
+def _of_link(operator: Operator, link: Link, actions: _Actions) -> None:
     """Cut and heal it, shape it, set its QCs."""
+    is_cut = _is_broken(CUT, link.a, link.b)
     with Tag("div", "", "form"):
-        button("Cut link", _break(operator, CUT, link.a, link.b), strong=True)
-        button("Heal link", _heal(operator, CUT, link.a, link.b))
+        actions.add("Cut link", _break(operator, CUT, link.a, link.b), _not(is_cut))
+        actions.add("Heal link", _heal(operator, CUT, link.a, link.b), is_cut)
     _shape(operator, link)
     for qc in link.qcs:
-        _qc(operator, qc)
+        _qc(operator, qc, actions)
 
 
 def of_session(operator: Operator, ksid: str, tell: Callable[[str], Any]) -> None:
@@ -102,7 +134,7 @@ def _shape(operator: Operator, link: Link) -> None:
         button("As planned", reset)
 
 
-def _qc(operator: Operator, qc: Qc) -> None:
+def _qc(operator: Operator, qc: Qc, actions: _Actions) -> None:
     desk = operator.desk
     with Tag("div", "", "form"):
         field = ui.input(
@@ -115,8 +147,20 @@ def _qc(operator: Operator, qc: Qc) -> None:
 
         button("Set rate", lambda: operator.do(set_rate, str))
     with Tag("div", "", "form"):
-        button("Stop generating", lambda: _generate(operator, qc.name, enabled=False))
-        button("Generate", lambda: _generate(operator, qc.name, enabled=True))
+        stop = lambda: _generate(operator, qc.name, enabled=False)  # noqa: E731 - two alike, side by side
+        start = lambda: _generate(operator, qc.name, enabled=True)  # noqa: E731
+        actions.add("Stop generating", stop, _is_switched(qc.name, on=True))
+        actions.add("Generate", start, _is_switched(qc.name, on=False))
+
+
+def _is_switched(qc: str, *, on: bool) -> Can:
+    """Whether a QC is switched on, or off; what nobody has said counts as both."""
+
+    def can(snapshot: Snapshot) -> bool:
+        found = next((q for q in snapshot.told("qcs") if q["qc"] == qc), None)
+        return found is None or bool(found["enabled"]) == on
+
+    return can
 
 
 async def _generate(operator: Operator, qc: str, *, enabled: bool) -> None:
@@ -135,12 +179,14 @@ class DetailsPanel:
         self._select = select
         self._selection: Selection | None = None
         self._curves: _Curves | None = None
+        self._acts = _Actions()
         with Panel("details", "Details") as panel:
             self._title = panel.title
             self._chooser = ui.select({}, label="Look at", on_change=self._chosen)
             self._chooser.props("outlined dense options-dense").classes("field wide")
-            self._facts = _Facts()
-            self._actions = Tag("div", "", "actions")
+            with Tag("div", "", "columns"):
+                self._facts = _Facts()
+                self._actions = Tag("div", "", "actions")
 
     def show(self, view: View) -> None:
         """Show the facts of what is selected."""
@@ -151,6 +197,7 @@ class DetailsPanel:
         title, facts = details(view.plan, view.snapshot, view.selection)
         self._title.say(title)
         self._facts.show(facts)
+        self._acts.show(view.snapshot)
         if self._curves is not None:
             self._curves.show(view.snapshot)
 
@@ -167,18 +214,18 @@ class DetailsPanel:
 
     def _rebuild(self, selection: Selection) -> None:
         self._actions.clear()
-        self._curves = None
+        self._curves, self._acts = None, _Actions()
         with self._actions:
             if selection.kind == LINK:
                 link = next(p for p in self._plan.topology.links if p.name == selection.name)
-                _of_link(self._operator, link)
+                _of_link(self._operator, link, self._acts)
                 self._curves = _Curves([qc.name for qc in link.qcs])
             elif selection.kind == NODE:
-                of_node(self._operator, selection.name)
+                of_node(self._operator, selection.name, self._acts)
             elif selection.kind == SESSION:
                 of_session(self._operator, selection.name, self._tell)
             else:
-                _of_network(self._operator)
+                _of_network(self._operator, self._acts)
                 self._curves = _Curves(self._operator.desk.qc_names(), summed=True)
 
 
@@ -215,6 +262,7 @@ class _Curves:
             ui.toggle(list(qcs), value=qcs[0], on_change=self._choose).props("no-caps")
         Tag("h3", "All QCs together" if summed else f"QC {qcs[0]}" if len(qcs) == 1 else "QC")
         self._chart = ui.echart(qc_curves(()), renderer="svg").classes("chart curves")
+        tool("save-curves", "Save as SVG", "Save the curves as SVG")
         self._shown: tuple[Sample, ...] = ()
 
     def show(self, snapshot: Snapshot) -> None:

@@ -23,6 +23,7 @@ from testbed.dashboard.views.view_tables import (
     qcs,
     refusals,
     sessions,
+    story_of,
     times,
 )
 from testbed.dashboard.widgets import Panel, Table, Tag, button
@@ -41,7 +42,7 @@ class KeysPanel:
             self._chart = ui.echart(distribution((), ()), renderer="svg").classes("chart distribution")
             self._drawn: object = None
             header = ("key ID", "time", "master → slave", "over", "took")
-            self._table = Table("Latest keys", header, empty="No key was delivered yet.", on_row=tell)
+            self._table = Table("Latest keys", header, empty="No key was delivered yet.", presses={0: tell})
 
     def show(self, view: View) -> None:
         """Bring figures, diagram and table up to date."""
@@ -56,15 +57,20 @@ class KeysPanel:
 
 
 class TroublePanel:
-    """Refused sessions and failed requests for keys."""
+    """Refused sessions and failed requests for keys, with their stories."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], Any]) -> None:
         with Panel("trouble", "Refused and failed"):
-            header = ("time", "master → slave", "why", "what helps")
+            header = ("time", "master → slave", "why", "what helps", "")
+            presses = {4: lambda key: tell(story_of(key))}
             Tag("h3", "Key sessions that were refused")
-            self._refusals = Table("Refused key sessions", header, empty="No key session was refused.")
+            self._refusals = Table(
+                "Refused key sessions", header, empty="No key session was refused.", presses=presses
+            )
             Tag("h3", "Requests for keys that failed")
-            self._failures = Table("Failed requests for keys", header, empty="No request for keys failed.")
+            self._failures = Table(
+                "Failed requests for keys", header, empty="No request for keys failed.", presses=presses
+            )
 
     def show(self, view: View) -> None:
         """Bring both tables up to date."""
@@ -72,7 +78,7 @@ class TroublePanel:
         self._failures.show(failures(view.plan, view.snapshot))
 
 
-_HEADER = ("QC", "state", "makes", "stock", "expires", "load")
+_HEADER = ("QC", "state", "error rate", "makes", "stock", "expires", "load")
 
 
 class QcsPanel:
@@ -103,11 +109,14 @@ class _Row:
                 Tag("button", row.qc, "link", type="button").on("click", lambda: select(Selection(LINK, row.link)))
             with Tag("td"):
                 self._state = Tag("span")
+            with Tag("td", "", "nowrap"):
+                self._error_rate = Tag("span")
             self._sparks = [_Curve() for _ in row.sparks]
 
     def show(self, row: QcRow, *, selected: bool) -> None:
         self._row.look("selected" if selected else "")
         self._state.say(row.state)
+        self._error_rate.say(row.error_rate)
         for curve, spark in zip(self._sparks, row.sparks, strict=True):
             curve.show(spark)
 
@@ -142,7 +151,7 @@ class SessionsPanel:
             self._table = Table(
                 "Key sessions", ("master → slave", "state", "path", "mode", "KSID", "keys", "failed"),
                 empty="No key session is open: choose two applications at different nodes.",
-                on_row=lambda ksid: select(Selection(SESSION, ksid)),
+                presses={0: lambda ksid: select(Selection(SESSION, ksid))},
             )  # fmt: skip
 
     def show(self, view: View) -> None:

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scenario.shape import Shape
 from scenario.topology_description import Link, Node
+from testbed.dashboard.collected import timeline
 from testbed.dashboard.collected.snapshot import Document, Snapshot, mean
+from testbed.dashboard.views.layout import Layout, Point, lay_out
 from testbed.dashboard.views.selection import LINK, NODE, Selection, session
 from testbed.network.faults import broken_qcs
 from testbed.planning.plan import Plan
 
-WIDTH, HEIGHT = 1200, 660
-_MARGIN_X, _MARGIN_Y = 130, 62
-LABEL_WIDTH, _LABEL_HEIGHT = 186, 60
-# So many nodes have room for big letters; more of them share it.
-_ROOMY = 6
 # Seconds without an answer after which a node is shown as silent.
 SILENT_S = 3.0
+# For so long a refusal or a failure stands at its node and its QC.
+ALERT_S = 6.0
+_MOST_TRAVELLERS = 12
+_ALERTS = {timeline.REFUSED: "✕ session refused", timeline.FAILED: "✕ no key"}
 
-UP, CHANGED, DOWN, NO_KEY = "up", "changed", "down", "no-key"
-OPERATING, SILENT = "operating", "silent"
+UP, CHANGED, DOWN, NO_KEY, SHORT = "up", "changed", "down", "no-key", "short"
+OPERATING, SILENT, ALERT = "operating", "silent", "alert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +48,17 @@ class NodeMark:
 class LinkMark:
     """A link from one centre to the other; its label lies beside it, so that the line's form is to be seen.
 
-    `stock` is the share of what could be in store, 0 to 1.
+    `label`: what stands there; empty if nothing does. `stock` is the share of what could be in store, 0 to 1.
+    `makes`: whether key material comes in.
     """
 
     selection: Selection
     ends: tuple[int, int, int, int]
     label_at: tuple[int, int]
     state: str
-    lines: tuple[str, ...]
+    label: str
     stock: float
+    makes: bool
     words: str
     selected: bool
     on_path: bool
@@ -63,73 +66,108 @@ class LinkMark:
 
 @dataclass(frozen=True, slots=True)
 class MapView:
-    """All marks; `scale` is 1 where there is room, less where many nodes share it."""
+    """All marks, on a layout."""
 
-    scale: float
+    layout: Layout
     nodes: tuple[NodeMark, ...]
     links: tuple[LinkMark, ...]
 
 
-def draw(plan: Plan, snapshot: Snapshot, selection: Selection) -> MapView:
-    """The map of `plan` as `snapshot` has it."""
-    number = len(plan.topology.nodes)
-    scale = min(1.0, max(0.45, (_ROOMY / number) ** 0.5))
-    chosen = session(snapshot, selection)
-    path = set((chosen or {}).get("qcs", ()))
-    return MapView(
-        scale,
-        tuple(_node(n, snapshot, selection) for n in plan.topology.nodes),
-        tuple(_links(plan, snapshot, selection, path, scale=scale)),
+def layout_of(plan: Plan) -> Layout:
+    """Where things stand on the map of `plan`."""
+    return lay_out(
+        tuple((n.name, n.position) for n in plan.topology.nodes),
+        tuple((link.name, link.a, link.b) for link in plan.topology.links),
     )
 
 
-def place(position: tuple[float, float]) -> tuple[int, int]:
-    """Where on the map a position of a topology file is."""
-    x, y = position
-    return round(_MARGIN_X + x * (WIDTH - 2 * _MARGIN_X)), round(_MARGIN_Y + (1 - y) * (HEIGHT - 2 * _MARGIN_Y))
+def draw(plan: Plan, snapshot: Snapshot, selection: Selection) -> MapView:
+    """The map of `plan` as `snapshot` has it."""
+    layout = layout_of(plan)
+    chosen = session(snapshot, selection)
+    path = set((chosen or {}).get("qcs", ()))
+    return MapView(
+        layout,
+        tuple(_node(n, snapshot, selection, layout) for n in plan.topology.nodes),
+        tuple(_links(plan, snapshot, selection, path, layout)),
+    )
 
 
-def beside(a: tuple[int, int], b: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Where a link's label has its centre: off its middle, on the side away from the middle of the map."""
-    x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
-    dx, dy = b[0] - a[0], b[1] - a[1]
-    length = math.hypot(dx, dy) or 1.0
-    across = -dy / length, dx / length
-    if across[0] * (WIDTH / 2 - x) + across[1] * (HEIGHT / 2 - y) > 0:
-        across = -across[0], -across[1]
-    # A label is broader than high: as far off as half of it reaches in that direction, and a little more.
-    off = scale * (abs(across[0]) * LABEL_WIDTH / 2 + abs(across[1]) * _LABEL_HEIGHT / 2 + 14)
-    return round(x + across[0] * off), round(y + across[1] * off)
+def selected_in(drawn: MapView, selection: Selection) -> MapView:
+    """The same picture with another node or link selected."""
+    nodes = tuple(replace(m, selected=m.selection == selection) for m in drawn.nodes)
+    return MapView(drawn.layout, nodes, tuple(replace(m, selected=m.selection == selection) for m in drawn.links))
 
 
-def _node(node: Node, snapshot: Snapshot, selection: Selection) -> NodeMark:
+def travels(plan: Plan, snapshot: Snapshot, since: float) -> list[list[Point]]:
+    """The ways of keys that were delivered after that time, as points of the map; only the latest of very many.
+
+    A key from the pool travels nowhere: its way is the one place.
+    """
+    at = layout_of(plan).nodes
+    paths = {s["ksid"]: s["path"] for s in snapshot.told("sessions") if s["path"]}
+    found = []
+    for key in snapshot.figures.keys:
+        path = paths.get(key.get("ksid"))
+        if key["time"] > since and path:
+            found.append([at[n] for n in (path[:1] if key.get("source") == "pool" else path)])
+    return found[-_MOST_TRAVELLERS:]
+
+
+def _rounded(point: Point) -> tuple[int, int]:
+    return round(point[0]), round(point[1])
+
+
+def _recent(snapshot: Snapshot) -> Iterator[timeline.Happening]:
+    """What was refused or failed so lately that it is still to be seen, the newest first."""
+    for happening in reversed(snapshot.happenings):
+        if happening.time < snapshot.time - ALERT_S:
+            return
+        if happening.kind in _ALERTS:
+            yield happening
+
+
+def _node(node: Node, snapshot: Snapshot, selection: Selection, layout: Layout) -> NodeMark:
     heard = snapshot.nodes.get(node.name)
     silent = heard is None or heard.answer is None or heard.silent_s > SILENT_S
-    sessions = sum(node.name in (s["path"] or ()) for s in snapshot.told("sessions"))
-    keys = snapshot.figures.by_node.get(node.name, 0)
     killed = any(f.kind == "node" and node.name in f.where for f in snapshot.faults)
-    line = "✕ killed" if killed else "✕ no answer" if silent else f"{_many(sessions, 'session')} · {_many(keys, 'key')}"
+    alert = next((_ALERTS[h.kind] for h in _recent(snapshot) if node.name in h.nodes), "")
+    line = "✕ killed" if killed else "✕ no answer" if silent else alert or _counted(node, snapshot)
+    state = SILENT if silent or killed else ALERT if alert else OPERATING
     mine = Selection(NODE, node.name)
     words = f"node {node.title}: {line if silent or killed else 'operating'}"
-    x, y = place(node.position)
-    return NodeMark(mine, x, y, SILENT if silent or killed else OPERATING, node.title, line, words, selection == mine)
+    x, y = _rounded(layout.nodes[node.name])
+    return NodeMark(mine, x, y, state, node.title, line, words, selection == mine)
+
+
+def _counted(node: Node, snapshot: Snapshot) -> str:
+    """Sessions that end at a node, with the keys that they got; else those that it relays for others."""
+    paths = [s["path"] for s in snapshot.told("sessions") if s["path"]]
+    ends = sum(node.name in (path[0], path[-1]) for path in paths)
+    relayed = sum(node.name in path[1:-1] for path in paths)
+    keys = snapshot.figures.by_node.get(node.name, 0)
+    if relayed and not ends and not keys:
+        return f"relays {_many(relayed, 'session')}"
+    return f"{_many(ends, 'session')} · {_many(keys, 'key')}"
 
 
 def _links(
-    plan: Plan, snapshot: Snapshot, selection: Selection, path: set[str], *, scale: float
+    plan: Plan, snapshot: Snapshot, selection: Selection, path: set[str], layout: Layout
 ) -> Iterator[LinkMark]:
-    at = {n.name: place(n.position) for n in plan.topology.nodes}
+    at = {name: _rounded(place) for name, place in layout.nodes.items()}
     qcs = {q["qc"]: q for q in snapshot.told("qcs")}
+    short = {h.qc for h in _recent(snapshot)}
     for link in plan.topology.links:
         mine = Selection(LINK, link.name)
         state, word = link_state(plan, link, snapshot, qcs)
+        if state in (UP, CHANGED) and any(qc.name in short for qc in link.qcs):
+            state, word = SHORT, "✕ too little key"
         made, stored = figures(link, snapshot)
-        amounts = f"{made:.0f} B/s · {stored} B"
-        label = (word, amounts) if word else (amounts,)
-        show = len(at) <= 2 * _ROOMY or bool(word) or selection == mine
+        told = word or (f"{made:.0f} B/s · {stored} B" if layout.roomy or selection == mine else "")
         yield LinkMark(
-            mine, (*at[link.a], *at[link.b]), beside(at[link.a], at[link.b], scale), state, label if show else (),
-            _share(link, snapshot),
+            mine, (*at[link.a], *at[link.b]), _rounded(layout.labels.get(link.name, (0.0, 0.0))), state,
+            told if link.name in layout.labels else "", _share(link, snapshot),
+            made > 0 and state not in (DOWN, NO_KEY),
             f"link {link.name}: {word or 'up'}", selection == mine, any(qc.name in path for qc in link.qcs),
         )  # fmt: skip
 
@@ -166,12 +204,14 @@ def figures(link: Link, snapshot: Snapshot) -> tuple[float, int]:
 
 
 def _share(link: Link, snapshot: Snapshot) -> float:
-    """How full the stock is: against all that the QCs can make in a TTL."""
+    """How full the stock is: against all that the QCs can make in a TTL. In steps that can be seen."""
     ttl = int(snapshot.parameters.get("ttl_slots", 15))
     made, stored = figures(link, snapshot)
     most = max(made, sum(qc.low_bytes_per_slot for qc in link.qcs) * 0.5) * ttl
-    return min(1.0, stored / most) if most else 0.0
+    return math.floor(50 * min(1.0, stored / most)) / 50 if most else 0.0
 
 
 def _many(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    """So many of something, in few letters."""
+    short = str(number) if number < 1000 else f"{number / 1000:.1f}k" if number < 100_000 else f"{number // 1000}k"
+    return f"{short} {what}" if number == 1 else f"{short} {what}s"

@@ -36,8 +36,8 @@ _REFUSALS = {
 }
 _FAILURES = {
     "short_of_material": (
-        "{qc} has too little key material: {short_bytes} bytes short. Nothing was used up.",
-        "Raise its rate, or have fewer keys over it.",
+        "{qc} has too little key material that is young enough: {short_bytes} bytes short. Nothing was used up.",
+        "Raise its rate, or have fewer keys over it. The last fifth of a TTL serves no new key.",
     ),
     "relay_broken": ("The relay broke at {node}; what it had taken is lost.", "Heal the link or node there."),
     "relay_altered": (
@@ -48,7 +48,10 @@ _FAILURES = {
         "Ask less often, or have the controller allow it more.",
     ),
     "path_down": ("The session's path is down, and there is no other. Nothing was used up.", "Heal what is broken."),
-    "database_unreachable": ("The shared database did not answer in time.", "Look at the links to its datacenter."),
+    "database_unreachable": (
+        "The shared database did not answer in time.",
+        "Start it again if it was killed, or heal the links to its datacenter.",
+    ),
     "busy": ("What came before it took all the time that there was. Nothing was used up.", "Ask less often."),
     "machine_refused": ("The node's machine has no room on its disk, or lacks something else.", "Make room there."),
     "internal_error": ("The node met a bug of ours.", "Its log says where; please report it."),
@@ -58,7 +61,10 @@ _FAILURES = {
     "database_refused": ("The shared database refused what a node asked for.", "Look into the log of that node."),
     "expired": ("What was allocated on {qc} was too old when it was needed.", "Raise the TTL, or shorten delays."),
     "no_session": ("The two have no key session open.", "Open one first."),
-    "controller_unreachable": ("The node does not reach the controller.", "Look at the links to its datacenter."),
+    "controller_unreachable": (
+        "The node does not reach the controller.",
+        "Start it again if it was killed, or heal the links to its datacenter.",
+    ),
 }
 
 
@@ -106,11 +112,12 @@ class Spark:
 
 @dataclass(frozen=True, slots=True)
 class QcRow:
-    """A QC: its name, its link, its state in words, and its curves: made, stored, expired, load."""
+    """A QC: its name, its link, its state and its error rate in words, and its curves: made, stored, expired, load."""
 
     qc: str
     link: str
     state: str
+    error_rate: str
     sparks: tuple[Spark, ...]
 
 
@@ -136,20 +143,23 @@ def session_state(session: Document) -> str:
 
 
 def refusals(plan: Plan, snapshot: Snapshot) -> list[Row]:
-    """When, who, why, what helps; the newest first."""
-    rows = []
-    for r in reversed(list(snapshot.told("refusals"))[-_SHOWN:]):
-        cells = (clock(r["time"]), pair(plan, r), *why_refused(r))
-        rows.append(Row(f"{r['time']} {r['master_sae']} {r['slave_sae']}", cells))
-    return rows
+    """When, who, why, what helps, and whether there is a story (`story_of`); the newest first."""
+    return [_trouble(plan, r, why_refused(r)) for r in reversed(list(snapshot.told("refusals"))[-_SHOWN:])]
+
+
+def _trouble(plan: Plan, facts: Facts, why: tuple[str, str]) -> Row:
+    cells = (clock(facts["time"]), pair(plan, facts), *why, "story" if "trace" in facts else "")
+    return Row(f"{facts.get('trace', '-')} {facts['time']} {cells[1]}", cells)
+
+
+def story_of(key: str) -> str:
+    """What a row of that key, of refusals or failures, has a story of."""
+    return key.partition(" ")[0]
 
 
 def failures(plan: Plan, snapshot: Snapshot) -> list[Row]:
-    """Requests for keys that failed: when, who, why, what helps; the newest first."""
-    rows = []
-    for f in reversed(snapshot.figures.failures[-_SHOWN:]):
-        rows.append(Row(f"{f['time']} {f['who']}", (clock(f["time"]), pair(plan, f), *why_failed(f))))
-    return rows
+    """Requests for keys that failed, as `refusals`."""
+    return [_trouble(plan, f, why_failed(f)) for f in reversed(snapshot.figures.failures[-_SHOWN:])]
 
 
 def keys(plan: Plan, snapshot: Snapshot) -> list[Row]:
@@ -169,11 +179,13 @@ def qcs(plan: Plan, snapshot: Snapshot) -> list[QcRow]:
     names = [(qc.name, link.name) for link in plan.topology.links for qc in link.qcs]
     curves = {qc: tuple(snapshot.curves.get(qc, ())) for qc, _ in names}
     tops = tuple(max((v for found in curves.values() for v in series(found)[i]), default=0.0) for i in range(4))
+    qber = {q["qc"]: q["qber_percent"] for q in snapshot.told("qcs")}
     rows = []
     for qc, link in names:
+        error_rate = "–" if qber.get(qc) is None else f"{qber[qc]:.2f} %"
         values = series(curves[qc])
         sparks = tuple(_spark(v, top, unit) for v, top, unit in zip(values, tops, UNITS, strict=True))
-        rows.append(QcRow(qc, link, qc_state(plan, snapshot, qc), sparks))
+        rows.append(QcRow(qc, link, qc_state(plan, snapshot, qc), error_rate, sparks))
     return rows
 
 

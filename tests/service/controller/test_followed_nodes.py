@@ -219,8 +219,8 @@ def test_operator_sees_links_with_rates_and_stock(alone):
     assert until(lambda: link()["requested_per_slot"] == 48.0)
     assert link() == {
         "qc": "bc", "qkdl_id": link()["qkdl_id"], "ends": ["b", "c"], "status": "PENDING", "enabled": True,
-        "qber_percent": None, "generated_per_slot": 40.0, "requested_per_slot": 48.0, "reserved_per_slot": 3.2,
-        "stored_bytes": 80,
+        "rate": None, "qber_percent": None, "generated_per_slot": 40.0, "requested_per_slot": 48.0,
+        "reserved_per_slot": 3.2, "stored_bytes": 80,
     }  # fmt: skip
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from node.failures import KeyFailure
 from scenario.topology import load
-from testbed.dashboard.collected.snapshot import FibreNow, Heard, Sample, Snapshot
+from testbed.dashboard.collected.snapshot import FibreNow, Heard, Sample, Snapshot, Tally
+from testbed.dashboard.collected.timeline import FAULT, REFUSED, Happening
 from testbed.dashboard.panels import charts
-from testbed.dashboard.views import view_map, view_tables
+from testbed.dashboard.views import layout, view_map, view_tables, view_timeline
 from testbed.dashboard.views.selection import LINK, NODE, SESSION, WHOLE, Selection, choices, selected
 from testbed.dashboard.views.view_details import details
 from testbed.dashboard.views.view_tables import why_failed, why_refused
@@ -63,7 +64,8 @@ def test_healthy_network_is_up_and_operating():
 
     assert {m.state for m in view.links} == {view_map.UP}
     assert {m.state for m in view.nodes} == {view_map.OPERATING}
-    assert {m.lines for m in view.links} == {("40 B/s · 600 B",)}
+    assert {m.label for m in view.links} == {"40 B/s · 600 B"}
+    assert {m.makes for m in view.links} == {True}
 
 
 def test_each_state_of_a_link_has_a_form_and_a_word_of_its_own():
@@ -78,8 +80,9 @@ def test_each_state_of_a_link_has_a_form_and_a_word_of_its_own():
     ]
 
     assert [m.state for m in marks] == [view_map.DOWN, view_map.CHANGED, view_map.NO_KEY]
-    assert [m.lines[0] for m in marks] == ["✕ CUT", "◷ 20 ms / 0.042 ms", "○ no new key"]
-    assert all(m.lines[0] in m.words for m in marks)
+    assert [m.label for m in marks] == ["✕ CUT", "◷ 20 ms / 0.042 ms", "○ no new key"]
+    assert all(m.label in m.words for m in marks)
+    assert [m.makes for m in marks] == [False, True, False]
 
 
 def test_node_that_does_not_answer_is_drawn_so():
@@ -104,8 +107,8 @@ def test_labels_lie_beside_lines_and_outside_the_ring():
         x1, y1, x2, y2 = mark.ends
         x, y = mark.label_at
         off = abs((x2 - x1) * (y1 - y) - (x1 - x) * (y2 - y1)) / math.hypot(x2 - x1, y2 - y1)
-        assert off > 30
-        middle = view_map.WIDTH / 2, view_map.HEIGHT / 2
+        assert off > 15
+        middle = layout.WIDTH / 2, layout.HEIGHT / 2
         assert math.dist((x, y), middle) > math.dist(((x1 + x2) / 2, (y1 + y2) / 2), middle)
 
 
@@ -194,5 +197,76 @@ def test_failures_name_the_short_resource():
     """Which QC, how many bytes, and what one can do."""
     why, helps = why_failed({"cause": "short_of_material", "qc": "a-b/1", "short_bytes": 12})
 
-    assert why == "a-b/1 has too little key material: 12 bytes short. Nothing was used up."
+    assert why == "a-b/1 has too little key material that is young enough: 12 bytes short. Nothing was used up."
     assert helps
+
+
+def refused(at_s: float, **facts: Any) -> Happening:
+    return Happening(at_s, REFUSED, "tax-office → billing refused: QC full", ("government",), **facts)
+
+
+def test_refusal_stands_at_its_node_and_its_qc_for_a_while():
+    """In words and in form; then the node tells again what it counts."""
+    lately = snapshot(happenings=(refused(995.0, qc=f"{NAME}/1"),))
+    long_ago = snapshot(happenings=(refused(990.0, qc=f"{NAME}/1"),))
+
+    node = {m.selection.name: m for m in view_map.draw(PLAN, lately, WHOLE).nodes}["government"]
+    assert (node.state, node.line) == (view_map.ALERT, "✕ session refused")
+    assert (link(lately).state, link(lately).label) == (view_map.SHORT, "✕ too little key")
+    assert {m.state for m in view_map.draw(PLAN, long_ago, WHOLE).nodes} == {view_map.OPERATING}
+    assert link(long_ago).state == view_map.UP
+
+
+def test_node_counts_sessions_and_keys_that_end_there_and_else_those_that_it_relays():
+    """A session over three nodes: two ends and a relay."""
+    figures = replace(Tally().figures(), by_node={"government": 1234, "telecom": 1})
+    lines = {m.selection.name: m.line for m in view_map.draw(PLAN, snapshot(figures=figures), WHOLE).nodes}
+
+    assert lines["government"] == "1 session · 1.2k keys"
+    assert lines["telecom"] == "1 session · 1 key"
+    assert lines["military"] == "relays 1 session"
+    assert lines["finance"] == "0 sessions · 0 keys"
+
+
+def test_key_travels_its_path_once():
+    """Whatever was delivered before stays where it is; a key from the pool does not move."""
+    at = view_map.layout_of(PLAN).nodes
+    keys = tuple(
+        {"time": time, "ksid": session()["ksid"], "source": source}
+        for time, source in ((900.0, "direct"), (999.5, "direct"), (999.6, "pool"))
+    )
+    shot = snapshot(figures=replace(Tally().figures(), keys=keys))
+
+    assert view_map.travels(PLAN, shot, 999.0) == [
+        [at[n] for n in ("government", "military", "telecom")], [at["government"]],
+    ]  # fmt: skip
+    assert view_map.travels(PLAN, shot, 1000.0) == []
+
+
+def test_strip_moves_with_time_and_bears_one_sign_where_many_would_lie_upon_one_another():
+    """Now is at its right end."""
+    shot = snapshot(happenings=(*(refused(400.0 + i / 10) for i in range(5)), refused(700.0)))
+
+    found = view_timeline.marks(shot, 400.0)
+
+    assert view_timeline.shift(1000.0, 400.0) == 0
+    assert [(m.x, m.sign) for m in found] == [(0.0, "●"), (600.0, "●")]
+
+
+def test_rows_tell_what_happened_until_the_moment_that_the_map_shows():
+    """The newest first, with a story where there is one."""
+    shot = snapshot(happenings=(refused(400.0, story="t1"), Happening(500.0, FAULT, "broken: cut a b", ("a", "b"))))
+
+    assert [row.cells[1:] for row in view_timeline.rows(shot, None)] == [
+        ("✕ broken: cut a b", ""), ("● tax-office → billing refused: QC full", "story"),
+    ]  # fmt: skip
+    (row,) = view_timeline.rows(shot, 450.0)
+    happening = view_timeline.happening_of(shot, row.key)
+    assert happening is not None
+    assert happening.story == "t1"
+
+
+def test_used_and_expired_are_means_over_some_slots():
+    """Of a burst each fifteenth slot a level line, once it was seen for so long."""
+    assert charts.smoothed([30.0, *[0.0] * 14] * 3)[14:] == [2.0] * 31
+    assert charts.smoothed([30.0, 0.0]) == [30.0, 15.0]

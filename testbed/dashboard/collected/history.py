@@ -1,0 +1,40 @@
+"""How the map looked in the last minutes, a picture a second, so that a viewer can go back."""
+
+from __future__ import annotations
+
+import bisect
+import collections
+from typing import TypeVar
+
+from testbed.dashboard.collected.timeline import KEPT_S
+from testbed.dashboard.views.view_map import LinkMark, MapView, NodeMark
+
+_Mark = TypeVar("_Mark", NodeMark, LinkMark)
+EVERY_S = 1.0
+
+
+class History:
+    """Pictures of the map by time. A mark that did not change is kept once."""
+
+    def __init__(self) -> None:
+        self._kept: collections.deque[tuple[float, MapView]] = collections.deque(maxlen=int(KEPT_S / EVERY_S))
+
+    def add(self, time: float, drawn: MapView) -> None:
+        """The map as it is at that time; nothing if the last picture is younger than EVERY_S."""
+        if self._kept and time < self._kept[-1][0] + EVERY_S:
+            return
+        before = self._kept[-1][1] if self._kept else drawn
+        nodes = tuple(_same(*two) for two in zip(before.nodes, drawn.nodes, strict=True))
+        links = tuple(_same(*two) for two in zip(before.links, drawn.links, strict=True))
+        self._kept.append((time, MapView(drawn.layout, nodes, links)))
+
+    def at(self, time: float) -> tuple[float, MapView] | None:
+        """The last picture that was taken by then, or else the oldest, with its time; None if there is none yet."""
+        kept = list(self._kept)
+        if not kept:
+            return None
+        return kept[max(0, bisect.bisect_right(kept, time, key=lambda picture: picture[0]) - 1)]
+
+
+def _same(before: _Mark, now: _Mark) -> _Mark:
+    return before if before == now else now

@@ -1,0 +1,75 @@
+"""What happened as marks on a strip of time, and as rows of words. PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from testbed.dashboard.collected.snapshot import Snapshot
+from testbed.dashboard.collected.timeline import FAILED, FAULT, HEALED, KEPT_S, LOST, MOVED, REFUSED, SET, Happening
+from testbed.dashboard.views.view_tables import Row, clock
+
+STRIP_WIDTH, STRIP_HEIGHT = 1200, 48
+_PIXELS_A_SECOND = STRIP_WIDTH / KEPT_S
+_LISTED, _MOST_MARKS = 8, 150
+# A sign for each kind, and its place from above: what helps stands below what harms.
+SIGNS: Mapping[str, tuple[str, int]] = {
+    FAULT: ("✕", 15), LOST: ("▲", 15), REFUSED: ("●", 30), FAILED: ("■", 30), MOVED: ("↷", 45), HEALED: ("○", 45),
+    SET: ("◇", 45),
+}  # fmt: skip
+MEANINGS = (
+    (FAULT, "broken"), (LOST, "interrupted"), (REFUSED, "refused"), (FAILED, "no key"), (MOVED, "moved"),
+    (HEALED, "healed"), (SET, "set"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A sign on the strip, at `x` pixels behind the strip's beginning of time."""
+
+    key: str
+    x: float
+    kind: str
+    sign: str
+    y: int
+
+
+def shift(now: float, base: float) -> float:
+    """By how much the strip, on which `base` is at 0, is to be moved so that `now` is at its right end, in pixels."""
+    return round(STRIP_WIDTH - (now - base) * _PIXELS_A_SECOND, 1)
+
+
+def marks(snapshot: Snapshot, base: float) -> list[Mark]:
+    """The signs of what happened, the oldest first; of those that would lie upon one another one stands."""
+    found: dict[str, Mark] = {}
+    for happening in snapshot.happenings:
+        x = (happening.time - base) * _PIXELS_A_SECOND
+        sign, y = SIGNS[happening.kind]
+        key = f"{happening.kind} {x / 5:.0f}"
+        found.setdefault(key, Mark(key, round(x, 1), happening.kind, sign, y))
+    return list(found.values())[-_MOST_MARKS:]
+
+
+def rows(snapshot: Snapshot, until: float | None) -> list[Row]:
+    """When and what, and whether there is a story; the newest first: the latest, or those until a moment."""
+    there = [h for h in snapshot.happenings if until is None or h.time <= until]
+    return [
+        Row(_key(h), (clock(h.time), f"{SIGNS[h.kind][0]} {h.words}", "story" if h.story else ""))
+        for h in there[: -_LISTED - 1 : -1]
+    ]
+
+
+def happening_of(snapshot: Snapshot, key: str) -> Happening | None:
+    """What a row of that key tells of, if it is still kept."""
+    return next((h for h in snapshot.happenings if _key(h) == key), None)
+
+
+def _key(happening: Happening) -> str:
+    return f"{happening.time} {happening.words}"
+
+
+def moment_in_words(snapshot: Snapshot, moment: float | None) -> str:
+    """Which time the map shows."""
+    if moment is None:
+        return "The map shows what is now."
+    return f"The map shows {clock(moment)}, {snapshot.time - moment:.0f} s ago. All else is live."

@@ -1,0 +1,152 @@
+"""The map as a browser draws it: on every network that ships and on a large one nothing covers anything."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import pytest
+import yaml
+
+from tests.support.pages import TOPOLOGIES
+from tests.support.waiting import until
+
+SHIPPED = sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
+LARGE = "forty"
+SIZES = [(1920, 1080), (1366, 768), (1024, 768)]
+# Of all boxes and of the labels that are to be seen: what they are of, where they are, where their texts are.
+DRAWN = """const rect = e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; };
+    const seen = [...document.querySelectorAll('#map .node .box, #map .label .paper')]
+        .filter(e => getComputedStyle(e).visibility !== 'hidden');
+    const told = e => [e.closest('[aria-label]').getAttribute('aria-label'), rect(e),
+        [...e.parentNode.querySelectorAll('text')].map(rect)];
+    const wide = [document.documentElement, ...document.querySelectorAll('.panel')]
+        .filter(e => e.scrollWidth > e.clientWidth + 1);
+    return {map: rect(document.getElementById('map')), nodes: document.querySelectorAll('g.node').length,
+        boxes: seen.map(told), wide: wide.map(e => e.className || 'page')}"""
+
+
+def large(number: int) -> dict[str, Any]:
+    """A network of so many datacenters, each joined to its two nearest ones, and all of them to one another."""
+    chance = random.Random(number)
+    at = {f"n{i}": (round(chance.random(), 3), round(chance.random(), 3)) for i in range(number)}
+    by_length = sorted(itertools.combinations(at, 2), key=lambda pair: math.dist(*(at[name] for name in pair)))
+    tree: nx.Graph[str] = nx.Graph()
+    for pair in by_length:  # the shortest fibres that join all, and whatever is as near as that
+        if not all(tree.has_node(n) and tree.degree(n) > 1 for n in pair) or not nx.has_path(tree, *pair):
+            tree.add_edge(*pair)
+    return {
+        "name": LARGE,
+        "nodes": [{"name": n, "title": f"Datacenter {n}", "position": list(place)} for n, place in at.items()],
+        "links": [{"a": a, "b": b, "length_km": 10} for a, b in tree.edges],
+        "saes": [{"name": "one", "node": "n0"}, {"name": "other", "node": "n1"}],
+    }
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the pages of all these networks are."""
+    file = tmp_path_factory.mktemp("topology") / f"{LARGE}.yaml"
+    file.write_text(yaml.safe_dump(large(40)))
+    command = [sys.executable, "-P", "-m", "tests.support.pages", *SHIPPED, str(file)]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.kill()
+
+
+def overlap(one: list[float], other: list[float]) -> bool:
+    """Whether two rectangles do, by more than a pixel's edge."""
+    return one[0] + 1 < other[2] and other[0] + 1 < one[2] and one[1] + 1 < other[3] and other[1] + 1 < one[3]
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, LARGE])
+def test_no_box_and_no_label_covers_another_one_or_leaves_the_map_or_is_too_small_for_its_words(address, browser, name):
+    """On screens of three sizes, which show all of the page's width."""
+    for width, height in SIZES:
+        browser.set_window_size(width, height)
+        browser.get(f"{address}/{name}")
+        drawn = until(lambda: (found := browser.execute_script(DRAWN))["nodes"] and found)
+
+        assert drawn["wide"] == []
+        left, top, right, bottom = drawn["map"]
+        for what, (x1, y1, x2, y2), texts in drawn["boxes"]:
+            assert left <= x1 < x2 <= right, what
+            assert top <= y1 < y2 <= bottom, what
+            assert all(x1 <= text[0] and text[2] <= x2 for text in texts), what
+        both = itertools.combinations(drawn["boxes"], 2)
+        assert [(a, b) for (a, one, _), (b, other, _) in both if overlap(one, other)] == []
+
+
+def test_map_is_zoomed_and_moved_by_keyboard_and_by_buttons(address, browser):
+    """What is shown is a part of the map; `0` shows all of it again."""
+    browser.set_window_size(1366, 768)
+    browser.get(f"{address}/poliqi")
+    until(lambda: browser.execute_script(DRAWN)["nodes"])
+
+    def view() -> list[float]:
+        return browser.execute_script("return qkd.view()")
+
+    def key(name: str) -> None:
+        browser.execute_script(
+            "const e = document.querySelector('g.node'); e.focus();"
+            "e.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))", name,
+        )  # fmt: skip
+
+    assert view() == [0, 0, 1200, 660]
+    browser.execute_script("document.querySelector('[data-do=zoom-in]').click()")
+    assert view() == pytest.approx([200, 110, 800, 440])
+    key("ArrowLeft")
+    assert view() == pytest.approx([40, 110, 800, 440])
+    key("ArrowLeft")
+    assert view()[0] == 0
+    key("0")
+    assert view() == [0, 0, 1200, 660]
+
+
+def test_map_is_saved_as_a_picture_that_needs_no_style_sheet(address, browser):
+    """With its colours, its letters and all of the map, whatever part is shown."""
+    browser.get(f"{address}/poliqi")
+    until(lambda: browser.execute_script(DRAWN)["nodes"])
+    saved = browser.execute_async_script("""const done = arguments[0], make = URL.createObjectURL;
+        URL.createObjectURL = blob => { blob.text().then(done); return make.call(URL, blob); };
+        document.querySelector('[data-do=zoom-in]').click();
+        document.querySelector('[data-do=save-map]').click();""")
+
+    assert saved.startswith("<svg")
+    assert 'viewBox="0 0 1200 660"' in saved
+    assert "Government" in saved
+    assert "stroke-width" in saved
+    assert "class=" not in saved
+
+
+def test_presentation_shows_the_map_alone_and_dark_is_dark(address, browser):
+    """Escape leads back."""
+    browser.get(f"{address}/poliqi")
+    until(lambda: browser.execute_script(DRAWN)["nodes"])
+    shown = """return [...document.querySelectorAll('.panel')].filter(e => e.getClientRects().length)
+        .map(e => e.classList[1])"""
+
+    browser.execute_script("document.querySelector('[data-do=present]').click()")
+    assert browser.execute_script(shown) == ["map", "timeline"]
+    browser.execute_script("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'}))")
+    assert len(browser.execute_script(shown)) > 5
+
+    ground = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+    before = browser.execute_script(ground)
+    browser.execute_script("document.querySelector('[data-do=dark]').click()")
+    assert sum(browser.execute_script(ground)) < 150 < sum(before)
+    browser.execute_script("document.querySelector('[data-do=dark]').click()")
+    assert browser.execute_script(ground) == before

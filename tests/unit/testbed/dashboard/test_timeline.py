@@ -1,0 +1,74 @@
+"""What the page knows of the last minutes: what happened, and how the map looked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scenario.topology import load
+from testbed.dashboard.collected.history import History
+from testbed.dashboard.collected.snapshot import Snapshot
+from testbed.dashboard.collected.timeline import FAILED, FAULT, HEALED, KEPT_S, MOVED, REFUSED, SET, Timeline
+from testbed.dashboard.views.selection import NODE, WHOLE, Selection
+from testbed.dashboard.views.view_map import draw, selected_in
+from testbed.planning.plan import make_plan
+
+PLAN = make_plan(load("poliqi", Path("topologies")))
+MASTER, SLAVE = PLAN.sae("tax-office"), PLAN.sae("billing")
+PAIR = {"master_sae": MASTER.id, "slave_sae": SLAVE.id}
+EVENTS = [
+    {"event": "fault", "kind": "cut", "where": ["government", "military"]},
+    {"event": "session_refused", "cause": "refused", "message": "QC full.", "qc": "a/1", "trace": "t1", **PAIR},
+    {"event": "key_failed", "method": "enc_keys", "cause": "expired", "message": "too old", "trace": "t2", **PAIR},
+    {"event": "key_failed", "method": "dec_keys", "cause": "expired", "message": "too old", **PAIR},
+    {"event": "session_moved", "ksid": "k", "path": ["government", "university"], **PAIR},
+    {"event": "parameters", "who": "controller", "mode": "basic", "ttl_slots": 15},
+    {"event": "parameters", "who": "controller", "mode": "qkp", "ttl_slots": 15},
+    {"event": "parameters", "who": "node:government", "mode": "otp", "ttl_slots": 15},
+    {"event": "healed", "kind": "cut", "where": ["government", "military"]},
+    {"event": "statement", "statement": "allocate"},
+]
+
+
+def test_what_happened_is_told_in_words_with_its_place_and_its_story():
+    """Each thing once: neither what a slave's request adds to it nor what nodes take over."""
+    timeline = Timeline(PLAN)
+    for at_s, event in enumerate(EVENTS):
+        timeline.take({"time": float(at_s), "who": "x", **event})
+
+    assert [(h.kind, h.words, h.story) for h in timeline.latest(10.0)] == [
+        (FAULT, "broken: cut government military", ""), (REFUSED, "tax-office → billing refused: QC full", "t1"),
+        (FAILED, "tax-office → billing, no key: too old", "t2"),
+        (MOVED, "tax-office → billing goes over government – university now", "k"), (SET, "mode is qkp now", ""),
+        (HEALED, "healed: cut government military", ""),
+    ]  # fmt: skip
+    assert [h.nodes for h in timeline.latest(10.0)][1] == (MASTER.node,)
+    assert timeline.latest(10.0)[1].qc == "a/1"
+
+
+def test_what_is_older_than_ten_minutes_is_forgotten_and_the_rest_is_in_order():
+    """Journals are read one after another."""
+    timeline = Timeline(PLAN)
+    for at_s in (30.0, 10.0, 20.0):
+        timeline.take({"time": at_s, "who": "faults", **EVENTS[0]})
+
+    assert [h.time for h in timeline.latest(40.0)] == [10.0, 20.0, 30.0]
+    assert [h.time for h in timeline.latest(KEPT_S + 20.0)] == [30.0]
+
+
+def test_map_of_a_moment_is_the_last_one_that_was_drawn_by_then():
+    """One a second; before the first one it is the first."""
+    history = History()
+    assert history.at(5.0) is None
+    for i in range(20):
+        history.add(i / 2, draw(PLAN, Snapshot(number=i), WHOLE))
+
+    assert [history.at(t)[0] for t in (-1.0, 0.7, 3.0, 3.9, 99.0)] == [0.0, 0.0, 3.0, 3.0, 9.0]
+    assert len({id(mark) for t in range(10) for mark in history.at(float(t))[1].nodes}) == len(PLAN.nodes)
+
+
+def test_picture_of_the_past_shows_what_is_selected_now():
+    """Another thing may be selected since."""
+    mine = Selection(NODE, "telecom")
+    drawn = selected_in(draw(PLAN, Snapshot(), WHOLE), mine)
+
+    assert [m.selection for m in drawn.nodes if m.selected] == [mine]
