@@ -1,11 +1,11 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-simulation audit setup setup-ryu lint unit pictures lock clean
+.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-simulation audit setup setup-ryu setup-prometheus lint unit pictures lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
 
-test: setup setup-ryu ## linter, type checker and the whole test suite (needs root)
+test: setup setup-ryu setup-prometheus ## linter, type checker and the whole test suite (needs root)
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test needs root: the suite makes network namespaces; use 'sudo make test'" >&2; exit 2; fi
 	@echo "== ruff ==" && $(PYTHON) -m ruff check .
 	@echo "== mypy ==" && $(PYTHON) -m mypy
@@ -73,6 +73,9 @@ setup: ## Debian packages and the Python environment, if missing
 
 setup-ryu: setup ## a second environment, with Ryu in place of os-ken, if missing
 	@vagrant/provision.sh ryu
+
+setup-prometheus: ## Prometheus for the tests, in build/, if missing
+	@vagrant/provision.sh prometheus
 
 pictures: setup ## draw the README's picture anew
 	$(PYTHON) -P -m testbed.pictures poliqi > docs/poliqi.svg

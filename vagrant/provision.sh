@@ -101,8 +101,18 @@ environment() {
 case "${1:-}" in
     "") environment .venv lock.txt ;;
     ryu) environment .venv-ryu ryu-lock.txt ;; # only for a controller on Ryu, which nobody needs who does not ask
+    prometheus)                                # only for tests, and so without the service that its package would start
+        if [ ! -x "$here/build/prometheus/usr/bin/prometheus" ]; then
+            echo "setup: fetching Prometheus for the tests"
+            mkdir -p "$here/build/prometheus.new"
+            cd "$here/build/prometheus.new"
+            apt-get download -qq prometheus >/dev/null
+            dpkg-deb -x prometheus_*.deb .
+            mv "$here/build/prometheus.new" "$here/build/prometheus"
+        fi
+        ;;
     *)
-        echo "setup: expected nothing or 'ryu', got '$1'" >&2
+        echo "setup: expected nothing, 'ryu' or 'prometheus', got '$1'" >&2
         exit 2
         ;;
 esac

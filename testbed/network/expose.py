@@ -19,7 +19,7 @@ from testbed.planning.plan import AGENT_PORT, CONTROLLER_PORT, KME_PORT, OPERATO
 
 # The machine's own, where tests and people find it.
 LOOPBACK = "127.0.0.1"
-FILE = "expose.json"
+FILE, PROMETHEUS_FILE = "expose.json", "prometheus.yml"
 ANY_PORT = 0
 
 
@@ -81,6 +81,24 @@ def document(
         "operator": _files(credentials[OPERATOR]),
         "saes": {s.name: {"id": s.id, "node": s.node, **_files(credentials[s.identity])} for s in plan.saes},
     }
+
+
+def prometheus(exposed: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of Prometheus that reads the figures of the controller and of all nodes, by what clients know."""
+    tls = {"ca_file": exposed["ca"], "cert_file": exposed["operator"]["cert"], "key_file": exposed["operator"]["key"]}
+    places = {"controller": exposed["controller"], **exposed["agents"]}
+    return {
+        "global": {"scrape_interval": "5s"},
+        "scrape_configs": [
+            {
+                "job_name": "qkd", "scheme": "https", "tls_config": tls,
+                "static_configs": [
+                    {"targets": [url.removeprefix("https://")], "labels": {"part": part}}
+                    for part, url in places.items()
+                ],
+            }
+        ],
+    }  # fmt: skip
 
 
 def _files(credentials: Credentials) -> dict[str, str]:

@@ -45,7 +45,7 @@ from testbed.machine.processes import Processes, ProcessFailed
 from testbed.machine.run_directory import RunDirectory
 from testbed.network import expose
 from testbed.network.emulation import Emulation
-from testbed.network.expose import FILE, LOOPBACK
+from testbed.network.expose import FILE, LOOPBACK, PROMETHEUS_FILE
 from testbed.network.fabric import Network
 from testbed.network.faults import Faults
 from testbed.network.operator_calls import ControlRoom
@@ -279,7 +279,8 @@ class Services:
         control_room = ControlRoom(plan, machine.identities[OPERATOR], fabric.network.pid("ctl"))
         down.callback(control_room.close)
         down.callback(processes.stop, "exposure")
-        down.callback((run.path / FILE).unlink, missing_ok=True)
+        for name in (FILE, PROMETHEUS_FILE):
+            down.callback((run.path / name).unlink, missing_ok=True)
         self._start_nodes()
         machine.say("waiting for switches, nodes and first key material")
         wait_until_ready(
@@ -339,6 +340,7 @@ class Services:
         ports = json.loads(report.read_text())["ports"]
         exposed = expose.document(machine.plan, ports, machine.identities, ca_key=machine.ca_key)
         path = machine.run.write(FILE, exposed)
+        machine.run.write(PROMETHEUS_FILE, expose.prometheus(exposed))  # JSON is YAML
         machine.say(f"exposed on {LOOPBACK}, controller at port {ports[0]}; all URLs are in {path}")
         return exposed
 
