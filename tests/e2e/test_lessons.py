@@ -103,10 +103,15 @@ def test_run_of_the_lessons_ends_well(network, printed):
     assert network.process.wait(60 * PATIENCE) == 0
 
 
-def test_every_lesson_asks_and_answers():
+def test_every_lesson_has_a_picture_and_asks_and_its_answers_stand_in_a_file_of_their_own():
     """Four to six questions, each with its answer."""
-    for page in PAGES.values():
-        _, questions, answers = re.split(r"^## (?:Questions|Answers)\n", page, flags=re.M)
-        numbers = [re.findall(r"^(\d)\. ", part, re.M) for part in (questions, answers)]
-        assert numbers[0] == numbers[1]
-        assert 4 <= len(numbers[0]) <= 6
+    answers = dict(re.findall(r"^## (.*)\n((?:(?!## ).*\n?)*)", read("lessons/answers.md"), re.M))
+    for name, page in PAGES.items():
+        title = page.splitlines()[0].removeprefix("# ")
+        _, questions = page.split("## Questions\n")
+        asked = re.findall(r"^(\d)\. ", questions, re.M)
+
+        assert 4 <= len(asked) <= 6
+        assert re.findall(r"^(\d)\. ", answers[title], re.M) == asked
+        assert f"]({name.removesuffix('.md')}.svg)" in page
+
