@@ -5,6 +5,7 @@ Greyscale by design: what it says, it says by shape and words, so that it reads 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -81,11 +82,11 @@ def _box(x: int, y: int, title: str, lines: list[tuple[str, str]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        print("usage: python -m testbed.pictures TOPOLOGY > FILE.svg", file=sys.stderr)
-        sys.exit(2)
+    parser = argparse.ArgumentParser(prog="python -m testbed.pictures", description="Draw a topology as SVG.")
+    parser.add_argument("topology", metavar="TOPOLOGY", help="name of one that ships, or a file")
+    given = parser.parse_args()
     try:
-        sys.stdout.write(draw(load(sys.argv[1], Path(__file__).resolve().parent.parent / "topologies")))
+        sys.stdout.write(draw(load(given.topology, Path(__file__).resolve().parent.parent / "topologies")))
     except TopologyError as error:
         print(f"pictures: {error}", file=sys.stderr)
         sys.exit(2)

@@ -6,6 +6,7 @@ The driver speaks plain HTTP with a bearer token, and GS QKD 015 without modules
 
 from __future__ import annotations
 
+import argparse
 import hmac
 import json
 import os
@@ -20,7 +21,6 @@ from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 
-_USAGE = "usage: python -m testbed.teraflow RUN NODE [HOST:]PORT"
 _LOOPBACK = "127.0.0.1"
 _LINKS = "/restconf/data/etsi-qkd-sdn-node:qkd_node/qkd_links"
 _MAX_BODY_BYTES = 1 << 20
@@ -118,10 +118,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 def main(arguments: list[str]) -> int:
     """Serve until interrupted; the exit status."""
-    if len(arguments) != 3 or not arguments[2].rpartition(":")[2].isdigit():
-        print(_USAGE, file=sys.stderr)
-        return 2
-    run, node, (host, _, port) = Path(arguments[0]), arguments[1], arguments[2].rpartition(":")
+    parser = argparse.ArgumentParser(
+        prog="python -m testbed.teraflow", description="A front of a node's agent for the QKD driver of TeraFlowSDN."
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run with --expose")
+    parser.add_argument("node", metavar="NODE", help="name of the node")
+    parser.add_argument("at", metavar="[HOST:]PORT", help=f"where to listen; HOST is {_LOOPBACK} if it is left out")
+    given = parser.parse_args(arguments)
+    run, node, (host, _, port) = given.run, given.node, given.at.rpartition(":")
+    if not port.isdigit():
+        parser.error(f"[HOST:]PORT: expected a port, got {given.at!r}")
     file = run / "expose.json"
     try:
         facts = json.loads(file.read_text())

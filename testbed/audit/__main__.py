@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -31,7 +32,13 @@ def main(run: Path) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        print("usage: python -m testbed.audit [RUN]", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(output.run(lambda: main(Path(sys.argv[1]) if len(sys.argv) == 2 else _LATEST)))
+    parser = argparse.ArgumentParser(
+        prog="python -m testbed.audit",
+        description="Whether the records of a run agree: what QCs made, what was allocated, taken and handed out.",
+    )
+    parser.add_argument(
+        "run", metavar="RUN", nargs="?", type=Path, default=_LATEST,
+        help="directory of a run that is over; default: runs/latest",
+    )  # fmt: skip
+    given = parser.parse_args()
+    sys.exit(output.run(lambda: main(given.run)))

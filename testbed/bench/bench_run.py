@@ -21,7 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def bench(name: str, body: Callable[[], int]) -> int:
-    """The exit status of a benchmark called `name`, once it is clear that all tools are there."""
+    """The exit status of a benchmark called `name`, once it is clear that all tools are there.
+
+    With `--help` it says what it would do, and does nothing.
+    """
+    if sys.argv[1:2] in (["-h"], ["--help"]):
+        print(sys.modules["__main__"].__doc__)
+        return 0
     clean_environment()
     try:
         check_tools()

@@ -90,7 +90,10 @@ REQUESTS: Mapping[str, Request] = {
         "The network as it was built.",
         "`name`, `description`, `nodes` (`name`, `label`, `x`, `y`), `fibres` (`name`, `a`, `b`, `qcs`)", {},
     ),
-    "qcs": Request("The QCs as the controller sees them.", "an array: `qc`, `ends`, `status`, figures a slot", {}),
+    "qcs": Request(
+        "The QCs as the controller sees them.",
+        "an array: `qc`, `ends`, `status`, `enabled`, `rate` (`low` and `high`, bytes a slot), figures a slot", {},
+    ),
     "sessions": Request(
         "The key sessions.", "an array: `ksid`, `master`, `slave` (names), `state`, `mode`, `path`, `implicit`", {}
     ),
@@ -173,7 +176,7 @@ REQUESTS: Mapping[str, Request] = {
     ),
     "stories": Request(
         "The last keys and key sessions of which a story can be told.", "an array: `at_s`, `ident`, `what`, `outcome`,"
-        " `kind`", {},
+        " `kind`, `pair` (names)", {},
     ),
     "story": Request(
         "The story of a key, a key session or a trace.", "`ident`, `text`, `picture` (a file)",

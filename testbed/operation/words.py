@@ -217,7 +217,9 @@ def _key(do: Do, master: str, slave: str) -> str:
 
 def _set(do: Do, what: str = "", name: str = "", value: str | None = None) -> str:
     if not what:
-        return table(("parameter", "value"), sorted(do("parameters").items()))
+        parameters = table(("parameter", "value"), sorted(do("parameters").items()))
+        rows = [(q["qc"], _rate_in_words(q["rate"]), "on" if q["enabled"] else "off") for q in do("qcs")]
+        return f"{parameters}\n{table(('QC', 'rate B/slot', 'generation'), rows)}"
     if not name:
         raise UserError(f"qkd set: expected\n{WORDS['set'].help}".rstrip())
     if value is None:
@@ -235,6 +237,10 @@ def _set(do: Do, what: str = "", name: str = "", value: str | None = None) -> st
         except UserError as error:
             said.append(str(error))
     return "".join(f"{line}\n" for line in said)
+
+
+def _rate_in_words(rate: Mapping[str, int] | None) -> str:
+    return "-" if rate is None else f"{rate['low']}-{rate['high']}"
 
 
 def rate_of(text: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from telemetry.journal import lines
@@ -33,8 +34,15 @@ def read(run: Path, ident: str) -> Story:
 
 def latest(run: Path, number: int = 20) -> list[Heading]:
     """The last stories that could be told, the oldest first: keys given to masters, sessions, failures of both."""
-    found = [h for e in _parsed(_lines(run), _BEGINNINGS) if (h := _heading(e)) is not None]
-    return sorted(found, key=lambda h: h.at_s)[-number:]
+    names: dict[str, str] = {}
+    found = []
+    for event in _parsed(_lines(run), (*_BEGINNINGS, b'"event":"started"')):
+        if event["event"] == "started":
+            names |= event.get("saes", {})
+        elif (heading := _heading(event)) is not None:
+            found.append(heading)
+    latest_ones = sorted(found, key=lambda h: h.at_s)[-number:]
+    return [replace(h, pair=(names.get(h.pair[0], h.pair[0]), names.get(h.pair[1], h.pair[1]))) for h in latest_ones]
 
 
 def last(run: Path, master: str, slave: str, kind: str) -> Heading | None:
@@ -47,17 +55,18 @@ def last(run: Path, master: str, slave: str, kind: str) -> Heading | None:
 
 def _heading(event: Event) -> Heading | None:
     name, at_s = event["event"], float(event["time"])
+    pair = str(event.get("master_sae", "?")), str(event.get("slave_sae", "?"))
     if name == "session_open":
-        return Heading(at_s, event["ksid"], "key session", "open", SESSION)
+        return Heading(at_s, event["ksid"], "key session", "open", SESSION, pair)
     if name.startswith("session_"):
         cause = str(event["cause"])
-        return None if "trace" not in event else Heading(at_s, event["trace"], "key session", cause, SESSION)
+        return None if "trace" not in event else Heading(at_s, event["trace"], "key session", cause, SESSION, pair)
     if event["method"] != "enc_keys" or "trace" not in event:
         return None
     what = f"key, {event['mode']}, {event['hops']} hop{'s' if event['hops'] > 1 else ''}" if "mode" in event else "key"
     if name == "key_failed":
-        return Heading(at_s, event["trace"], what, str(event["cause"]), KEY)
-    return Heading(at_s, event["key_ids"][0], what, str(event["source"]), KEY)
+        return Heading(at_s, event["trace"], what, str(event["cause"]), KEY, pair)
+    return Heading(at_s, event["key_ids"][0], what, str(event["source"]), KEY, pair)
 
 
 def _lines(run: Path) -> Iterator[bytes]:

@@ -102,13 +102,17 @@ class Story:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A story that could be told: when it began (wall clock, s), by what ID, what it is of, how it went, which kind."""
+    """A story that could be told: when it began (wall clock, s), by what ID, what it is of, how it went, which kind.
+
+    `pair`: the names of master and slave, or their IDs where those are not known.
+    """
 
     at_s: float
     ident: str
     what: str
     outcome: str
     kind: str
+    pair: tuple[str, str] = ("?", "?")
 
 
 class NoStory(LookupError):

@@ -105,7 +105,10 @@ def index(headings: Sequence[Heading]) -> str:
     """Stories that can be told, a line each."""
     if not headings:
         return "no story can be told yet\n"
+    broad = max(len(h.outcome) for h in headings)
     lines = [
-        f"{time.strftime('%H:%M:%S', time.localtime(h.at_s))}  {h.ident:36}  {h.what:18}  {h.outcome}" for h in headings
+        f"{time.strftime('%H:%M:%S', time.localtime(h.at_s))}  {h.ident:36}  {h.what:18}  {h.outcome:{broad}}"
+        f"  {' → '.join(h.pair)}"
+        for h in headings
     ]
     return "\n".join(lines) + "\n"

@@ -24,7 +24,7 @@ from testbed.planning.plan import Plan, make_plan
 from testbed.storm import __main__ as storm
 
 ROOT = Path(__file__).resolve().parents[3]
-FOLDERS = (".", "docs", "docs/lessons", "docs/theory", "topologies", "requirements")
+FOLDERS = (".", "docs", "docs/lessons", "docs/theory", "monitoring", "topologies", "requirements")
 THEORY = sorted((ROOT / "docs" / "theory").glob("*.md"))
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 

@@ -28,10 +28,21 @@ def test_only_the_next_hop_is_left_of_all_that_follow():
     assert [as_modelled(body) for body in others] == others
 
 
-@pytest.mark.parametrize("arguments", [[], ["runs/latest", "a"], ["runs/latest", "a", "port"], ["/nowhere", "a", "1"]])
-def test_wrong_arguments_end_in_a_line(arguments, capsys):
-    """How it is used, or what is not there."""
-    assert main(arguments) == 2
+@pytest.mark.parametrize("arguments", [[], ["runs/latest", "a"], ["runs/latest", "a", "port"]])
+def test_wrong_arguments_end_in_how_it_is_used_and_a_line(arguments, capsys):
+    """Which names what was expected."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+
+    assert end.value.code == 2
+    usage, line = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: python -m testbed.teraflow")
+    assert "PORT" in line
+
+
+def test_run_that_is_not_there_ends_in_a_line(capsys):
+    """Which names it."""
+    assert main(["/nowhere", "a", "1"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

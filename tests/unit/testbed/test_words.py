@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from testbed import qkd
 from testbed.errors import UserError
 from testbed.operation import words
-from testbed.operation.interface import REQUESTS, checked
+from testbed.operation.interface import REQUESTS, Request, checked
 from testbed.operation.words import WORDS, completions, obey
 
 NAMES = {
@@ -54,6 +56,33 @@ def test_words_become_a_request_and_its_answer_text(typed, answers, asked, print
 
     assert obey(typed.split(), network) == printed
     assert network.asked[-1][1] == asked
+
+
+def test_set_alone_shows_parameters_and_of_each_qc_its_rate_and_whether_it_generates():
+    qc = {"qc": "a-b/1", "rate": {"low": 33, "high": 47}, "enabled": False}
+    printed = obey(["set"], Network(parameters={"mode": "qkp"}, qcs=[qc]))
+
+    assert [line.split() for line in printed.splitlines()] == [
+        ["parameter", "value"], ["mode", "qkp"], [], ["QC", "rate", "B/slot", "generation"], ["a-b/1", "33-47", "off"],
+    ]  # fmt: skip
+
+
+def test_stories_are_listed_with_the_names_of_both_applications():
+    heading = {"at_s": 0.0, "ident": "i", "what": "key", "outcome": "direct", "kind": "key", "pair": ["mail", "bank"]}
+
+    assert obey(["story"], Network(stories=[heading])).rstrip().endswith("direct  mail → bank")
+
+
+def test_page_of_the_interface_lists_every_request_with_its_arguments_meaning_and_answer():
+    page = (Path(__file__).resolve().parents[3] / "docs" / "operator.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", page, re.M)
+
+    def arguments(request: Request) -> str:
+        return ", ".join(f"`{n}`{' (optional)' if a.optional else ''}" for n, a in request.arguments.items())
+
+    assert {name: (given.strip(), meaning, answer) for name, given, meaning, answer in listed} == {
+        name: (arguments(request), request.meaning, request.answer) for name, request in REQUESTS.items()
+    }
 
 
 def test_session_is_closed_by_its_two_saes_too():

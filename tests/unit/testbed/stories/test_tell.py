@@ -176,6 +176,7 @@ def test_latest_stories_are_those_that_can_be_told():
     assert [h.ident for h in headings] == [SINGLE, SESSION, BASIC, REFILL, HIT, FAILED]
     assert all(journals.read(RUN, h.ident).messages for h in headings)
     assert headings[-1].outcome == "relay_broken"
+    assert headings[0].pair == ("app-a", "app-b")
 
 
 @pytest.mark.parametrize(("kind", "name"), [("key", "key_delivered"), ("session", "session_open")])
