@@ -144,8 +144,8 @@ class Recorder(Witness):
         self._of_node(slave.node).event(at_s, "key_delivered", method=_DEC, **common, **at_slave.ids)
         for journal, side, span, later in ((of_slave, "slave", told, 1), (own, "master", whole, 2)):
             journal.event(
-                at_s + later * _INSTANT_S, "key", ksid=ksid, side=side, key_id=key.key_id, size_bits=size_bits, fingerprint=key.mark,
-                **span.ids,
+                at_s + later * _INSTANT_S, "key", ksid=ksid, side=side, key_id=key.key_id, size_bits=size_bits,
+                fingerprint=key.mark, **span.ids,
             )  # fmt: skip
 
     def failed(self, session: Session, now_s: float, cause: str, short: Shortage | None) -> None:
@@ -160,8 +160,9 @@ class Recorder(Witness):
             at_s, "key_failed", method=_ENC, ksid=ksid, cause=cause, duration_ms=0.0, **facts, **pair, **at_node.ids
         )
         own.event(
-            at_s + _INSTANT_S, "key_error", ksid=ksid, side="master", cause=cause, message=message, facts=facts, **whole.ids
-        )
+            at_s + _INSTANT_S, "key_error", ksid=ksid, side="master", cause=cause, message=message, facts=facts,
+            **whole.ids,
+        )  # fmt: skip
 
     def ended(self, session: Session, now_s: float) -> None:
         """It is over."""

@@ -106,7 +106,7 @@ case "${1:-}" in
             echo "setup: fetching Prometheus for the tests"
             mkdir -p "$here/build/prometheus.new"
             cd "$here/build/prometheus.new"
-            apt-get download -qq prometheus >/dev/null
+            apt-get download -qq -o APT::Sandbox::User=root prometheus >/dev/null
             dpkg-deb -x prometheus_*.deb .
             mv "$here/build/prometheus.new" "$here/build/prometheus"
         fi
