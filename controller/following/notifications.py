@@ -34,9 +34,12 @@ _NEW = f"{gs015.MODULE}:sdqkdn_application_new"
 
 
 class _Announced:
-    """A pair's registrations that wait for their turn; `withdrawn`: the node has taken them back."""
+    """A pair's registrations that wait for their turn, or are under way.
 
-    withdrawn = False
+    `withdrawn`: the node has taken them back; `anew`: and has registered the pair once more since.
+    """
+
+    withdrawn = anew = False
 
 
 class Notifications:
@@ -127,10 +130,16 @@ class Notifications:
     def _announce(self, application: Mapping[str, Any]) -> _Announced:
         if application.get("qkd-testbed:implicit", False):
             return _Announced()  # nobody withdraws such a one
-        return self._announced.setdefault(_pair_named(application), _Announced())
+        pair = _pair_named(application)
+        found = self._announced.get(pair)
+        if found is None or found.withdrawn:
+            if found is not None:
+                found.anew = True
+            found = self._announced[pair] = _Announced()
+        return found
 
     def _withdraw(self, content: Mapping[str, Any]) -> None:
-        waiting = self._announced.pop(_pair_named(content), None)
+        waiting = self._announced.get(_pair_named(content))
         if waiting is not None:
             waiting.withdrawn = True
         request = content.get("request", "")
@@ -159,11 +168,14 @@ class Notifications:
             request = application.get("qkd-testbed:request", "")
             if len(request) > limits.MAX_ID:
                 raise Malformed("request", f"at most {limits.MAX_ID} characters")
+            pair = configuration.pair(application)
             self._sessions.register(
-                self._node, configuration.pair(application), application.get("qkd-testbed:side"),
-                configuration.wanted(application), implicit=bool(application.get("qkd-testbed:implicit", False)),
-                request=request,
+                self._node, pair, application.get("qkd-testbed:side"), configuration.wanted(application),
+                implicit=bool(application.get("qkd-testbed:implicit", False)), request=request,
             )  # fmt: skip
+            if announced.withdrawn and not announced.anew:
+                # The withdrawal came while this was under way, and found nothing yet.
+                self._sessions.withdraw(self._node, pair)
         except (SessionError, Malformed) as error:
             # Those whom the session concerned have been told; a document that is wrong concerns nobody.
             _log.info("application at %s: %s", self._node, error)

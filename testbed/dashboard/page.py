@@ -73,7 +73,7 @@ class _Page:
         with Tag("main", "", "parts"):
             self._map = MapPanel(layout_of(plan), self._select)
             details = DetailsPanel(plan, operator, self._select, story.tell)
-            self._timeline = TimelinePanel(self._go, story.tell)
+            self._timeline = TimelinePanel(watch.history, self._go, story.tell)
             self._parts: list[Any] = [
                 details,
                 QcsPanel(self._select),

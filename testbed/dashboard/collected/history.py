@@ -1,4 +1,4 @@
-"""How the map looked in the last minutes, a picture a second, so that a viewer can go back."""
+"""How the map looked in the last minutes, so that a viewer can go back: a picture a second, and one of each change."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ class History:
     """Pictures of the map by time. A mark that did not change is kept once."""
 
     def __init__(self) -> None:
-        self._kept: collections.deque[tuple[float, MapView]] = collections.deque(maxlen=int(KEPT_S / EVERY_S))
+        self._kept: collections.deque[tuple[float, MapView]] = collections.deque()
 
     def add(self, time: float, drawn: MapView) -> None:
-        """The map as it is at that time; nothing if the last picture is younger than EVERY_S."""
-        if self._kept and time < self._kept[-1][0] + EVERY_S:
-            return
+        """The map as it is at that time; nothing if a picture younger than EVERY_S shows the same states."""
         before = self._kept[-1][1] if self._kept else drawn
+        if self._kept and time < self._kept[-1][0] + EVERY_S and _states(before) == _states(drawn):
+            return
+        while self._kept and self._kept[0][0] < time - KEPT_S:
+            self._kept.popleft()
         nodes = tuple(_same(*two) for two in zip(before.nodes, drawn.nodes, strict=True))
         links = tuple(_same(*two) for two in zip(before.links, drawn.links, strict=True))
         self._kept.append((time, MapView(drawn.layout, nodes, links)))
@@ -34,6 +36,14 @@ class History:
         if not kept:
             return None
         return kept[max(0, bisect.bisect_right(kept, time, key=lambda picture: picture[0]) - 1)]
+
+    def after(self, time: float) -> float:
+        """When the first picture was taken that shows what came of something at that time; `time` if none was yet."""
+        return next((taken for taken, _ in list(self._kept) if taken >= time), time)
+
+
+def _states(drawn: MapView) -> list[str]:
+    return [mark.state for mark in drawn.nodes] + [mark.state for mark in drawn.links]
 
 
 def _same(before: _Mark, now: _Mark) -> _Mark:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nicegui.events import GenericEventArguments
 
+from testbed.dashboard.collected.history import History
 from testbed.dashboard.collected.snapshot import Snapshot
 from testbed.dashboard.collected.timeline import KEPT_S
 from testbed.dashboard.views.view_timeline import (
@@ -22,14 +23,12 @@ from testbed.dashboard.views.view_timeline import (
 )
 from testbed.dashboard.widgets import Panel, Table, Tag, button
 
-# Until a picture of the map was taken that shows what came of it.
-_SEEN_AFTER_S = 2.0
-
 
 class TimelinePanel:
     """The strip with its list. `go(moment)` has the map show that time (wall clock, s), None what is now."""
 
-    def __init__(self, go: Callable[[float | None], None], tell: Callable[[str], Any]) -> None:
+    def __init__(self, history: History, go: Callable[[float | None], None], tell: Callable[[str], Any]) -> None:
+        self._history = history
         self._go = go
         self._tell = tell
         self._snapshot = Snapshot()
@@ -87,7 +86,7 @@ class TimelinePanel:
 
     def _go_there(self, key: str) -> None:
         if (happening := happening_of(self._snapshot, key)) is not None:
-            self._go(min(happening.time + _SEEN_AFTER_S, self._snapshot.time))
+            self._go(self._history.after(happening.time))
 
     async def _tell_story(self, key: str) -> None:
         if (happening := happening_of(self._snapshot, key)) is not None:

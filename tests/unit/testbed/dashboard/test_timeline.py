@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scenario.topology import load
 from testbed.dashboard.collected.history import History
-from testbed.dashboard.collected.snapshot import Snapshot
+from testbed.dashboard.collected.snapshot import FibreNow, Snapshot
 from testbed.dashboard.collected.timeline import FAILED, FAULT, HEALED, KEPT_S, MOVED, REFUSED, SET, Timeline
 from testbed.dashboard.views.selection import NODE, WHOLE, Selection
 from testbed.dashboard.views.view_map import draw, selected_in
@@ -64,6 +64,17 @@ def test_map_of_a_moment_is_the_last_one_that_was_drawn_by_then():
 
     assert [history.at(t)[0] for t in (-1.0, 0.7, 3.0, 3.9, 99.0)] == [0.0, 0.0, 3.0, 3.0, 9.0]
     assert len({id(mark) for t in range(10) for mark in history.at(float(t))[1].nodes}) == len(PLAN.nodes)
+
+
+def test_each_change_of_state_has_a_picture_however_short_it_was():
+    """So that one can go back to what came of something."""
+    history = History()
+    for at_s, lit in ((0.0, True), (0.3, False), (0.6, True), (0.9, True)):
+        fibres = {p.link.name: FibreNow(lit, (p.link.a_to_b, p.link.b_to_a)) for p in PLAN.links}
+        history.add(at_s, draw(PLAN, Snapshot(fibres=fibres), WHOLE))
+
+    assert [history.at(t)[0] for t in (0.2, 0.5, 5.0)] == [0.0, 0.3, 0.6]
+    assert (history.after(0.1), history.after(0.3), history.after(7.0)) == (0.3, 0.3, 7.0)
 
 
 def test_picture_of_the_past_shows_what_is_selected_now():
