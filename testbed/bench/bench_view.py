@@ -3,21 +3,24 @@
 The same keys over one, two and four hops, in mode `basic`, over links without delay: first without the view, then
 with its page served, then with the page open in a Chromium on this machine too, and without the view once more,
 because a machine is not the same all the time. Below that the CPU time of all processes of the run while nobody asks
-for keys, a browser's left out.
+for keys, a browser's left out; and the same of a network of 40 nodes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from scenario.shape import Shape
+from scenario.topology_description import Link, Node, Qc, Sae, Topology
 from testbed.bench.bench_client import PARTNERS, Client, row_of_five
 from testbed.bench.bench_run import bench, with_network
 from testbed.dashboard.server import Dashboard
@@ -26,7 +29,7 @@ from testbed.machine import output
 from testbed.machine.namespaces import call_in_network
 from testbed.network.emulation import Emulation
 from testbed.operation.tables import table
-from testbed.planning.plan import SaePlan
+from testbed.planning.plan import make_plan
 
 PROGRAM = "/usr/bin/chromium"
 # Without these it calls home: for updates, for what its vendor thinks of a page, to see whether there is a network.
@@ -43,10 +46,31 @@ _SETTLE_S = 8.0
 _IDLE_S = 8.0
 
 
+_COLUMNS, _ROWS = 8, 5
+
+
 def main() -> int:
-    """Print the table; the exit status."""
+    """Print the tables; the exit status."""
     print("delivery time of 128-bit keys with and without the live view, medians", flush=True)
-    return bench("bench-view", lambda: with_network(row_of_five(0.0), _measure))
+    return bench(
+        "bench-view",
+        lambda: with_network(row_of_five(0.0), _measure) or with_network(make_plan(_grid()), _measure_large),
+    )
+
+
+def _grid() -> Topology:
+    """40 nodes and 67 fibres, with an application at each node."""
+    places = list(itertools.product(range(_COLUMNS), range(_ROWS)))
+    nodes = tuple(Node(f"n{x}-{y}", f"Node {x}.{y}", (x / (_COLUMNS - 1), y / (_ROWS - 1))) for x, y in places)
+    pairs = [
+        (f"n{x}-{y}", f"n{x + dx}-{y + dy}")
+        for x, y in places
+        for dx, dy in ((1, 0), (0, 1))
+        if (x + dx, y + dy) in places
+    ]
+    links = tuple(Link(f"{a}-{b}", a, b, None, Shape(0.0), Shape(0.0), (Qc(f"{a}-{b}/1", 33, 47),)) for a, b in pairs)
+    saes = tuple(Sae(f"at-{node.name}", node.name) for node in nodes)
+    return Topology("grid", "", nodes, links, saes, "n0-0", "n0-0")
 
 
 def _measure(emulation: Emulation) -> None:
@@ -54,30 +78,45 @@ def _measure(emulation: Emulation) -> None:
     try:
         client.set_mode("basic")
         sessions = [client.open(partner)[0] for partner in PARTNERS]
-        columns = [_column(client, sessions)]
-        page = Dashboard(emulation)
-        page.start()
-        try:
-            columns.append(_column(client, sessions))
-            with _browser(emulation, page.url):
-                columns.append(_column(client, sessions))
-        finally:
-            page.stop()
-        columns.append(_column(client, sessions))
+
+        def look() -> list[float]:
+            busy = _busy_ms()
+            return [
+                *(statistics.median(ms for found in client.exchange(s).values() for ms in found) for s in sessions),
+                busy,
+            ]
+
+        _print(("over 1 hop, ms", "over 2 hops, ms", "over 4 hops, ms", "CPU, ms a second"), emulation, look)
     finally:
         client.close()
-    names = ("over 1 hop, ms", "over 2 hops, ms", "over 4 hops, ms", "CPU, ms a second")
+
+
+def _measure_large(emulation: Emulation) -> None:
+    _print((f"{len(emulation.plan.nodes)} nodes: CPU, ms a second",), emulation, lambda: [_busy_ms()])
+
+
+def _print(names: Sequence[str], emulation: Emulation, look: Callable[[], list[float]]) -> None:
+    """What `look` finds without the page, with it served, with it open, and without it again."""
+    columns = [look()]
+    page = Dashboard(emulation)
+    page.start()
+    try:
+        columns.append(look())
+        with _browser(emulation, page.url):
+            columns.append(look())
+    finally:
+        page.stop()
+    columns.append(look())
     rows = [(name, *(column[i] for column in columns)) for i, name in enumerate(names)]
     print("\n" + table(("", "without", "page served", "page open", "without again"), rows), end="", flush=True)
 
 
-def _column(client: Client, sessions: list[SaePlan]) -> list[float]:
-    """Medians of delivery times by hops, and what the run's processes take while no key is asked for."""
+def _busy_ms() -> float:
+    """What the run's processes take a second while no key is asked for."""
     time.sleep(_SETTLE_S)
     before = _cpu_ms()
     time.sleep(_IDLE_S)
-    busy = (_cpu_ms() - before) / _IDLE_S
-    return [*(statistics.median(ms for found in client.exchange(s).values() for ms in found) for s in sessions), busy]
+    return (_cpu_ms() - before) / _IDLE_S
 
 
 def _cpu_ms() -> float:

@@ -17,7 +17,7 @@ from tests.support.browser import chromium
 from tests.support.running import Running
 from tests.support.waiting import until
 
-_SIZE = (1600, 1250)
+_SIZE = (1920, 1250)
 _KEYS = 150
 # What makes the picture tell something: a slow fibre, and a session that nothing can carry.
 _SCENE = (
