@@ -106,7 +106,9 @@ case "${1:-}" in
             echo "setup: fetching Prometheus for the tests"
             mkdir -p "$here/build/prometheus.new"
             cd "$here/build/prometheus.new"
-            apt-get download -qq -o APT::Sandbox::User=root prometheus >/dev/null
+            fetch="apt-get download -qq -o APT::Sandbox::User=root prometheus"
+            # A machine may have no list of packages, or an old one.
+            $fetch >/dev/null 2>&1 || { apt-get update -qq && $fetch >/dev/null; }
             dpkg-deb -x prometheus_*.deb .
             mv "$here/build/prometheus.new" "$here/build/prometheus"
         fi

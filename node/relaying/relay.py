@@ -156,7 +156,7 @@ class Relay:
                     new = ccm_open(sealed, shared, allocation.request, order.header)
                 else:
                     new = otp(sealed, shared)
-            except (Malformed, ValueError):
+            except ValueError:  # Malformed, Tampered
                 raise RelayBroken(f"what node {last} gives is not the new keys", node=last) from None
         shared.wipe()
         with wiped_on_failure(new):

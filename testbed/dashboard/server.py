@@ -19,6 +19,7 @@ from testbed.machine.namespaces import call_in_network
 from testbed.network.emulation import Emulation
 from testbed.network.expose import LOOPBACK
 from testbed.network.operator_calls import ControlRoom
+from testbed.operation import feed
 from testbed.operation.desk import Desk
 from testbed.planning.plan import OPERATOR, Plan
 
@@ -40,11 +41,10 @@ class Dashboard:
         )  # fmt: skip
         self._ports = Ports()
         desk = Desk.of(emulation, self._room)
-        parts = ["controller", "faults", *(f"{kind}/{node}" for node in plan.nodes for kind in ("nodes", "saes"))]
         self._watch = Watch(
             plan,
             desk,
-            Tail([emulation.run.path / part / "journal.jsonl" for part in parts], EVENTS | timeline.EVENTS),
+            Tail(feed.journals(emulation.run.path, plan.nodes), EVENTS | timeline.EVENTS),
             fibres=lambda: _fibres(plan, self._ports, desk),
             away=emulation.processes.away,
         )

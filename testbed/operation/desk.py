@@ -88,8 +88,7 @@ class Desk:
 
     def name(self, sae_id: str) -> str:
         """What people call an application, or its ID if it has no name here."""
-        sae = self._plan.sae(sae_id)
-        return sae.name if sae is not None else sae_id
+        return self._plan.name_of(sae_id)
 
     def open(self, master: str, slave: str, qos: QoS = DEFAULT_QOS, duration_s: float | None = None) -> Opened:
         """Have application `master` open a key session with `slave`; both by name or ID.

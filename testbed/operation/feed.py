@@ -61,6 +61,12 @@ def told(event: Event, name_of: Callable[[str], str]) -> dict[str, Any] | None:
     return found | {fact: event[fact] for fact in facts if event.get(fact) is not None}
 
 
+def journals(run: Path, nodes: Sequence[str]) -> list[Path]:
+    """Those that have the events, of a run in that directory with those nodes. PURE."""
+    folders = ["controller", "faults", *(f"{kind}/{node}" for node in nodes for kind in ("nodes", "saes"))]
+    return [run / folder / "journal.jsonl" for folder in folders]
+
+
 @dataclass(slots=True, eq=False)
 class _Follower:
     """Events that wait for it; whether it was so slow that some did not come."""
@@ -73,8 +79,7 @@ class Feed:
     """The events of the run in directory `run`, which has those `nodes`. Thread-safe."""
 
     def __init__(self, run: Path, nodes: Sequence[str], name_of: Callable[[str], str]) -> None:
-        folders = ["controller", "faults", *(f"{kind}/{node}" for node in nodes for kind in ("nodes", "saes"))]
-        self._journals = [run / folder / "journal.jsonl" for folder in folders]
+        self._journals = journals(run, nodes)
         self._name_of = name_of
         self._lock = threading.Lock()
         self._followers: set[_Follower] = set()

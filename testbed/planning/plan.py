@@ -138,6 +138,11 @@ class Plan:
         words = (name_or_id, name_or_id.lower())
         return next((s for word in words for s in self.saes if word in (s.name, s.id)), None)
 
+    def name_of(self, sae_id: str) -> str:
+        """What people call an application, or its ID if it has no name here."""
+        sae = self.sae(sae_id)
+        return sae_id if sae is None else sae.name
+
     def fabric(self) -> dict[str, Any]:
         """What the controller must know of the switches: ports, neighbours, hosts."""
         switches = []

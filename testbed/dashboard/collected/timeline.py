@@ -46,7 +46,7 @@ class Timeline:
 
     def take(self, event: Mapping[str, Any]) -> None:
         """An event of a journal."""
-        told = feed.told(event, self._name) if event["event"] in EVENTS else None
+        told = feed.told(event, self._plan.name_of) if event["event"] in EVENTS else None
         if told is None:
             return
         if told["event"] == "parameters":
@@ -63,10 +63,6 @@ class Timeline:
             sorted((h for h in self._kept if h.time > now - KEPT_S), key=lambda h: h.time), _MOST
         )
         return tuple(self._kept)
-
-    def _name(self, sae_id: str) -> str:
-        sae = self._plan.sae(sae_id)
-        return sae.name if sae is not None else sae_id
 
     def _happening(self, told: Mapping[str, Any]) -> Happening:
         name, at_s, pair = told["event"], float(told["time"]), f"{told.get('master', '?')} → {told.get('slave', '?')}"

@@ -147,10 +147,10 @@ def _qc(operator: Operator, qc: Qc, actions: _Actions) -> None:
 
         button("Set rate", lambda: operator.do(set_rate, str))
     with Tag("div", "", "form"):
-        stop = lambda: _generate(operator, qc.name, enabled=False)  # noqa: E731 - two alike, side by side
-        start = lambda: _generate(operator, qc.name, enabled=True)  # noqa: E731
-        actions.add("Stop generating", stop, _is_switched(qc.name, on=True))
-        actions.add("Generate", start, _is_switched(qc.name, on=False))
+        actions.add(
+            "Stop generating", lambda: _generate(operator, qc.name, enabled=False), _is_switched(qc.name, on=True)
+        )
+        actions.add("Generate", lambda: _generate(operator, qc.name, enabled=True), _is_switched(qc.name, on=False))
 
 
 def _is_switched(qc: str, *, on: bool) -> Can:

@@ -11,7 +11,6 @@ from testbed.dashboard.collected.history import History
 from testbed.dashboard.collected.snapshot import Snapshot
 from testbed.dashboard.collected.timeline import KEPT_S
 from testbed.dashboard.views.view_timeline import (
-    MEANINGS,
     SIGNS,
     STRIP_HEIGHT,
     STRIP_WIDTH,
@@ -49,8 +48,8 @@ class TimelinePanel:
                 self._group = Tag("g")
                 self._cursor = Tag("line", "", "cursor", y1=0, y2=STRIP_HEIGHT)
             with Tag("div", "", "legend", aria_label="Signs"):
-                for kind, words in MEANINGS:
-                    Tag("span", f"{SIGNS[kind][0]} {words}", "entry")
+                for sign, _, words in SIGNS.values():
+                    Tag("span", f"{sign} {words}", "entry")
             self._table = Table(
                 "What happened", ("time", "what", ""), empty="Nothing happened.",
                 presses={0: self._go_there, 2: self._tell_story},

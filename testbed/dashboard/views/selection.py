@@ -76,5 +76,4 @@ def pair(plan: Plan, facts: Document) -> str:
 
 def called(plan: Plan, sae_id: str) -> str:
     """An application's name, or its ID if it has none here."""
-    sae = plan.sae(sae_id)
-    return sae.name if sae is not None else sae_id
+    return plan.name_of(sae_id)

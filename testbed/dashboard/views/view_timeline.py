@@ -12,15 +12,11 @@ from testbed.dashboard.views.view_tables import Row, clock
 STRIP_WIDTH, STRIP_HEIGHT = 1200, 48
 _PIXELS_A_SECOND = STRIP_WIDTH / KEPT_S
 _LISTED, _MOST_MARKS = 8, 150
-# A sign for each kind, and its place from above: what helps stands below what harms.
-SIGNS: Mapping[str, tuple[str, int]] = {
-    FAULT: ("✕", 15), LOST: ("▲", 15), REFUSED: ("●", 30), FAILED: ("■", 30), MOVED: ("↷", 45), HEALED: ("○", 45),
-    SET: ("◇", 45),
+# A sign for each kind, its place from above, and its meaning: what helps stands below what harms.
+SIGNS: Mapping[str, tuple[str, int, str]] = {
+    FAULT: ("✕", 15, "broken"), LOST: ("▲", 15, "interrupted"), REFUSED: ("●", 30, "refused"),
+    FAILED: ("■", 30, "no key"), MOVED: ("↷", 45, "moved"), HEALED: ("○", 45, "healed"), SET: ("◇", 45, "set"),
 }  # fmt: skip
-MEANINGS = (
-    (FAULT, "broken"), (LOST, "interrupted"), (REFUSED, "refused"), (FAILED, "no key"), (MOVED, "moved"),
-    (HEALED, "healed"), (SET, "set"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,7 @@ def marks(snapshot: Snapshot, base: float) -> list[Mark]:
     found: dict[str, Mark] = {}
     for happening in snapshot.happenings:
         x = (happening.time - base) * _PIXELS_A_SECOND
-        sign, y = SIGNS[happening.kind]
+        sign, y, _ = SIGNS[happening.kind]
         key = f"{happening.kind} {x / 5:.0f}"
         found.setdefault(key, Mark(key, round(x, 1), happening.kind, sign, y))
     return list(found.values())[-_MOST_MARKS:]
