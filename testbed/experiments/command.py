@@ -105,6 +105,7 @@ def _begin(
         quick=given.quick,
         speed=given.speed or (_QUICK_SPEED if given.quick else 1),
         topology=load_topology(given.topology, _TOPOLOGIES),
+        topology_said=given.topology,
         workloads=workloads,
         workload=chosen,
         over=over,
@@ -186,13 +187,15 @@ def _command(experiment: Experiment, settings: Settings) -> str:
         words.append("--virtual")
     if settings.quick:
         words.append("--quick")
-    if settings.topology.name != _TOPOLOGY:
-        words.append(f"--topology {settings.topology.name}")
+    if settings.topology_said != _TOPOLOGY:
+        words.append(f"--topology {settings.topology_said}")
     if settings.workload is not None:
         words.append(f"--workload {settings.workload}")
     words += [f"--over {name}={','.join(values)}" for name, values in settings.over.items()]
     if settings.speed != (_QUICK_SPEED if settings.quick else 1):
         words.append(f"--speed {settings.speed}")
+    if settings.usual_ttl != TTL.default:
+        words.append(f"--ttl {settings.usual_ttl}")
     if settings.repeats != (experiment.quick_repeats if settings.quick else experiment.repeats):
         words.append(f"--repeat {settings.repeats}")
     return " ".join([*words, f"--seed {settings.seed}"])

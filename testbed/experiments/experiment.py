@@ -35,7 +35,8 @@ class Quick:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the user asked of an experiment. `over`: what a sweep goes over, values as they were written.
-    `usual_ttl`: in slots of speed 1. `virtual`: in virtual time, where nothing takes any.
+    `usual_ttl`: in slots of speed 1. `virtual`: in virtual time, where nothing takes any. `topology_said`: a name, or
+    the path of a file.
 
     `speed` divides all times of a load and multiplies the rates of the QCs: the load is the same, in coarser slots.
     """
@@ -50,6 +51,7 @@ class Settings:
     over: Mapping[str, Sequence[str]] = field(default_factory=dict)
     usual_ttl: int = TTL.default
     virtual: bool = False
+    topology_said: str = "poliqi"
 
     def load(self, default: str, quick: Quick, change: Callable[[Workload], Workload] = lambda w: w) -> Workload:
         """The workload chosen, or `default`, changed and at speed; for a quick look with fewer and shorter sessions."""

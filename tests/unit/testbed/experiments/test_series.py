@@ -53,6 +53,35 @@ def test_phases_have_names_of_their_own(name):
         assert len(set(names)) == len(names)
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["fig8 --seed 3", "fig8 --workload closest --ttl 20 --seed 3", "latency --topology mine.yaml --repeat 9 --seed 3",
+     "fig8 --virtual --quick --seed 3", "sweep --over mode=basic,qkp --over ttl=5,15 --speed 2 --seed 3"],
+)  # fmt: skip
+def test_command_that_makes_results_again_says_all_that_was_asked(said):
+    """Whatever is not as it usually is."""
+    words = iter(said.split())
+    experiment, given = command.EXPERIMENTS[next(words)], {}
+    over, flags = {}, {"--virtual": "virtual", "--quick": "quick"}
+    for word in words:
+        if word in flags:
+            given[flags[word]] = True
+        elif word == "--over":
+            name, _, values = next(words).partition("=")
+            over[name] = values.split(",")
+        else:
+            given[word] = next(words)
+    quick = given.get("quick", False)
+    settings = replace(
+        SETTINGS, seed=int(given["--seed"]), over=over, virtual=given.get("virtual", False), quick=quick,
+        speed=int(given.get("--speed", command._QUICK_SPEED if quick else 1)), workload=given.get("--workload"),
+        usual_ttl=int(given.get("--ttl", 15)), topology_said=given.get("--topology", "poliqi"),
+        repeats=int(given.get("--repeat", experiment.quick_repeats if quick else experiment.repeats)),
+    )  # fmt: skip
+
+    assert command._command(experiment, settings).removeprefix("sudo ") == f"python testbed/run.py experiment {said}"
+
+
 def test_a_quick_look_takes_about_five_minutes_in_all():
     """As estimated; what the machine adds, the machine adds."""
     total = 0.0
