@@ -92,7 +92,8 @@ KEYS_AHEAD = Whole(
 )  # fmt: skip
 IMPLICIT_IDLE = Whole(
     "implicit_idle_s", 1, 86_400, 60, "seconds",
-    "seconds after which a session that a request for keys opened ends if nobody asks for more",
+    "seconds after which a session that a request for keys opened ends if nobody asks for more; longer where its"
+    " client asks more seldom, but regularly",
 )  # fmt: skip
 ADMISSION = Choice(
     "admission", ADMISSION_POLICIES, "none", "which key sessions are refused for want of key material"

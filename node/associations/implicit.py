@@ -7,10 +7,12 @@ association like any other.
 
 from __future__ import annotations
 
+import collections
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from decisions.rhythm import Rhythm
 from etsi.gs004 import QoS
 from mtls.call import Caller, Unreachable
 from mtls.identity import Identity, Role
@@ -20,6 +22,8 @@ from node.associations.sessions import Association, Sessions
 from node.failures import NoSession, PathDown, SessionRefused
 from node.limits import ANSWER_S, SESSIONS_PER_PARTY
 from node.waiting_limits import Once, Places
+
+_MOST_PAIRS = 1 << 14  # whose rhythm is remembered, also when their session has ended
 
 
 class ImplicitSessions:
@@ -47,11 +51,13 @@ class ImplicitSessions:
         self._now = now
         self._lock = threading.Lock()
         self._used: dict[str, float] = {}  # KSID -> last request
+        self._rhythms: collections.OrderedDict[tuple[str, str], Rhythm] = collections.OrderedDict()
         self._opening: Once[None] = Once()
         self._openings = openings
 
     def session(self, master: str, slave: str, slave_node: str, wanted: QoS) -> Association:
         """The open session of the pair, in use from now on; SessionRefused if there is none and none is admitted."""
+        self._note_request((master, slave))
         found = self._in_use(master, slave)
         if found is None:
             full = SessionRefused("too many key sessions are being opened here at once: try again", cause="opening")
@@ -86,7 +92,10 @@ class ImplicitSessions:
             raise PathDown(problem.message, **facts)
 
     def idle(self, idle_s: float) -> Iterator[Association]:
-        """Implicit sessions that nobody has used for `idle_s` seconds, each judged when it is asked for."""
+        """Implicit sessions that nobody has used for `idle_s` seconds, or for what the rhythm of their pair needs.
+
+        Each is judged when it is asked for.
+        """
         for session in self._sessions.all():
             if (
                 self._sessions.is_implicit(session.ksid)
@@ -132,11 +141,20 @@ class ImplicitSessions:
                 self._used[found.ksid] = self._now()
             return found
 
+    def _note_request(self, pair: tuple[str, str]) -> None:
+        with self._lock:
+            now = self._now()
+            known = self._rhythms.pop(pair, None)
+            self._rhythms[pair] = Rhythm(now) if known is None else known.asked(now)
+            if len(self._rhythms) > _MOST_PAIRS:
+                self._rhythms.popitem(last=False)
+
     def _is_idle(self, session: Association, idle_s: float) -> bool:
         with self._lock:
             # A session kept from before a restart counts as used when this node first sees it.
             idle = self._now() - self._used.setdefault(session.ksid, self._now())
-            if idle < idle_s:
+            rhythm = self._rhythms.get(session.pair)
+            if idle < (idle_s if rhythm is None else rhythm.patience_s(idle_s)):
                 return False
             del self._used[session.ksid]
             known = {s.ksid for s in self._sessions.all()}

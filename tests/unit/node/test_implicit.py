@@ -195,6 +195,20 @@ def test_session_that_nobody_uses_ends(bench):
     assert list(bench.implicit.idle(10.0)) == [session]
 
 
+def test_session_lives_for_what_the_rhythm_of_its_pair_needs(bench):
+    """One key every 24 s, with 10 s set: the third request opens the last session."""
+    for time in range(0, 240, 24):
+        bench.time = float(time)
+        bench.ask()
+        bench.time += 23.0
+        for idle in bench.implicit.idle(10.0):
+            bench.datastore.end_app(idle.ksid)
+
+    assert len(bench.network.opened) == 3
+    bench.time = 216.0 + 60.0
+    assert len(list(bench.implicit.idle(10.0))) == 1
+
+
 def test_session_that_is_used_while_others_end_does_not_idle(bench):
     """Each is judged at its own moment, not when the first one was."""
     bench.ask()
