@@ -8,6 +8,7 @@ setup(
     description="Emulated QKD network: real SD-QKD nodes, SDN controller and applications on Mininet",
     python_requires=">=3.11",
     packages=[
+        "conformance",
         "controller",
         "controller.agents",
         "controller.network",
@@ -26,6 +27,7 @@ setup(
         "node.material",
         "node.relaying",
         "node.serving",
+        "node.streams",
         "node.tree",
         "sae",
         "scenario", "simulation",
@@ -53,7 +55,7 @@ setup(
         "testbed.virtual_machine",
     ],
     package_data={
-        "node.material": ["*.sql"], "etsi": ["*.yang"], "testbed.dashboard": ["assets/*"],
+        "node.material": ["*.sql"], "scenario": ["*.yaml"], "etsi": ["*.yang"], "testbed.dashboard": ["assets/*"],
         "testbed.experiments": ["*.j2"], "testbed.experiments.evaluation": ["*.yaml"],
     },
 )

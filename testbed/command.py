@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conformance import command as conformance
 from decisions.rekey import GO_ON
 from scenario.topology import TopologyError, load
 from scenario.workload import Arrival, Pairs, Workload
@@ -46,6 +47,8 @@ def main(arguments: list[str]) -> int:
             return _experiment(arguments[1:])
         if arguments[:1] == ["simulate"]:
             return simulate.main(arguments[1:], topologies=_TOPOLOGIES, workloads=_WORKLOADS)
+        if arguments[:1] == ["conformance"]:
+            return conformance.main(arguments[1:])
         given = _parser().parse_args(arguments)
         if given.detach:
             return _detached(given, arguments)
@@ -122,7 +125,7 @@ def _main(given: argparse.Namespace) -> int:
     duration_s = given.duration
     if duration_s is None and workload is not None and given.no_cli:
         duration_s = lasts_s(arriving) + _LAST_WORDS_S
-    parameters, policies = options.parameters(given)
+    parameters, policies = options.parameters(given, topology)
     wanted = Options(
         parameters=parameters,
         policies=policies,
@@ -185,7 +188,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="run.py",
         description="An emulated QKD network: nodes, controller and applications on Mininet. Needs root.",
         epilog="Without --duration you get Mininet's command line with the network running; try 'qkd'."
-        " 'run.py experiment --help' tells of experiments, 'run.py simulate --help' of virtual time.",
+        " 'run.py experiment --help' tells of experiments, 'run.py simulate --help' of virtual time,"
+        " 'run.py conformance --help' of checks of anybody's KMEs.",
     )
     add = parser.add_argument
     options.network(parser)

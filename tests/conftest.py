@@ -20,7 +20,9 @@ _GUARDIAN = pytest.StashKey[Guardian]()
 
 _HEALTHY = tuple(
     f"tests/e2e/test_{name}.py"
-    for name in ("client_page", "controller_page", "expose", "gs015", "monitoring", "poliqi", "stories")
+    for name in (
+        "client_page", "conformance_page", "controller_page", "expose", "gs015", "monitoring", "poliqi", "stories",
+    )
 )
 _FAULTY = tuple(f"tests/e2e/test_{name}.py" for name in ("fault_commands", "trouble", "life", "bad_input", "storm"))
 

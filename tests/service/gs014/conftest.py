@@ -87,6 +87,10 @@ class Kmes:
         )  # fmt: skip
         return come and all(block["mono"] > late for block in newest.values())
 
+    def journal(self, name: str) -> list[dict]:
+        """All events of that node."""
+        return list(journal.read(self.stack.directory / name / "journal.jsonl"))
+
     def controller(self, method: str, what: str, body: object = None) -> dict:
         """What the controller answers its operator."""
         url = f"https://{LOOPBACK}:{self.stack.controller_port}/qkd/v1/{what}"

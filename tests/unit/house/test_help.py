@@ -13,7 +13,8 @@ from tests.unit.house.test_pages import PAGES, ROOT
 MODULES = sorted({m for page in PAGES for m in re.findall(r"-m ((?:testbed|tests)\.[\w.]+\w)", page.read_text())})
 COMMANDS = [
     ["testbed/run.py"], ["testbed/run.py", "simulate"], ["testbed/run.py", "experiment"],
-    ["testbed/run.py", "experiment", "policies"], ["-m", "testbed.qkd"], *(["-m", module] for module in MODULES),
+    ["testbed/run.py", "experiment", "policies"], ["testbed/run.py", "conformance"],
+    ["-m", "testbed.qkd"], *(["-m", module] for module in MODULES),
 ]  # fmt: skip
 
 

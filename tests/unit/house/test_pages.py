@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from conformance import command as conformance
 from scenario.topology import load
 from testbed import command, simulate
 from testbed.experiments import command as experiments
@@ -62,7 +63,7 @@ def calls(page: Path) -> Iterator[tuple[str, str]]:
     text = page.read_text(encoding="utf-8")
     fences = re.findall(r"^```(?:sh|console)\n(.*?)^```", text, re.M | re.S)
     prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-    blocks = [*"".join(fences).splitlines(), *re.findall(r"^ {4}(.*)$", prose, re.M)]
+    blocks = [*"".join(fences).replace("\\\n", " ").splitlines(), *re.findall(r"^ {4}(.*)$", prose, re.M)]
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
     for line in [*blocks, *(span for span in spans if span.count(" ") > 1)]:
         found = CALL.fullmatch(re.sub(r"\s+# .*| > .*|^qkd-testbed> ", "", line).strip())
@@ -90,7 +91,7 @@ def test_run_py_takes_what_pages_give_it(said):
     words = shlex.split(said)
     parsers = {
         ("experiment", "policies"): policies._parser, ("experiment",): experiments._parser,
-        ("simulate",): simulate._parser, (): command._parser,
+        ("simulate",): simulate._parser, ("conformance",): conformance._parser, (): command._parser,
     }  # fmt: skip
     start = next(start for start in parsers if tuple(words[: len(start)]) == start)
 

@@ -24,6 +24,7 @@ EXPECTED = {
         "POST /api/v1/keys/<sae_id:slave>/enc_keys": {SAE},
         "GET /api/v1/keys/<sae_id:master>/dec_keys": {SAE},
         "POST /api/v1/keys/<sae_id:master>/dec_keys": {SAE},
+        **{f"GET {path}": {SAE} for path in ("/capabilities", "/key", "/key/<said>", "/entropy")},
         "POST /qkd/v1/key_sessions": {SAE},
         "DELETE /qkd/v1/key_sessions": {SAE},
         "DELETE /qkd/v1/key_sessions/<ksid>": {SAE},
@@ -40,6 +41,7 @@ EXPECTED = {
         },
         "POST /restconf/operations/qkd-testbed:application_answer": {CONTROLLER},
         "POST /qkd/v1/applications": {NODE},
+        "POST /qkd/v1/streams/<ksid>/<step>": {NODE},
         "GET /qkd/v1/virtual_links/<link_id>/neighbours": {NODE},
         "POST /qkd/v1/relay/<request_id>": {NODE},
         "POST /qkd/v1/relay/<request_id>/keys": {NODE},
@@ -81,7 +83,7 @@ APPS = {
     "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY),
     "agent": lambda: agent_http.make_app(
         NOBODY, restconf_http.make_blueprint(NOBODY, NOBODY, NOBODY, NOBODY), key_sessions=NOBODY, relay=NOBODY,
-        routes=NOBODY, store=NOBODY, journal=NOBODY, metrics=NOBODY,
+        routes=NOBODY, streams=NOBODY, home_of=NOBODY, store=NOBODY, journal=NOBODY, metrics=NOBODY,
     ),
     "controller": lambda: api.make_app(
         *[NOBODY] * 4, book=NOBODY, choice=NOBODY, settings=NOBODY, switches=NOBODY

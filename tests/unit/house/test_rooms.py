@@ -20,12 +20,13 @@ ALLOWED = {
     "telemetry": BELOW_ALL,
     "decisions": BELOW_ALL,
     "scenario": DATA | {"decisions"},
+    "conformance": set(),
     "mtls": DATA | {"telemetry"},
     "node": PARTIES,
     "controller": PARTIES,
     "sae": PARTIES,
     "simulation": DATA | {"decisions", "scenario"},
-    "testbed": PARTIES | {"scenario", "node", "controller", "sae", "simulation"},
+    "testbed": PARTIES | {"scenario", "node", "controller", "sae", "simulation", "conformance"},
 }
 MODULES = sorted(path for room in ALLOWED for path in (ROOT / room).rglob("*.py"))
 MOST_IN_A_WING = 12
