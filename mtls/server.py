@@ -64,7 +64,7 @@ class Server:
 
     def start(self) -> None:
         """Bind and serve in a thread. OSError "cannot listen on HOST:PORT: REASON" if the address cannot be bound."""
-        listener = _listen(self._host, self._port)
+        listener = listen(self._host, self._port)
         self._port = int(listener.getsockname()[1])
         self._door = Door(self._app, listener, self._tls, self._workers, self._limits)
         self._door.thread.start()
@@ -76,7 +76,8 @@ class Server:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; OSError "cannot listen on HOST:PORT: REASON"."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -14,7 +14,9 @@ import threading
 from pathlib import Path
 
 from etsi import gs015_testbed
+from mtls import framed
 from mtls.call import Caller
+from mtls.identity import Role
 from mtls.server import Server
 from node import config, limits
 from node.agent.agent import Agent
@@ -32,8 +34,12 @@ from node.material.quantum_module import QuantumModule
 from node.material.shared_db import SharedDatabase
 from node.relaying.relay import Relay
 from node.relaying.routes import Routes
+from node.serving.handing_out import HandingOut
 from node.serving.kme import Kme
 from node.serving.requested_bytes import Requested
+from node.streams.chunk_streams import ChunkStreams
+from node.streams.home import HomeStreams
+from node.streams.messages import Gs004
 from node.tree.datastore import Datastore
 from node.tree.notifications import Streams
 from node.tree.performance import Performance
@@ -107,20 +113,39 @@ class Node:
             lambda: [(h.qc, h.stored, h.generated, h.used, h.expired, h.differing) for h in store.held()],
             lambda: dict.fromkeys((n.qc for n in options.qcs), 0) | kme.pooled(), losses.by_qc, performance.qber,
         )
+        def life_s() -> float:
+            return parameters().ttl_slots * options.slot_s
+
+        home = HomeStreams(life_s=life_s)
+        chunk_streams = ChunkStreams(
+            options.name, saes=options.saes, nodes=options.nodes, limits=options.limits, caller=caller, kme=kme,
+            home=home, keys=HandingOut(kme, journal, metrics, protocol="gs004"), life_s=life_s,
+        )  # fmt: skip
         serve = functools.partial(Server, host=options.host, credentials=options.credentials, answer_s=answer_s)
-        self._servers = [
+        self._servers: list[Server | framed.FramedServer] = [
             serve(
                 kme_http.make_app(kme, key_sessions, journal, metrics), port=options.kme_port,
                 threads=limits.KME_THREADS, per_party=limits.REQUESTS_PER_SAE,
             ),
             serve(
                 agent_http.make_app(
-                    agent, restconf, key_sessions=key_sessions, relay=relay, routes=routes, store=store,
-                    journal=journal, metrics=metrics,
+                    agent, restconf, key_sessions=key_sessions, relay=relay, routes=routes, streams=home,
+                    home_of=options.saes, store=store, journal=journal, metrics=metrics,
                 ),
                 port=options.agent_port, threads=limits.AGENT_THREADS, per_party=limits.REQUESTS_PER_NODE,
             ),
         ]  # fmt: skip
+        if options.stream_port is not None:
+            bounds = framed.Limits(
+                limits.STREAM_CONNECTIONS, limits.STREAM_CONNECTIONS_PER_SAE, limits.STREAM_THREADS,
+                limits.STREAM_REQUESTS_PER_SAE,
+            )  # fmt: skip
+            self._servers.append(
+                framed.FramedServer(
+                    Gs004(chunk_streams), options.host, options.stream_port, options.credentials, roles=(Role.SAE,),
+                    limits=bounds,
+                )
+            )
         self._agent, self._blocks, self._shared, self._store = agent, blocks, shared, store
         self._journal = journal
 
@@ -128,8 +153,8 @@ class Node:
         """Serve. OSError if a port cannot be had."""
         for server in self._servers:
             server.start()
-        kme, agent = self._servers
-        self._journal.event("started", kme_port=kme.port, agent_port=agent.port)
+        kme, agent, *streams = (server.port for server in self._servers)
+        self._journal.event("started", kme_port=kme, agent_port=agent, stream_port=streams[0] if streams else None)
         self._shared.open()
         self._blocks.start(self._agent.on_block)
         self._agent.start()

@@ -86,6 +86,7 @@ class NodeConfig:
     qcs: tuple[Neighbour, ...]
     parameters: Parameters = field(default_factory=Parameters)  # until the controller says otherwise
     limits: Limits = field(default_factory=Limits)
+    stream_port: int | None = None  # GS QKD 004, for SAEs; None: it is not served
     slot_s: float = 1.0  # in which the TTL counts, by the node's own clock
     round_trip_s: float = 0.0  # the longest one between two parties of the network, as far as is known beforehand
 
@@ -95,7 +96,7 @@ _REQUIRED = (
     "shared_db_url", "shared_db_schema", "nodes", "saes", "qcs",
 )  # fmt: skip
 _PARAMETERS = tuple(parameter.name for parameter in FOR_NODES)
-_OPTIONAL = (*_PARAMETERS, "limits", "slot_s", "round_trip_s", "policies")
+_OPTIONAL = (*_PARAMETERS, "stream_port", "limits", "slot_s", "round_trip_s", "policies")
 
 
 def _authentication_key(path: Any, field: str) -> Secret:
@@ -107,6 +108,10 @@ def _authentication_key(path: Any, field: str) -> Secret:
     if len(key) != AUTHENTICATION_KEY_BYTES:
         raise Malformed(field, f"a file of {AUTHENTICATION_KEY_BYTES} bytes")
     return key
+
+
+def _port_or_none(value: Any, field: str) -> int | None:
+    return None if value is None else integer(value, field, low=0, high=65535)
 
 
 def load(path: Path) -> NodeConfig:
@@ -137,6 +142,7 @@ def parse(document: Any) -> NodeConfig:
         host=text(given["host"], "host"),
         kme_port=integer(given["kme_port"], "kme_port", low=0, high=65535),
         agent_port=integer(given["agent_port"], "agent_port", low=0, high=65535),
+        stream_port=_port_or_none(given.get("stream_port"), "stream_port"),
         directory=Path(text(given["directory"], "directory", longest=4096)),
         credentials=Credentials.from_config(given["credentials"], "credentials"),
         shared_db_url=text(given["shared_db_url"], "shared_db_url", longest=4096),

@@ -32,6 +32,15 @@ SESSIONS_PER_PARTY = 1500
 HALF_OPEN_PER_PARTY = 400  # registrations that wait for their other side
 HALF_OPEN_S = 30.0  # after so long the controller has dropped them
 
+# The port of GS QKD 004. A chunk that the other side is about to make is waited for in a thread.
+STREAM_THREADS = 48
+STREAM_REQUESTS_PER_SAE = 12
+STREAM_CONNECTIONS = 512
+STREAM_CONNECTIONS_PER_SAE = 128
+STREAM_TIMEOUT_S = 30.0  # the longest Timeout of an application
+STREAMS_PER_SAE = 64  # that it has begun, and that this node keeps
+STREAM_IDLE_S = 3600.0  # after which a stream that nobody uses is forgotten
+
 # The agent's port. A relay holds a thread until the next node has answered. Were there no thread for what waits for
 # nobody, two nodes that relay to each other could wait for each other.
 AGENT_THREADS = 96

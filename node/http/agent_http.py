@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, Flask, Response
@@ -10,13 +11,14 @@ from documents.checks import mapping, uuid_text
 from etsi.gs004 import qos
 from etsi.sae_id import sae_id
 from mtls.identity import Role
-from mtls.serve import allow, caller, error_body, json_body, new_app
+from mtls.serve import Problem, allow, caller, error_body, json_body, new_app
 from node.agent.agent import Agent
 from node.agent.key_sessions import KeySessions
 from node.failures import KeyFailure
 from node.material.key_store import KeyStore
 from node.relaying.relay import Relay
 from node.relaying.routes import Routes
+from node.streams.home import HomeStreams, side_of
 from telemetry.journal import Journal
 from telemetry.metrics import CONTENT_TYPE, NodeMetrics
 
@@ -28,11 +30,13 @@ def make_app(
     key_sessions: KeySessions,
     relay: Relay,
     routes: Routes,
+    streams: HomeStreams,
+    home_of: Mapping[str, str],
     store: KeyStore,
     journal: Journal,
     metrics: NodeMetrics,
 ) -> Flask:
-    """The application on the agent's port."""
+    """The application on the agent's port. `home_of`: the node of each SAE of the network."""
     app = new_app("agent")
     app.register_blueprint(restconf)
 
@@ -79,6 +83,15 @@ def make_app(
     def check_keys(request_id: str) -> tuple[str, int]:
         kept = relay.as_last.check_keys(caller().name, uuid_text(request_id, "request"), json_body())
         return "", 204 if kept else 202
+
+    @app.post("/qkd/v1/streams/<ksid>/<step>")
+    @allow(Role.NODE)
+    def stream_step(ksid: str, step: str) -> dict[str, Any]:
+        body = json_body()
+        side = side_of(body)
+        if home_of.get(side) != caller().name:
+            raise Problem(401, "a node speaks for the SAEs of its own site only")
+        return streams.step(uuid_text(ksid, "stream"), step, side, body)
 
     @app.get("/metrics")
     @allow(Role.OPERATOR)

@@ -1,10 +1,7 @@
-"""Routes for SAEs: GS QKD 014 (clause 5), key sessions. Decisions are in kme.py and key_sessions.py."""
+"""Routes for SAEs: GS QKD 014 (clause 5), SKIP, key sessions. Decisions are in kme.py and key_sessions.py."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask, Response, request
@@ -16,18 +13,19 @@ from etsi.gs004 import qos
 from etsi.gs014_openapi import describe
 from etsi.sae_id import sae_id
 from mtls.identity import Role
-from mtls.serve import allow, arrived, caller, error_body, json_body, new_app, tell_outcome
+from mtls.serve import allow, error_body, json_body, new_app
 from node.agent.key_sessions import KeySessions
 from node.failures import KeyFailure
+from node.http import skip_http
+from node.http.answers import as_json, local_sae, wiped
 from node.serving.fetching import Unauthorized
+from node.serving.handing_out import HandingOut
 from node.serving.kme import Kme
-from node.serving.pool import Keys
 from telemetry.journal import Journal
 from telemetry.metrics import NodeMetrics
 
 _SIDES = ("master", "slave")
 _LONGEST_S = 1e7  # of a key session that says how long it lasts
-_NOT_TAKEN = "answer_not_taken"  # the client was gone, and its keys are lost
 
 
 class _SaeId(BaseConverter):
@@ -50,17 +48,7 @@ def make_app(kme: Kme, sessions: KeySessions, journal: Journal, metrics: NodeMet
     def on_failure(error: KeyFailure) -> Response:
         return error_body(error.status, str(error), error.details())
 
-    def delivered(kind: str, key_ids: Sequence[str], facts: dict[str, Any]) -> None:
-        """The paper's delivery time is from the arrival of the request until its answer is ready."""
-        duration_ms, mode, hops = _since_ms(), facts.get("mode", ""), facts.get("hops", 0)
-        journal.event("key_delivered", method=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
-
-        def lost() -> None:
-            journal.event("lost", method=kind, cause=_NOT_TAKEN, key_ids=list(key_ids), ranges=[], **facts)
-            metrics.failed(kind, _NOT_TAKEN)
-            kme.lost_on_the_way(_NOT_TAKEN, key_ids)
-
-        tell_outcome(lambda: metrics.delivered(kind, len(key_ids), duration_ms / 1000, mode=mode, hops=hops), lost)
+    keys = HandingOut(kme, journal, metrics)
 
     @app.get("/api/v1/openapi.json")
     @allow(Role.SAE)
@@ -70,51 +58,31 @@ def make_app(kme: Kme, sessions: KeySessions, journal: Journal, metrics: NodeMet
     @app.get("/api/v1/keys/<sae_id:slave>/status")
     @allow(Role.SAE)
     def status(slave: str) -> Response:
-        return _json(kme.status(_local_sae(kme), slave).to_json())
+        return as_json(kme.status(local_sae(kme), slave).to_json())
 
     @app.route("/api/v1/keys/<sae_id:slave>/enc_keys", methods=["GET", "POST"])
     @allow(Role.SAE)
     def enc_keys(slave: str) -> Response:
-        master = _local_sae(kme)
+        master = local_sae(kme)
         if request.method == "GET":
             wanted = gs014.key_request_from_query(list(request.args.items(multi=True)), kme.limits)
         else:
             wanted = gs014.key_request(json_body(empty={}), kme.limits)
-        facts: dict[str, Any] = {"master_sae": master, "slave_sae": slave}
-        try:
-            session = kme.session(master, slave, wanted.size)
-            facts |= {"ksid": session.ksid, "hops": session.hops, "mode": kme.mode}
-            delivery = kme.get_keys(session, wanted)
-        except KeyFailure as failure:
-            journal.event("key_failed", method="enc_keys", duration_ms=_since_ms(), **(facts | failure.details()))
-            metrics.failed("enc_keys", failure.cause)
-            raise
-        facts |= {"size_bits": wanted.size, "source": delivery.source}
-        answer = _container(delivery.keys)
-        delivered("enc_keys", [k for k, _ in delivery.keys], facts)
-        return answer
+        given = keys.to_master(master, slave, wanted).keys
+        return wiped(given, gs014.key_container(given))
 
     @app.route("/api/v1/keys/<sae_id:master>/dec_keys", methods=["GET", "POST"])
     @allow(Role.SAE)
     def dec_keys(master: str) -> Response:
-        slave = _local_sae(kme)
+        slave = local_sae(kme)
         if request.method == "GET":
             key_ids = gs014.key_ids_from_query(list(request.args.items(multi=True)))
         else:
             key_ids = gs014.key_ids(json_body(), most=kme.limits.max_key_per_request)
-        facts = {"master_sae": master, "slave_sae": slave}
-        try:
-            keys = kme.get_keys_by_id(slave, master, key_ids)
-        except KeyFailure as failure:
-            journal.event(
-                "key_failed", method="dec_keys", key_ids=key_ids, duration_ms=_since_ms(), **facts, **failure.details()
-            )
-            metrics.failed("dec_keys", failure.cause)
-            raise
-        answer = _container(keys)
-        delivered("dec_keys", key_ids, facts)
-        return answer
+        given = keys.to_slave(slave, master, key_ids)
+        return wiped(given, gs014.key_container(given))
 
+    skip_http.add_routes(app, kme, HandingOut(kme, journal, metrics, protocol="skip"))
     _add_session_routes(app, kme, sessions)
     return app
 
@@ -125,7 +93,7 @@ def _add_session_routes(app: Flask, kme: Kme, sessions: KeySessions) -> None:
     @app.post("/qkd/v1/key_sessions")
     @allow(Role.SAE)
     def open_key_session() -> tuple[dict[str, Any], int]:
-        sae = _local_sae(kme)
+        sae = local_sae(kme)
         body = json_body()
         peer = sae_id(body.get("peer"), "peer")
         side = body.get("side")
@@ -141,36 +109,11 @@ def _add_session_routes(app: Flask, kme: Kme, sessions: KeySessions) -> None:
     @allow(Role.SAE)
     def withdraw() -> tuple[str, int]:
         peer = sae_id(request.args.get("master_sae"), "master_sae")
-        sessions.withdraw(peer, _local_sae(kme))
+        sessions.withdraw(peer, local_sae(kme))
         return "", 204
 
     @app.delete("/qkd/v1/key_sessions/<ksid>")
     @allow(Role.SAE)
     def close_key_session(ksid: str) -> tuple[str, int]:
-        sessions.close(uuid_text(ksid, "ksid"), _local_sae(kme))
+        sessions.close(uuid_text(ksid, "ksid"), local_sae(kme))
         return "", 204
-
-
-def _local_sae(kme: Kme) -> str:
-    """The calling SAE, which must be one of this node's."""
-    sae = caller().name
-    kme.check_local(sae)
-    return sae
-
-
-def _container(keys: Keys) -> Response:
-    """The keys as the answer, after which nobody here needs them: they are wiped."""
-    answer = _json(gs014.key_container(keys))
-    for _, key in keys:
-        key.wipe()
-    return answer
-
-
-def _json(document: dict[str, Any]) -> Response:
-    """Flask's own way looks for types that our documents do not have, and takes twice the time."""
-    return Response(json.dumps(document, separators=(",", ":")), content_type="application/json")
-
-
-def _since_ms() -> float:
-    """Since the request that is being answered came."""
-    return round((time.monotonic() - arrived()) * 1000, 3)

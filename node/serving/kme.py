@@ -27,6 +27,8 @@ from node.serving.requested_bytes import Requested
 from node.tree.performance import Performance
 from telemetry.journal import Journal
 
+_USUAL = QoS()
+
 
 class Kme:
     """The key management entity of node `name`; `saes` maps every SAE of the network to its node."""
@@ -79,8 +81,12 @@ class Kme:
         if self._saes.get(sae) != self.name:
             raise Unauthorized(f"SAE {sae} is not registered at KME {self.name}")
 
-    def session(self, master: str, slave: str, size: int) -> Session:
-        """The key session of the pair with its route, opened for keys of `size` bits if there is none.
+    def saes_elsewhere(self) -> list[str]:
+        """The SAEs that those of this node can share keys with."""
+        return sorted(sae for sae, node in self._saes.items() if node != self.name)
+
+    def session(self, master: str, slave: str, size: int, interval_s: float = _USUAL.interval_s) -> Session:
+        """The key session of the pair with its route; opened for a key of `size` bits each interval if there is none.
 
         Malformed, SessionRefused, RelayBroken, PathDown.
         """
@@ -89,7 +95,7 @@ class Kme:
             raise Malformed("slave_SAE_ID", "the ID of another SAE of this network", clause="5.2")
         if home == self.name:
             raise Malformed("slave_SAE_ID", "an SAE at another node: SAEs of one site need no QKD", clause="4")
-        found = self._sessions.session(master, slave, home, QoS(key_size_bits=size))
+        found = self._sessions.session(master, slave, home, QoS(size, interval_s))
         try:
             return self._routes.of(found)
         except RelayBroken:

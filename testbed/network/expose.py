@@ -1,7 +1,7 @@
 """What of a run can be reached from the machine it runs on, at which ports of 127.0.0.1, and what strangers must know.
 
 The order of the servers, and so of fixed ports, is documented: the controller, then KME and agent of each node in the
-topology's order. All is PURE but for `check_ports`.
+topology's order, then the ports of GS QKD 004 in the same order. All is PURE but for `check_ports`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from mtls.credentials import Credentials
 from mtls.identity import Identity
 from testbed.errors import UserError
-from testbed.planning.plan import AGENT_PORT, CONTROLLER_PORT, KME_PORT, OPERATOR, Plan
+from testbed.planning.plan import AGENT_PORT, CONTROLLER_PORT, KME_PORT, OPERATOR, STREAM_PORT, Plan
 
 # The machine's own, where tests and people find it.
 LOOPBACK = "127.0.0.1"
@@ -34,7 +34,7 @@ class Server:
 def servers(plan: Plan) -> list[Server]:
     """All that are exposed, in the order of their ports."""
     nodes = [Server(node, port) for node in plan.nodes for port in (KME_PORT, AGENT_PORT)]
-    return [Server("ctl", CONTROLLER_PORT), *nodes]
+    return [Server("ctl", CONTROLLER_PORT), *nodes, *(Server(node, STREAM_PORT) for node in plan.nodes)]
 
 
 def ports(plan: Plan, first: int) -> list[int]:
@@ -77,6 +77,7 @@ def document(
         "ca_key": str(ca_key),
         "kmes": {node: urls[Server(node, KME_PORT)] for node in plan.nodes},
         "agents": {node: urls[Server(node, AGENT_PORT)] for node in plan.nodes},
+        "streams": {n: urls[Server(n, STREAM_PORT)].replace("https://", "tls://") for n in plan.nodes},
         "controller": urls[Server("ctl", CONTROLLER_PORT)],
         "operator": _files(credentials[OPERATOR]),
         "saes": {s.name: {"id": s.id, "node": s.node, **_files(credentials[s.identity])} for s in plan.saes},

@@ -57,7 +57,7 @@ class Stack:
         self.database_port = free_port()
         self.schema = f"qkd_{uuid.uuid4().hex[:8]}"
         self.postgres: Process | None = None
-        self.ports: dict[str, tuple[int, int]] = {}
+        self.ports: dict[str, tuple[int, ...]] = {}
         self.nodes: dict[str, Process] = {}
         self.controller_port = free_port()
         self.controller: Process | None = None
@@ -125,11 +125,11 @@ class Stack:
     ) -> None:
         """Start the nodes at the ends of `links` (QC, node, node); `saes` says where each SAE lives."""
         for name in sorted({n for _, a, b in links for n in (a, b)}):
-            self.ports.setdefault(name, (free_port(), free_port()))
+            self.ports.setdefault(name, (free_port(), free_port(), free_port()))
         self.cluster.admit(self.schema, Members(list(self.ports), saes, {qc: (a, b) for qc, a, b in links}))
         for qc, *ends in links:
             share_qc_key([qc_key_file(links, node, qc, self.directory / node) for node in ends])
-        agents = {n: f"https://{LOOPBACK}:{agent}" for n, (_, agent) in self.ports.items()}
+        agents = {n: f"https://{LOOPBACK}:{agent}" for n, (_, agent, *_) in self.ports.items()}
         for name, ports in self.ports.items():
             credentials = self.issue(Role.NODE, name)
             url = node_url(name, credentials, self.database, LOOPBACK, self.database_port)
@@ -169,6 +169,10 @@ class Stack:
     def agent(self, node: str) -> str:
         """URL of that node's agent."""
         return f"https://{LOOPBACK}:{self.ports[node][1]}"
+
+    def stream_port(self, node: str) -> int:
+        """Where that node serves GS QKD 004."""
+        return self.ports[node][2]
 
     def stop(self) -> None:
         """End all processes."""

@@ -32,10 +32,12 @@ def qc_key_file(qcs: Ends, node: str, qc: str, directory: Path) -> Path:
 
 
 def node_document(
-    name: str, *, host: str, ports: tuple[int, int], directory: Path, credentials: Credentials,
+    name: str, *, host: str, ports: Sequence[int], directory: Path, credentials: Credentials,
     database: SharedDatabaseAt, agents: Mapping[str, str], saes: Mapping[str, str], qcs: Ends, **options: object,
 ) -> dict[str, Any]:  # fmt: skip
-    """A node's configuration. `ports`: of KME and agent. `agents`: URLs by node; `saes`: nodes by SAE. PURE.
+    """A node's configuration. PURE.
+
+    `ports`: of KME and agent, and of GS QKD 004 if it is served. `agents`: URLs by node; `saes`: nodes by SAE.
 
     `options`: the optional members of `node.config`.
     """
@@ -45,7 +47,8 @@ def node_document(
         for qc, peer in interfaces(qcs, name).items()
     ]  # fmt: skip
     return {
-        "name": name, "host": host, "kme_port": ports[0], "agent_port": ports[1], "directory": str(directory),
+        "name": name, "host": host, "kme_port": ports[0], "agent_port": ports[1],
+        "stream_port": ports[2] if len(ports) > 2 else None, "directory": str(directory),
         "credentials": credentials.to_config(), "shared_db_url": database.url, "shared_db_schema": database.schema,
         "nodes": dict(agents), "saes": dict(saes), "qcs": own, **options,
     }  # fmt: skip

@@ -25,6 +25,7 @@ from testbed.planning.round_trips import longest_s
 
 KME_PORT = 8443
 AGENT_PORT = 8444
+STREAM_PORT = 8445  # GS QKD 004
 CONTROLLER_PORT = 8445
 OPENFLOW_PORT = 6653
 DATABASE_PORT = 5432
@@ -180,8 +181,8 @@ class Plan:
     ) -> dict[str, Any]:  # fmt: skip
         """A node's configuration file."""
         return node_document(
-            node, host=self.hosts[node].ip, ports=(KME_PORT, AGENT_PORT), directory=directory, credentials=credentials,
-            database=database, agents={n: self.url(n, AGENT_PORT) for n in self.nodes},
+            node, host=self.hosts[node].ip, ports=(KME_PORT, AGENT_PORT, STREAM_PORT), directory=directory,
+            credentials=credentials, database=database, agents={n: self.url(n, AGENT_PORT) for n in self.nodes},
             saes={s.id: s.node for s in self.saes}, qcs=self._ends, limits=self.topology.limits.to_json(),
             round_trip_s=self.round_trip_s, policies=dict(policies),
         )  # fmt: skip

@@ -27,7 +27,7 @@ def poliqi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """PoliQI started as docs/client.md says, but for the ports, which are other ones (`expose.json` has them)."""
-    running = Running(tmp_path_factory.mktemp("e2e") / "exposed", "--expose", free_ports(11), "--no-dashboard")
+    running = Running(tmp_path_factory.mktemp("e2e") / "exposed", "--expose", free_ports(16), "--no-dashboard")
     try:
         running.wait_up()
         yield running

@@ -81,10 +81,10 @@ def test_document_is_private(exposed):
 
 
 def test_only_loopback_is_listened_at(exposed):
-    """Eleven consecutive ports from the one that was asked for."""
+    """Sixteen consecutive ports from the one that was asked for."""
     first = int(document(exposed)["controller"].rpartition(":")[2])
 
-    assert Machine.listening(exposed.directory) == [("127.0.0.1", port) for port in range(first, first + 11)]
+    assert Machine.listening(exposed.directory) == [("127.0.0.1", port) for port in range(first, first + 16)]
 
 
 def test_cli_says_that_the_run_is_exposed(exposed):
@@ -136,9 +136,10 @@ def test_free_ports_are_found_and_everything_is_gone_after_the_run(tmp_path):
     try:
         run.wait_up()
         ports = [port for _, port in Machine.listening(run.directory)]
-        urls = [document(run)["controller"], *document(run)["kmes"].values(), *document(run)["agents"].values()]
+        found = document(run)
+        urls = [found["controller"], *(url for kind in ("kmes", "agents", "streams") for url in found[kind].values())]
         assert sorted(int(url.rpartition(":")[2]) for url in urls) == ports
-        assert len(ports) == 5
+        assert len(ports) == 7
 
         assert run.exit() == 0, run.text
         assert not (run.directory / "expose.json").exists()

@@ -2,7 +2,7 @@
 
 Fenced blocks of `sh`, `python` and `console` (the run's command line) are run; a `json` or `text` block shows the
 answer of the block before it. Two things are replaced in what is run: `runs/latest` by the folder of the tests' own
-run, because another run may start meanwhile, and the ports 9440 to 9450 by the ones at which this run is published,
+run, because another run may start meanwhile, and the ports 9440 to 9455 by the ones at which this run is published,
 because those may be taken. The blocks of `sh` share one shell, as a reader's do.
 """
 

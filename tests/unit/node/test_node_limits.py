@@ -38,6 +38,12 @@ def test_one_sae_holds_up_no_other_sae():
     assert 2 * limits.OPENINGS_PER_SAE <= limits.OPENINGS
 
 
+def test_one_sae_holds_up_no_other_sae_at_its_streams():
+    """With all the chunks that one SAE may wait for, others find threads and connections."""
+    assert 2 * limits.STREAM_REQUESTS_PER_SAE < limits.STREAM_THREADS
+    assert 2 * limits.STREAM_CONNECTIONS_PER_SAE < limits.STREAM_CONNECTIONS
+
+
 def test_one_party_holds_up_no_other_at_an_application():
     """An operator opens as many sessions as can be opened, though a master asks for as much as it may."""
     assert 2 * sae_http.REQUESTS_OF_ONE < sae_http.THREADS

@@ -20,7 +20,7 @@ FILES = {
     identity: Credentials(Path(f"/run/{name}.pem"), Path(f"/run/{name}.key"), Path("/run/ca.pem"))
     for identity, _, name in PAIR.identities()
 }
-BOUND = [5001, 5002, 5003, 5004, 5005]
+BOUND = [5001, 5002, 5003, 5004, 5005, 5006, 5007]
 
 
 def document():
@@ -28,14 +28,15 @@ def document():
 
 
 def test_fixed_ports_follow_the_documented_order():
-    """Controller first, then KME and agent of each node, as in the topology."""
+    """Controller first, then KME and agent of each node, as in the topology, then GS QKD 004 of each."""
     routes = expose.routes(PAIR, 9440, outside="/out", inside=lambda host: f"/in/{host}")
 
-    assert [r["listen"] for r in routes] == [["/out", "127.0.0.1", port] for port in range(9440, 9445)]
+    assert [r["listen"] for r in routes] == [["/out", "127.0.0.1", port] for port in range(9440, 9447)]
     assert [r["connect"] for r in routes] == [
         ["/in/ctl", "10.1.0.1", 8445],
         ["/in/alice", "10.0.0.1", 8443], ["/in/alice", "10.0.0.1", 8444],
         ["/in/bob", "10.0.0.2", 8443], ["/in/bob", "10.0.0.2", 8444],
+        ["/in/alice", "10.0.0.1", 8445], ["/in/bob", "10.0.0.2", 8445],
     ]  # fmt: skip
 
 
@@ -46,9 +47,9 @@ def test_without_a_port_any_will_do():
 
 def test_ports_beyond_the_last_are_refused():
     """With the highest first port that would do."""
-    assert expose.ports(PAIR, 65531)[-1] == 65535
-    with pytest.raises(UserError, match="--expose 65532: expected at most 65531"):
-        expose.ports(PAIR, 65532)
+    assert expose.ports(PAIR, 65529)[-1] == 65535
+    with pytest.raises(UserError, match="--expose 65530: expected at most 65529"):
+        expose.ports(PAIR, 65530)
 
 
 def test_port_in_use_is_named():
@@ -71,6 +72,7 @@ def test_document_has_a_url_for_every_server():
     assert found["controller"] == "https://127.0.0.1:5001"
     assert found["kmes"] == {"alice": "https://127.0.0.1:5002", "bob": "https://127.0.0.1:5004"}
     assert found["agents"] == {"alice": "https://127.0.0.1:5003", "bob": "https://127.0.0.1:5005"}
+    assert found["streams"] == {"alice": "tls://127.0.0.1:5006", "bob": "tls://127.0.0.1:5007"}
 
 
 def test_document_says_where_certificates_and_keys_lie():
