@@ -150,3 +150,26 @@ def test_presentation_shows_the_map_alone_and_dark_is_dark(address, browser):
     assert sum(browser.execute_script(ground)) < 150 < sum(before)
     browser.execute_script("document.querySelector('[data-do=dark]').click()")
     assert browser.execute_script(ground) == before
+
+
+@pytest.mark.parametrize(("wish", "moves"), [("no-preference", True), ("reduce", False)])
+def test_nothing_moves_for_who_wants_less_motion(address, browser, wish, moves):
+    """A key's way is shown at once in place of a key that travels it, and what flows on a fibre stands still."""
+    media = {"features": [{"name": "prefers-reduced-motion", "value": wish}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        browser.get(f"{address}/poliqi")
+        until(lambda: browser.execute_script(DRAWN)["nodes"])
+        browser.execute_script("qkd.travel([[[100, 100], [900, 500]]])")
+        drawn = browser.execute_script(
+            "return [...document.getElementById('effects').children].map(e => [e.tagName, e.getAnimations().length])"
+        )
+        flows = browser.execute_script(
+            "return [...document.querySelectorAll('.link.makes .flow')].map(e => getComputedStyle(e).animationName)"
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+    assert drawn == ([["circle", 1]] if moves else [["polyline", 0]])
+    assert flows
+    assert all((name != "none") == moves for name in flows)
