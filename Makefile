@@ -77,8 +77,9 @@ setup-ryu: setup ## a second environment, with Ryu in place of os-ken, if missin
 setup-prometheus: ## Prometheus for the tests, in build/, if missing
 	@vagrant/provision.sh prometheus
 
-pictures: setup ## draw the README's picture anew
+pictures: setup ## draw the README's picture anew, and that of rates and QBERs against distance
 	$(PYTHON) -P -m testbed.pictures poliqi > docs/poliqi.svg
+	$(PYTHON) -P -m testbed.experiments.qc_rate docs/qc-rate.svg
 
 screenshot: setup ## the README's pictures of the live view and of a story anew, from a running PoliQI (needs root)
 	$(PYTHON) -m tests.e2e.screenshot docs/live-view.png docs/story.svg

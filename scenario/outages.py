@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenario import topology_document
+from scenario import yaml_documents
 from scenario.topology_description import Field, Topology, choice
 
 QC, FIBRE, NODE = "qc", "fibre", "node"
@@ -40,7 +40,7 @@ class Outage:
 
 def load(path: Path, topology: Topology) -> list[Outage]:
     """The outages in a file (YAML), by time; TopologyError, one line."""
-    return parse(topology_document.read(path), path.name, topology)
+    return parse(yaml_documents.read(path), path.name, topology)
 
 
 def parse(document: object, source: str, topology: Topology) -> list[Outage]:

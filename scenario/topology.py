@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from scenario import topology_document
+from scenario import yaml_documents
 from scenario.topology_description import (
     NAME_LENGTH,
     Field,
@@ -169,7 +169,7 @@ def _slug(label: str, fallback: str) -> str:
 __all__ = ["Link", "Node", "Qc", "Sae", "Topology", "TopologyError", "load"]
 
 # JSON is read as YAML, of which it is a part but for tabs, and those PyYAML refuses with a clear line.
-_PARSERS = dict.fromkeys((".yaml", ".yml", ".json"), topology_document.parse) | {".graphml": parse}
+_PARSERS = dict.fromkeys((".yaml", ".yml", ".json"), yaml_documents.parse) | {".graphml": parse}
 # Larger than any network that fits on one machine (NSFNET has 4 KiB); PyYAML takes seconds for this much already.
 _MAX_FILE_BYTES = 1 << 20
 

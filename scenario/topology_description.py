@@ -18,6 +18,7 @@ import networkx as nx
 from documents.checks import Malformed
 from etsi.gs014 import Limits
 from etsi.sae_id import LONGEST, sae_id
+from scenario.qc_models import Model, Uniform
 from scenario.shape import MAX_DELAY_MS, Shape
 
 NAME_LENGTH = 31
@@ -167,11 +168,21 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Qc:
-    """A quantum channel, named `LINK/1` and so on. In each slot of 1 s it makes low to high bytes, both included."""
+    """A quantum channel, named `LINK/1` and so on. In each slot of 1 s it makes low to high bytes, both included.
+
+    All numbers between these are alike, unless a `model` says what it makes; then they are the least and the most.
+    """
 
     name: str
     low_bytes_per_slot: int
     high_bytes_per_slot: int
+    model: Model | None = None
+
+    @property
+    def mean_bytes_per_slot(self) -> float:
+        """What it makes in the mean."""
+        model = self.model or Uniform(self.low_bytes_per_slot, self.high_bytes_per_slot)
+        return model.mean_bytes_per_s
 
 
 @dataclass(frozen=True, slots=True)

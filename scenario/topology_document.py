@@ -4,78 +4,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import networkx as nx
-import yaml
 
 from documents.checks import Malformed
 from etsi.gs014 import Limits, limits
+from scenario.qc_document import qc
 from scenario.shape import MAX_BANDWIDTH_MBIT, MAX_DELAY_MS, MIN_BANDWIDTH_MBIT, Shape
 from scenario.topology_description import (
     Field,
     Link,
     Node,
-    Qc,
     Sae,
     Topology,
     TopologyError,
     check_distinct,
-    checked_rate,
     free_name,
 )
-
-
-def read(path: Path) -> object:
-    """The document in a YAML file; TopologyError, one line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TopologyError(str(path), getattr(error, "strerror", None) or "not UTF-8") from None
-    return parse(text, path.name)
-
-
-def parse(text: str, source: str) -> object:
-    """The document in a YAML text; `source` is what errors call the file."""
-    try:
-        # A subclass of SafeLoader, so that no tag in the file can make an object of any other kind.
-        return yaml.load(text, _Loader)  # noqa: S506
-    except Exception as error:
-        # Not all that PyYAML raises is a YAMLError: `!!int ""` ends as an IndexError, `2001-99-99` as a ValueError,
-        # and a thousand brackets as a RecursionError.
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or _in_words(error)
-        raise TopologyError(source, f"line {mark.line + 1}" if mark else "", f"not YAML: {problem}") from error
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    if isinstance(error, yaml.YAMLError | ValueError):
-        return str(error).partition(";")[0][:120]
-    return "a value that its tag does not allow"
-
-
-class _Loader(yaml.SafeLoader):
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuses aliases: with merge keys a few lines of them stand for billions of values."""
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            problem = f"aliases are not allowed, write out the value of *{event.anchor}"
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        """Refuses a repeated key, of which PyYAML would silently take the last value."""
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
 
 # One-way delay of a kilometre of fibre, ms: light in glass travels at about two thirds of c.
 _MS_PER_KM = 0.005
@@ -201,7 +148,7 @@ def _link(name: str, ends: tuple[str, str], whole: Field, members: _Members) -> 
     _shape(both, length_km)  # what both directions overrule must be right, too
     if length_km is None and not ("delay_ms" in there and "delay_ms" in back):
         raise whole.error("expected length_km or delay_ms, got neither")
-    qcs = [item.members(low_bytes_per_slot=33, high_bytes_per_slot=47) for item in members["qcs"].items()]
+    qcs = members["qcs"].items()
     if not qcs:
         raise members["qcs"].error("expected at least one QC, got none; leave qcs out for one with the usual rate")
     return Link(
@@ -210,10 +157,7 @@ def _link(name: str, ends: tuple[str, str], whole: Field, members: _Members) -> 
         length_km=length_km,
         a_to_b=_shape(there, length_km),
         b_to_a=_shape(back, length_km),
-        qcs=tuple(
-            Qc(f"{name}/{index}", *checked_rate(qc["low_bytes_per_slot"], qc["high_bytes_per_slot"]))
-            for index, qc in enumerate(qcs, start=1)
-        ),
+        qcs=tuple(qc(item, f"{name}/{index}", length_km) for index, item in enumerate(qcs, start=1)),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 from decisions.rekey import END, PACES, POLICIES, SESSION
 from etsi.gs004 import QoS
-from scenario import topology_document
+from scenario import yaml_documents
 from scenario.topology_description import Field, TopologyError
 
 
@@ -229,7 +229,7 @@ def load(name_or_path: str, shipped: Path) -> Workload:
         if name_or_path not in names:
             raise WorkloadError(f"no workload {name_or_path!r}: expected a file, or one of {', '.join(names)}")
         path = shipped / f"{name_or_path}.yaml"
-    return parse(topology_document.read(path), path.name)
+    return parse(yaml_documents.read(path), path.name)
 
 
 def parse(document: object, source: str) -> Workload:

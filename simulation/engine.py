@@ -34,10 +34,10 @@ from decisions.rekey import APPLICATION, Pace, goes_on, next_due
 from documents.plugged import PluggedFailed
 from scenario.outages import NODE, Outage
 from scenario.scenario import Scenario
-from scenario.topology_description import Sae
+from scenario.topology_description import Qc, Sae
 from scenario.workload import Arrival
 from simulation.qcs import QcState
-from simulation.supply import Supply, Uniform
+from simulation.supply import Modelled, Supply, Uniform
 
 # Seconds for which a node or QC has been down before sessions leave it, up before they come back, and between two tries
 # to move one, as the controller has them.
@@ -209,7 +209,7 @@ class Simulation:
             qc.name: QcState(
                 qc.name,
                 supplies.get(qc.name)
-                or Uniform(qc.low_bytes_per_slot, qc.high_bytes_per_slot, f"{scenario.seed}/{qc.name}", warm),
+                or _supply(qc, f"{scenario.seed}/{qc.name}", warm),
                 ttl_slots=self._ttl_slots, promised_slots=self._promised_s,
             )
             for link in scenario.topology.links
@@ -392,7 +392,7 @@ class Simulation:
         self._up_since |= {item: now_s for item in what if not self._down[item]}
         for kind, name in what:
             supply = self.qcs[name].supply if kind == "QC" else None
-            if isinstance(supply, Uniform):
+            if isinstance(supply, Uniform | Modelled):
                 supply.switch(now_s, on=not self._down[kind, name])
         self._at(now_s + (GRACE_S if change > 0 else 0.0), self._look)
         if change < 0:
@@ -466,3 +466,10 @@ class Simulation:
     def _ends(self) -> Iterator[tuple[str, str, str]]:
         """QCs with the nodes that they join, by name."""
         return iter(sorted((qc.name, link.a, link.b) for link in self.scenario.topology.links for qc in link.qcs))
+
+
+def _supply(qc: Qc, seed: str, warm_slots: int) -> Supply:
+    """What that QC makes."""
+    if qc.model is None:
+        return Uniform(qc.low_bytes_per_slot, qc.high_bytes_per_slot, seed, warm_slots)
+    return Modelled(qc.model, seed, warm_slots)

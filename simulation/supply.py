@@ -9,6 +9,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
+from scenario.qc_models import Model, source
+
 
 class Supply(Protocol):
     """The bytes of a QC: `heads[n]` are all of its first n blocks."""
@@ -43,6 +45,33 @@ class Uniform:
             if self._on:
                 head += self._low + int(self._draw() * self._width)
             self.heads.append(head)
+        return number
+
+    def made_s(self, block: int) -> float:
+        """When that block was made; they count from 0."""
+        return float(block - self._warm)
+
+    def switch(self, at_s: float, *, on: bool) -> None:
+        """From the slot after that time on, make something, or nothing."""
+        self.made(at_s)
+        self._on = on
+
+
+class Modelled:
+    """What a QC makes that follows a model, at the beginning of each slot of 1 s; see `Uniform`."""
+
+    def __init__(self, model: Model, seed: str, warm_slots: int) -> None:
+        self.heads = array("q", [0])
+        self._warm = warm_slots
+        self._source = source(model, random.Random(seed))  # noqa: S311 - how many bytes, no key
+        self._on = True
+
+    def made(self, at_s: float) -> int:
+        """How many blocks there were at that time; `heads` reaches as far."""
+        number = max(0, math.floor(at_s) + 1 + self._warm)
+        for slot in range(len(self.heads), number + 1):
+            n_bytes = self._source.make(slot).n_bytes  # the device goes on, whether its photons arrive or not
+            self.heads.append(self.heads[-1] + (n_bytes if self._on else 0))
         return number
 
     def made_s(self, block: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, PATH_POLICY, TTL, 
 from documents import plugged
 from documents.checks import Malformed
 from documents.plugged import PlugError
-from scenario.topology_description import choice
+from scenario.topology_description import Topology, choice
 from scenario.workload import Arrival, S, Workload, draw_pairs
 from scenario.workload import arrivals as draw_arrivals
 from testbed.errors import UserError
@@ -26,7 +27,7 @@ def network(parser: argparse.ArgumentParser) -> None:
     add("--mode", default=MODE.default, metavar=_metavar(MODE), help=f"{MODE.meaning} (default: {MODE.default})")
     add("--admission", metavar=_metavar(ADMISSION), default=ADMISSION.default, help=f"{ADMISSION.meaning}: eq1 as measured, reserve as declared (default: {ADMISSION.default})")  # fmt: skip  # noqa: E501
     add("--paths", metavar=_metavar(PATH_POLICY), default=PATH_POLICY.default, help=f"{PATH_POLICY.meaning} (default: {PATH_POLICY.default})")  # fmt: skip  # noqa: E501
-    add("--ttl", type=parsed_by(TTL.parse), default=TTL.default, metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default})")  # fmt: skip  # noqa: E501
+    add("--ttl", type=parsed_by(TTL.parse), metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default}, or what the slowest QC needs)")  # fmt: skip  # noqa: E501
     add("--keys-ahead", type=parsed_by(KEYS_AHEAD.parse), default=KEYS_AHEAD.default, metavar="N", help=f"{KEYS_AHEAD.meaning} (default: {KEYS_AHEAD.default})")  # fmt: skip  # noqa: E501
     add("--sessions", type=whole, metavar="N", help=f"key sessions to open (default: {DEFAULT_SESSIONS} with --duration, else 0)")  # fmt: skip  # noqa: E501
     add("--apps", dest="sessions", type=whole, help=argparse.SUPPRESS)  # its name of earlier versions
@@ -35,13 +36,20 @@ def network(parser: argparse.ArgumentParser) -> None:
     add("--qc-rate", type=parsed_by(parse_rate), metavar="LOW-HIGH", help="key material that every QC makes, in bytes a slot of 1 s")  # fmt: skip  # noqa: E501
 
 
-def parameters(given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
-    """The parameters of the network that was described; by name those that are a policy of the user's, FILE.py:NAME.
+def parameters(given: argparse.Namespace, topology: Topology) -> tuple[dict[str, Any], dict[str, str]]:
+    """The parameters of `topology` that were described; by name those that are a policy of the user's, FILE.py:NAME.
 
     UserError.
     """
     chosen, own = policies(given)
-    return {**chosen, TTL.name: given.ttl, KEYS_AHEAD.name: given.keys_ahead}, own
+    ttl_slots = given.ttl or usual_ttl_slots(topology)
+    return {**chosen, TTL.name: ttl_slots, KEYS_AHEAD.name: given.keys_ahead}, own
+
+
+def usual_ttl_slots(topology: Topology) -> int:
+    """The TTL of a network of which nobody says one: the paper's, or twice as long as a QC may bring nothing."""
+    waits_s = [qc.model.longest_wait_s for link in topology.links for qc in link.qcs if qc.model is not None]
+    return min(TTL.high, max(TTL.default, math.ceil(2 * max(waits_s, default=0.0))))
 
 
 def policies(given: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:

@@ -45,7 +45,7 @@ def main(arguments: list[str], *, topologies: Path, workloads: Path) -> int:
         topology = recorded.topology
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
     workload = None if given.workload is None else load_workload(given.workload, workloads)
-    parameters, _ = options.parameters(given)
+    parameters, _ = options.parameters(given, topology)
     asked = recorded or (None if given.requests is None else load_requests(given.requests, topology.saes))
     scenario = Scenario(
         topology,

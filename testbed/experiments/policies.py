@@ -144,7 +144,7 @@ def _capacity(topology: Topology, mode: str) -> float:
                 weight = at.get(a, 0) * at.get(b, 0)
                 costs += weight * sum(MODES[mode].per_key(number, _KEY_BITS // 8, KEYS_AHEAD.default))
                 weights += weight
-    made = sum((qc.low_bytes_per_slot + qc.high_bytes_per_slot) / 2 for link in topology.links for qc in link.qcs)
+    made = sum(qc.mean_bytes_per_slot for link in topology.links for qc in link.qcs)
     return made * _INTERVAL_S * weights / costs
 
 

@@ -1,22 +1,24 @@
 """Faults for the classroom: a fibre, a QC, a node, the shared database or the controller fails, and is healed again.
 
 A fibre carries both light and traffic: cut, it takes its QCs along. A QC that fails alone leaves the traffic; its
-devices say that there is no key, unless they have lost their power. A process that fails is killed, as a crash would,
+devices say that there is no key, unless they have lost their power. An eavesdropper on the fibre raises its QCs' error
+rate, and lowers their rate until no key comes. A process that fails is killed, as a crash would,
 and healed by starting it again on what it left on disk; or it is paused, and sleeps until it is healed, while its
 connections look alive.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from telemetry.journal import Journal
 from testbed.errors import UserError
 from testbed.machine.processes import Processes, ProcessFailed
-from testbed.planning.fault import CONTROLLER, CUT, DATABASE, DEVICE, KINDS, NODE, PAUSE, QC, STANDBY, Fault
+from testbed.planning.fault import CONTROLLER, CUT, DATABASE, DEVICE, EVE, KINDS, NODE, PAUSE, QC, STANDBY, Fault
 from testbed.planning.plan import LinkPlan, Plan
 
 _OF_QCS = (CUT, QC, DEVICE)
@@ -26,6 +28,8 @@ def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
     """The datacenters that a fault of that kind names, in the plan's own order; UserError. PURE."""
     if kind not in KINDS:
         raise UserError(f"fault {kind}: expected one of {', '.join(KINDS)}")
+    if kind == EVE:
+        where, _ = _with_fraction(where)
     if len(where) != KINDS[kind]:
         wanted = ("nothing", "a datacenter", "two datacenters")[KINDS[kind]]
         raise UserError(f"fault {kind}: expected {wanted} after it")
@@ -36,6 +40,19 @@ def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
         fibre = _link_between(plan, *where).link
         return fibre.a, fibre.b
     return tuple(where)
+
+
+def _with_fraction(where: Sequence[str]) -> tuple[Sequence[str], float]:
+    """The datacenters, and the fraction that may stand behind them, else all; UserError. PURE."""
+    if len(where) < 3:
+        return where, 1.0
+    try:
+        fraction = float(where[2])
+    except ValueError:
+        fraction = math.nan
+    if len(where) > 3 or not 0 < fraction <= 1:
+        raise UserError("fault eve: expected two datacenters and a fraction above 0 and up to 1 after it")
+    return where[:2], fraction
 
 
 def _link_between(plan: Plan, a: str, b: str) -> LinkPlan:
@@ -54,6 +71,11 @@ def broken_qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
 def silent_qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
     """The QCs of which not a word comes: their devices are without power. PURE."""
     return _qcs(plan, (f for f in faults if f.kind == DEVICE))
+
+
+def intercepted_qcs(plan: Plan, faults: Iterable[Fault]) -> dict[str, float]:
+    """The QCs on whose fibres somebody listens, and the part of the pulses that is intercepted. PURE."""
+    return {qc: fault.fraction for fault in faults if fault.kind == EVE for qc in _qcs(plan, [fault])}
 
 
 def _qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
@@ -78,7 +100,7 @@ class Faults:
     """What is broken in a running network. Thread-safe; all of it raises UserError, in one line.
 
     `set_carrier` puts out a fibre or lights it. `database`: None if it is the user's. `break_qcs` has exactly these QCs
-    make nothing, and of those the second ones say nothing either.
+    make nothing, and of those the second ones say nothing either; of the third ones that part is intercepted.
     """
 
     def __init__(
@@ -88,7 +110,7 @@ class Faults:
         journal: Journal,
         *,
         set_carrier: Callable[[LinkPlan, bool], None],
-        break_qcs: Callable[[Collection[str], Collection[str]], None],
+        break_qcs: Callable[[Collection[str], Collection[str], Mapping[str, float]], None],
         database: Database | None,
     ) -> None:
         self._plan = plan
@@ -107,13 +129,14 @@ class Faults:
     def inject(self, kind: str, *where: str) -> Fault:
         """Break something: KINDS says how many datacenters it names."""
         names = check(self._plan, kind, where)
+        how = {"fraction": _with_fraction(where)[1]} if kind == EVE else {}
         with self._lock:
             if (kind, names) in self._active:
                 raise UserError(f"{' '.join((kind, *names))} is broken already")
-            fault = Fault(kind, names, time.time())
+            fault = Fault(kind, names, time.time(), **how)
             self._break(fault)
             self._active[kind, names] = fault
-            self._journal.event("fault", kind=kind, where=list(names))
+            self._journal.event("fault", kind=kind, where=list(names), **how)
         return fault
 
     def heal(self, kind: str | None = None, *where: str) -> list[Fault]:
@@ -138,7 +161,7 @@ class Faults:
                 self.heal(kind)
 
     def _break(self, fault: Fault) -> None:
-        if fault.kind in _OF_QCS:
+        if fault.kind in (*_OF_QCS, EVE):
             self._set_qcs([*self._active.values(), fault])
             if fault.kind == CUT:
                 self._set_carrier(fault, up=False)
@@ -169,11 +192,13 @@ class Faults:
         elif fault.kind in (NODE, CONTROLLER):
             self._restart(fault)
         del self._active[fault.kind, fault.where]
-        if fault.kind in _OF_QCS:
+        if fault.kind in (*_OF_QCS, EVE):
             self._set_qcs(self._active.values())
 
     def _set_qcs(self, faults: Collection[Fault]) -> None:
-        self._break_qcs(broken_qcs(self._plan, faults), silent_qcs(self._plan, faults))
+        self._break_qcs(
+            broken_qcs(self._plan, faults), silent_qcs(self._plan, faults), intercepted_qcs(self._plan, faults)
+        )
 
     def _own_database(self, fault: Fault) -> Database:
         if self._database is None:

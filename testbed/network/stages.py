@@ -60,6 +60,7 @@ from testbed.planning.plan import (
     CONTROLLER,
     DATABASE,
     DATABASE_PORT,
+    NOBODY,
     OPENFLOW_PORT,
     OPERATOR,
     Plan,
@@ -320,14 +321,16 @@ class Services:
         for process in waiting:
             process.wait_ready()
 
-    def _write_qcs(self, broken: Collection[str] = (), off: Collection[str] = ()) -> Path:
+    def _write_qcs(
+        self, broken: Collection[str] = (), off: Collection[str] = (), eve: Mapping[str, float] = NOBODY
+    ) -> Path:
         machine = self.fabric.machine
         nodes, qcs = machine.run.make("nodes"), machine.run.make("qcs")
-        document = machine.plan.qc_config(qcs, nodes, seed=machine.wishes.seed, broken=broken, off=off)
+        document = machine.plan.qc_config(qcs, nodes, seed=machine.wishes.seed, broken=broken, off=off, eve=eve)
         return machine.run.write("config/qcs.json", document)
 
-    def _break_qcs(self, broken: Collection[str], off: Collection[str]) -> None:
-        self._write_qcs(broken, off)
+    def _break_qcs(self, broken: Collection[str], off: Collection[str], eve: Mapping[str, float]) -> None:
+        self._write_qcs(broken, off, eve)
         self.fabric.machine.processes.named("qcs").signal(signal.SIGHUP)
 
     def _expose(self, first: int) -> Mapping[str, Any]:

@@ -73,8 +73,8 @@ _QC = "name of a QC"
 _FIBRE = "name of a fibre"
 _TOWARDS = Argument(TEXT, "datacenter that the one direction meant leads to; else both", optional=True)
 _FAULT = {
-    "kind": Argument(TEXT, "cut, qc, device, node, pause, database, standby or controller"),
-    "where": Argument(TEXTS, "the datacenters that it names: two, one or none"),
+    "kind": Argument(TEXT, "cut, qc, device, eve, node, pause, database, standby or controller"),
+    "where": Argument(TEXTS, "the datacenters that it names: two, one or none; behind the two of eve, a fraction"),
 }
 
 REQUESTS: Mapping[str, Request] = {

@@ -282,7 +282,7 @@ def _clock(wall_s: float) -> str:
 
 
 _SHAPES = ("delay", "jitter", "loss", "bandwidth", "measure", "reset")
-_KINDS = ("cut", "qc", "device", "node", "pause", "database", "standby", "controller")
+_KINDS = ("cut", "qc", "device", "eve", "node", "pause", "database", "standby", "controller")
 WORDS: Mapping[str, Word] = {
     "status": Word({"status": "nodes, switches, controller, processes"}, _status),
     "qcs": Word({"qcs": "QCs with status, rate, error rate and stored key material"}, _qcs),
@@ -352,6 +352,9 @@ WORDS: Mapping[str, Word] = {
             "fault qc A B": "have no key come of the QCs between them; traffic goes on",
             "fault device A B": (
                 "cut the power of their devices, which say nothing until they are healed, and then start anew"
+            ),
+            "fault eve A B [FRACTION]": (
+                "have somebody intercept that part of the photons between them, else all, and send them again"
             ),
             "fault node A": "kill a node; as well: 'qkd fault database', 'qkd fault controller'",
             "fault pause A": "have a node sleep; its connections stay, and it answers nothing",

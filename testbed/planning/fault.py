@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CUT, QC, DEVICE, NODE, PAUSE = "cut", "qc", "device", "node", "pause"
+CUT, QC, DEVICE, EVE, NODE, PAUSE = "cut", "qc", "device", "eve", "node", "pause"
 DATABASE, STANDBY, CONTROLLER = "database", "standby", "controller"
 # How many datacenters each kind names.
-KINDS = {CUT: 2, QC: 2, DEVICE: 2, NODE: 1, PAUSE: 1, DATABASE: 0, STANDBY: 0, CONTROLLER: 0}
+KINDS = {CUT: 2, QC: 2, DEVICE: 2, EVE: 2, NODE: 1, PAUSE: 1, DATABASE: 0, STANDBY: 0, CONTROLLER: 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is broken: the kind, the datacenters that it names, and since when (wall clock, s)."""
+    """What is broken: the kind, the datacenters that it names, and since when (wall clock, s).
+
+    `fraction`: of an eavesdropper (EVE), the part of the pulses that she intercepts and sends again.
+    """
 
     kind: str
     where: tuple[str, ...]
     since: float
+    fraction: float = 1.0
 
     @property
     def name(self) -> str:
         """As one writes it at the command line: "cut a b"."""
-        return " ".join((self.kind, *self.where))
+        how = (f"{self.fraction:g}",) if self.kind == EVE else ()
+        return " ".join((self.kind, *self.where, *how))

@@ -18,6 +18,7 @@ from typing import Any
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.tree.model import node_id
+from scenario.qc_models import to_json
 from scenario.topology_description import Link, Sae, Topology
 from testbed.audit import evidence
 from testbed.planning.documents import Ends, SharedDatabaseAt, controller_document, node_document, qc_key_file
@@ -31,6 +32,7 @@ OPENFLOW_PORT = 6653
 DATABASE_PORT = 5432
 FIRST_SAE_PORT = 9001
 NO_POLICIES: Mapping[str, str] = {}
+NOBODY: Mapping[str, float] = {}  # listens on a fibre
 SLOT_S = 1.0  # of every QC, and of every node: both take it by default
 
 # Modules that are processes of their own, and what the controller imports later than at its start.
@@ -235,16 +237,19 @@ class Plan:
         seed: int | None,
         broken: Collection[str] = (),
         off: Collection[str] = (),
+        eve: Mapping[str, float] = NOBODY,
     ) -> dict[str, Any]:
-        """Configuration of the QC emulators; `broken` and `off`: names of QCs."""
+        """Configuration of the QC emulators; `broken` and `off`: names of QCs; `eve`: what is intercepted, by QC."""
         qcs = [
             {
                 "qc": qc.name,
                 "low": qc.low_bytes_per_slot,
                 "high": qc.high_bytes_per_slot,
+                "model": None if qc.model is None else to_json(qc.model),
                 "ends": [str(nodes_directory / link.a), str(nodes_directory / link.b)],
                 "broken": qc.name in broken,
                 "off": qc.name in off,
+                "eve": eve.get(qc.name, 0.0),
             }
             for link in self.topology.links
             for qc in link.qcs

@@ -42,6 +42,8 @@ from node.material.blocks import (
     encode_age,
     read_answer,
 )
+from scenario.decoy_bb84 import MOST_QBER
+from scenario.qc_models import NOTHING, Model, Uniform, from_json, source
 from telemetry import bugs
 from telemetry.journal import Journal
 from telemetry.signals import Signals
@@ -58,8 +60,9 @@ Wish = tuple[int, int] | bool  # a rate, or whether to generate
 class QcConfig:
     """A QC: bytes a slot, uniform in [low, high], and the folders of the two nodes with their `blocks.sock`.
 
-    `qber_percent` is the mean of the quantum bit error rates that it reports. `broken`: nothing comes of it. `off`: nor
-    do its devices say so.
+    `qber_percent` is the mean of the quantum bit error rates that it reports. `model`: what it makes, where that is not
+    uniform; a rate that is set while it runs takes its place. `broken`: nothing comes of it. `off`: nor do its devices
+    say so. `eve`: the part of the pulses that somebody intercepts and sends again.
     """
 
     qc: str
@@ -69,6 +72,13 @@ class QcConfig:
     qber_percent: float = 2.0
     broken: bool = False
     off: bool = False
+    model: Model | None = None
+    eve: float = 0.0
+
+    @property
+    def makes(self) -> Model:
+        """What it makes."""
+        return self.model or Uniform(self.low, self.high, self.qber_percent / 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,14 @@ def load(path: Path) -> EmulatorConfig:
         for member, flag in zip(_FLAGS, flags, strict=True):
             if not isinstance(flag, bool):
                 raise Malformed(f"qcs[{i}].{member}", "true or false")
-        qcs.append(QcConfig(text(qc.get("qc"), f"qcs[{i}].qc"), low, high, ends, qber, *flags))
+        try:
+            model = None if qc.get("model") is None else from_json(mapping(qc["model"], f"qcs[{i}].model"))
+        except (KeyError, TypeError):
+            raise Malformed(f"qcs[{i}].model", "a model of QCs with its parameters") from None
+        eve = float(number(qc.get("eve", 0.0), f"qcs[{i}].eve", low=0, high=1))
+        broken, off = flags
+        name = text(qc.get("qc"), f"qcs[{i}].qc")
+        qcs.append(QcConfig(name, low, high, ends, qber, broken=broken, off=off, model=model, eve=eve))
     seed = given.get("seed")
     return EmulatorConfig(
         directory=Path(text(given.get("directory"), "directory", longest=4096)),
@@ -192,6 +209,9 @@ class Qc:
         self._random = _source(seed, config.qc)
         # Apart, so that a seed's key material does not depend on what is reported beside it.
         self._noise = _source(seed, f"{config.qc}/qber")
+        self._makes = config.makes
+        self._source = source(self._makes, self._random)
+        self._stopped_by_qber = False
         self._begin()
         self._ends = [End(folder, journal, self._lost, self._wished) for folder in config.ends]
 
@@ -205,8 +225,8 @@ class Qc:
     def set_rate(self, low: int, high: int) -> None:
         """Make low to high bytes a slot from the next one on. Either end may ask; both usually do."""
         with self._changing:
-            if (low, high) != (self.config.low, self.config.high):
-                self.config = replace(self.config, low=low, high=high)
+            if (low, high) != (self.config.low, self.config.high) or self.config.model is not None:
+                self.config = replace(self.config, low=low, high=high, model=None)
                 self._journal.event("rate", qc=self.config.qc, low=low, high=high)
 
     def reread(self, config: QcConfig) -> None:
@@ -214,7 +234,7 @@ class Qc:
         if (config.low, config.high) != (self._read.low, self._read.high):
             self.set_rate(config.low, config.high)
         with self._changing:
-            for member in _FLAGS:
+            for member in (*_FLAGS, "eve"):
                 if (now := getattr(config, member)) != getattr(self.config, member):
                     if member == "off" and not now:
                         self._begin()
@@ -239,11 +259,20 @@ class Qc:
         if config.off:
             return
         generates = not config.broken and not self._journal.is_behind and all(end.enabled for end in self._ends)
-        n_bytes = self._random.randint(config.low, config.high) if generates else 0
+        if config.makes != self._makes:
+            self._makes = config.makes
+            self._source = source(self._makes, self._random)
+        # A device that follows a model goes on, whether its photons arrive or not.
+        brought = self._source.make(slot, config.eve) if generates or config.model is not None else NOTHING
+        n_bytes = brought.n_bytes if generates else 0
         qber = None
-        if n_bytes:
-            # What error correction would have found; it varies from block to block.
-            qber = round(1000 * config.qber_percent * self._noise.uniform(0.9, 1.1))
+        if generates and brought.qber is not None and (n_bytes or brought.qber > MOST_QBER):
+            # What error correction would have found, also where it is why no key is made; it varies with each block.
+            qber = round(100_000 * brought.qber * self._noise.uniform(0.9, 1.1))
+        if (stopped := qber is not None and not n_bytes) != self._stopped_by_qber:
+            self._stopped_by_qber = stopped
+            percent = None if brought.qber is None else round(100 * brought.qber, 3)
+            self._journal.event("no_key" if stopped else "key_again", qc=config.qc, qber_percent=percent)
         made = boottime()
         data = self._random.randbytes(n_bytes)
         self._journal.event(

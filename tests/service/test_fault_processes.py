@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -30,6 +30,7 @@ class World:
         self.processes = Processes(directory)
         self.silent: list[set[str]] = []
         self.off: list[set[str]] = []
+        self.eve: list[dict[str, float]] = []
         self.network = Mock()
         self.faults = Faults(
             make_plan(load("poliqi", TOPOLOGIES)), self.processes, Journal(self.journal, "faults"),
@@ -38,10 +39,11 @@ class World:
         for name in ("controller", "node-finance"):
             self.processes.start(name, ["sleep", "600"], says_ready=False)
 
-    def broken(self, silent: Collection[str], off: Collection[str]) -> None:
-        """QCs are broken."""
+    def broken(self, silent: Collection[str], off: Collection[str], eve: Mapping[str, float]) -> None:
+        """QCs are broken, or listened to."""
         self.silent.append(set(silent))
         self.off.append(set(off))
+        self.eve.append(dict(eve))
 
 
 @pytest.fixture
@@ -191,6 +193,19 @@ def test_devices_without_power_say_nothing_until_all_that_is_healed(world):
     ab, tf = "government-military/1", "telecom-finance/1"
     assert world.silent == [{tf}, {ab, tf}, {ab}]
     assert world.off == [{tf}, {tf}, set()]
+
+
+def test_eavesdropper_comes_and_goes(world):
+    """With her share of the pulses, which stands in the journal, too."""
+    world.faults.inject("eve", "finance", "telecom", "0.3")
+    assert [fault.name for fault in world.faults.active()] == ["eve telecom finance 0.3"]
+    with pytest.raises(UserError, match="broken already"):
+        world.faults.inject("eve", "telecom", "finance")
+    world.faults.heal("eve", "telecom", "finance")
+
+    assert world.eve == [{"telecom-finance/1": 0.3}, {}]
+    assert world.silent == [set(), set()]
+    assert [e["fraction"] for e in journal.read(world.journal, "fault")] == [0.3]
 
 
 def test_what_cannot_be_is_one_line(world):

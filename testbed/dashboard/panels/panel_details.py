@@ -21,10 +21,12 @@ from testbed.dashboard.views.view_details import details
 from testbed.dashboard.widgets import Panel, Tag, button, number, tool
 from testbed.operation.words import rate_of
 from testbed.planning import fault
-from testbed.planning.fault import CONTROLLER, CUT, DATABASE
+from testbed.planning.fault import CONTROLLER, CUT, DATABASE, EVE
 from testbed.planning.plan import Plan
 
 Can = Callable[[Snapshot], bool]
+
+_EVES_SHARE = "0.3"  # of the pulses: some key is left, and the errors are to be seen
 
 
 class _Actions:
@@ -76,11 +78,14 @@ def of_node(operator: Operator, node: str, actions: _Actions) -> None:
 
 
 def _of_link(operator: Operator, link: Link, actions: _Actions) -> None:
-    """Cut and heal it, shape it, set its QCs."""
+    """Cut and heal it, have somebody listen, shape it, set its QCs."""
     is_cut = _is_broken(CUT, link.a, link.b)
     with Tag("div", "", "form"):
         actions.add("Cut link", _break(operator, CUT, link.a, link.b), _not(is_cut))
         actions.add("Heal link", _heal(operator, CUT, link.a, link.b), is_cut)
+        listens = _is_broken(EVE, link.a, link.b)
+        actions.add("Let Eve listen", _break(operator, EVE, link.a, link.b, _EVES_SHARE), _not(listens))
+        actions.add("Send Eve away", _heal(operator, EVE, link.a, link.b), listens)
     _shape(operator, link)
     for qc in link.qcs:
         _qc(operator, qc, actions)

@@ -19,6 +19,7 @@ _WIDE_LETTER = 0.6  # of its size, in the widest of usual typefaces
 _TITLE, _LINE, _LABEL, _MARGIN = 23, 16, 16, 18
 _LEGEND = (
     ("up makes", "up; filled: key material in stock"), ("changed", "not shaped as planned"),
+    ("noisy", "many errors"),
     ("no-key", "no new key"), ("short", "too little key"), ("down", "cut"), ("on-path", "path of the session"),
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from scenario.decoy_bb84 import MOST_QBER
 from scenario.shape import Shape
 from scenario.topology_description import Link, Node
 from testbed.dashboard.collected import timeline
@@ -22,10 +23,12 @@ from testbed.planning.plan import Plan
 SILENT_S = 3.0
 # For so long a refusal or a failure stands at its node and its QC.
 ALERT_S = 6.0
+# A QBER that no healthy device has; above 11 % no key is made.
+NOISY_PERCENT = 4.5
 _MOST_TRAVELLERS = 12
 _ALERTS = {timeline.REFUSED: "✕ session refused", timeline.FAILED: "✕ no key"}
 
-UP, CHANGED, DOWN, NO_KEY, SHORT = "up", "changed", "down", "no-key", "short"
+UP, CHANGED, DOWN, NO_KEY, SHORT, NOISY = "up", "changed", "down", "no-key", "short", "noisy"
 OPERATING, SILENT, ALERT = "operating", "silent", "alert"
 
 
@@ -160,7 +163,7 @@ def _links(
     for link in plan.topology.links:
         mine = Selection(LINK, link.name)
         state, word = link_state(plan, link, snapshot, qcs)
-        if state in (UP, CHANGED) and any(qc.name in short for qc in link.qcs):
+        if state in (UP, CHANGED, NOISY) and any(qc.name in short for qc in link.qcs):
             state, word = SHORT, "✕ too little key"
         made, stored = figures(link, snapshot)
         told = word or (f"{made:.0f} B/s · {stored} B" if layout.roomy or selection == mine else "")
@@ -178,8 +181,12 @@ def link_state(plan: Plan, link: Link, snapshot: Snapshot, qcs: Mapping[str, Doc
     if fibre is not None and not fibre.lit:
         return DOWN, "✕ CUT"
     broken = broken_qcs(plan, snapshot.faults)
+    error = max((told.get("qber_percent") or 0.0 for qc in link.qcs if (told := qcs.get(qc.name))), default=0.0)
     if link.qcs and all(qc.name in broken or not generates(qcs.get(qc.name)) for qc in link.qcs):
-        return NO_KEY, "○ no new key"
+        noise = error > 100 * MOST_QBER and not any(qc.name in broken for qc in link.qcs)
+        return NO_KEY, f"○ no new key, {error:.0f} % errors" if noise else "○ no new key"
+    if error >= NOISY_PERCENT:
+        return NOISY, f"≈ {error:.1f} % errors"
     if fibre is not None and fibre.shapes != (link.a_to_b, link.b_to_a):
         return CHANGED, f"◷ {shaped(fibre.shapes)}"
     return UP, ""

@@ -13,6 +13,7 @@ from decisions.paths import PATH_POLICIES
 from documents.plugged import PluggedFailed
 from etsi.gs004 import QoS
 from scenario.outages import Outage
+from scenario.qc_models import Blocks
 from scenario.scenario import Scenario
 from scenario.shape import Shape
 from scenario.topology import load
@@ -73,6 +74,18 @@ def test_store_holds_what_is_promised_of_a_ttl_and_no_more():
     """15 slots, of which three are kept back: 12 slots of 40 bytes, then nothing."""
     assert simulated(network("ab"), session("ab", at_s=100, length_s=1, bits=8 * 480)).failed_requests == 0
     assert simulated(network("ab"), session("ab", at_s=100, length_s=1, bits=8 * 481)).failed_requests == 1
+
+
+def test_qc_of_a_model_gives_what_that_brings():
+    """Blocks that come every 100 s serve the requests of their TTL, and no others; the same seed gives the same."""
+    fibre = network("ab").links[0]
+    blocky = replace(fibre, qcs=(Qc("ab/1", 0, 100_000, Blocks(100_000, 100.0)),))
+    topology = replace(network("ab"), links=(blocky,))
+
+    found = simulated(topology, session("ab", length_s=1000, every_s=1))
+
+    assert 0.85 < found.failed_requests / found.requests < 0.91  # 12 seconds of each hundred
+    assert simulated(topology, session("ab", length_s=1000, every_s=1)).failed_requests == found.failed_requests
 
 
 def test_slot_gives_what_it_made_and_no_more():

@@ -8,7 +8,7 @@ import pytest
 
 from scenario.topology import load
 from testbed.errors import UserError
-from testbed.network.faults import broken_qcs, check, silent_qcs
+from testbed.network.faults import broken_qcs, check, intercepted_qcs, silent_qcs
 from testbed.planning.fault import Fault
 from testbed.planning.plan import Plan, make_plan
 
@@ -26,6 +26,8 @@ def poliqi() -> Plan:
     [(("cut", "military", "government"), ("government", "military")), (("node", "finance"), ("finance",)),
      (("qc", "telecom", "finance"), ("telecom", "finance")), (("pause", "finance"), ("finance",)),
      (("device", "finance", "telecom"), ("telecom", "finance")),
+     (("eve", "finance", "telecom"), ("telecom", "finance")),
+     (("eve", "telecom", "finance", "0.3"), ("telecom", "finance")),
      (("database",), ()), (("standby",), ()), (("controller",), ())],
 )  # fmt: skip
 def test_fault_names_datacenters_in_either_order(poliqi, given, where):
@@ -36,7 +38,11 @@ def test_fault_names_datacenters_in_either_order(poliqi, given, where):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("flood",), "fault flood: expected one of cut, qc, device, node, pause, database, standby, controller"),
+        (("flood",), "fault flood: expected one of cut, qc, device, eve, node, pause, database, standby, controller"),
+        (("eve", "government"), "fault eve: expected two datacenters after it"),
+        (("eve", "telecom", "finance", "2"), "fault eve: expected two datacenters and a fraction above 0 and up to 1"),
+        (("eve", "telecom", "finance", "0"), "fault eve: expected two datacenters and a fraction above 0 and up to 1"),
+        (("eve", "telecom", "finance", "x"), "fault eve: expected two datacenters and a fraction above 0 and up to 1"),
         (("cut", "government"), "fault cut: expected two datacenters after it"),
         (("node",), "fault node: expected a datacenter after it"),
         (("database", "now"), "fault database: expected nothing after it"),
@@ -65,3 +71,12 @@ def test_qcs_of_cut_fibres_and_failed_ones_make_nothing(poliqi):
     assert broken_qcs(poliqi, [failed, device]) == {"government-military/1", "telecom-finance/1"}
     assert silent_qcs(poliqi, [cut, failed, device]) == {"telecom-finance/1"}
     assert other.name == "qc telecom finance"
+
+
+def test_eavesdropper_is_on_the_qcs_of_her_fibre(poliqi):
+    """With her share of the pulses; they make something all the same."""
+    eve = Fault("eve", ("telecom", "finance"), 1.0, fraction=0.3)
+
+    assert intercepted_qcs(poliqi, [eve, Fault("qc", ("government", "military"), 2.0)]) == {"telecom-finance/1": 0.3}
+    assert broken_qcs(poliqi, [eve]) == set()
+    assert eve.name == "eve telecom finance 0.3"

@@ -85,6 +85,19 @@ def test_each_state_of_a_link_has_a_form_and_a_word_of_its_own():
     assert [m.makes for m in marks] == [False, True, False]
 
 
+def test_errors_on_a_fibre_are_seen_before_the_key_stops_and_are_said_when_it_has():
+    """By a word and a form; a healthy device has about two percent."""
+    def told(percent: float, status: str = "ACTIVE") -> Snapshot:
+        qcs = [q | {"qber_percent": percent, "status": status} if q["qc"] == f"{NAME}/1" else q for q in QCS]
+        shot = snapshot()
+        return replace(shot, controller=Heard((shot.controller.answer or {}) | {"qcs": qcs}))
+
+    marks = [link(told(2.2)), link(told(9.5)), link(told(26.0, "OFF"))]
+
+    assert [m.state for m in marks] == [view_map.UP, view_map.NOISY, view_map.NO_KEY]
+    assert [m.label for m in marks[1:]] == ["≈ 9.5 % errors", "○ no new key, 26 % errors"]
+
+
 def test_node_that_does_not_answer_is_drawn_so():
     """After some seconds: one late answer is no alarm."""
     late = snapshot(nodes={n: Heard({}, silent_s=1.0) for n in PLAN.nodes})

@@ -1,0 +1,161 @@
+"""QCs as a topology file describes them: which model each follows, with which parameters. Errors name the field."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from scenario import decoy_bb84, yaml_documents
+from scenario.decoy_bb84 import Device
+from scenario.qc_models import Blocks, DecoyBb84, Drift, Trace
+from scenario.topology_description import Field, Qc, TopologyError, checked_rate, choice
+
+UNIFORM, DECOY, BLOCKS, TRACE = MODELS = ("uniform", "decoy_bb84", "blocks", "trace")
+_DEVICES = Path(__file__).with_name("devices.yaml")
+_MOST_S, _MOST_BLOCK, _MOST_DB = 86_400.0, 1 << 20, 100.0
+_MOST_ROWS, _MOST_BITS = 1_000_000, 1e12
+_COLUMNS = ("time_s", "bits", "qber_percent")
+_SPREADS = 3  # of a drift: what it nearly never exceeds
+# Of a device: what each figure may be at most.
+_MOST: dict[str, float] = {
+    "pulses_per_s": 1e11, "signal": 10, "decoy": 10, "signal_share": 1, "sifted": 1, "efficiency": 1, "dark": 1,
+    "misalignment": 0.5, "correction": 5, "dead_time_s": 1, "db_per_km": 10,
+}  # fmt: skip
+
+
+def qc(field: Field, name: str, length_km: float | None) -> Qc:
+    """The QC of that name, on a fibre of that length if it has one; TopologyError."""
+    said = field.value.get("model", UNIFORM) if isinstance(field.value, dict) else UNIFORM
+    if said not in MODELS:
+        raise Field(field.source, f"{field.path}.model", said).error(f"unknown model; {choice(said, MODELS, 'models')}")
+    if said == DECOY:
+        return _decoy(field, name, length_km)
+    if said == BLOCKS:
+        return _blocks(field, name)
+    if said == TRACE:
+        return _trace(field, name)
+    members = field.members(model=UNIFORM, low_bytes_per_slot=33, high_bytes_per_slot=47)
+    return Qc(name, *checked_rate(members["low_bytes_per_slot"], members["high_bytes_per_slot"]))
+
+
+def device(field: Field) -> Device:
+    """The device that a file calls by the name of one that ships, or by the path of a YAML file with its figures."""
+    said = field.text()
+    if Path(said).suffix in (".yaml", ".yml"):
+        path = Path(field.source).parent / said
+        return _device(Field(said, "", yaml_documents.read(path)))
+    known = shipped()
+    if said not in known:
+        raise field.error(f"unknown device; {choice(said, list(known), 'devices')}; or a file that ends in .yaml")
+    return known[said]
+
+
+@functools.cache
+def shipped() -> Mapping[str, Device]:
+    """The devices that ship, by name."""
+    found = Field(_DEVICES.name, "", yaml_documents.read(_DEVICES))
+    assert isinstance(found.value, dict)  # noqa: S101 - it is ours
+    return {name: _device(Field(_DEVICES.name, name, figures)) for name, figures in found.value.items()}
+
+
+def _device(field: Field) -> Device:
+    members = field.members(
+        *(f.name for f in fields(Device) if f.name not in ("dead_time_s", "db_per_km")),
+        source="", dead_time_s=0.0, db_per_km=0.2,
+    )  # fmt: skip
+    found = Device(**{name: members[name].number(most) for name, most in _MOST.items()})
+    for name in ("pulses_per_s", "signal", "decoy", "signal_share", "sifted", "efficiency", "correction"):
+        if not getattr(found, name):
+            raise members[name].error("expected a number above 0")
+    if not found.decoy < found.signal:
+        raise members["decoy"].error(f"expected less than signal, which is {found.signal:g}")
+    return found
+
+
+def _decoy(field: Field, name: str, length_km: float | None) -> Qc:
+    members = field.members(
+        "model", "device", loss_db=None, spread_percent=0, memory_s=600, daily_percent=0
+    )
+    figures = device(members["device"])
+    if "loss_db" in members:
+        loss_db = members["loss_db"].number(_MOST_DB)
+    elif length_km is not None:
+        loss_db = figures.db_per_km * length_km
+    else:
+        raise field.error("expected loss_db, or length_km of the fibre; got neither")
+    spread, daily = (members[f"{which}_percent"].number(100) / 100 for which in ("spread", "daily"))
+    memory_s = members["memory_s"].number(_MOST_S)
+    if memory_s < 1:
+        raise members["memory_s"].expected("1 s or more")
+    model = DecoyBb84(figures, loss_db, Drift(spread, memory_s, daily))
+    mean = model.mean_bytes_per_s
+    if not mean:
+        reach = decoy_bb84.reach_db(figures)
+        km = f", which are {reach / figures.db_per_km:.1f} km" if figures.db_per_km else ""
+        raise field.error(f"no key comes over {loss_db:.1f} dB; with this device one comes up to {reach:.1f} dB{km}")
+    most = _SPREADS * spread + daily
+    return Qc(name, int(mean * max(0.0, 1 - most)), math.ceil(mean * (1 + most)), model)
+
+
+def _blocks(field: Field, name: str) -> Qc:
+    members = field.members("model", "block_bytes", "every_s", jitter_s=0, qber_percent=2)
+    block, every_s = members["block_bytes"].whole(_MOST_BLOCK), members["every_s"].number(_MOST_S)
+    if not block:
+        raise members["block_bytes"].error("expected a number above 0")
+    if every_s < 1:
+        raise members["every_s"].expected("1 s or more")
+    jitter_s, qber = members["jitter_s"].number(every_s), members["qber_percent"].number(50) / 100
+    return Qc(name, 0, block, Blocks(block, every_s, jitter_s, qber))
+
+
+def _trace(field: Field, name: str) -> Qc:
+    members = field.members("model", "file", once=False)
+    path = Path(field.source).parent / members["file"].text()
+    times, bits, qber = _rows(path)
+    model = Trace(times, bits, qber, members["once"].truth())
+    before = [0.0, *times]
+    most = max(math.ceil(n / 8 / min(1.0, b - a)) for n, a, b in zip(bits, before, times, strict=False))
+    if most > _MOST_BLOCK:
+        raise members["file"].error(f"expected at most {_MOST_BLOCK} bytes in a second, got {most}")
+    return Qc(name, 0, most, model)
+
+
+def _rows(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    """Times, bits and QBERs (0 to 0.5) of a CSV file; TopologyError names line and column."""
+    times: list[float] = []
+    bits: list[float] = []
+    qber: list[float] = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(file)
+            if missing := [column for column in _COLUMNS if column not in (lines.fieldnames or ())]:
+                raise TopologyError(f"{path.name}: expected a first line with {', '.join(_COLUMNS)}; no {missing[0]}")
+            for line in lines:
+                where = f"{path.name}, line {lines.line_num}"
+                time_s = _number(line["time_s"], f"{where}, time_s", 1e9)
+                if time_s <= (times[-1] if times else 0.0):
+                    raise TopologyError(f"{where}, time_s: expected more than before, {times[-1] if times else 0:g}")
+                times.append(time_s)
+                bits.append(_number(line["bits"], f"{where}, bits", _MOST_BITS))
+                qber.append(_number(line["qber_percent"], f"{where}, qber_percent", 50) / 100)
+                if len(times) > _MOST_ROWS:
+                    raise TopologyError(f"{path.name}: expected at most {_MOST_ROWS} lines")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TopologyError(f"{path}: {getattr(error, 'strerror', None) or 'expected a CSV file in UTF-8'}") from None
+    if not sum(bits):
+        raise TopologyError(f"{path.name}: expected at least one line with bits")
+    return tuple(times), tuple(bits), tuple(qber)
+
+
+def _number(text: str | None, where: str, most: float) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= most:
+        raise TopologyError(f"{where}: expected a number from 0 to {most:g}, got {text!r:.40}")
+    return value
