@@ -6,6 +6,7 @@ What is Mininet's root namespace here is a fresh one that holds nothing but the 
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mininet.log import lg, setLogLevel
@@ -18,6 +19,7 @@ from testbed.planning.plan import OPENFLOW_PORT, LinkPlan, Plan
 
 # In the namespace of hosts and switches; no datacenter is called so, for their names are in lower case.
 _CONTROLLER = "OpenFlow"
+_SHELLS = 8  # that are started at a time
 _BACKOFF_MS = 1000  # between two tries of a switch to reach the controller, at most: Open vSwitch takes no less
 
 
@@ -49,21 +51,12 @@ class Network:
         controller = self.net.addController(
             _CONTROLLER, controller=_ForwardedController, ip="127.0.0.1", port=OPENFLOW_PORT
         )
-        switches = {
-            name: self.net.addSwitch(
-                name, cls=OVSSwitch, dpid=f"{self.plan.dpid(name):016x}", datapath=self.datapath,
-                protocols="OpenFlow13", failMode="secure", batch=True,
-            )
-            for name in self.plan.switches.values()
-        }  # fmt: skip
+        switches = self._add_nodes()
         for host in self.plan.hosts.values():
-            node = self.net.addHost(host.name, cls=Host, ip=f"{host.ip}/8", mac=host.mac)
             self.net.addLink(
-                node, switches[host.switch], intfName1="eth0", intfName2=host.port, addr1=host.mac,
+                self.net[host.name], switches[host.switch], intfName1="eth0", intfName2=host.port, addr1=host.mac,
                 port2=_number(host.port),
             )  # fmt: skip
-        if self.shaper != NETEM:
-            self.delay_node = Node("delay", inNamespace=True)
         for i, link in enumerate(self.plan.links):
             options: dict[str, Any] = {
                 "intfName1": link.port_a, "port1": _number(link.port_a),
@@ -80,6 +73,30 @@ class Network:
         OVSSwitch.batchStartup(list(switches.values()), run=_in_shell)
         self._shape()
         self._tune_hosts()
+
+    def _add_nodes(self) -> dict[str, OVSSwitch]:
+        """Hosts, switches, and the place of the delay line: each waits for a shell of its own. The switches by name."""
+
+        def host(name: str) -> None:
+            found = self.plan.hosts[name]
+            self.net.addHost(name, cls=Host, ip=f"{found.ip}/8", mac=found.mac)
+
+        def switch(name: str) -> None:
+            self.net.addSwitch(
+                name, cls=OVSSwitch, dpid=f"{self.plan.dpid(name):016x}", datapath=self.datapath,
+                protocols="OpenFlow13", failMode="secure", batch=True,
+            )  # fmt: skip
+
+        hosts, names = list(self.plan.hosts), list(self.plan.switches.values())
+        with ThreadPoolExecutor(_SHELLS) as pool:
+            delay = None if self.shaper == NETEM else pool.submit(Node, "delay", inNamespace=True)
+            for made in [*(pool.submit(host, name) for name in hosts), *(pool.submit(switch, name) for name in names)]:
+                made.result()
+            self.delay_node = None if delay is None else delay.result()
+        # In the plan's order, whichever was made first.
+        self.net.hosts.sort(key=lambda node: hosts.index(node.name))
+        self.net.switches.sort(key=lambda node: names.index(node.name))
+        return {name: self.net[name] for name in names}
 
     def connect(self) -> None:
         """Have the switches look for their controller, which listens by now.
@@ -132,12 +149,12 @@ class Network:
                 Netem().apply(link, before=shapes, after=shapes)
 
     def _tune_hosts(self) -> None:
-        for host in self.plan.hosts:
-            commands = "ip link set lo up"
-            if self.datapath == "user":
-                # Switches in user space drop frames whose checksum the kernel left to a network card.
-                commands += " && ethtool -K eth0 tx off"
-            run_tool(*self.enter(host), "sh", "-c", commands)
+        commands = "ip link set lo up"
+        if self.datapath == "user":
+            # Switches in user space drop frames whose checksum the kernel left to a network card.
+            commands += " && ethtool -K eth0 tx off"
+        with ThreadPoolExecutor(_SHELLS) as pool:
+            list(pool.map(lambda host: run_tool(*self.enter(host), "sh", "-c", commands), self.plan.hosts))
 
 
 def _in_shell(command: str, *, shell: bool) -> None:
