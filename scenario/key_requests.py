@@ -8,13 +8,12 @@ begins with its first request. It ends after its last one, by the mean time betw
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from etsi.gs004 import QoS
-from scenario.topology_description import Sae, TopologyError, choice
+from scenario.topology_description import Sae, TopologyError, choice, csv_number
 from scenario.workload import Arrival
 
 _COLUMNS, _SIZE = ("time_s", "master", "slave"), "size_bits"
@@ -45,8 +44,8 @@ def load(path: Path, saes: Sequence[Sae]) -> KeyRequests:
                 pair = tuple(_sae(line[side], by_name, f"{where}, {side}") for side in ("master", "slave"))
                 if by_name[pair[0]].node == by_name[pair[1]].node:
                     raise TopologyError(f"{where}, slave: expected an SAE of another node than the master's")
-                at_s = _number(line["time_s"], f"{where}, time_s", _MAX_S)
-                bits = int(_number(line.get(_SIZE) or str(_USUAL.key_size_bits), f"{where}, {_SIZE}", _MAX_BITS))
+                at_s = csv_number(line["time_s"], f"{where}, time_s", _MAX_S)
+                bits = int(csv_number(line.get(_SIZE) or str(_USUAL.key_size_bits), f"{where}, {_SIZE}", _MAX_BITS))
                 if bits < 8 or bits % 8:
                     raise TopologyError(f"{where}, {_SIZE}: expected a multiple of 8, got {bits}")
                 times.setdefault((pair[0], pair[1], bits), []).append(at_s)
@@ -69,13 +68,3 @@ def _sae(name: str | None, known: Mapping[str, Sae], where: str) -> str:
     if name not in known:
         raise TopologyError(f"{where}: unknown SAE {name!r:.60}; {choice(name, list(known), 'SAEs')}")
     return str(name)
-
-
-def _number(text: str | None, where: str, most: float) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= most:
-        raise TopologyError(f"{where}: expected a number from 0 to {most:g}, got {text!r:.40}")
-    return value

@@ -12,7 +12,7 @@ from pathlib import Path
 from scenario import decoy_bb84, yaml_documents
 from scenario.decoy_bb84 import Device
 from scenario.qc_models import Blocks, DecoyBb84, Drift, Trace
-from scenario.topology_description import Field, Qc, TopologyError, checked_rate, choice
+from scenario.topology_description import Field, Qc, TopologyError, checked_rate, choice, csv_number
 
 UNIFORM, DECOY, BLOCKS, TRACE = MODELS = ("uniform", "decoy_bb84", "blocks", "trace")
 _DEVICES = Path(__file__).with_name("devices.yaml")
@@ -136,12 +136,12 @@ def _rows(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float
                 raise TopologyError(f"{path.name}: expected a first line with {', '.join(_COLUMNS)}; no {missing[0]}")
             for line in lines:
                 where = f"{path.name}, line {lines.line_num}"
-                time_s = _number(line["time_s"], f"{where}, time_s", 1e9)
+                time_s = csv_number(line["time_s"], f"{where}, time_s", 1e9)
                 if time_s <= (times[-1] if times else 0.0):
                     raise TopologyError(f"{where}, time_s: expected more than before, {times[-1] if times else 0:g}")
                 times.append(time_s)
-                bits.append(_number(line["bits"], f"{where}, bits", _MOST_BITS))
-                qber.append(_number(line["qber_percent"], f"{where}, qber_percent", 50) / 100)
+                bits.append(csv_number(line["bits"], f"{where}, bits", _MOST_BITS))
+                qber.append(csv_number(line["qber_percent"], f"{where}, qber_percent", 50) / 100)
                 if len(times) > _MOST_ROWS:
                     raise TopologyError(f"{path.name}: expected at most {_MOST_ROWS} lines")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -149,13 +149,3 @@ def _rows(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float
     if not sum(bits):
         raise TopologyError(f"{path.name}: expected at least one line with bits")
     return tuple(times), tuple(bits), tuple(qber)
-
-
-def _number(text: str | None, where: str, most: float) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= most:
-        raise TopologyError(f"{where}: expected a number from 0 to {most:g}, got {text!r:.40}")
-    return value

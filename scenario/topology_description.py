@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -133,6 +134,17 @@ def choice(wrong: object, allowed: Collection[str], label: str) -> str:
     close = difflib.get_close_matches(wrong[:80], allowed, n=1) if isinstance(wrong, str) else []
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}{label}: {', '.join(list(allowed)[:20])}{', ...' if len(allowed) > 20 else ''}"
+
+
+def csv_number(text: str | None, where: str, most: float) -> float:
+    """A number from 0 to `most` out of a CSV file; TopologyError. `where`: file, line and column, as one reads them."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= most:
+        raise TopologyError(f"{where}: expected a number from 0 to {most:g}, got {text!r:.40}")
+    return value
 
 
 def one_line(text: str) -> str:

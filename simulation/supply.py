@@ -24,22 +24,45 @@ class Supply(Protocol):
         """When that block was made; they count from 0."""
 
 
-class Uniform:
-    """Between `low` and `high` bytes a slot of 1 s, both included and all alike, at the beginning of each slot.
+class _EachSlot:
+    """A QC that makes a block at the beginning of each slot of 1 s.
 
-    `warm_slots`: how long the QC has been making key material when time begins. The same `seed` gives the same bytes.
+    `warm_slots`: how long the QC has been making key material when time begins.
     """
 
-    def __init__(self, low: int, high: int, seed: str, warm_slots: int) -> None:
+    def __init__(self, warm_slots: int) -> None:
         self.heads = array("q", [0])
         self._warm = warm_slots
-        self._draw = random.Random(seed).random  # noqa: S311 - how many bytes, no key
-        self._low, self._width = low, high - low + 1
         self._on = True
+
+    def blocks(self, at_s: float) -> int:
+        """How many blocks there were at that time."""
+        return max(0, math.floor(at_s) + 1 + self._warm)
+
+    def made_s(self, block: int) -> float:
+        """When that block was made; they count from 0."""
+        return float(block - self._warm)
 
     def made(self, at_s: float) -> int:
         """How many blocks there were at that time; `heads` reaches as far."""
-        number = max(0, math.floor(at_s) + 1 + self._warm)
+        raise NotImplementedError
+
+    def switch(self, at_s: float, *, on: bool) -> None:
+        """From the slot after that time on, make something, or nothing."""
+        self.made(at_s)
+        self._on = on
+
+
+class Uniform(_EachSlot):
+    """Between `low` and `high` bytes a slot, both included and all alike. The same `seed` gives the same bytes."""
+
+    def __init__(self, low: int, high: int, seed: str, warm_slots: int) -> None:
+        super().__init__(warm_slots)
+        self._draw = random.Random(seed).random  # noqa: S311 - how many bytes, no key
+        self._low, self._width = low, high - low + 1
+
+    def made(self, at_s: float) -> int:
+        number = self.blocks(at_s)
         head = self.heads[-1]
         for _ in range(len(self.heads), number + 1):
             if self._on:
@@ -47,41 +70,20 @@ class Uniform:
             self.heads.append(head)
         return number
 
-    def made_s(self, block: int) -> float:
-        """When that block was made; they count from 0."""
-        return float(block - self._warm)
 
-    def switch(self, at_s: float, *, on: bool) -> None:
-        """From the slot after that time on, make something, or nothing."""
-        self.made(at_s)
-        self._on = on
-
-
-class Modelled:
-    """What a QC makes that follows a model, at the beginning of each slot of 1 s; see `Uniform`."""
+class Modelled(_EachSlot):
+    """What a model brings, which goes on whether photons arrive or not. The same `seed` gives the same bytes."""
 
     def __init__(self, model: Model, seed: str, warm_slots: int) -> None:
-        self.heads = array("q", [0])
-        self._warm = warm_slots
+        super().__init__(warm_slots)
         self._source = source(model, random.Random(seed))  # noqa: S311 - how many bytes, no key
-        self._on = True
 
     def made(self, at_s: float) -> int:
-        """How many blocks there were at that time; `heads` reaches as far."""
-        number = max(0, math.floor(at_s) + 1 + self._warm)
+        number = self.blocks(at_s)
         for slot in range(len(self.heads), number + 1):
-            n_bytes = self._source.make(slot).n_bytes  # the device goes on, whether its photons arrive or not
+            n_bytes = self._source.make(slot).n_bytes
             self.heads.append(self.heads[-1] + (n_bytes if self._on else 0))
         return number
-
-    def made_s(self, block: int) -> float:
-        """When that block was made; they count from 0."""
-        return float(block - self._warm)
-
-    def switch(self, at_s: float, *, on: bool) -> None:
-        """From the slot after that time on, make something, or nothing."""
-        self.made(at_s)
-        self._on = on
 
 
 class Recorded:
