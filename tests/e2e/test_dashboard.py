@@ -70,9 +70,13 @@ class Page:
 
     def write(self, label: str, text: str) -> None:
         """Write into the field of that label, as at a keyboard."""
-        field = self.browser.find_element(By.CSS_SELECTOR, f"input[aria-label='{label}']")
-        field.send_keys(Keys.CONTROL, "a")
-        field.send_keys(text)
+        def written() -> bool:
+            field = self.browser.find_element(By.CSS_SELECTOR, f"input[aria-label='{label}']")
+            field.send_keys(Keys.CONTROL, "a")
+            field.send_keys(text)
+            return field.get_attribute("value") == text
+
+        until(written)  # on a busy machine a key may be lost
 
     def choose(self, label: str, start: str) -> None:
         """Choose what begins with `start` from the list of that label, by keyboard."""
