@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from testbed.machine import namespaces
 
 # How long an orderly end may take before the kernel ends it.
 _GRACE_S = 30.0
+_AGAIN_S = 0.02  # by then the place is left in which an exception was lost
 _SI_KERNEL = 0x80
 _WATCHED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD}
 
@@ -67,6 +69,7 @@ def _inside(body: Callable[[int], int], outside: int, crash_log: Path) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, _terminate)
         signal.signal(signal.SIGHUP, _terminate)
+        sys.unraisablehook = _ask_again
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         return body(outside)
     except KeyboardInterrupt:
@@ -90,6 +93,17 @@ def _inside(body: Callable[[int], int], outside: int, crash_log: Path) -> int:
 
 def _terminate(*_: object) -> None:
     raise Terminated
+
+
+def _ask_again(lost: sys.UnraisableHookArgs) -> None:
+    """Send a signal again whose exception was raised where Python lets none out, as in the end of an object's life."""
+    number = {Terminated: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(lost.exc_type)
+    if number is None:
+        sys.__unraisablehook__(lost)
+        return
+    again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 @contextlib.contextmanager
