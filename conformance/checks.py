@@ -13,7 +13,7 @@ class Level(enum.Enum):
     """How much a claim weighs."""
 
     REQUIRED = "required"  # the standard says it, or it follows from what it says
-    ADVISED = "advised"  # the standard leaves it open; clients that are about expect it
+    ADVISED = "advised"  # the standard leaves it open; clients in use expect it
 
 
 class Outcome(enum.Enum):

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     findings: list[tuple[Chapter, Finding]] = []
     out = sys.stderr if given.json else sys.stdout
     for chapter in CHAPTERS:
-        print(f"{chapter.title}", file=out, flush=True)
+        print(chapter.title, file=out, flush=True)
         for check in chapter.checks:
             findings.append((chapter, find_out(check, pair)))
             print(report.line(findings[-1][1]), file=out, flush=True)

@@ -21,51 +21,45 @@ def statuses_are_the_listed_ones(pair: Pair) -> None:
 @_claims("5.2 to 5.4, 6.5", Level.REQUIRED)
 def errors_have_a_message(pair: Pair) -> None:
     """Every 400 and 503 has an Error body: a JSON object whose message is a string."""
-    for name, answer in _refusals(pair):
-        if answer.status in (400, 503):
-            _has_message(name, answer)
+    for name, answer in _refusals(pair, 400, 503):
+        _has_message(name, answer)
 
 
 @_claims("6.5", Level.REQUIRED)
 def details_are_objects(pair: Pair) -> None:
     """details of an Error is an array of objects, if it is there."""
-    for name, answer in _refusals(pair):
-        if answer.status in (400, 503):
-            details = answer.document.get("details", [])
-            expect(isinstance(details, list), f"{name}, {answer.said}: details is no array")
-            expect(all(isinstance(entry, dict) for entry in details), f"{name}, {answer.said}: no objects in details")
+    for name, answer in _refusals(pair, 400, 503):
+        details = answer.document.get("details", [])
+        expect(isinstance(details, list), f"{name}, {answer.said}: details is no array")
+        expect(all(isinstance(entry, dict) for entry in details), f"{name}, {answer.said}: no objects in details")
 
 
 @_claims("5.1, 6.5", Level.REQUIRED)
 def errors_are_application_json(pair: Pair) -> None:
     """Every 400 and 503 is of content type application/json."""
-    for name, answer in _refusals(pair):
-        if answer.status in (400, 503):
-            found = answer.headers.get_content_type()
-            expect(found == "application/json", f"{name}, {answer.said}: {found}")
+    for name, answer in _refusals(pair, 400, 503):
+        found = answer.headers.get_content_type()
+        expect(found == "application/json", f"{name}, {answer.said}: {found}")
 
 
 @_claims("6.5", Level.ADVISED)
 def errors_have_no_members_of_their_own(pair: Pair) -> None:
     """An Error has no members but message and details."""
-    own = {m for _, answer in _refusals(pair) if answer.status in (400, 503) for m in answer.document}
-    own -= {"message", "details"}
+    own = {member for _, answer in _refusals(pair, 400, 503) for member in answer.document} - {"message", "details"}
     expect(not own, ", ".join(sorted(own)))
 
 
 @_claims("5.2 to 5.4", Level.ADVISED)
 def unauthorized_has_a_message_too(pair: Pair) -> None:
-    """A 401 has an Error body, too: a client that is about fails at an empty one."""
-    for name, answer in _refusals(pair):
-        if answer.status == 401:
-            _has_message(name, answer)
+    """A 401 has an Error body, too: one client in use fails at an empty one."""
+    for name, answer in _refusals(pair, 401):
+        _has_message(name, answer)
 
 
 @_claims("5.2 to 5.4 (RFC 9110, 15.5.2)", Level.ADVISED)
 def unauthorized_says_how(pair: Pair) -> None:
     """A 401 has a WWW-Authenticate header field."""
-    unauthorized = [(name, answer) for name, answer in _refusals(pair) if answer.status == 401]
-    lacking = {name for name, answer in unauthorized if not answer.headers["WWW-Authenticate"]}
+    lacking = {name for name, answer in _refusals(pair, 401) if not answer.headers["WWW-Authenticate"]}
     expect(not lacking, f"{', '.join(sorted(lacking))}: there is none")
 
 
@@ -94,10 +88,11 @@ def kmes_are_still_there(pair: Pair) -> None:
         pair.fetched(pair.get(master=master))
 
 
-def _refusals(pair: Pair) -> list[tuple[str, Answer]]:
-    """What the KMEs answered other than 200, by method."""
+def _refusals(pair: Pair, *statuses: int) -> list[tuple[str, Answer]]:
+    """What the KMEs answered by these statuses, or without them by any but 200; with the method."""
     saes = [*pair.both, *([pair.other] if pair.other else [])]
-    return [refusal for sae in saes for refusal in sae.refusals]
+    found = [refusal for sae in saes for refusal in sae.refusals]
+    return [(name, answer) for name, answer in found if not statuses or answer.status in statuses]
 
 
 def _has_message(name: str, answer: Answer) -> None:

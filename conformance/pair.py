@@ -14,6 +14,7 @@ from conformance.checks import Failed, NotRun, expect
 from conformance.client import Answer, Sae, key_ids
 
 KEYS_NOT_FOUND = "one or more keys specified are not found on KME"  # clause 6.4
+NOBODY = "5a1d0000-0000-4000-8000-0000000f4c1e"  # the ID of no SAE
 _AGAIN_S = 0.5
 # The standard does not promise that a key is at the slave's KME when the master has it (clause 5.3).
 _SOON_S = 5.0
@@ -82,6 +83,11 @@ class Pair:
     def several(self) -> int:
         """How many keys to ask for where more than one is wanted."""
         return min(3, self.limit("max_key_per_request"))
+
+    def must_give_two(self) -> None:
+        """NotRun where a KME gives one key at a time."""
+        if self.limit("max_key_per_request") < 2:
+            raise NotRun("max_key_per_request is 1")
 
     def get(self, number: int = 1, *, master: Sae | None = None, size: int | None = None) -> Keys:
         """So many keys for the peer of `master`, by default `a`; Failed, or NotRun if no key material comes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance.checks import Chapter, Level, expect
-from conformance.pair import Pair, not_given, refused
+from conformance.pair import NOBODY, Pair, not_given, refused
 
 CHAPTER = Chapter("Get status")
 _claims = CHAPTER.claims
@@ -87,7 +87,7 @@ def further_slaves_are_counted(pair: Pair) -> None:
 
 @_claims("6.1", Level.ADVISED)
 def three_keys_at_once(pair: Pair) -> None:
-    """max_key_per_request is at least 3, and 256 bits lie within the limits: clients that are about ask for that."""
+    """max_key_per_request is at least 3, and 256 bits lie within the limits: clients in use ask for that."""
     number = pair.limit("max_key_per_request")
     expect(number >= 3, f"max_key_per_request is {number}")
     least, most = pair.limit("min_key_size"), pair.limit("max_key_size")
@@ -104,7 +104,7 @@ def status_has_no_members_of_its_own(pair: Pair) -> None:
 @_claims("5.2", Level.ADVISED)
 def status_for_an_unknown_slave_is_refused(pair: Pair) -> None:
     """Status for an SAE that nobody knows is a 400."""
-    refused(pair.a.status("5a1d0000-0000-4000-8000-0000000f4c1e"))
+    refused(pair.a.status(NOBODY))
 
 
 @_claims("5.2", Level.ADVISED)

@@ -59,7 +59,7 @@ class Status(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StreamQoS:
-    """The quality of service of a key stream (clause 6.1), in the order in which it is sent."""
+    """The quality of service of a chunk stream (clause 6.1: key stream), in the order in which it is sent."""
 
     key_chunk_size: int  # bytes
     max_bps: int

@@ -150,9 +150,7 @@ class FramedServer:
             self._open.discard(task)
             writer.close()
 
-    async def _converse(
-        self, caller: Identity, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:  # fmt: skip
+    async def _converse(self, caller: Identity, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             async with asyncio.timeout(self._limits.idle_s):
                 header = await reader.readexactly(self._messages.header_bytes)

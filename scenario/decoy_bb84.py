@@ -3,8 +3,8 @@
 After X. Ma, B. Qi, Y. Zhao, H.-K. Lo, "Practical decoy state for quantum key distribution", Physical Review A 72,
 012326 (2005); equations are numbered as there. Losses are in dB, rates in bit/s, times in seconds.
 
-Theory of operation. A laser sends pulses of `signal` photons in the mean. Fibre and receiver let a part `eta` of the
-the photons through, so a detector clicks with probability Q (the gain); it also clicks in the dark, with probability
+Theory of operation. A laser sends pulses of `signal` photons in the mean. Fibre and receiver let a part `eta`
+of the photons through, so a detector clicks with probability Q (the gain); it also clicks in the dark, with probability
 Y0. A part E of the clicks is wrong (the QBER): half of the dark ones, and `misalignment` of the others. Only pulses of
 one photon carry a secret, for of any other one an eavesdropper may keep a photon. How many clicks came of one photon
 (the yield Y1), and how many of these are wrong (e1), cannot be seen. So some pulses are weaker (decoys, `decoy` photons
@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass, replace
 
 _DARK_ERROR = 0.5  # e0: a dark click is right or wrong by chance
-# Above this QBER no one-way protocol gives a key against an eavesdropper who intercepts and sends again.
+# Where 1 - 2 H2(QBER) is 0: what error correction gives away and what an eavesdropper may know are the whole key.
 MOST_QBER = 0.11
 
 

@@ -11,15 +11,13 @@ from pathlib import Path
 
 from scenario import decoy_bb84, yaml_documents
 from scenario.decoy_bb84 import Device
-from scenario.qc_models import Blocks, DecoyBb84, Drift, Trace
+from scenario.qc_models import BLOCKS, DECOY, MODELS, SPREADS, TRACE, UNIFORM, Blocks, DecoyBb84, Drift, Trace
 from scenario.topology_description import Field, Qc, TopologyError, checked_rate, choice, csv_number
 
-UNIFORM, DECOY, BLOCKS, TRACE = MODELS = ("uniform", "decoy_bb84", "blocks", "trace")
 _DEVICES = Path(__file__).with_name("devices.yaml")
 _MOST_S, _MOST_BLOCK, _MOST_DB = 86_400.0, 1 << 20, 100.0
 _MOST_ROWS, _MOST_BITS = 1_000_000, 1e12
 _COLUMNS = ("time_s", "bits", "qber_percent")
-_SPREADS = 3  # of a drift: what it nearly never exceeds
 # Of a device: what each figure may be at most.
 _MOST: dict[str, float] = {
     "pulses_per_s": 1e11, "signal": 10, "decoy": 10, "signal_share": 1, "sifted": 1, "efficiency": 1, "dark": 1,
@@ -77,9 +75,7 @@ def _device(field: Field) -> Device:
 
 
 def _decoy(field: Field, name: str, length_km: float | None) -> Qc:
-    members = field.members(
-        "model", "device", loss_db=None, spread_percent=0, memory_s=600, daily_percent=0
-    )
+    members = field.members("model", "device", loss_db=None, spread_percent=0, memory_s=600, daily_percent=0)
     figures = device(members["device"])
     if "loss_db" in members:
         loss_db = members["loss_db"].number(_MOST_DB)
@@ -97,7 +93,7 @@ def _decoy(field: Field, name: str, length_km: float | None) -> Qc:
         reach = decoy_bb84.reach_db(figures)
         km = f", which are {reach / figures.db_per_km:.1f} km" if figures.db_per_km else ""
         raise field.error(f"no key comes over {loss_db:.1f} dB; with this device one comes up to {reach:.1f} dB{km}")
-    most = _SPREADS * spread + daily
+    most = SPREADS * spread + daily
     return Qc(name, int(mean * max(0.0, 1 - most)), math.ceil(mean * (1 + most)), model)
 
 

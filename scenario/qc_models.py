@@ -18,7 +18,7 @@ from scenario.decoy_bb84 import MOST_QBER, Device
 
 DAY_S = 86_400.0
 _USUAL_QBER = 0.02
-_SPREADS = 3  # standard deviations that a normal quantity hardly ever exceeds
+SPREADS = 3  # standard deviations that a normal quantity hardly ever exceeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Blocks:
     @property
     def longest_wait_s(self) -> float:
         """How long it may bring nothing; hardly ever longer."""
-        return self.every_s + _SPREADS * self.jitter_s
+        return self.every_s + SPREADS * self.jitter_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +140,8 @@ class Source(Protocol):
         """
 
 
-_BY_NAME: Mapping[str, type[Model]] = {
-    "uniform": Uniform, "decoy_bb84": DecoyBb84, "blocks": Blocks, "trace": Trace
-}  # fmt: skip
+UNIFORM, DECOY, BLOCKS, TRACE = MODELS = ("uniform", "decoy_bb84", "blocks", "trace")
+_BY_NAME: Mapping[str, type[Model]] = {UNIFORM: Uniform, DECOY: DecoyBb84, BLOCKS: Blocks, TRACE: Trace}
 
 
 def to_json(model: Model) -> dict[str, Any]:
@@ -175,7 +174,7 @@ def source(model: Model, chance: random.Random) -> Source:
 def under_eve(qber: float, eve: float) -> float:
     """The QBER of a device of which no more is known than its usual one, while somebody intercepts that part.
 
-    A quarter of what he intercepts is wrong that was right, and a quarter is right that was wrong.
+    Of what is intercepted a quarter is wrong that was right, and a quarter is right that was wrong.
     """
     return qber + eve * (0.25 - 0.5 * qber)
 

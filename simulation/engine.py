@@ -37,7 +37,7 @@ from scenario.scenario import Scenario
 from scenario.topology_description import Qc, Sae
 from scenario.workload import Arrival
 from simulation.qcs import QcState
-from simulation.supply import Modelled, Supply, Uniform
+from simulation.supply import EachSlot, Modelled, Supply, Uniform
 
 # Seconds for which a node or QC has been down before sessions leave it, up before they come back, and between two tries
 # to move one, as the controller has them.
@@ -392,7 +392,7 @@ class Simulation:
         self._up_since |= {item: now_s for item in what if not self._down[item]}
         for kind, name in what:
             supply = self.qcs[name].supply if kind == "QC" else None
-            if isinstance(supply, Uniform | Modelled):
+            if isinstance(supply, EachSlot):
                 supply.switch(now_s, on=not self._down[kind, name])
         self._at(now_s + (GRACE_S if change > 0 else 0.0), self._look)
         if change < 0:

@@ -24,7 +24,7 @@ class Supply(Protocol):
         """When that block was made; they count from 0."""
 
 
-class _EachSlot:
+class EachSlot:
     """A QC that makes a block at the beginning of each slot of 1 s.
 
     `warm_slots`: how long the QC has been making key material when time begins.
@@ -53,7 +53,7 @@ class _EachSlot:
         self._on = on
 
 
-class Uniform(_EachSlot):
+class Uniform(EachSlot):
     """Between `low` and `high` bytes a slot, both included and all alike. The same `seed` gives the same bytes."""
 
     def __init__(self, low: int, high: int, seed: str, warm_slots: int) -> None:
@@ -71,7 +71,7 @@ class Uniform(_EachSlot):
         return number
 
 
-class Modelled(_EachSlot):
+class Modelled(EachSlot):
     """What a model brings, which goes on whether photons arrive or not. The same `seed` gives the same bytes."""
 
     def __init__(self, model: Model, seed: str, warm_slots: int) -> None:

@@ -84,9 +84,7 @@ class HandingOut:
         self._journal.event("key_delivered", method=kind, key_ids=list(key_ids), duration_ms=duration_ms, **facts)
 
         def lost() -> None:
-            self._journal.event(
-                "lost", method=kind, cause=_NOT_TAKEN, key_ids=list(key_ids), ranges=[], **facts
-            )
+            self._journal.event("lost", method=kind, cause=_NOT_TAKEN, key_ids=list(key_ids), ranges=[], **facts)
             self._metrics.failed(kind, _NOT_TAKEN)
             self._kme.lost_on_the_way(_NOT_TAKEN, key_ids)
 

@@ -71,9 +71,4 @@ def listed(snapshot: Snapshot) -> Sequence[Document]:
 
 def pair(plan: Plan, facts: Document) -> str:
     """Who shares keys with whom, by the names that people know."""
-    return f"{called(plan, facts.get('master_sae', '?'))} → {called(plan, facts.get('slave_sae', '?'))}"
-
-
-def called(plan: Plan, sae_id: str) -> str:
-    """An application's name, or its ID if it has none here."""
-    return plan.name_of(sae_id)
+    return f"{plan.name_of(facts.get('master_sae', '?'))} → {plan.name_of(facts.get('slave_sae', '?'))}"

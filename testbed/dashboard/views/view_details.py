@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from testbed.dashboard.collected.snapshot import Document, Snapshot
-from testbed.dashboard.views.selection import LINK, NODE, SESSION, Selection, called, pair, session
+from testbed.dashboard.views.selection import LINK, NODE, SESSION, Selection, pair, session
 from testbed.dashboard.views.view_map import SILENT_S, link_state, shaped
 from testbed.dashboard.views.view_tables import clock, qc_state, series, session_state
 from testbed.planning.plan import Plan
@@ -114,4 +114,4 @@ def _session(plan: Plan, snapshot: Snapshot, selection: Selection) -> tuple[str,
 
 def _end(plan: Plan, sae_id: str) -> str:
     sae = plan.sae(sae_id)
-    return f"{called(plan, sae_id)} at {sae.node}" if sae is not None else sae_id
+    return f"{sae.name} at {sae.node}" if sae is not None else sae_id
