@@ -52,27 +52,42 @@ class Places:
 
 
 class Turns:
-    """`each` places at each thing, for which those who find none wait. Thread-safe."""
+    """`each` places at each thing, for which those who find none wait. Thread-safe.
+
+    Who came first goes first, of those that find all their places free: nobody waits for longer than the others take.
+    """
 
     def __init__(self, each: int) -> None:
         self._each = each
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._of: Counter[str] = Counter()
+        self._waiting: dict[threading.Event, Collection[str]] = {}  # in the order in which they came
 
     @contextmanager
     def taken(self, things: Collection[str], wait_s: float, *, full: Exception) -> Iterator[None]:
         """A place at all of `things` at once while the block lasts; if there is none in time, `full` is raised."""
-        counts = dict.fromkeys(things, 1)
-        with self._changed:
-            if not self._changed.wait_for(lambda: all(self._of[thing] < self._each for thing in counts), wait_s):
-                raise full
-            self._of.update(counts)
+        wanted, given = set(things), threading.Event()
+        with self._lock:
+            self._waiting[given] = wanted
+            self._give()
+        if not given.wait(wait_s):
+            with self._lock:
+                if self._waiting.pop(given, None) is not None:
+                    raise full
         try:
             yield
         finally:
-            with self._changed:
-                self._of -= Counter(counts)
-                self._changed.notify_all()
+            with self._lock:
+                self._of -= Counter(wanted)
+                self._give()
+
+    def _give(self) -> None:
+        """Whoever waits and finds all its places free has them from now on."""
+        for given, wanted in list(self._waiting.items()):
+            if all(self._of[thing] < self._each for thing in wanted):
+                self._of.update(wanted)
+                del self._waiting[given]
+                given.set()
 
 
 class HalfOpen:

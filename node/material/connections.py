@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import select
 import socket
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from node.limits import (
     DATABASE_UPKEEP,
     DATABASE_WAIT_S,
 )
+from node.waiting_limits import Turns
 
 Row = tuple[str, ...]  # NULL is the empty string
 
@@ -104,7 +104,7 @@ class Connections:
         self._prepared = prepared
         self._free = free
         self._upkeep = upkeep
-        self._places = threading.Semaphore(DATABASE_CONNECTIONS - DATABASE_UPKEEP)
+        self._places = Turns(DATABASE_CONNECTIONS - DATABASE_UPKEEP)
         self._expected_s = round_trip_s
         self._measured_s = 0.0
         self._broken_at = 0.0  # connections born before that moment are not used again
@@ -162,12 +162,8 @@ class Connections:
         if statement in self._upkeep:
             yield
             return
-        if not self._places.acquire(timeout=_patience_s(until)):
-            raise NoAnswer(_WHY[""])
-        try:
+        with self._places.taken(["connections"], _patience_s(until), full=NoAnswer(_WHY[""])):
             yield
-        finally:
-            self._places.release()
 
     def _try(self, statement: str, values: Sequence[bytes | None], until: float) -> list[Row]:
         connection = self._get(until)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from node.waiting_limits import HalfOpen, Places, Turns
+from tests.support.waiting import until
 
 
 class Full(Exception):
@@ -107,3 +108,41 @@ def test_who_finds_no_place_at_one_of_its_things_waits_until_there_is_one():
             with pytest.raises(Full), turns.taken(["a", "c"], 0, full=Full()):
                 pass
         waiting.result(10)
+
+
+def test_places_are_given_in_the_order_in_which_they_were_asked_for():
+    """Who has given one back and comes again stands behind those that wait."""
+    turns, order = Turns(1), []
+
+    def take(name: str) -> None:
+        with turns.taken(["a"], 10, full=Full()):
+            order.append(name)
+
+    with ThreadPoolExecutor(8) as waiters:
+        with turns.taken(["a"], 0, full=Full()):
+            calls = []
+            for name in "12345678":
+                calls.append(waiters.submit(take, name))
+                until(lambda: len(turns._waiting) == len(calls))
+        take("again")
+        for call in calls:
+            call.result(10)
+    assert order == [*"12345678", "again"]
+
+
+def test_who_waits_for_one_thing_holds_up_nobody_that_wants_another():
+    """Nor does who has waited in vain leave anything behind."""
+    turns = Turns(1)
+    with ThreadPoolExecutor(1) as waiter, turns.taken(["a"], 0, full=Full()):
+
+        def wait() -> None:
+            with pytest.raises(Full), turns.taken(["a", "b"], 0.2, full=Full()):
+                pass
+
+        waiting = waiter.submit(wait)
+        until(lambda: turns._waiting)
+        with turns.taken(["b"], 0, full=Full()):
+            pass
+        waiting.result(10)
+    with turns.taken(["a", "b"], 0, full=Full()):
+        pass
