@@ -30,6 +30,7 @@ setup(
         "node.streams",
         "node.tree",
         "sae",
+        "sae.vpn",
         "scenario", "simulation",
         "telemetry",
         "testbed",
@@ -53,6 +54,7 @@ setup(
         "testbed.stories",
         "testbed.storm",
         "testbed.virtual_machine",
+        "testbed.vpn",
     ],
     package_data={
         "node.material": ["*.sql"], "scenario": ["*.yaml"], "etsi": ["*.yang"], "testbed.dashboard": ["assets/*"],

@@ -21,7 +21,7 @@ _TIMEOUT_S, _ROUND_TRIPS = 10.0, 12
 _CLOSE_TIMEOUT_S = 3.0
 # What another party's error text or fact may fill of our journal and of our own answers.
 _LONGEST_TEXT, _MOST_FACTS, _LONGEST_PATH = 500, 16, 65
-_PARTIES = {"kme": "the KME", "slave": "the slave SAE"}
+_PARTIES = {"kme": "the KME", "slave": "the slave SAE", "gateway": "the other gateway"}
 # Names that journal lines and error bodies use themselves.
 _RESERVED = frozenset(("self", "name", "time", "mono", "who", "event", "status", "message"))
 
@@ -113,7 +113,7 @@ class KmeClient:
 
 
 def failure(reply: Reply, *, of: str = "kme") -> Failed:
-    """The Failed that an error answer `of` our KME or a slave stands for, with the facts in its body.
+    """The Failed that an error answer `of` our KME, a slave or another gateway stands for, with the facts in its body.
 
     Its cause is the body's detail `cause`; without one, that it is a bug or that the party refused. The body is another
     party's: what goes on from here to the journal and to our own callers is plain, short, and overwrites nothing of

@@ -60,8 +60,11 @@ class Record:
         self._audit_secret = audit_secret
         self._lock = threading.Lock()
 
-    def key(self, session: Session, ksid: str, key_id: str, key: Secret, duration_ms: float) -> None:
-        """A key arrived `duration_ms` after this side asked its node for it; a master says how many hops it came."""
+    def key(self, session: Session, ksid: str | None, key_id: str, key: Secret, duration_ms: float) -> None:
+        """A key arrived `duration_ms` after this side asked its node for it; a master says how many hops it came.
+
+        `ksid`: None where an SAE knows GS QKD 014 alone, which has none.
+        """
         mark = b"qkd-key\0" + key.reveal()  # without its ID: a key under two IDs must not look like two
         fingerprint = hmac.digest(self._audit_secret.reveal(), mark, "sha256")[:_FINGERPRINT_BYTES].hex()
         with self._lock:

@@ -162,6 +162,18 @@ class Testbed:
         """Heal it, or everything."""
         self._do("heal", kind=kind, where=list(where))
 
+    def open_tunnel(self, a: str, b: str, **wanted: Any) -> dict[str, Any]:
+        """A tunnel between two datacenters' hosts, up; `kind`, `every_s`, `policy` as wanted. Its end at `a`."""
+        return dict(self._do("open_tunnel", a=a, b=b, **wanted))
+
+    def end_tunnel(self, a: str, b: str) -> None:
+        """End it."""
+        self._do("close_tunnel", a=a, b=b)
+
+    def tunnels(self) -> pd.DataFrame:
+        """Both ends of each tunnel: state, key, bytes."""
+        return _frame(self._do("tunnels"), "node")
+
     @contextlib.contextmanager
     def broken(self, kind: str, *where: str) -> Iterator[None]:
         """It is broken as long as the block lasts."""

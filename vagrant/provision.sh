@@ -20,6 +20,11 @@ iputils-ping             # measured round-trip times
 net-tools                # ifconfig, which Mininet calls
 ethtool                  # checksum offload off where switches run in user space
 tcpdump                  # captures
+charon-systemd           # strongSwan, for tunnels by IPsec
+libcharon-extra-plugins  # its kernel-libipsec, where the kernel has no ESP
+libstrongswan-standard-plugins # its elliptic curves and AES-GCM, by OpenSSL
+wireguard-tools          # wg, for tunnels by WireGuard
+wireguard-go             # WireGuard where the kernel has no module
 util-linux               # setpriv, unshare
 procps                   # ps, for people looking around
 curl                     # a client of others, for docs/client.md

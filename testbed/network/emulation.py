@@ -23,6 +23,7 @@ from testbed.network.faults import Faults
 from testbed.network.operator_calls import ControlRoom
 from testbed.network.shared_database import SharedDatabase
 from testbed.planning.plan import Plan, SaePlan
+from testbed.vpn.tunnels import Tunnels
 
 DEFAULT_QOS = QoS()
 
@@ -48,6 +49,7 @@ class Emulation:
     control_room: ControlRoom
     faults: Faults
     captures: Captures
+    tunnels: Tunnels
     exposed: Mapping[str, Any] | None
     identities: Mapping[Identity, Credentials]
 

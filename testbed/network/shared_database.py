@@ -155,7 +155,7 @@ def complete_url(url: str) -> str:
 def members(plan: Plan) -> Members:
     """Who is in the network of `plan`."""
     qcs = {qc.name: (link.a, link.b) for link in plan.topology.links for qc in link.qcs}
-    return Members(plan.nodes, {sae.id: sae.node for sae in plan.saes}, qcs)
+    return Members(plan.nodes, plan.places, qcs)
 
 
 def open_user_database(url: str, schema: str, network: Members, *, connections: int) -> UserDatabase:

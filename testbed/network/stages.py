@@ -66,6 +66,7 @@ from testbed.planning.plan import (
     Plan,
 )
 from testbed.quantum.qc_keys import share_qc_key
+from testbed.vpn.tunnels import Tunnels
 
 _log = logging.getLogger(__name__)
 
@@ -282,7 +283,13 @@ class Services:
         down.callback(processes.stop, "exposure")
         for name in (FILE, PROMETHEUS_FILE):
             down.callback((run.path / name).unlink, missing_ok=True)
-        self._start_nodes()
+        audit_secret = secrets.token_hex(32)
+        tunnels = Tunnels(
+            plan, run, processes, pid=fabric.network.pid, call=control_room.sae, identities=machine.identities,
+            audit_secret=audit_secret,
+        )  # fmt: skip
+        down.callback(processes.stop, "vpn")
+        self._start_nodes(audit_secret)
         machine.say("waiting for switches, nodes and first key material")
         wait_until_ready(
             plan, processes, control_room, ttl_slots=machine.wishes.parameters["ttl_slots"],
@@ -291,14 +298,13 @@ class Services:
         exposed = None if machine.wishes.expose is None else self._expose(machine.wishes.expose)
         return Emulation(
             plan, run, machine.outside, processes, fabric.network, fabric.shaper, fabric.datapath, self.fibres,
-            self.links, self.database, control_room, faults, captures, exposed, machine.identities,
+            self.links, self.database, control_room, faults, captures, tunnels, exposed, machine.identities,
         )  # fmt: skip
 
-    def _start_nodes(self) -> None:
+    def _start_nodes(self, audit_secret: str) -> None:
         machine, network = self.fabric.machine, self.fabric.network
         plan, run, processes = machine.plan, machine.run, machine.processes
         machine.say(f"starting {len(plan.nodes)} nodes and {len(plan.applications)} applications")
-        audit_secret = secrets.token_hex(32)
         for ends in plan.qc_keys(run.make("nodes")):
             share_qc_key(ends)
         waiting = []

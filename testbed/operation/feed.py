@@ -40,6 +40,10 @@ _TOLD: Mapping[str, tuple[str, Sequence[str]]] = {
     "parameters": ("parameters", ()),
     "fault": ("fault", ("kind", "where")),
     "healed": ("healed", ("kind", "where")),
+    "tunnel_keyed": ("tunnel_keyed", ("node", "peer", "kind", "key_id", "duration_ms")),
+    "tunnel_held": ("tunnel_held", ("node", "peer", "kind", "key_id")),
+    "tunnel_closed": ("tunnel_closed", ("node", "peer", "kind", "key_id")),
+    "tunnel_ended": ("tunnel_ended", ("node", "peer", "kind")),
 }
 NAMES = tuple(name for name, _ in _TOLD.values())
 FOLLOWING = "following"
@@ -63,7 +67,7 @@ def told(event: Event, name_of: Callable[[str], str]) -> dict[str, Any] | None:
 
 def journals(run: Path, nodes: Sequence[str]) -> list[Path]:
     """Those that have the events, of a run in that directory with those nodes. PURE."""
-    folders = ["controller", "faults", *(f"{kind}/{node}" for node in nodes for kind in ("nodes", "saes"))]
+    folders = ["controller", "faults", *(f"{kind}/{node}" for node in nodes for kind in ("nodes", "saes", "gateways"))]
     return [run / folder / "journal.jsonl" for folder in folders]
 
 

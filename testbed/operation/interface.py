@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from decisions.tunnels import EVERY_S, KINDS, POLICIES
 from documents.checks import Malformed, integer, mapping, number, text
 
 _LONGEST = 256
@@ -195,6 +196,26 @@ REQUESTS: Mapping[str, Request] = {
     ),
     "end_capture": Request(
         "End that.", "`file`", {"a": Argument(TEXT, "datacenter"), "b": Argument(TEXT, "datacenter")}
+    ),
+    "tunnels": Request(
+        "The tunnels between datacenters, each at both ends.",
+        "an array: `node`, `peer`, `from`, `to` (addresses), `leads`, `kind`, `every_s`, `policy`, `state`, `key_id`,"
+        " `since`, `keys`, `problem`, `received_bytes`, `sent_bytes`", {},
+    ),
+    "open_tunnel": Request(
+        "Open a tunnel between the hosts of two datacenters; it is up when the answer comes.",
+        "its leading end, as in `tunnels`",
+        {
+            "a": Argument(TEXT, "datacenter that leads"), "b": Argument(TEXT, "datacenter"),
+            "kind": Argument(TEXT, f"{' or '.join(KINDS)}; default {KINDS[0]}", optional=True),
+            "every_s": Argument(SECONDS, f"between two keys; default {EVERY_S:g}", optional=True),
+            "policy": Argument(
+                TEXT, f"when no key comes: {' or '.join(POLICIES)}; default {POLICIES[0]}", optional=True
+            ),
+        },
+    ),
+    "close_tunnel": Request(
+        "End a tunnel.", "null", {"a": Argument(TEXT, "datacenter"), "b": Argument(TEXT, "datacenter")}
     ),
     "summary": Request("What the run has come to so far.", "as in summary.json: `sessions`, `keys`, ...", {}),
     "events": Request(

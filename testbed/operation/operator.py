@@ -33,6 +33,7 @@ from testbed.planning.fault import Fault
 from testbed.planning.plan import AGENT_PORT, CONTROLLER_PORT, KME_PORT, OPERATOR, Plan, SaePlan
 from testbed.stories import journals, svg, text
 from testbed.stories.model import KEY, SESSION, NoStory
+from testbed.vpn.tunnels import Wish
 
 # Longer round trips are not measured right after a change: one would wait for many of them.
 _LONGEST_RTT_MS = 1000.0
@@ -64,7 +65,8 @@ class Operator:
             "change_fibre": self._change_fibre, "reset_fibre": self._reset_fibre, "measure_fibre": self._measure_fibre,
             "faults": self._faults, "break": self._break, "heal": self._heal, "stories": self._stories,
             "story": self._story, "last_story": self._last_story, "capture": self._capture,
-            "end_capture": self._end_capture, "summary": self._summary, "stop": self._stop,
+            "end_capture": self._end_capture, "tunnels": self._emulation.tunnels.all, "open_tunnel": self._open_tunnel,
+            "close_tunnel": self._emulation.tunnels.close, "summary": self._summary, "stop": self._stop,
         }  # fmt: skip
 
     def do(self, name: str, /, **arguments: Any) -> Any:
@@ -251,6 +253,18 @@ class Operator:
     def _end_capture(self, a: str, b: str) -> dict[str, str]:
         with self._capturing:
             return {"file": str(self._emulation.captures.stop(a, b))}
+
+    def _open_tunnel(
+        self, a: str, b: str, kind: str | None = None, every_s: float | None = None, policy: str | None = None
+    ) -> dict[str, Any]:
+        given: dict[str, Any] = {"kind": kind, "every_s": every_s, "policy": policy}
+        wish = Wish(**{name: value for name, value in given.items() if value is not None})
+        rates = {
+            qc["qc"]: (qc["rate"]["low"] + qc["rate"]["high"]) / 2 if qc["rate"] else qc["generated_per_slot"]
+            for qc in self._qcs()
+            if qc["enabled"]
+        }
+        return self._emulation.tunnels.open(a, b, wish, parameters=self.desk.parameters(), rates=rates)
 
     def _summary(self) -> dict[str, Any]:
         return summary.summarise(summary.read_run(self._emulation.run.path, *summary.SUMMARISED))

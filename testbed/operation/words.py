@@ -18,7 +18,7 @@ from typing import Any
 from decisions.parameters import PARAMETERS, parse_rate
 from documents.checks import Malformed
 from testbed.errors import UserError
-from testbed.operation import fibre_commands
+from testbed.operation import fibre_commands, vpn_commands
 from testbed.operation.tables import WIDTH, table
 from testbed.stories.model import Heading
 from testbed.stories.text import index
@@ -335,6 +335,10 @@ WORDS: Mapping[str, Word] = {
             "capture the fibre between two datacenters into the run directory; `qkd capture A B off` ends it"
         )},
         _capture, (("{nodes}",), ("{nodes}",), ("off",)),
+    ),
+    "vpn": Word(
+        vpn_commands.USES, vpn_commands.obey,
+        (("{nodes}",), ("{nodes}",), *[(*vpn_commands.OPTIONS, "--every", "off")] * 3),
     ),
     "set": Word(
         {

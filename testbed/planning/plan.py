@@ -31,13 +31,14 @@ CONTROLLER_PORT = 8445
 OPENFLOW_PORT = 6653
 DATABASE_PORT = 5432
 FIRST_SAE_PORT = 9001
+GATEWAY_PORT = 9000
 NO_POLICIES: Mapping[str, str] = {}
 NOBODY: Mapping[str, float] = {}  # listens on a fibre
 SLOT_S = 1.0  # of every QC, and of every node: both take it by default
 
 # Modules that are processes of their own, and what the controller imports later than at its start.
 COMPONENTS = (
-    "node.__main__", "sae.__main__", "controller.__main__", "controller.openflow.openflow_app",
+    "node.__main__", "sae.__main__", "sae.vpn.__main__", "controller.__main__", "controller.openflow.openflow_app",
     "testbed.quantum.qc_emulator", "testbed.machine.forwarder", "testbed.fibres.delay_line",
 )  # fmt: skip
 
@@ -50,13 +51,17 @@ _HOSTS_PER_NET = 250
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
-    """A Mininet host: its address (in 10.0.0.0/8), MAC, and the switch and port that it hangs at."""
+    """A Mininet host: its address (in 10.0.0.0/8), MAC, and the switch and port that it hangs at.
+
+    `protected`: the address (in 172.30.0.0/15) that only tunnels lead to.
+    """
 
     name: str
     ip: str
     mac: str
     switch: str
     port: str
+    protected: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ class Plan:
     hosts: Mapping[str, HostPlan]
     links: tuple[LinkPlan, ...]
     saes: tuple[SaePlan, ...]
+    gateways: Mapping[str, SaePlan]  # node -> the SAE that keys its tunnels; no workload draws it
 
     def url(self, host: str, port: int) -> str:
         """URL of a server on that host."""
@@ -133,8 +139,13 @@ class Plan:
         yield OPERATOR, "ctl", OPERATOR.name
         for node in self.nodes:
             yield Identity(Role.NODE, node), node, node
-        for sae in self.saes:
+        for sae in (*self.saes, *self.gateways.values()):
             yield sae.identity, sae.node, sae.name
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The node of each SAE, by ID."""
+        return {s.id: s.node for s in (*self.saes, *self.gateways.values())}
 
     def sae(self, name_or_id: str) -> SaePlan | None:
         """The application of that name or ID. An ID counts letter by letter; a name does so, or in small letters."""
@@ -143,7 +154,7 @@ class Plan:
 
     def name_of(self, sae_id: str) -> str:
         """What people call an application, or its ID if it has no name here."""
-        sae = self.sae(sae_id)
+        sae = self.sae(sae_id) or next((g for g in self.gateways.values() if g.id == sae_id), None)
         return sae_id if sae is None else sae.name
 
     def fabric(self) -> dict[str, Any]:
@@ -174,7 +185,7 @@ class Plan:
             credentials=credentials, agents={node: self.url(node, AGENT_PORT) for node in self.nodes},
             parameters=parameters, node_ids={node: node_id(node) for node in self.nodes},
             openflow={"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
-            saes={s.id: s.node for s in self.saes}, round_trip_s=self.round_trip_s, policies=dict(policies),
+            saes=self.places, round_trip_s=self.round_trip_s, policies=dict(policies),
         )  # fmt: skip
 
     def node_config(
@@ -185,7 +196,7 @@ class Plan:
         return node_document(
             node, host=self.hosts[node].ip, ports=(KME_PORT, AGENT_PORT, STREAM_PORT), directory=directory,
             credentials=credentials, database=database, agents={n: self.url(n, AGENT_PORT) for n in self.nodes},
-            saes={s.id: s.node for s in self.saes}, qcs=self._ends, limits=self.topology.limits.to_json(),
+            saes=self.places, qcs=self._ends, limits=self.topology.limits.to_json(),
             round_trip_s=self.round_trip_s, policies=dict(policies),
         )  # fmt: skip
 
@@ -212,22 +223,39 @@ class Plan:
         `habits`: how they use keys, the optional members of `sae.config`.
         """
         ours = [(s, self.url(s.node, s.port)) for s in self.saes if s.port is not None]
-        return {
-            "name": node,
-            "host": self.hosts[node].ip,
-            "directory": str(directory),
-            "audit_secret": audit_secret,
-            "kme_url": self.url(node, KME_PORT),
-            "kme_name": node,
-            "saes": [
-                {"id": s.id, "name": s.name, "port": s.port, "credentials": credentials[s.id].to_config()}
-                for s, _ in ours
-                if s.node == node
-            ],
-            "peers": {s.id: {"name": s.name, "url": url} for s, url in ours},
-            "round_trip_s": self.round_trip_s,
-            **habits,
+        saes = [
+            {"id": s.id, "name": s.name, "port": s.port, "credentials": credentials[s.id].to_config()}
+            for s, _ in ours
+            if s.node == node
+        ]
+        peers = {s.id: {"name": s.name, "url": url} for s, url in ours}
+        return {**self._sae_document(node, directory, audit_secret, saes, peers), **habits}
+
+    def gateway_config(
+        self, node: str, directory: Path, credentials: Credentials, *, audit_secret: str
+    ) -> dict[str, Any]:
+        """Configuration of a datacenter's gateway."""
+        gateway = self.gateways[node]
+        peers = {g.id: {"name": g.name, "url": self.url(g.node, GATEWAY_PORT)} for g in self.gateways.values()}
+        sae = {"id": gateway.id, "name": gateway.name, "port": GATEWAY_PORT, "credentials": credentials.to_config()}
+        places = {
+            g.id: {"name": g.node, "host": self.hosts[g.node].ip, "protected": self.hosts[g.node].protected}
+            for g in self.gateways.values()
         }
+        return {
+            "sae": self._sae_document(node, directory, audit_secret, [sae], peers),
+            "places": places,
+        }
+
+    def _sae_document(
+        self, node: str, directory: Path, audit_secret: str, saes: list[dict[str, Any]], peers: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What `sae.config` reads."""
+        return {
+            "name": node, "host": self.hosts[node].ip, "directory": str(directory), "audit_secret": audit_secret,
+            "kme_url": self.url(node, KME_PORT), "kme_name": node, "saes": saes, "peers": peers,
+            "round_trip_s": self.round_trip_s,
+        }  # fmt: skip
 
     def qc_config(
         self,
@@ -260,6 +288,8 @@ class Plan:
         """What a run is measured by at its end; it begins with that TTL."""
         qcs = {qc.name: evidence.Qc(link.a, link.b, SLOT_S) for link in self.topology.links for qc in link.qcs}
         saes = {sae.id: evidence.Sae(sae.node, int(not sae.external)) for sae in self.saes}
+        # Gateways know no KSID, as SAEs of others; what they got is compared by the run's summary.
+        saes |= {gateway.id: evidence.Sae(gateway.node, 0) for gateway in self.gateways.values()}
         return evidence.Meant(frozenset(self.nodes), qcs, saes, ttl_slots)
 
     def delay_line_config(self, answer: str | None = None) -> dict[str, Any]:
@@ -298,13 +328,16 @@ def make_plan(topology: Topology) -> Plan:
     for link in topology.links:
         a, b = switches[link.a], switches[link.b]
         links.append(LinkPlan(link, a, next_port(a), b, next_port(b)))
-    return Plan(topology, switches, hosts, tuple(links), tuple(_saes(topology.saes)))
+    names = [node.name for node in topology.nodes]
+    gateways = {name: SaePlan(f"vpn-{name}", name, str(uuid.uuid4()), GATEWAY_PORT) for name in names}
+    return Plan(topology, switches, hosts, tuple(links), tuple(_saes(topology.saes)), gateways)
 
 
 def _host(name: str, net: int, index: int, switch: str, port: str) -> HostPlan:
     high, low = divmod(index, _HOSTS_PER_NET)
     # The locally administered bit of the first byte says that nobody sold this address.
-    return HostPlan(name, f"10.{net}.{high}.{low + 1}", f"02:00:00:{net:02x}:{high:02x}:{low + 1:02x}", switch, port)
+    mac = f"02:00:00:{net:02x}:{high:02x}:{low + 1:02x}"
+    return HostPlan(name, f"10.{net}.{high}.{low + 1}", mac, switch, port, f"172.{30 + net}.{high}.{low + 1}")
 
 
 def _saes(saes: tuple[Sae, ...]) -> Iterator[SaePlan]:

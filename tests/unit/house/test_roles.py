@@ -12,6 +12,7 @@ from controller.northbound import api
 from mtls.identity import Role
 from node.http import agent_http, kme_http, restconf_http
 from sae import sae_http
+from sae.vpn import gateway_http
 
 NODE, SAE, CONTROLLER, OPERATOR = Role.NODE, Role.SAE, Role.CONTROLLER, Role.OPERATOR
 NOBODY: Any = Mock()  # what routes are made of is not called here
@@ -78,6 +79,15 @@ EXPECTED = {
         "GET /sae/v1/sessions": {OPERATOR},
         "DELETE /sae/v1/sessions/<ksid>": {OPERATOR},
     },
+    "gateway": {
+        "PUT /vpn/v1/far_end": {SAE},
+        "DELETE /vpn/v1/far_end": {SAE},
+        "POST /vpn/v1/far_end/keys": {SAE},
+        "POST /vpn/v1/far_end/turns": {SAE},
+        "POST /vpn/v1/tunnels": {OPERATOR},
+        "GET /vpn/v1/tunnels": {OPERATOR},
+        "DELETE /vpn/v1/tunnels/<peer_id>": {OPERATOR},
+    },
 }
 APPS = {
     "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY),
@@ -89,6 +99,7 @@ APPS = {
         *[NOBODY] * 4, book=NOBODY, choice=NOBODY, settings=NOBODY, switches=NOBODY
     ),
     "sae": lambda: sae_http.make_app(NOBODY),
+    "gateway": lambda: gateway_http.make_app(NOBODY),
 }
 
 

@@ -1,0 +1,55 @@
+"""What one gateway tells another: that there is a tunnel, which key comes next, when it counts, the end. Mutual TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from documents.checks import Malformed, mapping
+from mtls.call import Caller, Unreachable
+from mtls.identity import Identity, Role
+from sae.client import Failed, failure, timeout_s
+
+# The other gateway asks its own KME before it answers, and must give up before we do, to say why.
+_MORE_S = 5.0
+
+
+class FarEnd:
+    """The gateway `sae_id` at `url`, of the datacenter `name`, called as the owner of `caller`'s credentials."""
+
+    def __init__(self, caller: Caller, sae_id: str, url: str, name: str) -> None:
+        self.sae_id = sae_id
+        self.name = name
+        self._caller = caller
+        self._url = url
+
+    def propose(self, terms: Mapping[str, Any], offer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have a tunnel with us on these terms; what the other end offers. Failed."""
+        answer = self._ask("PUT", "/vpn/v1/far_end", {**terms, "offer": dict(offer)})
+        try:
+            return mapping(mapping(answer, "body").get("offer"), "offer")
+        except Malformed as error:
+            raise Failed(502, "bad_answer", f"the other gateway's answer is malformed: {error}") from None
+
+    def load(self, key_id: str) -> None:
+        """Fetch a key, and be ready for it. Failed."""
+        self._ask("POST", "/vpn/v1/far_end/keys", {"key_id": key_id})
+
+    def turn(self, key_id: str) -> None:
+        """Send under that key from now on. Failed."""
+        self._ask("POST", "/vpn/v1/far_end/turns", {"key_id": key_id})
+
+    def end(self) -> None:
+        """There is no tunnel any more. Failed."""
+        self._ask("DELETE", "/vpn/v1/far_end", None)
+
+    def _ask(self, method: str, path: str, body: Any) -> Any:
+        within_s = timeout_s(self._caller.round_trip_s) + _MORE_S
+        to = Identity(Role.SAE, self.sae_id)
+        try:
+            reply = self._caller.request(method, self._url + path, to=to, body=body, timeout_s=within_s)
+        except Unreachable as error:
+            raise Failed(503, "unreachable", f"the other gateway cannot be reached: {error.reason}") from None
+        if not reply.ok:
+            raise failure(reply, of="gateway")
+        return reply.body

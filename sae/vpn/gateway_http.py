@@ -1,0 +1,97 @@
+"""Routes of a gateway: for other gateways, and for the operator. Decisions are in gateway.py and tunnel.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask, Response
+
+from decisions.tunnels import CLOSE, KINDS, LEAST_EVERY_S, MOST_EVERY_S, POLICIES
+from documents.checks import Malformed, mapping, number, uuid_text
+from etsi.sae_id import sae_id
+from mtls.identity import Role
+from mtls.serve import Problem, allow, caller, error_body, json_body, new_app
+from sae.client import Failed
+from sae.vpn.gateway import Gateway
+from sae.vpn.tunnel import Terms
+
+REQUESTS_OF_ONE = 4
+THREADS = 24
+
+
+def make_app(gateway: Gateway) -> Flask:
+    """The gateway on its port."""
+    app = new_app("gateway")
+
+    @app.errorhandler(Failed)
+    def on_failed(error: Failed) -> Response:
+        status = 502 if error.status == 401 else error.status  # which would speak of our caller
+        return error_body(status, str(error), error.facts | {"cause": error.cause})
+
+    def peer() -> str:
+        """The calling SAE, which must be another gateway of this network."""
+        sae = caller().name
+        if not gateway.is_peer(sae):
+            raise Problem(401, "the SAE is no gateway of this network")
+        return sae
+
+    @app.put("/vpn/v1/far_end")
+    @allow(Role.SAE)
+    def follow() -> dict[str, Any]:
+        who, body = peer(), json_body()
+        return {"offer": gateway.follow(who, _terms(body), mapping(body.get("offer"), "offer"))}
+
+    @app.post("/vpn/v1/far_end/keys")
+    @allow(Role.SAE)
+    def load() -> tuple[str, int]:
+        gateway.led_by(peer()).load(_key_id())
+        return "", 204
+
+    @app.post("/vpn/v1/far_end/turns")
+    @allow(Role.SAE)
+    def turn() -> tuple[str, int]:
+        gateway.led_by(peer()).turn(_key_id())
+        return "", 204
+
+    @app.delete("/vpn/v1/far_end")
+    @allow(Role.SAE)
+    def ended() -> tuple[str, int]:
+        gateway.ended(peer())
+        return "", 204
+
+    @app.post("/vpn/v1/tunnels")
+    @allow(Role.OPERATOR)
+    def open_tunnel() -> tuple[dict[str, Any], int]:
+        body = json_body()
+        other = sae_id(body.get("peer"), "peer")
+        if not gateway.is_peer(other):
+            raise Malformed("peer", "the ID of another gateway of this network")
+        return gateway.open(other, _terms(body)), 201
+
+    @app.get("/vpn/v1/tunnels")
+    @allow(Role.OPERATOR)
+    def tunnels() -> dict[str, Any]:
+        return {"tunnels": gateway.tunnels()}
+
+    @app.delete("/vpn/v1/tunnels/<peer_id>")
+    @allow(Role.OPERATOR)
+    def close_tunnel(peer_id: str) -> tuple[str, int]:
+        if not gateway.close(peer_id):
+            raise Problem(404, "there is no tunnel with that gateway")
+        return "", 204
+
+    return app
+
+
+def _terms(body: Mapping[str, Any]) -> Terms:
+    """Malformed."""
+    kind, policy = body.get("kind"), body.get("policy", CLOSE)
+    for member, value, allowed in (("kind", kind, KINDS), ("policy", policy, POLICIES)):
+        if value not in allowed:
+            raise Malformed(member, f"one of {', '.join(allowed)}")
+    return Terms(str(kind), number(body.get("every_s"), "every_s", low=LEAST_EVERY_S, high=MOST_EVERY_S), str(policy))
+
+
+def _key_id() -> str:
+    return uuid_text(json_body().get("key_id"), "key_id")

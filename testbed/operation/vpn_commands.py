@@ -1,0 +1,68 @@
+"""`qkd vpn`: tunnels between datacenters, as one types them and reads of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from decisions.tunnels import HOLD, IPSEC, WIREGUARD
+from testbed.errors import UserError
+from testbed.operation.tables import table
+
+USES = {
+    "vpn": "the tunnels between datacenters: which key protects each, and how old it is",
+    "vpn A B [--wireguard|--ipsec] [--every S] [--hold]": (
+        "a tunnel between two datacenters' hosts, under a new key every S seconds; when no key comes it closes, or goes"
+        " on under the old one (--hold)"
+    ),
+    "vpn A B off": "end it",
+}
+OPTIONS = {"--wireguard": {"kind": WIREGUARD}, "--ipsec": {"kind": IPSEC}, "--hold": {"policy": HOLD}}
+_EVERY, _OFF = "--every", "off"
+_EXPECTED = "".join(f"\n  qkd {use}" for use in USES)
+
+
+def obey(do: Callable[..., Any], *words: str) -> str:
+    """What to print; UserError."""
+    if not words:
+        return _tunnels(do)
+    if len(words) == 1:
+        raise UserError(f"qkd vpn: expected{_EXPECTED}")
+    a, b, *rest = words
+    if rest == [_OFF]:
+        do("close_tunnel", a=a, b=b)
+        return f"no tunnel joins {a} and {b} any more\n"
+    found = do("open_tunnel", a=a, b=b, **_wanted(rest))
+    return (
+        f"{found['kind']} tunnel, under a new key every {found['every_s']:g} s: what {a} sends to {found['to']} goes"
+        f" through it, as does what {b} sends to {found['from']}\n"
+    )
+
+
+def _wanted(words: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    rest = iter(words)
+    for word in rest:
+        if word in OPTIONS:
+            found |= OPTIONS[word]
+        elif word == _EVERY:
+            try:
+                found["every_s"] = float(next(rest, ""))
+            except ValueError:
+                raise UserError(f"qkd vpn: {_EVERY}: expected a number of seconds") from None
+        else:
+            raise UserError(f"qkd vpn: expected{_EXPECTED}")
+    return found
+
+
+def _tunnels(do: Callable[..., Any]) -> str:
+    now = time.time()
+    rows = [
+        (f"{t['node']} to {t['peer']}", t.get("kind", "-"), t["state"], t.get("key_id") or "-",
+         f"{now - t['since']:.1f}" if t.get("since") else "-", t.get("keys", "-"), t.get("received_bytes", "-"),
+         t.get("sent_bytes", "-"), t.get("problem") or "-")
+        for t in do("tunnels")
+    ]  # fmt: skip
+    header = ("end", "kind", "state", "key", "age s", "keys", "received B", "sent B", "problem")
+    return table(header, rows) if rows else f"no tunnels: a tunnel comes of{_EXPECTED}\n"

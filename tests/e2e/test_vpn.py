@@ -1,0 +1,241 @@
+"""Tunnels keyed by the network: real WireGuard and strongSwan, over one hop and two, while keys change."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed import Testbed
+from testbed.errors import UserError
+from tests.support.running import Running, kill
+from tests.support.waiting import PATIENCE, until
+
+# a - b - c, controller and database at a.
+ROW = """
+name: row
+nodes: [{name: a}, {name: b}, {name: c}]
+links:
+  - {a: a, b: b, delay_ms: 0, qcs: [{low_bytes_per_slot: 900, high_bytes_per_slot: 1000}]}
+  - {a: b, b: c, delay_ms: 0, qcs: [{low_bytes_per_slot: 900, high_bytes_per_slot: 1000}]}
+saes: [{name: one, node: a}, {name: two, node: c}]
+"""
+KINDS = ("wireguard", "ipsec")
+EVERY_S = 1.0
+_PINGS, _GAP_S = 80, 0.05
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The row."""
+    folder = tmp_path_factory.mktemp("vpn")
+    (folder / "row.yaml").write_text(ROW)
+    run = Running(folder / "run", "--topology", folder / "row.yaml", "--no-dashboard")
+    try:
+        run.wait_up()
+        yield run
+    finally:
+        run.stop()
+
+
+@pytest.fixture
+def net(run: Running) -> Iterator[Testbed]:
+    """The network, joined; its tunnels are ended, its fibres and QCs are as they were afterwards."""
+    with Testbed.attach(run.directory) as net:
+        yield net
+        net.heal()
+        for fibre in net.fibres()["fibre"].unique():
+            net.reset_fibre(fibre)
+        for qc in net.qcs().index:
+            net.set_generation(qc, enabled=True)
+        for pair in {frozenset((end["node"], end["peer"])) for end in ends(net)}:
+            net.end_tunnel(*sorted(pair))
+
+
+def ends(net: Testbed) -> list[dict]:
+    """Both ends of all tunnels."""
+    return net.tunnels().reset_index().to_dict("records")
+
+
+def states(net: Testbed) -> set[str]:
+    """Those of all ends."""
+    return {end["state"] for end in ends(net)}
+
+
+def lost(run: Running, host: str, to: str, pings: int = _PINGS) -> int:
+    """How many of so many pings had no answer."""
+    ping = run.on(host, "ping", "-n", "-c", str(pings), "-i", str(_GAP_S), "-W", "2", to)
+    done = subprocess.run(ping, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
+    if "No route to host" in done.stderr:  # before the first one was sent
+        return pings
+    found = re.search(r"(\d+) packets transmitted, (\d+) received", done.stdout)
+    assert found, done
+    return int(found[1]) - int(found[2])
+
+
+@pytest.mark.parametrize("delay_ms", [0, 20])
+@pytest.mark.parametrize("far", ["b", "c"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_packet_is_lost_while_keys_change(run, net, kind, far, delay_ms):
+    """Over one hop and over a relay; afterwards both ends have had the same keys."""
+    for fibre in net.fibres()["fibre"].unique():
+        net.change_fibre(fibre, delay_ms=delay_ms)
+    opened = net.open_tunnel("a", far, kind=kind, every_s=EVERY_S)
+
+    assert lost(run, "a", opened["to"]) == 0
+    assert lost(run, far, opened["from"], 5) == 0
+    assert states(net) == {"up"}
+    assert min(end["keys"] for end in ends(net)) >= 3
+    until(lambda: len({end["key_id"] for end in ends(net)}) == 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_taps_the_fibre_sees_nothing_of_what_a_tunnel_carries(run, net, kind):
+    """Nor an address that it joins."""
+    opened = net.open_tunnel("a", "b", kind=kind, every_s=EVERY_S)
+    tap = subprocess.Popen(
+        run.on("a", "tcpdump", "-i", "eth0", "-n", "-U", "-w", "-"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert tap.stderr
+    while b"listening on" not in tap.stderr.readline():
+        pass
+    pattern = "70616e6f7074696b"
+    ping = run.on("a", "ping", "-n", "-c", "20", "-i", "0.05", "-p", pattern, opened["to"])
+    subprocess.run(ping, check=True, capture_output=True)
+    tap.terminate()
+    seen, _ = tap.communicate()
+
+    assert len(seen) > 20 * 100
+    assert bytes.fromhex(pattern) not in seen
+    assert bytes(map(int, opened["to"].split("."))) not in seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tunnel_without_keys_lets_nothing_through_and_comes_back_with_them(run, net, kind):
+    """Each end sees to it by itself."""
+    opened = net.open_tunnel("a", "b", kind=kind, every_s=EVERY_S)
+    for qc in net.qcs().index:
+        net.set_generation(qc, enabled=False)
+
+    until(lambda: states(net) == {"closed"})
+    assert lost(run, "a", opened["to"], 3) == 3
+    assert all(end["problem"] for end in ends(net) if end["leads"])
+
+    for qc in net.qcs().index:
+        net.set_generation(qc, enabled=True)
+    until(lambda: states(net) == {"up"})
+    assert lost(run, "a", opened["to"], 3) == 0
+
+
+def test_tunnel_goes_on_under_the_old_key_if_that_was_wished(run, net):
+    """And says so."""
+    opened = net.open_tunnel("a", "b", every_s=EVERY_S, policy="hold")
+    for qc in net.qcs().index:
+        net.set_generation(qc, enabled=False)
+
+    until(lambda: states(net) == {"held"})
+    assert lost(run, "a", opened["to"], 3) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("victim", ["a", "b"])
+def test_when_a_gateway_dies_the_other_end_closes(run, net, kind, victim):
+    """Its daemon dies with it; a tunnel can be opened again."""
+    opened = net.open_tunnel("a", "b", kind=kind, every_s=EVERY_S)
+    assert kill(f"config/vpn-{victim}.json")
+
+    until(lambda: states(net) == {"closed", "gone"})
+    assert lost(run, "a", opened["to"], 3) == 3
+    net.end_tunnel("a", "b")
+    assert lost(run, "a", net.open_tunnel("a", "b", kind=kind, every_s=EVERY_S)["to"], 3) == 0
+
+
+def test_cut_fibre_closes_a_tunnel_until_it_is_joined(run, net):
+    """In the middle of rotations."""
+    opened = net.open_tunnel("a", "b", every_s=EVERY_S)
+    with net.events("tunnel_keyed", "tunnel_closed") as events:  # the operator's own way to b is cut as well
+        with net.broken("cut", "a", "b"):
+            for _ in range(2):
+                events.next(event="tunnel_closed")
+        events.next(event="tunnel_keyed", node="b")
+
+    assert lost(run, "a", opened["to"], 3) == 0
+
+
+def test_wireguard_never_has_a_peer_without_a_key(run, net):
+    """At either end, while keys change."""
+    net.open_tunnel("a", "b", every_s=EVERY_S)
+    seen = set()
+    end = time.monotonic() + 4 * EVERY_S
+    while time.monotonic() < end:
+        for host in ("a", "b"):
+            show = run.on(host, "wg", "show", "all", "preshared-keys")
+            shown = subprocess.run(show, capture_output=True, text=True, check=True)
+            seen |= {line.split()[-1] for line in shown.stdout.splitlines()}
+
+    assert len(seen) >= 3
+    assert "(none)" not in seen
+
+
+@pytest.mark.parametrize(
+    ("pair", "wanted", "said"),
+    [
+        (("a", "nowhere"), {}, "no datacenter 'nowhere'"),
+        (("a", "a"), {}, "joins two datacenters"),
+        (("a", "b"), {"kind": "openvpn"}, "one of wireguard, ipsec"),
+        (("a", "b"), {"every_s": 0.1}, "every_s: expected a number from 1"),
+        (("a", "b"), {"policy": "pray"}, "one of close, hold"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_changes(net, pair, wanted, said):
+    """By the name of what is wrong."""
+    with pytest.raises(UserError, match=said):
+        net.open_tunnel(*pair, **wanted)
+    assert ends(net) == []
+
+
+def test_interval_for_which_qcs_make_too_little_is_refused_with_the_least_that_goes(net):
+    """From the cost of a key and the rates of the QCs."""
+    for qc in net.qcs().index:
+        net.set_rate(qc, 4, 6)
+    try:
+        with pytest.raises(UserError, match=r"take an interval of 6\.4 s or more"):
+            net.open_tunnel("a", "b", every_s=EVERY_S)
+    finally:
+        for qc in net.qcs().index:
+            net.set_rate(qc, 900, 1000)
+
+
+def test_command_line_opens_lists_and_ends_tunnels(run):
+    """With both ends, their keys and their ages."""
+    run.say("qkd vpn a b --ipsec --every 2", r"ipsec tunnel, under a new key every 2 s")
+    listed = run.say("qkd vpn", r"b to a")
+    assert re.search(r"a to b +ipsec +up", listed)
+    run.say("qkd vpn a b", "there is a tunnel between a and b already")
+    run.say("qkd vpn a b off", "no tunnel joins a and b any more")
+    run.say("qkd vpn", "no tunnels")
+
+
+def test_nothing_of_tunnels_is_left_when_the_run_ends(tmp_path: Path):
+    """And each key that both ends had was the same."""
+    (tmp_path / "row.yaml").write_text(ROW)
+    run = Running(tmp_path / "run", "--topology", tmp_path / "row.yaml", "--no-dashboard")
+    try:
+        run.wait_up()
+        with Testbed.attach(run.directory) as net:
+            net.open_tunnel("a", "b", every_s=EVERY_S)
+            net.open_tunnel("a", "c", kind="ipsec", every_s=EVERY_S)
+            until(lambda: min(end["keys"] for end in ends(net)) >= 3)
+        assert run.exit() == 0, run.text
+    finally:
+        run.stop()
+
+    assert re.search(r"Key pairs +(\d+) compared, \1 identical", run.text)
+    assert not [
+        line for path in Path("/proc").glob("[0-9]*/cmdline")
+        if str(run.directory) in (line := path.read_bytes().decode(errors="replace"))
+    ]  # fmt: skip
