@@ -17,10 +17,11 @@ test-slow: setup ## what takes minutes and rarely breaks; its short forms are in
 test-ryu: setup setup-ryu ## only the tests of a controller on Ryu 4.34 (needs root)
 	$(PYTHON) -m pytest -m ryu
 
-bench: setup ## keys a second of one KME pair; delivery times in every mode beside the floor that the network sets
+bench: setup ## keys a second of one KME pair; delivery times in every mode beside the floor that the network sets; tunnels
 	$(PYTHON) -P -m testbed.bench.bench_014
 	$(PYTHON) -P -m testbed.bench.bench
 	$(PYTHON) -P -m testbed.bench.bench_view
+	$(PYTHON) -P -m testbed.bench.bench_vpn
 
 bench-growth: setup ## costs that are not to grow with sessions, slots or keys, each at two sizes
 	$(PYTHON) -m tests.benchmarks.growth

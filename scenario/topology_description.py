@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
+from decisions.tunnels import EVERY_S, KINDS, POLICIES
 from documents.checks import Malformed
 from etsi.gs014 import Limits
 from etsi.sae_id import LONGEST, sae_id
@@ -232,11 +233,22 @@ class Sae:
 
 
 @dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A tunnel between the hosts of two nodes, of which `a` leads: see `decisions.tunnels`."""
+
+    a: str
+    b: str
+    kind: str = KINDS[0]
+    every_s: float = EVERY_S
+    policy: str = POLICIES[0]
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """A connected network with SAEs at two nodes at least; all parts are in the file's order.
 
     `controller_at` and `database_at` name the nodes that those two hosts hang at. `limits` are those of all KMEs: sizes
-    of keys in bits, keys a request.
+    of keys in bits, keys a request. `tunnels` are opened when the network is up.
     """
 
     name: str
@@ -247,6 +259,7 @@ class Topology:
     controller_at: str
     database_at: str
     limits: Limits = field(default_factory=Limits)
+    tunnels: tuple[Tunnel, ...] = ()
 
     def with_overrides(self, *, delay_ms: float | None = None, qc_rate: tuple[int, int] | None = None) -> Topology:
         """The same network with another delay on every link, another rate on every QC, or both.

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import networkx as nx
 
+from decisions.tunnels import EVERY_S, KINDS, LEAST_EVERY_S, MOST_EVERY_S, POLICIES
 from documents.checks import Malformed
 from etsi.gs014 import Limits, limits
 from scenario.qc_document import qc
@@ -20,6 +21,7 @@ from scenario.topology_description import (
     Sae,
     Topology,
     TopologyError,
+    Tunnel,
     check_distinct,
     free_name,
 )
@@ -40,7 +42,8 @@ _Members = dict[str, Field]
 def build(document: Field) -> Topology:
     """The topology that a document describes. Raises TopologyError."""
     network = document.members(
-        "name", "nodes", "links", "saes", description="", controller=None, database=None, limits={}
+        "name", "nodes", "links", "saes", description="", controller=None, database=None, limits={},
+        tunnels=[],
     )
     nodes = _nodes(network["nodes"])
     known = [node.name for node in nodes]
@@ -57,6 +60,7 @@ def build(document: Field) -> Topology:
         controller_at=host_at("controller"),
         database_at=host_at("database"),
         limits=_limits(network["limits"]),
+        tunnels=_tunnels(network["tunnels"], known),
     )
 
 
@@ -117,10 +121,30 @@ def _links(field: Field, known: Collection[str]) -> tuple[Link, ...]:
     return links
 
 
-def _ends(members: _Members, known: Collection[str]) -> tuple[str, str]:
+def _tunnels(field: Field, known: Collection[str]) -> tuple[Tunnel, ...]:
+    found: dict[frozenset[str], Tunnel] = {}
+    for item in field.items():
+        members = item.members("a", "b", kind=KINDS[0], every_s=EVERY_S, policy=POLICIES[0])
+        ends = _ends(members, known, "a tunnel")
+        if frozenset(ends) in found:
+            raise item.error("a second tunnel between the same two nodes, expected one")
+        found[frozenset(ends)] = Tunnel(
+            *ends, _word(members["kind"], KINDS), members["every_s"].number(MOST_EVERY_S, LEAST_EVERY_S),
+            _word(members["policy"], POLICIES),
+        )  # fmt: skip
+    return tuple(found.values())
+
+
+def _word(field: Field, words: Sequence[str]) -> str:
+    if field.value not in words:
+        raise field.expected(f"one of {', '.join(words)}")
+    return str(field.value)
+
+
+def _ends(members: _Members, known: Collection[str], what: str = "a link") -> tuple[str, str]:
     a, b = members["a"].one_of(known), members["b"].one_of(known)
     if a == b:
-        raise members["b"].error(f"a link from {a!r} to itself, expected another node")
+        raise members["b"].error(f"{what} from {a!r} to itself, expected another node")
     return a, b
 
 

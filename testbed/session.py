@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,10 @@ def _audit(path: Path) -> dict[str, Any]:
 
 
 def _work(emulation: Emulation, options: Options, operator: Operator, say: Any) -> None:
-    """Offer the load, then wait for the end of the duration or for the user to leave the CLI."""
+    """Open tunnels, offer the load, then wait for the end of the duration or for the user to leave the CLI."""
+    for tunnel in emulation.plan.topology.tunnels:
+        say(f"opening the tunnel between {tunnel.a} and {tunnel.b}")
+        operator.do("open_tunnel", **asdict(tunnel))
     load = OfferedLoad(emulation, options.arrivals, say)
     ends = time.monotonic() + (options.duration_s or 0)
     if options.arrivals:

@@ -76,6 +76,10 @@ if [ -n "$missing" ]; then
     apt-get update -qq
     # shellcheck disable=SC2086  # a list of words on purpose
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    case "$missing" in
+        # Runs start charon themselves, each where it is wanted: the machine's own IKE service was not asked for.
+        *charon-systemd*) systemctl disable --now strongswan >/dev/null 2>&1 || true ;;
+    esac
 fi
 
 if [ -n "${xstate:-}" ] && [ ! "$xstate" -nt "$here/testbed/virtual_machine/user_mode_linux_xstate.c" ]; then

@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from mtls.identity import Role
 from mtls.server import Server
 from sae.vpn import config
 from sae.vpn.gateway import Gateway
@@ -29,7 +30,7 @@ def main(path: Path) -> int:
     sae = options.sae.saes[0]
     try:
         options.sae.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        journal = Journal(options.sae.directory / "journal.jsonl", f"gateway:{sae.name}", context=trace.ids)
+        journal = Journal(options.sae.directory / "journal.jsonl", f"{Role.SAE}:{sae.id}", context=trace.ids)
         gateway = Gateway(options, journal)
         server = Server(
             make_app(gateway), options.sae.host, sae.port, sae.credentials, threads=THREADS, per_party=REQUESTS_OF_ONE

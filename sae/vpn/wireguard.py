@@ -77,7 +77,7 @@ class _Interface:
 
     def part(self) -> None:
         """Have no peer, and nothing that was derived from its key."""
-        if self._peer is not None:
+        if self._peer is not None and self.alive():  # else it went with the daemon
             tool("wg", "set", self.name, "peer", self._peer, "remove")
         self._peer = self.key_id = None
 

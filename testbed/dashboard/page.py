@@ -15,7 +15,14 @@ from testbed.dashboard.operator import Operator
 from testbed.dashboard.panels.panel_details import DetailsPanel
 from testbed.dashboard.panels.panel_map import MapPanel
 from testbed.dashboard.panels.panel_settings import SettingsPanel
-from testbed.dashboard.panels.panel_tables import KeysPanel, QcsPanel, SessionsPanel, StoryPanel, TroublePanel
+from testbed.dashboard.panels.panel_tables import (
+    KeysPanel,
+    QcsPanel,
+    SessionsPanel,
+    StoryPanel,
+    TroublePanel,
+    TunnelsPanel,
+)
 from testbed.dashboard.panels.panel_timeline import TimelinePanel
 from testbed.dashboard.views.selection import WHOLE, Selection, View, selected
 from testbed.dashboard.views.view_map import MapView, draw, layout_of, selected_in, travels
@@ -80,6 +87,7 @@ class _Page:
                 SettingsPanel(operator),
                 SessionsPanel(plan, operator, self._select),
                 KeysPanel(story.tell),
+                TunnelsPanel(story.tell),
                 TroublePanel(story.tell),
             ]
         self._refresh()

@@ -338,7 +338,7 @@ WORDS: Mapping[str, Word] = {
     ),
     "vpn": Word(
         vpn_commands.USES, vpn_commands.obey,
-        (("{nodes}",), ("{nodes}",), *[(*vpn_commands.OPTIONS, "--every", "off")] * 3),
+        (("{nodes}",), ("{nodes}",), *[(*vpn_commands.OPTIONS, "--every", "story", "off")] * 3),
     ),
     "set": Word(
         {

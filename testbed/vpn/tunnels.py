@@ -109,11 +109,10 @@ class Tunnels:
             if leads is None:
                 raise UserError(f"there is no tunnel between {a} and {b}: 'qkd vpn' lists those there are")
             follows = b if leads == a else a
+            for node, peer in ((leads, follows), (follows, leads)):
+                if self._gateways[node].alive():  # else this end went with it
+                    self._ask(node, "DELETE", f"/vpn/v1/tunnels/{self._plan.gateways[peer].id}", None, gone=404)
             del self._open[frozenset((a, b))]
-            try:
-                self._ask(leads, "DELETE", f"/vpn/v1/tunnels/{self._plan.gateways[follows].id}", None)
-            except UserError:  # its gateway is gone, and with it this end
-                self._ask(follows, "DELETE", f"/vpn/v1/tunnels/{self._plan.gateways[leads].id}", None)
 
     def all(self) -> list[dict[str, Any]]:
         """Both ends of each tunnel, the leading one first: what their gateways say, or what is the matter with them."""
@@ -192,11 +191,12 @@ class Tunnels:
             raise UserError(f"the gateway of {node} does not start: {error}") from None
         self._gateways[node] = process
 
-    def _ask(self, node: str, method: str, path: str, body: Any) -> Any:
+    def _ask(self, node: str, method: str, path: str, body: Any, *, gone: int | None = None) -> Any:
+        """What the gateway of a datacenter answers; None if that is the status `gone`. UserError."""
         try:
             reply = self._call(self._plan.gateways[node], method, path, body).result()
         except Unreachable as error:
             raise UserError(f"the gateway of {node} does not answer: {error.reason}") from None
-        if not reply.ok:
+        if not reply.ok and reply.status != gone:
             raise UserError(f"the gateway of {node}: {reply.message}")
-        return reply.body
+        return reply.body if reply.ok else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
@@ -97,9 +98,8 @@ def test_no_packet_is_lost_while_keys_change(run, net, kind, far, delay_ms):
 def test_who_taps_the_fibre_sees_nothing_of_what_a_tunnel_carries(run, net, kind):
     """Nor an address that it joins."""
     opened = net.open_tunnel("a", "b", kind=kind, every_s=EVERY_S)
-    tap = subprocess.Popen(
-        run.on("a", "tcpdump", "-i", "eth0", "-n", "-U", "-w", "-"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    tcpdump = run.on("a", "tcpdump", "--immediate-mode", "-i", "eth0", "-n", "-U", "-w", "-")
+    tap = subprocess.Popen(tcpdump, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert tap.stderr
     while b"listening on" not in tap.stderr.readline():
         pass
@@ -181,6 +181,30 @@ def test_wireguard_never_has_a_peer_without_a_key(run, net):
     assert "(none)" not in seen
 
 
+def test_nobody_but_the_two_gateways_has_a_say_in_a_tunnel(run, net):
+    """Neither another SAE, nor another gateway, nor one of the two where the operator is to be asked."""
+    net.open_tunnel("a", "b", every_s=60)
+    net.open_tunnel("a", "c", every_s=60)  # which starts the gateway of c
+    ids = {node: run.config(f"vpn-{node}")["sae"]["saes"][0]["id"] for node in "abc"}
+    url = f"{run.config('vpn-a')['sae']['peers'][ids['b']]['url']}/vpn/v1"
+    far, (key_id,) = f"{url}/far_end", {end["key_id"] for end in ends(net) if "b" in (end["node"], end["peer"])}
+    told, stranger = json.dumps({"key_id": key_id}), run.sae("c")["id"]
+    terms = json.dumps({"kind": "wireguard", "every_s": 1, "offer": {}})
+
+    def status(who: str, method: str, path: str, body: str = "{}") -> int:
+        return run.call("c", method, path, f"sae:{who}", f"sae:{ids['b']}", body)[0]["status"]
+
+    assert status(stranger, "PUT", far, terms) == 401
+    assert status(stranger, "POST", f"{far}/turns", told) == 401
+    assert status(stranger, "DELETE", far) == 401
+    assert status(ids["c"], "POST", f"{far}/keys", told) == 404
+    assert status(ids["c"], "POST", f"{far}/turns", told) == 404
+    assert status(ids["a"], "DELETE", f"{url}/tunnels/{ids['a']}") == 401
+    assert status(ids["c"], "PUT", far, terms) == 400
+    assert {end["key_id"] for end in ends(net) if "b" in (end["node"], end["peer"])} == {key_id}
+    assert states(net) == {"up"}
+
+
 @pytest.mark.parametrize(
     ("pair", "wanted", "said"),
     [
@@ -221,14 +245,13 @@ def test_command_line_opens_lists_and_ends_tunnels(run):
 
 
 def test_nothing_of_tunnels_is_left_when_the_run_ends(tmp_path: Path):
-    """And each key that both ends had was the same."""
-    (tmp_path / "row.yaml").write_text(ROW)
+    """One that the topology file asked for, and one that came later; and each key was the same at both ends."""
+    (tmp_path / "row.yaml").write_text(f"{ROW}tunnels: [{{a: a, b: c, kind: ipsec, every_s: {EVERY_S}}}]\n")
     run = Running(tmp_path / "run", "--topology", tmp_path / "row.yaml", "--no-dashboard")
     try:
         run.wait_up()
         with Testbed.attach(run.directory) as net:
             net.open_tunnel("a", "b", every_s=EVERY_S)
-            net.open_tunnel("a", "c", kind="ipsec", every_s=EVERY_S)
             until(lambda: min(end["keys"] for end in ends(net)) >= 3)
         assert run.exit() == 0, run.text
     finally:

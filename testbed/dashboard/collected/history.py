@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import collections
+from dataclasses import replace
 from typing import TypeVar
 
 from testbed.dashboard.collected.timeline import KEPT_S
@@ -28,7 +29,7 @@ class History:
             self._kept.popleft()
         nodes = tuple(_same(*two) for two in zip(before.nodes, drawn.nodes, strict=True))
         links = tuple(_same(*two) for two in zip(before.links, drawn.links, strict=True))
-        self._kept.append((time, MapView(drawn.layout, nodes, links)))
+        self._kept.append((time, replace(drawn, nodes=nodes, links=links)))
 
     def at(self, time: float) -> tuple[float, MapView] | None:
         """The last picture that was taken by then, or else the oldest, with its time; None if there is none yet."""
@@ -43,7 +44,7 @@ class History:
 
 
 def _states(drawn: MapView) -> list[str]:
-    return [mark.state for mark in drawn.nodes] + [mark.state for mark in drawn.links]
+    return [mark.state for marks in (drawn.nodes, drawn.links, drawn.tunnels) for mark in marks]
 
 
 def _same(before: _Mark, now: _Mark) -> _Mark:

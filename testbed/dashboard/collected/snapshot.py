@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scenario.shape import Shape
@@ -110,7 +110,8 @@ def mean(values: list[float]) -> float:
 
 Event = Mapping[str, Any]
 # The events that are counted; nothing else needs to be read.
-EVENTS = frozenset({"key_delivered", "key_failed"})
+EVENTS = frozenset({"key_delivered", "key_failed", "tunnel_keyed", "tunnel_held", "tunnel_closed", "tunnel_ended"})
+_TUNNELS = {"tunnel_keyed": "up", "tunnel_held": "held", "tunnel_closed": "closed"}
 
 RECENT_S = 180.0
 _KEPT_TIMES = 5000
@@ -128,6 +129,22 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelEnd:
+    """The end at `node` of a tunnel: the last key that it was under, since when (wall clock), how many there were.
+
+    `state`: up; held, of a key that has lapsed; closed.
+    """
+
+    node: str
+    peer: str
+    kind: str
+    state: str
+    key_id: str
+    since: float
+    keys: int
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What was counted so far. `deliveries` and the two lists are the latest only, the newest last."""
 
@@ -139,6 +156,7 @@ class Figures:
     deliveries: tuple[Delivery, ...]
     keys: tuple[Event, ...]
     failures: tuple[Event, ...]
+    tunnels: tuple[TunnelEnd, ...]
 
     def durations_ms(self, now: float, *, several_hops: bool) -> list[float]:
         """Delivery times of the last minutes."""
@@ -161,6 +179,7 @@ class Tally:
         self._deliveries: collections.deque[Delivery] = collections.deque(maxlen=_KEPT_TIMES)
         self._keys: collections.deque[Event] = collections.deque(maxlen=_KEPT_LISTED)
         self._failures: collections.deque[Event] = collections.deque(maxlen=_KEPT_LISTED)
+        self._tunnels: dict[tuple[str, str], TunnelEnd] = {}  # of two nodes, the end at the first one
 
     def take(self, event: Event) -> None:
         """Count an event."""
@@ -170,12 +189,14 @@ class Tally:
             self._count(event.get("ksid"), 0, 1)
         elif event["event"] == "key_delivered" and event["method"] == "enc_keys":
             self._take_delivery(event)
+        elif event["event"].startswith("tunnel_"):
+            self._take_tunnel(event)
 
     def figures(self) -> Figures:
         """What was counted so far."""
         return Figures(
             self._single, self._multi, self._failed, dict(self._by_session), dict(self._by_node),
-            tuple(self._deliveries), tuple(self._keys), tuple(self._failures),
+            tuple(self._deliveries), tuple(self._keys), tuple(self._failures), tuple(self._tunnels.values()),
         )  # fmt: skip
 
     def _take_delivery(self, event: Event) -> None:
@@ -189,6 +210,16 @@ class Tally:
         self._deliveries.append(Delivery(float(event["time"]), float(event["duration_ms"]), hops))
         self._keys.append(event)
         self._count(event.get("ksid"), keys, 0)
+
+    def _take_tunnel(self, event: Event) -> None:
+        ends = event["node"], event["peer"]
+        before = self._tunnels.pop(ends, None)
+        state = _TUNNELS.get(event["event"])
+        if state == "up":
+            keys = 1 if before is None else before.keys + 1
+            self._tunnels[ends] = TunnelEnd(*ends, event["kind"], state, event["key_id"], event["time"], keys)
+        elif state is not None and before is not None:
+            self._tunnels[ends] = replace(before, state=state)
 
     def _count(self, ksid: str | None, keys: int, failed: int) -> None:
         if ksid is None:

@@ -46,7 +46,7 @@ class Watch:
         self._fibres = fibres
         self._away = away
         self._curves = Curves()
-        self._tally = Tally(lambda sae_id: "" if (sae := plan.sae(sae_id)) is None else sae.node)
+        self._tally = Tally(lambda sae_id: plan.places.get(sae_id, ""))
         self._timeline = Timeline(plan)
         self._stop = threading.Event()
         every_s = max(_ASK_S, len(plan.nodes) / _NODES_A_SECOND)

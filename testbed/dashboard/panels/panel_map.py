@@ -6,12 +6,12 @@ the elements here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from testbed.dashboard.views.layout import HEIGHT, WIDTH, Layout
 from testbed.dashboard.views.selection import Selection
-from testbed.dashboard.views.view_map import LinkMark, MapView, NodeMark
+from testbed.dashboard.views.view_map import LinkMark, MapView, NodeMark, TunnelMark
 from testbed.dashboard.widgets import Panel, Tag, pressable, tool
 
 _BOX = f"0 0 {WIDTH} {HEIGHT}"
@@ -32,6 +32,7 @@ class MapPanel:
         self._select = select
         self._nodes: dict[Selection, _Node] = {}
         self._links: dict[Selection, _Link] = {}
+        self._tunnels: dict[tuple[str, str], Tag] = {}
         with Panel("map", "Network"):
             with Tag("div", "", "tools"):
                 tool("zoom-in", "+", "Zoom in")
@@ -51,6 +52,10 @@ class MapPanel:
                         with Tag("svg", "", f"link {kind}", viewBox="0 0 60 20", aria_hidden="true"):
                             _lines(4, 10, 56, 10, stock=0.5 if kind == "up makes" else 0.0)
                         Tag("span", words)
+                with Tag("span", "", "entry"):
+                    with Tag("svg", "", viewBox="0 0 60 20", aria_hidden="true"):
+                        Tag("path", "", "tunnel", d="M4 16 Q30 -6 56 16")
+                    Tag("span", "tunnel; dashed: under an old key; dotted: closed")
 
     def show(self, drawn: MapView) -> None:
         """Bring the map up to date."""
@@ -58,12 +63,24 @@ class MapPanel:
             with self._svg:
                 for link in drawn.links:
                     self._links[link.selection] = _Link(link, self._layout, self._select)
+                self._under = Tag("g", "", "tunnels")
                 for node in drawn.nodes:
                     self._nodes[node.selection] = _Node(node, self._layout, self._select)
         for link in drawn.links:
             self._links[link.selection].show(link)
         for node in drawn.nodes:
             self._nodes[node.selection].show(node)
+        self._show(drawn.tunnels)
+
+    def _show(self, tunnels: Sequence[TunnelMark]) -> None:
+        for gone in self._tunnels.keys() - {mark.ends for mark in tunnels}:
+            self._tunnels.pop(gone).delete()
+        for mark in tunnels:
+            if mark.ends not in self._tunnels:
+                with self._under:
+                    self._tunnels[mark.ends] = Tag("path", "", d=mark.curve, role="img")
+            self._tunnels[mark.ends].look(f"tunnel {mark.state}")
+            self._tunnels[mark.ends].put({"aria_label": mark.words})
 
 
 def _lines(x1: float, y1: float, x2: float, y2: float, *, stock: float = 0.0) -> Tag:

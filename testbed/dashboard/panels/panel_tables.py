@@ -25,6 +25,7 @@ from testbed.dashboard.views.view_tables import (
     sessions,
     story_of,
     times,
+    tunnels,
 )
 from testbed.dashboard.widgets import Panel, Table, Tag, button
 from testbed.errors import UserError
@@ -54,6 +55,24 @@ class KeysPanel:
             self._chart.options.update(options)
             self._chart.update()
         self._table.show(keys(view.plan, view.snapshot))
+
+
+class TunnelsPanel:
+    """Tunnels, which key each of their ends is under, and its story; not there while there are none."""
+
+    def __init__(self, tell: Callable[[str], Any]) -> None:
+        with Panel("tunnels", "Tunnels") as panel:
+            self._panel = panel
+            self._table = Table(
+                "Ends of tunnels", ("from → to", "kind", "state", "key", "its age", "keys"), empty="There is none.",
+                presses={3: lambda key: tell(key.rpartition(" ")[2])},
+            )  # fmt: skip
+
+    def show(self, view: View) -> None:
+        """Bring the table up to date."""
+        rows = tunnels(view.plan, view.snapshot)
+        self._panel.element.set_visibility(bool(rows))
+        self._table.show(rows)
 
 
 class TroublePanel:

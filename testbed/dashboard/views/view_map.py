@@ -68,12 +68,23 @@ class LinkMark:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelMark:
+    """A tunnel between two datacenters, as a curve beside the straight way. `state`: the worse one of its two ends."""
+
+    ends: tuple[str, str]
+    curve: str  # of an SVG path
+    state: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class MapView:
     """All marks, on a layout."""
 
     layout: Layout
     nodes: tuple[NodeMark, ...]
     links: tuple[LinkMark, ...]
+    tunnels: tuple[TunnelMark, ...] = ()
 
 
 def layout_of(plan: Plan) -> Layout:
@@ -93,13 +104,15 @@ def draw(plan: Plan, snapshot: Snapshot, selection: Selection) -> MapView:
         layout,
         tuple(_node(n, snapshot, selection, layout) for n in plan.topology.nodes),
         tuple(_links(plan, snapshot, selection, path, layout)),
+        tuple(_tunnels(snapshot, layout)),
     )
 
 
 def selected_in(drawn: MapView, selection: Selection) -> MapView:
     """The same picture with another node or link selected."""
     nodes = tuple(replace(m, selected=m.selection == selection) for m in drawn.nodes)
-    return MapView(drawn.layout, nodes, tuple(replace(m, selected=m.selection == selection) for m in drawn.links))
+    links = tuple(replace(m, selected=m.selection == selection) for m in drawn.links)
+    return replace(drawn, nodes=nodes, links=links)
 
 
 def travels(plan: Plan, snapshot: Snapshot, since: float) -> list[list[Point]]:
@@ -173,6 +186,25 @@ def _links(
             made > 0 and state not in (DOWN, NO_KEY),
             f"link {link.name}: {word or 'up'}", selection == mine, any(qc.name in path for qc in link.qcs),
         )  # fmt: skip
+
+
+_BULGE = 0.16  # of the straight way, by which a tunnel lies beside it
+_WORST = ("closed", "held", "up")
+
+
+def _tunnels(snapshot: Snapshot, layout: Layout) -> Iterator[TunnelMark]:
+    states: dict[tuple[str, str], list[str]] = {}
+    kinds: dict[tuple[str, str], str] = {}
+    for end in snapshot.figures.tunnels:
+        a, b = min(end.node, end.peer), max(end.node, end.peer)
+        states.setdefault((a, b), []).append(end.state)
+        kinds[a, b] = end.kind
+    for (a, b), found in states.items():
+        (x1, y1), (x2, y2) = layout.nodes[a], layout.nodes[b]
+        beside = (x1 + x2) / 2 - _BULGE * 2 * (y2 - y1), (y1 + y2) / 2 + _BULGE * 2 * (x2 - x1)
+        curve = f"M{x1:.0f} {y1:.0f} Q{beside[0]:.0f} {beside[1]:.0f} {x2:.0f} {y2:.0f}"
+        state = min(found, key=_WORST.index)
+        yield TunnelMark((a, b), curve, state, f"{kinds[a, b]} tunnel between {a} and {b}: {state}")
 
 
 def link_state(plan: Plan, link: Link, snapshot: Snapshot, qcs: Mapping[str, Document]) -> tuple[str, str]:

@@ -132,6 +132,22 @@ def sessions(plan: Plan, snapshot: Snapshot, selection: Selection) -> list[Row]:
     return found
 
 
+_TUNNELS = {"up": "● up", "held": "◐ under an old key", "closed": "✕ closed"}
+
+
+def tunnels(plan: Plan, snapshot: Snapshot) -> list[Row]:
+    """Ends of tunnels: where, kind, state, the key, its age, how many keys there were; by end and key."""
+    titles = {n.name: n.title for n in plan.topology.nodes}
+    return [
+        Row(
+            f"{end.node} {end.peer} {end.key_id}",
+            (f"{titles[end.node]} → {titles[end.peer]}", end.kind, _TUNNELS[end.state], end.key_id[:8],
+             f"{max(0.0, snapshot.time - end.since):.0f} s", str(end.keys)),
+        )
+        for end in sorted(snapshot.figures.tunnels, key=lambda end: (end.node, end.peer))
+    ]  # fmt: skip
+
+
 _STATES = {"open": "●", "waiting": "○", "configuring": "◐", "ending": "◌"}
 
 

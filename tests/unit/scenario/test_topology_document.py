@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from etsi.gs014 import Limits
 from scenario.shape import Shape
-from scenario.topology_description import Field, Qc, Topology, TopologyError
+from scenario.topology_description import Field, Qc, Topology, TopologyError, Tunnel
 from scenario.topology_document import build
 
 README = (Path(__file__).resolve().parents[3] / "topologies" / "README.md").read_text(encoding="utf-8")
@@ -212,6 +212,13 @@ CASES: list[tuple[Change, str]] = [
     (sae(id=""), "saes[1].id: expected 1 to 128 printable characters"),
     (lambda d: d["saes"].append({"node": "west", "id": "a/b", "external": True}), "saes[2].id: such an ID needs"),
     (lambda d: d["saes"].append({"node": "west", "id": "mail", "external": True}), "saes[2].id: duplicate 'mail'"),
+    (network(tunnels={}), "tunnels: expected a list"),
+    (network(tunnels=[{"a": "north"}]), "tunnels[0].b: missing"),
+    (network(tunnels=[{"a": "north", "b": "north"}]), "tunnels[0].b: a tunnel from 'north' to itself"),
+    (network(tunnels=[{"a": "north", "b": "east", "kind": "openvpn"}]), "tunnels[0].kind: expected one of wireg"),
+    (network(tunnels=[{"a": "north", "b": "east", "every_s": 0.5}]), "tunnels[0].every_s: expected a plain number"),
+    (network(tunnels=[{"a": x, "b": y} for x, y in ("ab", "ba")]), "tunnels[0].a: unknown node 'a'"),
+    (network(tunnels=[{"a": x, "b": y} for x, y in (("east", "west"), ("west", "east"))]), "tunnels[1]: a second tun"),
     (link(delay_ms=-1), "links[2].delay_ms: expected a plain number from 0 to 60000, got -1"),
     (link(delay_ms=math.nan), "links[2].delay_ms: expected a plain number from 0 to 60000, got nan"),
     (link(delay_ms=math.inf), "links[2].delay_ms: expected a plain number"),
@@ -336,3 +343,14 @@ def test_a_good_file_with_one_random_value_never_ends_in_a_traceback(value, data
         error = str(refused)
 
     assert error.isprintable()
+
+
+def test_tunnel_says_what_it_says_and_has_defaults_for_the_rest():
+    """In the file's order."""
+    document = triangle(network(tunnels=[
+        {"a": "west", "b": "east"}, {"a": "north", "b": "east", "kind": "ipsec", "every_s": 2, "policy": "hold"}
+    ]))  # fmt: skip
+
+    assert described(document).tunnels == (
+        Tunnel("west", "east", "wireguard", 10.0, "close"), Tunnel("north", "east", "ipsec", 2.0, "hold")
+    )  # fmt: skip

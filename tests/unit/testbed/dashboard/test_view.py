@@ -283,3 +283,51 @@ def test_used_and_expired_are_means_over_some_slots():
     """Of a burst each fifteenth slot a level line, once it was seen for so long."""
     assert charts.smoothed([30.0, *[0.0] * 14] * 3)[14:] == [2.0] * 31
     assert charts.smoothed([30.0, 0.0]) == [30.0, 15.0]
+
+
+def tunnelled(*events: tuple[str, str, str]) -> Snapshot:
+    """After events of tunnels: what happened, at which end, to which other one; a second apart from 990 on."""
+    tally = Tally()
+    for i, (what, node, peer) in enumerate(events):
+        facts = {"node": node, "peer": peer, "kind": "ipsec", "key_id": f"{i:08}-0000"}
+        tally.take({"event": f"tunnel_{what}", "time": 990.0 + i, **facts})
+    return snapshot(figures=tally.figures())
+
+
+A, B = "government", "telecom"
+
+
+@pytest.mark.parametrize(
+    ("events", "state"),
+    [
+        ([("keyed", A, B), ("keyed", B, A)], "up"),
+        ([("keyed", A, B), ("keyed", B, A), ("held", B, A)], "held"),
+        ([("keyed", A, B), ("keyed", B, A), ("held", A, B), ("closed", B, A)], "closed"),
+        ([("keyed", A, B), ("closed", A, B), ("keyed", A, B)], "up"),
+    ],
+)
+def test_tunnel_is_drawn_once_as_its_worse_end_is(events, state):
+    """Whichever of them tells first."""
+    (mark,) = view_map.draw(PLAN, tunnelled(*events), WHOLE).tunnels
+
+    assert (mark.ends, mark.state) == ((A, B), state)
+    assert mark.words == f"ipsec tunnel between {A} and {B}: {state}"
+
+
+def test_tunnel_that_has_ended_is_drawn_no_more():
+    """Also where one end tells of it late."""
+    shot = tunnelled(("keyed", A, B), ("keyed", B, A), ("ended", A, B), ("ended", B, A), ("closed", B, A))
+
+    assert view_map.draw(PLAN, shot, WHOLE).tunnels == ()
+    assert view_tables.tunnels(PLAN, shot) == []
+
+
+def test_ends_of_tunnels_are_listed_with_their_keys_and_ages():
+    """By where they are."""
+    rows = view_tables.tunnels(PLAN, tunnelled(("keyed", A, B), ("keyed", A, B), ("keyed", B, A), ("held", B, A)))
+
+    assert [row.cells for row in rows] == [
+        ("Government → Telecom", "ipsec", "● up", "00000001", "9 s", "2"),
+        ("Telecom → Government", "ipsec", "◐ under an old key", "00000002", "8 s", "1"),
+    ]
+    assert rows[0].key.endswith(" 00000001-0000")
