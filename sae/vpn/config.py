@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from documents.checks import Malformed, mapping
+from documents.checks import Malformed, mapping, text
 from sae import config
 
 
@@ -58,7 +58,7 @@ def _place(given: Mapping[str, Any], where: str) -> Place:
     found = {}
     for member in ("host", "protected"):
         try:
-            found[member] = str(ipaddress.IPv4Address(given.get(member)))
-        except ValueError:
+            found[member] = str(ipaddress.IPv4Address(text(given.get(member), f"{where}.{member}")))
+        except ipaddress.AddressValueError:
             raise Malformed(f"{where}.{member}", "an IPv4 address") from None
-    return Place(str(given.get("name")), **found)
+    return Place(text(given.get("name"), f"{where}.name"), **found)
