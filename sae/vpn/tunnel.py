@@ -3,7 +3,7 @@
 Theory of operation. One end leads, the other one follows. Every interval the leading end asks its KME for a key (GS
 QKD 014, 5.3) and tells the other gateway its ID, which fetches it (5.4) and gets ready for it. Then the leading end
 makes the handshake under the new key, and both turn to it. Until both have turned, both take packets under the old key
-and under the new one, so that none is lost. Then the old one is forgotten.
+and under the new one. Then the old one is forgotten.
 
 Whatever goes wrong on the way, each end looks after itself: a key that is older than two intervals has lapsed, and an
 end whose key has lapsed lets nothing through, or goes on under it if the user wished so. So the two ends are under
