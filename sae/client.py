@@ -102,14 +102,21 @@ class KmeClient:
         return found
 
     def _ask(self, method: str, path: str, body: Any = None, *, within_s: float | None = None) -> Reply:
-        try:
-            within_s = within_s or timeout_s(self._caller.round_trip_s)
-            reply = self._caller.request(method, self._url + path, to=self._kme, body=body, timeout_s=within_s)
-        except Unreachable as error:
-            raise Failed(503, "kme_unreachable", f"the KME cannot be reached: {error.reason}") from None
-        if not reply.ok:
-            raise failure(reply)
-        return reply
+        within_s = within_s or timeout_s(self._caller.round_trip_s)
+        return ask(self._caller, method, self._url + path, to=self._kme, of="kme", body=body, within_s=within_s)
+
+
+def ask(
+    caller: Caller, method: str, url: str, *, to: Identity, of: str, body: Any = None, within_s: float
+) -> Reply:  # fmt: skip
+    """The answer of party `to`, which is `of` that kind: kme, slave or gateway. Failed if it has none, or refuses."""
+    try:
+        reply = caller.request(method, url, to=to, body=body, timeout_s=within_s)
+    except Unreachable as error:
+        raise Failed(503, f"{of}_unreachable", f"{_PARTIES[of]} cannot be reached: {error.reason}") from None
+    if not reply.ok:
+        raise failure(reply, of=of)
+    return reply
 
 
 def failure(reply: Reply, *, of: str = "kme") -> Failed:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from etsi.gs004 import QoS
-from mtls.call import Caller, Unreachable
+from mtls.call import Caller
 from mtls.identity import Identity, Role
-from sae.client import Failed, failure, timeout_s
+from sae.client import Failed, ask, timeout_s
 from sae.config import Peer
 from sae.sessions import NO_SESSION
 
-# The slave calls its own KME before it answers, and must give up before we do, to say why.
-_MORE_S = 5.0
+# Another SAE calls its own KME before it answers, and must give up before we do, to say why.
+MORE_S = 5.0
 _END_TIMEOUT_S = 5.0
 
 
@@ -52,12 +52,6 @@ class Handover:
         self._ask("DELETE", slave, "/sae/v1/connections", within_s=_END_TIMEOUT_S)
 
     def _ask(self, method: str, slave: str, path: str, body: Any = None, *, within_s: float | None = None) -> Any:
-        to = Identity(Role.SAE, slave)
-        within_s = within_s or timeout_s(self._caller.round_trip_s) + _MORE_S
-        try:
-            reply = self._caller.request(method, self._peers[slave].url + path, to=to, body=body, timeout_s=within_s)
-        except Unreachable as error:
-            raise Failed(503, "slave_unreachable", f"the slave SAE cannot be reached: {error.reason}") from None
-        if not reply.ok:
-            raise failure(reply, of="slave")
-        return reply.body
+        within_s = within_s or timeout_s(self._caller.round_trip_s) + MORE_S
+        to, url = Identity(Role.SAE, slave), self._peers[slave].url + path
+        return ask(self._caller, method, url, to=to, of="slave", body=body, within_s=within_s).body

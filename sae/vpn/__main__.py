@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mtls.identity import Role
 from mtls.server import Server
+from sae.client import Failed
 from sae.vpn import config
 from sae.vpn.gateway import Gateway
 from sae.vpn.gateway_http import REQUESTS_OF_ONE, THREADS, make_app
@@ -38,6 +39,8 @@ def main(path: Path) -> int:
         server.start()
     except OSError as error:
         return _give_up(f"{sae.name}: {error.strerror or error}")
+    except Failed as failure:
+        return _give_up(f"{sae.name}: {failure}")
     journal.event("started", saes={sae.id: sae.name})
     print("ready", flush=True)
     signals.next()

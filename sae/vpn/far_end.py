@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from documents.checks import Malformed, mapping
-from mtls.call import Caller, Unreachable
+from mtls.call import Caller
 from mtls.identity import Identity, Role
-from sae.client import Failed, failure, timeout_s
-
-# The other gateway asks its own KME before it answers, and must give up before we do, to say why.
-_MORE_S = 5.0
+from sae.client import Failed, ask, timeout_s
+from sae.handover import MORE_S
 
 
 class FarEnd:
@@ -44,12 +42,6 @@ class FarEnd:
         self._ask("DELETE", "/vpn/v1/far_end", None)
 
     def _ask(self, method: str, path: str, body: Any) -> Any:
-        within_s = timeout_s(self._caller.round_trip_s) + _MORE_S
+        within_s = timeout_s(self._caller.round_trip_s) + MORE_S
         to = Identity(Role.SAE, self.sae_id)
-        try:
-            reply = self._caller.request(method, self._url + path, to=to, body=body, timeout_s=within_s)
-        except Unreachable as error:
-            raise Failed(503, "unreachable", f"the other gateway cannot be reached: {error.reason}") from None
-        if not reply.ok:
-            raise failure(reply, of="gateway")
-        return reply.body
+        return ask(self._caller, method, self._url + path, to=to, of="gateway", body=body, within_s=within_s).body

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from decisions.tunnels import IPSEC
+from decisions.tunnels import IPSEC, Terms
 from mtls.call import Caller
 from mtls.identity import Role
 from sae.client import Failed, KmeClient
@@ -17,7 +17,7 @@ from sae.vpn.config import Config
 from sae.vpn.daemons import protect
 from sae.vpn.far_end import FarEnd
 from sae.vpn.ipsec import Charon, Ipsec
-from sae.vpn.tunnel import Carrier, Terms, Tunnel
+from sae.vpn.tunnel import Carrier, Tunnel
 from sae.vpn.wireguard import WireGuard
 from telemetry.journal import Journal
 
@@ -26,7 +26,10 @@ _BUSY_S = 2.0
 
 
 class Gateway:
-    """The gateway that `config` describes. OSError if its credentials cannot be loaded. Thread-safe."""
+    """The gateway that `config` describes, on its host. Thread-safe.
+
+    OSError if its credentials cannot be loaded; Failed if the host cannot have its protected address.
+    """
 
     def __init__(self, config: Config, journal: Journal) -> None:
         sae = config.sae.saes[0]
@@ -36,6 +39,7 @@ class Gateway:
         self._kme = KmeClient(self._caller, config.sae.kme_url, config.sae.kme_name)
         self._record = Record(journal, config.sae.audit_secret)
         self._charon = Charon(config.sae.directory, sae.credentials)
+        protect(config.here.protected)
         self._lock = threading.Lock()
         self._tunnels: dict[str, Tunnel] = {}  # by the other gateway
         self._changing = {peer: threading.Lock() for peer in config.places}
@@ -52,19 +56,19 @@ class Gateway:
 
     def open(self, peer: str, terms: Terms) -> dict[str, Any]:
         """A tunnel with that gateway, once its first key is in use; Failed, and then there is none."""
-        with self._alone(peer), ExitStack() as undo:
+        with self._alone(peer):
             if peer in self._tunnels:
                 raise Failed(409, "exists", "there is a tunnel with this gateway already")
             far = self._far(peer)
-            carrier = self._carrier(peer, terms)
-            undo.callback(carrier.remove)
-            carrier.accept(far.propose(terms.to_json(), carrier.offer()))
-            undo.callback(self._end_quietly, far)
-            tunnel = self._made(terms, far, carrier, leads=True)
-            self._add(peer, tunnel)
-            undo.callback(self._drop, peer)
-            tunnel.wait(_FIRST_KEY_S)
-            undo.pop_all()
+            with self._carrier(peer, terms) as carrier:
+                carrier.accept(far.propose(terms.to_json(), carrier.offer()))
+            tunnel = self._add(peer, terms, carrier, leads=True)
+            try:
+                tunnel.wait(_FIRST_KEY_S)
+            except Failed:
+                self._drop(peer)
+                self._end_quietly(far)
+                raise
         return tunnel.to_json()
 
     def follow(self, peer: str, terms: Terms, offer: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,15 +82,10 @@ class Gateway:
             if before is not None and before.leads:
                 raise Failed(409, "exists", "this gateway leads a tunnel with that one already")
             self._drop(peer)
-            carrier = self._carrier(peer, terms)
-            try:
+            with self._carrier(peer, terms) as carrier:
                 carrier.accept(offer)
                 answer = carrier.offer()
-            except BaseException:
-                carrier.remove()
-                raise
-            far = self._far(peer)
-            self._add(peer, self._made(terms, far, carrier, leads=False))
+            self._add(peer, terms, carrier, leads=False)
         return answer
 
     def led_by(self, peer: str) -> Tunnel:
@@ -134,23 +133,30 @@ class Gateway:
     def _far(self, peer: str) -> FarEnd:
         return FarEnd(self._caller, peer, self._config.sae.peers[peer].url, self._config.places[peer].name)
 
-    def _made(self, terms: Terms, far: FarEnd, carrier: Carrier, *, leads: bool) -> Tunnel:
-        here, round_trip_s = self._config.here.name, self._config.sae.round_trip_s
-        return Tunnel(
-            terms, far, carrier, here=here, kme=self._kme, record=self._record, leads=leads, round_trip_s=round_trip_s
-        )
-
-    def _carrier(self, peer: str, terms: Terms) -> Carrier:
+    @contextmanager
+    def _carrier(self, peer: str, terms: Terms) -> Iterator[Carrier]:
+        """What is to carry a tunnel's packets; it is removed again if the two ends do not come to terms."""
         here, there = self._config.here, self._config.places[peer]
-        protect(here.protected)
+        carrier: Carrier
         if terms.kind == IPSEC:
-            return Ipsec(self._charon, here.host, there.host, here.protected, there.protected)
-        return WireGuard(self._config.sae.directory, there.host, here.protected, there.protected)
+            carrier = Ipsec(self._charon, here.host, there.host, here.protected, there.protected)
+        else:
+            carrier = WireGuard(self._config.sae.directory, there.host, here.protected, there.protected)
+        try:
+            yield carrier
+        except BaseException:
+            carrier.remove()
+            raise
 
-    def _add(self, peer: str, tunnel: Tunnel) -> None:
+    def _add(self, peer: str, terms: Terms, carrier: Carrier, *, leads: bool) -> Tunnel:
+        tunnel = Tunnel(
+            terms, self._far(peer), carrier, here=self._config.here.name, kme=self._kme, record=self._record,
+            leads=leads, round_trip_s=self._config.sae.round_trip_s,
+        )  # fmt: skip
         with self._lock:
             self._tunnels[peer] = tunnel
         tunnel.start()
+        return tunnel
 
     def _drop(self, peer: str) -> None:
         with self._lock:

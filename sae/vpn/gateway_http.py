@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response
 
-from decisions.tunnels import CLOSE, KINDS, LEAST_EVERY_S, MOST_EVERY_S, POLICIES
-from documents.checks import Malformed, mapping, number, uuid_text
+from decisions.tunnels import terms
+from documents.checks import Malformed, mapping, uuid_text
 from etsi.sae_id import sae_id
 from mtls.identity import Role
 from mtls.serve import Problem, allow, caller, error_body, json_body, new_app
 from sae.client import Failed
 from sae.vpn.gateway import Gateway
-from sae.vpn.tunnel import Terms
 
 REQUESTS_OF_ONE = 4
 THREADS = 24
@@ -40,7 +38,7 @@ def make_app(gateway: Gateway) -> Flask:
     @allow(Role.SAE)
     def follow() -> dict[str, Any]:
         who, body = peer(), json_body()
-        return {"offer": gateway.follow(who, _terms(body), mapping(body.get("offer"), "offer"))}
+        return {"offer": gateway.follow(who, terms(body), mapping(body.get("offer"), "offer"))}
 
     @app.post("/vpn/v1/far_end/keys")
     @allow(Role.SAE)
@@ -67,7 +65,7 @@ def make_app(gateway: Gateway) -> Flask:
         other = sae_id(body.get("peer"), "peer")
         if not gateway.is_peer(other):
             raise Malformed("peer", "the ID of another gateway of this network")
-        return gateway.open(other, _terms(body)), 201
+        return gateway.open(other, terms(body)), 201
 
     @app.get("/vpn/v1/tunnels")
     @allow(Role.OPERATOR)
@@ -77,20 +75,11 @@ def make_app(gateway: Gateway) -> Flask:
     @app.delete("/vpn/v1/tunnels/<peer_id>")
     @allow(Role.OPERATOR)
     def close_tunnel(peer_id: str) -> tuple[str, int]:
-        if not gateway.close(peer_id):
+        if not gateway.is_peer(peer_id) or not gateway.close(peer_id):
             raise Problem(404, "there is no tunnel with that gateway")
         return "", 204
 
     return app
-
-
-def _terms(body: Mapping[str, Any]) -> Terms:
-    """Malformed."""
-    kind, policy = body.get("kind"), body.get("policy", CLOSE)
-    for member, value, allowed in (("kind", kind, KINDS), ("policy", policy, POLICIES)):
-        if value not in allowed:
-            raise Malformed(member, f"one of {', '.join(allowed)}")
-    return Terms(str(kind), number(body.get("every_s"), "every_s", low=LEAST_EVERY_S, high=MOST_EVERY_S), str(policy))
 
 
 def _key_id() -> str:

@@ -15,11 +15,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-from decisions.tunnels import CLOSE, KEY_BITS, lapse_s, next_try_s
+from decisions.tunnels import CLOSE, KEY_BITS, Terms, lapse_s, next_try_s
 from documents.secret import Secret
 from etsi.gs004 import QoS
 from sae.client import Failed, KmeClient
@@ -64,19 +63,6 @@ class Carrier(Protocol):
         """As if it had never been."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What both ends go by: kind, seconds between two keys, and what happens when none comes."""
-
-    kind: str
-    every_s: float
-    policy: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As it is sent."""
-        return {"kind": self.kind, "every_s": self.every_s, "policy": self.policy}
-
-
 class Tunnel:
     """The end at datacenter `here` of a tunnel with `far`, by `carrier`. `leads`: asks for the keys. Thread-safe.
 
@@ -105,10 +91,9 @@ class Tunnel:
         self._keys = 0
         self._problem: str | None = None
         self._stopping = False
-        run: Callable[[], None] = self._lead if leads else lambda: None
+        steps = {"lapse": self._watch, **({"tunnel": self._lead} if leads else {})}
         self._threads = [
-            threading.Thread(target=run, name=f"tunnel-{far.sae_id}", daemon=True),
-            threading.Thread(target=self._watch, name=f"lapse-{far.sae_id}", daemon=True),
+            threading.Thread(target=step, name=f"{name}-{far.sae_id}", daemon=True) for name, step in steps.items()
         ]
 
     def start(self) -> None:
@@ -161,7 +146,7 @@ class Tunnel:
             self._stopping = True
             self._changed.notify_all()
         for thread in self._threads:
-            if thread is not threading.current_thread() and thread.is_alive():
+            if thread.is_alive():  # or was never started
                 thread.join(_JOIN_S)
         with self._lock:
             self._state, self._key_id = CLOSED, None

@@ -31,7 +31,6 @@ _HANDSHAKE_S = 7.0  # WireGuard tries again after 5 s and a bit
 _LOOK_S = 0.01
 _KEEPALIVE_S = 25  # who asks for it makes the handshake, though there is nothing to send
 _PUBLIC_BYTES = 32
-_NOTHING = 0
 
 
 class _Interface:
@@ -84,7 +83,7 @@ class _Interface:
     def wait_for_handshake(self) -> None:
         """Return when both ends have agreed under this peer's key; Failed."""
         deadline = time.monotonic() + _HANDSHAKE_S
-        while int(tool("wg", "show", self.name, "latest-handshakes").split()[-1]) == _NOTHING:
+        while int(tool("wg", "show", self.name, "latest-handshakes").split()[-1]) == 0:  # seconds since 1970
             if time.monotonic() > deadline:
                 raise Failed(504, "handshake", f"no WireGuard handshake under the new key within {_HANDSHAKE_S:g} s")
             time.sleep(_LOOK_S)

@@ -17,10 +17,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from decisions.tunnels import KINDS
 from telemetry import journal
+from testbed.api import until
 from testbed.bench.bench_client import FIRST, PARTNERS, row_of_five
 from testbed.bench.bench_run import bench, with_network
 from testbed.errors import UserError
@@ -76,7 +76,7 @@ def _rotated(emulation: Emulation, operator: Operator, kind: str, b: str) -> Seq
         raise UserError(f"no pings through the {kind} tunnel: {said.strip() or 'nothing was said'}")
     for qc in operator.do("names")["qcs"]:
         operator.do("set_generation", qc=qc, enabled=False)
-    _until(lambda: all(end["state"] == "closed" for end in operator.do("tunnels")))
+    until(lambda: all(end["state"] == "closed" for end in operator.do("tunnels")), _PATIENCE_S)
     events = [e for node in (a, b) for e in journal.read(emulation.run.path / "gateways" / node / "journal.jsonl")]
     events = [e for e in events if e["time"] >= since]
     keyed = [e for e in events if e["event"] == "tunnel_keyed"]
@@ -90,7 +90,7 @@ def _rotated(emulation: Emulation, operator: Operator, kind: str, b: str) -> Seq
     operator.do("close_tunnel", a=a, b=b)
     for qc in operator.do("names")["qcs"]:
         operator.do("set_generation", qc=qc, enabled=True)
-    _until(lambda: all(qc["stored_bytes"] for qc in operator.do("qcs")))
+    until(lambda: all(qc["stored_bytes"] for qc in operator.do("qcs")), _PATIENCE_S)
     middle = sorted(taken[1:])[len(taken[1:]) // 2]
     return up_s, taken[0], middle, len(taken), pings, pings - int(answered[1]), failed, max(closed)
 
@@ -135,14 +135,6 @@ def _send(connection: socket.socket, over: threading.Event) -> None:
     with contextlib.suppress(OSError):
         while not over.is_set():
             connection.sendall(_CHUNK)
-
-
-def _until(state: Any) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not state():
-        if time.monotonic() > deadline:
-            raise UserError(f"a tunnel is not as it should be after {_PATIENCE_S:g} s")
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from decisions.parameters import PARAMETERS
+from decisions.tunnels import Terms, terms
 from documents.checks import Malformed
 from etsi.gs004 import qos
 from mtls.call import Caller, Unreachable
@@ -33,7 +34,6 @@ from testbed.planning.fault import Fault
 from testbed.planning.plan import AGENT_PORT, CONTROLLER_PORT, KME_PORT, OPERATOR, Plan, SaePlan
 from testbed.stories import journals, svg, text
 from testbed.stories.model import KEY, SESSION, NoStory
-from testbed.vpn.tunnels import Wish
 
 # Longer round trips are not measured right after a change: one would wait for many of them.
 _LONGEST_RTT_MS = 1000.0
@@ -257,14 +257,14 @@ class Operator:
     def _open_tunnel(
         self, a: str, b: str, kind: str | None = None, every_s: float | None = None, policy: str | None = None
     ) -> dict[str, Any]:
-        given: dict[str, Any] = {"kind": kind, "every_s": every_s, "policy": policy}
-        wish = Wish(**{name: value for name, value in given.items() if value is not None})
+        given = {"kind": kind, "every_s": every_s, "policy": policy}
+        wanted = terms(Terms().to_json() | {name: value for name, value in given.items() if value is not None})
         rates = {
             qc["qc"]: (qc["rate"]["low"] + qc["rate"]["high"]) / 2 if qc["rate"] else qc["generated_per_slot"]
             for qc in self._qcs()
             if qc["enabled"]
         }
-        return self._emulation.tunnels.open(a, b, wish, parameters=self.desk.parameters(), rates=rates)
+        return self._emulation.tunnels.open(a, b, wanted, parameters=self.desk.parameters(), rates=rates)
 
     def _summary(self) -> dict[str, Any]:
         return summary.summarise(summary.read_run(self._emulation.run.path, *summary.SUMMARISED))

@@ -11,14 +11,12 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
 
 from decisions.modes import MODES
-from decisions.tunnels import EVERY_S, IPSEC, KEY_BITS, KINDS, LEAST_EVERY_S, MOST_EVERY_S, POLICIES, WIREGUARD
-from documents.checks import Malformed, number
+from decisions.tunnels import IPSEC, KEY_BITS, WIREGUARD, Terms
 from mtls.call import Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity
@@ -38,28 +36,16 @@ _NEEDED: Mapping[str, tuple[tuple[str, str], ...]] = {
 _SOCKETS = "/run/wireguard"
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A tunnel as it is wanted: kind, seconds between two keys, what happens when none comes."""
-
-    kind: str = KINDS[0]
-    every_s: float = EVERY_S
-    policy: str = POLICIES[0]
-
-    def check(self) -> None:
-        """Malformed, or UserError if the machine lacks what it takes."""
-        for member, value, allowed in (("kind", self.kind, KINDS), ("policy", self.policy, POLICIES)):
-            if value not in allowed:
-                raise Malformed(member, f"one of {', '.join(allowed)}")
-        number(self.every_s, "every_s", low=LEAST_EVERY_S, high=MOST_EVERY_S)
-        missing = [(program, package) for program, package in _NEEDED[self.kind] if shutil.which(program) is None]
-        if missing:
-            programs, packages = (" ".join(sorted({pair[i] for pair in missing})) for i in (0, 1))
-            raise UserError(f"cannot find {programs}: run 'make setup', or 'apt-get install {packages}'")
-        try:
-            os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
-        except OSError as error:
-            raise UserError(f"a tunnel needs {_TUN}: {error.strerror}") from None
+def check_machine(kind: str) -> None:
+    """UserError if the machine lacks what tunnels of that kind take."""
+    missing = [(program, package) for program, package in _NEEDED[kind] if shutil.which(program) is None]
+    if missing:
+        programs, packages = (" ".join(sorted({pair[i] for pair in missing})) for i in (0, 1))
+        raise UserError(f"cannot find {programs}: run 'make setup', or 'apt-get install {packages}'")
+    try:
+        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise UserError(f"a tunnel needs {_TUN}: {error.strerror}") from None
 
 
 class Tunnels:
@@ -82,24 +68,24 @@ class Tunnels:
         self._open: dict[frozenset[str], str] = {}  # pairs of nodes -> who leads
 
     def open(
-        self, a: str, b: str, wish: Wish, *, parameters: Mapping[str, Any], rates: Mapping[str, float]
+        self, a: str, b: str, terms: Terms, *, parameters: Mapping[str, Any], rates: Mapping[str, float]
     ) -> dict[str, Any]:
-        """A tunnel between the hosts of two datacenters, up, as it is at `a`, which leads. UserError, Malformed.
+        """A tunnel between the hosts of two datacenters, up, as it is at `a`, which leads. UserError.
 
         `parameters`: of the network now. `rates`: what its QCs make, bytes a second.
         """
-        wish.check()
+        check_machine(terms.kind)
         self._check_pair(a, b)
-        self._check_rate(a, b, wish, parameters, rates)
+        self._check_rate(a, b, terms.every_s, parameters, rates)
         with self._lock:
             if frozenset((a, b)) in self._open:
                 raise UserError(f"there is a tunnel between {a} and {b} already: 'qkd vpn {a} {b} off' ends it")
             for node in (a, b):
                 self._start(node)
-            terms = {"kind": wish.kind, "every_s": wish.every_s, "policy": wish.policy}
-            found = self._ask(a, "POST", "/vpn/v1/tunnels", {"peer": self._plan.gateways[b].id, **terms})
+            wanted = {"peer": self._plan.gateways[b].id, **terms.to_json()}
+            found = self._ask(a, "POST", "/vpn/v1/tunnels", wanted)
             self._open[frozenset((a, b))] = a
-        return self._with_names(a, found)
+        return self._with_names(a, b, found)
 
     def close(self, a: str, b: str) -> None:
         """End the tunnel between two datacenters. UserError."""
@@ -118,21 +104,25 @@ class Tunnels:
         """Both ends of each tunnel, the leading one first: what their gateways say, or what is the matter with them."""
         with self._lock:
             pairs = list(self._open.items())
+        told = {node: self._told_by(node) for node in {node for pair, _ in pairs for node in pair}}
         found = []
         for pair, leads in pairs:
-            for node in (leads, *(pair - {leads})):
-                (peer,) = pair - {node}
-                try:
-                    told = self._ask(node, "GET", "/vpn/v1/tunnels", None)["tunnels"]
-                    end = next((t for t in told if t["peer"] == self._plan.gateways[peer].id), {"state": "gone"})
-                except UserError as error:
-                    end = {"state": "gone", "problem": str(error)}
-                found.append(self._with_names(node, end | {"peer": self._plan.gateways[peer].id}))
+            (follows,) = pair - {leads}
+            for node, peer in ((leads, follows), (follows, leads)):
+                ends, problem = told[node]
+                end = ends.get(self._plan.gateways[peer].id, {"state": "gone", "problem": problem})
+                found.append(self._with_names(node, peer, end))
         return found
 
-    def _with_names(self, node: str, end: Mapping[str, Any]) -> dict[str, Any]:
+    def _told_by(self, node: str) -> tuple[dict[str, Any], str | None]:
+        """What the gateway of a datacenter says of its tunnels, by the other gateway's ID; why it says nothing."""
+        try:
+            return {end["peer"]: end for end in self._ask(node, "GET", "/vpn/v1/tunnels", None)["tunnels"]}, None
+        except UserError as error:
+            return {}, str(error)
+
+    def _with_names(self, node: str, peer: str, end: Mapping[str, Any]) -> dict[str, Any]:
         """What a gateway says of its end, in names and with addresses."""
-        peer = next(g.node for g in self._plan.gateways.values() if g.id == end["peer"])
         hosts = self._plan.hosts
         return {**end, "node": node, "peer": peer, "from": hosts[node].protected, "to": hosts[peer].protected}
 
@@ -144,7 +134,7 @@ class Tunnels:
             raise UserError("a tunnel joins two datacenters")
 
     def _check_rate(
-        self, a: str, b: str, wish: Wish, parameters: Mapping[str, Any], rates: Mapping[str, float]
+        self, a: str, b: str, every_s: float, parameters: Mapping[str, Any], rates: Mapping[str, float]
     ) -> None:
         """UserError if on the shortest path some fibre's QCs make too little for a key in that time."""
         graph: nx.Graph[str] = nx.Graph()
@@ -161,9 +151,9 @@ class Tunnels:
         costs = mode.per_key(len(path) - 1, KEY_BITS // 8, max(1, int(parameters["keys_ahead"])))
         for one, other, cost in zip(path, path[1:], costs, strict=False):
             rate = graph.edges[one, other]["rate"]
-            if cost / wish.every_s > rate:
+            if cost / every_s > rate:
                 raise UserError(
-                    f"a key every {wish.every_s:g} s takes {cost / wish.every_s:.3g} bytes a second between {one} and"
+                    f"a key every {every_s:g} s takes {cost / every_s:.3g} bytes a second between {one} and"
                     f" {other}, whose QCs make {rate:.3g}: take an interval of {cost / rate:.2g} s or more"
                 )
 

@@ -205,6 +205,8 @@ def test_nobody_but_the_two_gateways_has_a_say_in_a_tunnel(run, net):
     assert status(ids["c"], "POST", f"{far}/turns", told) == 404
     assert status(ids["a"], "DELETE", f"{url}/tunnels/{ids['a']}") == 401
     assert status(ids["c"], "PUT", far, terms) == 400
+    nowhere = run.call("c", "DELETE", f"{url}/tunnels/nobody", "operator:operator", f"sae:{ids['b']}", "{}")
+    assert nowhere[0]["status"] == 404
     assert {end["key_id"] for end in ends(net) if "b" in (end["node"], end["peer"])} == {key_id}
     assert states(net) == {"up"}
 

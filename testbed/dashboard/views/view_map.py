@@ -13,7 +13,7 @@ from scenario.decoy_bb84 import MOST_QBER
 from scenario.shape import Shape
 from scenario.topology_description import Link, Node
 from testbed.dashboard.collected import timeline
-from testbed.dashboard.collected.snapshot import Document, Snapshot, mean
+from testbed.dashboard.collected.snapshot import Document, Snapshot, TunnelEnd, mean
 from testbed.dashboard.views.layout import Layout, Point, lay_out
 from testbed.dashboard.views.selection import LINK, NODE, Selection, session
 from testbed.network.faults import broken_qcs
@@ -193,18 +193,15 @@ _WORST = ("closed", "held", "up")
 
 
 def _tunnels(snapshot: Snapshot, layout: Layout) -> Iterator[TunnelMark]:
-    states: dict[tuple[str, str], list[str]] = {}
-    kinds: dict[tuple[str, str], str] = {}
+    tunnels: dict[tuple[str, str], list[TunnelEnd]] = {}
     for end in snapshot.figures.tunnels:
-        a, b = min(end.node, end.peer), max(end.node, end.peer)
-        states.setdefault((a, b), []).append(end.state)
-        kinds[a, b] = end.kind
-    for (a, b), found in states.items():
+        tunnels.setdefault((min(end.node, end.peer), max(end.node, end.peer)), []).append(end)
+    for (a, b), ends in tunnels.items():
         (x1, y1), (x2, y2) = layout.nodes[a], layout.nodes[b]
         beside = (x1 + x2) / 2 - _BULGE * 2 * (y2 - y1), (y1 + y2) / 2 + _BULGE * 2 * (x2 - x1)
         curve = f"M{x1:.0f} {y1:.0f} Q{beside[0]:.0f} {beside[1]:.0f} {x2:.0f} {y2:.0f}"
-        state = min(found, key=_WORST.index)
-        yield TunnelMark((a, b), curve, state, f"{kinds[a, b]} tunnel between {a} and {b}: {state}")
+        state = min((end.state for end in ends), key=_WORST.index)
+        yield TunnelMark((a, b), curve, state, f"{ends[0].kind} tunnel between {a} and {b}: {state}")
 
 
 def link_state(plan: Plan, link: Link, snapshot: Snapshot, qcs: Mapping[str, Document]) -> tuple[str, str]:

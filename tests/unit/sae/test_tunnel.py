@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from decisions.tunnels import CLOSE, HOLD
+from decisions.tunnels import CLOSE, HOLD, Terms
 from documents.secret import Secret
 from sae.client import Failed
 from sae.sessions import Record
-from sae.vpn.tunnel import CLOSED, HELD, UP, Terms, Tunnel
+from sae.vpn.tunnel import CLOSED, HELD, UP, Tunnel
 from telemetry import journal
 from telemetry.journal import Journal
 from tests.support.waiting import until
