@@ -26,7 +26,8 @@ class Mode:
     """`cipher`: what seals the new keys under the shared one on their way to the last node.
 
     None: there is no shared key, the new keys themselves travel hop by hop. `ahead`: keys are made several at once,
-    and those not needed yet wait in the pools of both nodes.
+    and those not needed yet wait in the pools of both nodes. `at_once`: the nodes between do not wait for one another;
+    each tells the last node what turns the pad of its one link into that of the other. There is no shared key then.
 
     Behind a shared key one QC gives the new keys as well: the first of the path, or with `double_at_last` the last one.
     """
@@ -34,6 +35,7 @@ class Mode:
     name: str
     cipher: str | None
     ahead: bool
+    at_once: bool = False
 
     def shared_bytes(self, key_bytes: int, number: int) -> int:
         """Bytes that travel hop by hop, and that every link but one gives, for `number` keys of `key_bytes`."""
@@ -156,5 +158,7 @@ BASIC = Mode("basic", cipher=OTP, ahead=False)
 QKP = Mode("qkp", cipher=AES_CCM, ahead=True)
 # What trusted-relay networks in the field do: the first node draws the key and relays it under OTP; one unit a link.
 RELAYED = Mode("otp", cipher=None, ahead=False)
+# As OTP, in a time that does not grow with the number of hops.
+PARALLEL = Mode("parallel", cipher=None, ahead=False, at_once=True)
 
-MODES = {mode.name: mode for mode in (BASIC, QKP, RELAYED)}
+MODES = {mode.name: mode for mode in (BASIC, QKP, RELAYED, PARALLEL)}

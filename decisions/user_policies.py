@@ -86,6 +86,8 @@ def _mode(reference: str) -> tuple[str, Any]:
         raise PlugError(f"{reference}: expected a mode that is called {name!r}, got {mode.name!r}")
     if mode.cipher not in _CIPHERS:
         raise PlugError(f"{reference}: expected cipher to be one of {_CIPHERS}, got {mode.cipher!r}")
+    if mode.at_once and mode.cipher is not None:
+        raise PlugError(f"{reference}: expected no cipher where nodes relay at once, got {mode.cipher!r}")
     return name, mode
 
 

@@ -49,12 +49,13 @@ LISTENERS = 32  # of event streams, none of which holds a thread
 RELAYS = 32
 RELAYS_PER_NODE = 8  # that come from it, and that go on to it
 CLAIMS = 4  # first nodes that wait here for what they relay to come; more are told at once that it has not come
+PARTS_BYTES_PER_NODE = 2 << 20  # of keys that are relayed at once, which that node has sent and nobody has claimed
 CLAIM_S = 1.0  # and once more when the chain of relays says that it has come
 
-# A first node tells the last one in a thread of its own by what it knows a key, while the key is on its way.
-# Where no place is left, it tells it behind the relay: one round trip later.
+# A first node tells others in threads of their own what they need while a key is on its way: the last one by what it
+# knows the key; in mode `parallel` all of them what to do. Where no place is left, it tells them one after the other.
 CHECKS = KME_THREADS
-CHECKS_PER_NODE = 16  # to a last node that does not answer, also of requests that have failed meanwhile
+CHECKS_PER_NODE = 16  # to a node that does not answer, also of requests that have failed meanwhile
 
 # A first node asks the nodes of a path one after the other for their neighbours; each has so many seconds.
 NEIGHBOURS_S = 3.0
@@ -102,7 +103,6 @@ LOST_OPEN_S = DEAD_S + SILENCE_S
 
 DEVICE_PAUSE_S = 0.5  # without a descriptor to spare, QC devices wait for so long
 MAX_HOPS = 64  # of a virtual link
-
 
 
 def relay_s(links: int, round_trip_s: float) -> float:

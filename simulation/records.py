@@ -213,8 +213,8 @@ class Recorder(Witness):
         told = [[r.qc, r.start, r.end, purpose] for r, purpose in uses]
         self._of_node(path.nodes[0]).event(
             at_s, "statement", statement="allocate", at=round(at_s, 6), duration_ms=0.0, allocation=allocation,
-            ksid=self._ksids[session.number], mode=self._mode.name, cipher=self._mode.cipher, path=list(path.nodes),
-            key_ids=key_ids, ranges=told, **inside.ids,
+            ksid=self._ksids[session.number], mode=self._mode.name, cipher=self._mode.cipher,
+            at_once=self._mode.at_once, path=list(path.nodes), key_ids=key_ids, ranges=told, **inside.ids,
         )  # fmt: skip
         for position, r in enumerate(ranges, start=1):
             self._allocations.append([allocation, position, r.qc, _EPOCH, r.start, r.end, path.nodes[0]])
@@ -222,8 +222,7 @@ class Recorder(Witness):
         here = inside
         for place, node in enumerate(path.nodes):
             if place and len(ranges) > 1:
-                before = self._of_node(path.nodes[place - 1])
-                here = self._call(before, at_s, here, f"node:{node}", f"/qkd/v1/relay/{allocation}")
+                here = self._told(at_s, inside, here, nodes=path.nodes, place=place, allocation=allocation)
             at_both_sides = path.qcs[max(0, place - 1) : place + 1]
             mine = [(r, purpose) for r, purpose in uses if r.qc in at_both_sides]
             if len(ranges) == 1 and place == 1:  # over one hop the slave's node takes key by key
@@ -240,15 +239,31 @@ class Recorder(Witness):
                 at_s, "used", allocation=allocation, ranges=[[r.qc, r.start, r.end, purpose] for r, purpose in mine],
                 **here.ids,
             )  # fmt: skip
+            if self._mode.at_once and 0 < place < len(ranges):
+                to_last = f"node:{path.nodes[-1]}", f"/qkd/v1/relay/{allocation}/difference"
+                self._call(self._of_node(node), at_s, here, *to_last, status=204)
         if len(ranges) > 1:
             what = "check" if self._mode.cipher is None else "new_keys" if path.double_at_last else "keys"
             first, last = self._of_node(path.nodes[0]), path.nodes[-1]
-            at_last = self._call(first, at_s, inside, f"node:{last}", f"/qkd/v1/relay/{allocation}/{what}")
+            to_last = f"node:{last}", f"/qkd/v1/relay/{allocation}/{what}"
+            at_last = here if self._mode.at_once else self._call(first, at_s, inside, *to_last)
             self._of_node(last).event(
                 at_s, "keys_relayed", ksid=self._ksids[session.number], allocation=allocation, key_ids=key_ids,
                 **at_last.ids,
             )  # fmt: skip
         return [_Key(key_id, allocation, _mark(ranges, i)) for i, key_id in enumerate(key_ids)]
+
+    def _told(
+        self, at_s: float, inside: Span, before: Span, *, nodes: Sequence[str], place: int, allocation: str
+    ) -> Span:
+        """What the node at that place of a path does with its pads, as it is told to: by the one before, in whose span
+        that is, or by the first one.
+        """
+        path, teller, span = f"/qkd/v1/relay/{allocation}", nodes[place - 1], before
+        if self._mode.at_once:
+            path += "/pads" if place < len(nodes) - 1 else "/sealed"
+            teller, span = nodes[0], inside
+        return self._call(self._of_node(teller), at_s, span, f"node:{nodes[place]}", path)
 
     @staticmethod
     def _made_s(qc: QcState, byte: int) -> float:

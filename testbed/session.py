@@ -295,6 +295,7 @@ def _for_people(summary: dict[str, Any], path: Path) -> str:
             table(("keys over", "delivered", "p50 ms", "p95 ms", "max ms"), rows),
             "Key errors    " + "\n              ".join(errors),
             f"Lost          {lost}",
+            *(f"Relays had    {line}" for line in _relays(summary["relays"])),
             f"Key pairs     {pairs['compared']} compared, {pairs['identical']} identical",
             f"Audit         {_verdict(summary['audit'])}",
             f"Links         shaped by {summary['shaper']}, Open vSwitch datapath {summary['datapath']}",
@@ -305,6 +306,16 @@ def _for_people(summary: dict[str, Any], path: Path) -> str:
             f"Summary       {path / 'summary.json'}",
         ]
     )
+
+
+def _relays(found: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[str]:
+    """Of how many keys that were made over them relays learned what, a line a mode."""
+    for mode, relays in sorted(found.items()):
+        said = (
+            f"{node} " + ", ".join(f"{what} of {n}" for what, n in counts.items() if n)
+            for node, counts in sorted(relays.items())
+        )
+        yield f"{mode}: {'; '.join(said)}"
 
 
 def _verdict(found: Mapping[str, Any]) -> str:

@@ -84,6 +84,24 @@ def make_app(
         kept = relay.as_last.check_keys(caller().name, uuid_text(request_id, "request"), json_body())
         return "", 204 if kept else 202
 
+    @app.post("/qkd/v1/relay/<request_id>/pads")
+    @allow(Role.NODE)
+    def turn(request_id: str) -> tuple[str, int]:
+        relay.parallel.turn(caller().name, uuid_text(request_id, "request"), json_body())
+        return "", 204
+
+    @app.post("/qkd/v1/relay/<request_id>/difference")
+    @allow(Role.NODE)
+    def accept_difference(request_id: str) -> tuple[str, int]:
+        relay.parallel.accept_difference(caller().name, uuid_text(request_id, "request"), json_body())
+        return "", 204
+
+    @app.post("/qkd/v1/relay/<request_id>/sealed")
+    @allow(Role.NODE)
+    def accept_sealed(request_id: str) -> tuple[dict[str, Any] | str, int]:
+        missing = relay.parallel.accept_sealed(caller().name, uuid_text(request_id, "request"), json_body())
+        return ({"missing": missing}, 202) if missing else ("", 204)
+
     @app.post("/qkd/v1/streams/<ksid>/<step>")
     @allow(Role.NODE)
     def stream_step(ksid: str, step: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@ See `node.relaying.relay` for the whole of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from decisions.modes import AES_CCM, OTP
@@ -101,6 +102,22 @@ class LastNode:
         relayed.new_keys.wipe()
         self._keep_keys(announced, relayed.secret, check)
         return True
+
+    def combine(self, sender: str, request: str, document: Mapping[str, Any], senders: Sequence[str]) -> list[str]:
+        """The keys are what all parts for `request` give together, kept for the slave SAE if they fit.
+
+        Waits a little for them. Else the senders whose parts have not come; RelayAltered if the keys do not fit.
+        """
+        announced = self._announced(sender, request, document)
+        check = decoded(document.get("check"), "check", CHECK_BYTES)
+        parts, missing = self.arrivals.claim_parts(request, announced.session.ksid, senders, patiently=True)
+        if not missing:
+            same = {len(part.secret) for part in parts} == {announced.n_bytes}
+            whole = functools.reduce(otp, (part.secret for part in parts)) if same else Secret(b"")
+            for part in parts:
+                part.wipe()
+            self._keep_keys(announced, whole, check)
+        return missing
 
     def expire(self) -> None:
         """Erase what was relayed to this node so long ago that no first node will claim it."""

@@ -6,7 +6,8 @@ node does so until nk has S. Then n0 sends K under S to nk directly. Where it is
 there behind the pad, nk has it, and gives it to n0 under S when n0 asks; all else is the same. In OTP mode K is drawn
 by n0 and takes the way of S, under a pad on the first link too. A message bears the ranges of the links from the one it
 comes over on: what a node needs, and what it passes on. Every node erases what the ranges name on its side before it
-sends anything, so that a failure half way costs material and never repeats it.
+sends anything, so that a failure half way costs material and never repeats it. How it goes without a chain is told in
+`node.relaying.parallel`.
 
 A relay could alter what it passes on. So n0 tells nk directly by what it knows K, or S where nk gives K: in QKP with K
 of the first link the tag of AES-CCM, else a check value, which in OTP mode goes to nk while K is on its way. What does
@@ -15,49 +16,33 @@ not fit is erased at both ends.
 
 from __future__ import annotations
 
-import hmac
-import logging
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from decisions.modes import AES_CCM, PAD, Mode
-from decisions.ranges import Allocation, Range
+from decisions.ranges import Allocation
 from documents.checks import Malformed, integer, mapping, sequence, text, uuid_text
 from documents.secret import Secret, wiped_on_failure
 from mtls import deadline
-from mtls.call import Caller, Reply, Unreachable
-from mtls.identity import Identity, Role
+from mtls.call import Caller, Reply
 from node.associations.sessions import Session, Sessions
-from node.failures import KeyFailure, MaterialExpired, RelayAltered, RelayBroken
-from node.limits import ANSWER_S, CHECKS, CHECKS_PER_NODE, MAX_HOPS, RELAYS, RELAYS_PER_NODE, relay_s
+from node.failures import MaterialExpired, RelayBroken
+from node.limits import MAX_HOPS, RELAYS, RELAYS_PER_NODE, relay_s
 from node.material import key_events
 from node.material.key_store import KeyStore
-from node.material.key_stream import Missing
 from node.relaying.ciphers import CCM_TAG_BYTES, PROOF_LENGTH, ccm_open, ccm_seal, check_value, otp
+from node.relaying.exchange import Exchange, Order
 from node.relaying.last_node import LastNode
-from node.relaying.relay_messages import (
-    Message,
-    cut,
-    decoded,
-    encoded,
-    failure_from,
-    header_of,
-    range_json,
-    ranges_named,
-)
+from node.relaying.parallel import Parallel
+from node.relaying.relay_messages import Message, cut, decoded, encoded, range_json, ranges_named
 from node.relaying.relayed_keys import Relayed
 from node.relaying.routes import Routes
 from node.tree.performance import Performance
 from node.waiting_limits import Places
-from telemetry import bugs, trace
 from telemetry.journal import Journal
 
-_log = logging.getLogger(__name__)
 _NOTHING_THERE = 202  # the last node's answer to who claims what has not come to it
 
 
@@ -78,26 +63,21 @@ class Relay:
         answer_s: Callable[[], float],
         journal: Journal,
     ) -> None:
-        self._name = name
-        self._nodes = nodes
-        self._caller = caller
         self._store = store
         self._routes = routes
         self._performance = performance
-        self._secret = secret  # which this node shares with the shared database
-        self._journal = journal
-        self._answer_s = answer_s  # how long a request may take
+        self._exchange = Exchange(
+            name, nodes=nodes, caller=caller, store=store, secret=secret, answer_s=answer_s, journal=journal
+        )
         self.as_last = LastNode(name, sessions=sessions, store=store, answer_s=answer_s, journal=journal)
-        self._checks = ThreadPoolExecutor(CHECKS, thread_name_prefix="check")
-        self._checking = Places(CHECKS, CHECKS_PER_NODE)  # until the last node answers, though the relay has failed
         self._under_way = Places(RELAYS, RELAYS_PER_NODE)
+        self.parallel = Parallel(
+            self._exchange, routes=routes, as_last=self.as_last, performance=performance, under_way=self._under_way
+        )
 
     def least_s(self, links: int, next_node: str) -> float:
-        """Seconds that relaying over so many links, by way of that neighbour, takes at least.
-
-        Other round trips do not count: the longest is not that of this path, nor may a node far off have us refuse.
-        """
-        return relay_s(links, self._caller.measured_s(Identity(Role.NODE, next_node)))
+        """Seconds that relaying over so many links, by way of that neighbour, takes at least."""
+        return self._exchange.least_s(links, next_node)
 
     def originate(
         self,
@@ -110,21 +90,22 @@ class Relay:
     ) -> list[Secret]:
         """As first node: make `key_ids` of `key_bytes` each at the last node too; the keys, once it has confirmed."""
         keys = [{"key_ID": key_id, "bytes": key_bytes} for key_id in key_ids]
-        order, ranges = _Order(session, keys, allocation, self._store.clock()), allocation.ranges
+        order, ranges = Order(session, keys, allocation, self._store.clock()), allocation.ranges
         if mode.cipher is None:
-            (pad,) = self._take([(ranges[0], PAD)], allocation.request, allocation.server)
+            (pad,) = self._exchange.take([(ranges[0], PAD)], allocation.request, allocation.server)
             self._performance.consumed(session.link, 8 * len(pad))
             new = Secret(os.urandom(len(pad)))
             sealed = otp(new, pad)
             pad.wipe()
             with wiped_on_failure(new):
-                self._relay_checked(order, new, sealed)
+                relay = self.parallel.originate if mode.at_once else self._relay_checked
+                relay(order, sealed, encoded(check_value(new, order.header)))
                 self._check_age(order)
             return cut(new, key_bytes)
         uses = mode.uses(ranges, key_bytes, len(key_ids), double_at_last=session.double_at_last)
         if session.double_at_last:
             return cut(self._new_keys_of_last(order, mode.cipher, uses[:1]), key_bytes)
-        shared, new = self._take(uses[:2], allocation.request, allocation.server)
+        shared, new = self._exchange.take(uses[:2], allocation.request, allocation.server)
         with wiped_on_failure(shared, new):
             self._performance.consumed(session.link, 8 * (len(shared) + len(new)))
             self._relay(order, None)
@@ -138,10 +119,10 @@ class Relay:
             self._check_age(order)
         return cut(new, key_bytes)
 
-    def _new_keys_of_last(self, order: _Order, cipher: str, uses: Sequence[key_events.Use]) -> Secret:
+    def _new_keys_of_last(self, order: Order, cipher: str, uses: Sequence[key_events.Use]) -> Secret:
         """The new keys out of the last node's QC, which comes to have them for the slave as well."""
         allocation, last = order.allocation, order.session.path[-1]
-        (shared,) = self._take(uses, allocation.request, allocation.server)
+        (shared,) = self._exchange.take(uses, allocation.request, allocation.server)
         with wiped_on_failure(shared):
             self._performance.consumed(order.session.link, 8 * len(shared))
             self._relay(order, None)
@@ -163,41 +144,27 @@ class Relay:
             self._check_age(order)
         return new
 
-    def _check_age(self, order: _Order) -> None:
+    def _check_age(self, order: Order) -> None:
         """MaterialExpired if the keys took so long that their slave may come too late."""
         if self._store.clock() - order.begun >= self._store.promised_s:
             qc = order.allocation.ranges[0].qc
-            raise MaterialExpired("the keys grew too old while they were relayed", qc=qc, node=self._name)
+            raise MaterialExpired("the keys grew too old while they were relayed", qc=qc, node=self._exchange.name)
 
-    def _relay_checked(self, order: _Order, new: Secret, sealed: Secret) -> None:
+    def _relay_checked(self, order: Order, sealed: Secret, check: str) -> None:
         """Relay the keys themselves, and tell the last node by what it knows them while they are on their way."""
-        check = encoded(check_value(new, order.header))
-        early = None
-        if self._checking.take(order.session.path[-1]):
-            early = self._checks.submit(trace.carried(self._check_early), order, check)
+        last = order.session.path[-1]
+        words = f"telling node {last} of a check value"
+        early = self._exchange.beside(last, words, lambda: self._tell_last(order, "check", check=check))
         self._relay(order, sealed)
-        there = False
+        there = None
         if early is not None:
             with suppress(TimeoutError):
-                there = early.result(max(0.0, deadline.left(self._answer_s())))
+                there = early.result(max(0.0, deadline.left(self._exchange.answer_s())))
         # It may have waited for too long; now the keys are said to be there.
-        if not there and self._tell_last(order, "check", check=check) is None:
+        if there is None and self._tell_last(order, "check", check=check) is None:
             raise order.not_there()
 
-    def _check_early(self, order: _Order, check: str) -> bool:
-        """Whether the last node has them. Nobody may wait for that any more: a bug is told here, and counts as no."""
-        last = order.session.path[-1]
-        try:
-            return self._tell_last(order, "check", check=check) is not None
-        except KeyFailure:
-            raise
-        except Exception as error:
-            bugs.report(_log, f"telling node {last} of a check value", error)
-            return False
-        finally:
-            self._checking.give_back(last)
-
-    def _relay(self, order: _Order, sealed: Secret | None) -> None:
+    def _relay(self, order: Order, sealed: Secret | None) -> None:
         """Have the next node relay over the rest of the path; it has done so when this returns."""
         session = order.session
         allocation = order.allocation
@@ -206,17 +173,11 @@ class Relay:
             "ranges": [range_json(r) for r in allocation.ranges], "proofs": list(allocation.proofs),
             "sealed": None if sealed is None else encoded(sealed),
         }  # fmt: skip
-        self._send(session.path[1], f"/qkd/v1/relay/{allocation.request}", body)
+        self._exchange.send(session.path[1], f"/qkd/v1/relay/{allocation.request}", body)
 
-    def _tell_last(self, order: _Order, what: str, **facts: Any) -> Reply | None:
+    def _tell_last(self, order: Order, what: str, **facts: Any) -> Reply | None:
         """Tell the last node what it needs to keep the keys; None if nothing was relayed to it (yet). RelayAltered."""
-        age_ms = math.ceil(1000 * (self._store.clock() - order.begun))
-        body = {"ksid": order.session.ksid, "keys": order.keys, "age_ms": age_ms} | facts
-        path = f"/qkd/v1/relay/{order.allocation.request}/{what}"
-        try:
-            reply = self._send(order.session.path[-1], path, body)
-        except RelayAltered:
-            raise RelayAltered(" - ".join(order.session.path)) from None
+        reply = self._exchange.tell_last(order, what, **facts)
         return None if reply.status == _NOTHING_THERE else reply
 
     def forward(self, sender: str, request: str, document: Mapping[str, Any]) -> None:
@@ -247,28 +208,20 @@ class Relay:
             request, link, uuid_text(document.get("ksid"), "ksid"), text(document.get("server"), "server"), position,
             ranges, text(proofs[0], "proofs", longest=PROOF_LENGTH), sealed,
         )  # fmt: skip
-        self._check_proof(sender, message)
-        if deadline.left(ANSWER_S) < (relay_s(1, 0.0) if onward is None else self.least_s(len(ranges), onward)):
-            raise RelayBroken("too little time was left to relay the key: try again", node=self._name)
+        self._exchange.check_proof(
+            sender, message.proof, request, message.server, position=position, hops=message.hops, around=ranges[:2]
+        )
+        self._exchange.in_time(relay_s(1, 0.0) if onward is None else self.least_s(len(ranges), onward))
         if onward is None:
             self._receive(message)
         else:
-            full = RelayBroken("too many keys are being relayed here at once: try again", node=self._name)
+            full = RelayBroken("too many keys are being relayed here at once: try again", node=self._exchange.name)
             with self._under_way.taken(sender, onward, full=full):
                 self._pass_on(message, document, to=onward)
 
-    def _check_proof(self, sender: str, message: Message) -> None:
-        """RelayBroken unless the shared database says that it has allocated these ranges for that request."""
-        secret = self._secret()
-        if secret is None:
-            raise RelayBroken("this node has not reached the shared database yet: try again", node=self._name)
-        if not hmac.compare_digest(message.proof.encode(), message.expected_proof(secret).encode()):
-            words = f"node {sender} named ranges to node {self._name} that were not allocated for this request"
-            raise RelayBroken(words, node=sender)
-
     def _pass_on(self, message: Message, document: Mapping[str, Any], *, to: str) -> None:
         uses = [*message.incoming(), *message.outgoing()]
-        taken = self._take(uses, message.request, message.server, ranges=message.ranges[:2])
+        taken = self._exchange.take(uses, message.request, message.server, ranges=message.ranges[:2])
         self._performance.consumed(message.link, 8 * sum(len(r) for r in message.ranges[:2]))
         relayed = message.opened(taken[0])
         sealed = message.resealed(relayed, taken[1])
@@ -279,57 +232,13 @@ class Relay:
         }  # fmt: skip
         for secret in (*taken, relayed):
             secret.wipe()
-        self._send(to, f"/qkd/v1/relay/{message.request}", body)
+        self._exchange.send(to, f"/qkd/v1/relay/{message.request}", body)
 
     def _receive(self, message: Message) -> None:
         """As last node: keep what was relayed."""
         session = self.as_last.session(message.ksid, message.link)
-        (taken,) = self._take(message.incoming(), message.request, message.server, ranges=message.ranges)
+        (taken,) = self._exchange.take(message.incoming(), message.request, message.server, ranges=message.ranges)
         self._performance.consumed(message.link, 8 * len(message.ranges[0]))
         arrived = Relayed(message.opened(taken), session.ksid, message.new_keys(taken))
         taken.wipe()
         self.as_last.arrivals.put(message.request, arrived)
-
-    def _take(
-        self, uses: Sequence[key_events.Use], request: str, server: str, *, ranges: Sequence[Range] | None = None
-    ) -> list[Secret]:
-        """What is for these uses; in pieces of the same bytes as `ranges` has them, if these are given."""
-        try:
-            taken = self._store.take(ranges or [r for r, _ in uses], request, server)
-        except Missing as missing:
-            raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self._name) from None
-        key_events.used(self._journal, request, uses)
-        return taken
-
-    def _send(self, node: str, path: str, body: dict[str, Any]) -> Reply:
-        try:
-            if node not in self._nodes:
-                raise Unreachable(node, "no such node is configured")
-            reply = self._caller.request(
-                "POST", self._nodes[node] + path, to=Identity(Role.NODE, node), body=body,
-                timeout_s=self._answer_s(),
-            )  # fmt: skip
-        except Unreachable as error:
-            raise RelayBroken(f"node {node} cannot be reached: {error.reason}", node=node) from None
-        if not reply.ok:
-            raise failure_from(reply, node)
-        return reply
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What a first node makes: keys of a session, of what was allocated for them."""
-
-    session: Session
-    keys: Sequence[Mapping[str, Any]]
-    allocation: Allocation
-    begun: float  # by the node's clock, before any key is made
-
-    @property
-    def header(self) -> bytes:
-        return header_of(self.allocation.request, self.session.ksid, self.keys)
-
-    def not_there(self) -> RelayBroken:
-        """The next node says that it has relayed, and the last one has got nothing."""
-        path = self.session.path
-        return RelayBroken(f"what node {path[1]} was to relay has not reached node {path[-1]}", node=path[1])

@@ -17,9 +17,9 @@ from node.associations.sessions import Association
 from node.failures import MaterialExpired, RelayAltered, RelayBroken
 from node.limits import MAX_HOPS
 from node.material import key_events
-from node.relaying.ciphers import otp, proof
+from node.relaying.ciphers import otp
 
-_MAX_KEY_BYTES = 1 << 20
+MAX_KEY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,10 @@ class Message:
     proof: str
     sealed: Secret | None
 
-    def expected_proof(self, secret: bytes) -> str:
-        """By which the node of that secret knows that its ranges were allocated for this request."""
-        hops = self.position + len(self.ranges) - 1
-        return proof(
-            secret, self.request, self.server, position=self.position, hops=hops, around=self.ranges[:2]
-        )
+    @property
+    def hops(self) -> int:
+        """How many links the path has."""
+        return self.position + len(self.ranges) - 1
 
     @property
     def n_bytes(self) -> int:
@@ -115,7 +113,7 @@ def keys_named(document: Mapping[str, Any]) -> tuple[list[str], int]:
     entries = [mapping(e, "keys") for e in sequence(document.get("keys"), "keys", longest=4096)]
     if not entries:
         raise Malformed("keys", "at least one entry")
-    sizes = [integer(e.get("bytes"), "keys.bytes", low=1, high=_MAX_KEY_BYTES) for e in entries]
+    sizes = [integer(e.get("bytes"), "keys.bytes", low=1, high=MAX_KEY_BYTES) for e in entries]
     if len(set(sizes)) != 1:
         raise Malformed("keys.bytes", "the same size for all keys of a request")
     key_ids = [uuid_text(e.get("key_ID"), "keys.key_ID") for e in entries]
@@ -150,7 +148,7 @@ def ranges_named(document: Mapping[str, Any]) -> list[Range]:
         qc = text(given.get("qc"), f"ranges[{i}].qc")
         epoch = integer(given.get("epoch"), f"ranges[{i}].epoch", low=0, high=(1 << 63) - 1)
         start = integer(given.get("start"), f"ranges[{i}].start", low=0, high=1 << 62)
-        limit = start + 2 * _MAX_KEY_BYTES
+        limit = start + 2 * MAX_KEY_BYTES
         end = integer(given.get("end"), f"ranges[{i}].end", low=start, high=limit)
         found.append(Range(qc, start, end, epoch))
     lengths = [len(r) for r in found]
@@ -167,7 +165,7 @@ def encoded(sealed: Secret) -> str:
 
 def decoded(value: Any, field: str, n_bytes: int, *, or_fewer: bool = False) -> Secret:
     """The bytes that a message bears there; Malformed unless there are so many, or fewer if that may be."""
-    given = text(value, field, longest=2 * _MAX_KEY_BYTES)
+    given = text(value, field, longest=2 * MAX_KEY_BYTES)
     try:
         found = Secret(base64.b64decode(given, validate=True))
     except ValueError:

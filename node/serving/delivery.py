@@ -311,7 +311,7 @@ class Delivery:
         owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
         with key_events.statement(
             self._journal, "allocate", allocation=request, ksid=session.ksid, mode=mode.name, cipher=mode.cipher,
-            path=list(session.path), key_ids=list(key_ids),
+            at_once=mode.at_once, path=list(session.path), key_ids=list(key_ids),
         ) as facts:  # fmt: skip
             try:
                 found = self._shared.allocate(request, needs, key_ids=key_ids, key_bytes=key_bytes, owner=owner)

@@ -55,15 +55,19 @@ def delivery_ms(rtt: Callable[[str, str], float], mode: str, source: str, path: 
     """The sum of the round trips that a key over `path` cannot do without, in ms; nothing if it was made ahead.
 
     A key that is made needs the shared database; over several hops each node must have reached the next one, and
-    where a new key follows under a shared one, the first node the last one.
+    where a new key follows under a shared one, the first node the last one. Where nodes relay at once, it is the
+    longest of their ways: from the first node by way of a node between to the last one, and back.
     """
     if source == "pool":
         return 0.0
     trips = [(path[0], "db")]
-    if len(path) > 2:
+    first, *between, last = path
+    if between and MODES[mode].at_once:
+        return rtt(first, "db") + max(rtt(first, node) + rtt(node, last) + rtt(first, last) for node in between) / 2
+    if between:
         trips += itertools.pairwise(path)
         if MODES[mode].cipher is not None:
-            trips.append((path[0], path[-1]))
+            trips.append((first, last))
     return sum(rtt(a, b) for a, b in trips)
 
 

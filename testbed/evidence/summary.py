@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decisions.exposure import NOTHING, SHARED_KEY, THE_KEY, Learned, learned
+from decisions.modes import NEW_KEYS
 from telemetry import bugs, journal
 from testbed.evidence.journals import Tail
 
@@ -31,12 +33,12 @@ _LONGEST_LINE = 200
 # Events that a summary is made of: of long journals no more need be read.
 SUMMARISED = (
     "session_requested", "session_open", "session_refused", "session_failed", "key_delivered", "key_error", "key",
-    "lost",
+    "lost", "statement",
 )  # fmt: skip
 
 
 def summarise(events: Sequence[Event]) -> dict[str, Any]:
-    """The members `sessions`, `keys`, `delivery_ms`, `initialisation_ms` and `pairs` of a run's summary."""
+    """The members `sessions`, `keys`, `relays`, `delivery_ms`, `initialisation_ms` and `pairs` of a run's summary."""
     count = collections.Counter(str(e["event"]) for e in events)
     requested, admitted = count["session_requested"], count["session_open"]
     refused = count["session_refused"]
@@ -63,6 +65,7 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
             "errors_said": {str(e["cause"]): str(e["message"]) for e in events if _is_key_error(e)},
             "lost_bytes": _lost(events),
         },
+        "relays": learned_by_relays(events),
         "delivery_ms": {
             "single_hop": quantiles(float(e["duration_ms"]) for e in single),
             "multi_hop": quantiles(float(e["duration_ms"]) for e in multi),
@@ -138,6 +141,26 @@ def _lost(events: Iterable[Event]) -> dict[str, int]:
             found[qc] += end - new
             reached[request, qc] = end
     return dict(sorted(found.items()))
+
+
+def learned_by_relays(events: Iterable[Event]) -> dict[str, dict[str, dict[str, int]]]:
+    """By mode and relay: of how many keys that were made over it, it learned the key, the shared key, or nothing."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for event in events:
+        for relay in relays_of(event):
+            of_mode = found.setdefault(event["mode"], {})
+            counts = of_mode.setdefault(relay.node, dict.fromkeys((THE_KEY, SHARED_KEY, NOTHING), 0))
+            counts[relay.what] += len(event["key_ids"])
+    return found
+
+
+def relays_of(event: Event) -> Sequence[Learned]:
+    """What relays learned of the keys for which that event tells of an allocation; none if it tells of none."""
+    if event["event"] != "statement" or event["statement"] != "allocate" or not event.get("ranges"):
+        return ()
+    *_, purpose = event["ranges"][-1]
+    at_once = event.get("at_once", False)
+    return learned(event["cipher"], event["path"], double_at_last=purpose == NEW_KEYS, at_once=at_once)[1:-1]
 
 
 def compare_pairs(events: Iterable[Event]) -> dict[str, int]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from decisions.exposure import Learned
+
 Event = Mapping[str, Any]
 
 OK = "ok"
@@ -52,15 +54,6 @@ class Message:
     def failed(self) -> bool:
         """Whether it did not bring what it was for."""
         return self.outcome != OK
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """A node, what of the key it learned ("the key", "the shared key", "nothing"), and how that came about."""
-
-    node: str
-    what: str
-    how: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,6 @@
 The events that name the key, the session or the trace are found first; then the spans that they are in, and what those
 were parts of. What concerns other keys only is left out, also where it is in the same trace: keys that were made
 together were made in the trace of one of them, and a client of others may send one traceparent with all its requests.
-
-`learned` says which nodes learn a key, in each mode, and why; docs/stories.md explains it.
-
-A trusted relay is trusted because it could know. What counts here is what a node had in its memory, not what it looked
-at: a node that is honest erases it, a node that was taken over does not.
-
-In `basic` and `qkp` the first QC of the path holds both the shared key S and, behind it, the new keys. Both ends of a
-QC hold all of it. So the first relay has the keys themselves, and not only S: it takes their bytes out of its stream
-in order to erase them. The relays behind it have S alone. The keys under S go from the first node to the last one
-directly, inside TLS, which those relays cannot open, so that they would need S and that message to have the key.
-Where the last QC pays double, it holds the new keys, and the last relay has them; they go the other way under S.
-In `otp` every relay opens the key in order to pass it on.
 """
 
 from __future__ import annotations
@@ -23,7 +11,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from decisions.modes import AES_CCM, NEW_KEYS
+from decisions.exposure import Learned, learned
+from decisions.modes import NEW_KEYS
 from testbed.stories.draft import Draft, Spans, began, drafts, uses_of
 from testbed.stories.model import (
     CONTROLLER,
@@ -32,57 +21,11 @@ from testbed.stories.model import (
     KEY,
     SESSION,
     Event,
-    Learned,
     Message,
     NoStory,
     Participant,
     Story,
 )
-
-THE_KEY, SHARED_KEY, NOTHING = "the key", "the shared key", "nothing"
-
-
-def learned(cipher: str | None, path: Sequence[str], *, double_at_last: bool = False) -> list[Learned]:
-    """What the nodes of `path`, the master's first, learn of a key that was made in a mode with that cipher.
-
-    `double_at_last`: the new keys lay in the last QC, not in the first one.
-    """
-    if len(path) < 2:
-        return []
-    if len(path) == 2:
-        return [_end(path[0], "its end of the QC"), _end(path[1], "its end of the same QC")]
-    if cipher is None:
-        return [
-            _end(path[0], "it drew the key"),
-            *(Learned(n, THE_KEY, "it opened the key under one pad and sealed it under the next") for n in path[1:-1]),
-            _end(path[-1], "it opened the key under the last pad"),
-        ]
-    sealed = "AES-CCM under the shared key" if cipher == AES_CCM else "one-time pad with the shared key"
-    opened = f"it opened the key with the shared key ({sealed})"
-    which, giver, taker = ("last", path[-1], path[0]) if double_at_last else ("first", path[0], path[-1])
-    beside = path[-2] if double_at_last else path[1]
-    return [
-        _end(path[0], opened if double_at_last else "it made both keys of its end of the first QC"),
-        *(
-            Learned(
-                n, THE_KEY,
-                f"its end of the {which} QC holds the key's bytes, too: it erases them, and passes on the shared key",
-            )
-            if n == beside
-            else Learned(
-                n, SHARED_KEY,
-                f"it passed that on; with the message from {giver} to {taker} ({sealed}, inside TLS) it would have"
-                " the key",
-            )
-            for n in path[1:-1]
-        ),
-        _end(path[-1], "it made the key of its end of the last QC" if double_at_last else opened),
-    ]  # fmt: skip
-
-
-def _end(node: str, how: str) -> Learned:
-    return Learned(node, THE_KEY, how)
-
 
 _OPENING = ("session_open", "ksid_assigned", "session_configured")
 _ENDING = ("session_closed", "ksid_released", "session_removed", "session_idle")
@@ -153,7 +96,7 @@ def _learned(made: Event) -> list[Learned]:
     """Who learned keys of that allocation."""
     material = uses_of(made)
     at_last = len(made["path"]) > 2 and bool(material) and material[-1].purpose == NEW_KEYS
-    return learned(made["cipher"], made["path"], double_at_last=at_last)
+    return learned(made["cipher"], made["path"], double_at_last=at_last, at_once=made.get("at_once", False))
 
 
 def _told(spans: Spans, ident: str, seeds: Sequence[Event], earlier: Collection[str]) -> tuple[list[Draft], list[str]]:

@@ -212,7 +212,7 @@ def test_cli_knows_qkd_commands(poliqi):
     poliqi.cli("qkd open library nobody")
     poliqi.wait_for("no application 'nobody'")
     poliqi.cli("qkd set mode magic")
-    poliqi.wait_for("not set: mode: expected one of basic, qkp, otp")
+    poliqi.wait_for("not set: mode: expected one of basic, qkp, otp, parallel")
     poliqi.cli("qkd set keys_ahead 3")
     poliqi.wait_for("keys_ahead is 3 now")
     poliqi.cli("qkd set")
@@ -238,7 +238,7 @@ def test_mode_changes_while_sessions_run(poliqi):
         return [e["mode"] for e in sorted(events, key=lambda e: e["time"]) if e.get("method") == "enc_keys"]
 
     try:
-        for mode in ("qkp", "otp"):
+        for mode in ("qkp", "otp", "parallel"):
             poliqi.cli(f"qkd set mode {mode}")
             assert until(lambda mode=mode: mode in modes()[-3:])
     finally:

@@ -233,7 +233,7 @@ class Line(Stack):
         return audit(records(document), journals)
 
 
-@pytest.fixture(params=["basic", "qkp", pytest.param("otp", marks=pytest.mark.slow)])
+@pytest.fixture(params=["basic", "qkp", "parallel", pytest.param("otp", marks=pytest.mark.slow)])
 def line(request: pytest.FixtureRequest, tmp_path) -> Iterator[Line]:
     """The line in each mode."""
     made = Line(tmp_path)

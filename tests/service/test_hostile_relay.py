@@ -1,4 +1,4 @@
-"""A relay that lies: four real nodes in a row, and all that b says to others passes a test's hands."""
+"""A relay that lies: four real nodes in a row, and all that b and c say and are told passes a test's hands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ HOME = {ALICE: "a", DAVE: "d"}
 NODES = "abcd"
 LINKS = [("a-b/1", "a", "b"), ("b-c/1", "b", "c"), ("c-d/1", "c", "d")]
 # With the way that the virtual link leads: from the end that pays double.
-MODES = [("basic", False), ("qkp", False), ("otp", False), ("basic", True), ("qkp", True)]
+MODES = [("basic", False), ("qkp", False), ("otp", False), ("parallel", False), ("basic", True), ("qkp", True)]
+HOSTILE = "bc"  # the first relay, and the last one
 
 
 class Between:
@@ -67,11 +68,11 @@ class Between:
 
 
 class Network(Stack):
-    """A network in which b is hostile: `asked` is between a and b, `onward` between b and c."""
+    """A network in which b, or c, is hostile. `between`: by who speaks and who hears."""
 
     def build(self) -> None:
         """Start everything, and open a session from a to d."""
-        self.asked, self.onward = Between(self, "a", "b"), Between(self, "b", "c")
+        self.between = {pair: Between(self, *pair) for pair in ("ab", "ac", "bc", "bd", "cd")}
         self.start_postgres()
         self.start_nodes(LINKS, HOME)
         self.start_qcs(LINKS, low=2000, high=2000, slot_s=0.25)
@@ -83,12 +84,26 @@ class Network(Stack):
         until(lambda: self.enc_keys().ok)
 
     def write(self, name: str, document: dict[str, Any]) -> Path:
-        """A configuration file; a finds b, and b finds c, where the test listens."""
-        hearers = {"a": ("b", self.asked), "b": ("c", self.onward)}
-        if name in hearers:
-            hearer, between = hearers[name]
-            document = document | {"nodes": document["nodes"] | {hearer: between.url}}
-        return super().write(name, document)
+        """A configuration file; a node finds others where the test listens."""
+        heard = {hearer: between.url for (speaker, hearer), between in self.between.items() if speaker == name}
+        return super().write(name, document | {"nodes": document["nodes"] | heard} if heard else document)
+
+    def lie(self, node: str, question: Callable[[str, Any], Any]) -> None:
+        """Have a node say something else than it does."""
+        for (speaker, _), between in self.between.items():
+            if speaker == node:
+                between.question = question
+
+    def answer(self, node: str, answer: Callable[[str, int, Any], tuple[int, Any]]) -> None:
+        """Have a node answer something else than it does."""
+        for (_, hearer), between in self.between.items():
+            if hearer == node:
+                between.answer = answer
+
+    def be_honest(self) -> None:
+        """All nodes."""
+        for between in self.between.values():
+            between.be_honest()
 
     def configure(self, method: str, node: str, at: str, body: Any) -> Reply:
         """Tell a node what a controller has to tell."""
@@ -139,7 +154,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         yield network
     finally:
         network.stop()
-        for between in (network.asked, network.onward):
+        for between in network.between.values():
             between.server.stop()
 
 
@@ -148,8 +163,7 @@ def network(built: Network) -> Iterator[Network]:
     """The same, honest before and after, so that keys come."""
     until(lambda: built.enc_keys().ok)
     yield built
-    built.asked.be_honest()
-    built.onward.be_honest()
+    built.be_honest()
 
 
 def flip(encoded: str) -> str:
@@ -161,18 +175,25 @@ def flip(encoded: str) -> str:
 
 def flipped(path: str, body: Any) -> Any:
     """A relay's message with a bit flipped in what it seals."""
-    return body | {"sealed": flip(body["sealed"])} if "/relay/" in path else body
+    what = "difference" if path.endswith("/difference") else "sealed"
+    return body | {what: flip(body[what])} if "/relay/" in path else body
 
 
+def said_well(path: str, status: int, body: Any) -> tuple[int, Any]:
+    """A relay's answer: all went well."""
+    return (204, None) if "/relay/" in path else (status, body)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize(("mode", "from_last"), MODES)
-def test_bit_that_a_relay_flips_is_noticed_in_every_mode(network, mode, from_last):
+def test_bit_that_a_relay_flips_is_noticed_in_every_mode(network, mode, from_last, hostile):
     """The request fails and names the way, both ends say so, and nothing waits for the slave."""
     network.set_mode(mode, from_last=from_last)
     given = network.enc_keys()
     key_ids = [k["key_ID"] for k in given.body["keys"]]
     assert network.dec_keys(*key_ids).body == given.body
     before = network.waiting()
-    network.onward.question = flipped
+    network.lie(hostile, flipped)
 
     failed = network.failure()
 
@@ -182,32 +203,35 @@ def test_bit_that_a_relay_flips_is_noticed_in_every_mode(network, mode, from_las
     assert network.events("d", "relay_failed")[-1]["cause"] == "relay_altered"
     assert network.waiting() == before
     assert network.events("a", "lost")[-1]["cause"] == "relay_altered"
-    network.onward.be_honest()
+    network.be_honest()
     until(lambda: network.enc_keys().ok)
 
 
+@pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize(("mode", "from_last"), MODES)
-def test_no_relay_can_hide_that_a_key_was_altered(network, mode, from_last):
+def test_no_relay_can_hide_that_a_key_was_altered(network, mode, from_last, hostile):
     """It says that all went well; but it is not the one who is asked."""
     network.set_mode(mode, from_last=from_last)
-    network.onward.question = flipped
-    network.asked.answer = lambda path, status, body: (204, None) if "/relay/" in path else (status, body)
+    network.lie(hostile, flipped)
+    network.answer(hostile, said_well)
 
     failed = network.failure()
 
     assert failed.detail("cause") == "relay_altered"
 
 
+@pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize(("mode", "from_last"), MODES)
-def test_relay_that_passes_nothing_on_and_says_it_did_is_found_out(network, mode, from_last):
-    """The last node has nothing to keep; the neighbour that took it over is named."""
+def test_relay_that_passes_nothing_on_and_says_it_did_is_found_out(network, mode, from_last, hostile):
+    """The last node has nothing to keep. The neighbour that took it over is named; in `parallel`, who kept it."""
     network.set_mode(mode, from_last=from_last)
-    network.onward.question = lambda path, body: body | {"ksid": str(uuid.uuid4())} if "/relay/" in path else body
-    network.asked.answer = lambda path, status, body: (204, None) if "/relay/" in path else (status, body)
+    network.lie(hostile, lambda path, body: body | {"ksid": str(uuid.uuid4())} if "/relay/" in path else body)
+    network.answer(hostile, said_well)
 
     failed = network.failure()
 
-    assert (failed.status, failed.detail("cause"), failed.detail("node")) == (503, "relay_broken", "b")
+    named = hostile if mode == "parallel" else "b"
+    assert (failed.status, failed.detail("cause"), failed.detail("node")) == (503, "relay_broken", named)
 
 
 def moved(body: Any) -> list[dict[str, Any]]:
@@ -232,7 +256,7 @@ def moved(body: Any) -> list[dict[str, Any]]:
 def test_ranges_that_were_not_allocated_for_the_request_are_not_taken(network, change):
     """A relay makes them up: the next node refuses before it takes a byte, and names the relay."""
     network.set_mode("otp")
-    network.onward.question = lambda path, body: body | change(body) if "/relay/" in path else body
+    network.lie("b", lambda path, body: body | change(body) if "/relay/" in path else body)
     before = len(network.events("c", "used"))
 
     failed = network.failure()
@@ -250,9 +274,9 @@ def test_what_was_allocated_for_another_request_is_not_taken(network):
         kept.append(body)
         return body | {"ranges": []}
 
-    network.onward.question = keep
+    network.lie("b", keep)
     network.failure()
-    network.onward.be_honest()
+    network.be_honest()
     before = len(network.events("c", "used"))
     caller = network.caller(Role.NODE, "b")
 
@@ -276,7 +300,7 @@ def test_nothing_is_taken_for_what_cannot_be_relayed_in_the_time_that_is_left(ne
         kept.append((path, body))
         return body | {"ranges": []}
 
-    network.onward.question = keep
+    network.lie("b", keep)
     network.failure()
     path, message = kept[-1]
     before = len(network.events("c", "used"))
@@ -299,11 +323,29 @@ def test_way_that_a_relay_makes_up_is_not_taken(network):
     """b names d, which is on the virtual link, as its neighbour there, and leaves out c."""
     network.set_mode("otp")
     made_up = {"neighbours": [{"node": "a", "qcs": ["a-b/1"]}, {"node": "d", "qcs": ["c-d/1"]}]}
-    network.asked.answer = lambda path, status, body: (200, made_up) if "/neighbours" in path else (status, body)
-    network.asked.question = lambda path, body: body | {"ranges": []} if "/relay/" in path else body
+    network.answer("b", lambda path, status, body: (200, made_up) if "/neighbours" in path else (status, body))
+    network.lie("a", lambda path, body: body | {"ranges": []} if "/relay/" in path else body)
     network.failure()  # so that the way is looked for anew
 
     failed = network.failure()
 
     assert (failed.detail("cause"), failed.detail("node")) == ("relay_broken", "b")
     assert "does not lead back" in failed.message
+
+
+def test_difference_of_pads_that_were_not_allocated_is_not_made(network):
+    """The first node names other bytes, or another node's proof: no node takes a byte."""
+    network.set_mode("parallel")
+    for change in (
+        lambda body: {"ranges": moved(body)},
+        lambda body: {"position": body["position"] % 2 + 1},
+        lambda _: {"proof": "0" * 64},
+    ):
+        network.lie("a", lambda path, body, c=change: body | c(body) if path.endswith("/pads") else body)
+        before = len(network.events("b", "used")) + len(network.events("c", "used"))
+
+        failed = network.failure()
+
+        assert failed.detail("cause") == "relay_broken"
+        assert len(network.events("b", "used")) + len(network.events("c", "used")) == before
+        network.be_honest()

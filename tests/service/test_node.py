@@ -62,7 +62,7 @@ def ids(reply: Reply) -> list[str]:
     return [k["key_ID"] for k in reply.body["keys"]]
 
 
-@pytest.fixture(scope="module", params=["basic", "qkp", "otp"])
+@pytest.fixture(scope="module", params=["basic", "qkp", "otp", "parallel"])
 def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """Three nodes in a row with QCs fast enough for any test, in each mode: the promises are the same in all."""
     stack = Network(tmp_path_factory.mktemp("net"))

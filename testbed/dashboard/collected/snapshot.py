@@ -13,6 +13,7 @@ from typing import Any
 
 from scenario.shape import Shape
 from testbed.dashboard.collected.timeline import Happening
+from testbed.evidence.summary import relays_of
 from testbed.planning.fault import Fault
 
 KEPT_SLOTS = 180
@@ -110,7 +111,9 @@ def mean(values: list[float]) -> float:
 
 Event = Mapping[str, Any]
 # The events that are counted; nothing else needs to be read.
-EVENTS = frozenset({"key_delivered", "key_failed", "tunnel_keyed", "tunnel_held", "tunnel_closed", "tunnel_ended"})
+EVENTS = frozenset({
+    "key_delivered", "key_failed", "statement", "tunnel_keyed", "tunnel_held", "tunnel_closed", "tunnel_ended",
+})  # fmt: skip
 _TUNNELS = {"tunnel_keyed": "up", "tunnel_held": "held", "tunnel_closed": "closed"}
 
 RECENT_S = 180.0
@@ -153,6 +156,7 @@ class Figures:
     failed: int
     by_session: Mapping[str, tuple[int, int]]  # KSID -> keys delivered, requests failed
     by_node: Mapping[str, int]  # keys delivered that have an end there
+    by_relay: Mapping[str, Mapping[tuple[str, str], int]]  # relay -> mode and what it learned -> of how many keys
     deliveries: tuple[Delivery, ...]
     keys: tuple[Event, ...]
     failures: tuple[Event, ...]
@@ -176,6 +180,7 @@ class Tally:
         self._single = self._multi = self._failed = 0
         self._by_session: collections.OrderedDict[str, tuple[int, int]] = collections.OrderedDict()
         self._by_node: collections.Counter[str] = collections.Counter()
+        self._by_relay: dict[str, collections.Counter[tuple[str, str]]] = collections.defaultdict(collections.Counter)
         self._deliveries: collections.deque[Delivery] = collections.deque(maxlen=_KEPT_TIMES)
         self._keys: collections.deque[Event] = collections.deque(maxlen=_KEPT_LISTED)
         self._failures: collections.deque[Event] = collections.deque(maxlen=_KEPT_LISTED)
@@ -191,11 +196,14 @@ class Tally:
             self._take_delivery(event)
         elif event["event"].startswith("tunnel_"):
             self._take_tunnel(event)
+        for relay in relays_of(event):
+            self._by_relay[relay.node][event["mode"], relay.what] += len(event["key_ids"])
 
     def figures(self) -> Figures:
         """What was counted so far."""
         return Figures(
             self._single, self._multi, self._failed, dict(self._by_session), dict(self._by_node),
+            {relay: dict(counts) for relay, counts in self._by_relay.items()},
             tuple(self._deliveries), tuple(self._keys), tuple(self._failures), tuple(self._tunnels.values()),
         )  # fmt: skip
 

@@ -56,6 +56,10 @@ def _node(plan: Plan, snapshot: Snapshot, selection: Selection) -> tuple[str, Fa
         *([("hosts also", ", ".join(services))] if services else []),
         ("sessions", f"{len(ends)} end here, {len(sessions) - len(ends)} are relayed"),
         ("keys delivered", str(snapshot.figures.by_node.get(node.name, 0))),
+        *(
+            (f"as a relay, {mode}", f"learned {what} of {number}")
+            for (mode, what), number in snapshot.figures.by_relay.get(node.name, {}).items()
+        ),
         *(_stock(qc) for qc in answer.get("qcs", ())),
     ]
 

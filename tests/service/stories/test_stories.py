@@ -149,6 +149,24 @@ def test_relayed_key_is_told_event_by_event(world, mode, what):
     assert [e.what for e in story.learned] == ["the key", "the key", what, "the key"]
 
 
+def test_key_that_was_relayed_at_once_is_told_event_by_event(world):
+    """Whom the first node told, and who told the last one; in whatever order."""
+    world.set_mode("parallel")
+    _, key_ids = world.exchange("a", "d", keys=1)
+    story = read(world, key_ids[0])
+
+    told, difference = "send the last node the difference of your pads", "the difference of two pads"
+    said = calls(story)
+    assert said[:2] == [("a", "A", "Get key"), ("A", "database", "allocate ranges")]
+    assert sorted(said[2:-3]) == sorted(
+        [("A", "B", told), ("A", "C", told), ("B", "D", difference), ("C", "D", difference),
+         ("A", "D", "the key under the first pad, and its check value")]
+    )  # fmt: skip
+    assert said.index(("A", "B", told)) + 1 == said.index(("B", "D", difference))
+    check_ranges(world, story, request_of(story))
+    assert [e.what for e in story.learned] == ["the key", "nothing", "nothing", "the key"]
+
+
 def test_key_from_the_pool_is_told_event_by_event(world):
     """Nobody is asked for it but its own node; the story leads to the one with which it was made."""
     world.set_mode("qkp")

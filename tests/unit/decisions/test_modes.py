@@ -24,6 +24,7 @@ QCS = [f"q{i}" for i in range(8)]
         ("qkp", 2, 1, [32, 16]),
         # One unit a link and nothing more.
         ("otp", 3, 1, [16, 16, 16]),
+        ("parallel", 3, 2, [32, 32, 32]),
         # Over one link the keys are the range itself.
         ("basic", 1, 2, [32]),
         ("qkp", 1, 4, [64]),

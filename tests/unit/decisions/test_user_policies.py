@@ -78,6 +78,7 @@ train = Mode("train", cipher=None, ahead=True)
         ("mode", "mine = 3\n", "mine", "expected a decisions.modes.Mode"),
         ("mode", "from decisions.modes import Mode\nmine = Mode('other', None, False)\n", "mine", "called 'mine'"),
         ("mode", "from decisions.modes import Mode\nmine = Mode('mine', 'rot13', False)\n", "mine", "cipher.*'rot13'"),
+        ("mode", "from decisions.modes import Mode\nm = Mode('m', 'otp', False, at_once=True)\n", "m", "no cipher"),
         ("mode", "from decisions.modes import Mode\nclass M(Mode): ...\nm = M('m', None, True)\n", "m", "got M"),
         ("admission", "def eq1(path, demand):\n    return None\n", "eq1", "a name of its own"),
     ],

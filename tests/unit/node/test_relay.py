@@ -222,7 +222,7 @@ def test_checks_that_outlive_their_relays_keep_so_many_threads(first, monkeypatc
 
 def test_key_for_which_no_thread_is_left_is_checked_after_its_relay(first, monkeypatch):
     """No key is given away unchecked."""
-    monkeypatch.setattr(first.relay._checking, "take", lambda *_: False)
+    monkeypatch.setattr(first.relay._exchange._places, "take", lambda *_: False)
 
     assert len(first.originate(RELAYED)) == 1
 
@@ -254,7 +254,7 @@ def test_bug_in_a_check_that_nobody_waits_for_is_told(first, monkeypatch, caplog
     with pytest.raises(RelayBroken):
         first.originate(RELAYED)
 
-    first.relay._checks.shutdown()
+    first.relay._exchange._threads.shutdown()
     assert f"telling node c of a check value: {bugs.MARK}, ValueError" in caplog.text
     assert VALUE not in caplog.text
 
@@ -264,7 +264,7 @@ def test_relays_to_a_node_that_does_not_answer_keep_so_many_threads(tmp_path, cl
     node, go = Node("b", tmp_path / "b", clock), threading.Event()
     node.on_send, node.measured_s = lambda: go.wait(20), lambda _: 0.0  # no node is far away
     node.relay._routes = SimpleNamespace(next_hop=lambda *_: "c", joins=lambda *_: True)
-    node.relay._secret = lambda: b"secret"
+    node.relay._exchange._secret = lambda: b"secret"
 
     def forward(i: int) -> str:
         request, ranges = str(uuid.uuid4()), [Range(qc, i * KEY_BYTES, (i + 1) * KEY_BYTES) for qc in QCS]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decisions.modes import MODES, NEW_KEYS, PAD
 from telemetry import bugs
 from telemetry.journal import Journal
 from testbed.evidence.summary import Progress, bugs_told, compare_pairs, quantiles, summarise, why_no_keys
@@ -103,6 +104,30 @@ def test_summary_counts_sessions_keys_and_errors():
                              "lost_bytes": {"a-b/1": 32, "b-c/1": 80}}  # fmt: skip
     assert found["delivery_ms"]["multi_hop"] == {"p50": 7.0, "p95": 7.0, "max": 7.0}
     assert found["initialisation_ms"]["total"]["p50"] == 9.0
+
+
+@pytest.mark.parametrize(
+    ("mode", "last", "relays"),
+    [
+        ("basic", PAD, {"b": (2, 0, 0), "c": (0, 2, 0)}),
+        ("basic", NEW_KEYS, {"b": (0, 2, 0), "c": (2, 0, 0)}),
+        ("otp", PAD, {"b": (2, 0, 0), "c": (2, 0, 0)}),
+        ("parallel", PAD, {"b": (0, 0, 2), "c": (0, 0, 2)}),
+    ],
+)
+def test_what_relays_learned_is_counted_by_mode(mode, last, relays):
+    """Of how many keys the key, the shared key, or nothing. Over one hop there is no relay; of no bytes came no key."""
+    made = {
+        "event": "statement", "statement": "allocate", "mode": mode, "cipher": MODES[mode].cipher,
+        "at_once": MODES[mode].at_once, "path": list("abcd"), "key_ids": ["1", "2"],
+        "ranges": [["a-b/1", 0, 64, PAD], ["c-d/1", 0, 32, last]],
+    }  # fmt: skip
+    others = [made | {"path": list("ab")}, made | {"ranges": None}, {"event": "statement", "statement": "deliver"}]
+
+    found = summarise([made, *others])["relays"]
+
+    words = "the key", "the shared key", "nothing"
+    assert found == {mode: {node: dict(zip(words, counts, strict=True)) for node, counts in relays.items()}}
 
 
 def test_journals_of_earlier_runs_name_the_method_of_lost_keys_as_their_request():

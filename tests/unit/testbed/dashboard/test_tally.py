@@ -28,6 +28,19 @@ def test_keys_are_counted_by_hops_session_and_node():
     assert found.by_node == {"a": 6}
 
 
+def test_what_relays_learn_is_counted_by_mode():
+    """Of how many keys."""
+    tally = Tally()
+    made = {
+        "event": "statement", "statement": "allocate", "mode": "otp", "cipher": None, "path": list("abc"),
+        "key_ids": ["1", "2"], "ranges": [["a-b/1", 0, 32, "pad"], ["b-c/1", 0, 32, "pad"]],
+    }  # fmt: skip
+    for event in (made, made, made | {"mode": "parallel", "at_once": True}, made | {"path": list("ab")}):
+        tally.take(event)
+
+    assert tally.figures().by_relay == {"b": {("otp", "the key"): 4, ("parallel", "nothing"): 2}}
+
+
 def test_slaves_keys_are_the_masters_and_count_once():
     """Get key with key IDs hands out what was counted already."""
     tally = Tally()

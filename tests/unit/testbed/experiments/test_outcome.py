@@ -73,6 +73,7 @@ def test_floor_of_a_key_is_what_the_mode_cannot_avoid():
 
     assert round_trip_floor.delivery_ms(rtt, "basic", "direct", ["a", "b"]) == 10
     assert round_trip_floor.delivery_ms(rtt, "otp", "direct", path) == 30
+    assert round_trip_floor.delivery_ms(rtt, "parallel", "direct", path) == 25
     assert round_trip_floor.delivery_ms(rtt, "basic", "direct", path) == 40
     assert round_trip_floor.delivery_ms(rtt, "qkp", "refill", path) == 40
     assert round_trip_floor.delivery_ms(rtt, "qkp", "pool", path) == 0

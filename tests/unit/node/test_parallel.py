@@ -1,0 +1,403 @@
+"""Mode `parallel`: nodes of a path in one process, with stores of their own, who answer one another directly."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from decisions.modes import PARALLEL
+from decisions.ranges import Allocation, Range
+from documents.checks import Malformed
+from documents.secret import Secret
+from mtls.call import Reply
+from node.associations.sessions import Association, Session
+from node.failures import KeyFailure, RelayAltered, RelayBroken
+from node.limits import PARTS_BYTES_PER_NODE, RELAYS_PER_NODE
+from node.material.blocks import Block
+from node.material.key_store import KeyStore
+from node.relaying.ciphers import proof
+from node.relaying.relay import Relay
+from node.relaying.relayed_keys import Arrivals, Relayed
+from node.tree.performance import Performance
+from telemetry.journal import Journal
+from tests.support.waiting import until
+
+KSID, LINK, ALICE, BOB = (str(uuid.uuid4()) for _ in range(4))
+KEY_BYTES, STORED, ANSWER_S = 16, 1 << 12, 4.0
+Question = Callable[[str, str, str, dict[str, Any]], dict[str, Any] | None]
+
+
+class Node:
+    """As Routes and Sessions of a node: it knows its neighbours on the one virtual link, and the one session."""
+
+    def __init__(self, line: Line, place: int, directory: Path) -> None:
+        directory.mkdir()
+        self.name, self.place, self.line = line.names[place], place, line
+        self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15, clock=lambda: 1000.0)
+        self.store.follow("server")
+        self.here = line.qcs[max(0, place - 1) : place + 1]
+        for qc in self.here:
+            self.store.store(Block(qc, 0, 0, 0, Secret(line.streams[qc]), made=1000.0), b"")
+        self.relay = Relay(
+            self.name, nodes={name: f"https://{name}" for name in line.names}, caller=line.calls_of(self.name),
+            store=self.store, sessions=self, routes=self, performance=Performance(self.store.held),
+            secret=self.name.encode, answer_s=lambda: ANSWER_S,
+            journal=Journal(directory / "journal.jsonl", self.name),
+        )  # fmt: skip
+
+    def neighbours(self, _: str) -> dict[str, list[str]]:
+        """As of Routes."""
+        around = [n for n in (self.place - 1, self.place + 1) if 0 <= n < len(self.line.names)]
+        return {self.line.names[n]: [self.line.qcs[min(n, self.place)]] for n in around}
+
+    def next_hop(self, link: str, sender: str) -> str | None:
+        """As of Routes."""
+        return next((name for name in self.neighbours(link) if name != sender), None)
+
+    def joins(self, qc: str, neighbour: str) -> bool:
+        """As of Routes."""
+        return qc in self.neighbours(LINK).get(neighbour, [])
+
+    def get(self, ksid: str) -> Association | None:
+        """As of Sessions."""
+        return Association(KSID, ALICE, BOB, self.line.names[0], self.line.names[-1], (LINK,)) if ksid == KSID else None
+
+
+class Line:
+    """Nodes in a row. `on_the_way(sender, to, path, body)` may alter what is said, or keep it to itself (None)."""
+
+    def __init__(self, hops: int, directory: Path) -> None:
+        self.names = [f"n{i}" for i in range(hops + 1)]
+        self.qcs = [f"{a}-{b}" for a, b in itertools.pairwise(self.names)]
+        self.streams = {qc: os.urandom(STORED) for qc in self.qcs}
+        self.on_the_way: Question = lambda *_: _[3]
+        self.said: list[tuple[str, str, str]] = []
+        self.used = 0
+        self.nodes = {name: Node(self, place, directory / name) for place, name in enumerate(self.names)}
+
+    def calls_of(self, sender: str) -> Any:
+        """As Caller, for that node."""
+        line = self
+
+        class Calls:
+            measured_s = staticmethod(lambda _: 0.0)
+
+            @staticmethod
+            def request(_: str, url: str, *, body: dict[str, Any], **__: Any) -> Reply:
+                """The other node's answer."""
+                to, _, path = url.removeprefix("https://").partition("/")
+                return line.say(sender, to, path, json.loads(json.dumps(body)))
+
+        return Calls()
+
+    def say(self, sender: str, to: str, path: str, body: dict[str, Any]) -> Reply:
+        """As the agent's port of node `to`."""
+        request, what = path.split("/")[-2:]
+        self.said.append((sender, to, what))
+        changed = self.on_the_way(sender, to, what, body)
+        if changed is None:
+            return Reply(204, None)
+        parallel = self.nodes[to].relay.parallel
+        steps = {"pads": parallel.turn, "difference": parallel.accept_difference, "sealed": parallel.accept_sealed}
+        try:
+            missing = steps[what](sender, request, changed)  # type: ignore[operator]
+        except KeyFailure as failure:
+            details = [{name: value} for name, value in failure.details().items()]
+            return Reply(failure.status, {"message": str(failure), "details": details})
+        except Malformed as error:
+            return Reply(400, {"message": str(error), "details": [{"field": error.field}]})
+        return Reply(202, {"missing": missing}) if missing else Reply(204, None)
+
+    def key(self, number: int = 1) -> list[bytes]:
+        """Keys made by the first node."""
+        request, n_bytes = str(uuid.uuid4()), number * KEY_BYTES
+        ranges = [Range(qc, self.used, self.used + n_bytes) for qc in self.qcs]
+        self.used += n_bytes
+        hops = len(self.qcs)
+        proofs = [
+            proof(name.encode(), request, "server", position=i, hops=hops, around=ranges[i - 1 : i + 1])
+            for i, name in enumerate(self.names[1:], 1)
+        ]
+        self.key_ids = [str(uuid.uuid4()) for _ in range(number)]
+        session = Session(KSID, ALICE, BOB, tuple(self.names), tuple(self.qcs), LINK)
+        made = self.nodes["n0"].relay.originate(
+            session, PARALLEL, Allocation(request, "server", ranges, proofs), key_ids=self.key_ids, key_bytes=KEY_BYTES
+        )
+        return [key.reveal() for key in made]
+
+    def at_last(self) -> list[bytes]:
+        """What waits for the slave of the keys that were made last."""
+        found = self.nodes[self.names[-1]].store.take_relayed(self.key_ids)
+        return [] if found is None else [relayed.key.reveal() for relayed in found]
+
+    def left(self, name: str) -> int:
+        """Bytes that a node has not used up."""
+        return sum(held.stored for held in self.nodes[name].store.held())
+
+
+@pytest.fixture
+def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Line]]:
+    """Makes them; what waits at a last node waits shortly."""
+    monkeypatch.setattr("node.relaying.relayed_keys.CLAIM_S", 0.05)
+    made: list[Line] = []
+
+    def build(hops: int) -> Line:
+        made.append(Line(hops, tmp_path))
+        return made[-1]
+
+    yield build
+    for line in made:
+        for node in line.nodes.values():
+            node.store.close()
+
+
+@pytest.mark.parametrize("hops", [2, 3, 4, 7])
+def test_slave_has_the_keys_that_the_first_node_made(lines, hops):
+    """Over any number of hops, one key or several; each link gives as many bytes as the keys have."""
+    line = lines(hops)
+
+    first, more = line.key(), None
+    assert line.at_last() == first
+    more = line.key(3)
+    assert line.at_last() == more
+
+    assert len({*first, *more}) == 4
+    for name in line.names:
+        links = 1 if name in (line.names[0], line.names[-1]) else 2
+        assert line.left(name) == links * (STORED - 4 * KEY_BYTES)
+
+
+def test_no_node_waits_for_the_one_before_it(lines):
+    """The first node tells all of them; each tells the last one."""
+    line = lines(4)
+    line.key()
+
+    assert sorted(line.said) == sorted(
+        [("n0", n, "pads") for n in ("n1", "n2", "n3")] + [(n, "n4", "difference") for n in ("n1", "n2", "n3")]
+        + [("n0", "n4", "sealed")]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ["sealed", "difference"])
+def test_parts_may_come_in_any_order(lines, monkeypatch, first):
+    """The first node's, which waits for those of the others, or the others', which wait for it."""
+    monkeypatch.setattr("node.relaying.relayed_keys.CLAIM_S", 60.0)
+    line = lines(3)
+    arrivals = line.nodes["n3"].relay.as_last.arrivals
+
+    def hold(_: str, __: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        if what not in {first, "pads"}:
+            until(lambda: arrivals.waiting == 1 if first == "sealed" else len(arrivals._found) == 2)
+        return body
+
+    line.on_the_way = hold
+
+    assert line.key() == line.at_last()
+
+
+def test_where_no_thread_is_left_one_node_is_told_after_the_other(lines, monkeypatch):
+    """And the key is the same at both ends."""
+    line = lines(4)
+    monkeypatch.setattr(line.nodes["n0"].relay._exchange._places, "take", lambda *_: False)
+
+    assert line.key() == line.at_last()
+
+
+def test_where_too_many_wait_at_the_last_node_it_is_asked_again(lines, monkeypatch):
+    """When all have said that they sent theirs."""
+    line = lines(3)
+    monkeypatch.setattr("node.relaying.relayed_keys.CLAIMS", 0)
+
+    assert line.key() == line.at_last()
+
+
+@pytest.mark.parametrize("liar", ["n1", "n2", "n3"])
+def test_difference_that_a_node_alters_is_noticed(lines, liar):
+    """Wherever it stands: nobody has a key of it, and the whole way is named."""
+    line = lines(4)
+
+    def alter(sender: str, _: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        return body | {"difference": "A" * 22 + "=="} if (sender, what) == (liar, "difference") else body
+
+    line.on_the_way = alter
+    with pytest.raises(RelayAltered) as failure:
+        line.key()
+
+    assert failure.value.facts["path"] == "n0 - n1 - n2 - n3 - n4"
+    assert line.at_last() == []
+
+
+@pytest.mark.parametrize("liar", ["n1", "n2", "n3"])
+def test_node_that_sends_nothing_and_says_it_did_is_named(lines, liar):
+    """By the last node, which knows who did."""
+    line = lines(4)
+    line.on_the_way = lambda sender, _, what, body: None if (sender, what) == (liar, "difference") else body
+
+    with pytest.raises(RelayBroken) as failure:
+        line.key()
+
+    assert failure.value.facts["node"] == liar
+    assert line.at_last() == []
+
+
+@pytest.mark.parametrize("gone", ["n1", "n3"])
+def test_failure_of_a_node_between_is_told_at_once(lines, monkeypatch, gone):
+    """The first node does not wait until the last one has given up."""
+    monkeypatch.setattr("node.relaying.relayed_keys.CLAIM_S", 60.0)
+    line = lines(4)
+    line.nodes[gone].store.take([Range(line.qcs[int(gone[1])], 0, 8)], "another", "server")
+
+    with pytest.raises(KeyFailure) as failure:
+        line.key()
+
+    assert (failure.value.cause, failure.value.facts["node"]) == ("expired", gone)
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "bytes of nobody": lambda body: {"ranges": [_moved(r) for r in body["ranges"]]},
+    "one pad": lambda body: {"ranges": body["ranges"][:1]},
+    "the same pad twice": lambda body: {"ranges": [body["ranges"][0]] * 2},
+    "a pad that is shorter": lambda body: {"ranges": [body["ranges"][0], body["ranges"][1] | {"end": 8}]},
+    "another place": lambda body: {"position": body["position"] % 2 + 1},
+    "a longer path": lambda body: {"hops": body["hops"] + 1},
+    "another server": lambda _: {"server": "another"},
+    "a proof made up": lambda _: {"proof": "0" * 64},
+    "to itself": lambda body: {"to": f"n{body['position']}"},
+    "to nobody": lambda _: {"to": "nobody"},
+}
+
+
+def _moved(r: dict[str, Any]) -> dict[str, Any]:
+    return r | {"start": r["start"] + KEY_BYTES, "end": r["end"] + KEY_BYTES}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_node_between_takes_only_what_was_allocated(lines, name):
+    """It refuses before it takes a byte."""
+    line = lines(3)
+
+    def change(_: str, to: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        return body | CHANGES[name](body) if (to, what) == ("n2", "pads") else body
+
+    line.on_the_way = change
+    with pytest.raises(RelayBroken):
+        line.key()
+
+    assert line.left("n2") == 2 * STORED
+    assert line.at_last() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: {"pad": body["pad"] | {"ranges": [_moved(r) for r in body["pad"]["ranges"]]}},
+        lambda body: {"pad": body["pad"] | {"ranges": body["pad"]["ranges"] * 2}},
+        lambda body: {"pad": body["pad"] | {"ksid": str(uuid.uuid4())}},
+        lambda body: {"pad": body["pad"] | {"proof": "0" * 64}},
+        lambda body: {"pad": body["pad"] | {"sealed": "AAAA"}},
+        lambda body: {"nodes": body["nodes"][::-1]},
+        lambda body: {"nodes": [*body["nodes"], body["nodes"][0]]},
+        lambda body: {"nodes": body["nodes"][1:]},
+        lambda _: {"nodes": []},
+    ],
+    ids=["bytes of nobody", "two pads", "another session", "made up", "too short", "another order", "twice", "too few",
+         "none"],
+)  # fmt: skip
+def test_last_node_takes_only_what_was_allocated(lines, change):
+    """It refuses before it takes a byte."""
+    line = lines(3)
+    line.on_the_way = lambda _, __, what, body: body | change(body) if what == "sealed" and "pad" in body else body
+
+    with pytest.raises(RelayBroken):
+        line.key()
+
+    assert line.left("n3") == STORED
+    assert line.at_last() == []
+
+
+def test_what_is_sent_twice_gives_no_second_key(lines):
+    """The pads are gone, and the first node's order is of no use any more."""
+    line, kept = lines(3), []
+    line.on_the_way = lambda *said: kept.append(said) or said[3]
+    line.key()
+    first = line.at_last()
+    left = [line.left(name) for name in line.names]
+    line.on_the_way = lambda *said: said[3]
+
+    for sender, to, what, body in kept:
+        path = f"qkd/v1/relay/{uuid.uuid4()}/{what}"  # of another request, too
+        assert not line.say(sender, to, path, body).ok or what == "difference"
+
+    assert first
+    assert [line.left(name) for name in line.names] == left
+
+
+def test_node_that_sends_more_than_it_is_asked_for_is_refused(lines):
+    """It keeps the room of no other node."""
+    line = lines(3)
+    body = {"ksid": KSID, "link": LINK, "difference": "AAAA" * 4096}
+
+    def send(sender: str) -> Reply:
+        return line.say(sender, "n3", f"qkd/v1/relay/{uuid.uuid4()}/difference", body)
+
+    for _ in range(PARTS_BYTES_PER_NODE // (3 * 4096 + 1024)):
+        assert send("n1").ok
+    assert (send("n1").status, send("n1").detail("node")) == (503, "n1")
+
+    assert send("n2").ok
+    assert line.key() == line.at_last()
+
+
+def test_session_of_others_gets_no_difference(lines):
+    """One that does not end here."""
+    line = lines(2)
+    body = {"ksid": str(uuid.uuid4()), "link": LINK, "difference": "AAAA"}
+
+    assert line.say("n1", "n2", f"qkd/v1/relay/{uuid.uuid4()}/difference", body).detail("cause") == "no_session"
+
+
+def test_relays_of_one_neighbour_have_so_many_places(lines):
+    """More are refused before they take material."""
+    line = lines(2)
+    for _ in range(RELAYS_PER_NODE):
+        assert line.nodes["n1"].relay._under_way.take("n0", "n2")
+
+    with pytest.raises(RelayBroken, match="too many keys"):
+        line.key()
+    assert line.left("n1") == 2 * STORED
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.integers(0, 1 << 32))
+def test_parts_are_claimed_all_or_none_and_once(seed):
+    """Whatever comes in whatever order, of whichever request."""
+    rng, now = random.Random(seed), 0.0
+    arrivals, senders = Arrivals(lambda: 10.0, lambda: now), ["a", "b", "c"]
+    there: dict[str, set[str]] = {}
+    for _ in range(60):
+        request, sender = rng.choice("xyz"), rng.choice(senders)
+        if rng.random() < 0.7:
+            assert arrivals.put(request, Relayed(Secret(b"part"), "s"), sender=sender) == (
+                sender not in there.get(request, set())
+            )
+            there.setdefault(request, set()).add(sender)
+        else:
+            parts, missing = arrivals.claim_parts(request, "s", senders, patiently=False)
+            assert set(missing) == set(senders) - there.get(request, set())
+            assert len(parts) == (0 if missing else 3)
+            if not missing:
+                del there[request]
+    now = 20.0
+    arrivals.expire()
+    assert not arrivals._found
+    assert not any(arrivals._kept.values())
