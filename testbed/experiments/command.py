@@ -24,7 +24,7 @@ from testbed.experiments.evaluation import figures, outcome
 from testbed.experiments.evaluation.results import Results
 from testbed.experiments.execute import Interrupted, execute
 from testbed.experiments.experiment import Experiment, Seen, Settings
-from testbed.experiments.kinds import fig7, fig8, latency, sweep, table1
+from testbed.experiments.kinds import fig7, fig8, latency, relay, sweep, table1
 from testbed.experiments.series import Run, Store, clear, digests, seconds, seed_of
 from testbed.experiments.workers import Each, workers
 from testbed.options import parsed_by
@@ -32,13 +32,11 @@ from testbed.options import parsed_by
 _ROOT = Path(__file__).resolve().parents[2]
 _TOPOLOGIES, _WORKLOADS, _RUNS, _RESULTS = (_ROOT / name for name in ("topologies", "workloads", "runs", "results"))
 EXPERIMENTS: Mapping[str, Experiment] = {
-    found.name: found
-    for found in (table1.EXPERIMENT, fig7.EXPERIMENT, fig8.EXPERIMENT, latency.EXPERIMENT, sweep.EXPERIMENT)
+    found.EXPERIMENT.name: found.EXPERIMENT for found in (table1, fig7, fig8, latency, relay, sweep)
 }
 # What `all` stands for: the paper's, and the one on delays.
 _ALL = (table1.NAME, fig7.NAME, fig8.NAME, latency.NAME)
 _VIRTUAL = tuple(found.name for found in EXPERIMENTS.values() if found.virtual)
-_TOPOLOGY = "poliqi"
 _LEAST_REPEATS = 2
 _QUICK_SPEED = 5
 _MOST_SPEED = 15
@@ -104,8 +102,8 @@ def _begin(
         repeats=given.repeat or (experiment.quick_repeats if given.quick else experiment.repeats),
         quick=given.quick,
         speed=given.speed or (_QUICK_SPEED if given.quick else 1),
-        topology=load_topology(given.topology, _TOPOLOGIES),
-        topology_said=given.topology,
+        topology=load_topology(given.topology or experiment.topology, _TOPOLOGIES),
+        topology_said=given.topology or experiment.topology,
         workloads=workloads,
         workload=chosen,
         over=over,
@@ -187,7 +185,7 @@ def _command(experiment: Experiment, settings: Settings) -> str:
         words.append("--virtual")
     if settings.quick:
         words.append("--quick")
-    if settings.topology_said != _TOPOLOGY:
+    if settings.topology_said != experiment.topology:
         words.append(f"--topology {settings.topology_said}")
     if settings.workload is not None:
         words.append(f"--workload {settings.workload}")
@@ -274,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=_seed, metavar="N", help="same seed, same workloads (default: a new one, or that of the series)")
     add("--out", type=Path, metavar="DIR", help="where results go, a folder for each experiment (default: results/)")
     add("--again", action="store_true", help="begin anew where a series was begun already")
-    add("--topology", default=_TOPOLOGY, metavar="NAME|FILE", help="network (default: poliqi)")
+    add("--topology", metavar="NAME|FILE", help="network (default: poliqi; of relay: row)")
     add("--workload", metavar="NAME|FILE", help="another load than the experiment's own, see workloads/")
     add("--ttl", type=parsed_by(TTL.parse), default=TTL.default, metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default})")  # fmt: skip  # noqa: E501
     add("--virtual", action="store_true", help=f"in virtual time: no root, all cores; for {' and '.join(_VIRTUAL)}")

@@ -116,6 +116,11 @@ class Seen:
         return outcome.deliveries(self.document["events"])
 
     @cached_property
+    def allocations(self) -> list[outcome.Made]:
+        """What keys were made of."""
+        return outcome.allocations(self.document["events"])
+
+    @cached_property
     def initialisations(self) -> list[outcome.Initialisation]:
         """Sessions that came to be."""
         return outcome.initialisations(self.document["events"])
@@ -150,6 +155,7 @@ class Experiment:
     repeats: int = 6
     quick_repeats: int = 2
     virtual: bool = False  # whether it shows anything where nothing takes time
+    topology: str = "poliqi"  # where it is made, unless the user says otherwise
 
 
 def together(repeat: int, phases: Iterable[Phase], **network: Any) -> list[Run]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.evidence.summary import Event
+from testbed.evidence.summary import Event, relays_of
 
 # What is kept of a phase's events: nothing that a figure does not need.
 _ALWAYS = ("time", "mono", "who", "event")
@@ -24,7 +24,9 @@ KEPT = {
     "key_delivered": ("ksid", "hops", "source", "duration_ms", "method"),
     "key": ("ksid", "side"),
     "key_error": ("ksid", "side", "cause"),
+    "statement": ("statement", "cipher", "at_once", "path", "key_ids", "ranges"),
 }
+_ALLOCATE = "allocate"
 # All that an event may have of it.
 FACTS = tuple(dict.fromkeys((*_ALWAYS, *(name for names in KEPT.values() for name in names))))
 
@@ -37,6 +39,19 @@ class Delivery:
     hops: int
     source: str
     ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Keys that were made at once: how many, over how many hops, of how many bytes of all QCs together.
+
+    `learned`: how many relays learned the key, and how many the shared key.
+    """
+
+    keys: int
+    hops: int
+    n_bytes: int
+    learned: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +112,11 @@ class Load:
 
 def kept(events: Iterable[Event], began: float, ended: float) -> list[dict[str, Any]]:
     """Those events between two times of the wall clock that figures are made of, cut to the facts that they need."""
+    told = (event for event in events if event["event"] in KEPT and event.get("statement", _ALLOCATE) == _ALLOCATE)
     return [
         {name: event[name] for name in (*_ALWAYS, *KEPT[event["event"]]) if name in event}
-        for event in events
-        if event["event"] in KEPT and began <= float(event["time"]) <= ended
+        for event in told
+        if began <= float(event["time"]) <= ended
     ]
 
 
@@ -111,6 +127,18 @@ def deliveries(events: Iterable[Event]) -> list[Delivery]:
         for e in events
         if e["event"] == "key_delivered" and e["method"] == "enc_keys"
     ]
+
+
+def allocations(events: Iterable[Event]) -> list[Made]:
+    """What keys were made of, where there was enough."""
+    return [
+        Made(
+            len(e["key_ids"]), len(e["path"]) - 1, sum(end - start for _, start, end, _ in e["ranges"]),
+            collections.Counter(relay.what for relay in relays_of(e)),
+        )
+        for e in events
+        if e["event"] == "statement" and e.get("ranges")
+    ]  # fmt: skip
 
 
 def initialisations(events: Sequence[Event]) -> list[Initialisation]:

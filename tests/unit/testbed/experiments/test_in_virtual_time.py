@@ -71,6 +71,25 @@ def test_sweep_in_virtual_time_goes_over_policies_and_loads_and_measures_no_time
     assert broken["calendar", "20-30"] == 0
 
 
+def test_relays_cost_what_modes_declare_over_any_number_of_hops(tmp_path):
+    """And learn the key in otp, nothing in parallel; in basic the shared key, but for the first one, which has both."""
+    made("relay", "--virtual", "--quick", "--seed", "1", "--out", str(tmp_path))
+
+    found = {(row["mode"], row["measure"], int(row["hops"])): float(row["median"])
+             for row in rows(tmp_path / "relay-virtual")}  # fmt: skip
+    assert {measure for _, measure, _ in found} == {
+        "material", "relays that learned the key", "relays that learned the shared key",
+    }  # fmt: skip
+    for hops in range(2, 7):
+        assert found["BASIC", "material", hops] == 16 * (hops + 1)
+        assert found["OTP", "material", hops] == found["PARALLEL", "material", hops] == 16 * hops
+        assert found["QKP", "material", hops] < 16 * hops
+        key, shared = ([found[mode, f"relays that learned {what}", hops] for mode in ("BASIC", "OTP", "PARALLEL")]
+                       for what in ("the key", "the shared key"))  # fmt: skip
+        assert key == [1, hops - 1, 0]
+        assert shared == [hops - 2, 0, 0]
+
+
 def test_series_in_virtual_time_goes_on_and_is_the_same_again(tmp_path, tiny):
     """One that was cut short after its first run ends with the same table, to the byte."""
     options = ["--virtual", "--workload", tiny, "--repeat", "3", "--seed", "5", "--over", "mode=basic,qkp"]
@@ -90,8 +109,8 @@ def test_series_in_virtual_time_goes_on_and_is_the_same_again(tmp_path, tiny):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("fig7", "--virtual"), "--virtual: expected fig8 or sweep: fig7 measures what takes no time there"),
-        (("all", "--virtual"), "--virtual: expected fig8 or sweep: "),
+        (("fig7", "--virtual"), "--virtual: expected fig8 or relay or sweep: fig7 measures what takes no time there"),
+        (("all", "--virtual"), "--virtual: expected fig8 or relay or sweep: "),
         (("fig8", "--dask", "tcp://127.0.0.1:1"), "--dask goes with --virtual"),
         (("sweep", "--virtual", "--over", "delay=1,2"), "--over delay: expected no delays with --virtual"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -38,6 +39,8 @@ def shown(run, phase):
             {**at, "event": "new_app_answered", "side": "master", "duration_ms": 10.0, **pair},
             {**later, "event": "session_open", "ksid": ksid, "path": path, "hops": len(path) - 1,
              "ask_connection_ms": 8.0, "open_key_session_ms": 12.0 + run.repeat, "total_ms": 20.0 + run.repeat, **pair},
+            {**later, "event": "statement", "statement": "allocate", "cipher": None, "path": path, "key_ids": ["1"],
+             "ranges": [[f"{a}-{b}", 0, 16, "pad"] for a, b in itertools.pairwise(path)]},
             *({**later, "event": "key_delivered", "method": "enc_keys", "ksid": ksid, "hops": len(path) - 1,
                "source": source, "duration_ms": 4.0 * len(path) + run.repeat} for source in sources),
             {**later, "event": "key", "ksid": ksid, "side": "master"},
