@@ -37,7 +37,9 @@ class Captures:
             raise UserError(f"link {name} is being captured into {self._running[name][1]}")
         path = self._free(name)
         # Root is who may read the run directory; tcpdump would become somebody else before it opens the file.
-        command = ["tcpdump", "-i", link.port_a, "-n", "-U", "-s", "0", "-Z", "root", "-w", str(path)]
+        # At once into the file: what crosses right before the end would be lost in the kernel's buffer.
+        options = ["--immediate-mode", "-U", "-n", "-s", "0", "-Z", "root"]
+        command = ["tcpdump", *options, "-i", link.port_a, "-w", str(path)]
         process = self._processes.start(f"capture-{path.stem}", command, says_ready=False, stop_signal=2)
         self._wait(process)
         self._running[name] = process, path
