@@ -8,8 +8,8 @@ from typing import Any
 
 from documents.checks import Malformed, number
 
-WIREGUARD, IPSEC = "wireguard", "ipsec"
-KINDS = (WIREGUARD, IPSEC)
+WIREGUARD, IPSEC, TLS = "wireguard", "ipsec", "tls"
+KINDS = (WIREGUARD, IPSEC, TLS)
 CLOSE, HOLD = "close", "hold"
 # What a tunnel does when no new key has come in time: let nothing through, or go on under the old key.
 POLICIES = (CLOSE, HOLD)

@@ -24,6 +24,7 @@ charon-systemd           # strongSwan, for tunnels by IPsec
 libcharon-extra-plugins  # its kernel-libipsec, where the kernel has no ESP
 libstrongswan-standard-plugins # its elliptic curves and AES-GCM, by OpenSSL
 wireguard-tools          # wg, for tunnels by WireGuard
+stunnel4                 # TLS under keys of the network
 wireguard-go             # WireGuard where the kernel has no module
 util-linux               # setpriv, unshare
 procps                   # ps, for people looking around

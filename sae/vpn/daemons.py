@@ -25,18 +25,24 @@ def unavailable(message: str) -> Failed:
 
 
 class Daemon:
-    """A program that runs until it is stopped, or this process is gone. `log`: what it says."""
+    """A program that runs until it is stopped, or this process is gone.
 
-    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
-        self._name = Path(command[0]).name
+    `log`: what it says. `stdin`: a file descriptor, of nothing by default. `name`: for people, that of the command.
+    """
+
+    def __init__(
+        self, command: Sequence[str], log: Path, env: Mapping[str, str], *, stdin: int = subprocess.DEVNULL,
+        name: str | None = None,
+    ) -> None:  # fmt: skip
+        self._name = name or Path(command[0]).name
         self._log = log
-        self._process = _STARTER.submit(self._start, command, env).result()
+        self._process = _STARTER.submit(self._start, command, env, stdin).result()
 
-    def _start(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def _start(self, command: Sequence[str], env: Mapping[str, str], stdin: int) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as out:
             try:
                 return subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", "--", *command], stdin=subprocess.DEVNULL, stdout=out,
+                    ["setpriv", "--pdeathsig", "KILL", "--", *command], stdin=stdin, stdout=out,
                     stderr=out, env=dict(env),
                 )  # fmt: skip
             except OSError as error:

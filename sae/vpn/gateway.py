@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from decisions.tunnels import IPSEC, Terms
+from decisions.tunnels import IPSEC, TLS, Terms
 from mtls.call import Caller
 from mtls.identity import Role
 from sae.client import Failed, KmeClient
@@ -17,6 +17,7 @@ from sae.vpn.config import Config
 from sae.vpn.daemons import protect
 from sae.vpn.far_end import FarEnd
 from sae.vpn.ipsec import Charon, Ipsec
+from sae.vpn.tls import Tls
 from sae.vpn.tunnel import Carrier, Tunnel
 from sae.vpn.wireguard import WireGuard
 from telemetry.journal import Journal
@@ -60,7 +61,7 @@ class Gateway:
             if peer in self._tunnels:
                 raise Failed(409, "exists", "there is a tunnel with this gateway already")
             far = self._far(peer)
-            with self._carrier(peer, terms) as carrier:
+            with self._carrier(peer, terms, leads=True) as carrier:
                 carrier.accept(far.propose(terms.to_json(), carrier.offer()))
             tunnel = self._add(peer, terms, carrier, leads=True)
             try:
@@ -82,7 +83,7 @@ class Gateway:
             if before is not None and before.leads:
                 raise Failed(409, "exists", "this gateway leads a tunnel with that one already")
             self._drop(peer)
-            with self._carrier(peer, terms) as carrier:
+            with self._carrier(peer, terms, leads=False) as carrier:
                 carrier.accept(offer)
                 answer = carrier.offer()
             self._add(peer, terms, carrier, leads=False)
@@ -134,12 +135,15 @@ class Gateway:
         return FarEnd(self._caller, peer, self._config.sae.peers[peer].url, self._config.places[peer].name)
 
     @contextmanager
-    def _carrier(self, peer: str, terms: Terms) -> Iterator[Carrier]:
+    def _carrier(self, peer: str, terms: Terms, *, leads: bool) -> Iterator[Carrier]:
         """What is to carry a tunnel's packets; it is removed again if the two ends do not come to terms."""
         here, there = self._config.here, self._config.places[peer]
         carrier: Carrier
         if terms.kind == IPSEC:
             carrier = Ipsec(self._charon, here.host, there.host, here.protected, there.protected)
+        elif terms.kind == TLS:
+            ends = here.host, there.host, here.protected, there.protected
+            carrier = Tls(self._config.sae.directory, *ends, leads=leads)
         else:
             carrier = WireGuard(self._config.sae.directory, there.host, here.protected, there.protected)
         try:

@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from decisions.tunnels import HOLD, IPSEC, WIREGUARD
+from decisions.tunnels import HOLD, IPSEC, TLS, WIREGUARD
 from testbed.errors import UserError
 from testbed.operation.tables import table
 
 USES = {
     "vpn": "the tunnels between datacenters: which key protects each, and how old it is",
-    "vpn A B [--wireguard|--ipsec] [--every S] [--hold]": (
+    "vpn A B [--wireguard|--ipsec|--tls] [--every S] [--hold]": (
         "a tunnel between two datacenters, under a new key every S seconds"
     ),
     "vpn A B story": "how the key came that it is under now: over which path, and who could have learned it",
     "vpn A B off": "end it",
 }
-OPTIONS = {"--wireguard": {"kind": WIREGUARD}, "--ipsec": {"kind": IPSEC}, "--hold": {"policy": HOLD}}
+OPTIONS = {f"--{kind}": {"kind": kind} for kind in (WIREGUARD, IPSEC, TLS)} | {"--hold": {"policy": HOLD}}
 _EVERY, _OFF, _STORY = "--every", "off", "story"
 _EXPECTED = "".join(f"\n  qkd {use}" for use in USES)
 
@@ -36,6 +36,11 @@ def obey(do: Callable[..., Any], *words: str) -> str:
     if rest == [_STORY]:
         return _story(do, a, b)
     found = do("open_tunnel", a=a, b=b, **_wanted(rest))
+    if found["kind"] == TLS:
+        return (
+            f"TLS 1.3 under a new key every {found['every_s']:g} s: whoever connects at {a} to {found['to']}, port 80,"
+            f" comes to {b}\n"
+        )
     return (
         f"{found['kind']} tunnel, under a new key every {found['every_s']:g} s: what {a} sends to {found['to']} goes"
         f" through it, as does what {b} sends to {found['from']}\n"

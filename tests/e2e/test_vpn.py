@@ -1,4 +1,4 @@
-"""Tunnels keyed by the network: real WireGuard and strongSwan, over one hop and two, while keys change."""
+"""Tunnels keyed by the network: real WireGuard, strongSwan and stunnel, over one hop and two, while keys change."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,107 @@ def test_wireguard_never_has_a_peer_without_a_key(run, net):
     assert "(none)" not in seen
 
 
+@contextmanager
+def page(run: Running, host: str, address: str, folder: Path, content: str) -> Iterator[str]:
+    """A web server at a host's protected address, with one page; the page's URL."""
+    folder.mkdir(exist_ok=True)
+    (folder / "page").write_text(content)
+    serve = run.on(host, "python3", "-m", "http.server", "80", "--bind", address, "--directory", folder)
+    server = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: f"{address}:80" in listening(run, host))
+        yield f"http://{address}/page"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def commands_naming(path: object) -> list[str]:
+    """Command lines of running processes with that in them."""
+    lines = (found.read_bytes().decode(errors="replace") for found in Path("/proc").glob("[0-9]*/cmdline"))
+    return [line for line in lines if str(path) in line]
+
+
+def listening(run: Running, host: str) -> str:
+    """At which addresses somebody there waits for TCP connections."""
+    return subprocess.run(run.on(host, "ss", "-Hltn"), capture_output=True, text=True, check=True).stdout
+
+
+def fetched(run: Running, host: str, url: str) -> str | None:
+    """A page as a client there gets it; None if it gets none."""
+    done = subprocess.run(run.on(host, "curl", "-s", "-m", "5", url), capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+@pytest.mark.parametrize("delay_ms", [0, 20])
+@pytest.mark.parametrize("far", ["b", "c"])
+def test_pages_come_by_tls_while_keys_change(run, net, tmp_path, far, delay_ms):
+    """Over one hop and over a relay: each one of them, as no connection falls between two keys."""
+    for fibre in net.fibres()["fibre"].unique():
+        net.change_fibre(fibre, delay_ms=delay_ms)
+    opened = net.open_tunnel("a", far, kind="tls", every_s=EVERY_S)
+    with page(run, far, opened["to"], tmp_path / "www", "a page") as url:
+        pages = []
+        while min(end["keys"] for end in ends(net)) < 4:
+            pages += [fetched(run, "a", url) for _ in range(5)]
+
+    assert set(pages) == {"a page"}
+    until(lambda: len({end["key_id"] for end in ends(net)}) == 1 and states(net) == {"up"})
+    until(lambda: all(end["received_bytes"] + end["sent_bytes"] > 0 for end in ends(net)))
+
+
+def test_tap_sees_the_keys_id_and_nothing_of_a_page_by_tls(run, net, tmp_path):
+    """The ID is the identity of the PSK, which a ClientHello bears in the clear."""
+    opened = net.open_tunnel("a", "b", kind="tls", every_s=60)
+    tcpdump = run.on("a", "tcpdump", "--immediate-mode", "-i", "eth0", "-n", "-U", "-w", "-", "tcp")
+    tap = subprocess.Popen(tcpdump, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert tap.stderr
+    while b"listening on" not in tap.stderr.readline():
+        pass
+    with page(run, "b", opened["to"], tmp_path / "www", 50 * "panoptikon") as url:
+        assert fetched(run, "a", url) == 50 * "panoptikon"
+    tap.terminate()
+    seen, _ = tap.communicate()
+
+    assert ends(net)[0]["key_id"].encode() in seen
+    assert b"panoptikon" not in seen
+
+
+def test_nobody_without_the_key_is_served_by_tls(run, net, tmp_path):
+    """Not with another key, nor with a certificate, nor by an older TLS."""
+    opened = net.open_tunnel("a", "b", kind="tls", every_s=60)
+    (config,) = (run.directory / "gateways" / "b").glob("stunnel-*.conf")
+    (server,) = re.findall("accept = (.+)", config.read_text())
+    with page(run, "b", opened["to"], tmp_path / "www", "a page"):
+        key_id = ends(net)[0]["key_id"]
+        for options in ([], ["-psk", "00" * 32, "-psk_identity", key_id], ["-tls1_2"]):
+            command = run.on("c", "openssl", "s_client", "-connect", server, "-quiet", *options)
+            done = subprocess.run(command, input=b"GET /page HTTP/1.0\r\n\r\n", capture_output=True, check=False)
+            assert done.returncode != 0
+            assert b"a page" not in done.stdout
+
+
+def test_without_keys_no_page_comes_by_tls(run, net, tmp_path):
+    """Until there are keys again. Connections that there are, are cut."""
+    opened = net.open_tunnel("a", "b", kind="tls", every_s=EVERY_S)
+    with page(run, "b", opened["to"], tmp_path / "www", "a page") as url:
+        assert fetched(run, "a", url) == "a page"
+        connect = f"import socket; print(socket.create_connection(('{opened['to']}', 80)).recv(1), flush=True)"
+        idle = subprocess.Popen(run.on("a", "python3", "-c", connect), stdout=subprocess.DEVNULL)
+        until(lambda: "ESTAB" in subprocess.check_output(run.on("b", "ss", "-Htn", "sport", "=", ":80"), text=True))
+        for qc in net.qcs().index:
+            net.set_generation(qc, enabled=False)
+        until(lambda: states(net) == {"closed"})
+        assert fetched(run, "a", url) is None
+        until(lambda: idle.poll() is not None)
+        for qc in net.qcs().index:
+            net.set_generation(qc, enabled=True)
+        until(lambda: states(net) == {"up"})
+        assert fetched(run, "a", url) == "a page"
+    net.end_tunnel("a", "b")
+    assert not commands_naming(f"{run.directory}/gateways/a/stunnel")
+
+
 def test_nobody_but_the_two_gateways_has_a_say_in_a_tunnel(run, net):
     """Neither another SAE, nor another gateway, nor one of the two where the operator is to be asked."""
     net.open_tunnel("a", "b", every_s=60)
@@ -216,7 +318,7 @@ def test_nobody_but_the_two_gateways_has_a_say_in_a_tunnel(run, net):
     [
         (("a", "nowhere"), {}, "no datacenter 'nowhere'"),
         (("a", "a"), {}, "joins two datacenters"),
-        (("a", "b"), {"kind": "openvpn"}, "one of wireguard, ipsec"),
+        (("a", "b"), {"kind": "openvpn"}, "one of wireguard, ipsec, tls"),
         (("a", "b"), {"every_s": 0.1}, "every_s: expected a number from 1"),
         (("a", "b"), {"policy": "pray"}, "one of close, hold"),
     ],
@@ -264,7 +366,4 @@ def test_nothing_of_tunnels_is_left_when_the_run_ends(tmp_path: Path):
         run.stop()
 
     assert re.search(r"Key pairs +(\d+) compared, \1 identical", run.text)
-    assert not [
-        line for path in Path("/proc").glob("[0-9]*/cmdline")
-        if str(run.directory) in (line := path.read_bytes().decode(errors="replace"))
-    ]  # fmt: skip
+    assert not commands_naming(run.directory)

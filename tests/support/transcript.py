@@ -28,7 +28,8 @@ _VARYING = (
 _PIECE = re.compile("|".join(f"({shown})" for shown, _ in _VARYING))
 # Commands that change nothing: typed again until they show what the page shows.
 _LOOKS = re.compile(
-    r"qkd (status|qcs|fibres|links|sessions|refusals|saes|set|fault|story( .*)?|fibre \S+ \S+( measure)?)|\S+ ping .*"
+    r"qkd (status|qcs|fibres|links|sessions|refusals|saes|set|fault|story( .*)?|fibre \S+ \S+( measure)?"
+    r"|vpn( .* story)?)|\S+ (ping|curl) .*"
 )
 
 
