@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from decisions.modes import PAD
 from decisions.ranges import Allocation, Range
 from documents.secret import Secret
 from mtls import deadline
@@ -21,8 +22,9 @@ from node.limits import ANSWER_S, CHECKS, CHECKS_PER_NODE, relay_s
 from node.material import key_events
 from node.material.key_store import KeyStore
 from node.material.key_stream import Missing
-from node.relaying.ciphers import proof
-from node.relaying.relay_messages import failure_from, header_of
+from node.relaying.ciphers import check_value, otp, proof
+from node.relaying.relay_messages import encoded, failure_from, header_of
+from node.tree.performance import Performance
 from node.waiting_limits import Places
 from telemetry import bugs, trace
 from telemetry.journal import Journal
@@ -61,6 +63,7 @@ class Exchange:
         nodes: Mapping[str, str],
         caller: Caller,
         store: KeyStore,
+        performance: Performance,
         secret: Callable[[], bytes | None],
         answer_s: Callable[[], float],
         journal: Journal,
@@ -70,6 +73,7 @@ class Exchange:
         self.answer_s = answer_s  # how long a request may take
         self._caller = caller
         self._store = store
+        self._performance = performance
         self._secret = secret  # which this node shares with the shared database
         self._journal = journal
         self._threads = ThreadPoolExecutor(CHECKS, thread_name_prefix="beside")
@@ -97,6 +101,15 @@ class Exchange:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
         key_events.used(self._journal, request, uses)
         return taken
+
+    def sealed(self, order: Order, new: Secret) -> tuple[Secret, str]:
+        """As first node, keys that it drew: under the pad of the first link, and what they are known by."""
+        where, allocation = order.allocation.ranges[0], order.allocation
+        (pad,) = self.take([(where, PAD)], allocation.request, allocation.server)
+        self._performance.consumed(order.session.link, 8 * len(pad))
+        sealed = otp(new, pad)
+        pad.wipe()
+        return sealed, encoded(check_value(new, order.header))
 
     def check_proof(
         self, sender: str, given: str, request: str, server: str, *, position: int, hops: int, around: Sequence[Range]

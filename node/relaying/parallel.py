@@ -57,8 +57,8 @@ class Parallel:
         self._performance = performance
         self._under_way = under_way
 
-    def originate(self, order: Order, sealed: Secret, check: str) -> None:
-        """As first node: have the last one keep the key that is `sealed` under the first pad; it has when this returns.
+    def originate(self, order: Order, new: Secret) -> None:
+        """As first node: have the last one keep the key `new`, which this one drew; it has when this returns.
 
         RelayBroken, RelayAltered, MaterialExpired of whichever node says so first.
         """
@@ -76,6 +76,7 @@ class Parallel:
             future = self._exchange.beside(node, f"telling node {node} to relay at once", step)
             running += [] if future is None else [future]
             left_over += [step] if future is None else []
+        sealed, check = self._exchange.sealed(order, new)  # while others are at work
         here = about | {"ranges": ranges[-1:], "proof": proofs[-1], "sealed": encoded(sealed)}
         tell = functools.partial(self._exchange.tell_last, order, "sealed", nodes=between, check=check)
         at_last = self._exchange.beside(last, f"sending node {last} a key", functools.partial(tell, pad=here))

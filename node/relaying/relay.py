@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from decisions.modes import AES_CCM, PAD, Mode
+from decisions.modes import AES_CCM, Mode
 from decisions.ranges import Allocation
 from documents.checks import Malformed, integer, mapping, sequence, text, uuid_text
 from documents.secret import Secret, wiped_on_failure
@@ -67,8 +67,9 @@ class Relay:
         self._routes = routes
         self._performance = performance
         self._exchange = Exchange(
-            name, nodes=nodes, caller=caller, store=store, secret=secret, answer_s=answer_s, journal=journal
-        )
+            name, nodes=nodes, caller=caller, store=store, performance=performance, secret=secret, answer_s=answer_s,
+            journal=journal,
+        )  # fmt: skip
         self.as_last = LastNode(name, sessions=sessions, store=store, answer_s=answer_s, journal=journal)
         self._under_way = Places(RELAYS, RELAYS_PER_NODE)
         self.parallel = Parallel(
@@ -92,14 +93,9 @@ class Relay:
         keys = [{"key_ID": key_id, "bytes": key_bytes} for key_id in key_ids]
         order, ranges = Order(session, keys, allocation, self._store.clock()), allocation.ranges
         if mode.cipher is None:
-            (pad,) = self._exchange.take([(ranges[0], PAD)], allocation.request, allocation.server)
-            self._performance.consumed(session.link, 8 * len(pad))
-            new = Secret(os.urandom(len(pad)))
-            sealed = otp(new, pad)
-            pad.wipe()
+            new = Secret(os.urandom(len(ranges[0])))
             with wiped_on_failure(new):
-                relay = self.parallel.originate if mode.at_once else self._relay_checked
-                relay(order, sealed, encoded(check_value(new, order.header)))
+                (self.parallel.originate if mode.at_once else self._relay_checked)(order, new)
                 self._check_age(order)
             return cut(new, key_bytes)
         uses = mode.uses(ranges, key_bytes, len(key_ids), double_at_last=session.double_at_last)
@@ -150,8 +146,9 @@ class Relay:
             qc = order.allocation.ranges[0].qc
             raise MaterialExpired("the keys grew too old while they were relayed", qc=qc, node=self._exchange.name)
 
-    def _relay_checked(self, order: Order, sealed: Secret, check: str) -> None:
+    def _relay_checked(self, order: Order, new: Secret) -> None:
         """Relay the keys themselves, and tell the last node by what it knows them while they are on their way."""
+        sealed, check = self._exchange.sealed(order, new)
         last = order.session.path[-1]
         words = f"telling node {last} of a check value"
         early = self._exchange.beside(last, words, lambda: self._tell_last(order, "check", check=check))

@@ -17,15 +17,26 @@ CASE = Case("poliqi", 0.8, 1, "basic")
 
 
 def test_no_policy_carries_more_than_the_planner_and_the_calendar_breaks_no_session():
-    """On one load of PoliQI."""
-    topology = load_topology("poliqi", TOPOLOGIES)
+    """On one load of PoliQI, of which something has to be refused."""
+    topology, case = load_topology("poliqi", TOPOLOGIES), Case("poliqi", 2.5, 1, "basic")
 
-    found = outcome(CASE, {"poliqi": topology})
+    found = outcome(case, {"poliqi": topology})
 
-    assert 0 < found.best <= found.offered == len(draw(topology, CASE))
+    assert 0 < found.best < found.offered == len(draw(topology, case))
+    assert found.exact
     assert all(number <= found.best for number in found.unbroken.values())
     assert found.broken["calendar"] == 0
     assert found.unbroken["calendar"] >= max(found.unbroken[name] for name in ("none", "eq1", "reserve"))
+
+
+def test_planner_is_not_asked_where_a_policy_carries_all_that_is_offered(monkeypatch):
+    """It can do no better; and on large networks it takes minutes to find that out."""
+    monkeypatch.setattr(policies, "best_acceptance", pytest.fail)
+
+    found = outcome(Case("poliqi", 0.3, 1, "basic"), {"poliqi": load_topology("poliqi", TOPOLOGIES)})
+
+    assert (found.best, found.exact) == (found.offered, True)
+    assert found.unbroken["calendar"] == found.offered
 
 
 def test_same_case_is_the_same_sessions():
