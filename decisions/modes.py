@@ -158,7 +158,7 @@ BASIC = Mode("basic", cipher=OTP, ahead=False)
 QKP = Mode("qkp", cipher=AES_CCM, ahead=True)
 # What trusted-relay networks in the field do: the first node draws the key and relays it under OTP; one unit a link.
 RELAYED = Mode("otp", cipher=None, ahead=False)
-# As OTP, in a time that does not grow with the number of hops.
+# As OTP, with the work of all nodes side by side: the time of a key is its way to the last node and back.
 PARALLEL = Mode("parallel", cipher=None, ahead=False, at_once=True)
 
 MODES = {mode.name: mode for mode in (BASIC, QKP, RELAYED, PARALLEL)}
