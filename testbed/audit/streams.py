@@ -167,7 +167,8 @@ def _untimely(case: Case, take: Take, node: str) -> str | None:
 def shares(case: Case) -> Iterator[str]:
     """Both ends of each link take all of what was allocated there, or, where single keys are fetched, whole keys.
 
-    Along a path no node takes before the one that it follows, for what is relayed comes from there.
+    Along a path no node takes before the one that it follows, for what is relayed comes from there. Where nodes relay
+    at once, each takes both its pads or none, and follows nobody.
     """
     for request, rows in case.allocated.items():
         path = case.paths[request]
@@ -181,8 +182,12 @@ def shares(case: Case) -> Iterator[str]:
                     )
         if len(rows) == 1:
             continue
+        first = case.nodes.get(rows[0].node)
+        at_once = first is not None and request in first.asked and first.asked[request].at_once
         steps = [(row, node) for row, near, far in zip(rows, path, path[1:], strict=False) for node in (near, far)]
         for (before, sender), (row, node) in itertools.pairwise(steps):
+            if at_once and node != sender:
+                continue
             if case.share(row, node) and not case.took_all(before, sender):
                 yield f"node {node}, QC {row.qc}: took bytes for {request}, and node {sender} none on QC {before.qc}"
 

@@ -54,7 +54,8 @@ class _Got(NamedTuple):
 class Asked:
     """An allocation that a node asked for: from when until when, in which session, and for which keys.
 
-    `given`: what the database answered with; None if no answer came (`is_unanswered`), or a refusal.
+    `given`: what the database answered with; None if no answer came (`is_unanswered`), or a refusal. `at_once`: no node
+    between was to wait for the one before it.
     """
 
     begun: float
@@ -63,6 +64,7 @@ class Asked:
     key_ids: list[str]
     given: list[Used] | None
     is_unanswered: bool
+    at_once: bool
 
 
 @dataclass(slots=True)
@@ -130,7 +132,7 @@ class Node:
             self.findings.append(f"allocation {request}: node {self.name} tells twice that it asked for it")
         begun = mono - self._fact(event, "duration_ms", float) / 1000
         is_unanswered = event.get("error") == _UNANSWERED
-        self.asked[request] = Asked(begun, mono, ksid, key_ids, given, is_unanswered)
+        self.asked[request] = Asked(begun, mono, ksid, key_ids, given, is_unanswered, event.get("at_once") is True)
 
     def _fact(self, event: Event, name: str, kind: type) -> Any:
         return fact(event, name, kind, f"node {self.name}")

@@ -408,7 +408,8 @@ def until_ok(line: Line, master: str, slave: str) -> None:
 def test_node_killed_between_relay_hops_costs_a_key_and_no_more(line):
     """While the message from b to c is on its way: the first node, the relay before it, the relay that it is for.
 
-    In mode qkp this is the middle of a refill. The master gets an error; then all goes on.
+    In mode qkp this is the middle of a refill. The master gets an error; then all goes on. In parallel it is the word
+    from a to c, and b has done its part by then.
     """
     for victim in "abc":
         until_ok(line, "a", "d")
@@ -425,7 +426,8 @@ def test_node_killed_between_relay_hops_costs_a_key_and_no_more(line):
         asking.join()
         line.start_node(victim).wait_ready()
 
-        assert results[0] in ("unreachable", "relay_broken", "expired"), (victim, results)
+        done = ["ok"] if line.mode == "parallel" and victim == "b" else []
+        assert results[0] in ("unreachable", "relay_broken", "expired", *done), (victim, results)
     until_ok(line, "a", "d")
     assert list(line.verdict().findings) == []
 

@@ -238,6 +238,13 @@ def _failures(run: Run) -> None:
     run.take(27.2, "b", request)
     ranges = [[*row[2:3], *row[4:6], "pad"] for row in run.allocations if row[0] == request]
     run.say(run.nodes["a"], 27.3, "lost", allocation=request, cause="relay_broken", ranges=ranges)
+    # Relayed at once, and b never took its pads: told as lost.
+    request, _ = run.allocate(28.0, "parallel", "abc", saes=("sae-a", "sae-c"))
+    ranges = [[*row[2:3], *row[4:6], "pad"] for row in run.allocations if row[0] == request]
+    run.ask(28.0, request, at_once=True, ranges=ranges)
+    for node in "ac":
+        run.take(28.1, node, request)
+    run.say(run.nodes["a"], 28.2, "lost", allocation=request, cause="relay_broken", ranges=ranges)
     # The database's answer never came; b's next life knows nothing of what the one before had asked for.
     request, _ = run.allocate(29.0, "basic", "ba", saes=("sae-b", "sae-a"))
     run.ask(29.0, request, error="database_unreachable")

@@ -551,6 +551,20 @@ def relay_never_took(run: Run) -> None:
     drop(run, "nodes", "b", "used", allocation=request)
 
 
+def chain_that_left_out_a_relay(run: Run) -> None:
+    """What c took without b having taken anything was not relayed at once, as it now says."""
+    event(run, "nodes", "a", "statement", at_once=True)["at_once"] = False
+
+
+def relay_at_once_took_one_pad(run: Run) -> None:
+    """Of what is relayed at once, too, a node takes both pads."""
+    event(run, "nodes", "a", "statement", allocation=(request := allocation(run, 2)[0][0]))["at_once"] = True
+    (taken,) = [take for take in takes(run, "b", request) if take[0] == "a-b/1"]
+    account(run, "b")["taken"].remove(taken)
+    stream(run, "b", taken[1])["used"] -= taken[3] - taken[2]
+    stream(run, "b", taken[1])["expired"] += taken[3] - taken[2]
+
+
 def key_taken_as_pad(run: Run) -> None:
     event(run, "nodes", "a", "used", allocation=allocation(run, 1)[0][0])["ranges"][0][3] = "pad"
 
@@ -933,6 +947,8 @@ FALSIFICATIONS: list[tuple[Callable[[Run], None], str]] = [
     (different_halves_taken, "which is no whole share"),
     (slave_took_between_two_keys, "which is no whole share"),
     (relay_never_took, "and node b none on QC b-c/1"),
+    (chain_that_left_out_a_relay, "and node b none on QC b-c/1"),
+    (relay_at_once_took_one_pad, "and node b none on QC a-b/1"),
     (key_taken_as_pad, "were used as pad, which they were not given for"),
     (pad_taken_as_key, "were used as key, which they were not given for"),
     (pair_differs, "master and slave got different keys"),
