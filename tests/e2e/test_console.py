@@ -168,7 +168,14 @@ def test_commands_of_a_file_are_obeyed_and_files_that_read_themselves_are_not_fo
 def test_datacenter_called_like_a_switch_is_itself(run):
     """`link` and `qkd fibre` mean its fibre; the switches have other names."""
     run.answer("link s1 palo-alto down\nqkd fibre s1 palo-alto", "s1-palo-alto is down")
-    run.answer("link s1 palo-alto up\nqkd fibre s1 palo-alto", "s1-palo-alto is up")
+    run.cli("link s1 palo-alto up")
+
+    def is_up() -> bool:  # its ends see light a moment later
+        before = len(run.text)
+        run.cli("qkd fibre s1 palo-alto")
+        return until(lambda: re.search("s1-palo-alto is (up|down)", run.text[before:]))[1] == "up"
+
+    until(is_up)
 
 
 def test_lines_pasted_behind_a_host_command_wait_for_their_turn(run):
