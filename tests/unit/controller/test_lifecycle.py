@@ -313,7 +313,7 @@ def test_session_that_both_ends_are_done_with_ends_once(desk, tmp_path):
 
     assert desk.said.words[-2:] == [("a", "ended"), ("b", "ended")]
     assert until(lambda: desk.stored() == [])
-    assert len(journal.read(tmp_path / "journal.jsonl", "ksid_released")) == 1
+    assert len(until(lambda: journal.read(tmp_path / "journal.jsonl", "ksid_released"))) == 1
 
 
 def test_end_whose_step_comes_before_the_session_is_taken_is_an_end(desk, monkeypatch):
