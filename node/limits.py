@@ -49,8 +49,8 @@ LISTENERS = 32  # of event streams, none of which holds a thread
 RELAYS = 32
 RELAYS_PER_NODE = 8  # that come from it, and that go on to it
 CLAIMS = 4  # first nodes that wait here for what they relay to come; more are told at once that it has not come
-PARTS_BYTES_PER_NODE = 2 << 20  # of keys that are relayed at once, which that node has sent and nobody has claimed
 CLAIM_S = 1.0  # and once more when the chain of relays says that it has come
+PARTS_BYTES_PER_NODE = 2 << 20  # of keys that are relayed at once, which that node has sent and nobody has claimed
 
 # A first node tells others in threads of their own what they need while a key is on its way: the last one by what it
 # knows the key; in mode `parallel` all of them what to do. Where no place is left, it tells them one after the other.
