@@ -32,6 +32,8 @@ from node.material.key_store import KeyStore
 from node.material.losses import Losses
 from node.material.quantum_module import QuantumModule
 from node.material.shared_db import SharedDatabase
+from node.relaying.exchange import Exchange
+from node.relaying.last_node import LastNode
 from node.relaying.relay import Relay
 from node.relaying.routes import Routes
 from node.serving.handing_out import HandingOut
@@ -82,10 +84,12 @@ class Node:
         implicit = ImplicitSessions(
             options.name, sessions, registrations, nodes=options.nodes, caller=caller, openings=openings
         )
-        relay = Relay(
-            options.name, nodes=options.nodes, caller=caller, store=store, sessions=sessions, routes=routes,
-            performance=performance, secret=lambda: shared.secret, answer_s=answer_s, journal=journal,
+        exchange = Exchange(
+            options.name, nodes=options.nodes, caller=caller, store=store, performance=performance,
+            secret=lambda: shared.secret, answer_s=answer_s, journal=journal,
         )  # fmt: skip
+        as_last = LastNode(options.name, sessions=sessions, store=store, answer_s=answer_s, journal=journal)
+        relay = Relay(exchange, as_last, store=store, routes=routes, performance=performance)
         kme = Kme(
             options.name, saes=options.saes, limits=options.limits, store=store, shared=shared, sessions=implicit,
             routes=routes, relay=relay, performance=performance, requested=requested, losses=losses,

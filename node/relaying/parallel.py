@@ -133,8 +133,7 @@ class Parallel:
         session = self._as_last.session(ksid, link)
         difference = decoded(document.get("difference"), "difference", MAX_KEY_BYTES, or_fewer=True)
         if not self._as_last.arrivals.put(request, Relayed(difference, session.ksid), sender=sender):
-            words = f"node {sender} has sent more to node {self._exchange.name} than keys ask for"
-            raise RelayBroken(words, node=sender)
+            raise self._too_much(sender)
 
     def accept_sealed(self, sender: str, request: str, document: Mapping[str, Any]) -> list[str]:
         """As last node: the key, kept for the slave SAE if all of it has come; else whose part is missing.
@@ -166,8 +165,14 @@ class Parallel:
         self._exchange.in_time(relay_s(1, 0.0))
         (pad,) = self._exchange.take([(ranges[0], PAD)], request, server)
         self._performance.consumed(link, 8 * len(pad))
-        self._as_last.arrivals.put(request, Relayed(otp(sealed, pad), session.ksid), sender=sender)
+        kept = self._as_last.arrivals.put(request, Relayed(otp(sealed, pad), session.ksid), sender=sender)
         pad.wipe()
+        if not kept:
+            raise self._too_much(sender)
+
+    def _too_much(self, sender: str) -> RelayBroken:
+        words = f"node {sender} has sent more to node {self._exchange.name} than keys ask for"
+        return RelayBroken(words, node=sender)
 
     def _joins(self, where: Range, neighbour: str) -> bool:
         return self._routes.joins(where.qc, neighbour)

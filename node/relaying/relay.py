@@ -17,7 +17,7 @@ not fit is erased at both ends.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,8 +26,8 @@ from decisions.ranges import Allocation
 from documents.checks import Malformed, integer, mapping, sequence, text, uuid_text
 from documents.secret import Secret, wiped_on_failure
 from mtls import deadline
-from mtls.call import Caller, Reply
-from node.associations.sessions import Session, Sessions
+from mtls.call import Reply
+from node.associations.sessions import Session
 from node.failures import MaterialExpired, RelayBroken
 from node.limits import MAX_HOPS, RELAYS, RELAYS_PER_NODE, relay_s
 from node.material import key_events
@@ -41,7 +41,6 @@ from node.relaying.relayed_keys import Relayed
 from node.relaying.routes import Routes
 from node.tree.performance import Performance
 from node.waiting_limits import Places
-from telemetry.journal import Journal
 
 _NOTHING_THERE = 202  # the last node's answer to who claims what has not come to it
 
@@ -50,30 +49,16 @@ class Relay:
     """This node's part in relaying keys: as first node, as a node between, and, in `as_last`, as last node."""
 
     def __init__(
-        self,
-        name: str,
-        *,
-        nodes: Mapping[str, str],
-        caller: Caller,
-        store: KeyStore,
-        sessions: Sessions,
-        routes: Routes,
-        performance: Performance,
-        secret: Callable[[], bytes | None],
-        answer_s: Callable[[], float],
-        journal: Journal,
+        self, exchange: Exchange, as_last: LastNode, *, store: KeyStore, routes: Routes, performance: Performance
     ) -> None:
+        self.as_last = as_last
+        self._exchange = exchange
         self._store = store
         self._routes = routes
         self._performance = performance
-        self._exchange = Exchange(
-            name, nodes=nodes, caller=caller, store=store, performance=performance, secret=secret, answer_s=answer_s,
-            journal=journal,
-        )  # fmt: skip
-        self.as_last = LastNode(name, sessions=sessions, store=store, answer_s=answer_s, journal=journal)
         self._under_way = Places(RELAYS, RELAYS_PER_NODE)
         self.parallel = Parallel(
-            self._exchange, routes=routes, as_last=self.as_last, performance=performance, under_way=self._under_way
+            exchange, routes=routes, as_last=as_last, performance=performance, under_way=self._under_way
         )
 
     def least_s(self, links: int, next_node: str) -> float:

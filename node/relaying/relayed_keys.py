@@ -47,7 +47,6 @@ class Arrivals:
 
     def put(self, request: str, relayed: Relayed, *, sender: str = CHAIN) -> bool:
         """Have it wait to be claimed; False, and it is wiped, if it is a part and that sender has too many here."""
-        self.expire()
         with self._changed:
             place, cost = (request, sender), _cost(relayed)
             if sender != CHAIN and (place in self._found or self._kept[sender] + cost > PARTS_BYTES_PER_NODE):

@@ -173,10 +173,10 @@ def test_map_goes_back_to_what_happened_and_on_to_now(page, watched):
     """A fibre that was cut and is healed again is cut once more on the map of that moment."""
     watched.cli("qkd fault cut government military")
     page.shows("#map g.link.down", "✕ CUT")
+    words = "✕ broken: cut government military"
+    page.shows(".timeline table", words)  # so that a picture of the cut was taken after the event was written, too
     watched.cli("qkd fault heal cut government military")
     until(lambda: not page.all("#map g.link.down"))
-    words = "✕ broken: cut government military"
-    page.shows(".timeline table", words)
     time = page.js(
         "return [...document.querySelectorAll('.timeline tr')].find(r => r.textContent.includes(arguments[0]))"
         "?.querySelector('button')", words,

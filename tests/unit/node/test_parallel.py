@@ -26,6 +26,8 @@ from node.limits import PARTS_BYTES_PER_NODE, RELAYS_PER_NODE
 from node.material.blocks import Block
 from node.material.key_store import KeyStore
 from node.relaying.ciphers import proof
+from node.relaying.exchange import Exchange
+from node.relaying.last_node import LastNode
 from node.relaying.relay import Relay
 from node.relaying.relayed_keys import Arrivals, Relayed
 from node.tree.performance import Performance
@@ -48,12 +50,14 @@ class Node:
         self.here = line.qcs[max(0, place - 1) : place + 1]
         for qc in self.here:
             self.store.store(Block(qc, 0, 0, 0, Secret(line.streams[qc]), made=1000.0), b"")
-        self.relay = Relay(
+        performance, journal = Performance(self.store.held), Journal(directory / "journal.jsonl", self.name)
+        exchange = Exchange(
             self.name, nodes={name: f"https://{name}" for name in line.names}, caller=line.calls_of(self.name),
-            store=self.store, sessions=self, routes=self, performance=Performance(self.store.held),
-            secret=self.name.encode, answer_s=lambda: ANSWER_S,
-            journal=Journal(directory / "journal.jsonl", self.name),
+            store=self.store, performance=performance, secret=self.name.encode, answer_s=lambda: ANSWER_S,
+            journal=journal,
         )  # fmt: skip
+        as_last = LastNode(self.name, sessions=self, store=self.store, answer_s=lambda: ANSWER_S, journal=journal)
+        self.relay = Relay(exchange, as_last, store=self.store, routes=self, performance=performance)
 
     def neighbours(self, _: str) -> dict[str, list[str]]:
         """As of Routes."""
@@ -356,6 +360,19 @@ def test_node_that_sends_more_than_it_is_asked_for_is_refused(lines):
 
     assert send("n2").ok
     assert line.key() == line.at_last()
+
+
+def test_first_node_that_has_left_too_much_unclaimed_is_named_itself(lines):
+    """It is not the nodes between that are to blame."""
+    line = lines(2)
+    arrivals = line.nodes["n2"].relay.as_last.arrivals
+    while arrivals.put(str(uuid.uuid4()), Relayed(Secret(bytes(KEY_BYTES)), KSID), sender="n0"):
+        pass
+
+    with pytest.raises(RelayBroken) as broken:
+        line.key()
+
+    assert broken.value.details()["node"] == "n0"
 
 
 def test_session_of_others_gets_no_difference(lines):

@@ -26,6 +26,8 @@ from node.limits import CHECKS_PER_NODE, RELAYS_PER_NODE
 from node.material.blocks import Block
 from node.material.key_store import KeyStore, RelayedKey
 from node.relaying.ciphers import proof
+from node.relaying.exchange import Exchange
+from node.relaying.last_node import LastNode
 from node.relaying.relay import Relay
 from node.relaying.relayed_keys import Relayed
 from node.tree.performance import Performance
@@ -64,11 +66,13 @@ class Node:
         for qc in QCS:
             self.store.store(Block(qc, 0, 0, 0, Secret(bytes(1000)), made=clock.now), b"")
         self.session = Association(KSID, ALICE, CAROL, "a", "c", (LINK,))
-        self.relay = Relay(
-            name, nodes={n: f"https://{n}" for n in "abc"}, caller=self, store=self.store, sessions=self, routes=None,
-            performance=Performance(self.store.held), secret=lambda: None, answer_s=lambda: REQUEST_S,
-            journal=Journal(directory / "journal.jsonl", name),
+        performance, journal = Performance(self.store.held), Journal(directory / "journal.jsonl", name)
+        exchange = Exchange(
+            name, nodes={n: f"https://{n}" for n in "abc"}, caller=self, store=self.store, performance=performance,
+            secret=lambda: None, answer_s=lambda: REQUEST_S, journal=journal,
         )  # fmt: skip
+        as_last = LastNode(name, sessions=self, store=self.store, answer_s=lambda: REQUEST_S, journal=journal)
+        self.relay = Relay(exchange, as_last, store=self.store, routes=None, performance=performance)
 
     def request(self, _: str, url: str, **options: Any) -> Reply:
         """As Caller.request: whoever is called has done what it should."""
