@@ -81,18 +81,13 @@ def main(path: Path) -> int:
         return 2
     for agent in known_agents(dict(options.agents), store):
         followers.follow(agent)
-    followers.start()
     words.start()
     mover.start()
     reweigher.start()
     journal.event("started", port=server.port)
     print("ready", flush=True)
-    while signals.next(limits.WATCH_S) is None:
-        dead = [t.name for t in openflow.threads if not t.is_alive()]
-        if dead:
-            # The framework only logs such a death; a controller without switches must not look alive.
-            print(f"controller: the OpenFlow part died ({', '.join(dead)})", file=sys.stderr)
-            return 1
+    if not _run(signals, openflow, followers):
+        return 1
     mover.stop()
     reweigher.stop()
     followers.stop()
@@ -102,10 +97,27 @@ def main(path: Path) -> int:
     return 0
 
 
+def _run(signals: Signals, openflow: _OpenFlow, followers: Followers) -> bool:
+    """Follow nodes once all switches forward, until a signal comes; False if the OpenFlow part has died."""
+    # Who connects to an agent over a switch that does not forward yet tries again only in a second.
+    following, at_latest = False, time.monotonic() + limits.SWITCHES_S
+    while signals.next(limits.WATCH_S if following else limits.SWITCHES_LOOK_S) is None:
+        if not following and (len(openflow.switches()) >= openflow.number or time.monotonic() > at_latest):
+            following = True
+            followers.start()
+        dead = [t.name for t in openflow.threads if not t.is_alive()]
+        if dead:
+            # The framework only logs such a death; a controller without switches must not look alive.
+            print(f"controller: the OpenFlow part died ({', '.join(dead)})", file=sys.stderr)
+            return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class _OpenFlow:
     """The part of the controller that forwards classical traffic, as it runs."""
 
+    number: int  # of switches that there are to be
     framework: str | None  # name and version; None if somebody else forwards
     switches: Callable[[], Mapping[str, list[str]]]  # those that are connected, each with its ports that are down
     threads: list[threading.Thread]  # those that must not die
@@ -113,7 +125,7 @@ class _OpenFlow:
 
 def _start_openflow(options: config.OpenFlowConfig | None) -> _OpenFlow:
     if options is None:
-        return _OpenFlow(None, dict, [])
+        return _OpenFlow(0, None, dict, [])
     # The framework says nothing when the port is taken, and a stranger's server would answer our probe.
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -129,7 +141,7 @@ def _start_openflow(options: config.OpenFlowConfig | None) -> _OpenFlow:
     while True:
         try:
             socket.create_connection((options.host, options.port), timeout=1).close()
-            return _OpenFlow(framework.FRAMEWORK, app.connected, threads)
+            return _OpenFlow(len(options.fabric.switches), framework.FRAMEWORK, app.connected, threads)
         except OSError as error:
             if time.monotonic() > deadline:
                 raise OSError(error.errno, f"cannot listen on {options.host}:{options.port}") from None

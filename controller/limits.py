@@ -44,7 +44,8 @@ ARRIVED_S = 2 * CALL_S  # what a controller before us had sent has arrived by th
 REWEIGHED_AT_ONCE = 4
 
 # Nodes that are followed.
-RETRY_S = 0.5  # after a node was lost
+RETRY_S = 0.5  # after a node was lost, and between two tries at one at most
+TRIES = 50  # a second, at nodes that have never been followed: what is up last is not to wait long
 MISBEHAVED_S = 5.0  # after a node said what no node may say
 POLL_S = 1.0  # a node that knows only the standard is asked how its links fare so often
 DEAF_S = 8.0  # and is lost when it has not answered for so long
@@ -57,6 +58,7 @@ MAX_BYTES_A_SLOT = 1 << 20  # of a QC: more than an operator may ask it for
 # The operator's interface, and the process.
 KEPT_REFUSALS = 100
 BIND_S = 5.0  # until the OpenFlow port listens
+SWITCHES_S, SWITCHES_LOOK_S = 0.5, 0.01  # until all switches forward, after which nodes are followed in any case
 WATCH_S = 0.5  # between two looks whether its threads live
 OPERATORS = 32  # requests at a time
 OPERATORS_FOR_ONE = 12  # of one party; more of it wait, and hold up no other one

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets up what is missing for the testbed: Debian packages and an isolated Python environment; with the argument `ryu`,
 # the environment of a controller on Ryu in place of that. The same script serves the VM, bare metal (through make) and
-# CI. Running it again costs a second.
+# CI. Running it again takes a few hundredths of a second.
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)

@@ -60,29 +60,35 @@ class Followers:
             settings=settings,
             upkeep=upkeep,
             on_tended=self._wake,
+            number=lambda: len(self._followers),
         )
         self._graph = graph
         self._agents = agents
         self._identities = identities
         self._changed = threading.Condition()
         self._followers: dict[str, Follower] = {}
-        self._stopping = False
+        self._begun = self._stopping = False
         self._thread = bugs.vital_thread(self._keep_tending, name="tending", stopped=lambda: self._stopping)
         settings.on_change(self._wake)
 
     def start(self) -> None:
-        """Begin to tell nodes what they are to know."""
+        """Begin to follow agents, and to tell nodes what they are to know."""
+        with self._changed:
+            self._begun = True
+            for follower in self._followers.values():
+                follower.start()
         self._thread.start()
 
     def follow(self, agent: Agent) -> None:
-        """Follow an agent from now on, in place of any other of that name."""
+        """Follow an agent, once this has begun, in place of any other of that name."""
         follower = self._make(agent)
         with self._changed:
             old = self._followers.get(agent.name)
             self._followers[agent.name] = follower
+            if self._begun:
+                follower.start()
         if old is not None:
             old.stop()
-        follower.start()
 
     def forget(self, name: str) -> bool:
         """Follow an agent no more; False if it was not followed. Another node may have its qkdn_id then."""
@@ -141,7 +147,10 @@ class Followers:
 
 
 class Follower:
-    """Follows one agent. `on_tended` is called when what it is to be told, or has been, changes."""
+    """Follows one agent. `on_tended` is called when what it is to be told, or has been, changes.
+
+    `number` tells how many are followed.
+    """
 
     def __init__(
         self,
@@ -155,8 +164,10 @@ class Follower:
         settings: Settings,
         upkeep: Upkeep,
         on_tended: Callable[[], None],
+        number: Callable[[], int],
     ) -> None:
         self.agent = agent
+        self._first_pause_s = lambda: min(limits.RETRY_S, number() / limits.TRIES)
         self._graph = graph
         self._agents = agents
         self._identities = identities
@@ -274,8 +285,9 @@ class Follower:
         return document | ({"qcs": {"qc": qcs}} if qcs else {})
 
     def _run(self) -> None:
+        known = False
         while not self._stopping.is_set():
-            pause_s = limits.RETRY_S
+            pause_s = 0.0
             try:
                 self._follow()
             except (Unreachable, AgentFailed) as error:
@@ -289,13 +301,14 @@ class Follower:
             except Exception as error:
                 bugs.report(_log, "following a node", error, self._journal, node=self.agent.name)
             was_followed = self.state.followed
+            known |= was_followed
             self._change_state(Following.lost)
             if was_followed:
                 self._journal.event("agent_lost", node=self.agent.name)
             with suppress(AgentFailed), self._followed():
                 self._graph.lost(self.agent.name)
             self._on_tended()
-            self._stopping.wait(pause_s)
+            self._stopping.wait(pause_s or (limits.RETRY_S if known else self._first_pause_s()))
 
     def _follow(self) -> None:
         # Listening comes first: what changes while the node is read is not missed.

@@ -33,6 +33,7 @@ class Forwarder(of.App):
         self._numbers: dict[PortName, int] = {}
         self._down: set[PortName] = set()
         self._written: dict[str, Flows] = {}
+        self._forwarding: set[str] = set()  # switches that have said that their first flows are in force
 
     def connected(self) -> dict[str, list[str]]:
         """The switches that are connected and have their flows, each with those ports to others that it calls down."""
@@ -40,7 +41,7 @@ class Forwarder(of.App):
             return {
                 s.name: [p.interface for p in s.ports if (s.name, p.interface) in self._down]
                 for s in self._fabric.switches
-                if s.name in self._written
+                if s.name in self._forwarding
             }
 
     @of.set_ev_cls(of.ofp_event.EventOFPStateChange, [of.MAIN_DISPATCHER, of.DEAD_DISPATCHER])
@@ -54,11 +55,11 @@ class Forwarder(of.App):
             if event.state == of.MAIN_DISPATCHER:
                 notice_death(datapath.socket)
                 self._datapaths[switch.name] = datapath
-                self._written.pop(switch.name, None)
+                self._forget(switch.name)
                 datapath.send_msg(datapath.ofproto_parser.OFPPortDescStatsRequest(datapath, 0))
             elif self._datapaths.get(switch.name) is datapath:
                 del self._datapaths[switch.name]
-                self._written.pop(switch.name, None)
+                self._forget(switch.name)
 
     @of.set_ev_cls(of.ofp_event.EventOFPPortDescStatsReply, of.MAIN_DISPATCHER)
     def on_ports(self, event: Any) -> None:
@@ -73,6 +74,15 @@ class Forwarder(of.App):
             self._clean(datapath)
             self._written[switch.name] = {}
             self._update()
+            datapath.send_msg(datapath.ofproto_parser.OFPBarrierRequest(datapath))
+
+    @of.set_ev_cls(of.ofp_event.EventOFPBarrierReply, of.MAIN_DISPATCHER)
+    def on_barrier(self, event: Any) -> None:
+        """A switch has done all that it was told before."""
+        switch = self._fabric.by_dpid(event.msg.datapath.id)
+        with self._lock:
+            if switch is not None and self._datapaths.get(switch.name) is event.msg.datapath:
+                self._forwarding.add(switch.name)
 
     @of.set_ev_cls(of.ofp_event.EventOFPPortStatus, of.MAIN_DISPATCHER)
     def on_port(self, event: Any) -> None:
@@ -85,6 +95,10 @@ class Forwarder(of.App):
             gone = message.reason == message.datapath.ofproto.OFPPR_DELETE
             self._take_port(switch.name, message.desc, gone=gone)
             self._update()
+
+    def _forget(self, switch: str) -> None:
+        self._written.pop(switch, None)
+        self._forwarding.discard(switch)
 
     def _take_port(self, switch: str, port: Any, *, gone: bool = False) -> None:
         name = (switch, port.name.rstrip(b"\0").decode(errors="replace"))

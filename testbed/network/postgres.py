@@ -9,8 +9,11 @@ its own, so that none can speak for another; there is no password.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import secrets
 import shutil
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +28,7 @@ from node.material.shared_db import CONNECTIONS_PER_NODE, Members, declare, inst
 from testbed.machine.processes import how_it_ended
 
 DATABASE = "qkd"
+_TEMPLATE = "template1"  # there before DATABASE is, and not for nodes
 NODES_ROLE = "qkd_node"  # what all nodes may do
 _INSIDE = "/var/lib/postgresql"
 _VERSIONS = Path("/usr/lib/postgresql")
@@ -33,6 +37,8 @@ _START_S = 30.0
 _TOOL_S = 120.0
 # A client that says nothing is put out after this time, and the round trips of TLS and of PostgreSQL's own protocol.
 _AUTHENTICATION_S, _ROUND_TRIPS = 5.0, 6
+# FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h; chattr(1) calls the flag T.
+_GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHY = 0x80086601, 0x40086602, 0x20000
 _Connection = psycopg.Connection[tuple[object, ...]]
 
 # What differs from PostgreSQL's defaults, and why.
@@ -97,7 +103,7 @@ class Cluster:
     """The cluster in `directory`, which is made; `credentials` are its TLS identity."""
 
     def __init__(self, directory: Path, credentials: Credentials) -> None:
-        self.directory = directory
+        self.directory = directory / secrets.token_hex(4)  # which nothing was called before, see `_spread`
         self._credentials = credentials
         self._binaries = find_binaries()
         self._data = "data"  # the folder of the server in command, in `directory`; a standby's becomes it
@@ -116,6 +122,8 @@ class Cluster:
         `round_trip_s`: the longest one to a client.
         """
         self._port = port
+        self.directory.parent.mkdir(mode=0o700)
+        _spread(self.directory.parent)
         self.directory.mkdir(mode=0o700)
         shutil.chown(self.directory, "postgres", "postgres")
         for source, name in (
@@ -171,7 +179,7 @@ class Cluster:
 
     def promote(self) -> None:
         """Have the server take writes."""
-        with self._admin("postgres") as admin:
+        with self._admin(_TEMPLATE) as admin:
             admin.execute("SELECT pg_promote()")
 
     def wait_ready(self, alive: Callable[[], bool], log: Path, *, timeout_s: float = _START_S) -> None:
@@ -179,7 +187,7 @@ class Cluster:
         self._wait(lambda _: True, alive, log, timeout_s)
 
     def _configure(self, change: str) -> None:
-        with self._admin("postgres") as admin:
+        with self._admin(_TEMPLATE) as admin:
             admin.execute(f"ALTER SYSTEM {change}")
             admin.execute("SELECT pg_reload_conf()")
 
@@ -190,7 +198,7 @@ class Cluster:
         why: object = "it answers, and no standby follows"
         while True:
             try:
-                with self._admin("postgres") as admin:
+                with self._admin(_TEMPLATE) as admin:
                     if settled(admin):
                         return
             except psycopg.OperationalError as error:
@@ -205,9 +213,10 @@ class Cluster:
     def create(self, schema: str) -> None:
         """Database and `schema` for the nodes."""
         names = {"database": psycopg.sql.Identifier(DATABASE), "role": psycopg.sql.Identifier(NODES_ROLE)}
-        with self._admin("postgres") as admin:
+        with self._admin(_TEMPLATE) as admin:
             for statement in (
-                "CREATE DATABASE {database}",
+                # The one that is there: to copy it file by file is half the work of making a cluster.
+                "ALTER DATABASE postgres RENAME TO {database}",
                 "CREATE ROLE {role}",
                 "REVOKE ALL ON DATABASE {database} FROM PUBLIC",  # temporary tables among them
                 "GRANT CONNECT ON DATABASE {database} TO {role}",
@@ -222,7 +231,7 @@ class Cluster:
 
     def admit(self, schema: str, members: Members) -> None:
         """Let these nodes in, with their QCs and SAEs."""
-        with self._admin("postgres") as admin:
+        with self._admin(_TEMPLATE) as admin:
             known = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
             for role in sorted({_role(node) for node in members.nodes} - known):
                 names = {"role": psycopg.sql.Identifier(role), "nodes": psycopg.sql.Identifier(NODES_ROLE)}
@@ -302,6 +311,21 @@ def node_url(node: str, credentials: Credentials, server: Identity, address: str
 def _role(node: str) -> str:
     """A node's name in PostgreSQL; the functions of the schema compare it with the node that is spoken for."""
     return f"node-{node}"
+
+
+def _spread(directory: Path) -> None:
+    """Have ext4 put each folder made in `directory` wherever its name says, not near what was there before.
+
+    ext4 leaves the places of deleted files (inodes) alone for minutes, and looks at each of them for every file it
+    makes there. A cluster has a thousand files: made where one was deleted, it takes two or three times as long.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # another file system
+            (flags,) = struct.unpack("l", fcntl.ioctl(fd, _GET_FLAGS, bytes(struct.calcsize("l"))))
+            fcntl.ioctl(fd, _SET_FLAGS, struct.pack("l", flags | _TOP_OF_HIERARCHY))
+    finally:
+        os.close(fd)
 
 
 def _last_line(text: str) -> str:

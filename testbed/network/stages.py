@@ -154,8 +154,23 @@ class Machine:
         self.down.callback(network.stop)
         self.down.callback(self.processes.stop)  # all that is in the network, first
         network.build()
+        self._start_qcs()
         self.run.write("hosts.json", {host: network.pid(host) for host in self.plan.hosts})
         return Fabric(self, network, shaper, datapath, database)
+
+    def _start_qcs(self) -> None:
+        """QCs make key material from here on, as devices do that were there before their nodes."""
+        for ends in self.plan.qc_keys(self.run.make("nodes")):
+            share_qc_key(ends)
+        self.processes.component("qcs", "testbed.quantum.qc_emulator", self.write_qcs())
+
+    def write_qcs(
+        self, broken: Collection[str] = (), off: Collection[str] = (), eve: Mapping[str, float] = NOBODY
+    ) -> Path:
+        """Have it say that these QCs are broken or off, and what is intercepted, by QC; where it says so."""
+        nodes, qcs = self.run.make("nodes"), self.run.make("qcs")
+        document = self.plan.qc_config(qcs, nodes, seed=self.wishes.seed, broken=broken, off=off, eve=eve)
+        return self.run.write("config/qcs.json", document)
 
     @property
     def outside_network(self) -> str:
@@ -230,14 +245,16 @@ class Fabric:
         )
         config = run.write("config/forwarder.json", {"routes": self._routes()})
         waiting.append(machine.processes.component("forwarder", "testbed.machine.forwarder", config))
-        database = self.database(self.network)
-        for process in waiting:
-            process.wait_ready()
-        self.network.connect()
-        machine.say("measuring the links")
-        if dark := wait_for_carrier(self.network.fabric_ports()):
-            raise ProcessFailed(f"no carrier on {', '.join(dark)}")
-        return Services(self, fibres, database, fibres.check())
+        with ThreadPoolExecutor(1) as beside:
+            database = beside.submit(self.database, self.network)
+            for process in waiting:
+                process.wait_ready()
+            self.network.connect()
+            machine.say("measuring the links")
+            if dark := wait_for_carrier(self.network.fabric_ports()):
+                raise ProcessFailed(f"no carrier on {', '.join(dark)}")
+            links = fibres.check()  # beside PostgreSQL's work, which is one processor's
+            return Services(self, fibres, database.result(), links)
 
     def inside(self, host: str) -> str:
         """The file of a host's network namespace."""
@@ -305,8 +322,6 @@ class Services:
         machine, network = self.fabric.machine, self.fabric.network
         plan, run, processes = machine.plan, machine.run, machine.processes
         machine.say(f"starting {len(plan.nodes)} nodes and {len(plan.applications)} applications")
-        for ends in plan.qc_keys(run.make("nodes")):
-            share_qc_key(ends)
         waiting = []
         for node in plan.nodes:
             document = plan.node_config(
@@ -323,20 +338,11 @@ class Services:
             )
             config, there = run.write(f"config/sae-{node}.json", document), network.pid(node)
             waiting.append(processes.component(f"sae-{node}", "sae.__main__", config, inside=there))
-        waiting.append(processes.component("qcs", "testbed.quantum.qc_emulator", self._write_qcs()))
-        for process in waiting:
+        for process in [*waiting, processes.named("qcs")]:
             process.wait_ready()
 
-    def _write_qcs(
-        self, broken: Collection[str] = (), off: Collection[str] = (), eve: Mapping[str, float] = NOBODY
-    ) -> Path:
-        machine = self.fabric.machine
-        nodes, qcs = machine.run.make("nodes"), machine.run.make("qcs")
-        document = machine.plan.qc_config(qcs, nodes, seed=machine.wishes.seed, broken=broken, off=off, eve=eve)
-        return machine.run.write("config/qcs.json", document)
-
     def _break_qcs(self, broken: Collection[str], off: Collection[str], eve: Mapping[str, float]) -> None:
-        self._write_qcs(broken, off, eve)
+        self.fabric.machine.write_qcs(broken, off, eve)
         self.fabric.machine.processes.named("qcs").signal(signal.SIGHUP)
 
     def _expose(self, first: int) -> Mapping[str, Any]:

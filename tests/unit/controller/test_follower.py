@@ -78,6 +78,7 @@ class World:
             self.desk.graph, self.nodes, self.desk.journal, identities=Identities(self.desk.store, {}),
             sessions=self.desk.sessions, settings=self.desk.settings, upkeep=self.desk.upkeep,
         )  # fmt: skip
+        self.followers.start()
 
     def follow(self, url: str) -> None:
         """Follow node a, at that address."""
@@ -128,7 +129,6 @@ def test_node_is_told_again_of_what_the_store_could_not_take_down(world, monkeyp
     """On a full disk. It was told again after minutes only, and of nothing that was set meanwhile."""
     monkeypatch.setattr(limits, "AGAIN_S", 0.05)
     world.nodes.full = [sqlite3.OperationalError("database or disk is full")]
-    world.followers.start()
     world.follow("https://a")
     assert until(lambda: len(world.nodes.told) == 2)
 

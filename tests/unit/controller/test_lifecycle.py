@@ -117,7 +117,7 @@ class Desk:
         follower = Follower(
             self.graph.nodes()[name].agent, graph=self.graph, agents=self.nodes, journal=self.journal,
             identities=Identities(self.store, {}), sessions=self.sessions, settings=self.settings, upkeep=self.upkeep,
-            on_tended=int,
+            on_tended=int, number=lambda: 1,
         )  # fmt: skip
         follower.state = Following().heard(object(), extended=False).read()
         return follower
