@@ -46,7 +46,11 @@ class ControlRoom:
 
     def agent(self, node: str, method: str, path: str, body: Any = None) -> Reply:
         """A call of a node's agent."""
-        return self._submit(method, self._plan.url(node, AGENT_PORT) + path, Identity(Role.NODE, node), body).result()
+        return self.ask(node, method, path, body).result()
+
+    def ask(self, node: str, method: str, path: str, body: Any = None) -> Future[Reply]:
+        """A call of a node's agent, under way."""
+        return self._submit(method, self._plan.url(node, AGENT_PORT) + path, Identity(Role.NODE, node), body)
 
     def sae(self, sae: SaePlan, method: str, path: str, body: Any = None) -> Future[Reply]:
         """A call of an application, under way; of one that the testbed runs, for others take no calls."""

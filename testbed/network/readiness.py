@@ -81,11 +81,10 @@ def _lacking(
     if missing:
         said = processes.named("controller").end_of_log()
         return f"the controller still lacks nodes {', '.join(missing)}; it says: {said}"
-    for node in sorted(outside):
-        if time.monotonic() > deadline:
-            break
-        if control_room.agent(node, "GET", "/qkd/v1/status").body["in_database"]:
-            outside.remove(node)
+    for node, asked in [(node, control_room.ask(node, "GET", "/qkd/v1/status")) for node in sorted(outside)]:
+        with contextlib.suppress(TimeoutError):
+            if asked.result(max(0.0, deadline - time.monotonic())).body["in_database"]:
+                outside.remove(node)
     if outside:
         one = min(outside)
         said = processes.named(f"node-{one}").end_of_log()
