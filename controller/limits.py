@@ -6,6 +6,8 @@ Times are in seconds.
 
 from __future__ import annotations
 
+from decisions.parameters import MOST_RATE
+
 # Calls to agents, without their round trips, which come on top. A call that takes longer counts as failed; a node that
 # only sleeps may still do it, later.
 CALL_S = 8.0
@@ -44,8 +46,8 @@ ARRIVED_S = 2 * CALL_S  # what a controller before us had sent has arrived by th
 REWEIGHED_AT_ONCE = 4
 
 # Nodes that are followed.
-RETRY_S = 0.5  # after a node was lost, and between two tries at one at most
-TRIES = 50  # a second, at nodes that have never been followed: what is up last is not to wait long
+RETRY_S = 0.5  # after a node was lost
+TRIES = 50  # a second, in all, at nodes that have never been followed, where there are few
 MISBEHAVED_S = 5.0  # after a node said what no node may say
 POLL_S = 1.0  # a node that knows only the standard is asked how its links fare so often
 DEAF_S = 8.0  # and is lost when it has not answered for so long
@@ -53,7 +55,7 @@ STALE_S = 10.0  # a node silent for longer has less to say of the last slots, on
 ENDS_OF_ONE = 1000  # of those that a node says it has told in vain, as many are taken at a time
 LINKS_OF_ONE = 1024  # physical links that a node may show
 REPORTED_SLOTS = 3600  # the most slots that one report is of, and that reports are kept of: no TTL is longer
-MAX_BYTES_A_SLOT = 1 << 20  # of a QC: more than an operator may ask it for
+MAX_BYTES_A_SLOT = MOST_RATE  # of a QC: as many as an operator may ask it for
 
 # The operator's interface, and the process.
 KEPT_REFUSALS = 100
@@ -67,3 +69,8 @@ SETTING_S = 3.0  # how long an operator waits until all nodes have taken over wh
 # Texts of others, in characters.
 MAX_TEXT = 300
 MAX_ID = 256
+
+
+def first_retry_s(nodes: int) -> float:
+    """Between two tries at a node that has never been followed, one of so many."""
+    return min(RETRY_S, nodes / TRIES)

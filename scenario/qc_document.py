@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from decisions.parameters import MOST_RATE
 from scenario import decoy_bb84, yaml_documents
 from scenario.decoy_bb84 import Device
 from scenario.qc_models import BLOCKS, DECOY, MODELS, SPREADS, TRACE, UNIFORM, Blocks, DecoyBb84, Drift, Trace
 from scenario.topology_description import Field, Qc, TopologyError, checked_rate, choice, csv_number
 
 _DEVICES = Path(__file__).with_name("devices.yaml")
-_MOST_S, _MOST_BLOCK, _MOST_DB = 86_400.0, 1 << 20, 100.0
+_MOST_S, _MOST_BLOCK, _MOST_DB = 86_400.0, MOST_RATE, 100.0
 _MOST_ROWS, _MOST_BITS = 1_000_000, 1e12
 _COLUMNS = ("time_s", "bits", "qber_percent")
 # Of a device: what each figure may be at most.

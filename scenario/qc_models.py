@@ -271,23 +271,28 @@ class _Trace:
     def make(self, slot: int, eve: float = 0.0) -> Made:
         total = self._until(float(slot))
         bits, self._before = total - self._before, total
-        place = bisect.bisect_left(self._times, self._within(float(slot)), 1, len(self._times) - 1)
+        _, at = self._played(float(slot))
+        place = bisect.bisect_left(self._times, at, 1, len(self._times) - 1)
         usual = self._model.qber[place - 1]
         if not bits:
             return NOTHING
         n_bytes = self._whole.bytes_of(bits * left_under_eve(usual, eve) if eve else bits)
         return Made(n_bytes, under_eve(usual, eve))
 
-    def _within(self, at_s: float) -> float:
-        """That moment in the trace, which may have begun anew."""
+    def _played(self, at_s: float) -> tuple[float, float]:
+        """How often the trace was over before that moment, and which moment of it that is.
+
+        Both of one division: of two that are rounded each for itself, one may see a round that the other one does not.
+        """
         lasts = self._times[-1]
-        return min(at_s, lasts) if self._model.once else at_s % lasts or (lasts if at_s else 0.0)
+        if self._model.once:
+            return 0.0, min(at_s, lasts)
+        rounds, at = divmod(at_s, lasts)
+        return (rounds, at) if at or not rounds else (rounds - 1, lasts)
 
     def _until(self, at_s: float) -> float:
         """All bits up to that moment: what came between two moments of the trace came evenly."""
-        lasts = self._times[-1]
-        rounds = 0 if self._model.once else math.ceil(at_s / lasts) - 1
-        at = self._within(at_s)
+        rounds, at = self._played(at_s)
         place = bisect.bisect_left(self._times, at, 1, len(self._times) - 1)
         begins, ends = self._times[place - 1], self._times[place]
         part = (at - begins) / (ends - begins)

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
+from decisions.parameters import MOST_RATE
 from decisions.tunnels import EVERY_S, KINDS, POLICIES
 from documents.checks import Malformed
 from etsi.gs014 import Limits
 from etsi.sae_id import LONGEST, sae_id
-from scenario.qc_models import Model, Uniform
+from scenario.qc_models import Blocks, Model, Uniform
 from scenario.shape import MAX_DELAY_MS, Shape
 
 NAME_LENGTH = 31
@@ -166,10 +167,6 @@ def _shown(value: object) -> str:
     return repr(value[:40] + "..." if isinstance(value, str) and len(value) > 40 else value)[:60]
 
 
-# 8 Mbit/s of key: more than a QKD link of today makes, and blocks of one slot still fit in memory many times.
-_MAX_BYTES_PER_SLOT = 1_000_000
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
     """A datacenter with its SD-QKD node, drawn at `position`: x to the right and y upwards, both from 0 to 1."""
@@ -261,11 +258,14 @@ class Topology:
     limits: Limits = field(default_factory=Limits)
     tunnels: tuple[Tunnel, ...] = ()
 
-    def with_overrides(self, *, delay_ms: float | None = None, qc_rate: tuple[int, int] | None = None) -> Topology:
-        """The same network with another delay on every link, another rate on every QC, or both.
+    def with_overrides(
+        self, *, delay_ms: float | None = None, qc_rate: tuple[int, int] | None = None, blocks_s: float | None = None
+    ) -> Topology:
+        """The same network with another delay on every link, another rate on every QC, its key in blocks, or all that.
 
         `delay_ms` is one way; lengths stay, although the delay no longer follows from them. `qc_rate` is the lowest and
-        the highest number of bytes a slot. Raises TopologyError for a value that a file could not have had either.
+        the highest number of bytes a slot. `blocks_s`: what a QC makes in so many seconds in the mean comes all at
+        once. Raises TopologyError for a value that a file could not have had either.
         """
         links = self.links
         if delay_ms is not None:
@@ -277,6 +277,8 @@ class Topology:
         if qc_rate is not None:
             low, high = checked_rate(*Field(self.name, "qc_rate", list(qc_rate)).items())
             links = tuple(replace(link, qcs=tuple(Qc(qc.name, low, high) for qc in link.qcs)) for link in links)
+        if blocks_s is not None:
+            links = tuple(replace(link, qcs=tuple(_in_blocks(qc, blocks_s) for qc in link.qcs)) for link in links)
         return replace(self, links=links)
 
     def graph(self) -> nx.MultiGraph[str]:
@@ -289,9 +291,14 @@ class Topology:
         return graph
 
 
+def _in_blocks(qc: Qc, every_s: float) -> Qc:
+    n_bytes = round(qc.mean_bytes_per_slot * every_s)
+    return Qc(qc.name, 0, n_bytes, Blocks(n_bytes, every_s))
+
+
 def checked_rate(low: Field, high: Field) -> tuple[int, int]:
     """The lowest and the highest number of bytes a slot, checked one by one and then against each other."""
-    lowest, highest = low.whole(_MAX_BYTES_PER_SLOT), high.whole(_MAX_BYTES_PER_SLOT)
+    lowest, highest = low.whole(MOST_RATE), high.whole(MOST_RATE)
     if lowest > highest:
         raise low.expected(f"at most the highest number of bytes, which is {highest}")
     return lowest, highest

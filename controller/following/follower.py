@@ -167,7 +167,7 @@ class Follower:
         number: Callable[[], int],
     ) -> None:
         self.agent = agent
-        self._first_pause_s = lambda: min(limits.RETRY_S, number() / limits.TRIES)
+        self._number = number
         self._graph = graph
         self._agents = agents
         self._identities = identities
@@ -308,7 +308,7 @@ class Follower:
             with suppress(AgentFailed), self._followed():
                 self._graph.lost(self.agent.name)
             self._on_tended()
-            self._stopping.wait(pause_s or (limits.RETRY_S if known else self._first_pause_s()))
+            self._stopping.wait(pause_s or (limits.RETRY_S if known else limits.first_retry_s(self._number())))
 
     def _follow(self) -> None:
         # Listening comes first: what changes while the node is read is not missed.

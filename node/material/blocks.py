@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from decisions.parameters import MOST_RATE
 from documents.secret import Secret
 from mtls.unix_socket import short_name
 
@@ -29,8 +30,7 @@ _HEADER = struct.Struct(">2sBBQQQQII")
 _AGE = struct.Struct(">Q")
 _MAGIC = b"QB"
 _VERSION = 3
-# A QC of 8 Mbit/s in slots of a second: far above today's devices, and a bound on what a peer can make us buffer.
-MAX_PAYLOAD_BYTES = 1 << 20
+MAX_PAYLOAD_BYTES = MOST_RATE
 SOCKET = "blocks.sock"  # in a node's folder
 _PATIENCE_S = 30.0
 AUTHENTICATION_KEY_BYTES = 32

@@ -66,7 +66,7 @@ class Parallel:
         ranges, proofs = [range_json(r) for r in order.allocation.ranges], order.allocation.proofs
         *between, last = session.path[1:]
         about = {"link": session.link, "ksid": session.ksid, "server": server, "hops": session.hops}
-        running, left_over = list[Future[Any]](), []
+        running, left_over = dict[Future[Any], str](), []
         for position, node in enumerate(between, start=1):
             body = about | {
                 "position": position, "ranges": ranges[position - 1 : position + 1], "proof": proofs[position - 1],
@@ -74,30 +74,35 @@ class Parallel:
             }  # fmt: skip
             step = functools.partial(self._exchange.send, node, f"/qkd/v1/relay/{request}/pads", body)
             future = self._exchange.beside(node, f"telling node {node} to relay at once", step)
-            running += [] if future is None else [future]
-            left_over += [step] if future is None else []
+            if future is None:
+                left_over.append(step)
+            else:
+                running[future] = node
         sealed, check = self._exchange.sealed(order, new)  # while others are at work
         here = about | {"ranges": ranges[-1:], "proof": proofs[-1], "sealed": encoded(sealed)}
         tell = functools.partial(self._exchange.tell_last, order, "sealed", nodes=between, check=check)
         at_last = self._exchange.beside(last, f"sending node {last} a key", functools.partial(tell, pad=here))
         for step in left_over:
             step()
-        reply = tell(pad=here) if at_last is None else self._first_of(at_last, running)
+        reply = tell(pad=here) if at_last is None else self._first_of(at_last, running | {at_last: last})
         if reply is None or _missing(reply, between):  # perhaps too many waited there
             for future in running:
-                future.result(max(0.0, deadline.left(self._exchange.answer_s())))
+                self._first_of(future, {future: running[future]})
             if missing := _missing(tell(), between):
                 raise order.not_there(missing[0])
 
-    def _first_of(self, at_last: Future[Reply | None], running: Sequence[Future[Any]]) -> Reply | None:
-        """What the last node says, or the first failure of another one, whichever comes first."""
-        waiting: set[Future[Any]] = {at_last, *running}
-        while at_last in waiting:
+    def _first_of(self, awaited: Future[Reply | None], running: Mapping[Future[Any], str]) -> Reply | None:
+        """What one of the nodes (by call) says, or the first failure of another one, whichever comes first."""
+        waiting = set(running)
+        while awaited in waiting:
             left_s = max(0.0, deadline.left(self._exchange.answer_s()))
             done, waiting = wait(waiting, left_s, return_when=FIRST_COMPLETED)
-            for future in done or [at_last]:
-                future.result(0.0)
-        return at_last.result()
+            for future in done:
+                future.result()
+            if not done:
+                node = running[awaited]
+                raise RelayBroken(f"node {node} cannot be reached: no answer in time", node=node)
+        return awaited.result()
 
     def turn(self, sender: str, request: str, document: Mapping[str, Any]) -> None:
         """As node between: take both pads, and send the last node their difference."""

@@ -189,7 +189,8 @@ def shares(case: Case) -> Iterator[str]:
             if at_once and node != sender:
                 continue
             if case.share(row, node) and not case.took_all(before, sender):
-                yield f"node {node}, QC {row.qc}: took bytes for {request}, and node {sender} none on QC {before.qc}"
+                who = "" if node == sender else f"node {sender} "
+                yield f"node {node}, QC {row.qc}: took bytes for {request}, and {who}none on QC {before.qc}"
 
 
 def _is_whole(row: Allocation, spans: list[Span], *, n_keys: int) -> bool:

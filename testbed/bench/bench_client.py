@@ -21,6 +21,7 @@ from testbed.errors import UserError
 from testbed.machine.namespaces import call_in_network, network_of, threads_in_network
 from testbed.network.emulation import Emulation
 from testbed.network.shared_database import OwnDatabase, SharedDatabase
+from testbed.operation.desk import Desk
 from testbed.planning.plan import KME_PORT, Plan, SaePlan, make_plan
 
 FIRST = "government"
@@ -66,7 +67,7 @@ class Client:
 
     def set_mode(self, mode: str) -> None:
         """Have all nodes make keys in `mode`, and wait until they do."""
-        self._emulation.control_room.controller("PATCH", "/qkd/v1/parameters", {"mode": mode})
+        Desk.of(self._emulation, self._emulation.control_room).set_parameters({"mode": mode})
         time.sleep(2.5)  # the nodes hear of it with the next slot
 
     def exchange(self, slave: SaePlan) -> dict[str, list[float]]:

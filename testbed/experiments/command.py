@@ -24,7 +24,7 @@ from testbed.experiments.evaluation import figures, outcome
 from testbed.experiments.evaluation.results import Results
 from testbed.experiments.execute import Interrupted, execute
 from testbed.experiments.experiment import Experiment, Seen, Settings
-from testbed.experiments.kinds import fig7, fig8, latency, relay, sweep, table1
+from testbed.experiments.kinds import blocks, fig7, fig8, latency, relay, sweep, table1
 from testbed.experiments.series import Run, Store, clear, digests, seconds, seed_of
 from testbed.experiments.workers import Each, workers
 from testbed.options import parsed_by
@@ -32,7 +32,7 @@ from testbed.options import parsed_by
 _ROOT = Path(__file__).resolve().parents[2]
 _TOPOLOGIES, _WORKLOADS, _RUNS, _RESULTS = (_ROOT / name for name in ("topologies", "workloads", "runs", "results"))
 EXPERIMENTS: Mapping[str, Experiment] = {
-    found.EXPERIMENT.name: found.EXPERIMENT for found in (table1, fig7, fig8, latency, relay, sweep)
+    found.EXPERIMENT.name: found.EXPERIMENT for found in (table1, fig7, fig8, latency, relay, blocks, sweep)
 }
 # What `all` stands for: the paper's, and the one on delays.
 _ALL = (table1.NAME, fig7.NAME, fig8.NAME, latency.NAME)
@@ -224,6 +224,7 @@ def _describe(runs: Sequence[Run]) -> list[dict[str, Any]]:
         {
             "labels": dict(phase.labels), "parameters": dict(phase.parameters), "workload": phase.workload.to_json(),
             "delay_ms": run.delay_ms, "qc_rate": run.qc_rate and list(run.qc_rate), "settle_s": phase.settle_s,
+            **({"blocks_s": run.blocks_s} if run.blocks_s else {}),
         }
         for run in runs
         if run.repeat == 1

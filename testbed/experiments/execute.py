@@ -33,6 +33,7 @@ from testbed.machine.run_directory import RunDirectory, open_run_directory
 from testbed.network.emulation import Emulation
 from testbed.network.stages import Wishes, bring_up
 from testbed.network.workload_player import OfferedLoad, lasts_s
+from testbed.operation.desk import Desk
 from testbed.planning.capacity import reserve
 from testbed.planning.plan import Plan, make_plan
 from testbed.planning.round_trips import too_long
@@ -106,7 +107,7 @@ def execute(
 
 
 def _one(run: Run, topology: Topology, store: Store, runs_folder: Path, say: Callable[[str], None]) -> None:
-    plan = make_plan(topology.with_overrides(delay_ms=run.delay_ms, qc_rate=run.qc_rate))
+    plan = make_plan(run.network(topology))
     reserve(plan)
     directory = open_run_directory(None, runs_folder, latest=False)
     try:
@@ -194,9 +195,7 @@ def _warm_up(phase: Phase, emulation: Emulation) -> None:
 
 def _offer(phase: Phase, emulation: Emulation) -> tuple[float, float]:
     """The phase in a network that is up; when it began and ended by the wall clock."""
-    reply = emulation.control_room.controller("PATCH", "/qkd/v1/parameters", dict(phase.parameters))
-    if not reply.ok:
-        raise UserError(f"the controller refuses the parameters: {reply.message}")
+    Desk.of(emulation, emulation.control_room).set_parameters(phase.parameters)
     time.sleep(phase.settle_s)
     arriving = arrivals(phase.workload, emulation.plan.saes, phase.seed)
     load = OfferedLoad(emulation, arriving, lambda _: None)
@@ -216,7 +215,7 @@ def _offer(phase: Phase, emulation: Emulation) -> tuple[float, float]:
 
 def _wait_closed(emulation: Emulation) -> None:
     deadline = time.monotonic() + _CLOSED_WITHIN_S
-    while emulation.control_room.controller("GET", "/qkd/v1/key_sessions").body["key_sessions"]:
+    while Desk.of(emulation, emulation.control_room).sessions():
         if time.monotonic() > deadline:
             raise UserError("key sessions are still open after the end of their time")
         time.sleep(0.1)

@@ -39,7 +39,7 @@ def simulate(runs: Sequence[Run], topology: Topology, store: Store, each: Each, 
 def seen(run: Run, topology: Topology) -> list[dict[str, Any]]:
     """What each phase showed, in the form in which a network's is kept. PURE but for the user's policies."""
     user_policies.use(run.policies)
-    return [_phase(run, phase, topology.with_overrides(qc_rate=run.qc_rate)) for phase in run.phases]
+    return [_phase(run, phase, run.network(topology)) for phase in run.phases]
 
 
 def _phase(run: Run, phase: Phase, topology: Topology) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from scenario.topology_description import Topology
 from scenario.workload import Workload
 from testbed.errors import UserError
 
@@ -41,20 +42,27 @@ class Phase:
 class Run:
     """A network with phases one after another. `repeat` counts from 1; None leaves delay or rates as in the topology.
 
-    `measure_rtts`: whether the round trips between hosts are measured, which floors are made of. `policies`: of the
-    user's own, FILE.py:NAME by parameter.
+    `blocks_s`: how often QCs hand over what they have made; None: as the topology says. `measure_rtts`: whether the
+    round trips between hosts are measured, which floors are made of. `policies`: of the user's own, FILE.py:NAME by
+    parameter.
     """
 
     repeat: int
     phases: tuple[Phase, ...]
     delay_ms: float | None = None
     qc_rate: tuple[int, int] | None = None
+    blocks_s: float | None = None
     measure_rtts: bool = False
     policies: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Of the files of its phases."""
         return [f"repeat{self.repeat:02}_{phase.name}" for phase in self.phases]
+
+
+    def network(self, topology: Topology) -> Topology:
+        """That topology as this run has it."""
+        return topology.with_overrides(delay_ms=self.delay_ms, qc_rate=self.qc_rate, blocks_s=self.blocks_s)
 
 
 class Store:

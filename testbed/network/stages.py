@@ -142,7 +142,7 @@ class Machine:
     ca_key: Path
 
     def build(self) -> Fabric:
-        """Stage two: hosts, switches, links; meanwhile, the files of the shared database."""
+        """Stage two: hosts, switches, links; meanwhile, the files of the shared database. Then QCs begin."""
         database = self._database()
         self.say("starting Open vSwitch")
         datapath, shaper = OpenVSwitch(self.run.path / "ovs", self.processes).start(), find_shaper()
@@ -159,7 +159,7 @@ class Machine:
         return Fabric(self, network, shaper, datapath, database)
 
     def _start_qcs(self) -> None:
-        """QCs make key material from here on, as devices do that were there before their nodes."""
+        """QCs make key material from here on, and keep it until their nodes are there."""
         for ends in self.plan.qc_keys(self.run.make("nodes")):
             share_qc_key(ends)
         self.processes.component("qcs", "testbed.quantum.qc_emulator", self.write_qcs())
@@ -167,7 +167,7 @@ class Machine:
     def write_qcs(
         self, broken: Collection[str] = (), off: Collection[str] = (), eve: Mapping[str, float] = NOBODY
     ) -> Path:
-        """Have it say that these QCs are broken or off, and what is intercepted, by QC; where it says so."""
+        """The file that tells the QC emulators which QCs are broken or off, and what is intercepted, by QC."""
         nodes, qcs = self.run.make("nodes"), self.run.make("qcs")
         document = self.plan.qc_config(qcs, nodes, seed=self.wishes.seed, broken=broken, off=off, eve=eve)
         return self.run.write("config/qcs.json", document)
@@ -283,7 +283,7 @@ class Services:
     links: Sequence[MeasuredLink]
 
     def populate(self) -> Emulation:
-        """Stage four: nodes, applications, QC emulators; the network, once it has key material."""
+        """Stage four: nodes and applications; the network, once it has key material."""
         fabric, machine = self.fabric, self.fabric.machine
         plan, run, processes, down = machine.plan, machine.run, machine.processes, machine.down
         faults = Faults(

@@ -5,7 +5,7 @@ Whatever is not done ends in a `NotDone`, whose text is one sentence for people.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -136,14 +136,19 @@ class Desk:
             wanted = checked({name: text if name not in PARAMETERS else PARAMETERS[name].parse(text)})
         except Malformed as error:
             raise NotDone(f"not set: {error}") from None
-        if (ttl := name == TTL.name):
-            self.fibres.check_ttl(wanted[name])
-        reply = self._call("PATCH", "/qkd/v1/parameters", wanted)
+        reply = self.set_parameters(wanted)
+        return f"{name} is {reply.body[name]} now{_not_yet(reply)}"
+
+    def set_parameters(self, wanted: Mapping[str, Any]) -> Reply:
+        """Set parameters of the network to these values, which are within their limits; the controller's answer."""
+        if TTL.name in wanted:
+            self.fibres.check_ttl(wanted[TTL.name])
+        reply = self._call("PATCH", "/qkd/v1/parameters", dict(wanted))
         if not reply.ok:
             raise NotDone(f"not set: {reply.message}")
-        if ttl:
-            self.fibres.ttl_slots = reply.body[name]
-        return f"{name} is {reply.body[name]} now{_not_yet(reply)}"
+        if TTL.name in wanted:
+            self.fibres.ttl_slots = reply.body[TTL.name]
+        return reply
 
     def qc_names(self) -> list[str]:
         """All QCs, in the topology's order."""

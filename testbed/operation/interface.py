@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from decisions.parameters import MOST_RATE
 from decisions.tunnels import EVERY_S, KINDS, POLICIES
 from documents.checks import Malformed, integer, mapping, number, text
 
@@ -64,7 +65,7 @@ FLAG = Kind("boolean", _flag)
 SECONDS = Kind("number of seconds", lambda value, field: number(value, field, low=0, high=_MOST_S))
 KEYS = Kind("whole number", lambda value, field: integer(value, field, low=1, high=MOST_KEYS))
 BITS = Kind("whole number of bits", lambda value, field: integer(value, field, low=8, high=MOST_KEY_BITS))
-RATE = Kind("whole number of bytes a slot", lambda value, field: integer(value, field, low=0, high=1 << 20))
+RATE = Kind("whole number of bytes a slot", lambda value, field: integer(value, field, low=0, high=MOST_RATE))
 SHAPE = Kind(
     "object of delay_ms, jitter_ms, loss_percent, bandwidth_mbit", lambda value, field: dict(mapping(value, field))
 )

@@ -7,12 +7,16 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from tests.support.gs004_client import Application
 from tests.support.gs014_client import Sae
 from tests.support.waiting import until
 
 KEYS_PER_REQUEST = 20
 REQUESTS = 30
 CLIENTS_PER_END = 4
+KEYS_OF_ONE = 40
 
 
 def masters_turn(master: Sae, slave: Sae) -> list[tuple[str, str]]:
@@ -42,6 +46,60 @@ def test_thousands_of_keys_asked_for_from_both_ends_are_all_different(kmes, alic
     assert max(Counter(key for _, key in found).values()) == 1
     # Were bytes used twice at another offset, halves of keys would coincide.
     halves = Counter(half for _, key in found for half in (key[:32], key[32:]))
+    assert max(halves.values()) == 1
+
+
+def by_skip(master: Sae, slave: Sae) -> list[str]:
+    """Keys, in hexadecimal, that the one got and the other fetched by SKIP, which must be the same."""
+    found = []
+    for _ in range(KEYS_OF_ONE):
+        given = master.call("GET", f"/key?remoteSystemID={slave.id}").body
+        assert slave.call("GET", f"/key/{given['keyId']}?remoteSystemID={master.id}").body == given
+        found.append(given["key"])
+    return found
+
+
+def by_014(master: Sae, slave: Sae) -> list[str]:
+    """The same by GS QKD 014."""
+    found = []
+    for _ in range(KEYS_OF_ONE):
+        given = master.get(slave.id)
+        assert slave.fetch(master.id, *given.ids).keys == given.keys
+        found += [key.hex() for key in given.keys.values()]
+    return found
+
+
+def by_004(first: tuple[Sae, int], second: tuple[Sae, int]) -> list[str]:
+    """The same by a stream of GS QKD 004; each SAE with the port of its node."""
+    one, other = (Application(sae.context, port) for sae, port in (first, second))
+    ids = first[0].id, second[0].id
+    opened = one.open(*ids)
+    assert other.open(*ids, ksid=opened.ksid).status == 0
+    found = []
+    for index in range(KEYS_OF_ONE):
+        chunk = one.get(opened.ksid, index)
+        assert other.get(opened.ksid, index).key == chunk.key
+        found.append(chunk.key.hex())
+    one.hang_up()
+    other.hang_up()
+    return found
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+def test_keys_that_leave_by_all_three_protocols_at_once_are_all_different(kmes, alice, bob, carol, hops):
+    """For the same two SAEs, each of which asks first: what one protocol gave, no other one gives again."""
+    there, node = (bob, "b") if hops == 1 else (carol, "c")
+    ends = (alice, kmes.stack.stream_port("a")), (there, kmes.stack.stream_port(node))
+    with ThreadPoolExecutor(6) as pool:
+        asked = [
+            pool.submit(by, one, other)
+            for one, other in ((alice, there), (there, alice))
+            for by in (by_skip, by_014)
+        ] + [pool.submit(by_004, *ends), pool.submit(by_004, *reversed(ends))]
+        found = [key for keys in asked for key in keys.result()]
+
+    halves = Counter(half for key in found for half in (key[:32], key[32:]))
+    assert len(found) == 6 * KEYS_OF_ONE
     assert max(halves.values()) == 1
 
 

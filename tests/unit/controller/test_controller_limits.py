@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from controller import limits
 from mtls.liveness import BEAT_S, DEAD_S, SILENCE_S
 from node import limits as node_limits
@@ -69,3 +71,12 @@ def test_slots_that_a_dead_connection_may_have_swallowed_are_told_again():
 def test_operator_is_answered_before_tools_give_up():
     """A setting that not all nodes have taken over by then is said to be so."""
     assert limits.SETTING_S < limits.CALL_S
+
+
+@pytest.mark.parametrize("nodes", [1, 5, 25, 40, 200])
+def test_nodes_of_a_small_network_are_found_at_once_and_those_of_a_large_one_are_no_burden(nodes):
+    """So many tries a second in all at those that are not up yet; none waits longer than one that was lost."""
+    tries = nodes / limits.first_retry_s(nodes)
+
+    assert tries == pytest.approx(limits.TRIES) or limits.first_retry_s(nodes) == limits.RETRY_S
+    assert limits.first_retry_s(5) <= limits.RETRY_S / 5

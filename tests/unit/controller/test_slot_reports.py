@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller import limits
 from controller.network.graph import Graph
 from controller.network.nodes import Agent, Report
 from decisions.admission import Need
@@ -113,7 +114,7 @@ def test_no_figure_counts_for_more_than_a_qc_can_make():
     graph.report("a", 10, [Report(QC, 1 << 62, 1 << 62, 1 << 62)], since=8)
 
     (view,) = graph.views([QC], 15)
-    assert view.generated_bytes == view.requested_bytes == 2 << 20
+    assert view.generated_bytes == view.requested_bytes == 2 * limits.MAX_BYTES_A_SLOT
     assert view.stored_bytes < 1 << 62
 
 

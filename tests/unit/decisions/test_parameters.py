@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from decisions.parameters import FOR_NODES, MOST_RATE, PARAMETERS, Whole, checked, parse_rate, rate
 from documents.checks import Malformed
-from node.material.blocks import MAX_PAYLOAD_BYTES
 
 YANG = (Path(__file__).parents[3] / "etsi/qkd-testbed.yang").read_text()
 WHOLE = [p for p in PARAMETERS.values() if isinstance(p, Whole)]
@@ -71,11 +70,6 @@ def test_rate_of_another_form_is_refused_with_an_example(text):
     """On the page and at the command line alike."""
     with pytest.raises(Malformed, match="rate: expected LOW-HIGH in bytes a slot, such as 33-47, got"):
         parse_rate(text)
-
-
-def test_no_qc_is_asked_for_more_than_a_block_holds():
-    """A block is what a QC makes in a slot."""
-    assert MOST_RATE == MAX_PAYLOAD_BYTES
 
 
 def test_yang_module_has_the_parameters_of_nodes_within_their_limits():

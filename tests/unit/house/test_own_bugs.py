@@ -121,7 +121,7 @@ def poller(written: Journal, broken: Broken) -> Follower:
     return Follower(
         Address("a", "https://a"), graph=graph, agents=agents, journal=written,
         identities=SimpleNamespace(check=lambda *_: None), sessions=SimpleNamespace(expire=lambda: None),
-        settings=SimpleNamespace(version=0, wishes=lambda _: {}), upkeep=None, on_tended=lambda: None,
+        settings=SimpleNamespace(version=0, wishes=lambda _: {}), upkeep=None, on_tended=int, number=lambda: 1,
     )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import random
+import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -360,6 +362,27 @@ def test_node_that_sends_more_than_it_is_asked_for_is_refused(lines):
 
     assert send("n2").ok
     assert line.key() == line.at_last()
+
+
+@pytest.mark.parametrize("silent", ["n1", "n2"])
+def test_node_that_does_not_answer_in_time_is_named(lines, monkeypatch, silent):
+    """Its key fails as any other does; n1 has done its part, but does not say so, and is asked again in vain."""
+    monkeypatch.setattr(sys.modules[__name__], "ANSWER_S", 0.3)
+    line, answered = lines(2), threading.Event()
+
+    def hold(_: str, to: str, what: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        if to == silent and what in ("pads", "sealed"):
+            answered.wait(10)
+        return body
+
+    line.on_the_way = hold
+    try:
+        with pytest.raises(RelayBroken, match="no answer in time") as broken:
+            line.key()
+    finally:
+        answered.set()
+
+    assert broken.value.details()["node"] == silent
 
 
 def test_first_node_that_has_left_too_much_unclaimed_is_named_itself(lines):

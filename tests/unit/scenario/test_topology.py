@@ -13,6 +13,7 @@ import networkx as nx
 import pytest
 import yaml
 
+from scenario.qc_models import Blocks
 from scenario.shape import Shape
 from scenario.topology import Qc, Topology, TopologyError, load
 
@@ -145,7 +146,10 @@ def test_a_file_that_cannot_be_a_topology_is_refused_at_once(tmp_path, make, pro
 
 
 def test_overrides_change_only_what_they_say():
-    """--delay 20 gives every link 20 ms one way, --qc-rate 10-12 every QC that rate, and all else stays."""
+    """--delay 20 gives every link 20 ms one way, --qc-rate 10-12 every QC that rate, and all else stays.
+
+    An experiment has every QC hand over in blocks what it made as before.
+    """
     before = shipped("poliqi")
 
     slow = tuple(replace(link, a_to_b=Shape(20.0), b_to_a=Shape(20.0)) for link in before.links)
@@ -153,6 +157,8 @@ def test_overrides_change_only_what_they_say():
     assert before.with_overrides() == before
     assert before.with_overrides(delay_ms=20) == replace(before, links=slow)
     assert before.with_overrides(qc_rate=(10, 12)) == replace(before, links=poor)
+    (qc,) = before.with_overrides(qc_rate=(10, 12), blocks_s=133).links[0].qcs
+    assert qc == Qc(f"{before.links[0].name}/1", 0, 11 * 133, Blocks(11 * 133, 133))
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,18 @@ def test_relays_cost_what_modes_declare_over_any_number_of_hops(tmp_path):
         assert shared == [hops - 2, 0, 0]
 
 
+def test_material_in_blocks_fails_under_the_usual_ttl_and_serves_under_one_that_suits(tmp_path):
+    """Blocks of 30 s: between them, all is too old in half of the time."""
+    made("blocks", "--virtual", "--quick", "--seed", "1", "--out", str(tmp_path))
+
+    found = {(row["scenario"], row["key material every, s"], row["TTL, slots"]): float(row["median"])
+             for row in rows(tmp_path / "blocks-virtual") if row["measure"] == "key requests failed"}  # fmt: skip
+    assert len(found) == 4 * 3
+    for scenario in ("BASIC", "QKP"):
+        usual, starved, served = (found[scenario, *material] for material in (("1", "15"), ("30", "15"), ("30", "60")))
+        assert starved > max(usual, served)
+
+
 def test_series_in_virtual_time_goes_on_and_is_the_same_again(tmp_path, tiny):
     """One that was cut short after its first run ends with the same table, to the byte."""
     options = ["--virtual", "--workload", tiny, "--repeat", "3", "--seed", "5", "--over", "mode=basic,qkp"]
@@ -109,8 +121,8 @@ def test_series_in_virtual_time_goes_on_and_is_the_same_again(tmp_path, tiny):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("fig7", "--virtual"), "--virtual: expected fig8 or relay or sweep: fig7 measures what takes no time there"),
-        (("all", "--virtual"), "--virtual: expected fig8 or relay or sweep: "),
+        (("fig7", "--virtual"), "fig8 or relay or blocks or sweep: fig7 measures what takes no time there"),
+        (("all", "--virtual"), "--virtual: expected fig8 or relay or blocks or sweep: "),
         (("fig8", "--dask", "tcp://127.0.0.1:1"), "--dask goes with --virtual"),
         (("sweep", "--virtual", "--over", "delay=1,2"), "--over delay: expected no delays with --virtual"),
     ],
