@@ -88,7 +88,7 @@ def follower(written: Journal, broken: Broken) -> Follower:
     return Follower(
         Address("a", "https://a"), graph=SimpleNamespace(lost=lambda _: None), agents=SimpleNamespace(listen=broken),
         journal=written, identities=None, sessions=None, settings=SimpleNamespace(version=0), upkeep=None,
-        on_tended=lambda: None,
+        on_tended=int, number=lambda: 1,
     )  # fmt: skip
 
 
