@@ -6,10 +6,9 @@ quick look, or that times were divided, or that phases failed.
 
 from __future__ import annotations
 
-import itertools
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,18 +64,19 @@ def bars(results: Results, panels: Sequence[Panel]) -> Figure:
     ]
     figure = Figure(figsize=(sum(widths) + 0.9 * len(panels), 3.6), layout="constrained")
     all_axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
-    looks = itertools.count()
+    looks: dict[str, int] = {}  # of a series, which looks the same in each panel
     for axes, panel, pair in zip(all_axes, panels, pairs, strict=True):
         _panel(axes, results, panel, 2 if pair else 1, looks)
     _finish(figure, all_axes, results)
     return figure
 
 
-def _panel(axes: Axes, results: Results, panel: Panel, bars_a_series: int, looks: Iterator[int]) -> None:
+def _panel(axes: Axes, results: Results, panel: Panel, bars_a_series: int, looks: dict[str, int]) -> None:
     width = 0.86 / (len(panel.series) * bars_a_series)
     handles: list[Any] = []
     marks: dict[str, Any] = {}
-    for number, (kind, appearance) in enumerate(zip(panel.series, looks, strict=False)):
+    for number, kind in enumerate(panel.series):
+        appearance = looks.setdefault(kind, len(looks))
         look: dict[str, Any] = {"edgecolor": "black", "linewidth": 0.6, "hatch": _HATCHES[appearance % 8]}
         colour = _COLOURS[appearance % 8]
         handles.append(Patch(facecolor=colour, label=kind, **look))
