@@ -276,7 +276,7 @@ BEGIN
     IF p_after <= known THEN
         WITH taken AS (
             INSERT INTO mark SELECT * FROM unnest(p_marks) AS r
-                WHERE r.end_at > settled AND r.start_at >= 0 AND r.end_at - r.start_at BETWEEN 1 AND 1 << 20
+                WHERE r.end_at > settled AND r.start_at >= 0 AND r.end_at - r.start_at BETWEEN 1 AND 2 << 20
                     AND octet_length(r.digest) = 16
                 ON CONFLICT DO NOTHING RETURNING start_at)
         SELECT array_agg(start_at) INTO new FROM taken;
@@ -284,7 +284,7 @@ BEGIN
     IF new IS NOT NULL AND common THEN
         SELECT array_agg(o.start_at), array_agg(t.start_at) INTO bad, there
             FROM mark o JOIN mark t ON t.qc = p_qc AND t.node <> p_node AND t.start_at < o.end_at AND t.end_at > o.start_at
-                AND t.start_at > o.start_at - (1 << 20)  -- no block is longer
+                AND t.start_at > o.start_at - (2 << 20)  -- no block is longer
                 AND (t.start_at, t.end_at, t.digest) IS DISTINCT FROM (o.start_at, o.end_at, o.digest)
             WHERE o.qc = p_qc AND o.node = p_node AND o.start_at = ANY (new);
         UPDATE mark SET differs = true

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from decisions.parameters import MOST_RATE
 from documents.secret import Secret
 from mtls.call import Reply
 from mtls.identity import Identity, Role
@@ -151,6 +152,13 @@ def fresh(network: Network) -> None:
     until(lambda: network.exchange() == "ok")
     for _ in range(3):
         assert network.exchange() == "ok"
+
+
+def test_largest_block_that_a_qc_may_make_becomes_keys(network):
+    """All that checks its length on the way lets it through: modules, local databases, the shared database."""
+    network.device.make(MOST_RATE)
+
+    until(lambda: network.exchange() == "ok")
 
 
 def test_block_that_differs_becomes_no_key_and_both_ends_say_so(network):
