@@ -82,12 +82,13 @@ def cut_by_mininet(run: Running) -> Iterator[None]:
 
         run.cli("link s1 s2 down")
         try:
-            until(lambda: slow_ms < ping(*ends, 1)[1] < float("inf"))  # four links in place of one
+            assert until(lambda: slow_ms < ping(*ends, 1)[1] < float("inf"))
+            assert ping(*ends)[1] > slow_ms, "four links in place of one"
             yield
         finally:
             run.cli("link s1 s2 up")
 
-        until(lambda: ping(*ends, 1)[1] < slow_ms)
+        assert until(lambda: ping(*ends)[1] < slow_ms)
 
 
 @pytest.mark.parametrize(("slave_node", "hops"), [("military", 1), ("telecom", 2)])

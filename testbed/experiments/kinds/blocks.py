@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
 from testbed.experiments.evaluation import figures
 from testbed.experiments.evaluation.results import Results, Row
-from testbed.experiments.experiment import Experiment, Quick, Seen, Settings, apart, groups, over_repeats, together
-from testbed.experiments.kinds.fig8 import MEASURES, PAPERS, SCENARIOS
+from testbed.experiments.experiment import Experiment, Quick, Seen, Settings, apart, groups, together
+from testbed.experiments.kinds.fig8 import MEASURES, PAPERS, SCENARIOS, shares
 from testbed.experiments.series import Phase, Run
 
 NAME = "blocks"
@@ -44,15 +43,7 @@ def runs(settings: Settings) -> list[Run]:
 
 def rows(seen: Sequence[Seen], _settings: Settings) -> list[Row]:
     """Shares of applications and of requests in percent."""
-    return [
-        row
-        for labels, group in groups(seen)
-        for measure, share in MEASURES.items()
-        for row in over_repeats(
-            NAME, measure, "%", labels, group,
-            observe=lambda one, share=share: share(one.load), summarise=statistics.fmean,  # type: ignore[misc]
-        )
-    ]  # fmt: skip
+    return [row for labels, group in groups(seen) for row in shares(NAME, labels, group)]
 
 
 def draw(results: Results) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
@@ -75,11 +75,7 @@ def rows(seen: Sequence[Seen], settings: Settings) -> list[Row]:
     """
     found: list[Row] = []
     for labels, group in groups(seen):
-        for measure, share in MEASURES.items():
-            found += over_repeats(
-                NAME, measure, "%", labels, group,
-                observe=lambda one, share=share: share(one.load), summarise=statistics.fmean,  # type: ignore[misc]
-            )  # fmt: skip
+        found += shares(NAME, labels, group)
         if any(one.load.failed for one in group):
             found += over_repeats(
                 NAME, FAILED, "%", labels, group,
@@ -91,6 +87,18 @@ def rows(seen: Sequence[Seen], settings: Settings) -> list[Row]:
                 observe=lambda one: [_bound(one, settings)], summarise=statistics.fmean,
             )  # fmt: skip
     return found
+
+
+def shares(experiment: str, labels: Mapping[str, str], group: Sequence[Seen]) -> list[Row]:
+    """The three shares, in percent, of what was seen under these labels."""
+    return [
+        row
+        for measure, share in MEASURES.items()
+        for row in over_repeats(
+            experiment, measure, "%", labels, group,
+            observe=lambda one, share=share: share(one.load), summarise=statistics.fmean,  # type: ignore[misc]
+        )
+    ]  # fmt: skip
 
 
 def _bound(one: Seen, settings: Settings) -> float:

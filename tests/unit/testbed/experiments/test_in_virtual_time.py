@@ -121,7 +121,8 @@ def test_series_in_virtual_time_goes_on_and_is_the_same_again(tmp_path, tiny):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("fig7", "--virtual"), "fig8 or relay or blocks or sweep: fig7 measures what takes no time there"),
+        (("fig7", "--virtual"),
+         "--virtual: expected fig8 or relay or blocks or sweep: fig7 measures what takes no time there"),
         (("all", "--virtual"), "--virtual: expected fig8 or relay or blocks or sweep: "),
         (("fig8", "--dask", "tcp://127.0.0.1:1"), "--dask goes with --virtual"),
         (("sweep", "--virtual", "--over", "delay=1,2"), "--over delay: expected no delays with --virtual"),
