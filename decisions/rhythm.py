@@ -1,14 +1,21 @@
-"""How long a key session that nobody registered may be idle: as long as its client's own rhythm needs. PURE.
+"""How long silence may last before it means that something is over. PURE.
+
+A key session that nobody registered may be idle for as long as its client's own rhythm needs.
 
 Two VPN agents may take turns as masters and fetch one key every 120 s, so that each of them asks every 240 s. If their
 key sessions ended after a minute, each key would pay for a session of its own: admission, a path, and two nodes that
 are told. So the intervals between requests of a pair are looked at. An interval counts as a rhythm when one of about
 the same length comes again: one pause is none. Requests that come close together, such as a status and a key, do not
 hide the longer interval between them and the next ones. A rhythm that is not kept up any more is forgotten.
+
+A QC counts as one that generates for as long as its device's own rhythm needs. Some devices bring key material each
+slot, so one slot without any says that the device makes none. Others distil it in blocks, every minute or two, and
+between two blocks all is well with them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 _INTERVALS = 2.5  # for which a session waits: one request may be late, or fail
@@ -43,3 +50,15 @@ class Rhythm:
     def patience_s(self, idle_s: float) -> float:
         """Seconds without a request after which the pair's session ends, where `idle_s` is what is set for all."""
         return min(max(idle_s, _INTERVALS * self.kept_s), _MOST * idle_s)
+
+
+def generates(silent_slots: int, gaps: Collection[int], ttl_slots: int) -> bool:
+    """Whether a QC generates that has brought nothing for `silent_slots` slots.
+
+    `gaps`: the slots from one block to the next, of its latest ones; empty when it has brought one block, or none yet.
+    It may be late by half of the longest gap. But it never counts for longer than half of the TTL: whoever opens a key
+    session over it then finds stock that lives for a while.
+    """
+    most = max(1, ttl_slots // 2)
+    gap = max(gaps, default=most)
+    return silent_slots < min(gap + gap // 2, most)

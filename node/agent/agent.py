@@ -130,7 +130,8 @@ class Agent:
 
     def live(self) -> dict[str, Any]:
         """Configuration and state of this node."""
-        return live(self._datastore.tree, self._config, self._performance.state(), self._ends.unconfirmed())
+        state = self._performance.state(self._store.ttl_slots)
+        return live(self._datastore.tree, self._config, state, self._ends.unconfirmed())
 
     def _carry_out(self, change: Change) -> None:
         """The configuration has changed."""

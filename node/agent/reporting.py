@@ -113,7 +113,8 @@ class Reporting:
     def report_changes(self) -> None:
         """The standard's notifications of links and interfaces."""
         tree, config, streams = self._datastore.tree, self._config, self._streams
-        state, figures_wanted = self._performance.state(), capability(tree, "link_stats_support")
+        state = self._performance.state(self._store.ttl_slots)
+        figures_wanted = capability(tree, "link_stats_support")
         physical = {link["qkdl_id"]: qc for qc, link in qcs_in_use(tree, [n.qc for n in config.qcs]).items()}
         found = {k: v for k, v in link_states(tree, config, state).items() if k in physical}
         for kind, key in self._watch.changes(found):

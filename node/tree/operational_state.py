@@ -24,10 +24,11 @@ class QcState:
     rate_bps: float = 0.0
     qber_percent: float | None = None
     alive: bool = False  # blocks come, be they empty
+    generates: bool = False  # they bring key material, by the QC's own rhythm
 
     def status(self, *, enabled: bool) -> str:
         """The link's status: ACTIVE generates, PASSIVE has stock alone, OFF neither, PENDING never had anything."""
-        if self.alive and enabled and self.rate_bps > 0:
+        if self.generates and enabled:
             return gs015.ACTIVE
         if self.stored > 0:
             return gs015.PASSIVE

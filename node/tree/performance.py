@@ -7,12 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from decisions.rhythm import generates
 from node.material.key_stream import Held
 from node.tree.operational_state import AppState, QcState, State
 
 _WINDOW_S = 15.0
 # A QC that has been silent for so long is down; slots last a second.
 SILENCE_S = 5.0
+# As many gaps between a QC's blocks are remembered, and as many slots at most: the longest TTL.
+_GAPS = 4
+_MOST_SLOTS = 3600
 _PERIOD_S = 10.0
 _KEPT_PERIODS = 30
 
@@ -31,8 +35,7 @@ class Performance:
         self._now = now
         self._wall = wall
         self._lock = threading.Lock()
-        # QC -> (moment of the block, bytes generated before it or with it)
-        self._blocks: dict[str, collections.deque[tuple[float, int]]] = {}
+        self._blocks: dict[str, _Blocks] = {}  # by QC
         self._qber: dict[str, float] = {}
         self._apps: dict[str, _Consumption] = {}
 
@@ -45,10 +48,7 @@ class Performance:
         """A block came, with the error rate that was measured when it was made."""
         now = self._now()
         with self._lock:
-            blocks = self._blocks.setdefault(qc, collections.deque())
-            blocks.append((now, (blocks[-1][1] if blocks else 0) + n_bytes))
-            while len(blocks) > 2 and blocks[0][0] < now - _WINDOW_S:
-                blocks.popleft()
+            self._blocks.setdefault(qc, _Blocks()).add(now, n_bytes)
             if qber_percent is not None:
                 self._qber[qc] = qber_percent
 
@@ -69,26 +69,50 @@ class Performance:
             if app is not None:
                 app.add(bits, self._wall())
 
-    def state(self) -> State:
-        """Everything as it is now."""
+    def state(self, ttl_slots: int) -> State:
+        """Everything as it is now, where key material lives for so long."""
         held = {h.qc: h for h in self._held()}
         with self._lock:
-            qcs = {qc: self._qc(qc, held.get(qc)) for qc in {*held, *self._blocks}}
+            qcs = {qc: self._qc(qc, held.get(qc), ttl_slots) for qc in {*held, *self._blocks}}
             wall = self._wall()
             return State(qcs, {app_id: app.state(wall) for app_id, app in self._apps.items()})
 
-    def _qc(self, qc: str, held: Held | None) -> QcState:
-        blocks = self._blocks.get(qc) or collections.deque[tuple[float, int]]()
-        alive = bool(blocks) and self._now() - blocks[-1][0] < SILENCE_S
-        rate = 0.0
-        if alive and len(blocks) > 1 and blocks[-1][1] > blocks[-2][1]:
-            (first, before), (last, after) = blocks[0], blocks[-1]
-            rate = 8 * (after - before) / max(1e-9, last - first)
+    def _qc(self, qc: str, held: Held | None, ttl_slots: int) -> QcState:
+        blocks = self._blocks.get(qc, _Blocks())
+        alive = bool(blocks.seen) and self._now() - blocks.seen[-1][0] < SILENCE_S
         if held is None:
             return QcState(alive=alive)
+        going_on = alive and held.generated > 0 and generates(blocks.silent_slots, blocks.gaps, ttl_slots)
         return QcState(
-            held.slot, held.generated, held.used, held.expired, held.stored, rate, self._qber.get(qc), alive
-        )
+            held.slot, held.generated, held.used, held.expired, held.stored, blocks.rate_bps if going_on else 0.0,
+            self._qber.get(qc), alive, going_on,
+        )  # fmt: skip
+
+
+class _Blocks:
+    """What a QC has brought lately. One block a slot comes of each QC, be it empty."""
+
+    def __init__(self) -> None:
+        # (moment of the block, bytes generated before it or with it)
+        self.seen: collections.deque[tuple[float, int]] = collections.deque()
+        self.silent_slots = 0  # since the last one that brought something
+        self.gaps: collections.deque[int] = collections.deque(maxlen=_GAPS)
+
+    def add(self, now_s: float, n_bytes: int) -> None:
+        before = self.seen[-1][1] if self.seen else 0
+        self.seen.append((now_s, before + n_bytes))
+        if n_bytes and before:
+            self.gaps.append(self.silent_slots + 1)
+        self.silent_slots = 0 if n_bytes else self.silent_slots + 1
+        wanted = min(_MOST_SLOTS, sum(self.gaps) + self.silent_slots + 1)
+        while len(self.seen) > max(2, wanted) and self.seen[0][0] < now_s - _WINDOW_S:
+            self.seen.popleft()
+
+    @property
+    def rate_bps(self) -> float:
+        """In the mean of the last seconds, or of the last gaps where those are longer."""
+        (first, before), (last, after) = self.seen[0], self.seen[-1]
+        return 8 * (after - before) / max(1e-9, last - first)
 
 
 class _Consumption:

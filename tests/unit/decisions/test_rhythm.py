@@ -1,14 +1,15 @@
-"""How long an implicit key session may be idle, by the rhythm of its client."""
+"""How long silence may last: of an implicit key session's client, and of a QC."""
 
 from __future__ import annotations
 
 import functools
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decisions.rhythm import Rhythm
+from decisions.rhythm import Rhythm, generates
 
 IDLE_S = 60.0
 
@@ -58,3 +59,36 @@ def test_rhythm_that_is_not_kept_up_is_forgotten():
 def test_no_rhythm_keeps_a_session_for_long():
     """Whoever asks once an hour opens a session each time."""
     assert after(0, 3600, 7200).patience_s(IDLE_S) == 20 * IDLE_S < 3600
+
+
+@given(
+    every=st.integers(1, 300), jitter=st.integers(0, 100),
+    gaps=st.lists(st.floats(0, 1), max_size=4), share=st.floats(0, 1),
+)  # fmt: skip
+def test_qc_that_keeps_its_rhythm_generates_under_the_ttl_that_suits_it(every, jitter, gaps, share):
+    """That TTL is twice as long as it may bring nothing; and a slot is missing in none of the gaps."""
+    longest = every + jitter
+    seen = [every + round(gap * jitter) for gap in gaps]
+    silent = math.floor(share * (min(seen, default=longest) - 1))
+
+    assert generates(silent, seen, 2 * longest)
+
+
+@pytest.mark.parametrize("ttl_slots", [1, 15, 60, 3600])
+def test_qc_that_brought_something_each_slot_is_passive_at_the_first_slot_without(ttl_slots):
+    """However long key material lives."""
+    assert generates(0, [1, 1, 1, 1], ttl_slots)
+    assert not generates(1, [1, 1, 1, 1], ttl_slots)
+
+
+@pytest.mark.parametrize(("silent", "found"), [(44, True), (45, False)])
+def test_qc_may_be_late_by_half_of_its_longest_gap(silent, found):
+    """No device is punctual to the slot."""
+    assert generates(silent, [30, 28], 600) is found
+
+
+@given(st.integers(0, 4000), st.lists(st.integers(1, 4000), max_size=4), st.integers(1, 3600))
+def test_no_qc_generates_that_has_nothing_younger_than_half_of_the_ttl(silent, gaps, ttl_slots):
+    """So whoever opens a key session over it finds stock that lives for a while."""
+    if generates(silent, gaps, ttl_slots):
+        assert silent <= ttl_slots / 2

@@ -42,7 +42,7 @@ def test_rate_is_the_mean_of_the_last_seconds(performance, clock):
         performance.block("q", 40, 1.5)
         clock.time += 1
 
-    state = performance.state().qcs["q"]
+    state = performance.state(15).qcs["q"]
 
     assert state.rate_bps == pytest.approx(320)
     assert (state.qber_percent, state.alive, state.slot, state.stored) == (1.5, True, 9, 700)
@@ -53,10 +53,44 @@ def test_rate_is_nothing_when_blocks_are_empty_or_do_not_come(performance, clock
     for n_bytes in (40, 40, 0):
         performance.block("q", n_bytes, None)
         clock.time += 1
-    assert (performance.state().qcs["q"].rate_bps, performance.state().qcs["q"].alive) == (0, True)
+    assert (performance.state(15).qcs["q"].rate_bps, performance.state(15).qcs["q"].alive) == (0, True)
 
     clock.time += 10
-    assert performance.state().qcs["q"].alive is False
+    assert performance.state(15).qcs["q"].alive is False
+
+
+def test_qc_that_brings_blocks_generates_between_them_at_its_mean_rate(performance, clock):
+    """From its first block on; where the TTL is too short for it, for half of that."""
+    seen, short = [], []
+    for slot in range(150):
+        performance.block("q", 3000 if slot % 30 == 9 else 0, None)
+        clock.time += 1
+        seen.append(performance.state(60).qcs["q"])
+        short.append(performance.state(20).qcs["q"].generates)
+
+    assert all(state.generates for state in seen[9:])
+    assert seen[129].rate_bps == pytest.approx(8 * 3000 / 30)
+    assert 8 * 4 * 3000 / 150 <= seen[-1].rate_bps <= 800
+    assert short[39:69] == [True] * 10 + [False] * 20
+
+
+def test_qc_that_was_silent_for_long_is_passive_soon_again(performance, clock):
+    """What it did before an outage does not count after the next blocks."""
+    for n_bytes in [40] * 5 + [0] * 100 + [40] * 5 + [0]:
+        performance.block("q", n_bytes, None)
+        clock.time += 1
+
+    assert performance.state(60).qcs["q"].generates is False
+
+
+def test_node_that_begins_anew_takes_a_qc_with_stock_for_one_that_generates(performance, clock):
+    """For half of the TTL: its device may be between two blocks."""
+    seen = []
+    for _ in range(31):
+        performance.block("q", 0, None)
+        seen.append(performance.state(60).qcs["q"].generates)
+
+    assert seen == [True] * 29 + [False] * 2
 
 
 def test_consumption_is_counted_by_period(performance, clock):
@@ -69,22 +103,23 @@ def test_consumption_is_counted_by_period(performance, clock):
     performance.consumed("app", 64)
     clock.time += 1
 
-    state = performance.state().apps["app"]
+    state = performance.state(15).apps["app"]
 
     assert [bits for _, _, bits in state.periods] == [128, 256, 64]
     assert all(start < end for start, end, _ in state.periods)
     assert state.created == 1000.0
     performance.app_gone("app")
     performance.consumed("app", 1)
-    assert performance.state().apps == {}
+    assert performance.state(15).apps == {}
 
 
 @pytest.mark.parametrize(
     ("state", "enabled", "status"),
     [
-        (QcState(generated=1, stored=1, rate_bps=8, alive=True), True, gs015.ACTIVE),
-        (QcState(generated=1, stored=1, rate_bps=8, alive=True), False, gs015.PASSIVE),
-        (QcState(generated=1, stored=1, rate_bps=0, alive=True), True, gs015.PASSIVE),
+        (QcState(generated=1, stored=1, alive=True, generates=True), True, gs015.ACTIVE),
+        (QcState(generated=1, stored=0, alive=True, generates=True), True, gs015.ACTIVE),
+        (QcState(generated=1, stored=1, alive=True, generates=True), False, gs015.PASSIVE),
+        (QcState(generated=1, stored=1, alive=True), True, gs015.PASSIVE),
         (QcState(generated=1, stored=1, alive=False), True, gs015.PASSIVE),
         (QcState(generated=1, stored=0, alive=True), True, gs015.OFF),
         (QcState(), True, gs015.PENDING),
