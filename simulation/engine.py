@@ -18,9 +18,8 @@ import functools
 import heapq
 import itertools
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import networkx as nx
 
@@ -29,14 +28,14 @@ from decisions.calendar import Draw
 from decisions.choice import choose
 from decisions.modes import MODES, ahead
 from decisions.paths import PATH_POLICIES, Path, QkdGraph, judge
-from decisions.ranges import Range, Shortage, allocate, promised_slots
+from decisions.ranges import Shortage, allocate, promised_slots
 from decisions.rekey import APPLICATION, Pace, goes_on, next_due
 from documents.plugged import PluggedFailed
 from scenario.outages import NODE, Outage
 from scenario.scenario import Scenario
-from scenario.topology_description import Qc, Sae
-from scenario.workload import Arrival
+from scenario.topology_description import Qc
 from simulation.qcs import QcState
+from simulation.sessions import Result, Session, Witness
 from simulation.supply import EachSlot, Modelled, Supply, Uniform
 
 # Seconds for which a node or QC has been down before sessions leave it, up before they come back, and between two tries
@@ -46,98 +45,6 @@ NO_PATH, REFUSED, SHORT, PATH_DOWN, NODE_DOWN = "no_path", "refused", "short_of_
 POLICY_FAILED = "policy_failed"
 _MOST_AT_ONCE = 128  # keys a request that a KME serves, unless its topology says otherwise
 _EVENTS_A_LOOK = 20_000
-
-
-class Session:
-    """A key session, from its arrival on."""
-
-    __slots__ = (
-        "arrival", "down", "draws", "ended", "failed", "number", "path", "pool", "qcs", "requests", "sources", "tries"
-    )  # fmt: skip
-
-    def __init__(self, number: int, arrival: Arrival[Sae]) -> None:
-        self.number = number
-        self.arrival = arrival
-        self.path: Path | None = None
-        self.qcs: list[QcState] = []
-        self.sources: dict[str, QcState] = {}
-        self.tries: list[tuple[int, list[tuple[str, int]]]] = []  # how many keys to make at once, and what they take
-        self.draws: list[Draw] = []
-        self.pool: deque[float] = deque()  # when the keys that wait were made
-        self.down: Sequence[str] = ()  # what its path lacks, where there is no other
-        self.requests = self.failed = 0
-        self.ended = False
-
-    @property
-    def key_bytes(self) -> int:
-        """Of one of its keys."""
-        return self.arrival.qos.key_size_bits // 8
-
-    @property
-    def end_s(self) -> float:
-        """When it ends by itself."""
-        return math.inf if self.arrival.length_s is None else self.arrival.at_s + self.arrival.length_s
-
-
-class Witness:
-    """Who is told of what happens, as it happens; what is not overridden is not heard."""
-
-    def opened(self, session: Session, now_s: float) -> None:
-        """On a path."""
-
-    def refused(self, session: Session, now_s: float, why: Refused | None) -> None:
-        """None: there is no path."""
-
-    def moved(self, session: Session, now_s: float, before: Path) -> None:
-        """To another path."""
-
-    def served(self, session: Session, now_s: float, ranges: Sequence[Range], number: int) -> None:
-        """A key; `ranges` of those made for it and others, `number` in all. None were made if it waited."""
-
-    def failed(self, session: Session, now_s: float, cause: str, short: Shortage | None) -> None:
-        """A key error."""
-
-    def ended(self, session: Session, now_s: float) -> None:
-        """It is over."""
-
-
-@dataclass(slots=True)
-class Result:
-    """What came of all sessions and requests."""
-
-    sessions: list[Session] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)  # sessions, by cause
-    errors: Counter[str] = field(default_factory=Counter)  # requests, by cause and QC
-    from_pool: int = 0
-    made: int = 0  # keys
-    expired: int = 0  # keys made ahead that nobody asked for in time
-    moves: int = 0
-    policy_failures: Counter[str] = field(default_factory=Counter)  # what was wrong with a policy of the user's
-
-    @property
-    def offered(self) -> int:
-        """Sessions."""
-        return len(self.sessions)
-
-    @property
-    def requests(self) -> int:
-        """For a key, of all sessions."""
-        return sum(session.requests for session in self.sessions)
-
-    @property
-    def failed_requests(self) -> int:
-        """Key errors."""
-        return sum(session.failed for session in self.sessions)
-
-    @property
-    def with_errors(self) -> int:
-        """Sessions that had a key error."""
-        return sum(session.failed > 0 for session in self.sessions)
-
-    @property
-    def unbroken(self) -> int:
-        """Sessions that were accepted, and had no key error."""
-        return self.offered - self.refused.total() - self.with_errors
 
 
 class Simulation:

@@ -25,9 +25,9 @@ from decisions.paths import Path as Way
 from decisions.ranges import Range, Shortage
 from scenario.scenario import Scenario
 from scenario.topology_description import Sae
-from simulation.engine import Session, Witness
 from simulation.journals import Journal, Span
 from simulation.qcs import QcState
+from simulation.sessions import Session, Witness
 
 _EPOCH = 1  # of every QC: its device is started once
 _INSTANT_S = 1e-6  # by which what comes of something is later: stories are told in order of time

@@ -17,8 +17,9 @@ from scenario.outages import load as load_outages
 from scenario.scenario import Scenario
 from scenario.topology import load
 from scenario.workload import load as load_workload
-from simulation.engine import Result, Simulation
+from simulation.engine import Simulation
 from simulation.records import Recorder
+from simulation.sessions import Result
 from testbed import audit, options
 from testbed.errors import UserError
 from testbed.evidence import summary

@@ -24,7 +24,8 @@ from scenario.scenario import Scenario
 from scenario.shape import Shape
 from scenario.topology_description import Link, Node, Qc, Sae, Topology
 from scenario.workload import Arrival
-from simulation.engine import PATH_DOWN, SHORT, Session, Simulation, Witness
+from simulation.engine import PATH_DOWN, SHORT, Simulation
+from simulation.sessions import Session, Witness
 from simulation.supply import Recorded
 from testbed.audit import RECORDS
 from testbed.errors import UserError

@@ -20,7 +20,8 @@ from scenario.topology import load
 from scenario.topology_description import Link, Node, Qc, Sae, Topology
 from scenario.workload import Arrival, arrivals
 from scenario.workload import load as load_workload
-from simulation.engine import Result, Simulation
+from simulation.engine import Simulation
+from simulation.sessions import Result
 
 ROOT = Path(__file__).resolve().parents[3]
 POLIQI = load("poliqi", ROOT / "topologies")

@@ -14,7 +14,8 @@ from scenario.scenario import Scenario
 from scenario.topology import load
 from scenario.workload import arrivals
 from scenario.workload import load as load_workload
-from simulation.engine import Simulation, Witness
+from simulation.engine import Simulation
+from simulation.sessions import Witness
 
 ROOT = Path(__file__).resolve().parents[3]
 POLIQI = load("poliqi", ROOT / "topologies")
