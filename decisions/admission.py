@@ -11,12 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from decisions.calendar import Draw, expected_per_slot, first_shortage, supply
+from decisions.calendar import WANTED_SLOTS, Draw, expected_per_slot, first_shortage, most_of_one, supply
 
 
 def nothing_planned(slots: int) -> Sequence[int]:
     """The plan of a QC that no session has."""
     return [0] * slots
+
+
+def nothing_wanted() -> tuple[Sequence[int], float]:
+    """Of a QC that no session wanted."""
+    return (), 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,8 @@ class QcView:
     `reserved_per_slot`: what open sessions have declared to need of it, in bytes a slot; `endless_per_slot`: those of
     them that do not say when they end. `by_slot`: what it generated in each of the last slots, the newest last.
     `planned`: what open sessions have declared that they will take of it in the present slot and those after it, for so
-    many slots.
+    many slots. `wanted`: bytes that each session which asked for it lately would take in the next `WANTED_SLOTS` slots,
+    be it admitted or not, and of how many slots these sessions are; nothing if the new session is open already.
     """
 
     qc: str
@@ -38,6 +44,7 @@ class QcView:
     endless_per_slot: float = 0.0
     by_slot: Sequence[int] = ()
     planned: Callable[[int], Sequence[int]] = nothing_planned
+    wanted: Callable[[], tuple[Sequence[int], float]] = nothing_wanted
 
     @property
     def merit(self) -> tuple[float, int]:
@@ -173,11 +180,29 @@ def calendar(path: Sequence[QcView], demand: Demand) -> Refused | None:
     return None
 
 
+def selective(path: Sequence[QcView], demand: Demand) -> Refused | None:
+    """As `calendar`; and where more is wanted of a QC than it makes, only sessions that take little of it.
+
+    More sessions are accepted than by `calendar`, and long ones seldom. Who wants little enough: sorted by what they
+    take in the next slots, those that came lately, as many as there is room for.
+    """
+    for view, draw in zip(path, demand.draws, strict=True):
+        wanted, slots = view.wanted()
+        taken = sum(view.planned(WANTED_SLOTS))
+        room = expected_per_slot(view.by_slot) * WANTED_SLOTS + view.stored_bytes - taken
+        most, own = most_of_one(wanted, room * slots / WANTED_SLOTS), draw.within(WANTED_SLOTS)
+        if most is not None and own > most:
+            seen = f"others want to take less in the next {WANTED_SLOTS} slots, and there is room for them alone"
+            return Refused(view.qc, own, most, seen=seen)
+    return calendar(path, demand)
+
+
 ADMISSION_POLICIES: dict[str, AdmissionPolicy] = {
     "none": admit_all, "eq1": equation_1, "reserve": reserve, "calendar": calendar,
+    "selective": selective,
 }  # fmt: skip
 # Paths that are tried before a session is refused, by policy; one if nothing is said.
-ALTERNATIVES: Mapping[str, int] = {"calendar": 4}
+ALTERNATIVES: Mapping[str, int] = {"calendar": 4, "selective": 4}
 
 
 def window_slots(policy: str, ttl_slots: int) -> int:

@@ -6,6 +6,10 @@ slot serve that slot and those after it, as many as key material may wait, and t
 enough in a play with a supply that is a little less than what is measured, nobody goes short, but for chance. Sessions
 without a declared end count as endless.
 
+Who lets everybody in for whom there is room fills a QC with the first to come. Many that come later want little, and
+one long session takes the place of several of them. So it is also remembered what sessions wanted, be they admitted or
+not.
+
 A slot lasts a second. Slots count from 0 when the clock of whoever keeps the agenda says 0.
 """
 
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,6 +28,9 @@ EXPECTED = Fraction(37, 40)
 # An endless session is played for so many of its periods, or slots: then all comes again.
 _PERIODS, _ENDLESS_SLOTS, _MOST_SLOTS = 4, 60, 3600
 _STALE = 1024  # slots that are over, before they are forgotten
+# What sessions wanted is remembered for so many slots, and counts as far as they would take it within as many.
+WANTED_SLOTS = 60
+_MOST_WANTED = 1024  # sessions that are remembered by QC
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,10 @@ class Draw:
         for slot in self.slots(0.0, slots):
             found[slot] += self.n_bytes
         return found
+
+    def within(self, slots: int) -> int:
+        """Bytes in all slots before that one."""
+        return self.n_bytes * sum(1 for _ in self.slots(0.0, slots))
 
     def slots(self, since_s: float, before: int) -> Iterator[int]:
         """The slots, in order, in which it takes its bytes at `since_s` or later, and before the slot `before`."""
@@ -99,6 +110,40 @@ class Agenda:
             self._ending[slot] += n_bytes
         if len(self._ending) > _STALE:
             self._ending = Counter({s: n for s, n in self._ending.items() if n and s >= math.floor(now_s)})
+
+
+class Wanted:
+    """What sessions wanted to take of QCs lately, on the paths that were best for them."""
+
+    def __init__(self) -> None:
+        self._by_qc: dict[str, deque[tuple[float, int]]] = {}
+        self._since_s: float | None = None
+
+    def add(self, qcs: Sequence[str], draws: Sequence[Draw], now_s: float) -> None:
+        """A session wants that, in seconds after the beginning of the present slot."""
+        self._since_s = now_s if self._since_s is None else self._since_s
+        for qc, draw in zip(qcs, draws, strict=True):
+            wanted = self._by_qc.setdefault(qc, deque(maxlen=_MOST_WANTED))
+            wanted.append((now_s, draw.within(WANTED_SLOTS)))
+
+    def of(self, qc: str, now_s: float) -> tuple[Sequence[int], float]:
+        """Bytes that each session of the last slots wants of a QC; and of how many slots that is known, at least 1."""
+        wanted: deque[tuple[float, int]] = self._by_qc.get(qc, deque())
+        while wanted and wanted[0][0] < now_s - WANTED_SLOTS:
+            wanted.popleft()
+        known_s = 0.0 if self._since_s is None else now_s - self._since_s
+        return [n_bytes for _, n_bytes in wanted], min(float(WANTED_SLOTS), max(1.0, known_s))
+
+
+def most_of_one(wanted: Sequence[int], room: float) -> int | None:
+    """How much one may take, so that there is room for all that take less; None if there is for all.
+
+    `wanted`: bytes by session; `room`: bytes.
+    """
+    for n_bytes, together in zip(found := sorted(wanted), itertools.accumulate(found), strict=True):
+        if together > room:
+            return n_bytes
+    return None
 
 
 def supply(by_slot: Sequence[int], stored_bytes: int, *, waits_slots: int, slots: int) -> list[int]:

@@ -16,16 +16,19 @@ def choose(
     beside: Callable[[str, str], Sequence[str]],
     *,
     most: int,
+    wanted: Callable[[Path], None] = lambda _: None,
 ) -> Path | Refused | None:
     """The first of `most` candidates on which the session is admitted; None if there is no candidate.
 
     If a QC of one is short, those `beside` it, which join the same two nodes, take its place one by one; then, if the
     candidate says so, the other end is to pay double. A refusal is that of the first candidate, and names all that were
-    tried.
+    tried. `wanted` is told of the first candidate before it is tried.
     """
     first: Refused | None = None
     tried = []
-    for candidate in itertools.islice(candidates, most):
+    for number, candidate in enumerate(itertools.islice(candidates, most)):
+        if number == 0:
+            wanted(candidate)
         for way in candidate.ends():
             path, seen = way, set(way.qcs)
             while (short := admit(path)) is not None:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import networkx as nx
 
 from decisions.admission import ADMISSION_POLICIES, ALTERNATIVES, Demand, Refused, window_slots
-from decisions.calendar import Draw
+from decisions.calendar import Draw, Wanted
 from decisions.choice import choose
 from decisions.modes import MODES, ahead
 from decisions.paths import PATH_POLICIES, Path, QkdGraph, judge
@@ -73,6 +73,7 @@ class Simulation:
         self._most_paths = ALTERNATIVES.get(self._admission, 1)
         self._window = window_slots(self._admission, self._ttl_slots)
         self.qcs = self._make_qcs(supplies or {})
+        self._wanted = Wanted()
         self._down: Counter[tuple[str, str]] = Counter()  # nodes and QCs that are out, by how many outages
         self._dead: set[str] = set()  # nodes that are out
         self._up_since: dict[tuple[str, str], float] = {}  # of what has been out
@@ -162,18 +163,18 @@ class Simulation:
             return None
         candidates = self._policy(graph, source, target, lambda qc: self.qcs[qc].view(now_s, self._ttl_slots))
         return choose(
-            candidates, lambda path: self._admit(session, path, now_s), lambda a, b: sorted(graph[a][b]),
+            candidates, lambda path: self._admit(session, path, now_s, self._wanted), lambda a, b: sorted(graph[a][b]),
             most=self._most_paths,
+            wanted=lambda path: self._wanted.add(path.qcs, self._from_now_on(session, path, now_s), now_s),
         )  # fmt: skip
 
-    def _admit(self, session: Session, path: Path, now_s: float) -> Refused | None:
-        views = [self.qcs[qc].view(now_s, self._window) for qc in path.qcs]
-        slot_s = math.floor(now_s)
-        qos = session.arrival.qos
+    def _admit(
+        self, session: Session, path: Path, now_s: float, wanted: Wanted | None = None
+    ) -> Refused | None:
+        views = [self.qcs[qc].view(now_s, self._window, wanted) for qc in path.qcs]
         demand = Demand(
-            session.key_bytes, qos.interval_s,
-            self._costs(session, path),
-            self._draws(session, path, now_s - slot_s, session.end_s - slot_s), math.floor(self._promised_s),
+            session.key_bytes, session.arrival.qos.interval_s, self._costs(session, path),
+            self._from_now_on(session, path, now_s), math.floor(self._promised_s),
         )  # fmt: skip
         return ADMISSION_POLICIES[self._admission](views, demand)
 
@@ -183,6 +184,11 @@ class Simulation:
             path.qcs, session.key_bytes, interval_s=session.arrival.qos.interval_s, keys_ahead=self._ahead(session),
             waits_s=self._promised_s, when=Draw(0, 1.0, first_s, end_s), double_at_last=path.double_at_last,
         )  # fmt: skip
+
+    def _from_now_on(self, session: Session, path: Path, now_s: float) -> list[Draw]:
+        """What it takes, in seconds after the beginning of the present slot."""
+        slot_s = math.floor(now_s)
+        return self._draws(session, path, now_s - slot_s, session.end_s - slot_s)
 
     def _costs(self, session: Session, path: Path) -> list[float]:
         """What a key of the session costs on each QC of a path, in bytes."""

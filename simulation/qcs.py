@@ -6,8 +6,8 @@ import functools
 import math
 from collections import Counter
 
-from decisions.admission import QcView
-from decisions.calendar import Agenda
+from decisions.admission import QcView, nothing_wanted
+from decisions.calendar import Agenda, Wanted
 from decisions.ranges import Range
 from simulation.supply import Supply
 
@@ -47,7 +47,7 @@ class QcState:
         """So much was asked of it, whether it had that or not."""
         self._asked[self.supply.made(now_s)] += n_bytes
 
-    def view(self, now_s: float, slots: int) -> QcView:
+    def view(self, now_s: float, slots: int, wanted: Wanted | None = None) -> QcView:
         """How it fared over the last `slots` slots, as nodes report it: as each block comes, until then."""
         made, heads = self.supply.made(now_s), self.supply.heads
         first = max(0, made - slots)
@@ -64,4 +64,5 @@ class QcState:
             endless_per_slot=self.agenda.endless_per_slot,
             by_slot=[heads[n + 1] - heads[n] for n in range(first, made)],
             planned=functools.partial(self.agenda.planned, math.floor(now_s)),
+            wanted=nothing_wanted if wanted is None else functools.partial(wanted.of, self.name, now_s),
         )

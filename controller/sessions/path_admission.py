@@ -25,9 +25,10 @@ from decisions.admission import (
     Need,
     QcView,
     Refused,
+    nothing_wanted,
     window_slots,
 )
-from decisions.calendar import Draw
+from decisions.calendar import Draw, Wanted
 from decisions.choice import choose
 from decisions.modes import MODES, ahead
 from decisions.paths import PATH_POLICIES, Path, QkdGraph
@@ -49,11 +50,15 @@ class Choice:
         self._settings = settings
         self._now = now
         self._agendas = Agendas(book)
+        self._wanted = Wanted()
 
     def views(
         self, qcs: Sequence[str], besides: KeySession | None = None, *, slots: int | None = None
     ) -> list[QcView]:
-        """How `qcs` fared over the last slots (a TTL of them), and what is reserved there by others than `besides`."""
+        """How `qcs` fared over the last slots (a TTL of them), and what is reserved there by others than `besides`.
+
+        What new sessions wanted of them is of no concern to one that is open already.
+        """
         views = self._graph.views(qcs, slots or self._settings.parameters.ttl_slots)
         now_s = self._now()
         with self._graph.lock:
@@ -63,6 +68,7 @@ class Choice:
                     view, reserved_per_slot=self._agendas.reserved_per_slot(view.qc, besides),
                     endless_per_slot=self._agendas.endless_per_slot(view.qc, besides),
                     planned=functools.partial(self._planned, view.qc, besides, math.floor(now_s)),
+                    wanted=nothing_wanted if besides else functools.partial(self._wanted_of, view.qc, now_s),
                 )
                 for view in views
             ]  # fmt: skip
@@ -95,6 +101,9 @@ class Choice:
                 lambda candidate: self._short(session.qos, candidate, duration_s=session.duration_s),
                 lambda a, b: sorted(graph[a][b]),
                 most=ALTERNATIVES.get(parameters.admission, 1),
+                wanted=lambda candidate: self._wanted.add(
+                    candidate.qcs, self._draws(session.qos, candidate, session.duration_s), self._now()
+                ),
             )  # fmt: skip
             if path is None:
                 text = f"there is no path of QCs between {session.nodes['master']} and {session.nodes['slave']}"
@@ -181,20 +190,30 @@ class Choice:
         """What a session of that QoS, which lasts so long, lacks on the path, beside all others but `besides`."""
         parameters = self._settings.parameters
         views = self.views(path.qcs, besides, slots=window_slots(parameters.admission, parameters.ttl_slots))
-        now_s = self._now()
+        waits_slots = math.floor(promised_slots(parameters.ttl_slots))
+        demand = replace(
+            self._demand(qos, path), draws=self._draws(qos, path, duration_s), waits_slots=waits_slots
+        )
+        return ADMISSION_POLICIES[parameters.admission](views, demand)
+
+    def _draws(self, qos: QoS, path: Path, duration_s: float | None) -> Sequence[Draw]:
+        """What a session of that QoS, which lasts so long, takes of the path's QCs from now on."""
+        parameters, now_s = self._settings.parameters, self._now()
         begun_s = now_s - math.floor(now_s)
         end_s = math.inf if duration_s is None else begun_s + duration_s
-        promised = promised_slots(parameters.ttl_slots)
-        draws = MODES[parameters.mode].draws(
-            path.qcs, qos.key_size_bits // 8, interval_s=qos.interval_s, keys_ahead=self._ahead(qos), waits_s=promised,
-            when=Draw(0, 1.0, begun_s, end_s), double_at_last=path.double_at_last,
+        return MODES[parameters.mode].draws(
+            path.qcs, qos.key_size_bits // 8, interval_s=qos.interval_s, keys_ahead=self._ahead(qos),
+            waits_s=promised_slots(parameters.ttl_slots), when=Draw(0, 1.0, begun_s, end_s),
+            double_at_last=path.double_at_last,
         )  # fmt: skip
-        demand = replace(self._demand(qos, path), draws=draws, waits_slots=math.floor(promised))
-        return ADMISSION_POLICIES[parameters.admission](views, demand)
 
     def _planned(self, qc: str, besides: KeySession | None, first: int, slots: int) -> Sequence[int]:
         with self._graph.lock:
             return self._agendas.planned(qc, besides, first, slots)
+
+    def _wanted_of(self, qc: str, now_s: float) -> tuple[Sequence[int], float]:
+        with self._graph.lock:
+            return self._wanted.of(qc, now_s)
 
     def _route(self, path: Path, number: int = 0) -> Route:
         nodes, links = self._graph.nodes(), self._graph.links()

@@ -4,6 +4,11 @@ For each session one path, or none, and which end of it pays double; then its ke
 times when they are asked for. On each QC, bytes that were made in one slot are used in that slot or one of the next TTL
 slots. The planner maximises the sessions accepted, each with all of its keys. No admission policy can do better without
 breaking a session.
+
+Which bytes serve whom need not be said. If the oldest are used first, all that counts is how many are left after each
+slot: never fewer than none; with those used in it, never more than were made in it and the TTL slots before; and with
+those used in it, never more than were left before and were made since. So a QC takes one variable and two rows for each
+slot in which somebody might ask it for a key, and nothing for those between.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import coo_array
 
 from decisions.modes import MODES
@@ -51,11 +56,13 @@ def best_acceptance(
     keys_ahead: int,
     ttl_slots: int,
     slot_s: float = 1.0,
-    time_limit_s: float = 60.0,
+    time_limit_s: float | None = 60.0,
 ) -> _Bound:
     """The bound for sessions that arrive as given, on QCs that `made` bytes: (QC, seconds after the beginning, bytes).
 
-    The planner is spared what a network must do: bytes serve to their last slot, keys made ahead never expire.
+    The planner is spared what a network must do: bytes serve to their last slot, keys made ahead never expire. Without
+    a time limit nothing is searched for: a session may be accepted in part and over several paths at once, which is
+    solved in seconds on all networks that ship, and gives the same on any machine.
     """
     if not arrivals:
         return _Bound(0, 0, True)
@@ -68,47 +75,57 @@ def best_acceptance(
         for path in _paths(topology, arrival.master.node, arrival.slave.node)
         for at_last in ((False, True) if len(path) > 1 and MODES[mode].cipher is not None else (False,))
     ]
-    needed = sorted({cell for _, demand in options for cell in demand})
-    flows = [
-        (made_in, used_in)
-        for used_in in needed
-        for made_in in ((used_in[0], slot) for slot in range(used_in[1] - ttl_slots, used_in[1] + 1))
-        if supply[made_in]
-    ]
-    return _solve(len(arrivals), options, needed, flows, supply, time_limit_s=time_limit_s)
+    return _solve(len(arrivals), options, supply, ttl_slots, time_limit_s=time_limit_s)
 
 
 def _solve(
     offered: int,
     options: Sequence[tuple[int, Mapping[Cell, int]]],
-    needed: Sequence[Cell],
-    flows: Sequence[tuple[Cell, Cell]],
     supply: Mapping[Cell, int],
+    ttl_slots: int,
     *,
-    time_limit_s: float,
+    time_limit_s: float | None,
 ) -> _Bound:
-    """Variables: a binary for each option (a session on a path), then for each flow the bytes that go by it."""
-    rows = itertools.count()
-    session_row = {session: next(rows) for session in range(offered)}
-    made_row = {cell: next(rows) for cell in dict.fromkeys(made_in for made_in, _ in flows)}
-    used_row = {cell: next(rows) for cell in needed}
+    """Variables: for each option (a session on a path) whether it is taken, then for each slot that counts the bytes
+    left after it, and those used in it.
+    """
+    slots: dict[str, set[int]] = {}
+    for qc, slot in {cell for _, demand in options for cell in demand}:
+        slots.setdefault(qc, set()).add(slot)
+    cells = [(qc, slot) for qc in sorted(slots) for slot in sorted(slots[qc])]
+    column_of = {cell: number for number, cell in enumerate(cells, start=len(options))}
+    row_of = {cell: offered + number for number, cell in enumerate(cells)}
     entries: list[tuple[int, int, float]] = []
     for column, (session, demand) in enumerate(options):
-        entries.append((session_row[session], column, 1))
-        entries += [(used_row[cell], column, n_bytes) for cell, n_bytes in demand.items()]
-    for column, (made_in, used_in) in enumerate(flows, start=len(options)):
-        entries += [(made_row[made_in], column, 1), (used_row[used_in], column, -1)]
-    upper = [1] * offered + [supply[cell] for cell in made_row] + [0] * len(needed)
+        entries.append((session, column, 1))
+        entries += [(row_of[cell], column, n_bytes) for cell, n_bytes in demand.items()]
+    entries += [(row_of[cell], column_of[cell] + len(cells), -1) for cell in cells]
+    upper = [1] * offered + [0] * len(cells)
+    for cell, before in zip(cells, [None, *cells], strict=False):
+        qc, slot = cell
+        left = column_of[cell]
+        young = [(left, 1), (left + len(cells), 1)]
+        rows = [(young, sum(supply[qc, at] for at in range(slot - ttl_slots, slot + 1)))]
+        if before is not None and before[0] == qc and before[1] >= slot - ttl_slots:
+            since = sum(supply[qc, at] for at in range(before[1] + 1, slot + 1))
+            rows.append(([*young, (column_of[before], -1)], since))
+        for row, most in rows:
+            entries += [(len(upper), column, factor) for column, factor in row]
+            upper.append(most)
     r, c, v = zip(*entries, strict=True)
-    width = len(options) + len(flows)
+    width = len(options) + 2 * len(cells)
     chosen = np.arange(width) < len(options)
+    matrix = coo_array((v, (r, c)), shape=(len(upper), width)).tocsr()
+    tops = np.where(chosen, 1, np.inf)
+    if time_limit_s is None:
+        relaxed = linprog(
+            -chosen.astype(float), A_ub=matrix, b_ub=upper, bounds=[(0, top) for top in tops], method="highs-ipm"
+        )
+        return _Bound(offered, math.floor(1e-6 - relaxed.fun), exact=False)
     found = milp(
-        c=-chosen.astype(float),
-        constraints=LinearConstraint(coo_array((v, (r, c)), shape=(len(upper), width)).tocsr(), ub=upper),
-        integrality=chosen.astype(int),
-        bounds=Bounds(0, np.where(chosen, 1, np.inf)),
-        options={"time_limit": time_limit_s},
-    )
+        c=-chosen.astype(float), constraints=LinearConstraint(matrix, ub=upper), integrality=chosen.astype(int),
+        bounds=Bounds(0, tops), options={"time_limit": time_limit_s},
+    )  # fmt: skip
     # What the search has proved, also where it was cut short; a whole number of sessions lies below it.
     proved = offered if found.mip_dual_bound is None else -found.mip_dual_bound
     return _Bound(offered, min(offered, math.floor(proved + 1e-6)), bool(found.status == 0))

@@ -83,6 +83,24 @@ def test_calendar_lets_a_session_that_ends_make_room_for_one_that_comes_later(ad
     assert admitting.request("b", "a", interval_s=0.5, duration_s=30.0)[1].status == 200
 
 
+def test_selective_sends_a_long_session_another_way_where_many_want_little(admitting):
+    """Of ab's 37 bytes a slot most go to one session; those that ask for a key have the rest."""
+    admitting.set(admission="selective")
+    for name, node in admitting.nodes.items():
+        node.report(6, **dict.fromkeys(LINKS[name], (40, 0, 200)))
+    assert until(lambda: {q["stored_bytes"] for q in admitting.operator("qcs")["qcs"]} == {200})
+    _, first = admitting.request("a", "b", interval_s=0.5, duration_s=600.0)  # 32 bytes a slot
+    assert first.status == 200
+    for _ in range(8):
+        admitting.request("b", "a", interval_s=5.0, duration_s=3.0)
+
+    _, short = admitting.request("a", "b", interval_s=5.0, duration_s=3.0)
+    _, long = admitting.request("a", "b", interval_s=5.0, duration_s=600.0)
+
+    assert admitting.session(short.ksid)["path"] == ["a", "b"]
+    assert admitting.session(long.ksid)["path"] == ["a", "c", "b"]
+
+
 def test_qos_that_the_path_does_not_carry_is_not_admitted(admitting):
     """The session goes on as it was, and its nodes are told so; less than that is taken over."""
     admitting.set(admission="reserve")

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decisions.admission import Demand, QcView, Refused, calendar
-from decisions.calendar import EXPECTED, Agenda, Draw, first_shortage, supply
+from decisions.admission import Demand, QcView, Refused, calendar, selective
+from decisions.calendar import (
+    EXPECTED,
+    WANTED_SLOTS,
+    Agenda,
+    Draw,
+    Wanted,
+    first_shortage,
+    most_of_one,
+    supply,
+)
 
 periods = st.sampled_from([1.0, 2.0, 5.0, 15.0, 0.75, 2.5, 3.25])
 starts = st.integers(0, 400).map(lambda n: n / 8)
@@ -125,3 +136,48 @@ def test_calendar_admits_for_a_while_what_is_stored_and_names_the_slot_that_woul
     assert refused(60.0) is None
     assert refused(300.0).needed_bytes == 200
     assert refused(300.0).available_bytes < 200
+
+
+@given(st.lists(st.integers(0, 500), max_size=20), st.integers(0, 3000))
+def test_there_is_room_for_all_that_want_less_than_the_most_of_one(wanted, room):
+    """And not for those that want as much, too."""
+    most = most_of_one(wanted, room)
+
+    if most is None:
+        assert sum(wanted) <= room
+    else:
+        assert sum(n for n in wanted if n < most) <= room < sum(n for n in wanted if n <= most)
+
+
+def test_what_was_wanted_is_forgotten_after_some_slots_and_counts_for_as_many():
+    """A session that lasts longer takes no more of them than one that lasts for just so long."""
+    wanted = Wanted()
+    assert wanted.of("q", 100.0) == ([], 1.0)
+    wanted.add(["q", "r"], [Draw(16, 5.0), Draw(16, 5.0, 0.0, 11.0)], 100.0)
+    wanted.add(["q"], [Draw(8, 1.0, 0.5, 2.0)], 130.0)
+
+    assert wanted.of("q", 130.0) == ([16 * WANTED_SLOTS // 5, 16], 30.0)
+    assert wanted.of("r", 130.0) == ([48], 30.0)
+    assert wanted.of("q", 100.0 + WANTED_SLOTS + 1) == ([16], WANTED_SLOTS)
+
+
+@pytest.mark.parametrize(("lasts_s", "admitted"), [(10.0, True), (50.0, False), (math.inf, False)])
+def test_selective_lets_short_sessions_in_where_long_ones_would_take_their_place(lasts_s, admitted):
+    """Of a QC with 2,260 bytes in the time that is looked at, and sessions that want three times that."""
+    wanted = [16 * n for n in (1, 2, 4, 8, 16, 32, 64, 128)] + [160] * 16
+    one = replace(view(Agenda(), 0, 40, 40), wanted=lambda: (wanted, float(WANTED_SLOTS)))
+    asking = demand(Draw(16, 1.0, 0.0, lasts_s))
+
+    short = selective([one], asking)
+    assert (short is None) is admitted
+    assert short is None or "others want to take less in the next 60 slots" in short.seen
+    assert calendar([one], asking) is None
+
+
+def test_selective_is_the_calendar_where_there_is_room_for_all_and_for_who_is_open_already():
+    """A refusal of the calendar stands."""
+    empty, asking = view(Agenda(), 0, 40, 40), demand(Draw(16, 1.0, 0.0, 1000.0))
+    few = replace(empty, wanted=lambda: ([16, 32], float(WANTED_SLOTS)))
+
+    assert selective([empty], asking) is selective([few], asking) is None
+    assert selective([few], demand(Draw(100, 1.0, 0.0, 1000.0))) == calendar([few], demand(Draw(100, 1.0, 0.0, 1000.0)))

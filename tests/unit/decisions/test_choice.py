@@ -57,3 +57,11 @@ def test_refusal_is_that_of_the_first_path_and_names_all_that_were_tried():
 def test_no_candidate_is_no_path():
     """Which is no refusal."""
     assert choose([], admitting(), beside, most=4) is None
+
+
+def test_what_a_session_wanted_is_the_first_candidate_whatever_comes_of_it():
+    """It is told once, before anything is admitted."""
+    for admit, found in ((admitting(), SHORT), (admitting("ab/1", "ab/2"), LONG)):
+        told: list[Path] = []
+        assert choose([SHORT, LONG], admit, beside, most=4, wanted=told.append) == found
+        assert told == [SHORT]

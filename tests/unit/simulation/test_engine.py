@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,6 +173,23 @@ def test_calendar_lets_sessions_share_a_qc_that_do_not_need_it_at_the_same_time(
 
     assert simulated(network("ab"), *sessions, admission="calendar").refused.total() == 0
     assert simulated(network("ab"), *sessions, admission="reserve").refused.total() == 1
+
+
+def test_selective_takes_short_sessions_in_place_of_a_long_one_and_lets_none_break():
+    """Each second a session that lasts ten, and now and then one that lasts for a minute."""
+    sessions = [
+        session("ab", at_s=20.0 + at, length_s=60.0 if at % 4 == 0 else 10.0, bits=8 * 16, every_s=2)
+        for at in range(100)
+    ]
+
+    accepted = {}
+    for policy in ("calendar", "selective"):
+        result = simulated(network("ab"), *sessions, admission=policy)
+        assert result.failed_requests == 0
+        accepted[policy] = Counter(s.arrival.length_s for s in result.sessions if s.path)
+
+    assert accepted["selective"].total() > 1.3 * accepted["calendar"].total()
+    assert accepted["selective"][60.0] < accepted["calendar"][60.0]
 
 
 def test_several_qcs_of_a_fibre_carry_several_times_the_sessions():

@@ -32,8 +32,10 @@ def arrival(master, slave, at_s=0.0, length_s=1.0, interval_s=5.0):
     return Arrival(at_s, *saes, length_s, QoS(128, interval_s))
 
 
-def bound(links, arriving, made, *, ttl_slots=3):
-    return best_acceptance(topology(links), arriving, made, mode="basic", keys_ahead=4, ttl_slots=ttl_slots)
+def bound(links, arriving, made, *, ttl_slots=3, time_limit_s=60.0):
+    return best_acceptance(
+        topology(links), arriving, made, mode="basic", keys_ahead=4, ttl_slots=ttl_slots, time_limit_s=time_limit_s
+    )
 
 
 def test_all_are_accepted_where_there_is_enough():
@@ -101,6 +103,14 @@ def test_either_end_may_pay_double():
     assert bound(["ab", "bc"], [session], [("ab", 0.0, 31), ("bc", 0.0, 31)]).best == 0
 
 
+def test_without_a_search_sessions_may_be_split_between_paths():
+    """Half of the bytes lie on each of two ways from a to c."""
+    made = [(qc, 0.0, 16) for qc in RING]
+
+    assert bound(RING, [arrival("a", "c")], made).best == 0
+    assert bound(RING, [arrival("a", "c")], made, time_limit_s=None).best == 1
+
+
 def test_nothing_offered_is_nothing_refused():
     assert bound(["ab"], [], []).percent == 100
 
@@ -147,4 +157,6 @@ def test_the_programme_finds_what_trying_everything_finds(sessions, made):
     choices = itertools.product(*map(ways, arriving))
     best = max(sum(way is not None for way in choice) for choice in choices if feasible(choice))
 
-    assert bound(RING, arriving, [(q, float(t), n) for q, t, n in made], ttl_slots=ttl).best == best
+    blocks = [(q, float(t), n) for q, t, n in made]
+    assert bound(RING, arriving, blocks, ttl_slots=ttl).best == best
+    assert bound(RING, arriving, blocks, ttl_slots=ttl, time_limit_s=None).best >= best
