@@ -36,6 +36,10 @@ chromium                 # the browser in which the live view is tested and phot
 chromium-driver          # lets a program drive it
 fonts-dejavu-core        # letters for it, where there is no desktop
 python3-venv             # the isolated environment
+python3-dev              # a part of the SKIP client that the tests try is built here,
+gcc                      # from C,
+libc6-dev                # with
+libssl-dev               # OpenSSL
 ca-certificates          # pip over TLS
 "
 
@@ -45,9 +49,6 @@ if [ "$(dpkg --print-architecture)" = amd64 ] && grep -qx 'ID=debian' /etc/os-re
 user-mode-linux"
     if grep -qw amx_tile /proc/cpuinfo; then # testbed/virtual_machine/user_mode_linux_xstate.c says why
         xstate="$here/build/uml_xstate.so"
-        packages="$packages
-gcc
-libc6-dev"
     fi
 fi
 

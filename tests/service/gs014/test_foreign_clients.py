@@ -1,4 +1,4 @@
-"""Clients that we did not write: etsi-qkd-014-client and qkdsec, as they come from PyPI."""
+"""Clients that we did not write: etsi-qkd-014-client, qkdsec and skip-qkd, as they come from PyPI."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from etsi_qkd_014_client import QKD014Client
 from etsi_qkd_014_client.data import DataError, DataKeyContainer, DataStatus
 from qkdsec.client import ETSI014Client
 from qkdsec.doctor import run_all
+from skip_qkd import MTLSConfig, SkipQKDClient
 
 from tests.support.gs014_client import NOT_FOUND, Sae
 
@@ -105,3 +106,36 @@ def test_qkdsec_doctor_finds_fault_with_what_the_standard_asks_for_and_with_noth
     }
     assert "401" in results["dec_keys_roundtrip"].summary
     assert results["error_contract_404"].details["http_status"] == 400
+
+
+def skip_client(sae: Sae) -> SkipQKDClient:
+    """skip-qkd with that SAE's certificate; good for one request."""
+    files = sae.credentials
+    mutual = MTLSConfig(ca_file=str(files.ca), cert_file=str(files.certificate), key_file=str(files.key))
+    return SkipQKDClient(server_address=sae.address, server_id=sae.id, mtls_config=mutual)
+
+
+def test_skip_qkd_reads_what_the_provider_can_do_and_gets_entropy(alice, bob):
+    """As many bits as it asks for."""
+    said = skip_client(alice).capabilities()
+
+    assert (said["localSystemID"], said["key"], said["entropy"]) == (alice.id, True, True)
+    assert bob.id in said["remoteSystemID"]
+    assert len(bytes.fromhex(skip_client(alice).entropy(512)["randomStr"])) == 64
+
+
+@pytest.mark.parametrize("size", [None, 128, 512])
+def test_skip_qkd_gets_a_key_and_the_other_end_the_same(alice, slave, size):
+    """Once; over one hop and over a relay."""
+    given = skip_client(alice).request_key(slave.id, size)
+
+    assert len(bytes.fromhex(given["key"])) * 8 == (size or 256)
+    assert skip_client(slave).fetch_key_by_id(given["keyId"], alice.id) == given
+    with pytest.raises(RuntimeError, match="400"):
+        skip_client(slave).fetch_key_by_id(given["keyId"], alice.id)
+
+
+def test_skip_qkd_of_an_unknown_sae_gets_nothing(stranger, bob):
+    """It reads the status, and no more."""
+    with pytest.raises(RuntimeError, match="401"):
+        skip_client(stranger).request_key(bob.id)
