@@ -44,6 +44,12 @@ class Kmes:
         """kill -9."""
         self.ctl.kill()
 
+    def restart(self, node: str) -> None:
+        """kill -9 of a node, and its start; it serves again when this returns."""
+        self.stack.nodes[node].kill()
+        self.stack.start_node(node).wait_ready()
+        until(lambda: self.node(node)["registered"])
+
     def sae(self, sae_id: str, node: str) -> Sae:
         """An SAE of that ID, with a certificate of this network, as a client of that node's KME."""
         return Sae(sae_id, self.stack.kme(node), self.stack.issue(Role.SAE, sae_id))

@@ -286,3 +286,40 @@ def test_node_speaks_for_saes_of_its_own_site_only(kmes):
     reply = caller.request("POST", url, to=Identity(Role.NODE, "a"), body={"side": kmes.ids["bob"]})
     assert reply.status == 401
     caller.close()
+
+
+@pytest.mark.parametrize(("other", "victim"), [("bob", "b"), ("carol", "c"), ("carol", "b")])
+def test_stream_outlives_a_node_that_dies_and_comes_back(kmes, joined, dial, other, victim):
+    """What both had asked for before, and what they ask for then: the same bits for the same index, or none."""
+    alice, peer, ksid = joined
+    made = alice.get(ksid)
+    kmes.restart(victim)
+    again = dial(other) if victim == HOMES[other] else peer
+
+    ids = kmes.ids["alice"], kmes.ids[other]
+    until(lambda: again.open(*ids, ksid=ksid).status in (SUCCESS, IN_USE))
+    assert again.get(ksid, made.index).key in (made.key, b"")
+
+    def both() -> bool:
+        one = alice.get(ksid)
+        two = again.get(ksid, one.index)
+        return one.status == two.status == SUCCESS and one.index == two.index and one.key == two.key != made.key
+
+    until(both)
+
+
+def test_stream_that_its_own_node_forgot_is_none_for_both_and_another_one_opens(kmes, joined, dial, other):
+    """The node that kept it is killed: no chunk comes twice, and none to one side alone."""
+    alice, peer, ksid = joined
+    first = alice.get(ksid)
+    assert peer.get(ksid).key == first.key
+    kmes.restart("a")
+    again = dial("alice")
+
+    assert {again.get(ksid).status, peer.get(ksid).status} == {NO_PEER}
+
+    ids = kmes.ids["alice"], kmes.ids[other]
+    opened = until(lambda: (found := again.open(*ids)).status == SUCCESS and found)
+    assert peer.open(*ids, ksid=opened.ksid).status == SUCCESS
+    chunk = until(lambda: (found := again.get(opened.ksid)).status == SUCCESS and found)
+    assert peer.get(opened.ksid, chunk.index).key == chunk.key != first.key
