@@ -123,16 +123,18 @@ class Wanted:
         """A session wants that, in seconds after the beginning of the present slot."""
         self._since_s = now_s if self._since_s is None else self._since_s
         for qc, draw in zip(qcs, draws, strict=True):
-            wanted = self._by_qc.setdefault(qc, deque(maxlen=_MOST_WANTED))
-            wanted.append((now_s, draw.within(WANTED_SLOTS)))
+            self._lately(qc, now_s).append((now_s, draw.within(WANTED_SLOTS)))
 
     def of(self, qc: str, now_s: float) -> tuple[Sequence[int], float]:
         """Bytes that each session of the last slots wants of a QC; and of how many slots that is known, at least 1."""
-        wanted: deque[tuple[float, int]] = self._by_qc.get(qc, deque())
+        known_s = 0.0 if self._since_s is None else now_s - self._since_s
+        return [n_bytes for _, n_bytes in self._lately(qc, now_s)], min(float(WANTED_SLOTS), max(1.0, known_s))
+
+    def _lately(self, qc: str, now_s: float) -> deque[tuple[float, int]]:
+        wanted = self._by_qc.setdefault(qc, deque(maxlen=_MOST_WANTED))
         while wanted and wanted[0][0] < now_s - WANTED_SLOTS:
             wanted.popleft()
-        known_s = 0.0 if self._since_s is None else now_s - self._since_s
-        return [n_bytes for _, n_bytes in wanted], min(float(WANTED_SLOTS), max(1.0, known_s))
+        return wanted
 
 
 def most_of_one(wanted: Sequence[int], room: float) -> int | None:

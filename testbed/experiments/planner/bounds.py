@@ -7,8 +7,8 @@ breaking a session.
 
 Which bytes serve whom need not be said. If the oldest are used first, all that counts is how many are left after each
 slot: never fewer than none; with those used in it, never more than were made in it and the TTL slots before; and with
-those used in it, never more than were left before and were made since. So a QC takes one variable and two rows for each
-slot in which somebody might ask it for a key, and nothing for those between.
+those used in it, never more than were left before and were made since. So a QC takes two variables and three rows for
+each slot in which somebody might ask it for a key, and nothing for those between.
 """
 
 from __future__ import annotations
