@@ -185,8 +185,9 @@ def main(arguments: Sequence[str], *, topologies: Path, results: Path) -> int:
     outcomes = [Outcome(**store.read(case.name) | {"case": case}) for case in cases]
     (out / "table.txt").write_text(text := in_words(outcomes), encoding="utf-8")
     _write_csv(outcomes, out / "outcomes.csv")
-    for kind in ("svg", "pdf", "png"):
-        _figure(outcomes).savefig(out / f"figure.{kind}", dpi=200)
+    undated: Mapping[str, Mapping[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    for kind, metadata in undated.items():
+        _figure(outcomes).savefig(out / f"figure.{kind}", dpi=200, metadata=metadata)
     print(text, end="")
     return 0
 
