@@ -126,7 +126,7 @@ class PlayedNode:
 
     def heal(self, qc: str) -> None:
         """It makes keys again."""
-        self.qcs[qc] = QcState(generated=2, rate_bps=320.0, alive=True)
+        self.qcs[qc] = QcState(generated=2, rate_bps=320.0, alive=True, generates=True)
         self._alarm(qc)
 
     def _alarm(self, qc: str) -> None:

@@ -82,7 +82,7 @@ def test_status_read_in_a_bad_moment_is_read_again_once_keys_are_made(world):
     node.fail("ac")
     try:
         assert until(lambda: world.link("ac")["status"] == "OFF")
-        node.qcs["ac"] = QcState(generated=2, rate_bps=320.0, alive=True)
+        node.qcs["ac"] = QcState(generated=2, rate_bps=320.0, alive=True, generates=True)
 
         node.report(world.operator("status")["nodes"]["a"]["slot"] + 1, ac=(40, 0, 40))
 
