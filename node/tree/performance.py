@@ -14,7 +14,7 @@ from node.tree.operational_state import AppState, QcState, State
 _WINDOW_S = 15.0
 # A QC that has been silent for so long is down; slots last a second.
 SILENCE_S = 5.0
-# As many gaps between a QC's blocks are remembered, and as many slots at most: the longest TTL.
+# How many gaps between a QC's blocks count, and how many slots are remembered for them at most.
 _GAPS = 4
 _MOST_SLOTS = 3600
 _PERIOD_S = 10.0

@@ -1,4 +1,7 @@
-"""Prometheus itself, by the configuration that a run writes, and the dashboard for Grafana: by Grafana's own models."""
+"""Prometheus itself, by the configuration that a run writes, is asked all that the dashboard for Grafana asks.
+
+The dashboard is read by Grafana's own models.
+"""
 
 from __future__ import annotations
 
