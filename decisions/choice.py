@@ -34,7 +34,7 @@ def choose(
             while (short := admit(path)) is not None:
                 first = first or short
                 hop = path.qcs.index(short.qc)
-                others = [qc for qc in beside(*path.nodes[hop : hop + 2]) if qc not in seen]
+                others = [qc for qc in beside(*path.joined_by(hop)) if qc not in seen]
                 if not others:
                     break
                 seen.add(others[0])

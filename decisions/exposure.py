@@ -9,7 +9,8 @@ in order to erase them. The relays behind it have S alone. The keys under S go f
 directly, inside TLS, which those relays cannot open, so that they would need S and that message to have the key.
 Where the last QC pays double, it holds the new keys, and the last relay has them; they go the other way under S.
 In `otp` every relay opens the key in order to pass it on. In `parallel` a relay has the pads of its two links, and
-neither the key nor what lies under them comes to it.
+neither the key nor what lies under them comes to it. In `paths-2` and the like that holds for the part of the key that
+goes over its path, so that even with the messages to the last node, inside TLS, it would not have the key.
 """
 
 from __future__ import annotations
@@ -32,14 +33,27 @@ class Learned:
 
 
 def learned(
-    cipher: str | None, path: Sequence[str], *, double_at_last: bool = False, at_once: bool = False
+    cipher: str | None,
+    path: Sequence[str],
+    *,
+    double_at_last: bool = False,
+    at_once: bool = False,
+    enough: int | None = None,
 ) -> list[Learned]:
     """What the nodes of `path`, the master's first, learn of a key that was made in a mode with that cipher.
 
     `double_at_last`: the new keys lay in the last QC, not in the first one. `at_once`: no node waited for another one.
+    `enough`: the path is several, and so many parts of the key make it.
     """
     if len(path) < 2:
         return []
+    if enough is not None:
+        had = f"it had the pads of its links; with the messages to {path[-1]} (inside TLS) it would have one part"
+        return [
+            _end(path[0], "it drew the key, and made parts of it"),
+            *(Learned(n, NOTHING, f"{had} of the key, which takes {enough}") for n in path[1:-1]),
+            _end(path[-1], f"it put {enough} parts of the key together"),
+        ]
     if len(path) == 2:
         return [_end(path[0], "its end of the QC"), _end(path[1], "its end of the same QC")]
     if at_once:

@@ -29,6 +29,9 @@ class Mode:
     and those not needed yet wait in the pools of both nodes. `at_once`: the nodes between do not wait for one another;
     each tells the last node what turns the pad of its one link into that of the other. There is no shared key then.
 
+    `paths`: over how many node-disjoint paths a key goes, a part of it over each, at once. `enough`: with so many parts
+    the last node has the key, and nobody has anything of it with fewer.
+
     Behind a shared key one QC gives the new keys as well: the first of the path, or with `double_at_last` the last one.
     """
 
@@ -36,6 +39,8 @@ class Mode:
     cipher: str | None
     ahead: bool
     at_once: bool = False
+    paths: int = 1
+    enough: int = 1
 
     def shared_bytes(self, key_bytes: int, number: int) -> int:
         """Bytes that travel hop by hop, and that every link but one gives, for `number` keys of `key_bytes`."""
@@ -64,7 +69,7 @@ class Mode:
         self, ranges: Sequence[Range], key_bytes: int, number: int, *, double_at_last: bool = False
     ) -> list[tuple[Range, str]]:
         """What the ranges of a path are for, if `number` keys of `key_bytes` are made of them."""
-        if len(ranges) == 1:
+        if len(ranges) == 1 and self.paths == 1:
             return [(ranges[0], KEY)]
         if self.cipher is None:
             return [(r, PAD) for r in ranges]
@@ -160,5 +165,10 @@ QKP = Mode("qkp", cipher=AES_CCM, ahead=True)
 RELAYED = Mode("otp", cipher=None, ahead=False)
 # As OTP, with the work of all nodes side by side: the time of a key is its way to the last node and back.
 PARALLEL = Mode("parallel", cipher=None, ahead=False, at_once=True)
+# As PARALLEL, over several paths that share no relay, so that no relay can know the key: a part as long as the key over
+# each. It takes all parts to have it, or, in the last of these modes, any two of three: one may be lost, or altered.
+PATHS_2 = Mode("paths-2", cipher=None, ahead=False, at_once=True, paths=2, enough=2)
+PATHS_3 = Mode("paths-3", cipher=None, ahead=False, at_once=True, paths=3, enough=3)
+PATHS_2_OF_3 = Mode("paths-2of3", cipher=None, ahead=False, at_once=True, paths=3, enough=2)
 
-MODES = {mode.name: mode for mode in (BASIC, QKP, RELAYED, PARALLEL)}
+MODES = {mode.name: mode for mode in (BASIC, QKP, RELAYED, PARALLEL, PATHS_2, PATHS_3, PATHS_2_OF_3)}

@@ -25,12 +25,39 @@ class Path:
 
     `double_at_last`: where a mode takes more of one end's QC than of the others, that is the slave's end. `either_end`:
     it may be the other end as well, if that one is short.
+
+    `hops`: if it is not empty, this is several node-disjoint paths, of so many QCs each. Then the nodes are the first
+    one, those between of one path after the other, and the last one; and the QCs are those of one path after the other.
     """
 
     nodes: tuple[str, ...]
     qcs: tuple[str, ...]
     double_at_last: bool = False
     either_end: bool = False
+    hops: tuple[int, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Each of several paths, from the first node to the last one; else this one alone."""
+        found, node, qc = [], 1, 0
+        for n in self.hops:
+            between = self.nodes[node : node + n - 1]
+            found.append(Path((self.nodes[0], *between, self.nodes[-1]), self.qcs[qc : qc + n]))
+            node, qc = node + n - 1, qc + n
+        return tuple(found) or (self,)
+
+    def within(self, qcs: Collection[str]) -> Path:
+        """It over those of several paths alone whose QCs are all among these."""
+        left = [path for path in self.paths if all(qc in qcs for qc in path.qcs)]
+        return self if len(left) == len(self.paths) else several(left)
+
+    def joined_by(self, place: int) -> tuple[str, str]:
+        """The two nodes that the QC of that place joins."""
+        for path in self.paths:
+            if place < len(path.qcs):
+                return path.nodes[place], path.nodes[place + 1]
+            place -= len(path.qcs)
+        raise IndexError(place)
 
     def ends(self) -> Iterator[Path]:
         """The path as it is, and with the other end to pay double if that may be; each for good."""
@@ -38,6 +65,14 @@ class Path:
         yield here
         if self.either_end:
             yield replace(here, double_at_last=not self.double_at_last)
+
+
+def several(paths: Sequence[Path]) -> Path:
+    """Node-disjoint paths between the same two nodes as one."""
+    between = (node for path in paths for node in path.nodes[1:-1])
+    first, last = paths[0].nodes[0], paths[0].nodes[-1]
+    qcs = tuple(qc for path in paths for qc in path.qcs)
+    return Path((first, *between, last), qcs, hops=tuple(len(path.qcs) for path in paths))
 
 
 View = Callable[[str], QcView]  # how a QC fares
@@ -101,6 +136,79 @@ def least_backlog(graph: QkdGraph, source: str, target: str, view: View) -> Iter
 PATH_POLICIES: dict[str, PathPolicy] = {
     "shortest": shortest, "widest-shortest": widest_shortest, "backlog": least_backlog,
 }  # fmt: skip
+
+
+def disjoint(policy: PathPolicy, number: int) -> PathPolicy:
+    """A policy that takes so many node-disjoint paths at once, where the one given takes a single one.
+
+    First the best of that policy one after the other, each without the nodes between of those before it. As these may
+    bar one another's way, then those that have the fewest links in all.
+    """
+    if number == 1:
+        return policy
+
+    def together(graph: QkdGraph, source: str, target: str, view: View) -> Iterator[Path]:
+        one_by_one = list(itertools.islice(_one_by_one(policy, graph, source, target, view), number))
+        if len(one_by_one) == number:
+            yield several(one_by_one)
+        fewest = fewest_links(graph, source, target, number)
+        if len(fewest) == number and [path.nodes for path in one_by_one] != fewest:
+            yield several([_over(graph, nodes, view) for nodes in fewest])
+
+    return together
+
+
+def _one_by_one(policy: PathPolicy, graph: QkdGraph, source: str, target: str, view: View) -> Iterator[Path]:
+    rest = graph.copy()
+    while (path := next(iter(policy(rest, source, target, view)), None)) is not None:
+        yield replace(path, double_at_last=False, either_end=False)
+        if len(path.qcs) == 1:
+            for qc in list(rest[source][target]):
+                rest.remove_edge(source, target, key=qc)
+        else:
+            rest.remove_nodes_from(path.nodes[1:-1])
+
+
+def fewest_links(graph: QkdGraph, source: str, target: str, most: int) -> list[tuple[str, ...]]:
+    """Node-disjoint paths, as nodes, that have the fewest links in all; as many as there are, and at most `most`.
+
+    After Bhandari (Survivable Networks, 1999): the shortest path again and again, where links that an earlier one takes
+    can only be gone back, which gives the earlier one another way. A node between is an arc from its entry to its exit,
+    so that only one path takes it.
+    """
+    simple = _simple(graph, source, target)
+    if source not in simple or target not in simple:
+        return []
+    arcs: nx.DiGraph[tuple[str, bool]] = nx.DiGraph()  # a node's entry is (node, False), its exit (node, True)
+    for node in simple:
+        arcs.add_edge((node, False), (node, True), cost=0)
+    for a, b in simple.edges:
+        arcs.add_edge((a, True), (b, False), cost=1)
+        arcs.add_edge((b, True), (a, False), cost=1)
+    taken: set[tuple[tuple[str, bool], tuple[str, bool]]] = set()
+    for _ in range(most):
+        try:
+            way = nx.bellman_ford_path(arcs, (source, True), (target, False), weight="cost")
+        except nx.NetworkXNoPath:
+            break
+        for arc in itertools.pairwise(way):
+            cost = arcs.edges[arc]["cost"]
+            arcs.remove_edge(*arc)
+            if arc[::-1] in taken:  # back along an earlier path, which does not take it any more
+                taken.remove(arc[::-1])
+                arcs.add_edge(*arc[::-1], cost=-cost)
+            else:
+                taken.add(arc)
+                arcs.add_edge(*arc[::-1], cost=-cost)
+    onward = {a[0]: b[0] for a, b in sorted(taken, reverse=True) if a[1] and a[0] != source}
+    starts = sorted(b[0] for a, b in taken if a == (source, True))
+    found = []
+    for node in starts:
+        nodes = [source, node]
+        while nodes[-1] != target:
+            nodes.append(onward[nodes[-1]])
+        found.append(tuple(nodes))
+    return sorted(found, key=lambda nodes: (len(nodes), nodes))
 
 
 def _hops(graph: QkdGraph, target: str) -> Mapping[str, int]:
@@ -175,16 +283,29 @@ class Verdict:
     down: Sequence[str] = ()
 
 
-def judge(path: Path, down: Sequence[str], usable: QkdGraph, steady: QkdGraph, way: Way) -> Verdict:
-    """The verdict on a session on `path`, of which `down` is down.
+def judge(
+    path: Path, down: Sequence[str], usable: QkdGraph, steady: QkdGraph, way: Way, *, number: int = 1, enough: int = 1
+) -> Verdict:
+    """The verdict on a session on `path`, of which `down` is down, such as "node b" or "QC a-b/1".
 
     `usable`: what can carry keys now; `steady`: what has been able to for a while. A session whose path died takes any
     other way, and be it over another QC of the same fibre. One that has a way leaves it only for a shorter one that is
-    steady: keys over more links cost more.
+    steady: keys over more links cost more. The mode takes `number` node-disjoint paths, and `enough` of them will do.
     """
+    ends = path.nodes[0], path.nodes[-1]
+    if len(path.paths) != number:  # the mode is another one now
+        lacking = (f"path {i} of {number}" for i in range(len(path.paths) + 1, number + 1))
+        return Verdict(way(usable, *ends), (*down, *lacking))
     if down:
-        return Verdict(way(usable, path.nodes[0], path.nodes[-1]), down)
+        hit = sum(any(what in down for what in _parts(one)) for one in path.paths)
+        return Verdict(way(usable, *ends), () if number > 1 and number - hit >= enough else down)
     if len(path.qcs) == 1:
         return Verdict(None)
-    better = way(steady, path.nodes[0], path.nodes[-1])
+    better = way(steady, *ends)
     return Verdict(better if better is not None and len(better.qcs) < len(path.qcs) else None)
+
+
+def _parts(path: Path) -> Iterator[str]:
+    """All that it needs, as it is called when it is down."""
+    yield from (f"node {node}" for node in path.nodes)
+    yield from (f"QC {qc}" for qc in path.qcs)

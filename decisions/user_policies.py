@@ -18,6 +18,7 @@ from documents import plugged
 from documents.plugged import PlugError, PluggedFailed
 
 _MOST_PATHS = 16  # that are looked at of what a path policy gives
+_MOST_TOGETHER = 8  # node-disjoint paths of a mode
 _CIPHERS = (None, OTP, AES_CCM)
 
 
@@ -88,6 +89,11 @@ def _mode(reference: str) -> tuple[str, Any]:
         raise PlugError(f"{reference}: expected cipher to be one of {_CIPHERS}, got {mode.cipher!r}")
     if mode.at_once and mode.cipher is not None:
         raise PlugError(f"{reference}: expected no cipher where nodes relay at once, got {mode.cipher!r}")
+    if not 1 <= mode.enough <= mode.paths <= _MOST_TOGETHER or (mode.paths > 1) != (mode.enough > 1):
+        text = f"expected 1 path, or 2 to {_MOST_TOGETHER} paths of which at least 2 are enough"
+        raise PlugError(f"{reference}: {text}, got paths={mode.paths!r}, enough={mode.enough!r}")
+    if mode.paths > 1 and not mode.at_once:
+        raise PlugError(f"{reference}: expected nodes that relay at once where there are several paths")
     return name, mode
 
 

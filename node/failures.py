@@ -62,6 +62,12 @@ class PathDown(KeyFailure):
     cause = "path_down"
 
 
+class TooFewPaths(KeyFailure):
+    """The mode takes keys over several node-disjoint paths, and the session has fewer; nothing was consumed."""
+
+    cause = "too_few_paths"
+
+
 class RelayBroken(KeyFailure):
     """A node on the path could not be reached or refused; the material allocated for the key is lost."""
 

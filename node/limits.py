@@ -50,6 +50,7 @@ RELAYS = 32
 RELAYS_PER_NODE = 8  # that come from it, and that go on to it
 CLAIMS = 4  # first nodes that wait here for what they relay to come; more are told at once that it has not come
 CLAIM_S = 1.0  # and once more when the chain of relays says that it has come
+REST_S = 0.05  # for parts of a key that are not needed, but would show whether the paths that they come over are right
 PARTS_BYTES_PER_NODE = 2 << 20  # of keys that are relayed at once, which that node has sent and nobody has claimed
 
 # A first node tells others in threads of their own what they need while a key is on its way: the last one by what it
@@ -103,6 +104,7 @@ LOST_OPEN_S = DEAD_S + SILENCE_S
 
 DEVICE_PAUSE_S = 0.5  # without a descriptor to spare, QC devices wait for so long
 MAX_HOPS = 64  # of a virtual link
+LACKING_S = 10.0  # until a path is looked for again that a session does without, as it has enough others
 
 
 def relay_s(links: int, round_trip_s: float) -> float:

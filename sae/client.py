@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from documents.checks import Malformed, mapping, sequence, text, uuid_text
+from documents.paths import parsed
 from documents.secret import Secret
 from etsi.gs004 import QoS
 from etsi.gs014 import read_key_container
@@ -38,10 +39,14 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open key session: its KSID and the nodes on its path, the master's first; empty if its node knows none yet."""
+    """An open key session: its KSID and the nodes on its path, the master's first; empty if its node knows none yet.
+
+    `paths`: each path, where keys go over several at once; `path` has the nodes of all then.
+    """
 
     ksid: str
     path: tuple[str, ...]
+    paths: tuple[tuple[str, ...], ...] = ()
 
 
 def timeout_s(round_trip_s: float) -> float:
@@ -71,7 +76,8 @@ class KmeClient:
         try:
             answer = mapping(reply.body, "body")
             path = sequence(answer.get("path", []), "path", longest=_LONGEST_PATH)
-            return Opened(uuid_text(answer.get("ksid"), "ksid"), tuple(text(node, "path") for node in path))
+            nodes = tuple(text(node, "path") for node in path)
+            return Opened(uuid_text(answer.get("ksid"), "ksid"), nodes, tuple(parsed(answer, _LONGEST_PATH)))
         except Malformed as error:
             raise Failed(502, "bad_answer", f"the KME's answer is malformed: {error}") from None
 

@@ -28,7 +28,7 @@ _CLOSE_WAIT_S = 5.0
 _TAKE_BACK_S = 2.0  # to tell KME or slave of it, beyond the time in which a session was to be opened
 _CLOSE_AGAIN_S = 1.0  # a KME that did not hear of an end
 # Causes with which the controller says no; all others are failures on the way to its decision.
-_REFUSALS = ("refused", "no_path")
+_REFUSALS = ("refused", "no_path", "too_few_paths")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +162,11 @@ class Master:
             self._record.event(name, **(error.facts | own))
             raise
         known = time.monotonic()  # the KSID is in the master's hand
-        session.ksid, session.path = opened.ksid, opened.path
+        session.ksid, session.path, session.paths = opened.ksid, opened.path, opened.paths
         session.opened()
         self._record.event(
-            "session_open", ksid=session.ksid, path=list(session.path), hops=max(0, len(session.path) - 1),
+            "session_open", ksid=session.ksid, path=list(session.path),
+            paths=[list(path) for path in session.paths], hops=session.hops,
             ask_connection_ms=milliseconds(started, asked), open_key_session_ms=milliseconds(asked, known),
             total_ms=milliseconds(started, known), **pair,
         )  # fmt: skip

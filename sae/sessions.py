@@ -29,11 +29,17 @@ class Session:
     qos: QoS
     ksid: str | None = None  # a slave learns it with the first key
     path: tuple[str, ...] = ()  # of nodes, the master's first; a slave never learns it
+    paths: tuple[tuple[str, ...], ...] = ()  # each of several
     state: str = OPENING
     opened_at: float | None = None  # wall clock, s
     keys: int = 0  # that both sides got, as far as this side knows
     errors: dict[str, int] = field(default_factory=dict)  # by cause
     errors_said: dict[str, str] = field(default_factory=dict)  # by cause: what the last one said
+
+    @property
+    def hops(self) -> int:
+        """Links on its path, on the longest one of several; 0 if none is known."""
+        return max((len(path) - 1 for path in self.paths or (self.path,) if path), default=0)
 
     def opened(self) -> None:
         """From now on there are keys."""
@@ -42,7 +48,8 @@ class Session:
     def to_json(self) -> dict[str, Any]:
         """The document that operators get."""
         return {
-            "side": self.side, "peer": self.peer, "ksid": self.ksid, "path": list(self.path), "state": self.state,
+            "side": self.side, "peer": self.peer, "ksid": self.ksid, "path": list(self.path),
+            "paths": [list(path) for path in self.paths], "state": self.state,
             "opened_at": self.opened_at, "keys": self.keys, "errors": dict(self.errors),
             "errors_said": dict(self.errors_said), "qos": self.qos.to_json(),
         }  # fmt: skip
@@ -69,7 +76,7 @@ class Record:
         fingerprint = hmac.digest(self._audit_secret.reveal(), mark, "sha256")[:_FINGERPRINT_BYTES].hex()
         with self._lock:
             session.keys += 1
-        hops = {"hops": len(session.path) - 1} if session.path else {}
+        hops = {"hops": session.hops} if session.path else {}
         self._journal.event(
             "key", ksid=ksid, key_id=key_id, side=session.side, size_bits=8 * len(key), fingerprint=fingerprint,
             duration_ms=duration_ms, **hops,

@@ -27,8 +27,8 @@ from decisions.admission import ADMISSION_POLICIES, ALTERNATIVES, Demand, Refuse
 from decisions.calendar import Draw, Wanted
 from decisions.choice import choose
 from decisions.modes import MODES, ahead
-from decisions.paths import PATH_POLICIES, Path, QkdGraph, judge
-from decisions.ranges import Shortage, allocate, promised_slots
+from decisions.paths import PATH_POLICIES, Path, QkdGraph, disjoint, fewest_links, judge
+from decisions.ranges import Range, Shortage, allocate, promised_slots
 from decisions.rekey import APPLICATION, Pace, goes_on, next_due
 from documents.plugged import PluggedFailed
 from scenario.outages import NODE, Outage
@@ -42,7 +42,7 @@ from simulation.supply import EachSlot, Modelled, Supply, Uniform
 # to move one, as the controller has them.
 GRACE_S, STEADY_S, AGAIN_S = 2.0, 5.0, 3.0
 NO_PATH, REFUSED, SHORT, PATH_DOWN, NODE_DOWN = "no_path", "refused", "short_of_material", "path_down", "node_down"
-POLICY_FAILED = "policy_failed"
+POLICY_FAILED, TOO_FEW_PATHS = "policy_failed", "too_few_paths"
 _MOST_AT_ONCE = 128  # keys a request that a KME serves, unless its topology says otherwise
 _EVENTS_A_LOOK = 20_000
 
@@ -69,7 +69,7 @@ class Simulation:
         self._mode = MODES[scenario.parameter("mode")]
         self._keys_ahead: int = scenario.parameter("keys_ahead")
         self._admission: str = scenario.parameter("admission")
-        self._policy = PATH_POLICIES[scenario.parameter("path_policy")]
+        self._policy = disjoint(PATH_POLICIES[scenario.parameter("path_policy")], self._mode.paths)
         self._most_paths = ALTERNATIVES.get(self._admission, 1)
         self._window = window_slots(self._admission, self._ttl_slots)
         self.qcs = self._make_qcs(supplies or {})
@@ -138,9 +138,10 @@ class Simulation:
             return
         if not isinstance(found, Path):
             session.ended = True
-            self.result.refused[NO_PATH if found is None else REFUSED] += 1
+            paths = 0 if found is not None else self._disjoint_paths(session)
+            self.result.refused[REFUSED if found is not None else TOO_FEW_PATHS if paths else NO_PATH] += 1
             if self.witness is not None:
-                self.witness.refused(session, now_s, found)
+                self.witness.refused(session, now_s, found, paths)
             return
         self._hold(session, found, now_s)
         self._open[session.number] = session
@@ -155,6 +156,11 @@ class Simulation:
             self._ask_later(session, self._turn(session, now_s))
         else:
             self._ask(session, now_s)
+
+    def _disjoint_paths(self, session: Session) -> int:
+        """How many node-disjoint paths there are for a session that found too few; 0 if its mode needs one alone."""
+        ends = session.arrival.master.node, session.arrival.slave.node
+        return len(fewest_links(self._graph(), *ends, self._mode.paths)) if self._mode.paths > 1 else 0
 
     def _choose(self, session: Session, now_s: float) -> Path | Refused | None:
         graph = self._graph()
@@ -261,8 +267,10 @@ class Simulation:
         """Give the session a key: one that waits, or one made now. Why there is none, if there is none."""
         if session.down:
             return PATH_DOWN, None
-        if self._dead and session.path is not None and not self._dead.isdisjoint(session.path.nodes):
-            return NODE_DOWN, None
+        if self._dead and session.path is not None:
+            alive = sum(self._dead.isdisjoint(path.nodes) for path in session.path.paths)
+            if alive < self._mode.enough:
+                return NODE_DOWN, None
         pool = session.pool
         while pool and pool[0] <= now_s - self._promised_s:
             pool.popleft()
@@ -277,7 +285,7 @@ class Simulation:
             qc.at(now_s)
         short: Shortage | None = None
         for number, needs in session.tries:
-            found = allocate(session.sources, needs)
+            found = self._allocated(session, needs)
             if isinstance(found, Shortage):
                 short = found
                 continue
@@ -289,6 +297,20 @@ class Simulation:
             return None
         self._count(session, session.tries[-1][1], now_s)
         return SHORT, short
+
+    def _allocated(
+        self, session: Session, needs: Sequence[tuple[str, int]]
+    ) -> tuple[dict[str, QcState], list[Range]] | Shortage:
+        """What is made now of these needs; without paths that are short, if enough others are left."""
+        found = allocate(session.sources, needs)
+        if isinstance(found, Shortage) and self._mode.enough < self._mode.paths:
+            assert session.path is not None  # noqa: S101 - it is open
+            path, short = session.path, found
+            while isinstance(found, Shortage) and len(path.paths) > self._mode.enough:
+                path = path.within(set(path.qcs) - {found.qc})
+                found = allocate(session.sources, [need for need in needs if need[0] in path.qcs])
+            return short if isinstance(found, Shortage) else found
+        return found
 
     @staticmethod
     def _count(session: Session, needs: Sequence[tuple[str, int]], now_s: float) -> None:
@@ -335,9 +357,11 @@ class Simulation:
                 for name in names
                 if self._down[kind, name] > 0
             )
-            verdict = judge(path, down, usable, steady, way)
+            verdict = judge(
+                path, down, usable, steady, way, number=self._mode.paths, enough=self._mode.enough
+            )
             moved = verdict.path is not None and self._move(session, verdict.path, now_s)
-            session.down = () if moved else down
+            session.down = () if moved else verdict.down
             again |= verdict.path is not None and not moved
         if again:
             self._at(now_s + AGAIN_S, self._look)

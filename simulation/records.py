@@ -7,14 +7,12 @@ drawn from the seed, so the same scenario leaves the same files to the byte.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import uuid
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from decisions.ranges import Range, Shortage
 from scenario.scenario import Scenario
 from scenario.topology_description import Sae
 from simulation.journals import Journal, Span
+from simulation.keys import Key, cut, mark, several
 from simulation.qcs import QcState
 from simulation.sessions import Session, Witness
 
@@ -33,15 +32,6 @@ _EPOCH = 1  # of every QC: its device is started once
 _INSTANT_S = 1e-6  # by which what comes of something is later: stories are told in order of time
 _BEFORE_S, _AFTER_S = 1.0, 1.0  # processes begin before anything happens, and end after
 _ENC, _DEC = "enc_keys", "dec_keys"
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """A key that was made: its ID, what it was allocated by, and what stands for its fingerprint."""
-
-    key_id: str
-    allocation: str
-    mark: str
 
 
 class Recorder(Witness):
@@ -57,7 +47,7 @@ class Recorder(Witness):
         self._journals: dict[str, Journal] = {}
         self._sae_ids = {sae.name: sae.id or self._uuid() for sae in scenario.topology.saes}
         self._ksids: dict[int, str] = {}
-        self._waiting: dict[int, deque[_Key]] = {}  # keys made ahead, by session
+        self._waiting: dict[int, deque[Key]] = {}  # keys made ahead, by session
         self._allocations: list[list[Any]] = []
         self._keys: list[list[Any]] = []
         self._taken: dict[str, list[list[Any]]] = {node.name: [] for node in scenario.topology.nodes}
@@ -67,25 +57,32 @@ class Recorder(Witness):
     def opened(self, session: Session, now_s: float) -> None:
         """On a path."""
         ksid = self._ksids[session.number] = self._uuid()
-        pair, path = self._pair(session), list(session.path.nodes if session.path is not None else ())
+        assert session.path is not None  # noqa: S101 - it is open
+        pair, paths = self._pair(session), [list(path.nodes) for path in session.path.paths]
+        path = list(session.path.nodes)
         self._waiting[session.number] = deque()
         at_s, whole = self._at(now_s), self._root()
         at_controller = self._asked_for(session, at_s, whole)
         mode = self._scenario.parameter("mode")
         self._journal("controller", "controller").event(
-            at_s, "ksid_assigned", ksid=ksid, path=path, mode=mode, **pair, **at_controller.ids
+            at_s, "ksid_assigned", ksid=ksid, path=path, paths=paths, mode=mode, **pair, **at_controller.ids
         )
         self._of_saes(session.arrival.master).event(
-            at_s + _INSTANT_S, "session_open", ksid=ksid, path=path, hops=len(path) - 1, ask_connection_ms=0.0,
-            open_key_session_ms=0.0, total_ms=0.0, **pair, **whole.ids,
+            at_s + _INSTANT_S, "session_open", ksid=ksid, path=path, paths=paths, hops=session.hops,
+            ask_connection_ms=0.0, open_key_session_ms=0.0, total_ms=0.0, **pair, **whole.ids,
         )  # fmt: skip
 
-    def refused(self, session: Session, now_s: float, why: Refused | None) -> None:
-        """None: there is no path."""
+    def refused(self, session: Session, now_s: float, why: Refused | None, paths: int) -> None:
+        """None: there is no path; or there are so many node-disjoint `paths`, fewer than the mode needs."""
         at_s, whole = self._at(now_s), self._root()
         at_controller = self._asked_for(session, at_s, whole)
-        if why is None:
-            facts: dict[str, Any] = {"cause": "no_path", "message": "there is no path of QCs"}
+        if why is None and paths:
+            text = f"mode {self._mode.name} needs {self._mode.paths} node-disjoint paths; there are {paths}"
+            facts: dict[str, Any] = {
+                "cause": "too_few_paths", "needed": self._mode.paths, "paths": paths, "message": text
+            }
+        elif why is None:
+            facts = {"cause": "no_path", "message": "there is no path of QCs"}
         else:
             text = f"QC {why.qc} cannot carry the session: it needs {why.needed_bytes} bytes"
             facts = {
@@ -111,7 +108,8 @@ class Recorder(Witness):
         assert session.path is not None  # noqa: S101 - it is open
         self._journal("controller", "controller").event(
             self._at(now_s), "session_moved", ksid=self._ksids[session.number], before=list(before.nodes),
-            path=list(session.path.nodes), down=[], duration_ms=0.0, **self._pair(session),
+            path=list(session.path.nodes), paths=[list(p.nodes) for p in session.path.paths], down=[],
+            duration_ms=0.0, **self._pair(session),
         )  # fmt: skip
 
     def served(self, session: Session, now_s: float, ranges: Sequence[Range], number: int) -> None:
@@ -131,7 +129,7 @@ class Recorder(Witness):
         while len(waiting) > len(session.pool) + 1:  # the oldest were too old
             waiting.popleft()
         key, size_bits = waiting.popleft(), 8 * session.key_bytes
-        hops, ksid = len(session.qcs), self._ksids[session.number]
+        hops, ksid = session.hops, self._ksids[session.number]
         common = {"key_ids": [key.key_id], "duration_ms": 0.0, **pair}
         self._of_node(master.node).event(
             at_s, "key_delivered", method=_ENC, ksid=ksid, hops=hops, source=source, size_bits=size_bits,
@@ -204,17 +202,18 @@ class Recorder(Witness):
 
     def _make(
         self, session: Session, at_s: float, ranges: Sequence[Range], number: int, inside: Span
-    ) -> list[_Key]:
+    ) -> list[Key]:
         """Keys made of those ranges, as a part of a request at the first node."""
         assert session.path is not None  # noqa: S101 - it is open
-        allocation, key_ids, path = self._uuid(), [self._uuid() for _ in range(number)], session.path
-        pair = self._pair(session)
+        allocation, key_ids = self._uuid(), [self._uuid() for _ in range(number)]
+        pair, path = self._pair(session), session.path.within([r.qc for r in ranges])
         uses = self._mode.uses(ranges, session.key_bytes, number, double_at_last=path.double_at_last)
         told = [[r.qc, r.start, r.end, purpose] for r, purpose in uses]
         self._of_node(path.nodes[0]).event(
             at_s, "statement", statement="allocate", at=round(at_s, 6), duration_ms=0.0, allocation=allocation,
             ksid=self._ksids[session.number], mode=self._mode.name, cipher=self._mode.cipher,
-            at_once=self._mode.at_once, path=list(path.nodes), key_ids=key_ids, ranges=told, **inside.ids,
+            at_once=self._mode.at_once, path=list(path.nodes), key_ids=key_ids, ranges=told,
+            **several(path, self._mode), **inside.ids,
         )  # fmt: skip
         for position, r in enumerate(ranges, start=1):
             self._allocations.append([allocation, position, r.qc, _EPOCH, r.start, r.end, path.nodes[0]])
@@ -223,10 +222,10 @@ class Recorder(Witness):
         for place, node in enumerate(path.nodes):
             if place and len(ranges) > 1:
                 here = self._told(at_s, inside, here, nodes=path.nodes, place=place, allocation=allocation)
-            at_both_sides = path.qcs[max(0, place - 1) : place + 1]
+            at_both_sides = [qc for at, qc in enumerate(path.qcs) if node in path.joined_by(at)]
             mine = [(r, purpose) for r, purpose in uses if r.qc in at_both_sides]
             if len(ranges) == 1 and place == 1:  # over one hop the slave's node takes key by key
-                mine = [(part, KEY) for part in _cut(ranges[0], number)]
+                mine = [(part, KEY) for part in cut(ranges[0], number)]
                 here = self._root()
                 self._of_node(node).event(
                     at_s, "statement", statement="collect", at=round(at_s, 6), duration_ms=0.0, key_ids=key_ids,
@@ -239,7 +238,7 @@ class Recorder(Witness):
                 at_s, "used", allocation=allocation, ranges=[[r.qc, r.start, r.end, purpose] for r, purpose in mine],
                 **here.ids,
             )  # fmt: skip
-            if self._mode.at_once and 0 < place < len(ranges):
+            if self._mode.at_once and 0 < place < len(path.nodes) - 1:
                 to_last = f"node:{path.nodes[-1]}", f"/qkd/v1/relay/{allocation}/difference"
                 self._call(self._of_node(node), at_s, here, *to_last, status=204)
         if len(ranges) > 1:
@@ -251,7 +250,7 @@ class Recorder(Witness):
                 at_s, "keys_relayed", ksid=self._ksids[session.number], allocation=allocation, key_ids=key_ids,
                 **at_last.ids,
             )  # fmt: skip
-        return [_Key(key_id, allocation, _mark(ranges, i)) for i, key_id in enumerate(key_ids)]
+        return [Key(key_id, allocation, mark(ranges, i)) for i, key_id in enumerate(key_ids)]
 
     def _told(
         self, at_s: float, inside: Span, before: Span, *, nodes: Sequence[str], place: int, allocation: str
@@ -370,15 +369,3 @@ class Recorder(Witness):
             at=round(at_s, 6), duration_ms=0.0, status=status, **facts,
         )  # fmt: skip
         return Span(inside.trace, self._span(), span)
-
-
-def _mark(ranges: Sequence[Range], number: int) -> str:
-    """What stands for the fingerprint of key `number` of those made of these ranges. PURE."""
-    where = [(r.qc, r.start, r.end, number) for r in ranges]
-    return hashlib.sha256(repr(where).encode()).hexdigest()
-
-
-def _cut(whole: Range, number: int) -> list[Range]:
-    """A range in equal parts. PURE."""
-    n_bytes = len(whole) // number
-    return [Range(whole.qc, whole.start + i * n_bytes, whole.start + (i + 1) * n_bytes) for i in range(number)]

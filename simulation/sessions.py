@@ -42,6 +42,11 @@ class Session:
         return self.arrival.qos.key_size_bits // 8
 
     @property
+    def hops(self) -> int:
+        """Links on its path, on the longest one of several; 0 if it has none."""
+        return 0 if self.path is None else max(len(path.qcs) for path in self.path.paths)
+
+    @property
     def end_s(self) -> float:
         """When it ends by itself."""
         return math.inf if self.arrival.length_s is None else self.arrival.at_s + self.arrival.length_s
@@ -53,8 +58,8 @@ class Witness:
     def opened(self, session: Session, now_s: float) -> None:
         """On a path."""
 
-    def refused(self, session: Session, now_s: float, why: Refused | None) -> None:
-        """None: there is no path."""
+    def refused(self, session: Session, now_s: float, why: Refused | None, paths: int) -> None:
+        """None: there is no path; or there are so many node-disjoint `paths`, fewer than the mode needs."""
 
     def moved(self, session: Session, now_s: float, before: Path) -> None:
         """To another path."""

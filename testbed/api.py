@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from documents.paths import paths_of
 from testbed.errors import UserError
 from testbed.operation.client import Client
 
@@ -43,12 +44,13 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeySession:
-    """A key session that was opened: its KSID, its SAEs by name, the nodes on its path."""
+    """A key session that was opened: its KSID, its SAEs by name, the nodes on its path; each of several paths."""
 
     ksid: str
     master: str
     slave: str
     path: tuple[str, ...]
+    paths: tuple[tuple[str, ...], ...] = ()
 
 
 class Testbed:
@@ -119,7 +121,8 @@ class Testbed:
     def open(self, master: str, slave: str, **wanted: float) -> KeySession:
         """Have one SAE open a key session with another; `key_size_bits`, `interval_s`, `duration_s` as wanted."""
         opened = self._do("open", master=master, slave=slave, **wanted)
-        return KeySession(opened["ksid"], master, slave, tuple(opened["path"]))
+        paths = tuple(map(tuple, paths_of(opened)))
+        return KeySession(opened["ksid"], master, slave, tuple(opened["path"]), paths)
 
     def end(self, session: KeySession | str) -> None:
         """End a key session, or the one of that KSID."""

@@ -32,6 +32,7 @@ curl                     # a client of others, for docs/client.md
 make                     # the chores of the Makefile
 sudo                     # what runs a network needs root
 python-is-python3        # the documentation says python
+debootstrap              # a fresh Debian, in which the tests of the virtual machine's set-up run it
 chromium                 # the browser in which the live view is tested and photographed
 chromium-driver          # lets a program drive it
 fonts-dejavu-core        # letters for it, where there is no desktop

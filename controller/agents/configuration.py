@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from decisions.paths import Path
 from documents.checks import Malformed
 from etsi import gs015
 from etsi.gs004 import QoS, qos
@@ -82,17 +83,33 @@ def wanted(application: Mapping[str, Any]) -> Wants:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The path of a session: the qkdn_id of each node, the qkdl_id of each hop's physical link.
+    """The path of a session: the qkdn_id of each node, the qkdl_id of each hop's physical link; `hops` as in `Path`.
 
     `number`: of its virtual link. A session that moves gets a new one, so that no node ever has half of the old way and
     half of the new one in a link. `from_last`: the virtual link leads from the last node to the first one. That is how
     the nodes hear which end of it pays double: the one where it begins.
+
+    Each of several paths is a virtual link of its own, of the numbers from `number` on, or a physical link.
     """
 
     nodes: Sequence[str]
     links: Sequence[str]
     number: int = 0
     from_last: bool = False
+    hops: Sequence[int] = ()
+
+    @property
+    def routes(self) -> list[Route]:
+        """Each of several paths; else this one alone."""
+        if not self.hops:
+            return [self]
+        paths = Path(tuple(self.nodes), tuple(self.links), hops=tuple(self.hops)).paths
+        return [Route(path.nodes, path.qcs, self.number + i) for i, path in enumerate(paths)]
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Those of all its virtual links."""
+        return [route.number for route in self.routes if len(route.links) > 1]
 
 
 def virtual_link(ksid: str, number: int = 0) -> str:
@@ -105,6 +122,12 @@ def links(ksid: str, route: Route, bandwidth: int) -> list[dict[str, Any]]:
 
     `bandwidth` in bit/s.
     """
+    if route.hops:
+        parts: dict[str, list[dict[str, Any]]] = {node: [] for node in route.nodes}
+        for one in route.routes:
+            for node, document in zip(one.nodes, links(ksid, one, bandwidth), strict=True):
+                parts[node].append(document)
+        return [merged(*documents) for documents in parts.values()]
     if len(route.links) == 1:
         return [{} for _ in route.nodes]
     key = virtual_link(ksid, route.number)
@@ -151,7 +174,9 @@ def application(
         "server_app_id": to_uri(pair[0]),
         "client_app_id": [to_uri(pair[1])],
         **declares,
-        "backing_qkdl_id": [route.links[0] if len(route.links) == 1 else virtual_link(ksid, route.number)],
+        "backing_qkdl_id": [
+            one.links[0] if len(one.links) == 1 else virtual_link(ksid, one.number) for one in route.routes
+        ],
         "local_qkdn_id": local,
         "remote_qkdn_id": remote,
     }
@@ -212,10 +237,13 @@ def link_resources(ksid: str, number: int) -> list[str]:
     return [application_path(key), f"qkd_links/qkd_link={key}"]
 
 
-def resources(ksid: str, route: Route, *, end: bool) -> list[str]:
-    """What a node of the path has of a session, as paths below qkd_node; `end`: whether an SAE is there."""
-    found = [application_path(ksid)] if end else []
-    return found + (link_resources(ksid, route.number) if len(route.links) > 1 else [])
+def resources(ksid: str, route: Route, node: str) -> list[str]:
+    """What that node of the path (its qkdn_id) has of a session, as paths below qkd_node."""
+    found = [application_path(ksid)] if node in (route.nodes[0], route.nodes[-1]) else []
+    for one in route.routes:
+        if node in one.nodes and len(one.links) > 1:
+            found += link_resources(ksid, one.number)
+    return found
 
 
 def is_complete(node: Mapping[str, Any], documents: Mapping[str, Any]) -> bool:

@@ -239,7 +239,7 @@ class Graph:
             # That the QCs of a node that is down are of no use goes without saying.
             qcs = [
                 qc for at, qc in enumerate(path.qcs)
-                if not nodes & set(path.nodes[at : at + 2]) and self._is_gone("QC", qc)
+                if nodes.isdisjoint(path.joined_by(at)) and self._is_gone("QC", qc)
             ]  # fmt: skip
             return (*(f"node {n}" for n in path.nodes if n in nodes), *(f"QC {qc}" for qc in qcs))
 

@@ -37,7 +37,8 @@ _QC = _object(
 _SESSION = _object(
     ksid=_UUID, master_sae=_TEXT, slave_sae=_TEXT,
     state={"type": "string", "enum": ["waiting", "configuring", "open", "ending"]},
-    mode=_TEXT, path=_or_null(_array(_TEXT)), qcs=_array(_TEXT), double_at_last=_BOOLEAN,
+    mode=_TEXT, path=_or_null(_array(_TEXT)), qcs=_array(_TEXT), paths=_or_null(_array(_array(_TEXT))),
+    double_at_last=_BOOLEAN,
     qos=_object(key_size_bits=_INTEGER, interval_s=_NUMBER),
     opened_at=_or_null(_NUMBER), implicit=_BOOLEAN, timings_ms={"type": "object", "additionalProperties": _NUMBER},
     interruption=_or_null(_TEXT),

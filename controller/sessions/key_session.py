@@ -13,7 +13,7 @@ state. The documents are for its nodes, for operators and for the store.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,13 +82,16 @@ class KeySession:
     @classmethod
     def stored(cls, document: Mapping[str, Any], since: float) -> KeySession:
         """A session out of the store."""
-        path = Path(tuple(document["path"]), tuple(document["qcs"]), bool(document.get("double_at_last")))
+        path = Path(
+            tuple(document["path"]), tuple(document["qcs"]), bool(document.get("double_at_last")),
+            hops=tuple(document.get("hops", ())),
+        )  # fmt: skip
         return cls(
             document["ksid"], (document["master_sae"], document["slave_sae"]), qos_of(document["qos"]), since,
             nodes={"master": path.nodes[0], "slave": path.nodes[-1]}, implicit=document["implicit"],
             state=document["state"], mode=document["mode"], path=path,
             route=configuration.Route(
-                document["node_ids"], document["link_ids"], document["link_number"], path.double_at_last
+                document["node_ids"], document["link_ids"], document["link_number"], path.double_at_last, path.hops
             ),
             opened_at=document["opened_at"], timings_ms=document["timings_ms"], last_number=document["last_number"],
             elsewhere=document["elsewhere"], bandwidth=document["bandwidth"], declared=document["declared"],
@@ -159,19 +162,28 @@ class KeySession:
         """Its nodes are told now to forget it."""
         self._go(ENDING)
 
+    def chosen(self, path: Path, route: configuration.Route) -> None:
+        """It is to go that way once it is open."""
+        self.path, self.route = path, route
+        self.last_number = route.number + len(path.paths) - 1
+
     def aim(self, path: Path) -> int:
-        """It is to move to that path, over a virtual link of the number that is returned; not before `commit`."""
-        self.last_number += 1
-        self.left_behind(path, self.last_number)
+        """It is to move to that path, not before `commit`: over a virtual link of the number that is returned.
+
+        Over several paths their virtual links have that number and those after it.
+        """
+        number = self.last_number + 1
+        self.last_number += len(path.paths)
+        self.left_behind(path, number)
         self.target = path
-        return self.last_number
+        return number
 
     def commit(self, moved: KeySession) -> None:
         """From now on it goes the way of `moved`, whatever its ends know."""
         assert self.route is not None and moved.path is not None and moved.route is not None  # noqa: S101, PT018
         self.left_behind(self.path, self.route.number)
         for node in moved.path.nodes:
-            self.tidied(node, moved.route.number)
+            self.tidied(node, moved.route.numbers)
         self.path, self.route, self.bandwidth = moved.path, moved.route, moved.bandwidth
         self.unsure = {moved.path.nodes[0], moved.path.nodes[-1]}
 
@@ -197,8 +209,10 @@ class KeySession:
     def at_nodes(self) -> dict[str, list[str]]:
         """The resources of the session at each node that has some, or may have."""
         path, route = self._chosen()
-        ends = path.nodes[0], path.nodes[-1]
-        found = {n: configuration.resources(self.ksid, route, end=n in ends) for n in path.nodes}
+        found = {
+            node: configuration.resources(self.ksid, route, of_node)
+            for node, of_node in zip(path.nodes, route.nodes, strict=True)
+        }
         for node in self.elsewhere:
             found[node] = found.get(node, []) + self.leftovers(node)
         return found
@@ -208,16 +222,19 @@ class KeySession:
         return [path for n in self.elsewhere.get(node, []) for path in configuration.link_resources(self.ksid, n)]
 
     def left_behind(self, path: Path | None, number: int) -> None:
-        """The nodes of that path may have a virtual link of that number which is not the session's."""
-        if path is not None and len(path.qcs) > 1:
-            for node in path.nodes:
-                left = [n for n in self.elsewhere.get(node, []) if n != number] + [number]
+        """The nodes of that path may have a virtual link of that number which is not the session's.
+
+        Of several paths each has its own, of that number and those after it.
+        """
+        for link, one in enumerate(() if path is None else path.paths, number):
+            for node in one.nodes if len(one.qcs) > 1 else ():
+                left = [n for n in self.elsewhere.get(node, []) if n != link] + [link]
                 # A node that forgets none of many keeps what it has: they lead nowhere.
                 self.elsewhere[node] = left[-limits.LEFT_AT_ONE :]
 
-    def tidied(self, node: str, number: int | None = None) -> None:
-        """That node has no link left over; or not the one of that number, because the session goes over it."""
-        left = [n for n in self.elsewhere.pop(node, []) if number not in (None, n)]
+    def tidied(self, node: str, numbers: Collection[int] | None = None) -> None:
+        """That node has no link left over; or not those of these numbers, because the session goes over them."""
+        left = [n for n in self.elsewhere.pop(node, []) if numbers is not None and n not in numbers]
         if left:
             self.elsewhere[node] = left
 
@@ -231,6 +248,7 @@ class KeySession:
         return {
             "ksid": self.ksid, "master_sae": self.pair[0], "slave_sae": self.pair[1], "state": self.state,
             "mode": self.mode, "path": path, "qcs": [] if self.path is None else list(self.path.qcs),
+            "paths": None if self.path is None else [list(one.nodes) for one in self.path.paths],
             "double_at_last": self.path is not None and self.path.double_at_last,
             "qos": self.qos.to_json(), "opened_at": self.opened_at, "implicit": self.implicit,
             "timings_ms": self.timings_ms, "interruption": self.interruption or None,
@@ -242,5 +260,5 @@ class KeySession:
         return self.to_json() | {
             "node_ids": list(route.nodes), "link_ids": list(route.links), "link_number": route.number,
             "last_number": self.last_number, "elsewhere": self.elsewhere, "bandwidth": self.bandwidth,
-            "declared": self.declared, "duration_s": self.duration_s,
+            "declared": self.declared, "duration_s": self.duration_s, "hops": list(route.hops),
         }  # fmt: skip

@@ -205,7 +205,8 @@ class KeySessions:
         self.metrics.admitted(assigned - started)
         self._journal.event(
             "ksid_assigned", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
-            path=list(path.nodes), mode=session.mode, implicit=session.implicit, **session.timings_ms,
+            path=list(path.nodes), paths=[list(one.nodes) for one in path.paths], mode=session.mode,
+            implicit=session.implicit, **session.timings_ms,
         )  # fmt: skip
         if session.over_by:
             self._end(session, by=session.over_by)

@@ -23,7 +23,7 @@ from controller.sessions.key_session import MASTER, KeySession, SessionError
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
 from controller.sessions.session_nodes import Upkeep
-from decisions.paths import Verdict, judge
+from decisions.paths import Verdict
 from telemetry import bugs
 from telemetry.journal import Journal
 
@@ -87,7 +87,7 @@ class Mover:
             downs = {path: self._graph.lacking(path) for path in {s.path for s in found if s.path is not None}}
         # Sessions on the same path have the same verdict, and those between the same nodes the same ways.
         way = functools.cache(self._choice.path)
-        verdicts = {path: judge(path, down, usable, steady, way) for path, down in downs.items()}
+        verdicts = {path: self._choice.verdict(path, down, usable, steady, way) for path, down in downs.items()}
         for session in found:
             if session.path is None or (verdict := verdicts.get(session.path)) is None:
                 continue
@@ -150,7 +150,8 @@ class Mover:
         if self._upkeep.commit_move(session, moved):
             self._journal.event(
                 "session_moved", ksid=session.ksid, master_sae=session.pair[0], slave_sae=session.pair[1],
-                before=list(before), path=list(path.nodes), down=list(verdict.down),
+                before=list(before), path=list(path.nodes), paths=[list(one.nodes) for one in path.paths],
+                down=list(verdict.down),
                 duration_ms=round((time.monotonic() - started) * 1000, 3),
             )  # fmt: skip
             self._upkeep.tell_ends(session)

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from controller.agents.configuration import Declared, Route, declared_bps, of_bandwidth, updated
 from controller.network.graph import Graph
@@ -31,7 +32,7 @@ from decisions.admission import (
 from decisions.calendar import Draw, Wanted
 from decisions.choice import choose
 from decisions.modes import MODES, ahead
-from decisions.paths import PATH_POLICIES, Path, QkdGraph
+from decisions.paths import PATH_POLICIES, Path, QkdGraph, Verdict, Way, disjoint, fewest_links, judge
 from decisions.ranges import promised_slots
 from documents.plugged import PluggedFailed
 from etsi.gs004 import QoS
@@ -73,6 +74,11 @@ class Choice:
                 for view in views
             ]  # fmt: skip
 
+    def verdict(self, path: Path, down: Sequence[str], usable: QkdGraph, steady: QkdGraph, way: Way) -> Verdict:
+        """Where a session on that path is to go, of which `down` is down, as the mode has it now."""
+        mode = MODES[self._settings.parameters.mode]
+        return judge(path, down, usable, steady, way, number=mode.paths, enough=mode.enough)
+
     def path(self, graph: QkdGraph, source: str, target: str) -> Path | None:
         """The way through `graph` that the path policy takes for one more session; None if there is none."""
         try:
@@ -106,16 +112,26 @@ class Choice:
                 ),
             )  # fmt: skip
             if path is None:
-                text = f"there is no path of QCs between {session.nodes['master']} and {session.nodes['slave']}"
-                down = self._graph.down()
-                raise SessionError(503, text + (f"; down: {', '.join(down)}" if down else ""), cause="no_path")
+                raise self._no_path(graph, session.nodes["master"], session.nodes["slave"])
             if isinstance(path, Refused):
                 raise _refusal(path)
-            session.route = self._route(path)
-            session.path, session.mode = path, parameters.mode
+            session.chosen(path, self._route(path))
+            session.mode = parameters.mode
             session.bandwidth = self.bandwidth(session)
             self._book.path_chosen()
             return path
+
+    def _no_path(self, graph: QkdGraph, master: str, slave: str) -> SessionError:
+        """What a session is refused with between whose nodes there is none, or too few."""
+        down = self._graph.down()
+        also = f"; down: {', '.join(down)}" if down else ""
+        mode = MODES[self._settings.parameters.mode]
+        there = len(fewest_links(graph, master, slave, mode.paths)) if mode.paths > 1 else 0
+        if not there:
+            return SessionError(503, f"there is no path of QCs between {master} and {slave}{also}", cause="no_path")
+        text = f"mode {mode.name} needs {mode.paths} node-disjoint paths between {master} and {slave}"
+        facts: dict[str, Any] = {"cause": "too_few_paths", "needed": mode.paths, "paths": there}
+        return SessionError(503, f"{text}; there {'is' if there == 1 else 'are'} {there}{also}", **facts)
 
     def aim(self, session: KeySession, path: Path) -> KeySession | None:
         """A held session as it will be on `path`, which is reserved for it; None if that cannot be.
@@ -172,7 +188,8 @@ class Choice:
 
     def _candidates(self, graph: QkdGraph, source: str, target: str) -> Iterable[Path]:
         """Paths that the path policy takes, the best first."""
-        policy = PATH_POLICIES[self._settings.parameters.path_policy]
+        parameters = self._settings.parameters
+        policy = disjoint(PATH_POLICIES[parameters.path_policy], MODES[parameters.mode].paths)
         return policy(graph, source, target, lambda qc: self.views([qc])[0])
 
     def _admit(self, qos: QoS, path: Path, session: KeySession) -> None:
@@ -219,7 +236,7 @@ class Choice:
         nodes, links = self._graph.nodes(), self._graph.links()
         return Route(
             [nodes[n].qkdn_id for n in path.nodes], [links[qc].link_id for qc in path.qcs], number,
-            from_last=path.double_at_last,
+            from_last=path.double_at_last, hops=path.hops,
         )  # fmt: skip
 
     def _demand(self, qos: QoS, path: Path) -> Demand:

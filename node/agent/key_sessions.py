@@ -105,7 +105,8 @@ class KeySessions:
             except (NoSession, RelayBroken) as failure:  # the session is open all the same; the first key tries again
                 _log.info("route of %s: %s", found.ksid, failure)
             else:
-                answer |= {"path": list(route.path), "qcs": list(route.qcs)}
+                paths = [list(path.path) for path in route.paths]
+                answer |= {"path": list(route.path), "paths": paths, "qcs": list(route.qcs)}
         return answer, 200
 
     def register_slave(self, node: str, master: str, slave: str, wanted: QoS) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from decisions.paths import Path, several
 from etsi import gs015
 from etsi.sae_id import from_uri
 from ietf.restconf import Tree
@@ -45,6 +46,9 @@ class Session:
 
     `link` is the virtual link that it goes over, if there are several hops. `double_at_last`: that link leads from the
     slave's node, so it is the slave's end that pays double.
+
+    `several`: if it goes over several node-disjoint paths at once, each of them. `path` and `qcs` are as those of
+    `decisions.paths.Path` then, and `link` is that of the first one.
     """
 
     ksid: str
@@ -54,11 +58,32 @@ class Session:
     qcs: tuple[str, ...]
     link: str
     double_at_last: bool = False
+    several: tuple[Session, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Session, ...]:
+        """The same over each of several paths; else this one alone."""
+        return self.several or (self,)
 
     @property
     def hops(self) -> int:
-        """Number of links on the path."""
-        return len(self.qcs)
+        """Number of links on the path, on the longest one of several."""
+        return max(len(path.qcs) for path in self.paths)
+
+    @property
+    def relayed(self) -> bool:
+        """Whether keys, or parts of them, go by way of other nodes than the two at the ends."""
+        return len(self.path) > 2
+
+
+def over(paths: Sequence[Session]) -> Session:
+    """The same session over all of these node-disjoint paths."""
+    if len(paths) == 1:
+        return paths[0]
+    whole = several([Path(path.path, path.qcs) for path in paths])
+    return replace(
+        paths[0], path=whole.nodes, qcs=whole.qcs, double_at_last=False, several=tuple(paths)
+    )
 
 
 def association(app: Mapping[str, object], config: NodeConfig) -> Association | None:

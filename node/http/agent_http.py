@@ -99,8 +99,10 @@ def make_app(
     @app.post("/qkd/v1/relay/<request_id>/sealed")
     @allow(Role.NODE)
     def accept_sealed(request_id: str) -> tuple[dict[str, Any] | str, int]:
-        missing = relay.parallel.accept_sealed(caller().name, uuid_text(request_id, "request"), json_body())
-        return ({"missing": missing}, 202) if missing else ("", 204)
+        found = relay.parallel.accept_sealed(caller().name, uuid_text(request_id, "request"), json_body())
+        if found.kept and not found.missing and not found.altered:
+            return "", 204
+        return {"missing": list(found.missing), "altered": list(found.altered)}, 200 if found.kept else 202
 
     @app.post("/qkd/v1/streams/<ksid>/<step>")
     @allow(Role.NODE)

@@ -355,9 +355,10 @@ BEGIN
 END $$;
 
 -- Ranges of p_needs[i] bytes on each QC p_qcs[i], all or nothing, of which keys of p_key_bytes each become. The QCs are a
--- path from p_node to p_slave_node. Either one row a QC, or one row with short_bytes > 0 for the QC that lacked most.
--- Over one hop there is an instruction for the slave's KME in the same transaction. Over several, the proof in a QC's row
--- is for the node at its far end.
+-- path from p_node to p_slave_node, or several that share no node between, one after the other: then each QC gives a part
+-- as long as the keys. Either one row a QC, or one row with short_bytes > 0 for the QC that lacked most.
+-- Over one hop there is an instruction for the slave's KME in the same transaction. Else the proof in a QC's row is for
+-- the node at its far end, about the place of the QC on its own path.
 CREATE OR REPLACE FUNCTION qkd_allocate(
     p_request uuid, p_node text, p_server text, p_qcs text[], p_needs bigint[],
     p_key_ids uuid[], p_key_bytes bigint, p_ksid uuid, p_master text, p_slave text, p_slave_node text, p_trace uuid
@@ -366,7 +367,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 DECLARE
     hops    integer := cardinality(p_qcs);
-    path    text[] := ARRAY[p_node];
+    places  integer[];  -- of each QC on its own path, from 1 on
+    lengths integer[];  -- of the paths that end by now, in QCs
+    passed  text[] := '{}';  -- nodes between
+    at_far  text[];  -- the node behind each QC
+    near    text := p_node;
     onward  text;
     silent  text;
     q       qc;
@@ -384,16 +389,27 @@ BEGIN
     PERFORM qkd_check_server(p_server);
     IF hops > 1 THEN  -- in the order of names everywhere, so that two requests never wait for each other
         PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
+        IF hops > (SELECT count(DISTINCT name) FROM unnest(p_qcs) AS name) THEN
+            PERFORM qkd_refuse('p_qcs: expected each QC once');
+        END IF;
     END IF;
 
     short_bytes := 0;
     FOR i IN 1..hops LOOP
         SELECT * INTO q FROM qc WHERE name = p_qcs[i] FOR UPDATE;
-        onward := CASE path[i] WHEN q.node_a THEN q.node_b WHEN q.node_b THEN q.node_a END;
-        IF onward IS NULL OR onward = ANY (path) THEN
+        onward := CASE near WHEN q.node_a THEN q.node_b WHEN q.node_b THEN q.node_a END;
+        IF onward IS NULL OR onward = p_node OR onward = ANY (passed) THEN
             PERFORM qkd_refuse(format('p_qcs: expected a path from %s to %s; %s does not go on', p_node, p_slave_node, p_qcs[i]));
         END IF;
-        path := path || onward;
+        at_far[i] := onward;
+        places[i] := CASE near WHEN p_node THEN 1 ELSE places[i - 1] + 1 END;
+        IF onward = p_slave_node THEN
+            lengths := lengths || array_fill(places[i], ARRAY[places[i]]);
+            near := p_node;
+        ELSE
+            passed := passed || onward;
+            near := onward;
+        END IF;
         silent := coalesce(silent, CASE WHEN q.server_a <> p_server THEN q.node_a WHEN q.server_b <> p_server THEN q.node_b END);
         free := greatest(q.tail, q.floor, q.floor_a, q.floor_b);
         starts[i] := free;
@@ -406,6 +422,9 @@ BEGIN
     END LOOP;
     IF onward IS DISTINCT FROM p_slave_node THEN
         PERFORM qkd_refuse(format('p_qcs: expected a path to %s, not to %s', p_slave_node, onward));
+    END IF;
+    IF lengths[1] < hops AND p_needs[1] * hops <> (SELECT sum(n) FROM unnest(p_needs) AS n) THEN
+        PERFORM qkd_refuse(format('p_needs: expected as much of each QC of several paths, not %s', p_needs));
     END IF;
 
     IF EXISTS (SELECT 1 FROM allocation WHERE request = p_request) THEN
@@ -452,8 +471,11 @@ BEGIN
         start_at := starts[i];
         end_at := starts[i] + p_needs[i];
         IF hops > 1 THEN
-            SELECT qkd_proof(n.inner_pad, n.outer_pad, concat_ws(' ', p_request, p_server, i, hops) || words[i] || coalesce(words[i + 1], ''))
-                INTO proof FROM node n WHERE n.name = path[i + 1];
+            SELECT qkd_proof(
+                    n.inner_pad, n.outer_pad,
+                    concat_ws(' ', p_request, p_server, places[i], lengths[i]) || words[i]
+                        || CASE WHEN places[i] < lengths[i] THEN words[i + 1] ELSE '' END
+                ) INTO proof FROM node n WHERE n.name = at_far[i];
         END IF;
         RETURN NEXT;
     END LOOP;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,8 +22,8 @@ from node.limits import ANSWER_S, CHECKS, CHECKS_PER_NODE, relay_s
 from node.material import key_events
 from node.material.key_store import KeyStore
 from node.material.key_stream import Missing
-from node.relaying.ciphers import check_value, otp, proof
-from node.relaying.relay_messages import encoded, failure_from, header_of
+from node.relaying.ciphers import otp, proof
+from node.relaying.relay_messages import failure_from, header_of
 from node.tree.performance import Performance
 from node.waiting_limits import Places
 from telemetry import bugs, trace
@@ -45,7 +45,19 @@ class Order:
     @property
     def header(self) -> bytes:
         """What is authenticated beside the keys."""
-        return header_of(self.allocation.request, self.session.ksid, self.keys)
+        return self.header_of(0)
+
+    def header_of(self, part: int) -> bytes:
+        """What is authenticated beside that part of the keys."""
+        return header_of(self.allocation.request, self.session.ksid, self.keys, part)
+
+    def paths(self) -> Iterator[tuple[Session, Sequence[Range], Sequence[str]]]:
+        """Each path with what was allocated on it: its ranges and its proofs."""
+        done = 0
+        for path in self.session.paths:
+            upto = done + len(path.qcs)
+            yield path, self.allocation.ranges[done:upto], self.allocation.proofs[done:upto]
+            done = upto
 
     def not_there(self, node: str | None = None) -> RelayBroken:
         """That node, if none is given the next one, says that it has relayed, and the last one has got nothing."""
@@ -75,7 +87,7 @@ class Exchange:
         self._store = store
         self._performance = performance
         self._secret = secret  # which this node shares with the shared database
-        self._journal = journal
+        self.journal = journal
         self._threads = ThreadPoolExecutor(CHECKS, thread_name_prefix="beside")
         self._places = Places(CHECKS, CHECKS_PER_NODE)  # until a node answers, though the relay has failed
 
@@ -99,17 +111,16 @@ class Exchange:
             taken = self._store.take(ranges or [r for r, _ in uses], request, server)
         except Missing as missing:
             raise MaterialExpired(str(missing), qc=missing.wanted.qc, node=self.name) from None
-        key_events.used(self._journal, request, uses)
+        key_events.used(self.journal, request, uses)
         return taken
 
-    def sealed(self, order: Order, new: Secret) -> tuple[Secret, str]:
-        """As first node, keys that it drew: under the pad of the first link, and what they are known by."""
-        where, allocation = order.allocation.ranges[0], order.allocation
-        (pad,) = self.take([(where, PAD)], allocation.request, allocation.server)
-        self._performance.consumed(order.session.link, 8 * len(pad))
+    def sealed(self, order: Order, new: Secret, where: Range, link: str) -> Secret:
+        """As first node, keys that it drew, or a part of them, under the pad of that range of a path's first link."""
+        (pad,) = self.take([(where, PAD)], order.allocation.request, order.allocation.server)
+        self._performance.consumed(link, 8 * len(pad))
         sealed = otp(new, pad)
         pad.wipe()
-        return sealed, encoded(check_value(new, order.header))
+        return sealed
 
     def check_proof(
         self, sender: str, given: str, request: str, server: str, *, position: int, hops: int, around: Sequence[Range]
@@ -138,13 +149,15 @@ class Exchange:
         return reply
 
     def tell_last(self, order: Order, what: str, **facts: Any) -> Reply:
-        """Tell the last node what it needs to keep the keys. RelayAltered names the whole path."""
+        """Tell the last node what it needs to keep the keys. RelayAltered names a whole path."""
         age_ms = math.ceil(1000 * (self._store.clock() - order.begun))
         body = {"ksid": order.session.ksid, "keys": order.keys, "age_ms": age_ms} | facts
         try:
             return self.send(order.session.path[-1], f"/qkd/v1/relay/{order.allocation.request}/{what}", body)
-        except RelayAltered:
-            raise RelayAltered(" - ".join(order.session.path)) from None
+        except RelayAltered as altered:
+            paths = [" - ".join(path.path) for path in order.session.paths]
+            named = altered.facts["path"]
+            raise RelayAltered(named if named in paths else ", or ".join(paths)) from None
 
     def beside(self, node: str, what: str, step: Callable[[], T]) -> Future[T | None] | None:
         """`step`, which does `what` and asks that node, in a thread of its own; None if no place is left.

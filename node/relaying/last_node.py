@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from decisions.modes import AES_CCM, OTP
@@ -16,11 +17,23 @@ from node.associations.sessions import Association, Sessions
 from node.failures import NoSession, RelayAltered
 from node.material.key_store import KeyStore, RelayedKey
 from node.relaying.ciphers import CCM_TAG_BYTES, CHECK_BYTES, ccm_open, ccm_seal, fits, otp
+from node.relaying.parts import joined
 from node.relaying.relay_messages import Announced, cut, decoded, encoded, keys_named
 from node.relaying.relayed_keys import Arrivals
 from telemetry.journal import Journal
 
 _MAX_AGE_MS = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Whether the last node keeps keys that came in parts; nodes between whose piece is missing; paths that altered
+    their part.
+    """
+
+    kept: bool
+    missing: Sequence[str] = ()
+    altered: Sequence[str] = ()
 
 
 class LastNode:
@@ -103,21 +116,52 @@ class LastNode:
         self._keep_keys(announced, relayed.secret, check)
         return True
 
-    def combine(self, sender: str, request: str, document: Mapping[str, Any], senders: Sequence[str]) -> list[str]:
-        """The keys are what all parts for `request` give together, kept for the slave SAE if they fit.
+    def combine(
+        self,
+        sender: str,
+        request: str,
+        document: Mapping[str, Any],
+        paths: Sequence[tuple[Sequence[str], Secret]],
+        enough: int,
+    ) -> Outcome:
+        """The keys are what parts for `request` give together, `enough` of them, kept for the slave SAE if they fit.
 
-        Waits a little for them. Else the senders whose parts have not come; RelayAltered if the keys do not fit.
+        Each of `paths` brings a part; it has nodes between, and a check value of its part. Waits a little for what has
+        not come. RelayAltered if too few parts fit.
         """
         announced = self._announced(sender, request, document)
-        check = decoded(document.get("check"), "check", CHECK_BYTES)
-        parts, missing = self.arrivals.claim_parts(request, announced.session.ksid, senders, patiently=True)
-        if not missing:
-            same = {len(part.secret) for part in parts} == {announced.n_bytes}
-            whole = functools.reduce(otp, (part.secret for part in parts)) if same else Secret(b"")
-            for part in parts:
+        waiting = {
+            number: [(sender, number), *((node, 0) for node in nodes)] for number, (nodes, _) in enumerate(paths, 1)
+        }
+        right, altered, missing = dict[int, Secret](), list[int](), list[str]()
+        while len(right) < enough <= len(right) + len(waiting):
+            found, missing = self.arrivals.claim_parts(
+                request, announced.session.ksid, waiting, enough=enough - len(right), patiently=True
+            )
+            if not found and not altered:
+                return Outcome(kept=False, missing=[name for name in missing if name != sender] or missing)
+            if not found:
+                break
+            for number, pieces in found.items():
+                del waiting[number]
+                same = {len(piece.secret) for piece in pieces} == {announced.n_bytes}
+                nothing = Secret(bytes(announced.n_bytes))
+                part = functools.reduce(otp, (piece.secret for piece in pieces), nothing) if same else nothing
+                for piece in pieces:
+                    piece.wipe()
+                if same and fits(part, announced.header_of(number if len(paths) > 1 else 0), paths[number - 1][1]):
+                    right[number] = part
+                else:
+                    altered.append(number)
+        bad = [" - ".join([sender, *paths[number - 1][0], self._name]) for number in altered]
+        if len(right) < enough:
+            for part in right.values():
                 part.wipe()
-            self._keep_keys(announced, whole, check)
-        return missing
+            raise RelayAltered(bad[0])
+        self._keep_keys(announced, joined(right, len(paths), enough), None)
+        for part in right.values():
+            part.wipe()
+        return Outcome(kept=True, missing=missing, altered=bad)
 
     def expire(self) -> None:
         """Erase what was relayed to this node so long ago that no first node will claim it."""

@@ -58,8 +58,9 @@ class Relay:
         self._performance = performance
         self._under_way = Places(RELAYS, RELAYS_PER_NODE)
         self.parallel = Parallel(
-            exchange, routes=routes, as_last=as_last, performance=performance, under_way=self._under_way
-        )
+            exchange, routes=routes, as_last=as_last, performance=performance, under_way=self._under_way,
+            journal=exchange.journal,
+        )  # fmt: skip
 
     def least_s(self, links: int, next_node: str) -> float:
         """Seconds that relaying over so many links, by way of that neighbour, takes at least."""
@@ -80,7 +81,10 @@ class Relay:
         if mode.cipher is None:
             new = Secret(os.urandom(len(ranges[0])))
             with wiped_on_failure(new):
-                (self.parallel.originate if mode.at_once else self._relay_checked)(order, new)
+                if mode.at_once:
+                    self.parallel.originate(order, new, mode.enough)
+                else:
+                    self._relay_checked(order, new)
                 self._check_age(order)
             return cut(new, key_bytes)
         uses = mode.uses(ranges, key_bytes, len(key_ids), double_at_last=session.double_at_last)
@@ -133,8 +137,8 @@ class Relay:
 
     def _relay_checked(self, order: Order, new: Secret) -> None:
         """Relay the keys themselves, and tell the last node by what it knows them while they are on their way."""
-        sealed, check = self._exchange.sealed(order, new)
-        last = order.session.path[-1]
+        sealed = self._exchange.sealed(order, new, order.allocation.ranges[0], order.session.link)
+        last, check = order.session.path[-1], encoded(check_value(new, order.header))
         words = f"telling node {last} of a check value"
         early = self._exchange.beside(last, words, lambda: self._tell_last(order, "check", check=check))
         self._relay(order, sealed)

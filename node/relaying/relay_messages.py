@@ -105,7 +105,11 @@ class Announced:
 
     @property
     def header(self) -> bytes:
-        return header_of(self.request, self.session.ksid, self.keys)
+        return self.header_of(0)
+
+    def header_of(self, part: int) -> bytes:
+        """What is authenticated beside that part of the keys."""
+        return header_of(self.request, self.session.ksid, self.keys, part)
 
 
 def keys_named(document: Mapping[str, Any]) -> tuple[list[str], int]:
@@ -122,9 +126,10 @@ def keys_named(document: Mapping[str, Any]) -> tuple[list[str], int]:
     return key_ids, sizes[0]
 
 
-def header_of(request: str, ksid: str, keys: Any) -> bytes:
-    """What is authenticated beside the keys themselves: which keys, of which session, in which request."""
-    return json.dumps({"request": request, "ksid": ksid, "keys": keys}, sort_keys=True).encode()
+def header_of(request: str, ksid: str, keys: Any, part: int = 0) -> bytes:
+    """What is authenticated beside the keys, or a part of them: which keys, of which session, in which request."""
+    facts = {"request": request, "ksid": ksid, "keys": keys} | ({"part": part} if part else {})
+    return json.dumps(facts, sort_keys=True).encode()
 
 
 def cut(whole: Secret, key_bytes: int) -> list[Secret]:

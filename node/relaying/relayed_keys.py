@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from documents.secret import Secret
-from node.limits import CLAIM_S, CLAIMS, PARTS_BYTES_PER_NODE
+from node.limits import CLAIM_S, CLAIMS, PARTS_BYTES_PER_NODE, REST_S
 
-CHAIN = ""  # what came along a chain has no sender: who claims it does not know the one before the last node
+# What came along a chain has no sender: who claims it does not know the one before the last node.
+CHAIN = ""
 _KEEPING_BYTES = 1024
+_Piece = tuple[str, int]  # a sender, and which of the pieces that it sends for a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Relayed:
 class Arrivals:
     """By request; nothing older than `life_s()` by `clock` is given out: no request lives so long. Thread-safe.
 
-    Of a request there is what came along a chain, or a part of each of several senders.
+    Of a request there is what came along a chain, or pieces of each of several senders.
     """
 
     def __init__(self, life_s: Callable[[], float], clock: Callable[[], float]) -> None:
@@ -42,13 +44,16 @@ class Arrivals:
         self._clock = clock
         self._changed = threading.Condition()
         self.waiting = 0  # who claim something that has not come
-        self._found: dict[tuple[str, str], tuple[float, Relayed]] = {}  # by request and sender
-        self._kept: Counter[str] = Counter()  # bytes of each sender's parts
+        self._found: dict[tuple[str, _Piece], tuple[float, Relayed]] = {}  # by request
+        self._kept: Counter[str] = Counter()  # bytes of each sender's pieces
 
-    def put(self, request: str, relayed: Relayed, *, sender: str = CHAIN) -> bool:
-        """Have it wait to be claimed; False, and it is wiped, if it is a part and that sender has too many here."""
+    def put(self, request: str, relayed: Relayed, *, sender: str = CHAIN, number: int = 0) -> bool:
+        """Have it wait to be claimed, as the piece of that number of that sender.
+
+        False, and it is wiped, if it is there, or that sender has too many here; never of what came along a chain.
+        """
         with self._changed:
-            place, cost = (request, sender), _cost(relayed)
+            place, cost = (request, (sender, number)), _cost(relayed)
             if sender != CHAIN and (place in self._found or self._kept[sender] + cost > PARTS_BYTES_PER_NODE):
                 relayed.wipe()
                 return False
@@ -62,28 +67,40 @@ class Arrivals:
 
         `patiently`: wait for it, unless too many wait.
         """
-        found, _ = self.claim_parts(request, ksid, [CHAIN], patiently=patiently)
-        return found[0] if found else None
+        found, _ = self.claim_parts(request, ksid, {0: [(CHAIN, 0)]}, enough=1, patiently=patiently)
+        return found[0][0] if found else None
 
     def claim_parts(
-        self, request: str, ksid: str, senders: Sequence[str], *, patiently: bool
-    ) -> tuple[list[Relayed], list[str]]:
-        """Parts of all of these senders, which are not here any more; or none, and the senders whose has not come."""
+        self, request: str, ksid: str, parts: Mapping[int, Sequence[_Piece]], *, enough: int, patiently: bool
+    ) -> tuple[dict[int, list[Relayed]], list[str]]:
+        """Pieces of those of the `parts` of which all have come, if these are `enough`, and they are not here any more.
+
+        Beside them the senders of pieces that have not come. `patiently`: wait for them, unless too many wait; when
+        enough have come, for the rest only a moment.
+        """
         self.expire()
 
-        def missing() -> list[str]:
-            there = (self._found.get((request, sender)) for sender in senders)
-            return [s for s, part in zip(senders, there, strict=True) if part is None or part[1].ksid != ksid]
+        def absent() -> dict[int, list[_Piece]]:
+            return {
+                part: gone
+                for part, pieces in parts.items()
+                if (gone := [p for p in pieces if (f := self._found.get((request, p))) is None or f[1].ksid != ksid])
+            }
 
         with self._changed:
-            if patiently and missing() and self.waiting < CLAIMS:
+            if patiently and absent() and self.waiting < CLAIMS:
                 self.waiting += 1
                 try:
-                    self._changed.wait_for(lambda: not missing(), CLAIM_S)
+                    if self._changed.wait_for(lambda: len(parts) - len(absent()) >= enough, CLAIM_S):
+                        self._changed.wait_for(lambda: not absent(), REST_S)
                 finally:
                     self.waiting -= 1
-            absent = missing()
-            return [] if absent else [self._pop((request, sender)) for sender in senders], absent
+            gone = absent()
+            there = {part: pieces for part, pieces in parts.items() if part not in gone}
+            if len(there) < enough:
+                there = {}
+            found = {part: [self._pop((request, piece)) for piece in pieces] for part, pieces in there.items()}
+            return found, list(dict.fromkeys(sender for pieces in gone.values() for sender, _ in pieces))
 
     def expire(self) -> None:
         """Erase what is too old to be claimed."""
@@ -92,10 +109,10 @@ class Arrivals:
             for place in [place for place, (since, _) in self._found.items() if since < oldest]:
                 self._pop(place).wipe()
 
-    def _pop(self, place: tuple[str, str]) -> Relayed:
+    def _pop(self, place: tuple[str, _Piece]) -> Relayed:
         """The caller holds the lock."""
         _, relayed = self._found.pop(place)
-        self._kept[place[1]] -= _cost(relayed)
+        self._kept[place[1][0]] -= _cost(relayed)
         return relayed
 
 

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from documents.checks import Malformed, mapping, sequence, text
 from etsi import gs015
 from mtls.call import Caller, Unreachable
 from mtls.identity import Identity, Role
-from node.associations.sessions import Association, Session
+from node.associations.sessions import Association, Session, over
 from node.config import NodeConfig
 from node.failures import NoSession, RelayBroken
-from node.limits import MAX_HOPS, NEIGHBOURS_S
+from node.limits import LACKING_S, MAX_HOPS, NEIGHBOURS_S
 from node.tree.datastore import Datastore
-from node.tree.model import Change, apps, capability, hops, links, node_id, qcs_in_use
+from node.tree.model import Change, Entry, apps, capability, hops, links, node_id, qcs_in_use
 from node.waiting_limits import Once
 
 _MAX_PARALLEL_QCS = 64
@@ -70,26 +71,56 @@ class Routes:
         self._caller = caller
         self._lock = threading.Lock()
         self._found: dict[str, Session] = {}  # by KSID
+        self._again: dict[str, float] = {}  # by KSID: when those are looked for of which a path is lacking
         self._looking: Once[Session] = Once()
         datastore.on_change(self._forget)
 
-    def of(self, session: Association) -> Session:
-        """The session with its route; NoSession, RelayBroken."""
-        known = self._known(session.ksid)
-        return self._looking.do(session.ksid, lambda: self._look_for(session)) if known is None else known
+    def of(self, session: Association, enough: int = 1) -> Session:
+        """The session with its route, or routes if several links feed it; NoSession, RelayBroken.
 
-    def _known(self, ksid: str) -> Session | None:
+        `enough`: so many routes will do if not all can be found.
+        """
+        known = self._known(session.ksid, enough)
+        if known is not None:
+            return known
+        return self._looking.do(session.ksid, lambda: self._look_for(session, enough))
+
+    def _known(self, ksid: str, enough: int) -> Session | None:
         with self._lock:
-            return self._found.get(ksid)
+            found = self._found.get(ksid)
+            if found is not None and ksid in self._again:  # it lacks a path
+                return found if len(found.paths) >= enough and time.monotonic() < self._again[ksid] else None
+            return found
 
-    def _look_for(self, session: Association) -> Session:
-        known = self._known(session.ksid)
+    def _look_for(self, session: Association, enough: int) -> Session:
+        known = self._known(session.ksid, enough)
         if known is not None:  # it was found a moment ago
             return known
         here = {link["qkdl_id"]: link for link in links(self._datastore.tree)}
-        link = next((here[b] for b in session.backing if b in here), None)
-        if link is None:
+        backing = [here[b] for b in session.backing if b in here]
+        if not backing:
             raise NoSession("the controller has configured no link for this session (yet)", ksid=session.ksid)
+        paths, broken = list[Session](), list[NoSession | RelayBroken]()
+        for link in backing:
+            try:
+                paths.append(self._along(session, link))
+            except (NoSession, RelayBroken) as failure:
+                broken.append(failure)
+        if broken and len(paths) < enough:
+            raise broken[0]
+        passed = [node for path in paths for node in path.path[1:-1]]
+        if (twice := next((node for node in passed if passed.count(node) > 1), None)) is not None:
+            raise RelayBroken("two paths of the session pass the same node", node=twice)
+        found = over(paths)
+        with self._lock:
+            self._found[session.ksid] = found
+            self._again.pop(session.ksid, None)
+            if broken:
+                self._again[session.ksid] = time.monotonic() + LACKING_S
+        return found
+
+    def _along(self, session: Association, link: Entry) -> Session:
+        """The session over that link; NoSession, RelayBroken."""
         path: tuple[str, ...]
         qcs: tuple[str, ...]
         if link["qkdl_type"] == gs015.PHYS:
@@ -101,13 +132,10 @@ class Routes:
             path, qcs = along(self._name, functools.partial(self._neighbours_of, link["qkdl_id"]))
             if path[-1] != session.slave_node:
                 raise RelayBroken("the session's virtual link does not lead to the slave's node", node=path[-1])
-        found = Session(
+        return Session(
             session.ksid, session.master_sae, session.slave_sae, path, qcs, link["qkdl_id"],
             double_at_last=len(qcs) > 1 and "virt_prev_hop" in link,
         )  # fmt: skip
-        with self._lock:
-            self._found[session.ksid] = found
-        return found
 
     def neighbours(self, link_id: str) -> Neighbours:
         """This node's neighbours on that virtual link: one at the link's ends, two between.
@@ -187,8 +215,13 @@ class Routes:
         with self._lock:
             for ksid, (_, app) in change.apps.items():
                 if ksid in self._found:
-                    link = self._found[ksid].link
-                    if app is None or link not in app.get("backing_qkdl_id", []):
+                    over_links = {path.link for path in self._found[ksid].paths}
+                    if app is None or over_links != set(app.get("backing_qkdl_id", [])):
                         del self._found[ksid]
             if turned:
-                self._found = {ksid: found for ksid, found in self._found.items() if found.link not in turned}
+                self._found = {
+                    ksid: found
+                    for ksid, found in self._found.items()
+                    if turned.isdisjoint(path.link for path in found.paths)
+                }
+            self._again = {ksid: at for ksid, at in self._again.items() if ksid in self._found}

@@ -18,13 +18,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from decisions.modes import Mode, ahead
 from decisions.ranges import Allocation, Shortage, spare_slots
 from etsi.gs014 import KeyRequest
 from mtls import deadline
 from node.associations.implicit import ImplicitSessions
-from node.associations.sessions import Session
+from node.associations.sessions import Session, over
 from node.config import Parameters
 from node.failures import (
     DatabaseChanged,
@@ -34,6 +35,7 @@ from node.failures import (
     OverBandwidth,
     PathDown,
     ShortOfMaterial,
+    TooFewPaths,
     TooLate,
 )
 from node.limits import ANSWER_S, LEAST_S
@@ -122,6 +124,21 @@ class Delivered:
     source: str
 
 
+def _over(session: Session, mode: Mode) -> Session:
+    """The session over as many of its paths as the mode takes; TooFewPaths."""
+    if len(session.paths) < mode.enough:
+        text = f"mode {mode.name} needs {mode.enough} node-disjoint paths, and the key session has {len(session.paths)}"
+        raise TooFewPaths(text, ksid=session.ksid, needed=mode.enough, paths=len(session.paths))
+    return over(session.paths[: mode.paths])
+
+
+def _several(session: Session, mode: Mode) -> dict[str, Any]:
+    """What a journal says more of keys over several paths."""
+    if mode.paths == 1:
+        return {}
+    return {"paths": [list(path.path) for path in session.paths], "enough": mode.enough}
+
+
 def _in_time(more_s: float = 0.0) -> None:
     """TooLate if so little time is left for the request that what is taken for it would be lost."""
     if deadline.left(ANSWER_S) < LEAST_S + more_s:
@@ -172,6 +189,7 @@ class Delivery:
         """How many keys can be had now of QCs that have so many bytes `available`, those in the pool included."""
         parameters = self._parameters()
         mode = parameters.strategy
+        session = _over(session, mode)
         number = self._ahead(session.ksid, parameters)
         there = [available.get(qc, 0) for qc in session.qcs]
         made = mode.makeable(there, key_bytes, number, double_at_last=session.double_at_last)
@@ -212,6 +230,7 @@ class Delivery:
 
     def _deliver(self, session: Session, request: KeyRequest) -> Delivered:
         parameters = self._parameters()
+        session = _over(session, parameters.strategy)
         if not parameters.strategy.ahead:
             kind = session.ksid, request.key_bytes, parameters.mode
             with self._counted(session, parameters.strategy, request.number, request.key_bytes):
@@ -282,17 +301,26 @@ class Delivery:
     def _make(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         """`number` new keys, which the slave can fetch when this returns; KeyFailure if not."""
         # Before anything is used up.
-        _in_time(self._relay.least_s(session.hops, session.path[1]) if session.hops > 1 else 0.0)
+        _in_time(
+            max(self._relay.least_s(len(p.qcs), p.path[1]) for p in session.paths) if session.relayed else 0.0
+        )
         self._sessions.check_path(session.master_sae, session.slave_sae)
         with trace.part():  # its story is told apart from that of the request which happens to be served by it
-            return self._make_apart(session, mode, number, key_bytes)
+            while True:
+                try:
+                    return self._make_apart(session, mode, number, key_bytes)
+                except ShortOfMaterial as short:
+                    left = [path for path in session.paths if short.facts["qc"] not in path.qcs]
+                    if len(left) < mode.enough or len(session.paths) == 1:
+                        raise
+                    session = over(left)  # nothing was allocated
 
     def _make_apart(self, session: Session, mode: Mode, number: int, key_bytes: int) -> Keys:
         key_ids = [str(uuid.uuid4()) for _ in range(number)]
         found = self._allocate(session, mode, key_ids, key_bytes)
         uses = mode.uses(found.ranges, key_bytes, number, double_at_last=session.double_at_last)
         with self._losses.counted(found.request, uses):
-            if session.hops > 1:
+            if session.relayed:
                 self._relayed_from_here.add(key_ids)
                 made = self._relay.originate(session, mode, found, key_ids=key_ids, key_bytes=key_bytes)
                 return list(zip(key_ids, made, strict=True))
@@ -311,7 +339,7 @@ class Delivery:
         owner = KeyOwner(session.ksid, session.master_sae, session.slave_sae, session.path[-1])
         with key_events.statement(
             self._journal, "allocate", allocation=request, ksid=session.ksid, mode=mode.name, cipher=mode.cipher,
-            at_once=mode.at_once, path=list(session.path), key_ids=list(key_ids),
+            at_once=mode.at_once, path=list(session.path), key_ids=list(key_ids), **_several(session, mode),
         ) as facts:  # fmt: skip
             try:
                 found = self._shared.allocate(request, needs, key_ids=key_ids, key_bytes=key_bytes, owner=owner)

@@ -97,7 +97,7 @@ class Kme:
             raise Malformed("slave_SAE_ID", "an SAE at another node: SAEs of one site need no QKD", clause="4")
         found = self._sessions.session(master, slave, home, QoS(size, interval_s))
         try:
-            return self._routes.of(found)
+            return self._routes.of(found, self._parameters().strategy.enough)
         except RelayBroken:
             self._sessions.check_path(master, slave)  # the controller may know more of it
             raise

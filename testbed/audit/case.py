@@ -21,13 +21,15 @@ LATE_S = 1.0
 _TOLD_WITHIN_S = 30.0
 
 Pair = tuple[str, str]  # master SAE, slave SAE
+Route = tuple[list[Allocation], list[str]]  # rows of one path, and the nodes along it
 
 
 class Case:
     """All records of a run. `findings`: what is missing of them, or contradicts itself. Unreadable.
 
-    `allocated` has the rows of an allocation in the order of its path, by request; `paths` the nodes along it, as far
-    as its QCs join up. `keys` are by ID, `keys_of` their IDs by request. `sessions` has the SAEs by KSID.
+    `allocated` has the rows of an allocation, by request, in the order of its path, or of one path after the other.
+    `routes` has each path's rows with the nodes along it, as far as its QCs join up; `paths` has all these nodes, from
+    the first one to the last one. `keys` are by ID, `keys_of` their IDs by request. `sessions` has the SAEs by KSID.
     """
 
     def __init__(self, records: Records, journals: Journals) -> None:
@@ -45,7 +47,6 @@ class Case:
         self.allocated: dict[str, list[Allocation]] = collections.defaultdict(list)
         for row in sorted(records.allocations, key=lambda row: row.position):
             self.allocated[row.request].append(row)
-        self.paths = {request: self._path(rows) for request, rows in self.allocated.items()}
         self.keys: dict[str, Key] = {}
         self.keys_of: dict[str, list[str]] = collections.defaultdict(list)
         for key in records.keys:
@@ -53,6 +54,8 @@ class Case:
                 self.findings.append(f"key {key.key_id}: made of {key.request}, and before of another allocation")
             self.keys[key.key_id] = key
             self.keys_of[key.request].append(key.key_id)
+        self.routes = {request: self._routes(rows) for request, rows in self.allocated.items()}
+        self.paths = {request: _flat(routes) for request, routes in self.routes.items()}
         self._shares: dict[tuple[str, str, str], list[Span]] = collections.defaultdict(list)
         self._taken: dict[tuple[str, str], float] = {}  # by node and request
         for node, account in self.accounts.items():
@@ -128,14 +131,29 @@ class Case:
                     self.findings.append(f"key session {ksid}: of other SAEs for its master than for the controller")
         self.findings += told.findings
 
-    def _path(self, rows: Sequence[Allocation]) -> list[str]:
+    def _routes(self, rows: Sequence[Allocation]) -> list[Route]:
+        """A path that comes to the slave's node before its rows are at an end is followed by another one."""
+        slaves = {self.keys[key_id].slave_sae for key_id in self.keys_of.get(rows[0].request, ())}
+        lasts = {self.meant.saes[slave].node for slave in slaves if slave in self.meant.saes}
+        found: list[Route] = []
+        part: list[Allocation] = []
         path = [rows[0].node]
-        for row in rows:
+        for at, row in enumerate(rows, 1):
             ends = self.ends(row.qc)
             if path[-1] not in ends:
                 break
             path.append(ends[1] if path[-1] == ends[0] else ends[0])
-        return path
+            part.append(row)
+            if path[-1] in lasts and at < len(rows):
+                found.append((part, path))
+                part, path = [], [rows[0].node]
+        return [*found, (part, path)]
+
+
+def _flat(routes: Sequence[Route]) -> list[str]:
+    between = (node for _, path in routes for node in path[1:-1])
+    last = routes[-1][1]
+    return [last[0], *between, *last[1:][-1:]]
 
 
 class _Ttl:

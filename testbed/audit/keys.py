@@ -261,17 +261,26 @@ def _came_to_something(case: Case, first: Node, request: str) -> bool:
 
 
 def _unmade(case: Case, key: Key, side: str) -> Iterator[str]:
-    """Nodes that have not taken their bytes of a key that this side got. Over one hop each takes by itself."""
-    rows, path = case.allocated.get(key.request, []), case.paths.get(key.request, [])
-    for row, near, far in zip(rows, path, path[1:], strict=False):
-        if len(rows) > 1:
-            lacking = [node for node in (near, far) if not case.took_all(row, node)]
-        elif side == MASTER:
-            lacking = [] if case.took_all(row, near) else [near]
-        else:
-            lacking = [] if far not in case.accounts or _own(case, row, key) in case.share(row, far) else [far]
-        for node in lacking:
-            yield f"key {key.key_id}: its {side} got it, and node {node} did not take its bytes on QC {row.qc}"
+    """Nodes that have not taken their bytes of a key that this side got. Over one hop each takes by itself.
+
+    Of several paths those do that had to bring their part.
+    """
+    rows, lacking = case.allocated.get(key.request, []), list[list[tuple[str, str]]]()
+    for part, path in case.routes.get(key.request, []):
+        lacking.append([])
+        for row, near, far in zip(part, path, path[1:], strict=False):
+            if len(rows) > 1:
+                lacking[-1] += [(node, row.qc) for node in (near, far) if not case.took_all(row, node)]
+            elif side == MASTER:
+                lacking[-1] += [] if case.took_all(row, near) else [(near, row.qc)]
+            elif far in case.accounts and _own(case, row, key) not in case.share(row, far):
+                lacking[-1].append((far, row.qc))
+    first = case.nodes.get(rows[0].node) if rows else None
+    ask = first.asked.get(key.request) if first is not None else None
+    enough = len(lacking) if ask is None or ask.enough is None else ask.enough
+    if sum(not of_path for of_path in lacking) < enough:
+        for node, qc in itertools.chain.from_iterable(lacking):
+            yield f"key {key.key_id}: its {side} got it, and node {node} did not take its bytes on QC {qc}"
 
 
 def _parts(case: Case, key: Key) -> list[tuple[str, int, int]]:

@@ -105,7 +105,8 @@ def allocations(case: Case) -> Iterator[str]:
         path = case.paths[request]
         if [row.position for row in rows] != list(range(1, len(rows) + 1)) or len({row.node for row in rows}) > 1:
             yield f"allocation {request}: its links are not one path of one node"
-        if len(path) <= len(rows) or len(set(path)) < len(path):
+        joined = sum(len(part) for part, _ in case.routes[request])
+        if joined < len(rows) or len(set(path)) < len(path):
             yield f"allocation {request}: its QCs do not join up to a path from {path[0]}"
         for row in rows:
             made = case.qcs.made.get((row.qc, row.epoch))
@@ -171,8 +172,8 @@ def shares(case: Case) -> Iterator[str]:
     at once, each takes both its pads or none, and follows nobody.
     """
     for request, rows in case.allocated.items():
-        path = case.paths[request]
-        for row, near, far in zip(rows, path, path[1:], strict=False):
+        hops = [hop for part, path in case.routes[request] for hop in zip(part, path, path[1:], strict=False)]
+        for row, near, far in hops:
             for node in (near, far):
                 key = len(case.keys_of.get(request, ())) if len(rows) == 1 and node == far else 0
                 if not _is_whole(row, case.share(row, node), n_keys=key):
@@ -184,7 +185,7 @@ def shares(case: Case) -> Iterator[str]:
             continue
         first = case.nodes.get(rows[0].node)
         at_once = first is not None and request in first.asked and first.asked[request].at_once
-        steps = [(row, node) for row, near, far in zip(rows, path, path[1:], strict=False) for node in (near, far)]
+        steps = [(row, node) for row, near, far in hops for node in (near, far)]
         for (before, sender), (row, node) in itertools.pairwise(steps):
             if at_once and node != sender:
                 continue

@@ -55,7 +55,7 @@ class Asked:
     """An allocation that a node asked for: from when until when, in which session, and for which keys.
 
     `given`: what the database answered with; None if no answer came (`is_unanswered`), or a refusal. `at_once`: no node
-    between was to wait for the one before it.
+    between was to wait for the one before it. `enough`: so many of several paths had to bring their part; None: all.
     """
 
     begun: float
@@ -65,6 +65,7 @@ class Asked:
     given: list[Used] | None
     is_unanswered: bool
     at_once: bool
+    enough: int | None
 
 
 @dataclass(slots=True)
@@ -132,7 +133,9 @@ class Node:
             self.findings.append(f"allocation {request}: node {self.name} tells twice that it asked for it")
         begun = mono - self._fact(event, "duration_ms", float) / 1000
         is_unanswered = event.get("error") == _UNANSWERED
-        self.asked[request] = Asked(begun, mono, ksid, key_ids, given, is_unanswered, event.get("at_once") is True)
+        enough = self._fact(event, "enough", int) if "enough" in event else None
+        at_once = event.get("at_once") is True
+        self.asked[request] = Asked(begun, mono, ksid, key_ids, given, is_unanswered, at_once, enough)
 
     def _fact(self, event: Event, name: str, kind: type) -> Any:
         return fact(event, name, kind, f"node {self.name}")

@@ -263,8 +263,8 @@ class _Listener(Witness):
     def opened(self, session: Session, _: float) -> None:
         self.sessions[session.number] = OPEN
 
-    def refused(self, session: Session, _: float, why: Refused | None) -> None:
-        self.sessions[session.number] = "no_path" if why is None else "refused"
+    def refused(self, session: Session, _: float, why: Refused | None, paths: int) -> None:
+        self.sessions[session.number] = "refused" if why is not None else "too_few_paths" if paths else "no_path"
 
     def served(self, session: Session, *_: object) -> None:
         self.requests[session.number].append(SERVED)

@@ -160,7 +160,9 @@ def relays_of(event: Event) -> Sequence[Learned]:
         return ()
     *_, purpose = event["ranges"][-1]
     at_once = event.get("at_once", False)
-    return learned(event["cipher"], event["path"], double_at_last=purpose == NEW_KEYS, at_once=at_once)[1:-1]
+    return learned(
+        event["cipher"], event["path"], double_at_last=purpose == NEW_KEYS, at_once=at_once, enough=event.get("enough")
+    )[1:-1]
 
 
 def compare_pairs(events: Iterable[Event]) -> dict[str, int]:

@@ -120,10 +120,13 @@ def _clean_up_dead(runs: Path) -> None:
         if entry.is_symlink() and not entry.exists():
             entry.unlink()
         elif (entry / _MARKER).is_file():
-            lock = _lock(entry)
-            if lock is not None:
-                _erase(entry)
-                os.close(lock)
+            with contextlib.suppress(FileNotFoundError):  # somebody removes it at this moment
+                lock = _lock(entry)
+                if lock is not None:
+                    try:
+                        _erase(entry)
+                    finally:
+                        os.close(lock)
 
 
 def _mark(path: Path, facts: dict[str, object]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from decisions.parameters import PARAMETERS, TTL, checked
 from documents.checks import Malformed
+from documents.paths import paths_of
 from etsi.gs004 import QoS
 from mtls.call import Reply, Unreachable
 from testbed.errors import UserError
@@ -28,10 +29,11 @@ class NotDone(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A key session that is open now, and the nodes on its path."""
+    """A key session that is open now, and the nodes on its path; each of `paths`, if there are several."""
 
     ksid: str
     path: tuple[str, ...]
+    paths: list[list[str]]
 
 
 class Desk:
@@ -103,7 +105,7 @@ class Desk:
         reply = self._answer(lambda: self._open_session(asks, answers, qos, duration_s).result())
         if not reply.ok:
             raise NotDone(f"not opened: {reply.message}")
-        return Opened(reply.body["ksid"], tuple(reply.body["path"]))
+        return Opened(reply.body["ksid"], tuple(reply.body["path"]), paths_of(reply.body))
 
     def ksid(self, master: str, slave: str) -> str:
         """The ID of the key session that application `master` has with `slave`; both by name or ID."""

@@ -28,11 +28,11 @@ _LOOK_S = 0.2
 _MOST_WAITING = 20_000
 # By the name in a journal: the name for operators, and what is told beside it and the time.
 _TOLD: Mapping[str, tuple[str, Sequence[str]]] = {
-    "session_open": ("session_opened", ("ksid", "path", "hops", "total_ms")),
+    "session_open": ("session_opened", ("ksid", "path", "paths", "hops", "total_ms")),
     "session_refused": ("session_refused", ("cause", "message", "qc", "trace")),
     "session_failed": ("session_failed", ("cause", "message", "trace")),
     "session_closed": ("session_closed", ("ksid", "reason", "keys")),
-    "session_moved": ("session_moved", ("ksid", "before", "path")),
+    "session_moved": ("session_moved", ("ksid", "before", "path", "paths")),
     "session_interrupted": ("session_interrupted", ("ksid", "message", "down")),
     "session_resumed": ("session_resumed", ("ksid",)),
     "key_delivered": ("key_delivered", ("ksid", "key_ids", "mode", "hops", "source", "size_bits", "duration_ms")),

@@ -164,7 +164,7 @@ class Operator:
         opened = self.desk.open(
             master, slave, qos({k: v for k, v in wanted.items() if v is not None}), duration_s
         )
-        return {"ksid": opened.ksid, "path": list(opened.path)}
+        return {"ksid": opened.ksid, "path": list(opened.path), "paths": opened.paths}
 
     def _close(self, ksid: str) -> None:
         self.desk.close(ksid)

@@ -17,6 +17,7 @@ from typing import Any
 
 from decisions.parameters import PARAMETERS, parse_rate
 from documents.checks import Malformed
+from documents.paths import in_words, paths_of
 from testbed.errors import UserError
 from testbed.operation import fibre_commands, vpn_commands
 from testbed.operation.tables import WIDTH, table
@@ -170,7 +171,7 @@ def _fibre(do: Do, arguments: Sequence[str]) -> str:
 def _sessions(do: Do) -> str:
     rows = [
         (s["ksid"], s["master"], s["slave"], "interrupted" if s["interruption"] else s["state"], s["mode"],
-         "implicitly" if s["implicit"] else "explicitly", " - ".join(s["path"] or ()))
+         "implicitly" if s["implicit"] else "explicitly", in_words(paths_of(s)))
         for s in do("sessions")
     ]  # fmt: skip
     header = ("KSID", "master", "slave", "state", "mode", "opened", "path")
@@ -198,7 +199,7 @@ def described(blocks: Sequence[Sequence[Sequence[str]]]) -> str:
 
 def _open(do: Do, master: str, slave: str) -> str:
     opened = do("open", master=master, slave=slave)
-    return f"open: KSID {opened['ksid']}, path {' - '.join(opened['path'])}\n"
+    return f"open: KSID {opened['ksid']}, path {in_words(paths_of(opened))}\n"
 
 
 def _close(do: Do, first: str, slave: str | None = None) -> str:

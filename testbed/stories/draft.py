@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from documents.paths import in_words, paths_of
 from testbed.stories.model import CONTROLLER, DATABASE, FAILURES, OK, Event, Message, Use
 
 
@@ -323,7 +324,7 @@ def _took(event: Event) -> str:
 
 
 def _configured(event: Event) -> str:
-    return f"path {' - '.join(event['path'])}, KSID"
+    return f"path {in_words(paths_of(event))}, KSID"
 
 
 _STEPS: Mapping[str, Callable[[Event], str]] = {

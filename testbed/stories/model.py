@@ -70,7 +70,8 @@ class Story:
 
     `ident`: what it was asked for by; `figure`: the paper's one in whose arrangement it is told; `refill`: ID of a key
     that was handed out when this one was made ahead; `failure`: where it failed and why, None if it did not; `notes`:
-    what else to know, in sentences; `captures`: files of link captures that cover it.
+    what else to know, in sentences; `paths`: each of several, of which `path` has all nodes; `captures`: files of link
+    captures that cover it.
     """
 
     ident: str
@@ -82,6 +83,7 @@ class Story:
     ksid: str | None = None
     mode: str | None = None
     path: Sequence[str] = ()
+    paths: Sequence[Sequence[str]] = ()
     material: Sequence[Use] = ()
     learned: Sequence[Learned] = ()
     refill: str | None = None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from documents.paths import in_words
 from testbed.stories.model import Message, Story
 from testbed.stories.text import amount, label, milliseconds
 
@@ -112,7 +113,7 @@ def _heads_at(story: Story) -> int:
 
 def _heading(story: Story) -> Iterator[str]:
     yield story.title
-    facts = [f"path {' – '.join(story.path)}"] if story.path else []
+    facts = [f"path {in_words(story.paths, ' – ')}"] if story.path else []
     if story.ksid and story.ksid != story.ident:
         facts.append(f"key session {story.ksid}")
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(story.begin_s))

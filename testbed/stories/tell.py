@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from decisions.exposure import Learned, learned
 from decisions.modes import NEW_KEYS
+from documents.paths import paths_of
 from testbed.stories.draft import Draft, Spans, began, drafts, uses_of
 from testbed.stories.model import (
     CONTROLLER,
@@ -67,7 +68,7 @@ def _session(events: Sequence[Event], ident: str, seeds: Sequence[Event]) -> Sto
     notes = [] if failure else ["No key material moves when a session is opened."]
     story = Story(
         ident, SESSION, title, 4, [], [], ksid=ksid, mode=assigned.get("mode"), path=assigned.get("path", []),
-        failure=failure, notes=notes, traces=traces,
+        paths=paths_of(assigned), failure=failure, notes=notes, traces=traces,
     )  # fmt: skip
     return _drawn(story, told, events)
 
@@ -81,11 +82,12 @@ def _key(events: Sequence[Event], ident: str, seeds: Sequence[Event]) -> Story:
     told, traces = _told(spans, ident, seeds, earlier)
     facts: Event = handed or next((e for e in seeds if e["event"] == "key_failed"), {}) or made or {}
     mode, path, failure = (made or facts).get("mode"), (made or {}).get("path", []), _failure(told, _names(events))
-    kind, figure = _kind(mode, path, handed)
+    paths = paths_of(made or {})
+    kind, figure = _kind(mode, paths, handed)
     refill = _refill(events, made, handed) if pooled and made and handed else None
     story = Story(
         ident, KEY, f"{'Keys of trace' if whole else 'Key'} {ident}: {kind}", figure, [], [], ksid=facts.get("ksid"),
-        mode=mode, path=path, material=uses_of(made or {}), refill=refill, failure=failure, traces=traces,
+        mode=mode, path=path, paths=paths, material=uses_of(made or {}), refill=refill, failure=failure, traces=traces,
         learned=_learned(made) if made and handed and not failure else [],
         notes=_key_notes(made, handed, refill),
     )  # fmt: skip
@@ -96,7 +98,10 @@ def _learned(made: Event) -> list[Learned]:
     """Who learned keys of that allocation."""
     material = uses_of(made)
     at_last = len(made["path"]) > 2 and bool(material) and material[-1].purpose == NEW_KEYS
-    return learned(made["cipher"], made["path"], double_at_last=at_last, at_once=made.get("at_once", False))
+    return learned(
+        made["cipher"], made["path"], double_at_last=at_last, at_once=made.get("at_once", False),
+        enough=made.get("enough"),
+    )  # fmt: skip
 
 
 def _told(spans: Spans, ident: str, seeds: Sequence[Event], earlier: Collection[str]) -> tuple[list[Draft], list[str]]:
@@ -154,9 +159,12 @@ def _refill(events: Iterable[Event], made: Event, handed: Event) -> str | None:
     return next((key for e in refills for key in e["key_ids"] if key in others), None)
 
 
-def _kind(mode: str | None, path: Sequence[str], handed: Event | None) -> tuple[str, int]:
+def _kind(mode: str | None, paths: Sequence[Sequence[str]], handed: Event | None) -> tuple[str, int]:
     """What kind of key it is, in a few words, and the paper's figure of such a key."""
-    hops = len(path) - 1
+    if len(paths) > 1:
+        several = [len(path) - 1 for path in paths]
+        return f"{(mode or '').upper()}, paths of {', '.join(map(str, several[:-1]))} and {several[-1]} hops", 6
+    hops = max((len(path) - 1 for path in paths), default=0)
     if hops < 1:
         return "it was not made", 5
     where = "one hop" if hops == 1 else f"{hops} hops"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+from documents.paths import in_words
 from testbed.stories.model import Heading, Message, Story, Use
 
 # Characters: the column of times, the narrowest lifeline's column, the longest name shown.
@@ -39,7 +40,7 @@ def _head(story: Story) -> Iterator[str]:
     if story.ksid and story.ksid != story.ident:
         yield f"key session {story.ksid}"
     if story.path:
-        yield f"path {' - '.join(story.path)}"
+        yield f"path {in_words(story.paths)}"
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(story.begin_s))
     yield f"from {moment}.{int(story.begin_s % 1 * 1000):03d}, {milliseconds((story.end_s - story.begin_s) * 1000)}"
     if story.failure:

@@ -30,6 +30,8 @@ _WITHIN_S = 2.0  # all faults of a gust begin
 _SHORTEST_S = 0.1
 _LONGEST_S = {KILL: 6.0, ONE_WAY: 12.0, CUT: 10.0, QC: 10.0, DEVICE: 10.0, DISK: 10.0, STANDBY: 8.0, SET: 4.0}
 _STANDING = 4
+# Those in which a session of any two datacenters on a ring can get keys.
+_MODES = sorted(name for name, mode in MODES.items() if mode.paths <= 2)
 _MOST_SESSIONS = 8
 # What a parameter is set to, for as long as the fault lasts.
 _PARAMETERS: dict[str, tuple[int, ...]] = {"ttl_slots": (8, 11, 20, 30), "keys_ahead": (1, 2, 8)}
@@ -95,7 +97,7 @@ def gusts(plan: Plan, seed: int, longest_s: float) -> Iterator[Gust]:
     """The gusts of a seed, one after the other, without an end."""
     pairs = [(master.name, slave.name) for master, slave in Pairs(plan.saes)]
     standing = tuple(random.Random(f"{seed}").sample(pairs, min(_STANDING, len(pairs))))  # noqa: S311 - no secret
-    for number, mode in zip(itertools.count(1), itertools.cycle(sorted(MODES))):
+    for number, mode in zip(itertools.count(1), itertools.cycle(_MODES)):
         gust = _Draw(plan, random.Random(f"{seed}/{number}"), pairs, standing, longest_s).gust(number, mode)  # noqa: S311
         yield gust
         standing = gust.after

@@ -82,7 +82,7 @@ def test_option_that_cannot_be_satisfied(options, pattern):
         (["--sessions", "many"], "--sessions: expected a whole number"),
         (["--seed", "-3"], "--seed: expected a whole number"),
         (["--duration", "0"], "--duration: expected seconds"),
-        (["--mode", "magic"], "--mode magic: did you mean 'basic'? there are: basic, qkp, otp, parallel; or FILE.py:"),
+        (["--mode", "magic"], "--mode magic: did you mean 'basic'? there are: basic, qkp, otp, parallel, paths-2,"),
         (["--dashboard", "0"], "--dashboard: expected a port"),
     ],
 )

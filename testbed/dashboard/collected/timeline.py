@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decisions.parameters import PARAMETERS
+from documents.paths import in_words, paths_of
 from testbed.operation import feed
 from testbed.planning.plan import Plan
 
@@ -73,7 +74,7 @@ class Timeline:
         path = tuple(str(node) for node in told.get("path", ()))
         why = str(told.get("message") or told.get("cause", "")).removesuffix(".")
         kind, words = {
-            "session_moved": (MOVED, f"{pair} goes over {' – '.join(path)} now"),
+            "session_moved": (MOVED, f"{pair} goes over {in_words(paths_of(told), ' – ')} now"),
             "session_interrupted": (LOST, f"{pair} interrupted: {why}"),
             "session_resumed": (HEALED, f"{pair} has a path again"),
             "key_failed": (FAILED, f"{pair}, no key: {why}"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
+from documents.paths import in_words
 from testbed.dashboard.operator import Operator
 from testbed.dashboard.panels.charts import distribution
 from testbed.dashboard.views.selection import LINK, SESSION, Selection, View
@@ -184,7 +185,7 @@ class SessionsPanel:
             return
         opened = await self._operator.do(
             lambda: self._operator.desk.open(master, slave),
-            lambda found: f"open: {master} → {slave}, path {' – '.join(found.path)}, KSID {found.ksid}",
+            lambda found: f"open: {master} → {slave}, path {in_words(found.paths, ' – ')}, KSID {found.ksid}",
         )
         if opened is not None:
             self._select(Selection(SESSION, opened.ksid))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from documents.paths import in_words, paths_of
 from testbed.dashboard.collected.snapshot import Document, Snapshot
 from testbed.dashboard.views.selection import LINK, NODE, SESSION, Selection, pair, session
 from testbed.dashboard.views.view_map import SILENT_S, link_state, shaped
@@ -108,7 +109,7 @@ def _session(plan: Plan, snapshot: Snapshot, selection: Selection) -> tuple[str,
         ("state", session_state(found)),
         ("master", _end(plan, found["master_sae"])),
         ("slave", _end(plan, found["slave_sae"])),
-        ("path", " – ".join(found["path"] or ("not chosen yet",))),
+        ("path", in_words(paths_of(found), " – ") or "not chosen yet"),
         ("mode", found["mode"]),
         ("wants", f"{qos['key_size_bits']} bit every {qos['interval_s']:g} s"),
         ("open since", clock(opened) if opened else "not yet"),

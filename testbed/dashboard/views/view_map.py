@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from documents.paths import paths_of
 from scenario.decoy_bb84 import MOST_QBER
 from scenario.shape import Shape
 from scenario.topology_description import Link, Node
@@ -121,11 +122,10 @@ def travels(plan: Plan, snapshot: Snapshot, since: float) -> list[list[Point]]:
     A key from the pool travels nowhere: its way is the one place.
     """
     at = layout_of(plan).nodes
-    paths = {s["ksid"]: s["path"] for s in snapshot.told("sessions") if s["path"]}
+    paths = {s["ksid"]: paths_of(s) for s in snapshot.told("sessions")}
     found = []
     for key in snapshot.figures.keys:
-        path = paths.get(key.get("ksid"))
-        if key["time"] > since and path:
+        for path in paths.get(key.get("ksid"), ()) if key["time"] > since else ():
             found.append([at[n] for n in (path[:1] if key.get("source") == "pool" else path)])
     return found[-_MOST_TRAVELLERS:]
 

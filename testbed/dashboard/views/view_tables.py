@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from documents.paths import in_words, paths_of
 from testbed.dashboard.collected.snapshot import Document, Sample, Snapshot
 from testbed.dashboard.views.selection import Selection, listed, pair
 from testbed.dashboard.views.view_map import generates
@@ -26,6 +27,10 @@ _REFUSALS = {
         "End a session over it, raise its rate, or change the admission policy.",
     ),
     "no_path": ("No chain of QCs that generate leads from one to the other.", "Heal a link or switch a QC on."),
+    "too_few_paths": (
+        "The mode needs {needed} node-disjoint paths, and there are {paths}.",
+        "Heal what is down, or choose a mode that needs fewer.",
+    ),
     "unknown_node": ("The controller does not reach {node}.", "Wait until it is back."),
     "agent_unreachable": ("{node} did not take over the configuration.", "Heal what is broken there, then try again."),
     "exists": ("The two have a key session already.", "Close that one first."),
@@ -126,7 +131,7 @@ def sessions(plan: Plan, snapshot: Snapshot, selection: Selection) -> list[Row]:
     found = []
     for s in listed(snapshot):
         keys, failed = snapshot.figures.by_session.get(s["ksid"], (0, 0))
-        path = " – ".join(s["path"] or ("not chosen yet",))
+        path = in_words(paths_of(s), " – ") or "not chosen yet"
         cells = (pair(plan, s), session_state(s), path, s["mode"], s["ksid"][:8], str(keys), str(failed))
         found.append(Row(s["ksid"], cells, selection.name == s["ksid"]))
     return found

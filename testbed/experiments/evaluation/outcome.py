@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from documents.paths import paths_of
 from testbed.evidence.summary import Event, relays_of
 
 # What is kept of a phase's events: nothing that a figure does not need.
@@ -24,7 +25,7 @@ KEPT = {
     "key_delivered": ("ksid", "hops", "source", "duration_ms", "method"),
     "key": ("ksid", "side"),
     "key_error": ("ksid", "side", "cause"),
-    "statement": ("statement", "cipher", "at_once", "path", "key_ids", "ranges"),
+    "statement": ("statement", "cipher", "at_once", "path", "paths", "enough", "key_ids", "ranges"),
 }
 _ALLOCATE = "allocate"
 # All that an event may have of it.
@@ -133,7 +134,7 @@ def allocations(events: Iterable[Event]) -> list[Made]:
     """What keys were made of, where there was enough."""
     return [
         Made(
-            len(e["key_ids"]), len(e["path"]) - 1, sum(end - start for _, start, end, _ in e["ranges"]),
+            len(e["key_ids"]), max(map(len, paths_of(e))) - 1, sum(end - start for _, start, end, _ in e["ranges"]),
             collections.Counter(relay.what for relay in relays_of(e)),
         )
         for e in events

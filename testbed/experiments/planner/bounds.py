@@ -30,6 +30,7 @@ from scenario.workload import Arrival, S
 
 # Ways that a session may go: on a ring there are two.
 _MOST_PATHS = 8
+_MOST_COMBINED = 24  # single paths of which several are put together
 Cell = tuple[str, int]  # a QC in a slot
 
 
@@ -72,7 +73,7 @@ def best_acceptance(
     options = [
         (session, dict(_demand(arrival, path, mode, keys_ahead, slot_s, double_at_last=at_last)))
         for session, arrival in enumerate(arrivals)
-        for path in _paths(topology, arrival.master.node, arrival.slave.node)
+        for path in _paths(topology, arrival.master.node, arrival.slave.node, MODES[mode].paths)
         for at_last in ((False, True) if len(path) > 1 and MODES[mode].cipher is not None else (False,))
     ]
     return _solve(len(arrivals), options, supply, ttl_slots, time_limit_s=time_limit_s)
@@ -131,18 +132,30 @@ def _solve(
     return _Bound(offered, min(offered, math.floor(proved + 1e-6)), bool(found.status == 0))
 
 
-def _paths(topology: Topology, master: str, slave: str) -> Iterator[list[str]]:
-    """Ways from one node to another as the QCs on them, short ones first."""
+def _paths(topology: Topology, master: str, slave: str, number: int) -> Iterator[list[str]]:
+    """Ways from one node to another as the QCs on them, short ones first; of `number` node-disjoint paths together."""
     graph: nx.Graph[str] = nx.Graph()
     for link in topology.links:
         if link.qcs:
             graph.add_edge(link.a, link.b, qcs=[qc.name for qc in link.qcs])
+    single = nx.shortest_simple_paths(graph, master, slave)
+    together = ((nodes,) for nodes in single) if number == 1 else itertools.combinations(
+        itertools.islice(single, _MOST_COMBINED), number
+    )
     ways = (
         list(qcs)
-        for nodes in nx.shortest_simple_paths(graph, master, slave)
-        for qcs in itertools.product(*(graph.edges[pair]["qcs"] for pair in itertools.pairwise(nodes)))
+        for paths in together
+        if _are_disjoint(paths)
+        for qcs in itertools.product(
+            *(graph.edges[pair]["qcs"] for nodes in paths for pair in itertools.pairwise(nodes))
+        )
     )
     return itertools.islice(ways, _MOST_PATHS)
+
+
+def _are_disjoint(paths: Sequence[Sequence[str]]) -> bool:
+    between = [node for nodes in paths for node in nodes[1:-1]]
+    return len(set(between)) == len(between)
 
 
 def _demand(

@@ -76,8 +76,8 @@ def test_session_that_moves_gets_another_link_and_keeps_its_id():
     both = configuration.merged(configuration.links(KSID, moved, 100)[0], old)
     assert not configuration.is_complete(both, new)
     assert configuration.is_complete(new, new)
-    assert set(configuration.link_resources(KSID, 1)) < set(configuration.resources(KSID, moved, end=True))
-    assert not set(configuration.link_resources(KSID, 0)) & set(configuration.resources(KSID, moved, end=True))
+    assert set(configuration.link_resources(KSID, 1)) < set(configuration.resources(KSID, moved, moved.nodes[0]))
+    assert not set(configuration.link_resources(KSID, 0)) & set(configuration.resources(KSID, moved, moved.nodes[0]))
 
 
 def test_master_can_have_the_link_before_the_application():

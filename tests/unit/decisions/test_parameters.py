@@ -37,8 +37,8 @@ def test_whole_number_is_taken_within_its_limits_only(parameter, value):
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ({"mode": "magic"}, "mode: expected one of basic, qkp, otp, parallel"),
-        ({"mode": None}, "mode: expected one of basic, qkp, otp, parallel"),
+        ({"mode": "magic"}, "mode: expected one of basic, qkp, otp, parallel, paths-2, paths-3, paths-2of3"),
+        ({"mode": None}, "mode: expected one of basic, qkp, otp, parallel, paths-2, paths-3, paths-2of3"),
         ({"admission": ["none"]}, "admission: expected one of none, eq1, reserve, calendar, selective"),
         ({"ttl_slots": True}, "ttl_slots: expected an integer from 1 to 86400"),
         ({"keys_ahead": "4"}, "keys_ahead: expected an integer from 0 to 64"),

@@ -75,7 +75,7 @@ class Network:
         """That of the pair, which `of` finds a route for."""
         return Session(KSID, ALICE, BOB, ("a", "b"), (QC,), "link")
 
-    of = staticmethod(lambda session: session)
+    of = staticmethod(lambda session, _: session)
     ksid = staticmethod(lambda *_: KSID)
 
 

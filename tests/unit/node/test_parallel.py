@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
 import random
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,138 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decisions.modes import PARALLEL
-from decisions.ranges import Allocation, Range
-from documents.checks import Malformed
+from decisions.ranges import Range
 from documents.secret import Secret
 from mtls.call import Reply
-from node.associations.sessions import Association, Session
 from node.failures import KeyFailure, RelayAltered, RelayBroken
 from node.limits import PARTS_BYTES_PER_NODE, RELAYS_PER_NODE
-from node.material.blocks import Block
-from node.material.key_store import KeyStore
-from node.relaying.ciphers import proof
-from node.relaying.exchange import Exchange
-from node.relaying.last_node import LastNode
-from node.relaying.relay import Relay
 from node.relaying.relayed_keys import Arrivals, Relayed
-from node.tree.performance import Performance
-from telemetry.journal import Journal
+from tests.support.relay_line import KEY_BYTES, KSID, LINK, STORED, Line
 from tests.support.waiting import until
-
-KSID, LINK, ALICE, BOB = (str(uuid.uuid4()) for _ in range(4))
-KEY_BYTES, STORED, ANSWER_S = 16, 1 << 12, 4.0
-Question = Callable[[str, str, str, dict[str, Any]], dict[str, Any] | None]
-
-
-class Node:
-    """As Routes and Sessions of a node: it knows its neighbours on the one virtual link, and the one session."""
-
-    def __init__(self, line: Line, place: int, directory: Path) -> None:
-        directory.mkdir()
-        self.name, self.place, self.line = line.names[place], place, line
-        self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15, clock=lambda: 1000.0)
-        self.store.follow("server")
-        self.here = line.qcs[max(0, place - 1) : place + 1]
-        for qc in self.here:
-            self.store.store(Block(qc, 0, 0, 0, Secret(line.streams[qc]), made=1000.0), b"")
-        performance, journal = Performance(self.store.held), Journal(directory / "journal.jsonl", self.name)
-        exchange = Exchange(
-            self.name, nodes={name: f"https://{name}" for name in line.names}, caller=line.calls_of(self.name),
-            store=self.store, performance=performance, secret=self.name.encode, answer_s=lambda: ANSWER_S,
-            journal=journal,
-        )  # fmt: skip
-        as_last = LastNode(self.name, sessions=self, store=self.store, answer_s=lambda: ANSWER_S, journal=journal)
-        self.relay = Relay(exchange, as_last, store=self.store, routes=self, performance=performance)
-
-    def neighbours(self, _: str) -> dict[str, list[str]]:
-        """As of Routes."""
-        around = [n for n in (self.place - 1, self.place + 1) if 0 <= n < len(self.line.names)]
-        return {self.line.names[n]: [self.line.qcs[min(n, self.place)]] for n in around}
-
-    def next_hop(self, link: str, sender: str) -> str | None:
-        """As of Routes."""
-        return next((name for name in self.neighbours(link) if name != sender), None)
-
-    def joins(self, qc: str, neighbour: str) -> bool:
-        """As of Routes."""
-        return qc in self.neighbours(LINK).get(neighbour, [])
-
-    def get(self, ksid: str) -> Association | None:
-        """As of Sessions."""
-        return Association(KSID, ALICE, BOB, self.line.names[0], self.line.names[-1], (LINK,)) if ksid == KSID else None
-
-
-class Line:
-    """Nodes in a row. `on_the_way(sender, to, path, body)` may alter what is said, or keep it to itself (None)."""
-
-    def __init__(self, hops: int, directory: Path) -> None:
-        self.names = [f"n{i}" for i in range(hops + 1)]
-        self.qcs = [f"{a}-{b}" for a, b in itertools.pairwise(self.names)]
-        self.streams = {qc: os.urandom(STORED) for qc in self.qcs}
-        self.on_the_way: Question = lambda *_: _[3]
-        self.said: list[tuple[str, str, str]] = []
-        self.used = 0
-        self.nodes = {name: Node(self, place, directory / name) for place, name in enumerate(self.names)}
-
-    def calls_of(self, sender: str) -> Any:
-        """As Caller, for that node."""
-        line = self
-
-        class Calls:
-            measured_s = staticmethod(lambda _: 0.0)
-
-            @staticmethod
-            def request(_: str, url: str, *, body: dict[str, Any], **__: Any) -> Reply:
-                """The other node's answer."""
-                to, _, path = url.removeprefix("https://").partition("/")
-                return line.say(sender, to, path, json.loads(json.dumps(body)))
-
-        return Calls()
-
-    def say(self, sender: str, to: str, path: str, body: dict[str, Any]) -> Reply:
-        """As the agent's port of node `to`."""
-        request, what = path.split("/")[-2:]
-        self.said.append((sender, to, what))
-        changed = self.on_the_way(sender, to, what, body)
-        if changed is None:
-            return Reply(204, None)
-        parallel = self.nodes[to].relay.parallel
-        steps = {"pads": parallel.turn, "difference": parallel.accept_difference, "sealed": parallel.accept_sealed}
-        try:
-            missing = steps[what](sender, request, changed)  # type: ignore[operator]
-        except KeyFailure as failure:
-            details = [{name: value} for name, value in failure.details().items()]
-            return Reply(failure.status, {"message": str(failure), "details": details})
-        except Malformed as error:
-            return Reply(400, {"message": str(error), "details": [{"field": error.field}]})
-        return Reply(202, {"missing": missing}) if missing else Reply(204, None)
-
-    def key(self, number: int = 1) -> list[bytes]:
-        """Keys made by the first node."""
-        request, n_bytes = str(uuid.uuid4()), number * KEY_BYTES
-        ranges = [Range(qc, self.used, self.used + n_bytes) for qc in self.qcs]
-        self.used += n_bytes
-        hops = len(self.qcs)
-        proofs = [
-            proof(name.encode(), request, "server", position=i, hops=hops, around=ranges[i - 1 : i + 1])
-            for i, name in enumerate(self.names[1:], 1)
-        ]
-        self.key_ids = [str(uuid.uuid4()) for _ in range(number)]
-        session = Session(KSID, ALICE, BOB, tuple(self.names), tuple(self.qcs), LINK)
-        made = self.nodes["n0"].relay.originate(
-            session, PARALLEL, Allocation(request, "server", ranges, proofs), key_ids=self.key_ids, key_bytes=KEY_BYTES
-        )
-        return [key.reveal() for key in made]
-
-    def at_last(self) -> list[bytes]:
-        """What waits for the slave of the keys that were made last."""
-        found = self.nodes[self.names[-1]].store.take_relayed(self.key_ids)
-        return [] if found is None else [relayed.key.reveal() for relayed in found]
-
-    def left(self, name: str) -> int:
-        """Bytes that a node has not used up."""
-        return sum(held.stored for held in self.nodes[name].store.held())
 
 
 @pytest.fixture
@@ -158,13 +30,12 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     made: list[Line] = []
 
     def build(hops: int) -> Line:
-        made.append(Line(hops, tmp_path))
+        made.append(Line(tmp_path, hops))
         return made[-1]
 
     yield build
     for line in made:
-        for node in line.nodes.values():
-            node.store.close()
+        line.close()
 
 
 @pytest.mark.parametrize("hops", [2, 3, 4, 7])
@@ -306,23 +177,29 @@ def test_node_between_takes_only_what_was_allocated(lines, name):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda body: {"pad": body["pad"] | {"ranges": [_moved(r) for r in body["pad"]["ranges"]]}},
-        lambda body: {"pad": body["pad"] | {"ranges": body["pad"]["ranges"] * 2}},
-        lambda body: {"pad": body["pad"] | {"ksid": str(uuid.uuid4())}},
-        lambda body: {"pad": body["pad"] | {"proof": "0" * 64}},
-        lambda body: {"pad": body["pad"] | {"sealed": "AAAA"}},
-        lambda body: {"nodes": body["nodes"][::-1]},
-        lambda body: {"nodes": [*body["nodes"], body["nodes"][0]]},
-        lambda body: {"nodes": body["nodes"][1:]},
+        lambda path: {"pad": path["pad"] | {"ranges": [_moved(r) for r in path["pad"]["ranges"]]}},
+        lambda path: {"pad": path["pad"] | {"ranges": path["pad"]["ranges"] * 2}},
+        lambda path: {"pad": path["pad"] | {"link": str(uuid.uuid4())}},
+        lambda path: {"pad": path["pad"] | {"proof": "0" * 64}},
+        lambda path: {"pad": path["pad"] | {"sealed": "AAAA"}},
+        lambda path: {"nodes": path["nodes"][::-1]},
+        lambda path: {"nodes": [*path["nodes"], path["nodes"][0]]},
+        lambda path: {"nodes": path["nodes"][1:]},
         lambda _: {"nodes": []},
     ],
-    ids=["bytes of nobody", "two pads", "another session", "made up", "too short", "another order", "twice", "too few",
+    ids=["bytes of nobody", "two pads", "another link", "made up", "too short", "another order", "twice", "too few",
          "none"],
 )  # fmt: skip
 def test_last_node_takes_only_what_was_allocated(lines, change):
     """It refuses before it takes a byte."""
     line = lines(3)
-    line.on_the_way = lambda _, __, what, body: body | change(body) if what == "sealed" and "pad" in body else body
+
+    def alter(_: str, __: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        if what != "sealed" or "pad" not in body["paths"][0]:
+            return body
+        return body | {"paths": [body["paths"][0] | change(body["paths"][0])]}
+
+    line.on_the_way = alter
 
     with pytest.raises(RelayBroken):
         line.key()
@@ -365,10 +242,10 @@ def test_node_that_sends_more_than_it_is_asked_for_is_refused(lines):
 
 
 @pytest.mark.parametrize("silent", ["n1", "n2"])
-def test_node_that_does_not_answer_in_time_is_named(lines, monkeypatch, silent):
+def test_node_that_does_not_answer_in_time_is_named(lines, silent):
     """Its key fails as any other does; n1 has done its part, but does not say so, and is asked again in vain."""
-    monkeypatch.setattr(sys.modules[__name__], "ANSWER_S", 0.3)
     line, answered = lines(2), threading.Event()
+    line.answer_s = 0.3
 
     def hold(_: str, to: str, what: str, body: dict[str, Any]) -> dict[str, Any] | None:
         if to == silent and what in ("pads", "sealed"):
@@ -389,7 +266,7 @@ def test_first_node_that_has_left_too_much_unclaimed_is_named_itself(lines):
     """It is not the nodes between that are to blame."""
     line = lines(2)
     arrivals = line.nodes["n2"].relay.as_last.arrivals
-    while arrivals.put(str(uuid.uuid4()), Relayed(Secret(bytes(KEY_BYTES)), KSID), sender="n0"):
+    while arrivals.put(str(uuid.uuid4()), Relayed(Secret(bytes(KEY_BYTES)), KSID), sender="n0", number=1):
         pass
 
     with pytest.raises(RelayBroken) as broken:
@@ -432,9 +309,10 @@ def test_parts_are_claimed_all_or_none_and_once(seed):
             )
             there.setdefault(request, set()).add(sender)
         else:
-            parts, missing = arrivals.claim_parts(request, "s", senders, patiently=False)
+            whole = {0: [(name, 0) for name in senders]}
+            parts, missing = arrivals.claim_parts(request, "s", whole, enough=1, patiently=False)
             assert set(missing) == set(senders) - there.get(request, set())
-            assert len(parts) == (0 if missing else 3)
+            assert [len(part) for part in parts.values()] == ([] if missing else [3])
             if not missing:
                 del there[request]
     now = 20.0

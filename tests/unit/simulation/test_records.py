@@ -36,7 +36,7 @@ def recorded(folder: Path, mode: str, seed: int = 1, outages: tuple[Outage, ...]
 
 
 @pytest.mark.parametrize("paths", ["shortest", "widest-shortest"])
-@pytest.mark.parametrize("mode", ["basic", "qkp", "otp", "parallel"])
+@pytest.mark.parametrize("mode", ["basic", "qkp", "otp", "parallel", "paths-2"])
 def test_audit_of_what_is_recorded_is_clean_and_its_summary_is_that_of_the_simulation(tmp_path, mode, paths):
     """Sessions, keys, key errors, bytes; every key of both sides. Whichever end pays double."""
     result = recorded(tmp_path, mode, path_policy=paths)

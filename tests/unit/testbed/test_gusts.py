@@ -27,7 +27,7 @@ from tests.e2e.test_storm import SEED as SHORT_SEED
 POLIQI = load("poliqi", Path(__file__).resolve().parents[3] / "topologies")
 PLAN = make_plan(POLIQI)
 LONGEST_S = 30.0
-MODES = ("qkp", "basic", "otp", "parallel")  # of gusts 4, 1, 2, 3 and so on
+MODES = ("qkp", "basic", "otp", "parallel", "paths-2")  # of gusts 5, 1, 2, 3, 4 and so on
 SEEDS = st.integers(0, 1 << 32)
 
 
@@ -55,7 +55,7 @@ def test_storm_of_2000_faults_has_all_kinds_and_modes_in_gusts_of_a_few():
     assert sum(kinds.values()) >= 2000
     assert set(kinds) == set(gusts.WEIGHTS)
     assert min(kinds.values()) >= 40
-    assert Counter(g.mode for g in found).keys() == {"basic", "otp", "parallel", "qkp"}
+    assert Counter(g.mode for g in found).keys() == {"basic", "otp", "parallel", "paths-2", "qkp"}
     assert {len(g.blows) for g in found} == {2, 3, 4, 5}
     assert [g.number for g in found] == list(range(1, len(found) + 1))
 
@@ -155,7 +155,7 @@ def test_dry_run_tells_what_would_come(capsys):
 
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.startswith("seed 4, ")
-    assert [line.split()[:3] for line in lines] == [["gust", str(n), MODES[n % 4]] for n in range(1, len(lines) + 1)]
+    assert [line.split()[:3] for line in lines] == [["gust", str(n), MODES[n % 5]] for n in range(1, len(lines) + 1)]
 
 
 @pytest.mark.parametrize(

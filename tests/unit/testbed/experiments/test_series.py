@@ -258,7 +258,7 @@ def test_sweep_over_the_network_has_a_network_for_each_value():
     [
         ({"colour": ["red"]}, "--over colour: expected one of workload, mode"),
         ({"mode": ["nothing.py:fast"]}, "nothing.py: no such file"),
-        ({"mode": ["fast"]}, "--over mode=fast: expected one of basic, qkp, otp, parallel"),
+        ({"mode": ["fast"]}, "--over mode=fast: expected one of basic, qkp, otp, parallel, paths-2, paths-3"),
         ({"ttl": ["0"]}, "--over ttl=0: expected an integer from 1 to"),
         ({"ttl": ["1.5"]}, "--over ttl=1.5: expected an integer from 1 to"),
         ({"gap": ["nan"]}, "--over gap=nan: expected a number"),
