@@ -389,9 +389,6 @@ BEGIN
     PERFORM qkd_check_server(p_server);
     IF hops > 1 THEN  -- in the order of names everywhere, so that two requests never wait for each other
         PERFORM 1 FROM qc WHERE name = ANY (p_qcs) ORDER BY name FOR UPDATE;
-        IF hops > (SELECT count(DISTINCT name) FROM unnest(p_qcs) AS name) THEN
-            PERFORM qkd_refuse('p_qcs: expected each QC once');
-        END IF;
     END IF;
 
     short_bytes := 0;
@@ -423,8 +420,12 @@ BEGIN
     IF onward IS DISTINCT FROM p_slave_node THEN
         PERFORM qkd_refuse(format('p_qcs: expected a path to %s, not to %s', p_slave_node, onward));
     END IF;
-    IF lengths[1] < hops AND p_needs[1] * hops <> (SELECT sum(n) FROM unnest(p_needs) AS n) THEN
-        PERFORM qkd_refuse(format('p_needs: expected as much of each QC of several paths, not %s', p_needs));
+    IF lengths[1] < hops THEN
+        IF hops > (SELECT count(DISTINCT name) FROM unnest(p_qcs) AS name) THEN
+            PERFORM qkd_refuse('p_qcs: expected each QC once');
+        ELSIF NOT p_needs[1] = ALL (p_needs) THEN
+            PERFORM qkd_refuse(format('p_needs: expected as much of each QC of several paths, not %s', p_needs));
+        END IF;
     END IF;
 
     IF EXISTS (SELECT 1 FROM allocation WHERE request = p_request) THEN

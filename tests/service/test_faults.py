@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import random
 import signal
@@ -28,6 +29,7 @@ import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
+from decisions.modes import MODES
 from mtls.call import Caller, Reply, Unreachable
 from mtls.identity import Identity, Role
 from node.material.key_events import PART
@@ -110,6 +112,8 @@ class Line(Stack):
     """Four nodes in a row under load, with proxies between them."""
 
     proxies: dict[str, Proxy]
+    links: Sequence[tuple[str, str, str]] = LINKS
+    pairs: Sequence[tuple[str, str]] = PAIRS
 
     def build(self, mode: str) -> None:
         """Start everything, and open a session a pair."""
@@ -121,22 +125,24 @@ class Line(Stack):
             self.ports[node] = (free_port(), free_port())
         self.proxies = {node: Proxy(agent) for node, (_, agent) in self.ports.items()}
         between = {node: f"https://{LOOPBACK}:{proxy.port}" for node, proxy in self.proxies.items()}
-        self.start_nodes(LINKS, HOME, mode=mode, ttl_slots=TTL_SLOTS, slot_s=SLOT_S, nodes=between)
-        self.qcs = self.start_qcs(LINKS, low=3000, high=3000, slot_s=SLOT_S)
+        self.start_nodes(self.links, HOME, mode=mode, ttl_slots=TTL_SLOTS, slot_s=SLOT_S, nodes=between)
+        self.qcs = self.start_qcs(self.links, low=3000, high=3000, slot_s=SLOT_S)
         self.callers = {sae: self.caller(Role.SAE, sae) for sae in HOME}
         self.sdn = self.caller(Role.CONTROLLER, "ctl")
-        for master, slave in PAIRS:
+        for master, slave in self.pairs:
             self.open(master, slave)
+
+    def paths(self, master: str, slave: str) -> list[list[str]]:
+        """Those of a session of the two."""
+        step = 1 if master < slave else -1
+        return [[chr(i) for i in range(ord(master), ord(slave) + step, step)]]
 
     def open(self, master: str, slave: str) -> None:
         """Configure a session on its path, as a controller does that knows only the standard."""
-        step = 1 if master < slave else -1
-        path = [chr(i) for i in range(ord(master), ord(slave) + step, step)]
-
         def call(method: str, node: str, at: str, body: Any) -> int:
             return self.sdn.request(method, f"{self.agent(node)}{at}", to=Identity(Role.NODE, node), body=body).status
 
-        session = open_session(call, (ID[master], ID[slave]), path)
+        session = open_session(call, (ID[master], ID[slave]), *self.paths(master, slave))
         facts = {"ksid": session["ksid"], "master_sae": ID[master], "slave_sae": ID[slave]}
         self.told.append({"event": "ksid_assigned", "mono": time.monotonic(), **facts})
 
@@ -200,7 +206,7 @@ class Line(Stack):
                     self.wrong.append(error)
                 time.sleep(0.02)
 
-        threads = [threading.Thread(target=run, args=pair) for pair in PAIRS]
+        threads = [threading.Thread(target=run, args=pair) for pair in self.pairs]
         for thread in threads:
             thread.start()
         return threads
@@ -216,7 +222,7 @@ class Line(Stack):
     def verdict(self) -> Any:
         """Stop what makes and takes keys, and audit."""
         self.processes.stop("qcs", "node")
-        qcs = {name: Qc(a, b, SLOT_S) for name, a, b in LINKS}
+        qcs = {name: Qc(a, b, SLOT_S) for name, a, b in self.links}
         meant = Meant(frozenset("abcd"), qcs, {sae: Sae(node, 0) for sae, node in HOME.items()}, TTL_SLOTS)
         local = {node: self.directory / node / "local.db" for node in "abcd"}
         with self.cluster.admin_url() as url:
@@ -233,13 +239,38 @@ class Line(Stack):
         return audit(records(document), journals)
 
 
+class Mesh(Line):
+    """The same four nodes, each joined to each other; sessions go over two or three paths that share no relay."""
+
+    links = tuple((f"{a}-{b}/1", a, b) for a, b in itertools.combinations("abcd", 2))
+    pairs = (("a", "d"), ("d", "a"), ("b", "c"), ("a", "b"))
+
+    def paths(self, master: str, slave: str) -> list[list[str]]:
+        """By way of each of the other two; and the link between them, if the mode takes three."""
+        others = [node for node in "abcd" if node not in (master, slave)]
+        found = [[master, other, slave] for other in others]
+        return found if MODES[self.mode].paths == 2 else [[master, slave], *found]
+
+
+@pytest.fixture(
+    params=["basic", "qkp", "parallel", "paths-2", "paths-2of3", pytest.param("otp", marks=pytest.mark.slow)]
+)
+def network(request: pytest.FixtureRequest, tmp_path) -> Iterator[Line]:
+    """The line, or the mesh where keys go over several paths, in each mode."""
+    yield from built((Line if MODES[request.param].paths == 1 else Mesh)(tmp_path), request.param)
+
+
 @pytest.fixture(params=["basic", "qkp", "parallel", pytest.param("otp", marks=pytest.mark.slow)])
 def line(request: pytest.FixtureRequest, tmp_path) -> Iterator[Line]:
-    """The line in each mode."""
-    made = Line(tmp_path)
+    """The line in each mode that goes over one path."""
+    yield from built(Line(tmp_path), request.param)
+
+
+def built(made: Line, mode: str) -> Iterator[Line]:
+    """Have it run, and ended."""
     made.keys, made.results, made.wrong = [], Counter(), []
     try:
-        made.build(request.param)
+        made.build(mode)
         yield made
     finally:
         made.stop()
@@ -283,31 +314,31 @@ FAULTS = [
 ]  # fmt: skip
 
 
-def test_whatever_fails_nothing_is_used_twice_and_no_pair_differs(line):
+def test_whatever_fails_nothing_is_used_twice_and_no_pair_differs(network):
     """One fault after another under load; then, untouched, every pair gets keys again, and the audit is clean."""
     chance = random.Random(1)
     stop = threading.Event()
-    threads = line.load(stop)
+    threads = network.load(stop)
     try:
-        until(lambda: sum(line.results.values()) > 20)
+        until(lambda: sum(network.results.values()) > 20)
         for fault in FAULTS:
-            fault(line, chance)
+            fault(network, chance)
             time.sleep(0.3)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-    line.heal()
-    for master, slave in PAIRS:
-        until_ok(line, master, slave)
+    network.heal()
+    for master, slave in network.pairs:
+        until_ok(network, master, slave)
 
-    verdict = line.verdict()
+    verdict = network.verdict()
 
-    assert not line.wrong
+    assert not network.wrong
     assert list(verdict.findings) == []
-    assert line.results["ok"] > 50, line.results
-    assert len(line.results) > 1, "the faults were felt"
-    assert len(set(line.keys)) == len(line.keys)
+    assert network.results["ok"] > 50, network.results
+    assert len(network.results) > 1, "the faults were felt"
+    assert len(set(network.keys)) == len(network.keys)
     assert verdict.counted["ranges_taken"] > 100
 
 

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -681,7 +681,7 @@ def ask_barely(ring: Ring, stack: Stack, name: str = "a", **changes: str) -> lis
         ({"p_qcs": "ARRAY[ab, ac]"}, "p_qcs: expected a path"),
         ({"p_qcs": "ARRAY[bc, ac]"}, "p_qcs: expected a path"),
         ({"p_qcs": "ARRAY['nowhere', bc]"}, "p_qcs: expected a path"),
-        ({"p_slave": "bob", "p_slave_node": "'b'"}, "p_qcs: expected a path to b"),
+        ({"p_slave": "bob", "p_slave_node": "'b'"}, "p_qcs: expected a path from a to b"),
         ({"p_master": "bob"}, "p_master"),
         ({"p_master": "'unknown'"}, "p_master"),
         ({"p_master": "NULL"}, "p_master"),
@@ -813,6 +813,58 @@ def test_every_later_node_of_a_path_can_prove_what_was_allocated(ring):
     ]
     assert ring.allocate("abc", 16, request=made, mode=BASIC) == found
     assert ring.allocate("ab", 16).proofs == []
+
+
+def over_both_ways(ring: Ring, *needs: int, qcs: Sequence[str] = ()) -> Allocation | Shortage:
+    """What a gets for a key of 16 bytes for c, over the link between them and by way of b."""
+    owner = KeyOwner(KSID, SAES["a"], SAES["c"], "c")
+    over = qcs or [*ring.along("ac"), *ring.along("abc")]
+    made, key_id = new_request(), str(uuid.uuid4())
+    asked = list(zip(over, needs, strict=True))
+    return ring.nodes["a"].allocate(made, asked, key_ids=[key_id], key_bytes=16, owner=owner)
+
+
+def test_several_paths_are_allocated_all_or_none(ring):
+    """Each later node can prove its place on its own path; the last one of each path, too."""
+    ring.fill(20)
+    found = over_both_ways(ring, 16, 16, 16)
+
+    (ac,), (ab, bc) = ring.along("ac"), ring.along("abc")
+    assert [(where.qc, len(where)) for where in found.ranges] == [(ac, 16), (ab, 16), (bc, 16)]
+    places = [("c", 1, 1, found.ranges[:1]), ("b", 1, 2, found.ranges[1:]), ("c", 2, 2, found.ranges[2:])]
+    assert found.proofs == [
+        proof(ring.nodes[name].secret, found.request, found.server, position=at, hops=hops, around=around)
+        for name, at, hops, around in places
+    ]
+    short = over_both_ways(ring, 16, 16, 16)
+    assert (short.qc, short.short_bytes) == (min(ac, ab, bc), 12)
+    assert ring.allocate("abc", 4).ranges[0].start == 16  # nothing was taken
+
+
+def test_key_over_several_paths_is_no_instruction_for_the_slave(ring):
+    """Though one of them is a single link: what lies there is a pad."""
+    ring.fill(1000)
+    found = over_both_ways(ring, 16, 16, 16)
+
+    instructions, _ = ring.nodes["c"].collect(str(uuid.uuid4()))
+
+    assert found.request not in {instruction.request for instruction in instructions}
+
+
+@pytest.mark.parametrize(
+    "wrong", ["the same path twice", "a QC twice", "an end on the way", "less of one"],
+)  # fmt: skip
+def test_several_paths_that_share_anything_are_refused(ring, wrong):
+    """The database, too, has no node or QC on two of them, and each brings a part as long as the key."""
+    ring.fill(1000)
+    (ac,), (ab, bc) = ring.along("ac"), ring.along("abc")
+    qcs, needs = {
+        "the same path twice": ([ab, bc, ab, bc], [16] * 4), "a QC twice": ([ac, ac], [16] * 2),
+        "an end on the way": ([ac, bc, ab, ac], [16] * 4), "less of one": ([ac, ab, bc], [32, 16, 16]),
+    }[wrong]  # fmt: skip
+
+    with pytest.raises(DatabaseRefused):
+        over_both_ways(ring, *needs, qcs=qcs)
 
 
 def test_the_owner_reads_what_was_allocated_and_which_keys_that_made(ring, stack):

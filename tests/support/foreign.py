@@ -36,24 +36,31 @@ def virtual_links(path: Sequence[str], key: str, *, from_last: bool = False) -> 
     return found
 
 
-def application(ksid: str, pair: tuple[str, str], local: str, remote: str, backing: str) -> dict[str, Any]:
-    """The application of a pair (server, client) at the node `local`."""
+def application(ksid: str, pair: tuple[str, str], local: str, remote: str, *backing: str) -> dict[str, Any]:
+    """The application of a pair (server, client) at the node `local`, fed by those links."""
     return {
         "app_id": ksid, "app_type": gs015.CLIENT, "server_app_id": pair[0], "client_app_id": [pair[1]],
-        "backing_qkdl_id": [backing], "local_qkdn_id": node_id(local), "remote_qkdn_id": node_id(remote),
+        "backing_qkdl_id": list(backing), "local_qkdn_id": node_id(local), "remote_qkdn_id": node_id(remote),
     }  # fmt: skip
 
 
-def open_session(call: Call, pair: tuple[str, str], path: Sequence[str]) -> dict[str, Any]:
-    """Configure a key session between the first and the last node of `path`, link by link and end by end."""
-    ksid, key = str(uuid.uuid4()), str(uuid.uuid4())
-    qcs = [f"{'-'.join(sorted(hop))}/1" for hop in itertools.pairwise(path)]
-    if len(qcs) == 1:
-        key = link_id(qcs[0])
-    else:
-        for name, link in virtual_links(path, key).items():
+def open_session(call: Call, pair: tuple[str, str], path: Sequence[str], *more: Sequence[str]) -> dict[str, Any]:
+    """Configure a key session between the first and the last node of `path`, link by link and end by end.
+
+    Over `more` paths as well, if there are any.
+    """
+    ksid, keys = str(uuid.uuid4()), []
+    for one in (path, *more):
+        qcs = qcs_of(one)
+        keys.append(link_id(qcs[0]) if len(qcs) == 1 else str(uuid.uuid4()))
+        for name, link in virtual_links(one, keys[-1]).items() if len(qcs) > 1 else ():
             assert call("POST", name, f"{N}/qkd_links", {"etsi-qkd-sdn-node:qkd_link": [link]}) == 201
     for local, remote in ((path[-1], path[0]), (path[0], path[-1])):
-        body = {"etsi-qkd-sdn-node:qkd_app": [application(ksid, pair, local, remote, key)]}
+        body = {"etsi-qkd-sdn-node:qkd_app": [application(ksid, pair, local, remote, *keys)]}
         assert call("POST", local, f"{N}/qkd_applications", body) == 201
-    return {"ksid": ksid, "link": key, "path": list(path), "qcs": qcs}
+    return {"ksid": ksid, "link": keys[0], "path": list(path), "qcs": qcs_of(path)}
+
+
+def qcs_of(path: Sequence[str]) -> list[str]:
+    """The QCs along a path."""
+    return [f"{'-'.join(sorted(hop))}/1" for hop in itertools.pairwise(path)]
