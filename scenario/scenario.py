@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from decisions.modes import MODES
 from decisions.parameters import PARAMETERS, checked
+from decisions.paths import fewest_links
 from decisions.rekey import GO_ON, SESSION
 from scenario.outages import Outage
 from scenario.topology_description import Sae, Topology
@@ -35,3 +38,11 @@ class Scenario:
     def parameter(self, name: str) -> Any:
         """Its value here; Malformed if it cannot be."""
         return checked(dict(self.parameters)).get(name, PARAMETERS[name].default)
+
+
+def carried_modes(topology: Topology) -> list[str]:
+    """The modes in which any two applications of that network, at different nodes, can share keys."""
+    nodes, graph = sorted({sae.node for sae in topology.saes}), topology.graph()
+    most = max(mode.paths for mode in MODES.values())
+    there = min((len(fewest_links(graph, a, b, most)) for a, b in itertools.combinations(nodes, 2)), default=most)
+    return [name for name, mode in MODES.items() if mode.paths <= there]

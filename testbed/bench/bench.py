@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from decisions.modes import MODES
-from testbed.bench.bench_client import PARTNERS, Client, row_of_five
+from scenario.scenario import carried_modes
+from testbed.bench.bench_client import PARTNERS, Client, ring_of_five, row_of_five
 from testbed.bench.bench_run import bench, with_network
 from testbed.bench.round_trip_floor import RoundTrips, delivery_ms
 from testbed.machine import output
@@ -55,9 +56,10 @@ def main() -> int:
 
 def _all() -> int:
     for delay_ms in _DELAYS_MS:
-        status = with_network(row_of_five(delay_ms), _measure)
-        if status != 0:
-            return status
+        for plan in (row_of_five(delay_ms), ring_of_five(delay_ms)):
+            status = with_network(plan, _measure)
+            if status != 0:
+                return status
     return 0
 
 
@@ -65,15 +67,19 @@ def _measure(emulation: Emulation) -> None:
     delay_ms = emulation.plan.topology.links[0].a_to_b.delay_ms
     client, trips = Client(emulation), RoundTrips(emulation)
     try:
+        carried = carried_modes(emulation.plan.topology)
+        # On the row all modes that go over one path, on the ring those that go over several.
+        most = max(MODES[mode].paths for mode in carried)
+        modes, results = [mode for mode in carried if MODES[mode].paths == most], []
+        client.set_mode(modes[0])
         sessions = [client.open(partner) for partner in PARTNERS]
-        results = []
-        for mode in MODES:
+        for mode in modes:
             client.set_mode(mode)
-            for slave, path in sessions:
+            for slave, paths in sessions:
                 for source, times_ms in client.exchange(slave).items():
-                    floor_ms = delivery_ms(trips.ms, mode, source, path)
-                    results.append(Result(mode, source, len(path) - 1, times_ms, floor_ms))
-        bare = client.bare() if delay_ms == 0 else None
+                    floor_ms = delivery_ms(trips.ms, mode, source, *paths)
+                    results.append(Result(mode, source, max(map(len, paths)) - 1, times_ms, floor_ms))
+        bare = client.bare() if delay_ms == 0 and most == 1 else None
     finally:
         client.close()
     header = ("mode", "from", "hops", "keys", "median", "floor", "ratio", "above floor")

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from documents.paths import paths_of
 from mtls.call import Caller
 from mtls.identity import Identity, Role
 from scenario.topology import load
@@ -34,9 +35,14 @@ _QC_RATE = (6000, 6000)
 _CUT = {"government", "university"}
 
 
+def ring_of_five(delay_ms: float) -> Plan:
+    """PoliQI, whose QCs are never the bottleneck here."""
+    return make_plan(load("poliqi", ROOT / "topologies").with_overrides(delay_ms=delay_ms, qc_rate=_QC_RATE))
+
+
 def row_of_five(delay_ms: float) -> Plan:
-    """PoliQI with one fibre less: the nodes at its ends are four hops apart. Its QCs are never the bottleneck."""
-    topology = load("poliqi", ROOT / "topologies").with_overrides(delay_ms=delay_ms, qc_rate=_QC_RATE)
+    """The same with one fibre less: the nodes at its ends are four hops apart."""
+    topology = ring_of_five(delay_ms).topology
     links = tuple(link for link in topology.links if {link.a, link.b} != _CUT)
     return make_plan(replace(topology, links=links))
 
@@ -57,13 +63,13 @@ class Client:
         self._pool.shutdown()
         self._caller.close()
 
-    def open(self, node: str) -> tuple[SaePlan, list[str]]:
-        """A key session with an application at `node`, and its path."""
+    def open(self, node: str) -> tuple[SaePlan, list[list[str]]]:
+        """A key session with an application at `node`, and its path, or paths."""
         slave = self._sae(node)
         reply = self._emulation.open_session(self._master, slave).result()
         if not reply.ok:
             raise UserError(f"no key session of {self._master.name} with {slave.name}: {reply.message}")
-        return slave, list(reply.body["path"])
+        return slave, paths_of(reply.body)
 
     def set_mode(self, mode: str) -> None:
         """Have all nodes make keys in `mode`, and wait until they do."""

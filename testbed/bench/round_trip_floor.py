@@ -51,17 +51,21 @@ class RoundTrips:
         return min(times)
 
 
-def delivery_ms(rtt: Callable[[str, str], float], mode: str, source: str, path: Sequence[str]) -> float:
+def delivery_ms(
+    rtt: Callable[[str, str], float], mode: str, source: str, path: Sequence[str], *more: Sequence[str]
+) -> float:
     """The sum of the round trips that a key over `path` cannot do without, in ms; nothing if it was made ahead.
 
     A key that is made needs the shared database; over several hops each node must have reached the next one, and
     where a new key follows under a shared one, the first node the last one. Where nodes relay at once, it is the
-    longest of their ways: from the first node by way of a node between to the last one, and back.
+    longest of their ways: from the first node by way of a node between to the last one, and back. So it is where a key
+    goes over `more` paths as well.
     """
     if source == "pool":
         return 0.0
     trips = [(path[0], "db")]
     first, *between, last = path
+    between += [node for other in more for node in other[1:-1]]
     if between and MODES[mode].at_once:
         return rtt(first, "db") + max(rtt(first, node) + rtt(node, last) + rtt(first, last) for node in between) / 2
     if between:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from decisions.exposure import SHARED_KEY, THE_KEY
-from decisions.modes import MODES
+from scenario.scenario import carried_modes
 from testbed.experiments.evaluation import figures
 from testbed.experiments.evaluation.results import Results, Row
 from testbed.experiments.experiment import Experiment, Quick, Seen, Settings, groups, over_repeats, together
@@ -32,7 +32,7 @@ def runs(settings: Settings) -> list[Run]:
             phases = [
                 Phase({"delay ms": str(delay), "mode": mode.upper()}, settings.parameters(mode), workload,
                       settings.phase_seed(repeat), 1.0 if settings.quick else 4.0)
-                for mode in MODES
+                for mode in carried_modes(settings.topology)
             ]  # fmt: skip
             found += together(repeat, phases, delay_ms=float(delay), qc_rate=settings.qc_rate())
     return found
@@ -88,14 +88,16 @@ def draw(results: Results) -> Figure:
 def remarks(_results: Results) -> list[str]:
     """What to know when reading it."""
     return [
-        "Keys of 128 bits in a row of seven nodes, each of which asks for keys with each other one. Delivery is that of"
-        " keys made for their request; a key from a pool crosses no link.",
+        "Keys of 128 bits in seven columns of nodes, an application in each, which asks for keys with each other one."
+        " Delivery is that of keys made for their request; a key from a pool crosses no link.",
         "A relay learned what was in its memory. In PARALLEL it has pads only; what is under them crosses the network"
-        " inside TLS.",
+        " inside TLS. In PATHS-2 a relay cannot know the key, whatever it has: what it could know is one of two parts.",
+        "In PATHS-2 hops are those of the longer path. Neighbours have a path of one hop and one of three: so three hops"
+        " stand for four links there, or for six.",
     ]
 
 
 EXPERIMENT = Experiment(
-    NAME, "What relays cost", "A low load in a row of seven nodes, in each mode.", runs, rows, draw, remarks,
-    words=WORDS, virtual=True, topology="row",
+    NAME, "What relays cost", "A low load in seven columns of nodes, in each mode.", runs, rows, draw, remarks,
+    words=WORDS, virtual=True, topology="ladder",
 )  # fmt: skip
