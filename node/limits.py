@@ -104,6 +104,10 @@ LOST_OPEN_S = DEAD_S + SILENCE_S
 
 DEVICE_PAUSE_S = 0.5  # without a descriptor to spare, QC devices wait for so long
 MAX_HOPS = 64  # of a virtual link
+# The newest bytes of a QC's stream that a node keeps, whatever the TTL: at 10 Mbit/s what comes in 3.5 minutes. What is
+# older than that goes as if it were too old. The last fifth of them is promised to nobody new, so that what was
+# allocated before is still there when it is taken.
+STOCK_BYTES = 256 << 20
 LACKING_S = 10.0  # until a path is looked for again that a session does without, as it has enough others
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from decisions.ranges import MOST_MARKS, Claim, Mark, Range, promised_slots, spare_slots
 from documents.secret import Secret
+from node.limits import STOCK_BYTES
 from node.material.blocks import Block, boottime
 from node.material.local_database import LocalDatabase
 
@@ -71,7 +72,10 @@ class Held:
 
 
 class KeyStreams(LocalDatabase):
-    """The streams in a local database. `clock`: seconds that count from the machine's start."""
+    """The streams in a local database. `clock`: seconds that count from the machine's start.
+
+    `stock_bytes`: of each stream only so many of its newest bytes are kept.
+    """
 
     def __init__(
         self,
@@ -81,8 +85,10 @@ class KeyStreams(LocalDatabase):
         ttl_slots: int,
         slot_s: float = 1.0,
         clock: Callable[[], float] = boottime,
+        stock_bytes: int = STOCK_BYTES,
     ) -> None:
         super().__init__(path, key_path)
+        self._stock_bytes = stock_bytes
         self.ttl_slots = ttl_slots  # may change while the node runs
         self.clock = clock
         self._slot_s = slot_s
@@ -202,12 +208,20 @@ class KeyStreams(LocalDatabase):
             return [self._take(r, request, server, spare_slots) for r in wanted]
 
     def expire(self) -> int:
-        """Erase all bytes and relayed keys older than the TTL; the number of bytes erased. To be called once a slot."""
+        """Erase all bytes and relayed keys older than the TTL, and bytes beyond the stock, the oldest ones; how many
+        bytes were erased. To be called once a slot.
+        """
         with self._transaction():
             oldest = self.clock() - self.ttl_s
             self._db.execute("DELETE FROM relayed WHERE made <= ?", (oldest,))
             self._db.execute("DELETE FROM block WHERE made <= ?", (oldest,))
             n_bytes = self._erase("expired", "made <= ?", oldest)
+            longer = "SELECT qc, epoch, head FROM stream WHERE head > ?"
+            for qc, epoch, head in self._db.execute(longer, (self._stock_bytes,)).fetchall():
+                beyond = "qc = ? AND epoch = ? AND end <= ?"
+                place = qc, epoch, head - self._stock_bytes
+                self._db.execute(f"DELETE FROM block WHERE {beyond}", place)  # noqa: S608 - no input
+                n_bytes += self._erase("expired", beyond, *place)
         self._empty_log()
         return n_bytes
 
@@ -262,9 +276,9 @@ class KeyStreams(LocalDatabase):
     def held(self) -> list[Held]:
         """What this end holds of every QC it knows, in the order of their names.
 
-        The floor lies behind the last gap and behind everything that is expired or will be soon.
+        The floor lies behind the last gap, and behind everything that is expired, or beyond the stock, or will be soon.
         """
-        oldest = self.clock() - self.promised_s
+        oldest, promised = self.clock() - self.promised_s, self._stock_bytes - self._stock_bytes // 5
         # Nor is anything promised before the last byte that was taken here: if the shared database forgot an allocation
         # (a fail-over that lost commits), the other end, which still holds those bytes, must not be given them again.
         rows = self._query(
@@ -279,7 +293,7 @@ class KeyStreams(LocalDatabase):
         )
         return [
             Held(
-                qc, head, max(gap, last_used, head if first is None else first), slot,
+                qc, head, max(gap, last_used, head if first is None else first, head - promised), slot,
                 stored=generated - used - expired - differing, generated=generated, used=used, expired=expired,
                 differing=differing, epoch=epoch,
             )

@@ -1,5 +1,6 @@
 """The local database: a byte leaves once, expired bytes never, and nothing readable lies on disk."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -151,6 +152,24 @@ def test_expired_bytes_are_never_given(store, clock):
     (held,) = store.held()
     assert (held.generated, held.used, held.expired, held.stored) == (4, 1, 3, 0)
     assert held.floor == 4
+
+
+def test_stock_is_bounded_and_what_does_not_fit_expires_oldest_first(path, clock):
+    """However long the TTL; what is left out is counted, and nobody new is promised what will be left out soon."""
+    with contextlib.closing(KeyStore(path, path.with_suffix(".key"), ttl_slots=86_400, clock=clock,
+                                     stock_bytes=1000)) as store:  # fmt: skip
+        for slot in range(40):
+            store.store(block(slot, 100 * slot, bytes([slot]) * 100), DIGEST)
+            store.expire()
+            (held,) = store.held()
+            assert held.stored <= 1000
+            assert held.floor == max(0, held.head - 800)
+            assert held.generated == held.stored + held.expired
+
+        assert (held.expired, held.stored) == (3000, 1000)
+        assert bytes_of(store, 3000, 3001) == bytes([30])  # promised a moment ago, and still there
+        with pytest.raises(Missing):
+            bytes_of(store, 2999, 3000)
 
 
 def test_nothing_is_promised_in_its_last_slot(store, clock):

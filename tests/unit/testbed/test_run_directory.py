@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -148,3 +149,22 @@ def test_file_that_goes_while_it_is_erased_does_not_hold_up_a_start(tmp_path, mo
     shutil.rmtree(tmp_path, onerror=run_directory._unless_gone)
 
     assert not tmp_path.exists()
+
+
+def test_dead_run_that_somebody_removes_does_not_hold_up_a_start(tmp_path, monkeypatch):
+    """In the moment in which its keys are to be erased."""
+    runs = tmp_path / "runs"
+    os.close(open_run_directory(None, runs).lock)
+    dead = next(entry for entry in runs.iterdir() if entry.name != "latest")
+    (dead / "nodes").mkdir()
+    glob = Path.glob
+
+    def vanishing(path: Path, pattern: str) -> Iterator[Path]:
+        shutil.rmtree(dead, ignore_errors=True)
+        if path == dead:
+            raise FileNotFoundError(2, "No such file or directory", str(dead / "nodes"))
+        return glob(path, pattern)
+
+    monkeypatch.setattr(Path, "glob", vanishing)
+
+    assert open_run_directory(None, runs).path.is_dir()
