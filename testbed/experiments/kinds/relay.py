@@ -92,7 +92,7 @@ def remarks(_results: Results) -> list[str]:
         " Delivery is that of keys made for their request; a key from a pool crosses no link.",
         "A relay learned what was in its memory. In PARALLEL it has pads only; what is under them crosses the network"
         " inside TLS. In PATHS-2 a relay cannot know the key, whatever it has: it could know one of two parts.",
-        "In PATHS-2 hops are those of the longer path. Neighbours have a path of one hop and one of three: so three hops"
+        "In PATHS-2 hops are those of the longer path. Neighbours have a path of one hop and one of three: three hops"
         " stand for four links there, or for six.",
     ]
 
