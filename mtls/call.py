@@ -218,6 +218,7 @@ class Caller:
         headers |= conditions
         if (span := trace.current()) is not None:
             headers[trace.HEADER] = trace.to_header(span)
+        begun = time.monotonic()
         try:
             with deadline.until(time.monotonic() + wait_s):
                 answer = self._pool(to).request(
@@ -234,7 +235,8 @@ class Caller:
                 return Reply(answer.status, None)
             answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(url, why(error, wait_s)) from error
+            # A dead connection may be given up before the time is over.
+            raise Unreachable(url, why(error, min(wait_s, time.monotonic() - begun))) from error
         return Reply(answer.status, _decode(url, raw, most_parts), answer.headers.get("ETag"))
 
     def close(self) -> None:

@@ -548,6 +548,22 @@ def test_call_of_what_is_too_late_is_not_made(issue):
         caller.request("GET", "https://127.0.0.1:1/", to=Identity(Role.NODE, "b"))
 
 
+def test_connection_that_dies_early_is_not_said_to_have_had_all_the_time(issue, monkeypatch):
+    """The system gives up what the other end does not acknowledge, before a long time is over."""
+
+    class Dead:
+        def request(self, *_: object, **__: object) -> None:
+            """Given up after a while."""
+            time.sleep(0.3)
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    caller = Caller(issue("node", "a"))
+    monkeypatch.setattr(caller, "_pool", lambda _: Dead())
+
+    with pytest.raises(Unreachable, match=r"no answer within 0\.[34] s"):
+        caller.request("GET", "https://127.0.0.1:1/", to=Identity(Role.NODE, "b"), timeout_s=30)
+
+
 def test_call_has_its_round_trips_on_top_of_its_time(issue):
     """As many as a call on a new connection takes, of the longest that is expected."""
     caller = Caller(issue("node", "a"), round_trip_s=0.1)
