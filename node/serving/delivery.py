@@ -189,7 +189,10 @@ class Delivery:
         """How many keys can be had now of QCs that have so many bytes `available`, those in the pool included."""
         parameters = self._parameters()
         mode = parameters.strategy
-        session = _over(session, mode)
+        try:
+            session = _over(session, mode)
+        except TooFewPaths:
+            return 0
         number = self._ahead(session.ksid, parameters)
         there = [available.get(qc, 0) for qc in session.qcs]
         made = mode.makeable(there, key_bytes, number, double_at_last=session.double_at_last)
@@ -311,7 +314,7 @@ class Delivery:
                     return self._make_apart(session, mode, number, key_bytes)
                 except ShortOfMaterial as short:
                     left = [path for path in session.paths if short.facts["qc"] not in path.qcs]
-                    if len(left) < mode.enough or len(session.paths) == 1:
+                    if not mode.enough <= len(left) < len(session.paths):
                         raise
                     session = over(left)  # nothing was allocated
 

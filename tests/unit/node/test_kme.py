@@ -16,9 +16,17 @@ from documents.checks import Malformed
 from documents.secret import Secret
 from etsi.gs014 import KEYS_NOT_FOUND, KeyRequest, Limits
 from mtls import deadline
-from node.associations.sessions import Session
+from node.associations.sessions import Session, over
 from node.config import Parameters
-from node.failures import DatabaseChanged, DatabaseUnreachable, KeyFailure, PathDown, ShortOfMaterial, TooLate
+from node.failures import (
+    DatabaseChanged,
+    DatabaseUnreachable,
+    KeyFailure,
+    PathDown,
+    ShortOfMaterial,
+    TooFewPaths,
+    TooLate,
+)
 from node.material.blocks import Block, boottime
 from node.material.key_store import KeyStore, RelayedKey
 from node.material.losses import Losses
@@ -282,3 +290,61 @@ def test_foreign_key_is_unauthorized_beside_one_that_waits_here_for_another_mast
 
     assert [key_id for key_id, _ in kme.get_keys_by_id(BOB, ADAM, KEYS[:1])] == KEYS[:1]
     assert [key_id for key_id, _ in kme.get_keys_by_id(BOB, ALICE, KEYS[2:])] == KEYS[2:]
+
+
+def over_paths(*short: str) -> Session:
+    """Of alice and bob: over their link, and by way of c and of d; those named are short."""
+    paths = [(("a", "b"), (QC,)), (("a", "c", "b"), ("a-c/1", "c-b/1")), (("a", "d", "b"), ("a-d/1", "d-b/1"))]
+    return over([Session(KSID, ALICE, BOB, nodes, qcs, "link") for nodes, qcs in paths if not set(qcs) & set(short)])
+
+
+@pytest.fixture
+def several(store: KeyStore, network: Network, tmp_path: Path) -> Kme:
+    """That of alice's node, in a mode for which two of three paths are enough. `short` lack key material."""
+    journal = Journal(tmp_path / "journal.jsonl", "node:a")
+    found = Kme(
+        "a", saes={ALICE: "a", BOB: "b"}, limits=Limits(), store=store, shared=network, sessions=network,
+        routes=network, relay=SimpleNamespace(originate=originate, least_s=lambda *_: 0.0),
+        performance=Performance(store.held), requested=Requested(), losses=Losses(journal),
+        parameters=lambda: Parameters(mode="paths-2of3"), journal=journal,
+    )  # fmt: skip
+    network.limit = 1000
+    return found
+
+
+@pytest.mark.parametrize("short", [QC, "a-c/1", "d-b/1"])
+def test_path_that_is_short_is_left_out_where_others_are_enough(several, network, monkeypatch, short):
+    """All or nothing is allocated on the other two."""
+    asked, allocate = [], network.allocate
+
+    def allocate_but_one(request: str, needs: list[tuple[str, int]], **facts: object) -> Allocation | Shortage:
+        asked.append([qc for qc, _ in needs])
+        return Shortage(short, 16) if short in asked[-1] else allocate(request, needs, **facts)
+
+    monkeypatch.setattr(network, "allocate", allocate_but_one)
+
+    assert len(several.get_keys(over_paths(), KeyRequest(1, 128)).keys) == 1
+    assert asked == [list(over_paths().qcs), list(over_paths(short).qcs)]
+
+
+def test_two_paths_of_three_that_are_short_are_a_shortage(several, network, monkeypatch):
+    """One part is no key."""
+    monkeypatch.setattr(
+        network, "allocate", lambda _, needs, **__: next(Shortage(qc, 16) for qc, _ in needs if qc != "d-b/1")
+    )
+
+    with pytest.raises(ShortOfMaterial):
+        several.get_keys(over_paths(), KeyRequest(1, 128))
+
+
+def test_session_with_fewer_paths_than_enough_gets_no_key(several, network, monkeypatch):
+    """The cause says how many there are; status tells of no keys."""
+    one = over_paths("a-c/1", "a-d/1")
+    network.available_bytes = 1000
+
+    with pytest.raises(TooFewPaths) as failure:
+        several.get_keys(one, KeyRequest(1, 128))
+
+    assert (failure.value.facts["needed"], failure.value.facts["paths"]) == (2, 1)
+    monkeypatch.setattr(network, "session", lambda *_: one)
+    assert several.status(ALICE, BOB).stored_key_count == 0
