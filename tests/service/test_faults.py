@@ -253,7 +253,10 @@ class Mesh(Line):
 
 
 @pytest.fixture(
-    params=["basic", "qkp", "parallel", "paths-2", "paths-2of3", pytest.param("otp", marks=pytest.mark.slow)]
+    params=[
+        "basic", "qkp", "parallel", "paths-2of3", pytest.param("paths-2", marks=pytest.mark.slow),
+        pytest.param("otp", marks=pytest.mark.slow),
+    ]
 )
 def network(request: pytest.FixtureRequest, tmp_path) -> Iterator[Line]:
     """The line, or the mesh where keys go over several paths, in each mode."""
