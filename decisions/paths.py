@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import networkx as nx
 
@@ -73,6 +73,20 @@ def several(paths: Sequence[Path]) -> Path:
     first, last = paths[0].nodes[0], paths[0].nodes[-1]
     qcs = tuple(qc for path in paths for qc in path.qcs)
     return Path((first, *between, last), qcs, hops=tuple(len(path.qcs) for path in paths))
+
+
+class _OverQcs(Protocol):
+    @property
+    def qcs(self) -> tuple[str, ...]: ...
+
+
+AnyPath = TypeVar("AnyPath", bound=_OverQcs)
+
+
+def left_without(paths: Sequence[AnyPath], qc: str, enough: int) -> list[AnyPath]:
+    """Those of several paths that do without that QC, which is short; none if they are not enough, or are all."""
+    left = [path for path in paths if qc not in path.qcs]
+    return left if enough <= len(left) < len(paths) else []
 
 
 View = Callable[[str], QcView]  # how a QC fares

@@ -89,6 +89,9 @@ def _mode(reference: str) -> tuple[str, Any]:
         raise PlugError(f"{reference}: expected cipher to be one of {_CIPHERS}, got {mode.cipher!r}")
     if mode.at_once and mode.cipher is not None:
         raise PlugError(f"{reference}: expected no cipher where nodes relay at once, got {mode.cipher!r}")
+    if not (type(mode.paths) is type(mode.enough) is int):
+        text = f"expected whole numbers, got paths={mode.paths!r}, enough={mode.enough!r}"
+        raise PlugError(f"{reference}: {text}")
     if not 1 <= mode.enough <= mode.paths <= _MOST_TOGETHER or (mode.paths > 1) != (mode.enough > 1):
         text = f"expected 1 path, or 2 to {_MOST_TOGETHER} paths of which at least 2 are enough"
         raise PlugError(f"{reference}: {text}, got paths={mode.paths!r}, enough={mode.enough!r}")

@@ -27,7 +27,7 @@ from decisions.admission import ADMISSION_POLICIES, ALTERNATIVES, Demand, Refuse
 from decisions.calendar import Draw, Wanted
 from decisions.choice import choose
 from decisions.modes import MODES, ahead
-from decisions.paths import PATH_POLICIES, Path, QkdGraph, disjoint, fewest_links, judge
+from decisions.paths import PATH_POLICIES, Path, QkdGraph, disjoint, fewest_links, judge, left_without
 from decisions.ranges import Range, Shortage, allocate, promised_slots
 from decisions.rekey import APPLICATION, Pace, goes_on, next_due
 from documents.plugged import PluggedFailed
@@ -302,14 +302,14 @@ class Simulation:
         self, session: Session, needs: Sequence[tuple[str, int]]
     ) -> tuple[dict[str, QcState], list[Range]] | Shortage:
         """What is made now of these needs; without paths that are short, if enough others are left."""
-        found = allocate(session.sources, needs)
-        if isinstance(found, Shortage) and self._mode.enough < self._mode.paths:
-            assert session.path is not None  # noqa: S101 - it is open
-            path, short = session.path, found
-            while isinstance(found, Shortage) and len(path.paths) > self._mode.enough:
-                path = path.within(set(path.qcs) - {found.qc})
-                found = allocate(session.sources, [need for need in needs if need[0] in path.qcs])
-            return short if isinstance(found, Shortage) else found
+        found = first = allocate(session.sources, needs)
+        left: Sequence[Path] = () if session.path is None else session.path.paths
+        while isinstance(found, Shortage):
+            left = left_without(left, found.qc, self._mode.enough)
+            if not left:
+                return first
+            qcs = {qc for path in left for qc in path.qcs}
+            found = allocate(session.sources, [need for need in needs if need[0] in qcs])
         return found
 
     @staticmethod

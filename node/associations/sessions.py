@@ -77,7 +77,9 @@ class Session:
 
 
 def over(paths: Sequence[Session]) -> Session:
-    """The same session over all of these node-disjoint paths."""
+    """The same session over all of these node-disjoint paths. Of those that are a single link the first one counts."""
+    links = [path for path in paths if len(path.qcs) == 1]
+    paths = [path for path in paths if len(path.qcs) > 1 or path is links[0]]
     if len(paths) == 1:
         return paths[0]
     whole = several([Path(path.path, path.qcs) for path in paths])

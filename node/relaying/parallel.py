@@ -91,7 +91,7 @@ class Parallel:
                 step = functools.partial(self._exchange.send, node, f"/qkd/v1/relay/{request}/pads", body)
                 future = self._exchange.beside(node, f"telling node {node} to relay at once", step)
                 if future is None:
-                    left_over.append((number, node, step))
+                    left_over.append((number, step))
                 else:
                     running[future] = number, node
         tally = _Tally(order, enough, self._journal)
@@ -108,7 +108,7 @@ class Parallel:
         tell = functools.partial(self._exchange.tell_last, order, "sealed", enough=enough)
         first = functools.partial(tell, paths=paths)
         at_last = self._exchange.beside(last, f"sending node {last} a key", first)
-        for number, _, step in left_over:
+        for number, step in left_over:
             tally.bear(number, step)
         reply = first() if at_last is None else self._first_of(at_last, running | {at_last: (0, last)}, tally)
         if reply is None or _missing(reply, tally.between):  # perhaps too many waited there

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decisions.modes import Mode, ahead
+from decisions.paths import left_without
 from decisions.ranges import Allocation, Shortage, spare_slots
 from etsi.gs014 import KeyRequest
 from mtls import deadline
@@ -129,7 +130,7 @@ def _over(session: Session, mode: Mode) -> Session:
     if len(session.paths) < mode.enough:
         text = f"mode {mode.name} needs {mode.enough} node-disjoint paths, and the key session has {len(session.paths)}"
         raise TooFewPaths(text, ksid=session.ksid, needed=mode.enough, paths=len(session.paths))
-    return over(session.paths[: mode.paths])
+    return session if len(session.paths) <= mode.paths else over(session.paths[: mode.paths])
 
 
 def _several(session: Session, mode: Mode) -> dict[str, Any]:
@@ -313,8 +314,8 @@ class Delivery:
                 try:
                     return self._make_apart(session, mode, number, key_bytes)
                 except ShortOfMaterial as short:
-                    left = [path for path in session.paths if short.facts["qc"] not in path.qcs]
-                    if not mode.enough <= len(left) < len(session.paths):
+                    left = left_without(session.paths, short.facts["qc"], mode.enough)
+                    if not left:
                         raise
                     session = over(left)  # nothing was allocated
 

@@ -12,6 +12,7 @@ import pytest
 
 from decisions.modes import PATHS_2, PATHS_2_OF_3, PATHS_3, Mode
 from decisions.ranges import Range
+from node.associations.sessions import Session, over
 from node.failures import KeyFailure, RelayAltered, RelayBroken
 from tests.support.relay_line import KEY_BYTES, STORED, Line
 
@@ -192,3 +193,12 @@ def test_node_on_two_paths_is_refused(lines):
         line.key()
 
     assert line.left("n2") == 2 * STORED
+
+
+def test_links_beside_each_other_are_one_path():
+    """Two QCs between the same nodes bring no second part: a session over them has one path, the first of them."""
+    first, second = (Session("k", "alice", "bob", ("a", "b"), (qc,), qc) for qc in ("a-b/1", "a-b/2"))
+    round_about = Session("k", "alice", "bob", ("a", "c", "b"), ("a-c/1", "c-b/1"), "virtual")
+
+    assert over([first, second]) is first
+    assert over([first, second, round_about]).paths == (first, round_about)

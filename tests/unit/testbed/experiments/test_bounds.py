@@ -12,7 +12,7 @@ from etsi.gs004 import QoS
 from scenario.shape import Shape
 from scenario.topology_description import Link, Node, Qc, Topology
 from scenario.workload import Arrival
-from testbed.experiments.planner.bounds import _demand, best_acceptance
+from testbed.experiments.planner.bounds import _demand, _paths, best_acceptance
 from testbed.planning.plan import SaePlan
 
 RING = ("ab", "bc", "cd", "da")
@@ -160,3 +160,14 @@ def test_the_programme_finds_what_trying_everything_finds(sessions, made):
     blocks = [(q, float(t), n) for q, t, n in made]
     assert bound(RING, arriving, blocks, ttl_slots=ttl).best == best
     assert bound(RING, arriving, blocks, ttl_slots=ttl, time_limit_s=None).best >= best
+
+
+def test_planner_of_a_mode_over_two_paths_takes_both_ways_round_a_ring():
+    """A session needs key material of all four QCs; of three, there is none for it."""
+    both = topology(RING)
+    made = [(qc, 0.0, 16) for qc in RING]
+
+    assert [sorted(qcs) for qcs in _paths(both, "a", "c", 2)] == [sorted(RING)]
+    for there, accepted in ((made, 1), (made[:3], 0)):
+        found = best_acceptance(both, [arrival("a", "c")], there, mode="paths-2", keys_ahead=4, ttl_slots=3)
+        assert found.best == accepted
