@@ -10,9 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from decisions.parameters import MOST_RATE
-from scenario import decoy_bb84, yaml_documents
-from scenario.decoy_bb84 import Device
-from scenario.qc_models import BLOCKS, DECOY, MODELS, SPREADS, TRACE, UNIFORM, Blocks, DecoyBb84, Drift, Trace
+from scenario import yaml_documents
+from scenario.quantum import decoy_bb84
+from scenario.quantum.decoy_bb84 import Device
+from scenario.quantum.qc_models import BLOCKS, DECOY, MODELS, SPREADS, TRACE, UNIFORM, Blocks, DecoyBb84, Drift, Trace
 from scenario.topology_description import Field, Qc, TopologyError, checked_rate, choice, csv_number
 
 _DEVICES = Path(__file__).with_name("devices.yaml")

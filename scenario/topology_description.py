@@ -21,7 +21,7 @@ from decisions.tunnels import EVERY_S, KINDS, POLICIES
 from documents.checks import Malformed
 from etsi.gs014 import Limits
 from etsi.sae_id import LONGEST, sae_id
-from scenario.qc_models import Blocks, Model, Uniform
+from scenario.quantum.qc_models import Blocks, Model, Uniform
 from scenario.shape import MAX_DELAY_MS, Shape
 
 NAME_LENGTH = 31

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
-from scenario.qc_models import Model, source
+from scenario.quantum.qc_models import Model, source
 
 
 class Supply(Protocol):

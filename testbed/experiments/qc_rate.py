@@ -9,9 +9,9 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from scenario import decoy_bb84
-from scenario.decoy_bb84 import Device
 from scenario.qc_document import shipped
+from scenario.quantum import decoy_bb84
+from scenario.quantum.decoy_bb84 import Device
 
 _STEP_KM = 0.5
 _LINES = ("-", "--", ":", "-.")

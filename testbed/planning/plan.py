@@ -18,7 +18,7 @@ from typing import Any
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.tree.model import node_id
-from scenario.qc_models import to_json
+from scenario.quantum.qc_models import to_json
 from scenario.topology_description import Link, Sae, Topology
 from testbed.audit import evidence
 from testbed.planning.documents import Ends, SharedDatabaseAt, controller_document, node_document, qc_key_file

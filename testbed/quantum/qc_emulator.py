@@ -42,8 +42,8 @@ from node.material.blocks import (
     encode_age,
     read_answer,
 )
-from scenario.decoy_bb84 import MOST_QBER
-from scenario.qc_models import NOTHING, Model, Uniform, from_json, source
+from scenario.quantum.decoy_bb84 import MOST_QBER
+from scenario.quantum.qc_models import NOTHING, Model, Uniform, from_json, source
 from telemetry import bugs
 from telemetry.journal import Journal
 from telemetry.signals import Signals

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from documents.paths import paths_of
-from scenario.decoy_bb84 import MOST_QBER
+from scenario.quantum.decoy_bb84 import MOST_QBER
 from scenario.shape import Shape
 from scenario.topology_description import Link, Node
 from testbed.dashboard.collected import timeline

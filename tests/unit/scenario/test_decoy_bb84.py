@@ -14,8 +14,8 @@ from tno.quantum.communication.qkd_key_rate.quantum.bb84 import (
     compute_gain_and_error_rate,
 )
 
-from scenario import decoy_bb84
-from scenario.decoy_bb84 import MOST_QBER, Device
+from scenario.quantum import decoy_bb84
+from scenario.quantum.decoy_bb84 import MOST_QBER, Device
 
 # The experiment of C. Gobby, Z. L. Yuan, A. J. Shields, Applied Physics Letters 84, 3762 (2004), as Ma et al. use it.
 GYS = Device(

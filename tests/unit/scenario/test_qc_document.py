@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from scenario import decoy_bb84, yaml_documents
+from scenario import yaml_documents
 from scenario.qc_document import qc
-from scenario.qc_models import Blocks, DecoyBb84, Trace
+from scenario.quantum import decoy_bb84
+from scenario.quantum.qc_models import Blocks, DecoyBb84, Trace
 from scenario.topology_description import Field, TopologyError
 from scenario.topology_document import build
 

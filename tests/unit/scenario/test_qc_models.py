@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scenario import decoy_bb84
-from scenario.decoy_bb84 import MOST_QBER, Device
-from scenario.qc_models import (
+from scenario.quantum import decoy_bb84
+from scenario.quantum.decoy_bb84 import MOST_QBER, Device
+from scenario.quantum.qc_models import (
     Blocks,
     DecoyBb84,
     Drift,

@@ -13,7 +13,7 @@ import networkx as nx
 import pytest
 import yaml
 
-from scenario.qc_models import Blocks
+from scenario.quantum.qc_models import Blocks
 from scenario.shape import Shape
 from scenario.topology import Qc, Topology, TopologyError, load
 

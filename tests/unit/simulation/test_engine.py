@@ -14,7 +14,7 @@ from decisions.paths import PATH_POLICIES
 from documents.plugged import PluggedFailed
 from etsi.gs004 import QoS
 from scenario.outages import Outage
-from scenario.qc_models import Blocks
+from scenario.quantum.qc_models import Blocks
 from scenario.scenario import Scenario
 from scenario.shape import Shape
 from scenario.topology import load

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scenario.qc_models import Trace, source, to_json
+from scenario.quantum.qc_models import Trace, source, to_json
 from telemetry import journal
 from telemetry.journal import Journal
 from testbed.quantum import qc_emulator

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from scenario import decoy_bb84
-from scenario.decoy_bb84 import MOST_QBER, Device
+from scenario.quantum import decoy_bb84
+from scenario.quantum.decoy_bb84 import MOST_QBER, Device
 
 DAY_S = 86_400.0
 _USUAL_QBER = 0.02
