@@ -24,6 +24,7 @@ from controller.northbound.api import known_agents, make_app
 from controller.sessions.application_answers import Words
 from controller.sessions.bandwidth_updates import Reweigher
 from controller.sessions.lifecycle import KeySessions
+from controller.sessions.lighting import Lighting
 from controller.sessions.mover import Mover
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
@@ -53,12 +54,13 @@ def main(path: Path) -> int:
         store = Store(options.directory / "controller.db")
         settings = Settings(graph, options.parameters, journal, store)
         book = Book(store)
-        choice = Choice(graph, book, settings)
+        lighting = Lighting(graph, book, agents, journal, switched=options.switched, spare=options.spare)
+        choice = Choice(graph, book, settings, lighting)
         words = Words(graph, agents, store, journal)
         session_agents = SessionAgents(graph, agents, words)
         upkeep = Upkeep(book, choice, session_agents, journal)
         sessions = KeySessions(
-            graph, book, choice, session_agents, journal, upkeep=upkeep, saes=options.saes,
+            graph, book, choice, session_agents, journal, upkeep=upkeep, lighting=lighting, saes=options.saes,
             half_open_timeout_s=options.half_open_timeout_s,
         )  # fmt: skip
         followers = Followers(
@@ -83,12 +85,14 @@ def main(path: Path) -> int:
         followers.follow(agent)
     words.start()
     mover.start()
+    lighting.start()
     reweigher.start()
     journal.event("started", port=server.port)
     print("ready", flush=True)
     if not _run(signals, openflow, followers):
         return 1
     mover.stop()
+    lighting.stop()
     reweigher.stop()
     followers.stop()
     words.stop()

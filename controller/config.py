@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from controller.network.nodes import SwitchedQc
 from controller.network.settings import Parameters, changed
 from controller.openflow.forwarding import Fabric, parse_fabric
 from decisions import user_policies
-from documents.checks import Malformed, integer, mapping, number, text, uuid_text
+from decisions.choice import OnDemand
+from decisions.parameters import MOST_RATE
+from documents.checks import Malformed, integer, mapping, number, sequence, text, uuid_text
 from etsi.sae_id import sae_id
 from mtls.credentials import Credentials
 
@@ -43,11 +46,16 @@ class ControllerConfig:
     grace_s: float = 2.0  # a node or QC that has been down for so long is down for the sessions over it: they move
     steady_s: float = 5.0  # and they come back to a shorter path when it has been up for so long
     round_trip_s: float = 0.0  # the longest one between two parties of the network, as far as is known beforehand
+    switched: Sequence[SwitchedQc] = ()  # the QCs that can be lit on demand
+    spare: Mapping[str, int] = field(default_factory=dict)  # how many there are of what they take, by name
 
 
 _REQUIRED = ("name", "host", "port", "directory", "credentials", "openflow")
 _OPTIONAL = ("parameters", "agents", "node_ids", "saes", "half_open_timeout_s", "grace_s", "steady_s", "round_trip_s",
-             "policies")  # fmt: skip
+             "policies", "switched", "spare")  # fmt: skip
+
+
+_MOST_SWITCHED = 10_000
 
 
 def load(path: Path) -> ControllerConfig:
@@ -92,6 +100,32 @@ def parse(document: Any) -> ControllerConfig:
         grace_s=number(given.get("grace_s", 2.0), "grace_s", low=0.0, high=3600),
         steady_s=number(given.get("steady_s", 5.0), "steady_s", low=0.1, high=3600),
         round_trip_s=number(given.get("round_trip_s", 0), "round_trip_s", low=0, high=3600),
+        switched=[
+            _switched(mapping(entry, f"switched[{i}]"), f"switched[{i}]")
+            for i, entry in enumerate(sequence(given.get("switched", []), "switched", longest=_MOST_SWITCHED))
+        ],
+        spare={
+            text(k, "spare"): integer(v, f"spare.{k}", low=0, high=1 << 16)
+            for k, v in mapping(given.get("spare", {}), "spare").items()
+        },
+    )
+
+
+def _switched(given: Mapping[str, Any], field: str) -> SwitchedQc:
+    names = {member: text(given.get(member), f"{field}.{member}") for member in ("qc", "a", "b")}
+    ends = sequence(given.get("interfaces"), f"{field}.interfaces", longest=2)
+    takes = sequence(given.get("takes"), f"{field}.takes", longest=1000)
+    if len(ends) != 2 or not isinstance(given.get("bypass"), bool):
+        raise Malformed(field, "interfaces of both ends, and bypass, true or false")
+    return SwitchedQc(
+        OnDemand(**names, bypass=given["bypass"], takes=tuple(text(what, f"{field}.takes") for what in takes)),
+        link_id=uuid_text(given.get("link_id"), f"{field}.link_id"),
+        interfaces=(
+            integer(ends[0], f"{field}.interfaces", low=1, high=1 << 16),
+            integer(ends[1], f"{field}.interfaces", low=1, high=1 << 16),
+        ),
+        bytes_per_slot=number(given.get("bytes_per_slot"), f"{field}.bytes_per_slot", low=0, high=MOST_RATE),
+        ready_s=number(given.get("ready_s"), f"{field}.ready_s", low=0, high=3600),
     )
 
 

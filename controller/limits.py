@@ -18,6 +18,9 @@ TRIES_OF_AN_EDIT = 10  # of a resource that others change meanwhile
 
 # Opening a key session: nodes on its path have so long in all. Who asked is told before it gives up.
 OPENING_S = 3.0
+LIT_S = 3.0  # a QC on demand that was lit may be so much later than it should be
+RETRY_LIT_S = 1.0  # who waits for it is asked to wait so long at least
+BARRED_S = 30.0  # after which one that made no key may be lit again
 ASKED_S = 15.0  # how long an application's node waits for the controller at most
 
 # What nodes announce is done by steps, each in a thread.

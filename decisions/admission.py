@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from decisions.calendar import WANTED_SLOTS, Draw, expected_per_slot, first_shortage, most_of_one, supply
@@ -61,6 +61,15 @@ class QcView:
         return max(self.reserved_per_slot, self.requested_bytes / max(1, self.slots))
 
 
+def since_lit(view: QcView, per_slot: float, slots: int, lit_slots: int) -> QcView:
+    """The view, over so many slots, of a QC that has been lit for `lit_slots` of them: as if it had made before what it
+    makes in the mean, `per_slot` bytes.
+    """
+    known = list(view.by_slot)[-lit_slots:] if lit_slots > 0 else []
+    by_slot = [*[math.floor(per_slot)] * (slots - len(known)), *known]
+    return replace(view, generated_bytes=sum(by_slot), slots=len(by_slot), by_slot=by_slot)
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The QC that was short, the bytes that the session needs there and the bytes that there are.
@@ -93,6 +102,11 @@ class Demand:
     def per_slot(self, hop: int) -> float:
         """Bytes a slot of 1 s that the session needs of the QC of that hop."""
         return self.cost[hop] / self.interval_s
+
+    def shares(self, path: Sequence[QcView]) -> list[float]:
+        """Of what each QC of a path makes, the part that the session needs."""
+        made = (view.generated_bytes / max(1, view.slots) for view in path)
+        return [self.per_slot(hop) / rate if rate else math.inf for hop, rate in enumerate(made)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decisions.admission import ADMISSION_POLICIES
+from decisions.choice import BOTH, MECHANISMS
 from decisions.modes import AUTO, BASIC, MODES, MOST_AHEAD
 from decisions.paths import PATH_POLICIES
 from documents.checks import Malformed, integer
@@ -99,9 +100,12 @@ ADMISSION = Choice(
     "admission", ADMISSION_POLICIES, "none", "which key sessions are refused for want of key material"
 )
 PATH_POLICY = Choice("path_policy", PATH_POLICIES, "shortest", "which path a key session takes")
+MECHANISM = Choice(
+    "mechanism", MECHANISMS, BOTH, "whether key sessions go over trusted relays, over a QC past them, or either"
+)
 
 FOR_NODES: tuple[Choice | Whole, ...] = (MODE, TTL, KEYS_AHEAD, IMPLICIT_IDLE)
-PARAMETERS: Mapping[str, Choice | Whole] = {p.name: p for p in (*FOR_NODES, ADMISSION, PATH_POLICY)}
+PARAMETERS: Mapping[str, Choice | Whole] = {p.name: p for p in (*FOR_NODES, ADMISSION, PATH_POLICY, MECHANISM)}
 
 # Of a QC, in bytes a slot of a second: 16.8 Mbit/s. The fastest device of which we know makes 13.7 (Z. Yuan and others,
 # Journal of Lightwave Technology 36, 3427, 2018). It bounds what a peer can make us keep for a slot.

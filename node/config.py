@@ -60,6 +60,8 @@ def parse_parameters(document: Mapping[str, Any], default: Parameters) -> Parame
 class Neighbour:
     """A QC of this node, the node at its other end, and the number of the interface there.
 
+    A `dark` one is used by no link until a controller configures one on its interface.
+
     `authentication_key` is what the two ends of the QC share, to compare what they hold.
     """
 
@@ -67,6 +69,7 @@ class Neighbour:
     peer: str
     remote_interface: int
     authentication_key: Secret
+    dark: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,12 @@ def _authentication_key(path: Any, field: str) -> Secret:
     if len(key) != AUTHENTICATION_KEY_BYTES:
         raise Malformed(field, f"a file of {AUTHENTICATION_KEY_BYTES} bytes")
     return key
+
+
+def _flag(value: Any, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise Malformed(field, "true or false")
+    return value
 
 
 def _port_or_none(value: Any, field: str) -> int | None:
@@ -155,6 +164,7 @@ def parse(document: Any) -> NodeConfig:
                 text(q.get("peer"), f"qcs[{i}].peer"),
                 integer(q.get("remote_interface", 1), f"qcs[{i}].remote_interface", low=1, high=1 << 16),
                 _authentication_key(q.get("authentication_key"), f"qcs[{i}].authentication_key"),
+                _flag(q.get("dark", False), f"qcs[{i}].dark"),
             )
             for i, q in enumerate(qcs)
         ),

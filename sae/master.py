@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 MAX_OPENING = 16
 _CLOSE_WAIT_S = 5.0
 _TAKE_BACK_S = 2.0  # to tell KME or slave of it, beyond the time in which a session was to be opened
+# A QC that has to be lit for a session takes its time; how long we wait for it in all, and between two tries at least.
+_BEING_LIT, _LIT_PATIENCE_S, _LEAST_PAUSE_S = "being_lit", 20.0, 0.2
 _CLOSE_AGAIN_S = 1.0  # a KME that did not hear of an end
 # Causes with which the controller says no; all others are failures on the way to its decision.
 _REFUSALS = ("refused", "no_path", "too_few_paths")
@@ -146,6 +148,14 @@ class Master:
     def _initialise(self, session: Session, duration_s: float | None) -> None:
         pair = {"master_sae": self._id, "slave_sae": session.peer}
         self._record.event("session_requested", duration_s=duration_s, **session.qos.to_json(), **pair)
+        patience_until = time.monotonic() + _LIT_PATIENCE_S
+        while not self._is_initialised(session, pair, duration_s, patience_until):
+            pass
+
+    def _is_initialised(
+        self, session: Session, pair: Mapping[str, str], duration_s: float | None, until: float
+    ) -> bool:
+        """One try; False if another is worth it until then, after the time that the network asks for. Failed."""
         started = time.monotonic()
         try:
             self._handover.ask_connection(session.peer, session.qos)
@@ -157,6 +167,11 @@ class Master:
         except Failed as error:
             # Also where the slave's answer was lost: it may have registered, and must take that back.
             self._take_back(session)
+            retry_s = error.facts.get("retry_s")
+            if error.cause == _BEING_LIT and isinstance(retry_s, int | float) and started + retry_s < until:
+                self._record.event("session_waits", qc=str(error.facts.get("qc")), retry_s=retry_s, **pair)
+                if not self._stopping.wait(max(_LEAST_PAUSE_S, retry_s)):
+                    return False
             name = "session_refused" if error.cause in _REFUSALS else "session_failed"
             own = {"cause": error.cause, "status": error.status, "message": str(error), **pair}
             self._record.event(name, **(error.facts | own))
@@ -170,6 +185,7 @@ class Master:
             ask_connection_ms=milliseconds(started, asked), open_key_session_ms=milliseconds(asked, known),
             total_ms=milliseconds(started, known), **pair,
         )  # fmt: skip
+        return True
 
     def _take_back(self, session: Session) -> None:
         """End a session that has not come to be, though trying may have taken all the time there was."""

@@ -28,14 +28,11 @@ class Outage:
 
     def qcs(self, topology: Topology) -> Collection[str]:
         """The QCs that make nothing."""
-        return [
-            qc.name
-            for link in topology.links
-            for qc in link.qcs
-            if (self.kind == QC and qc.name == self.name)
-            or (self.kind == FIBRE and link.name == self.name)
-            or (self.kind == NODE and self.name in (link.a, link.b))
-        ]
+        if self.kind == QC:
+            return [self.name]
+        if self.kind == FIBRE:
+            return topology.qcs_over(self.name)
+        return [qc.name for qc, a, b in topology.qcs() if self.name in (a, b)]
 
 
 def load(path: Path, topology: Topology) -> list[Outage]:
@@ -46,7 +43,7 @@ def load(path: Path, topology: Topology) -> list[Outage]:
 def parse(document: object, source: str, topology: Topology) -> list[Outage]:
     """The outages in a document, a list, by time; TopologyError names the member and what was expected."""
     known = {
-        QC: [qc.name for link in topology.links for qc in link.qcs],
+        QC: [qc.name for qc, _, _ in topology.qcs()],
         FIBRE: [link.name for link in topology.links],
         NODE: [node.name for node in topology.nodes],
     }

@@ -17,7 +17,8 @@ from scenario.quantum.qc_models import BLOCKS, DECOY, MODELS, SPREADS, TRACE, UN
 from scenario.topology_description import Field, Qc, TopologyError, checked_rate, choice, csv_number
 
 _DEVICES = Path(__file__).with_name("devices.yaml")
-_MOST_S, _MOST_BLOCK, _MOST_DB = 86_400.0, MOST_RATE, 100.0
+_MOST_S, _MOST_BLOCK = 86_400.0, MOST_RATE
+MOST_DB = 100.0  # of a fibre
 _MOST_ROWS, _MOST_BITS = 1_000_000, 1e12
 _COLUMNS = ("time_s", "bits", "qber_percent")
 # Of a device: what each figure may be at most.
@@ -27,13 +28,13 @@ _MOST: dict[str, float] = {
 }  # fmt: skip
 
 
-def qc(field: Field, name: str, length_km: float | None) -> Qc:
-    """The QC of that name, on a fibre of that length if it has one; TopologyError."""
+def qc(field: Field, name: str, length_km: float | None, fibre_db: float | None = None) -> Qc:
+    """The QC of that name, on a fibre of that length and of that loss, as far as they are known; TopologyError."""
     said = field.value.get("model", UNIFORM) if isinstance(field.value, dict) else UNIFORM
     if said not in MODELS:
         raise Field(field.source, f"{field.path}.model", said).error(f"unknown model; {choice(said, MODELS, 'models')}")
     if said == DECOY:
-        return _decoy(field, name, length_km)
+        return _decoy(field, name, length_km, fibre_db)
     if said == BLOCKS:
         return _blocks(field, name)
     if said == TRACE:
@@ -76,15 +77,17 @@ def _device(field: Field) -> Device:
     return found
 
 
-def _decoy(field: Field, name: str, length_km: float | None) -> Qc:
+def _decoy(field: Field, name: str, length_km: float | None, fibre_db: float | None) -> Qc:
     members = field.members("model", "device", loss_db=None, spread_percent=0, memory_s=600, daily_percent=0)
     figures = device(members["device"])
     if "loss_db" in members:
-        loss_db = members["loss_db"].number(_MOST_DB)
+        loss_db = members["loss_db"].number(MOST_DB)
+    elif fibre_db is not None:
+        loss_db = fibre_db
     elif length_km is not None:
         loss_db = figures.db_per_km * length_km
     else:
-        raise field.error("expected loss_db, or length_km of the fibre; got neither")
+        raise field.error("expected loss_db, or loss_db or length_km of the fibre; got none")
     spread, daily = (members[f"{which}_percent"].number(100) / 100 for which in ("spread", "daily"))
     memory_s = members["memory_s"].number(_MOST_S)
     if memory_s < 1:

@@ -11,11 +11,12 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import networkx as nx
 
+from decisions.choice import OnDemand
 from decisions.parameters import MOST_RATE
 from decisions.tunnels import EVERY_S, KINDS, POLICIES
 from documents.checks import Malformed
@@ -169,11 +170,15 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A datacenter with its SD-QKD node, drawn at `position`: x to the right and y upwards, both from 0 to 1."""
+    """A datacenter with its SD-QKD node, drawn at `position`: x to the right and y upwards, both from 0 to 1.
+
+    `modules`: how many QKD modules it has, those of its fibres' QCs among them; None if nobody counts them.
+    """
 
     name: str
     title: str
     position: tuple[float, float]
+    modules: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +202,10 @@ class Qc:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A fibre between the nodes `a` and `b`, with its classical channel and one or more quantum channels.
+    """A fibre between the nodes `a` and `b`, with its classical channel and the quantum channels that are always lit.
 
-    Each direction has a shape of its own. `length_km` is None where the file gives a delay alone.
+    Each direction has a shape of its own. `length_km` is None where the file gives a delay alone, and so is `loss_db`,
+    the loss of light in it, where neither it nor a device says.
     """
 
     name: str
@@ -209,11 +215,45 @@ class Link:
     a_to_b: Shape
     b_to_a: Shape
     qcs: tuple[Qc, ...]
+    loss_db: float | None = None
 
     @property
     def rtt_ms(self) -> float:
         """The delay there and back."""
         return self.a_to_b.delay_ms + self.b_to_a.delay_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """A QC between the nodes `a` and `b` that is lit on demand. Then it takes a QKD module at both of them, and a
+    channel of each of `fibres`, which its light goes through.
+
+    The light goes past the nodes `past`, which only switch it: an optical bypass, if there are any. The QC makes key
+    `setup_s` seconds after it was lit.
+    """
+
+    qc: Qc
+    a: str
+    b: str
+    past: tuple[str, ...]
+    fibres: tuple[str, ...]
+    loss_db: float
+    setup_s: float
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """What it takes one of, as `Topology.spare` calls it."""
+        return module_of(self.a), module_of(self.b), *map(channel_of, self.fibres)
+
+
+def module_of(node: str) -> str:
+    """What a node's QKD modules are called, where they are counted."""
+    return f"module of {node}"
+
+
+def channel_of(fibre: str) -> str:
+    """What a fibre's channels for QCs are called, where they are counted."""
+    return f"channel of {fibre}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +285,8 @@ class Topology:
     """A connected network with SAEs at two nodes at least; all parts are in the file's order.
 
     `controller_at` and `database_at` name the nodes that those two hosts hang at. `limits` are those of all KMEs: sizes
-    of keys in bits, keys a request. `tunnels` are opened when the network is up.
+    of keys in bits, keys a request. `tunnels` are opened when the network is up. `switched`: the QCs that can be lit
+    on demand; `spare`: how many modules and channels there are for them, by name.
     """
 
     name: str
@@ -257,6 +298,22 @@ class Topology:
     database_at: str
     limits: Limits = field(default_factory=Limits)
     tunnels: tuple[Tunnel, ...] = ()
+    switched: tuple[Switched, ...] = ()
+    spare: tuple[tuple[str, int], ...] = ()
+
+    def qcs(self) -> Iterator[tuple[Qc, str, str]]:
+        """Every QC with the nodes at its ends: those of the fibres, and then those that are lit on demand."""
+        yield from ((qc, link.a, link.b) for link in self.links for qc in link.qcs)
+        yield from ((one.qc, one.a, one.b) for one in self.switched)
+
+    def qcs_over(self, fibre: str) -> list[str]:
+        """The names of the QCs whose light takes that fibre."""
+        own = [qc.name for link in self.links if link.name == fibre for qc in link.qcs]
+        return own + [one.qc.name for one in self.switched if fibre in one.fibres]
+
+    def on_demand(self) -> list[OnDemand]:
+        """The QCs that can be lit, as decisions know them."""
+        return [OnDemand(one.qc.name, one.a, one.b, bool(one.past), one.takes) for one in self.switched]
 
     def with_overrides(
         self, *, delay_ms: float | None = None, qc_rate: tuple[int, int] | None = None, blocks_s: float | None = None

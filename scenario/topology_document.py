@@ -12,8 +12,10 @@ import networkx as nx
 from decisions.tunnels import EVERY_S, KINDS, LEAST_EVERY_S, MOST_EVERY_S, POLICIES
 from documents.checks import Malformed
 from etsi.gs014 import Limits, limits
-from scenario.qc_document import qc
+from scenario import switched
+from scenario.qc_document import MOST_DB, qc
 from scenario.shape import MAX_BANDWIDTH_MBIT, MAX_DELAY_MS, MIN_BANDWIDTH_MBIT, Shape
+from scenario.switched import Optics, optics_of
 from scenario.topology_description import (
     Field,
     Link,
@@ -30,6 +32,7 @@ from scenario.topology_description import (
 _MS_PER_KM = 0.005
 # A node's name becomes that of its Mininet host; these two hosts are the controller's and the shared database's.
 RESERVED_NODE_NAMES = ("ctl", "db")
+_MOST_MODULES = 1000
 _LINK_NAME_LENGTH = 80  # two node names, the hyphen between them and a number fit
 # What a link may say of both directions, and each direction of its own, with defaults.
 _SHAPE: dict[str, object] = {"delay_ms": None, "jitter_ms": 0, "loss_percent": 0, "bandwidth_mbit": None}
@@ -43,25 +46,28 @@ def build(document: Field) -> Topology:
     """The topology that a document describes. Raises TopologyError."""
     network = document.members(
         "name", "nodes", "links", "saes", description="", controller=None, database=None, limits={},
-        tunnels=[],
+        tunnels=[], optics=None,
     )
     nodes = _nodes(network["nodes"])
     known = [node.name for node in nodes]
+    optics = optics_of(network["optics"]) if "optics" in network else None
+    links = _links(network["links"], known, optics)
 
     def host_at(member: str) -> str:
         return network[member].one_of(known) if member in network else known[0]
 
-    return Topology(
+    found = Topology(
         name=network["name"].name(),
         description=network["description"].text(),
         nodes=nodes,
-        links=_links(network["links"], known),
+        links=links,
         saes=_saes(network["saes"], known),
         controller_at=host_at("controller"),
         database_at=host_at("database"),
         limits=_limits(network["limits"]),
         tunnels=_tunnels(network["tunnels"], known),
     )
+    return switched.checked(found, optics, document)
 
 
 def check_enough_nodes(field: Field, number: int) -> None:
@@ -89,7 +95,7 @@ def _limits(field: Field) -> Limits:
 
 
 def _nodes(field: Field) -> tuple[Node, ...]:
-    items = [item.members("name", title=None, position=None) for item in field.items()]
+    items = [item.members("name", title=None, position=None, modules=None) for item in field.items()]
     check_enough_nodes(field, len(items))
     nodes = tuple(_node(item, turn=index / len(items)) for index, item in enumerate(items))
     check_distinct(item["name"] for item in items)
@@ -102,21 +108,23 @@ def _node(members: _Members, *, turn: float) -> Node:
     if name in RESERVED_NODE_NAMES:
         raise members["name"].error(f"{name!r} is a host that every network has, expected another name")
     title = members["title"].text() if "title" in members else name.replace("-", " ").title()
+    modules = members["modules"].whole(_MOST_MODULES) if "modules" in members else None
     if "position" not in members:
         angle = 2 * math.pi * turn
-        return Node(name, title, (round(0.5 + 0.45 * math.sin(angle), 4), round(0.5 + 0.45 * math.cos(angle), 4)))
+        place = round(0.5 + 0.45 * math.sin(angle), 4), round(0.5 + 0.45 * math.cos(angle), 4)
+        return Node(name, title, place, modules)
     xy = members["position"].items()
     if len(xy) != 2:
         raise members["position"].error(f"expected two numbers from 0 to 1, x and y, got {len(xy)}")
-    return Node(name, title, (xy[0].number(1), xy[1].number(1)))
+    return Node(name, title, (xy[0].number(1), xy[1].number(1)), modules)
 
 
-def _links(field: Field, known: Collection[str]) -> tuple[Link, ...]:
-    settings: dict[str, object] = {"length_km": None, **_SHAPE, "a_to_b": {}, "b_to_a": {}}
+def _links(field: Field, known: Collection[str], optics: Optics | None) -> tuple[Link, ...]:
+    settings: dict[str, object] = {"length_km": None, "loss_db": None, **_SHAPE, "a_to_b": {}, "b_to_a": {}}
     items = [item.members("a", "b", name=None, **settings, qcs=[{}]) for item in field.items()]
     ends = [_ends(item, known) for item in items]
     names = _link_names(items, ends)
-    links = tuple(_link(*link) for link in zip(names, ends, field.items(), items, strict=True))
+    links = tuple(_link(*link, optics) for link in zip(names, ends, field.items(), items, strict=True))
     check_connected(field, known, ends)
     return links
 
@@ -165,7 +173,9 @@ def _link_names(items: Sequence[_Members], ends: Sequence[tuple[str, str]]) -> l
     return names
 
 
-def _link(name: str, ends: tuple[str, str], whole: Field, members: _Members) -> Link:
+def _link(
+    name: str, ends: tuple[str, str], whole: Field, members: _Members, optics: Optics | None
+) -> Link:
     length_km = members["length_km"].number(MAX_DELAY_MS / _MS_PER_KM) if "length_km" in members else None
     both = {member: members[member] for member in _SHAPE if member in members}
     there, back = (both | members[direction].members(**dict.fromkeys(_SHAPE)) for direction in ("a_to_b", "b_to_a"))
@@ -173,15 +183,17 @@ def _link(name: str, ends: tuple[str, str], whole: Field, members: _Members) -> 
     if length_km is None and not ("delay_ms" in there and "delay_ms" in back):
         raise whole.error("expected length_km or delay_ms, got neither")
     qcs = members["qcs"].items()
-    if not qcs:
+    if not qcs and optics is None:
         raise members["qcs"].error("expected at least one QC, got none; leave qcs out for one with the usual rate")
+    loss_db = members["loss_db"].number(MOST_DB) if "loss_db" in members else None
     return Link(
         name,
         *ends,
         length_km=length_km,
         a_to_b=_shape(there, length_km),
         b_to_a=_shape(back, length_km),
-        qcs=tuple(qc(item, f"{name}/{index}", length_km) for index, item in enumerate(qcs, start=1)),
+        qcs=tuple(qc(item, f"{name}/{index}", length_km, loss_db) for index, item in enumerate(qcs, start=1)),
+        loss_db=loss_db,
     )
 
 

@@ -18,29 +18,27 @@ import functools
 import heapq
 import itertools
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import networkx as nx
-
-from decisions.admission import ADMISSION_POLICIES, ALTERNATIVES, Demand, Refused, window_slots
+from decisions.admission import ADMISSION_POLICIES, ALTERNATIVES, Demand, QcView, Refused, window_slots
 from decisions.calendar import Draw, Wanted
-from decisions.choice import choose
+from decisions.choice import IDLE_S, Allowed, Order, choose, choose_or_light
+from decisions.choice import usable as allowed_to
 from decisions.modes import MODES, ahead
 from decisions.paths import PATH_POLICIES, Path, QkdGraph, disjoint, fewest_links, judge, left_without
 from decisions.ranges import Range, Shortage, allocate, promised_slots
 from decisions.rekey import APPLICATION, Pace, goes_on, next_due
 from documents.plugged import PluggedFailed
-from scenario.outages import NODE, Outage
+from scenario.outages import Outage
 from scenario.scenario import Scenario
-from scenario.topology_description import Qc
-from simulation.qcs import QcState
+from simulation.network import STEADY_S, Network
+from simulation.qcs import QcState, make_qcs
 from simulation.sessions import Result, Session, Witness
-from simulation.supply import EachSlot, Modelled, Supply, Uniform
+from simulation.supply import EachSlot, Supply
 
-# Seconds for which a node or QC has been down before sessions leave it, up before they come back, and between two tries
-# to move one, as the controller has them.
-GRACE_S, STEADY_S, AGAIN_S = 2.0, 5.0, 3.0
+# Seconds for which a node or QC has been down before sessions leave it, and between two tries to move one, as the
+# controller has them.
+GRACE_S, AGAIN_S = 2.0, 3.0
 NO_PATH, REFUSED, SHORT, PATH_DOWN, NODE_DOWN = "no_path", "refused", "short_of_material", "path_down", "node_down"
 POLICY_FAILED, TOO_FEW_PATHS = "policy_failed", "too_few_paths"
 _MOST_AT_ONCE = 128  # keys a request that a KME serves, unless its topology says otherwise
@@ -72,12 +70,10 @@ class Simulation:
         self._policy = disjoint(PATH_POLICIES[scenario.parameter("path_policy")], self._mode.paths)
         self._most_paths = ALTERNATIVES.get(self._admission, 1)
         self._window = window_slots(self._admission, self._ttl_slots)
-        self.qcs = self._make_qcs(supplies or {})
+        self._mechanism: str = scenario.parameter("mechanism")
+        self._network = Network(scenario.topology)
+        self.qcs = make_qcs(scenario, supplies or {}, dark=self._network.on_demand)
         self._wanted = Wanted()
-        self._down: Counter[tuple[str, str]] = Counter()  # nodes and QCs that are out, by how many outages
-        self._dead: set[str] = set()  # nodes that are out
-        self._up_since: dict[tuple[str, str], float] = {}  # of what has been out
-        self._graphs: dict[frozenset[tuple[str, str]], QkdGraph] = {}
         self._open: dict[int, Session] = {}
         self._paces: dict[str, Pace] = {}
         self._heap: list[tuple[float, int, Callable[[float], None]]] = []
@@ -110,20 +106,6 @@ class Simulation:
         path = self.result.sessions[number].path
         return () if path is None else path.qcs
 
-    def _make_qcs(self, supplies: Mapping[str, Supply]) -> dict[str, QcState]:
-        scenario = self.scenario
-        warm = self._ttl_slots if scenario.warm_slots is None else scenario.warm_slots
-        return {
-            qc.name: QcState(
-                qc.name,
-                supplies.get(qc.name)
-                or _supply(qc, f"{scenario.seed}/{qc.name}", warm),
-                ttl_slots=self._ttl_slots, promised_slots=self._promised_s,
-            )
-            for link in scenario.topology.links
-            for qc in link.qcs
-        }  # fmt: skip
-
     def _at(self, at_s: float, event: Callable[[float], None]) -> None:
         if self.scenario.lasts_s is None or at_s <= self.scenario.lasts_s:
             heapq.heappush(self._heap, (at_s, next(self._order), event))
@@ -143,12 +125,21 @@ class Simulation:
             if self.witness is not None:
                 self.witness.refused(session, now_s, found, paths)
             return
+        self._light(found.qcs, now_s)
         self._hold(session, found, now_s)
+        ready_s = self._network.ready_s(found.qcs)
+        if ready_s > now_s:
+            self._at(ready_s, functools.partial(self._opened, session))
+        else:
+            self._opened(session, now_s)
+
+    def _opened(self, session: Session, now_s: float) -> None:
+        """All QCs of its path make key: it is open from now on."""
         self._open[session.number] = session
         if self.witness is not None:
             self.witness.opened(session, now_s)
         if session.end_s < math.inf:
-            self._at(session.end_s, functools.partial(self._end, session))
+            self._at(max(now_s, session.end_s), functools.partial(self._end, session))
         if session.number in self._asks:
             for at_s in self._asks[session.number]:
                 self._ask_later(session, at_s)
@@ -160,29 +151,47 @@ class Simulation:
     def _disjoint_paths(self, session: Session) -> int:
         """How many node-disjoint paths there are for a session that found too few; 0 if its mode needs one alone."""
         ends = session.arrival.master.node, session.arrival.slave.node
-        return len(fewest_links(self._graph(), *ends, self._mode.paths)) if self._mode.paths > 1 else 0
+        return len(fewest_links(self._network.graph(), *ends, self._mode.paths)) if self._mode.paths > 1 else 0
 
     def _choose(self, session: Session, now_s: float) -> Path | Refused | None:
-        graph = self._graph()
-        source, target = session.arrival.master.node, session.arrival.slave.node
-        if source not in graph or target not in graph:
+        ends = session.arrival.master.node, session.arrival.slave.node
+        if any(end not in self._network.graph() for end in ends):
             return None
-        candidates = self._policy(graph, source, target, lambda qc: self.qcs[qc].view(now_s, self._ttl_slots))
-        return choose(
-            candidates, lambda path: self._admit(session, path, now_s, self._wanted), lambda a, b: sorted(graph[a][b]),
-            most=self._most_paths,
-            wanted=lambda path: self._wanted.add(path.qcs, self._from_now_on(session, path, now_s), now_s),
+
+        def over(graph: QkdGraph, order: Order, allowed: Allowed, most: int) -> Path | Refused | None:
+            return choose(
+                order(self._policy(graph, *ends, view)),
+                lambda path: self._admit(session, path, now_s, self._wanted), lambda a, b: sorted(graph[a][b]),
+                most=most, allowed=allowed,
+                wanted=lambda path: self._wanted.add(path.qcs, self._from_now_on(session, path, now_s), now_s),
+            )  # fmt: skip
+
+        def shares(path: Path) -> list[float]:
+            return self._demand(session, path, now_s).shares([view(qc) for qc in path.qcs])
+
+        view, network = functools.partial(self._view, now_s), self._network
+        return choose_or_light(
+            over, network.graph(), network.on_demand, network.can_be_lit(), free=network.free,
+            mechanism=self._mechanism, ends=ends, shares=shares, most=self._most_paths,
         )  # fmt: skip
+
+    def _view(self, now_s: float, qc: str) -> QcView:
+        """A QC as a path policy sees it."""
+        return self._network.seen(self.qcs[qc].view(now_s, self._ttl_slots), now_s, self._ttl_slots)
 
     def _admit(
         self, session: Session, path: Path, now_s: float, wanted: Wanted | None = None
     ) -> Refused | None:
-        views = [self.qcs[qc].view(now_s, self._window, wanted) for qc in path.qcs]
-        demand = Demand(
+        views = [
+            self._network.seen(self.qcs[qc].view(now_s, self._window, wanted), now_s, self._window) for qc in path.qcs
+        ]
+        return ADMISSION_POLICIES[self._admission](views, self._demand(session, path, now_s))
+
+    def _demand(self, session: Session, path: Path, now_s: float) -> Demand:
+        return Demand(
             session.key_bytes, session.arrival.qos.interval_s, self._costs(session, path),
             self._from_now_on(session, path, now_s), math.floor(self._promised_s),
         )  # fmt: skip
-        return ADMISSION_POLICIES[self._admission](views, demand)
 
     def _draws(self, session: Session, path: Path, first_s: float, end_s: float) -> list[Draw]:
         """What the session takes of each QC of a path."""
@@ -216,6 +225,7 @@ class Simulation:
             for number in self._mode.tries(1, self._ahead(session), _MOST_AT_ONCE)
         ]
         session.draws = self._draws(session, path, now_s, session.end_s)
+        self._network.use(path.qcs)
         for qc, draw, cost in zip(session.qcs, session.draws, self._costs(session, path), strict=True):
             qc.reserved[session.number] = cost / session.arrival.qos.interval_s
             qc.agenda.add(draw, now_s)
@@ -224,6 +234,29 @@ class Simulation:
         for qc, draw in zip(session.qcs, session.draws, strict=True):
             del qc.reserved[session.number]
             qc.agenda.remove(draw, now_s)
+        for qc_name in self._network.leave([qc.name for qc in session.qcs], now_s):
+            self._at(now_s + IDLE_S, functools.partial(self._darken, qc_name))
+
+    def _light(self, qcs: Sequence[str], now_s: float) -> None:
+        """Those that are dark, of which each makes key from its time on."""
+        for qc, ready_s in self._network.light(qcs, now_s).items():
+            self.result.lit += 1
+            self._at(ready_s, functools.partial(self._set_supply, qc))
+            if self.witness is not None:
+                self.witness.switched(qc, now_s, lit=True)
+
+    def _darken(self, qc: str, now_s: float) -> None:
+        """Nobody uses it, or somebody does again."""
+        if self._network.darken(qc, now_s):
+            self._set_supply(qc, now_s)
+            if self.witness is not None:
+                self.witness.switched(qc, now_s, lit=False)
+
+    def _set_supply(self, qc: str, now_s: float) -> None:
+        """Have a QC make key, or nothing."""
+        supply = self.qcs[qc].supply
+        if isinstance(supply, EachSlot):
+            supply.switch(now_s, on=self._network.makes_key(qc))
 
     def _end(self, session: Session, now_s: float) -> None:
         if not session.ended:
@@ -267,8 +300,8 @@ class Simulation:
         """Give the session a key: one that waits, or one made now. Why there is none, if there is none."""
         if session.down:
             return PATH_DOWN, None
-        if self._dead and session.path is not None:
-            alive = sum(self._dead.isdisjoint(path.nodes) for path in session.path.paths)
+        if self._network.dead and session.path is not None:
+            alive = sum(self._network.dead.isdisjoint(path.nodes) for path in session.path.paths)
             if alive < self._mode.enough:
                 return NODE_DOWN, None
         pool = session.pool
@@ -319,30 +352,23 @@ class Simulation:
 
     def _switch(self, outage: Outage, change: int, now_s: float) -> None:
         """An outage begins, or ends."""
-        what = [("QC", qc) for qc in outage.qcs(self.scenario.topology)]
-        if outage.kind == NODE:
-            what.append(("node", outage.name))
-        self._down.update(dict.fromkeys(what, change))
-        self._dead = {name for (kind, name), number in self._down.items() if kind == "node" and number > 0}
-        self._up_since |= {item: now_s for item in what if not self._down[item]}
-        for kind, name in what:
-            supply = self.qcs[name].supply if kind == "QC" else None
-            if isinstance(supply, EachSlot):
-                supply.switch(now_s, on=not self._down[kind, name])
+        for kind, name in self._network.switch(outage, change, now_s):
+            if kind == "QC":
+                self._set_supply(name, now_s)
         self._at(now_s + (GRACE_S if change > 0 else 0.0), self._look)
         if change < 0:
             self._at(now_s + STEADY_S, self._look)
 
     def _look(self, now_s: float) -> None:
         """Have sessions leave a path that is down, and come back to a shorter one."""
-        usable = self._graph()
-        steady = self._graph({item for item, since in self._up_since.items() if now_s - since < STEADY_S})
+        usable = self._network.graph()
+        steady = self._network.steady(now_s)
 
         @functools.cache
         def way(graph: QkdGraph, source: str, target: str) -> Path | None:
-            view = lambda qc: self.qcs[qc].view(now_s, self._ttl_slots)  # noqa: E731 - as a policy takes it
+            left = allowed_to(graph, self._mechanism, (source, target), self._network.on_demand)
             try:
-                return next(iter(self._policy(graph, source, target, view)), None)
+                return next(iter(self._policy(left, source, target, functools.partial(self._view, now_s))), None)
             except PluggedFailed as failure:
                 self.result.policy_failures[str(failure)] += 1
                 return None
@@ -355,7 +381,7 @@ class Simulation:
                 f"{kind} {name}"
                 for kind, names in (("node", path.nodes), ("QC", path.qcs))
                 for name in names
-                if self._down[kind, name] > 0
+                if self._network.is_out(kind, name)
             )
             verdict = judge(
                 path, down, usable, steady, way, number=self._mode.paths, enough=self._mode.enough
@@ -383,30 +409,3 @@ class Simulation:
         if self.witness is not None:
             self.witness.moved(session, now_s, before)
         return True
-
-    def _graph(self, besides: Collection[tuple[str, str]] = ()) -> QkdGraph:
-        """What can be used now, as the controller knows it, but for what is named.
-
-        Frozen, so that policies may remember what they found out about it.
-        """
-        key = frozenset(what for what, number in self._down.items() if number > 0).union(besides)
-        if key not in self._graphs:
-            graph: QkdGraph = nx.MultiGraph()
-            nodes = (node.name for node in self.scenario.topology.nodes)
-            graph.add_nodes_from(sorted(name for name in nodes if ("node", name) not in key))
-            for qc, a, b in self._ends():
-                if ("QC", qc) not in key and a in graph and b in graph:
-                    graph.add_edge(a, b, key=qc)
-            self._graphs[key] = nx.freeze(graph)
-        return self._graphs[key]
-
-    def _ends(self) -> Iterator[tuple[str, str, str]]:
-        """QCs with the nodes that they join, by name."""
-        return iter(sorted((qc.name, link.a, link.b) for link in self.scenario.topology.links for qc in link.qcs))
-
-
-def _supply(qc: Qc, seed: str, warm_slots: int) -> Supply:
-    """What that QC makes."""
-    if qc.model is None:
-        return Uniform(qc.low_bytes_per_slot, qc.high_bytes_per_slot, seed, warm_slots)
-    return Modelled(qc.model, seed, warm_slots)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
+from collections.abc import Collection, Mapping
 
 from decisions.admission import QcView, nothing_wanted
 from decisions.calendar import Agenda, Wanted
-from decisions.ranges import Range
-from simulation.supply import Supply
+from decisions.ranges import Range, promised_slots
+from scenario.scenario import Scenario
+from scenario.topology_description import Qc
+from simulation.supply import EachSlot, Modelled, Supply, Uniform
 
 _STALE = 4096  # slots whose requests are remembered, before old ones are forgotten
 
@@ -66,3 +69,28 @@ class QcState:
             planned=functools.partial(self.agenda.planned, math.floor(now_s)),
             wanted=nothing_wanted if wanted is None else functools.partial(wanted.of, self.name, now_s),
         )
+
+
+def make_qcs(scenario: Scenario, supplies: Mapping[str, Supply], dark: Collection[str]) -> dict[str, QcState]:
+    """All QCs of a scenario, by name; what `supplies` has makes what is known of it. Those in `dark` make nothing."""
+    ttl_slots: int = scenario.parameter("ttl_slots")
+    warm = ttl_slots if scenario.warm_slots is None else scenario.warm_slots
+    found = {
+        qc.name: QcState(
+            qc.name, supplies.get(qc.name) or _supply(qc, f"{scenario.seed}/{qc.name}", warm), ttl_slots=ttl_slots,
+            promised_slots=promised_slots(ttl_slots),
+        )
+        for qc, _, _ in scenario.topology.qcs()
+    }  # fmt: skip
+    for name in dark:
+        supply = found[name].supply
+        if isinstance(supply, EachSlot):  # also before time begins
+            supply.switch(-warm - 1.0, on=False)
+    return found
+
+
+def _supply(qc: Qc, seed: str, warm_slots: int) -> Supply:
+    """What that QC makes."""
+    if qc.model is None:
+        return Uniform(qc.low_bytes_per_slot, qc.high_bytes_per_slot, seed, warm_slots)
+    return Modelled(qc.model, seed, warm_slots)

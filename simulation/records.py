@@ -112,6 +112,10 @@ class Recorder(Witness):
             duration_ms=0.0, **self._pair(session),
         )  # fmt: skip
 
+    def switched(self, qc: str, now_s: float, *, lit: bool) -> None:
+        """A QC on demand is lit, or goes dark."""
+        self._journal("controller", "controller").event(self._at(now_s), "qc_lit" if lit else "qc_dark", qc=qc)
+
     def served(self, session: Session, now_s: float, ranges: Sequence[Range], number: int) -> None:
         """A key; `ranges` of those made for it and others, `number` in all. None were made if it waited."""
         at_s, waiting = self._at(now_s), self._waiting[session.number]
@@ -289,7 +293,7 @@ class Recorder(Witness):
         return {
             "meant": {
                 "nodes": sorted(self._taken),
-                "qcs": {qc.name: [link.a, link.b, 1.0] for link in topology.links for qc in link.qcs},
+                "qcs": {qc.name: [a, b, 1.0] for qc, a, b in topology.qcs()},
                 "saes": {self._sae_ids[s.name]: [s.node, int(not s.external)] for s in topology.saes},
                 "ttl_slots": ttl_slots,
             },
@@ -308,16 +312,17 @@ class Recorder(Witness):
             used[qc] = used.get(qc, 0) + end - start
             tails[qc] = max(tails.get(qc, 0), end)
         found = []
-        for link in self._scenario.topology.links:
-            for qc in link.qcs if node in (link.a, link.b) else ():
-                supply = self._qcs[qc.name].supply
-                head = supply.heads[supply.made(now_s)]
-                kept = max(tails.get(qc.name, 0), supply.heads[supply.made(now_s - ttl_slots)])
-                taken, stored = used.get(qc.name, 0), max(0, head - kept)
-                found.append(
-                    {"qc": qc.name, "epoch": _EPOCH, "head": head, "generated": head, "used": taken,
-                     "expired": head - taken - stored, "stored": stored, "differing": 0}
-                )  # fmt: skip
+        for qc, *ends in self._scenario.topology.qcs():
+            if node not in ends:
+                continue
+            supply = self._qcs[qc.name].supply
+            head = supply.heads[supply.made(now_s)]
+            kept = max(tails.get(qc.name, 0), supply.heads[supply.made(now_s - ttl_slots)])
+            taken, stored = used.get(qc.name, 0), max(0, head - kept)
+            found.append(
+                {"qc": qc.name, "epoch": _EPOCH, "head": head, "generated": head, "used": taken,
+                 "expired": head - taken - stored, "stored": stored, "differing": 0}
+            )  # fmt: skip
         return found
 
     def _hosts(self) -> list[str]:

@@ -64,6 +64,9 @@ class Witness:
     def moved(self, session: Session, now_s: float, before: Path) -> None:
         """To another path."""
 
+    def switched(self, qc: str, now_s: float, *, lit: bool) -> None:
+        """A QC on demand is lit, or goes dark."""
+
     def served(self, session: Session, now_s: float, ranges: Sequence[Range], number: int) -> None:
         """A key; `ranges` of those made for it and others, `number` in all. None were made if it waited."""
 
@@ -85,6 +88,7 @@ class Result:
     made: int = 0  # keys
     expired: int = 0  # keys made ahead that nobody asked for in time
     moves: int = 0
+    lit: int = 0  # QCs on demand, each time
     policy_failures: Counter[str] = field(default_factory=Counter)  # what was wrong with a policy of the user's
 
     @property

@@ -64,10 +64,11 @@ def _experiment(arguments: list[str]) -> int:
     # Where matplotlib keeps what it knows of fonts; else that would be in root's home.
     if os.geteuid() == 0:
         os.environ.setdefault("MPLCONFIGDIR", str(_ROOT / ".venv" / "matplotlib"))
-    from testbed.experiments import command, policies  # matplotlib and scipy, which a run does without
+    from testbed.experiments import bypass, command, policies  # matplotlib and scipy, which a run does without
 
-    if arguments[:1] == [policies.NAME]:
-        return policies.main(arguments[1:], topologies=_TOPOLOGIES, results=_ROOT / "results")
+    alone = {policies.NAME: policies.main, bypass.NAME: bypass.main}
+    if arguments[:1] and arguments[0] in alone:
+        return alone[arguments[0]](arguments[1:], topologies=_TOPOLOGIES, results=_ROOT / "results")
     return command.main(arguments, _prepare)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from decisions import user_policies
-from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, PATH_POLICY, TTL, Choice, parse_rate
+from decisions.parameters import ADMISSION, KEYS_AHEAD, MECHANISM, MODE, PATH_POLICY, TTL, Choice, parse_rate
 from documents import plugged
 from documents.checks import Malformed
 from documents.plugged import PlugError
@@ -27,6 +27,7 @@ def network(parser: argparse.ArgumentParser) -> None:
     add("--mode", default=MODE.default, metavar=_metavar(MODE), help=f"{MODE.meaning} (default: {MODE.default})")
     add("--admission", metavar=_metavar(ADMISSION), default=ADMISSION.default, help=f"{ADMISSION.meaning}: eq1 as measured, reserve as declared (default: {ADMISSION.default})")  # fmt: skip  # noqa: E501
     add("--paths", metavar=_metavar(PATH_POLICY), default=PATH_POLICY.default, help=f"{PATH_POLICY.meaning} (default: {PATH_POLICY.default})")  # fmt: skip  # noqa: E501
+    add("--mechanism", choices=MECHANISM.values, default=MECHANISM.default, help=f"{MECHANISM.meaning}, where nodes have modules to spare (default: {MECHANISM.default})")  # fmt: skip  # noqa: E501
     add("--ttl", type=parsed_by(TTL.parse), metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default}, or what the slowest QC needs)")  # fmt: skip  # noqa: E501
     add("--keys-ahead", type=parsed_by(KEYS_AHEAD.parse), default=KEYS_AHEAD.default, metavar="N", help=f"{KEYS_AHEAD.meaning} (default: {KEYS_AHEAD.default})")  # fmt: skip  # noqa: E501
     add("--sessions", type=whole, metavar="N", help=f"key sessions to open (default: {DEFAULT_SESSIONS} with --duration, else 0)")  # fmt: skip  # noqa: E501
@@ -43,12 +44,13 @@ def parameters(given: argparse.Namespace, topology: Topology) -> tuple[dict[str,
     """
     chosen, own = policies(given)
     ttl_slots = given.ttl or usual_ttl_slots(topology)
-    return {**chosen, TTL.name: ttl_slots, KEYS_AHEAD.name: given.keys_ahead}, own
+    others = {TTL.name: ttl_slots, KEYS_AHEAD.name: given.keys_ahead, MECHANISM.name: given.mechanism}
+    return {**chosen, **others}, own
 
 
 def usual_ttl_slots(topology: Topology) -> int:
     """The TTL of a network of which nobody says one: the paper's, or twice as long as a QC may bring nothing."""
-    waits_s = [qc.model.longest_wait_s for link in topology.links for qc in link.qcs if qc.model is not None]
+    waits_s = [qc.model.longest_wait_s for qc, _, _ in topology.qcs() if qc.model is not None]
     return min(TTL.high, max(TTL.default, math.ceil(2 * max(waits_s, default=0.0))))
 
 

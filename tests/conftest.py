@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.guardian import Guardian
 
+# How long an example takes is for benchmarks: on a busy machine none is too slow.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 _GUARDIAN = pytest.StashKey[Guardian]()
 
 

@@ -109,6 +109,7 @@ class Graph:
     def __init__(self, grace_s: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
         # Reentrant: who chooses and admits holds it over several calls, so that nobody else does meanwhile.
         self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)  # what is known of nodes and QCs has
         self._nodes: dict[str, Node] = {}
         self._windows: dict[str, dict[str, _Window]] = {}
         self._links: dict[str, Link] = {}
@@ -144,6 +145,26 @@ class Graph:
             if link_id in links:
                 links[link_id] = replace(links[link_id], enabled=enabled)
                 self._take_note()
+
+    def set_link(self, name: str, link_id: str, end: LinkEnd | None) -> None:
+        """A node has a physical link from now on, or none any more."""
+        with self.lock:
+            if name in self._nodes:
+                links = self._nodes[name].links
+                self._nodes[name].links = {k: v for k, v in links.items() if k != link_id} | (
+                    {link_id: end} if end is not None else {}
+                )
+                self._take_note()
+
+    def links_of(self, name: str) -> Mapping[str, LinkEnd]:
+        """The physical links that a node shows, by ID."""
+        with self.lock:
+            return self._nodes[name].links if name in self._nodes else {}
+
+    def shown(self) -> set[str]:
+        """The IDs of all physical links that any node shows."""
+        with self.lock:
+            return {link_id for node in self._nodes.values() for link_id in node.links}
 
     def lost(self, name: str) -> None:
         """A node's agent cannot be reached for now."""
@@ -204,6 +225,7 @@ class Graph:
                 window.take(entry, self._now())
                 if own and r.stored_bytes is not None:
                     window.stored_bytes = min(r.stored_bytes, _MAX_STORED_BYTES)
+            self.changed.notify_all()
 
     def nodes(self) -> dict[str, Node]:
         """All nodes by name."""
@@ -261,6 +283,7 @@ class Graph:
         unknown = (None, now)
         self._up = {k: (up, since if was is up else now) for k, up in found.items()
                     for was, since in [self._up.get(k, unknown)]}  # fmt: skip
+        self.changed.notify_all()
 
     def _is_up(self, kind: str, name: str, steady_s: float) -> bool:
         up, since = self._up.get((kind, name), (False, self._begun))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+from decisions.choice import OnDemand
 from etsi import gs015
 
 
@@ -99,3 +102,38 @@ class Report:
     requested_bytes: int
     stored_bytes: int | None
     used_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchedQc:
+    """A QC on demand: the physical link that lights it, and the interfaces that it has at the nodes at its ends.
+
+    In the mean it makes `bytes_per_slot`, and has made enough for a key `ready_s` seconds after it was lit.
+    """
+
+    on_demand: OnDemand
+    link_id: str
+    interfaces: tuple[int, int]
+    bytes_per_slot: float
+    ready_s: float
+
+    @property
+    def qc(self) -> str:
+        """Its name."""
+        return self.on_demand.qc
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The nodes at its ends."""
+        return self.on_demand.a, self.on_demand.b
+
+    def link_at(self, node: str, ids: Mapping[str, str]) -> dict[str, Any]:
+        """The physical link as the node at one end is to have it; `ids`: qkdn_id of both nodes."""
+        here, there = (0, 1) if node == self.ends[0] else (1, 0)
+        local, remote = self.ends[here], self.ends[there]
+        return {
+            "qkdl_id": self.link_id, "qkdl_enable": True, "qkdl_type": gs015.PHYS,
+            "qkdl_local": {"qkdn_id": ids[local], "qkdi_id": self.interfaces[here]},
+            "qkdl_remote": {"qkdn_id": ids[remote], "qkdi_id": self.interfaces[there]},
+            "phys_qkd_role": gs015.TRANSMITTER if local < remote else gs015.RECEIVER,
+        }  # fmt: skip

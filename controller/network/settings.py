@@ -15,13 +15,23 @@ from typing import Any
 from controller.network.graph import Graph
 from controller.network.nodes import Link
 from controller.network.store import Store
-from decisions.parameters import ADMISSION, FOR_NODES, IMPLICIT_IDLE, KEYS_AHEAD, MODE, PATH_POLICY, TTL, checked
+from decisions.parameters import (
+    ADMISSION,
+    FOR_NODES,
+    IMPLICIT_IDLE,
+    KEYS_AHEAD,
+    MECHANISM,
+    MODE,
+    PATH_POLICY,
+    TTL,
+    checked,
+)
 from telemetry.journal import Journal
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What each is stands in `decisions.parameters`. The two policies are for the controller, all else is for nodes."""
+    """What each is stands in `decisions.parameters`. The nodes get those that are for them."""
 
     mode: str = MODE.default
     ttl_slots: int = TTL.default
@@ -29,6 +39,7 @@ class Parameters:
     implicit_idle_s: int = IMPLICIT_IDLE.default
     admission: str = ADMISSION.default
     path_policy: str = PATH_POLICY.default
+    mechanism: str = MECHANISM.default
 
     def to_json(self) -> dict[str, Any]:
         """The document that operators get."""

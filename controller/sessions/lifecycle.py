@@ -5,9 +5,10 @@
                                                        configuring --refused, no path, agent silent--> (nothing)
 
 An implicit session serves applications that know GS QKD 014 and no sessions: their nodes register both sides. It gives
-way to one that the applications register. Path and admission are decided one session at a time; then agents are
-informed: first the nodes of the path and the slave's, all at once, and then the master's node gets the KSID, so that it
-never asks for keys that the others know nothing of.
+way to one that the applications register. Path and admission are decided one session at a time. Where a QC is to be lit
+for the session, it is opened at the next try, when that QC makes key (lighting.py). Then agents are informed: first the
+nodes of the path and the slave's, all at once, and then the master's node gets the KSID, so that it never asks for keys
+that the others know nothing of.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from controller.agents.agents import AgentFailed
 from controller.agents.configuration import Wants
 from controller.network.graph import Graph
 from controller.sessions.key_session import CONFIGURING, MASTER, OPEN, KeySession, Pair, SessionError
+from controller.sessions.lighting import BEING_LIT, Lighting
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
 from controller.sessions.session_nodes import SessionAgents, Upkeep
@@ -49,6 +51,7 @@ class KeySessions:
         journal: Journal,
         *,
         upkeep: Upkeep,
+        lighting: Lighting,
         saes: Mapping[str, str],
         half_open_timeout_s: float,
         now: Callable[[], float] = time.monotonic,
@@ -57,6 +60,7 @@ class KeySessions:
         self._choice = choice
         self._agents = agents
         self._upkeep = upkeep
+        self._lighting = lighting
         self._saes = saes
         self._journal = journal
         self._half_open_timeout_s = half_open_timeout_s
@@ -180,6 +184,7 @@ class KeySessions:
                 self._give_way(session.pair)
             started = self._now()
             path = self._choice.choose(session)
+            self._lighting.light(path.qcs)
             chosen = self._now()
             # Two calls, one after the other.
             with deadline.until(time.monotonic() + limits.OPENING_S + 2 * self._agents.on_the_way_s(path.nodes)):
@@ -230,6 +235,9 @@ class KeySessions:
             self._upkeep.withdraw_later(session)
 
     def _count_refusal(self, pair: Pair, error: SessionError) -> None:
+        if error.facts.get("cause") == BEING_LIT:  # it will be opened
+            self._journal.event("application_waits", master_sae=pair[0], slave_sae=pair[1], **error.facts)
+            return
         facts = {"master_sae": pair[0], "slave_sae": pair[1], "message": str(error), **error.facts}
         told = {"trace": span.trace} if (span := trace.current()) is not None else {}
         with self._lock:

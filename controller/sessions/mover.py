@@ -83,7 +83,7 @@ class Mover:
         if not found:
             return
         with self._graph.lock:  # all is judged by the same
-            usable, steady = self._graph.topology(), self._graph.topology(self._steady_s)
+            usable, steady = self._graph.topology(), self._choice.settled(self._graph.topology(self._steady_s))
             downs = {path: self._graph.lacking(path) for path in {s.path for s in found if s.path is not None}}
         # Sessions on the same path have the same verdict, and those between the same nodes the same ways.
         way = functools.cache(self._choice.path)

@@ -18,6 +18,7 @@ from controller.network.graph import Graph
 from controller.network.settings import Settings
 from controller.sessions.agendas import Agendas
 from controller.sessions.key_session import KeySession, SessionError
+from controller.sessions.lighting import Lighting
 from controller.sessions.registry import Book
 from decisions.admission import (
     ADMISSION_POLICIES,
@@ -30,7 +31,7 @@ from decisions.admission import (
     window_slots,
 )
 from decisions.calendar import Draw, Wanted
-from decisions.choice import choose
+from decisions.choice import Allowed, Chosen, Order, choose, choose_or_light, lacking, usable
 from decisions.modes import MODES, ahead
 from decisions.paths import PATH_POLICIES, Path, QkdGraph, Verdict, Way, disjoint, fewest_links, judge
 from decisions.ranges import promised_slots
@@ -44,9 +45,11 @@ class Choice:
     """Decides by what the graph, the book and the settings say now. Thread-safe."""
 
     def __init__(
-        self, graph: Graph, book: Book, settings: Settings, now: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, graph: Graph, book: Book, settings: Settings, lighting: Lighting,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._graph = graph
+        self._lighting = lighting
         self._book = book
         self._settings = settings
         self._now = now
@@ -60,7 +63,8 @@ class Choice:
 
         What new sessions wanted of them is of no concern to one that is open already.
         """
-        views = self._graph.views(qcs, slots or self._settings.parameters.ttl_slots)
+        slots = slots or self._settings.parameters.ttl_slots
+        views = [self._lighting.seen(view, slots) for view in self._graph.views(qcs, slots)]
         now_s = self._now()
         with self._graph.lock:
             self._agendas.follow(self._settings.parameters, now_s)
@@ -79,10 +83,16 @@ class Choice:
         mode = MODES[self._settings.parameters.mode]
         return judge(path, down, usable, steady, way, number=mode.paths, enough=mode.enough)
 
+    def settled(self, graph: QkdGraph) -> QkdGraph:
+        """What sessions come back to of a graph."""
+        return self._lighting.settled(graph)
+
     def path(self, graph: QkdGraph, source: str, target: str) -> Path | None:
         """The way through `graph` that the path policy takes for one more session; None if there is none."""
+        mechanism, on_demand = self._settings.parameters.mechanism, self._lighting.on_demand
         try:
-            return next(iter(self._candidates(graph, source, target)), None)
+            left = usable(graph, mechanism, (source, target), on_demand)
+            return next(iter(self._candidates(left, source, target)), None)
         except PluggedFailed as failure:
             _log.warning("path of an open session: %s", failure)
             return None
@@ -97,34 +107,51 @@ class Choice:
     def _choose(self, session: KeySession) -> Path:
         parameters = self._settings.parameters
         with self._graph.lock:
-            graph = self._graph.topology()
+            graph = self._lighting.without_barred(self._graph.topology())
             unknown = sorted(set(session.nodes.values()) - set(graph))
             if unknown:
                 text = f"the controller does not reach node {unknown[0]} (yet)"
                 raise SessionError(503, text, cause="unknown_node", node=unknown[0])
-            path = choose(
-                self._candidates(graph, session.nodes["master"], session.nodes["slave"]),
-                lambda candidate: self._short(session.qos, candidate, duration_s=session.duration_s),
-                lambda a, b: sorted(graph[a][b]),
-                most=ALTERNATIVES.get(parameters.admission, 1),
-                wanted=lambda candidate: self._wanted.add(
-                    candidate.qcs, self._draws(session.qos, candidate, session.duration_s), self._now()
-                ),
-            )  # fmt: skip
+            path = self._over_lit_or_dark(session, graph)
             if path is None:
                 raise self._no_path(graph, session.nodes["master"], session.nodes["slave"])
             if isinstance(path, Refused):
                 raise _refusal(path)
             session.chosen(path, self._route(path))
+            self._lighting.reserve(path.qcs)
             session.mode = parameters.mode
             session.bandwidth = self.bandwidth(session)
             self._book.path_chosen()
             return path
 
+    def _over_lit_or_dark(self, session: KeySession, graph: QkdGraph) -> Chosen:
+        parameters, ends = self._settings.parameters, (session.nodes["master"], session.nodes["slave"])
+
+        def over(graph: QkdGraph, order: Order, allowed: Allowed, most: int) -> Chosen:
+            return choose(
+                order(self._candidates(graph, *ends)),
+                lambda candidate: self._short(session.qos, candidate, duration_s=session.duration_s),
+                lambda a, b: sorted(graph[a][b]),
+                most=most, allowed=allowed,
+                wanted=lambda candidate: self._wanted.add(
+                    candidate.qcs, self._draws(session.qos, candidate, session.duration_s), self._now()
+                ),
+            )  # fmt: skip
+
+        return choose_or_light(
+            over, graph, self._lighting.on_demand, self._lighting.dark(), free=self._lighting.free(),
+            mechanism=parameters.mechanism, ends=ends, most=ALTERNATIVES.get(parameters.admission, 1),
+            shares=lambda path: self._demand(session.qos, path).shares(self.views(path.qcs)),
+        )  # fmt: skip
+
     def _no_path(self, graph: QkdGraph, master: str, slave: str) -> SessionError:
         """What a session is refused with between whose nodes there is none, or too few."""
         down = self._graph.down()
         also = f"; down: {', '.join(down)}" if down else ""
+        for qc in self._lighting.dark():
+            one = self._lighting.on_demand[qc]
+            if {one.a, one.b} == {master, slave} and (short := lacking(one, self._lighting.free())):
+                also += f"; QC {qc} could be lit, but no {' and no '.join(short)} is to spare"
         mode = MODES[self._settings.parameters.mode]
         there = len(fewest_links(graph, master, slave, mode.paths)) if mode.paths > 1 else 0
         if not there:
@@ -234,8 +261,9 @@ class Choice:
 
     def _route(self, path: Path, number: int = 0) -> Route:
         nodes, links = self._graph.nodes(), self._graph.links()
+        ids = self._lighting.link_ids(path.qcs) | {qc: links[qc].link_id for qc in path.qcs if qc in links}
         return Route(
-            [nodes[n].qkdn_id for n in path.nodes], [links[qc].link_id for qc in path.qcs], number,
+            [nodes[n].qkdn_id for n in path.nodes], [ids[qc] for qc in path.qcs], number,
             from_last=path.double_at_last, hops=path.hops,
         )  # fmt: skip
 

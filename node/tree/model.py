@@ -138,7 +138,9 @@ _INSTALLED_TEXT = "these are what is installed here: they are not made or remove
 
 
 def initial(config: NodeConfig, parameters: Parameters) -> dict[str, Any]:
-    """The configuration of a node that nobody has configured: an interface and a physical link for each of its QCs."""
+    """The configuration of a node that nobody has configured: an interface for each of its QCs, and a physical link
+    unless the QC is dark.
+    """
     own = node_id(config.name)
     interfaces, links = [], []
     for number, neighbour in enumerate(config.qcs, start=1):
@@ -153,6 +155,8 @@ def initial(config: NodeConfig, parameters: Parameters) -> dict[str, Any]:
                 },
             }
         )  # fmt: skip
+        if neighbour.dark:
+            continue
         links.append(
             {
                 "qkdl_id": link_id(neighbour.qc), "qkdl_enable": True,

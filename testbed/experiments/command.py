@@ -263,7 +263,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run.py experiment",
         description="The paper's experiments and our own, on real networks. Needs root. An interrupted series goes on"
-        " with the same command. 'experiment policies --help' tells of one more, in virtual time.",
+        " with the same command. 'experiment policies --help' and 'experiment bypass --help' tell of two more, in"
+        " virtual time.",
     )
     add = parser.add_argument
     add("name", choices=("all", *EXPERIMENTS), help=f"which one; all: {', '.join(_ALL)}")

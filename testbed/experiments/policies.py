@@ -203,7 +203,11 @@ def _policies(given: argparse.Namespace) -> tuple[str, Mapping[str, tuple[str, s
 
 def shares(outcomes: Sequence[Outcome], policy: str) -> tuple[float, float]:
     """Mean share of the planner's sessions that a policy accepted unbroken, and half of its 95 % interval. PURE."""
-    found = [o.unbroken[policy] / o.best if o.best else 1.0 for o in outcomes]
+    return interval([o.unbroken[policy] / o.best if o.best else 1.0 for o in outcomes])
+
+
+def interval(found: Sequence[float]) -> tuple[float, float]:
+    """The mean, and half of its 95 % interval, by Student's t. PURE."""
     if len(found) < 2:
         return found[0], math.inf
     error = statistics.stdev(found) / math.sqrt(len(found))

@@ -22,6 +22,7 @@ from testbed.planning.fault import CONTROLLER, CUT, DATABASE, DEVICE, EVE, KINDS
 from testbed.planning.plan import LinkPlan, Plan
 
 _OF_QCS = (CUT, QC, DEVICE)
+_OF_LIGHT = (CUT, EVE)
 
 
 def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
@@ -79,8 +80,14 @@ def intercepted_qcs(plan: Plan, faults: Iterable[Fault]) -> dict[str, float]:
 
 
 def _qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
-    pairs = [f.where for f in faults]
-    return {qc.name for link in plan.topology.links if (link.a, link.b) in pairs for qc in link.qcs}
+    """Those of the fibres that are named; and where light itself is concerned, those whose light takes these. PURE."""
+    found = set()
+    for fault in faults:
+        for link in plan.topology.links:
+            if (link.a, link.b) == fault.where:
+                found |= {qc.name for qc in link.qcs}
+                found |= set(plan.topology.qcs_over(link.name)) if fault.kind in _OF_LIGHT else set()
+    return found
 
 
 class Database(Protocol):

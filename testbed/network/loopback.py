@@ -121,7 +121,7 @@ class Stack:
         operator.close()
 
     def start_nodes(
-        self, links: Ends, saes: dict[str, str], **options: object
+        self, links: Ends, saes: dict[str, str], **options: Any
     ) -> None:
         """Start the nodes at the ends of `links` (QC, node, node); `saes` says where each SAE lives."""
         for name in sorted({n for _, a, b in links for n in (a, b)}):
@@ -150,7 +150,7 @@ class Stack:
         return self.nodes[name]
 
     def start_qcs(
-        self, links: Ends, *, low: int = 33, high: int = 47, **options: object
+        self, links: Ends, *, low: int = 33, high: int = 47, **options: Any
     ) -> Process:
         """Start the QC emulators of `links`."""
         qcs = [

@@ -154,7 +154,7 @@ def complete_url(url: str) -> str:
 
 def members(plan: Plan) -> Members:
     """Who is in the network of `plan`."""
-    qcs = {qc.name: (link.a, link.b) for link in plan.topology.links for qc in link.qcs}
+    qcs = {qc.name: (a, b) for qc, a, b in plan.topology.qcs()}
     return Members(plan.nodes, plan.places, qcs)
 
 

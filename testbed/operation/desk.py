@@ -154,7 +154,7 @@ class Desk:
 
     def qc_names(self) -> list[str]:
         """All QCs, in the topology's order."""
-        return [qc.name for link in self._plan.topology.links for qc in link.qcs]
+        return [qc.name for qc, _, _ in self._plan.topology.qcs()]
 
     def set_rate(self, qc: str, low: int, high: int) -> str:
         """Have a QC make low to high bytes a slot; in words, with the ends that have not taken it over yet."""

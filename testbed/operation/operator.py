@@ -134,7 +134,7 @@ class Operator:
     def _qcs(self) -> list[dict[str, Any]]:
         """With the rate that was set, or else the planned one."""
         planned = {qc.name: {"low": qc.low_bytes_per_slot, "high": qc.high_bytes_per_slot}
-                   for link in self._plan.topology.links for qc in link.qcs}  # fmt: skip
+                   for qc, _, _ in self._plan.topology.qcs()}  # fmt: skip
         return [qc | {"rate": qc["rate"] or planned.get(qc["qc"])} for qc in self.desk.qcs()]
 
     def _sessions(self) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,19 @@ def qc_key_file(qcs: Ends, node: str, qc: str, directory: Path) -> Path:
 
 def node_document(
     name: str, *, host: str, ports: Sequence[int], directory: Path, credentials: Credentials,
-    database: SharedDatabaseAt, agents: Mapping[str, str], saes: Mapping[str, str], qcs: Ends, **options: object,
+    database: SharedDatabaseAt, agents: Mapping[str, str], saes: Mapping[str, str], qcs: Ends,
+    dark: Collection[str] = (), **options: object,
 ) -> dict[str, Any]:  # fmt: skip
     """A node's configuration. PURE.
 
-    `ports`: of KME and agent, and of GS QKD 004 if it is served. `agents`: URLs by node; `saes`: nodes by SAE.
+    `ports`: of KME and agent, and of GS QKD 004 if it is served. `agents`: URLs by node; `saes`: nodes by SAE. `dark`:
+    the names of QCs that are lit on demand.
 
     `options`: the optional members of `node.config`.
     """
     own = [
         {"qc": qc, "peer": peer, "remote_interface": list(interfaces(qcs, peer)).index(qc) + 1,
-         "authentication_key": str(qc_key_file(qcs, name, qc, directory))}
+         "authentication_key": str(qc_key_file(qcs, name, qc, directory)), **({"dark": True} if qc in dark else {})}
         for qc, peer in interfaces(qcs, name).items()
     ]  # fmt: skip
     return {

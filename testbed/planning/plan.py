@@ -11,17 +11,25 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from decisions.choice import READY_BYTES
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from node.tree.model import node_id
+from node.tree.model import link_id, node_id
 from scenario.quantum.qc_models import to_json
 from scenario.topology_description import Link, Sae, Topology
 from testbed.audit import evidence
-from testbed.planning.documents import Ends, SharedDatabaseAt, controller_document, node_document, qc_key_file
+from testbed.planning.documents import (
+    Ends,
+    SharedDatabaseAt,
+    controller_document,
+    interfaces,
+    node_document,
+    qc_key_file,
+)
 from testbed.planning.round_trips import longest_s
 
 KME_PORT = 8443
@@ -185,7 +193,8 @@ class Plan:
             credentials=credentials, agents={node: self.url(node, AGENT_PORT) for node in self.nodes},
             parameters=parameters, node_ids={node: node_id(node) for node in self.nodes},
             openflow={"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
-            saes=self.places, round_trip_s=self.round_trip_s, policies=dict(policies),
+            saes=self.places, round_trip_s=self.round_trip_s, policies=dict(policies), switched=self._switched,
+            spare=dict(self.topology.spare),
         )  # fmt: skip
 
     def node_config(
@@ -196,7 +205,8 @@ class Plan:
         return node_document(
             node, host=self.hosts[node].ip, ports=(KME_PORT, AGENT_PORT, STREAM_PORT), directory=directory,
             credentials=credentials, database=database, agents={n: self.url(n, AGENT_PORT) for n in self.nodes},
-            saes=self.places, qcs=self._ends, limits=self.topology.limits.to_json(),
+            saes=self.places, qcs=self._ends, dark={one.qc.name for one in self.topology.switched},
+            limits=self.topology.limits.to_json(),
             round_trip_s=self.round_trip_s, policies=dict(policies),
         )  # fmt: skip
 
@@ -207,7 +217,20 @@ class Plan:
 
     @property
     def _ends(self) -> Ends:
-        return [(qc.name, link.a, link.b) for link in self.topology.links for qc in link.qcs]
+        return [(qc.name, a, b) for qc, a, b in self.topology.qcs()]
+
+    @property
+    def _switched(self) -> list[dict[str, Any]]:
+        """The QCs on demand, as the controller reads them."""
+        numbers = {node: list(interfaces(self._ends, node)) for node in self.nodes}
+        return [
+            {
+                **asdict(decided), "link_id": link_id(one.qc.name), "bytes_per_slot": one.qc.mean_bytes_per_slot,
+                "interfaces": [numbers[end].index(one.qc.name) + 1 for end in (one.a, one.b)],
+                "ready_s": one.setup_s + READY_BYTES / one.qc.mean_bytes_per_slot + 2 * SLOT_S,
+            }
+            for one, decided in zip(self.topology.switched, self.topology.on_demand(), strict=True)
+        ]  # fmt: skip
 
     def sae_config(
         self,
@@ -268,25 +291,26 @@ class Plan:
         eve: Mapping[str, float] = NOBODY,
     ) -> dict[str, Any]:
         """Configuration of the QC emulators; `broken` and `off`: names of QCs; `eve`: what is intercepted, by QC."""
+        setup = {one.qc.name: one.setup_s for one in self.topology.switched}
         qcs = [
             {
                 "qc": qc.name,
                 "low": qc.low_bytes_per_slot,
                 "high": qc.high_bytes_per_slot,
                 "model": None if qc.model is None else to_json(qc.model),
-                "ends": [str(nodes_directory / link.a), str(nodes_directory / link.b)],
+                "ends": [str(nodes_directory / a), str(nodes_directory / b)],
                 "broken": qc.name in broken,
                 "off": qc.name in off,
                 "eve": eve.get(qc.name, 0.0),
+                **({"dark": True, "setup_s": setup[qc.name]} if qc.name in setup else {}),
             }
-            for link in self.topology.links
-            for qc in link.qcs
+            for qc, a, b in self.topology.qcs()
         ]
         return {"directory": str(directory), "seed": seed, "qcs": qcs}
 
     def meant(self, ttl_slots: int) -> evidence.Meant:
         """What a run is measured by at its end; it begins with that TTL."""
-        qcs = {qc.name: evidence.Qc(link.a, link.b, SLOT_S) for link in self.topology.links for qc in link.qcs}
+        qcs = {qc.name: evidence.Qc(a, b, SLOT_S) for qc, a, b in self.topology.qcs()}
         saes = {sae.id: evidence.Sae(sae.node, int(not sae.external)) for sae in self.saes}
         # Gateways know no KSID, as SAEs of others; what they got is compared by the run's summary.
         saes |= {gateway.id: evidence.Sae(gateway.node, 0) for gateway in self.gateways.values()}

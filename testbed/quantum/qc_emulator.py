@@ -62,7 +62,8 @@ class QcConfig:
 
     `qber_percent` is the mean of the quantum bit error rates that it reports. `model`: what it makes, where that is not
     uniform; a rate that is set while it runs takes its place. `broken`: nothing comes of it. `off`: nor do its devices
-    say so. `eve`: the part of the pulses that somebody intercepts and sends again.
+    say so. `eve`: the part of the pulses that somebody intercepts and sends again. A `dark` one makes nothing until the
+    nodes at both its ends want it to, and then only after `setup_s` seconds.
     """
 
     qc: str
@@ -74,6 +75,8 @@ class QcConfig:
     off: bool = False
     model: Model | None = None
     eve: float = 0.0
+    dark: bool = False
+    setup_s: float = 0.0
 
     @property
     def makes(self) -> Model:
@@ -101,8 +104,8 @@ def load(path: Path) -> EmulatorConfig:
         high = integer(qc.get("high"), f"qcs[{i}].high", low=low, high=MAX_PAYLOAD_BYTES)
         ends = tuple(Path(text(e, f"qcs[{i}].ends", longest=4096)) for e in sequence(qc.get("ends"), "ends", longest=2))
         qber = number(qc.get("qber_percent", 2.0), f"qcs[{i}].qber_percent", low=0, high=50)
-        flags = [qc.get(member, False) for member in _FLAGS]
-        for member, flag in zip(_FLAGS, flags, strict=True):
+        flags = [qc.get(member, False) for member in (*_FLAGS, "dark")]
+        for member, flag in zip((*_FLAGS, "dark"), flags, strict=True):
             if not isinstance(flag, bool):
                 raise Malformed(f"qcs[{i}].{member}", "true or false")
         try:
@@ -110,9 +113,13 @@ def load(path: Path) -> EmulatorConfig:
         except (KeyError, TypeError):
             raise Malformed(f"qcs[{i}].model", "a model of QCs with its parameters") from None
         eve = float(number(qc.get("eve", 0.0), f"qcs[{i}].eve", low=0, high=1))
-        broken, off = flags
+        broken, off, dark = flags
+        setup_s = number(qc.get("setup_s", 0), f"qcs[{i}].setup_s", low=0, high=3600)
         name = text(qc.get("qc"), f"qcs[{i}].qc")
-        qcs.append(QcConfig(name, low, high, ends, qber, broken=broken, off=off, model=model, eve=eve))
+        qcs.append(
+            QcConfig(name, low, high, ends, qber, broken=broken, off=off, model=model, eve=eve, dark=dark,
+                     setup_s=setup_s)
+        )  # fmt: skip
     seed = given.get("seed")
     return EmulatorConfig(
         directory=Path(text(given.get("directory"), "directory", longest=4096)),
@@ -126,14 +133,15 @@ class End:
     """Delivers blocks to the quantum module in folder `node`, in order, each until it is acknowledged."""
 
     def __init__(
-        self, node: Path, journal: Journal, on_lost: Callable[[End, Block], None], on_wish: Callable[[End, Wish], None]
-    ) -> None:
+        self, node: Path, journal: Journal, on_lost: Callable[[End, Block], None], on_wish: Callable[[End, Wish], None],
+        *, enabled: bool,
+    ) -> None:  # fmt: skip
         self.name = node.name
         self._node = node
         self._journal = journal
         self._on_lost = on_lost
         self._on_wish = on_wish
-        self.enabled = True  # whether the node there wants the QC to generate
+        self.enabled = enabled  # whether the node there wants the QC to generate
         self._waiting: collections.deque[Block] = collections.deque()
         self._waiting_bytes = 0
         self._sent: Block | None = None  # the module may have it, though it has not said so
@@ -213,7 +221,8 @@ class Qc:
         self._source = source(self._makes, self._random)
         self._stopped_by_qber = False
         self._begin()
-        self._ends = [End(folder, journal, self._lost, self._wished) for folder in config.ends]
+        self._ready = 0.0  # a dark one that both ends want makes nothing before
+        self._ends = [End(folder, journal, self._lost, self._wished, enabled=not config.dark) for folder in config.ends]
 
     def _begin(self) -> None:
         """A new epoch, in which everything counts from 0."""
@@ -247,6 +256,8 @@ class Qc:
             self.set_rate(*wish)
         elif wish != end.enabled:
             end.enabled = wish
+            if self.config.dark:
+                self._ready = boottime() + self.config.setup_s
             self._journal.event("generation", qc=self.config.qc, enabled=all(e.enabled for e in self._ends))
 
     def make(self, slot: int) -> None:
@@ -258,7 +269,8 @@ class Qc:
         config = self.config  # an end may set another rate at any time
         if config.off:
             return
-        generates = not config.broken and not self._journal.is_behind and all(end.enabled for end in self._ends)
+        wanted = all(end.enabled for end in self._ends) and boottime() >= self._ready
+        generates = wanted and not config.broken and not self._journal.is_behind
         if config.makes != self._makes:
             self._makes = config.makes
             self._source = source(self._makes, self._random)

@@ -21,6 +21,7 @@ from controller.network.nodes import Agent, Report
 from controller.network.settings import Parameters, Settings
 from controller.network.store import Store
 from controller.sessions.bandwidth_updates import Reweigher
+from controller.sessions.lighting import Lighting
 from controller.sessions.mover import Mover
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
@@ -105,7 +106,8 @@ def _look(folder: Path, number: int) -> float:
     """Mover and reweigher look at all sessions, none of which needs anything."""
     graph, store, journal = _graph(), Store(folder / "controller.db"), Journal(folder / "journal.jsonl", "ctl")
     book = Book(store)
-    choice = Choice(graph, book, Settings(graph, Parameters(), journal, store))
+    settings = Settings(graph, Parameters(), journal, store)
+    choice = Choice(graph, book, settings, Lighting(graph, book, None, journal))
     for _ in range(number):
         pair = str(uuid.uuid4()), str(uuid.uuid4())
         for node, side in (("a", "master"), ("b", "slave")):

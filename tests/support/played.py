@@ -41,8 +41,9 @@ class Answer:
 
 
 class PlayedNode:
-    """Node `name` with `qcs` (QC -> node at the other end); remembers in `told` what it was configured to.
+    """Node `name` with `qcs` (QC -> node at the other end; one with a ~ in its name is dark).
 
+    It remembers in `told` what it was configured to.
     An entry of `told` is ("+" or "-", "app" or "link", ID).
     """
 
@@ -67,7 +68,7 @@ class PlayedNode:
         self.config = NodeConfig(
             name=name, host="127.0.0.1", kme_port=0, agent_port=0, directory=directory, credentials=credentials,
             shared_db_url="", shared_db_schema="", nodes={}, saes=saes,
-            qcs=tuple(Neighbour(qc, peer, 1, Secret(b"")) for qc, peer in qcs.items()),
+            qcs=tuple(Neighbour(qc, peer, 1, Secret(b""), dark="~" in qc) for qc, peer in qcs.items()),
         )  # fmt: skip
         self.store = KeyStore(directory / "local.db", directory / "node.key", ttl_slots=15)
         self.datastore = Datastore(self.config, self.store)

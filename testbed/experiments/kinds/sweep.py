@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from decisions import user_policies
-from decisions.parameters import ADMISSION, KEYS_AHEAD, MODE, PATH_POLICY, TTL, parse_rate
+from decisions.parameters import ADMISSION, KEYS_AHEAD, MECHANISM, MODE, PATH_POLICY, TTL, parse_rate
 from decisions.rekey import PACES, POLICIES
 from documents import plugged
 from documents.checks import Malformed
@@ -103,6 +103,7 @@ _PARAMETERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "mode": (MODE.name, _as(MODE.parse)),
     "admission": (ADMISSION.name, _as(ADMISSION.parse)),
     "paths": (PATH_POLICY.name, _as(PATH_POLICY.parse)),
+    "mechanism": (MECHANISM.name, _as(MECHANISM.parse)),
     "ttl": (TTL.name, _as(TTL.parse)),
     "keys-ahead": (KEYS_AHEAD.name, _as(KEYS_AHEAD.parse)),
 }

@@ -25,6 +25,7 @@ from controller.network.settings import Parameters, Settings
 from controller.network.store import Store
 from controller.sessions.key_session import CONFIGURING, ENDING, OPEN, KeySession, SessionError
 from controller.sessions.lifecycle import KeySessions
+from controller.sessions.lighting import Lighting
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
 from controller.sessions.session_nodes import SessionAgents, Upkeep
@@ -99,12 +100,14 @@ class Desk:
         self.book = Book(self.store)
         self.nodes, self.said = Nodes(journal), Said()
         self.settings = Settings(graph, Parameters(), journal, self.store)
-        choice = Choice(graph, self.book, self.settings)
+        lighting = Lighting(graph, self.book, self.nodes, journal)
+        choice = Choice(graph, self.book, self.settings, lighting)
         self.agents = agents = SessionAgents(graph, self.nodes, self.said)
         self.upkeep = Upkeep(self.book, choice, agents, journal)
         self.sessions = KeySessions(
-            graph, self.book, choice, agents, journal, upkeep=self.upkeep, saes={}, half_open_timeout_s=30.0
-        )
+            graph, self.book, choice, agents, journal, upkeep=self.upkeep, lighting=lighting, saes={},
+            half_open_timeout_s=30.0,
+        )  # fmt: skip
 
     def register(self, *sides: str, implicit: bool = False) -> KeySession:
         """Those sides of the pair register: the master's node is a, the slave's b."""

@@ -15,6 +15,7 @@ from controller.network.graph import Graph
 from controller.network.settings import Parameters, Settings
 from controller.network.store import Store
 from controller.sessions.key_session import KeySession
+from controller.sessions.lighting import Lighting
 from controller.sessions.mover import Mover
 from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
@@ -44,7 +45,8 @@ def mover(graph, tmp_path) -> Mover:
     """Of a controller with sessions between a and c, which have nowhere else to go."""
     store, journal = Store(tmp_path / "controller.db"), Journal(tmp_path / "journal.jsonl", "ctl")
     book = Book(store)
-    choice = Choice(graph, book, Settings(graph, Parameters(), journal, store))
+    settings = Settings(graph, Parameters(), journal, store)
+    choice = Choice(graph, book, settings, Lighting(graph, book, None, journal))
     for _ in range(SESSIONS):
         pair = str(uuid.uuid4()), str(uuid.uuid4())
         for node, side in (("a", "master"), ("c", "slave")):

@@ -42,7 +42,8 @@ def test_whole_number_is_taken_within_its_limits_only(parameter, value):
         ({"admission": ["none"]}, "admission: expected one of none, eq1, reserve, calendar, selective"),
         ({"ttl_slots": True}, "ttl_slots: expected an integer from 1 to 86400"),
         ({"keys_ahead": "4"}, "keys_ahead: expected an integer from 0 to 64"),
-        ({"speed": 3}, "speed: expected one of mode, ttl_slots, keys_ahead, implicit_idle_s, admission, path_policy"),
+        ({"speed": 3}, "speed: expected one of mode, ttl_slots, keys_ahead, implicit_idle_s, admission, path_policy, "
+         "mechanism"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(document, said):

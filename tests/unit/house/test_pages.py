@@ -15,8 +15,8 @@ import pytest
 from conformance import command as conformance
 from scenario.topology import load
 from testbed import command, simulate
+from testbed.experiments import bypass, policies
 from testbed.experiments import command as experiments
-from testbed.experiments import policies
 from testbed.network.faults import check
 from testbed.operation.fibre_commands import changes
 from testbed.operation.interface import checked
@@ -90,7 +90,8 @@ def test_run_py_takes_what_pages_give_it(said):
     """Its parser says so; of experiments and of virtual time it has others."""
     words = shlex.split(said)
     parsers = {
-        ("experiment", "policies"): policies._parser, ("experiment",): experiments._parser,
+        ("experiment", "policies"): policies._parser, ("experiment", "bypass"): bypass._parser,
+        ("experiment",): experiments._parser,
         ("simulate",): simulate._parser, ("conformance",): conformance._parser, (): command._parser,
     }  # fmt: skip
     start = next(start for start in parsers if tuple(words[: len(start)]) == start)

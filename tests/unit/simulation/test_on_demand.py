@@ -1,0 +1,160 @@
+"""QCs on demand in virtual time: sessions wait for them, modules are never short, nodes between learn nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decisions.choice import BYPASS, IDLE_S, MECHANISMS, RELAY
+from etsi.gs004 import QoS
+from scenario.outages import FIBRE, Outage
+from scenario.scenario import Scenario
+from scenario.topology import load
+from scenario.workload import Arrival
+from simulation.engine import Simulation
+from simulation.records import Recorder
+from simulation.sessions import Session, Witness
+
+NETWORK = load("poliqi-bypass", Path(__file__).resolve().parents[3] / "topologies")
+SAES = {sae.name: sae for sae in NETWORK.saes}
+FAR = "tax-office", "billing"  # at government and telecom, past military
+QC = "government~telecom/1"
+ALSO_FAR = "land-registry", "stock-exchange"  # at government and finance, past university
+
+
+class Seen(Witness):
+    """What was told: QCs that are lit, when which went on and off, when sessions opened, moved, and had errors."""
+
+    def __init__(self) -> None:
+        self.lit: list[str] = []
+        self.switches: list[tuple[str, float, bool]] = []
+        self.opened_s: dict[int, float] = {}
+        self.errors = 0
+        self.refusals = 0
+        self.taken: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+
+    def switched(self, qc: str, now_s: float, *, lit: bool) -> None:
+        self.switches.append((qc, now_s, lit))
+        one = next(one for one in NETWORK.on_demand() if one.qc == qc)
+        self.taken.update(dict.fromkeys(one.takes, 1 if lit else -1))
+        self.most |= self.taken
+
+    def opened(self, session: Session, now_s: float) -> None:
+        self.opened_s[session.number] = now_s
+
+    def failed(self, *_: object) -> None:
+        self.errors += 1
+
+
+def session(pair: tuple[str, str] = FAR, at_s: float = 10.0, length_s: float = 60.0) -> Arrival:
+    """Between two applications."""
+    return Arrival(at_s, SAES[pair[0]], SAES[pair[1]], length_s, QoS())
+
+
+def played(*sessions: Arrival, mechanism: str = BYPASS, network=NETWORK, outages=(), **parameters) -> Seen:
+    """What was told of it."""
+    simulation = Simulation(
+        Scenario(network, sessions, {"mechanism": mechanism} | parameters, outages=outages, lasts_s=300.0)
+    )
+    simulation.witness = seen = Seen()
+    seen.refusals = simulation.run().refused.total()
+    return seen
+
+
+def test_session_opens_when_the_qc_that_was_lit_for_it_has_made_enough_for_a_key():
+    """Two seconds to set it up, and the slot in which it makes more than 32 bytes."""
+    seen = played(session(at_s=10.0))
+
+    assert seen.switches[0] == (QC, 10.0, True)
+    assert (seen.opened_s[0], seen.errors) == (13.0, 0)
+
+
+def test_qc_goes_dark_when_no_session_has_used_it_for_a_while():
+    """Until then it serves whoever comes, at once."""
+    again = session(at_s=72.0, length_s=10.0)
+
+    seen = played(session(at_s=10.0, length_s=60.0), replace(again, at_s=70.0 + IDLE_S - 1), session(at_s=200.0))
+
+    assert [(lit, at_s) for _, at_s, lit in seen.switches] == [
+        (True, 10.0), (False, 70.0 + IDLE_S - 1 + 10.0 + IDLE_S), (True, 200.0), (False, 260.0 + IDLE_S)
+    ]  # fmt: skip
+    assert seen.opened_s[1] == 70.0 + IDLE_S - 1
+
+
+def test_session_is_refused_where_there_is_no_module_to_spare():
+    """And accepted when one is, or where relays may serve it."""
+    nodes = tuple(replace(node, modules=3) for node in NETWORK.nodes)
+    spare = tuple((what, 1 if what.startswith("module") else number) for what, number in NETWORK.spare)
+    scarce = replace(NETWORK, nodes=nodes, spare=spare)
+    both = session(FAR, 10.0, 60.0), session(ALSO_FAR, 20.0, 60.0)
+
+    assert played(*both, network=scarce).refusals == 1
+    assert played(both[0], replace(both[1], at_s=90.0), network=scarce).refusals == 0
+    assert played(*both, network=scarce, mechanism=RELAY).refusals == 0
+
+
+def test_fibre_that_is_cut_takes_the_bypass_along_whose_light_goes_through_it():
+    """Its session waits; one whose light goes elsewhere does not."""
+    cut = (Outage(FIBRE, "government-military", 30.0, 60.0),)
+
+    assert played(session(length_s=100.0), outages=cut).errors > 0
+    assert played(session(ALSO_FAR, length_s=100.0), outages=cut).errors == 0
+
+
+def test_node_that_light_goes_past_takes_part_in_nothing(tmp_path):
+    """No byte of the QC, and nothing in its journal but that it began and ended."""
+    scenario = Scenario(NETWORK, [session()], {"mechanism": BYPASS})
+    simulation = Simulation(scenario)
+    simulation.witness = recorder = Recorder(tmp_path, scenario, simulation.qcs)
+    simulation.run()
+    recorder.close(simulation.now_s)
+
+    records = json.loads((tmp_path / "audit.json").read_text())
+    lines = (tmp_path / "nodes/military/journal.jsonl").read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert records["nodes"]["military"]["taken"] == []
+    assert len(records["nodes"]["government"]["taken"]) == 12
+    assert events == ["started", "stopped"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(SAES)), st.sampled_from(sorted(SAES)), st.floats(0, 200), st.floats(1, 90)),
+        max_size=40,
+    ),
+    st.sampled_from(sorted(MECHANISMS)),
+)
+def test_no_more_modules_are_ever_taken_than_there_are(offered, mechanism):
+    """Whatever comes and goes; and all are given back."""
+    sessions = [
+        session((a, b), at_s, length_s) for a, b, at_s, length_s in offered if SAES[a].node != SAES[b].node
+    ]
+
+    seen = played(*sorted(sessions, key=lambda s: s.at_s), mechanism=mechanism, admission="reserve")
+
+    spare = dict(NETWORK.spare)
+    assert all(number <= spare[what] for what, number in seen.most.items())
+    assert not +seen.taken or max(s.at_s + s.length_s for s in sessions) > 280
+
+
+def test_same_seed_gives_the_same_result():
+    """In whatever order QCs are lit."""
+    sessions = [session(FAR, 1.0), session(ALSO_FAR, 2.0)]
+
+    assert played(*sessions).switches == played(*sessions).switches
+
+
+@pytest.mark.parametrize("mechanism", sorted(MECHANISMS))
+def test_every_mechanism_serves_neighbours_over_the_qc_of_their_fibre(mechanism):
+    """Nothing is lit for that."""
+    seen = played(session(("tax-office", "command-post")), mechanism=mechanism)
+
+    assert (seen.switches, seen.errors, seen.refusals) == ([], 0, 0)
