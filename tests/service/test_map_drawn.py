@@ -8,7 +8,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,41 @@ import networkx as nx
 import pytest
 import yaml
 
+from tests.support.maps import Rect, crowded
 from tests.support.pages import TOPOLOGIES
 from tests.support.waiting import until
 
 SHIPPED = sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
-LARGE = "forty"
+LARGE, CROWDED = "forty", "crowded"
 SIZES = [(1920, 1080), (1366, 768), (1024, 768)]
-# Of all boxes and of the labels that are to be seen: what they are of, where they are, where their texts are.
+# Of all boxes and of the labels that are to be seen: what they are of, where they are, where their texts are. Of
+# fibres: from where to where they lead, and how broad half of one is.
 DRAWN = """const rect = e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; };
     const seen = [...document.querySelectorAll('#map .node .box, #map .label .paper')]
         .filter(e => getComputedStyle(e).visibility !== 'hidden');
     const told = e => [e.closest('[aria-label]').getAttribute('aria-label'), rect(e),
         [...e.parentNode.querySelectorAll('text')].map(rect)];
+    const matrix = document.getElementById('map').getScreenCTM();
+    const point = (line, n) => { const p = new DOMPoint(line[`x${n}`].baseVal.value, line[`y${n}`].baseVal.value)
+        .matrixTransform(matrix); return [p.x, p.y]; };
+    const fibres = [...document.querySelectorAll('#map .link .body')].map(body => [
+        body.closest('[aria-label]').getAttribute('aria-label'), point(body, 1), point(body, 2),
+        parseFloat(getComputedStyle(body).strokeWidth) * matrix.a / 2]);
     const wide = [document.documentElement, ...document.querySelectorAll('.panel')]
         .filter(e => e.scrollWidth > e.clientWidth + 1);
     return {map: rect(document.getElementById('map')), nodes: document.querySelectorAll('g.node').length,
-        boxes: seen.map(told), wide: wide.map(e => e.className || 'page')}"""
+        boxes: seen.map(told), fibres, wide: wide.map(e => e.className || 'page')}"""
+
+
+def described(name: str, nodes: Sequence[Any], pairs: Iterable[Sequence[str]], title: str) -> dict[str, Any]:
+    """As a topology file has it; titles begin with that one."""
+    first, second = nodes[0][0], nodes[1][0]
+    return {
+        "name": name,
+        "nodes": [{"name": n, "title": f"{title}{i}", "position": list(at)} for i, (n, at) in enumerate(nodes)],
+        "links": [{"a": a, "b": b, "length_km": 10} for a, b in pairs],
+        "saes": [{"name": "one", "node": first}, {"name": "other", "node": second}],
+    }
 
 
 def large(number: int) -> dict[str, Any]:
@@ -43,20 +62,19 @@ def large(number: int) -> dict[str, Any]:
     for pair in by_length:  # the shortest fibres that join all, and whatever is as near as that
         if not all(tree.has_node(n) and tree.degree(n) > 1 for n in pair) or not nx.has_path(tree, *pair):
             tree.add_edge(*pair)
-    return {
-        "name": LARGE,
-        "nodes": [{"name": n, "title": f"Datacenter {n}", "position": list(place)} for n, place in at.items()],
-        "links": [{"a": a, "b": b, "length_km": 10} for a, b in tree.edges],
-        "saes": [{"name": "one", "node": "n0"}, {"name": "other", "node": "n1"}],
-    }
+    return described(LARGE, tuple(at.items()), tree.edges, "Datacenter n")
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the pages of all these networks are."""
-    file = tmp_path_factory.mktemp("topology") / f"{LARGE}.yaml"
-    file.write_text(yaml.safe_dump(large(40)))
-    command = [sys.executable, "-P", "-m", "tests.support.pages", *SHIPPED, str(file)]
+    folder = tmp_path_factory.mktemp("topology")
+    nodes, fibres, _ = crowded(40)
+    files = []
+    for document in (large(40), described(CROWDED, nodes, (ends for _, *ends in fibres), "")):
+        files.append(folder / f"{document['name']}.yaml")
+        files[-1].write_text(yaml.safe_dump(document))
+    command = [sys.executable, "-P", "-m", "tests.support.pages", *SHIPPED, *map(str, files)]
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment) as process:
@@ -72,7 +90,17 @@ def overlap(one: list[float], other: list[float]) -> bool:
     return one[0] + 1 < other[2] and other[0] + 1 < one[2] and one[1] + 1 < other[3] and other[1] + 1 < one[3]
 
 
-@pytest.mark.parametrize("name", [*SHIPPED, LARGE])
+def lies_on(box: list[float], fibre: list[Any]) -> bool:
+    """Whether that does, unless the fibre ends there."""
+    left, top, right, bottom = box
+    _, *ends, half = fibre
+    if any(left <= x <= right and top <= y <= bottom for x, y in ends):
+        return False
+    rect = Rect((left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2)
+    return rect.is_crossed(*map(tuple, ends), half)
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, LARGE, CROWDED])
 def test_no_box_and_no_label_covers_another_one_or_leaves_the_map_or_is_too_small_for_its_words(address, browser, name):
     """On screens of three sizes, which show all of the page's width."""
     for width, height in SIZES:
@@ -88,6 +116,8 @@ def test_no_box_and_no_label_covers_another_one_or_leaves_the_map_or_is_too_smal
             assert all(x1 <= text[0] and text[2] <= x2 for text in texts), what
         both = itertools.combinations(drawn["boxes"], 2)
         assert [(a, b) for (a, one, _), (b, other, _) in both if overlap(one, other)] == []
+        both = itertools.product(drawn["boxes"], drawn["fibres"])
+        assert [(box[0], fibre[0]) for box, fibre in both if lies_on(box[1], fibre)] == []
 
 
 def test_map_is_zoomed_and_moved_by_keyboard_and_by_buttons(address, browser):

@@ -93,6 +93,7 @@ def layout_of(plan: Plan) -> Layout:
     return lay_out(
         tuple((n.name, n.position) for n in plan.topology.nodes),
         tuple((link.name, link.a, link.b) for link in plan.topology.links),
+        max(len(n.title) for n in plan.topology.nodes),
     )
 
 
