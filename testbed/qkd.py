@@ -13,7 +13,7 @@ from typing import Any
 
 from testbed.errors import UserError
 from testbed.machine import output
-from testbed.operation import words
+from testbed.operation import feed, words
 from testbed.operation.client import Client
 
 _LATEST = Path(__file__).resolve().parent.parent / "runs" / "latest"
@@ -23,11 +23,16 @@ _BASH = """_qkd() {
 }
 complete -F _qkd qkd ./qkd
 """
-_OWN = """qkd events [NAME ...]  events as they happen, a line of JSON each, until Ctrl-C
-qkd stop               end the run
-qkd completion bash    what to source in ~/.bashrc, for the Tab key: source <(./qkd completion bash)
-options: --run DIR (the run's directory, default runs/latest), --json (answers as JSON)
-"""
+_OWN = {
+    "events": "qkd events [NAME ...]  events as they happen, a line of JSON each, until Ctrl-C\n",
+    "stop": "qkd stop              end the run\n",
+    "completion": (
+        "qkd completion bash   what to source in ~/.bashrc, for the Tab key: source <(./qkd completion bash)\n"
+    ),
+}
+_BEHIND = {"events": feed.NAMES, "stop": (), "completion": ("bash",)}
+_OPTIONS = ("--json", "--run")
+_OPTIONS_HELP = "options: --run DIR (the run's directory, default runs/latest), --json (answers as JSON)\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +45,20 @@ class _Given:
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 0, 1 if something was not done, 2 if there is no run to ask."""
-    typed, run, as_json = [], _LATEST, False
+    typed: list[str] = []
+    run, as_json = _LATEST, False
     left = iter(arguments)
     for word in left:
         if word == "--json":
             as_json = True
         elif word == "--run":
-            run = Path(next(left, ""))
-        elif word in ("-h", "--help"):
-            typed = ["help"]
+            given = next(left, None)
+            if not given:
+                print("--run: expected the directory of a run behind it", file=sys.stderr)
+                return 1
+            run = Path(given)
+        elif word in ("-h", "--help") and typed[:1] != ["complete"]:
+            typed = typed[:1] if typed[:1] == ["help"] else ["help", *typed[:1]]
             break
         else:
             typed.append(word)
@@ -62,13 +72,15 @@ def main(arguments: Sequence[str]) -> int:
 def _obey(given: _Given, typed: Sequence[str]) -> int:
     word, *rest = typed or ["help"]
     if word == "help":
-        print(words.help_on(rest) + ("" if rest else _OWN), end="")
+        print(words.help_on(rest, _OWN) + ("" if rest else _OPTIONS_HELP), end="")
         return 0
+    if (word == "completion" and rest != ["bash"]) or (word == "stop" and rest):
+        raise UserError(f"qkd {word}: expected\n{_OWN[word]}".rstrip())
     if word == "completion":
-        if rest != ["bash"]:
-            raise UserError("qkd completion: expected bash")
         print(_BASH, end="")
         return 0
+    if word not in (*words.WORDS, *_OWN, "complete"):
+        raise words.unknown(word, _OWN)
     try:
         client = Client(given.run)
     except UserError as error:
@@ -77,7 +89,9 @@ def _obey(given: _Given, typed: Sequence[str]) -> int:
     with contextlib.closing(client):
         if word == "complete":
             typed_so_far = rest[1:] if rest[:1] == ["--"] else rest
-            print("\n".join(words.completions(typed_so_far, client.do)))
+            begun = typed_so_far[-1] if typed_so_far else ""
+            options = [option for option in _OPTIONS if begun.startswith("-") and option.startswith(begun)]
+            print("\n".join(options or words.completions(typed_so_far, client.do, _BEHIND)))
         elif word == "events":
             for event in client.stream("follow", names=rest or None):
                 print(json.dumps(event), flush=True)

@@ -54,13 +54,11 @@ def obey(words: Sequence[str], do: Do) -> str:
     UserError, in one line or with the usage of the word behind it.
     """
     WIDTH.set(shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
-    if not words:
-        return everything()
-    word, *arguments = words
+    word, *arguments = words or ("help",)
     if word == "help":
         return help_on(arguments)
     if word not in WORDS:
-        raise UserError(f"{_unknown(word)}\n{_nearest(word)}".rstrip())
+        raise unknown(word)
     function = WORDS[word].obey
     if word not in ("fibre", "link"):
         try:
@@ -71,30 +69,55 @@ def obey(words: Sequence[str], do: Do) -> str:
     return function(do, arguments)
 
 
-def everything() -> str:
-    """All that can be typed."""
-    return "".join(word.help for name, word in WORDS.items() if name not in _OLD)
-
-
-def help_on(arguments: Sequence[str]) -> str:
-    """The uses of a word, or of all of them; UserError."""
+def help_on(arguments: Sequence[str], more: Mapping[str, str] | None = None) -> str:
+    """The uses of a word, or of all of them; UserError. `more`: other words, and how they are used."""
+    known = _usages(more)
     if not arguments:
-        return everything()
-    if len(arguments) > 1 or arguments[0] not in WORDS:
-        raise UserError(f"{_unknown(' '.join(arguments))}\n{_nearest(arguments[0])}".rstrip())
-    return WORDS[arguments[0]].help
+        return "".join(known.values())
+    known |= {name: WORDS[name].help for name in _OLD}
+    if len(arguments) > 1 or arguments[0] not in known:
+        raise unknown(" ".join(arguments), more)
+    return known[arguments[0]]
 
 
-def completions(words: Sequence[str], do: Do) -> list[str]:
-    """What the last of `words`, the ones behind `qkd`, may become."""
+def unknown(word: str, more: Mapping[str, str] | None = None) -> UserError:
+    """That there is no such word, and how the nearest one is used."""
+    known = _usages(more)
+    near = difflib.get_close_matches(word.partition(" ")[0], known, 1)
+    nearest = f"\nthe nearest one:\n{known[near[0]]}" if near else ""
+    return UserError(f"no word {word!r}: 'qkd' lists what there is{nearest}".rstrip())
+
+
+def _usages(more: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: word.help for name, word in WORDS.items() if name not in _OLD} | dict(more or {})
+
+
+def completions(words: Sequence[str], do: Do, more: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """What the last of `words`, the ones behind `qkd`, may become.
+
+    `more`: other words, and what may stand behind each.
+    """
     *before, begun = words or [""]
-    if not before:
-        return sorted(name for name in (*WORDS, "help") if name.startswith(begun) and name not in _OLD)
-    if before == ["help"]:
-        return sorted(name for name in WORDS if name.startswith(begun))
+    others = dict(more or {})
+    if not before or before == ["help"]:
+        found = {*WORDS, *others} - _OLD | ({"help"} if not before else set())
+    elif before[0] in others:
+        found = set(others[before[0]])
+    else:
+        found = _behind(before, do)
+    return sorted(name for name in found if name.startswith(begun))
+
+
+def _behind(before: Sequence[str], do: Do) -> set[str]:
+    """What may stand behind these words."""
     word = WORDS.get(before[0])
     if word is None or len(before) > len(word.completes):
-        return []
+        return set()
+    if before[0] == "set" and before[1:] and before[1] != "generation":
+        if before[1] in PARAMETERS:
+            return set(PARAMETERS[before[1]].syntax.split("|")) - {"N"} if len(before) == 2 else set()
+        if len(before) > 2:
+            return set()
     found: set[str] = set()
     names: dict[str, list[str]] = {}
     for choice in word.completes[len(before) - 1]:
@@ -103,7 +126,7 @@ def completions(words: Sequence[str], do: Do) -> list[str]:
             found |= set(names[choice.strip("{}")])
         else:
             found.add(choice)
-    return sorted(name for name in found if name.startswith(begun))
+    return found
 
 
 def _use(usage: str, meaning: str) -> str:
@@ -111,15 +134,6 @@ def _use(usage: str, meaning: str) -> str:
     lines = textwrap.wrap(meaning, 98) or [""]
     first = f"{head:<{_WIDTH - 1}} {lines[0]}" if len(head) < _WIDTH else f"{head}   {lines[0]}"
     return "".join(f"{line}\n" for line in (first, *(" " * _WIDTH + line for line in lines[1:])))
-
-
-def _unknown(word: str) -> str:
-    return f"no word {word!r}: 'qkd' lists what there is"
-
-
-def _nearest(word: str) -> str:
-    near = difflib.get_close_matches(word, [name for name in WORDS if name not in _OLD], 1)
-    return f"the nearest one:\n{WORDS[near[0]].help}" if near else ""
 
 
 def _status(do: Do) -> str:
@@ -231,12 +245,15 @@ def _set(do: Do, what: str = "", name: str = "", value: str | None = None) -> st
         request, arguments = "set_generation", {"enabled": value == "on"}
     else:
         raise UserError(f"qkd set: expected\n{WORDS['set'].help}".rstrip())
-    said = []
+    said, failed = [], False
     for qc in do("names")["qcs"] if name == "all" else [name]:
         try:
             said.append(do(request, qc=qc, **arguments)["said"])
         except UserError as error:
             said.append(str(error))
+            failed = True
+    if failed:
+        raise UserError("\n".join(said))
     return "".join(f"{line}\n" for line in said)
 
 

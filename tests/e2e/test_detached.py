@@ -70,6 +70,9 @@ def test_what_is_not_done_is_said_on_standard_error_with_status_1(run):
 
 def test_tab_key_completes_names_of_this_run(run):
     assert qkd(run, "complete", "--", "open", "bob-m").stdout.split() == ["bob-mail"]
+    assert qkd(run, "complete", "--", "s").stdout.split() == ["saes", "sessions", "set", "status", "stop", "story"]
+    assert qkd(run, "complete", "--", "events", "key").stdout.split() == ["key_delivered", "key_failed"]
+    assert qkd(run, "complete", "--", "status", "--j").stdout.split() == ["--json"]
 
 
 def test_user_who_started_it_may_operate_it_and_others_may_not(run):

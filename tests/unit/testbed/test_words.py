@@ -103,6 +103,21 @@ def test_key_is_asked_for_at_both_ends_and_not_shown():
         obey(["key", "a", "b"], other)
 
 
+def test_rate_that_some_qc_does_not_take_is_an_error_that_tells_of_all_of_them():
+    """So that the exit status is not that of something done."""
+    class OneRefuses(Network):
+        def __call__(self, name: str, /, **arguments: Any) -> Any:
+            if arguments.get("qc") == "b/1":
+                raise UserError("b/1: no")
+            return super().__call__(name, **arguments)
+
+    network = OneRefuses(names={**NAMES, "qcs": ["a/1", "b/1", "c/1"]}, set_rate={"said": "so"})
+    with pytest.raises(UserError, match=r"^so\nb/1: no\nso$"):
+        obey(["set", "rate", "all", "5-7"], network)
+    with pytest.raises(UserError, match=r"^b/1: no$"):
+        obey(["set", "rate", "b/1", "5-7"], network)
+
+
 def test_rate_that_cannot_be_is_refused_before_anything_is_asked():
     network = Network()
 
@@ -135,7 +150,7 @@ def test_help_is_on_one_word_or_on_all():
 
 
 def test_lines_of_help_fit_into_a_terminal():
-    assert max(map(len, words.everything().splitlines())) <= 132
+    assert max(map(len, words.help_on([]).splitlines())) <= 132
 
 
 @pytest.mark.parametrize(
@@ -146,6 +161,12 @@ def test_lines_of_help_fit_into_a_terminal():
         (["open", "alice-mail", "b"], ["bob-mail"]),
         (["set", "ra"], ["rate"]),
         (["set", "rate", "al"], ["alice-bob/1", "all"]),
+        (["set", "rate", "all", ""], []),
+        (["set", "generation", "all", "o"], ["off", "on"]),
+        (["set", "mode", "q"], ["qkp"]),
+        (["set", "keys_ahead", ""], ["auto"]),
+        (["set", "ttl_slots", ""], []),
+        (["set", "mode", "qkp", ""], []),
         (["fault", "heal", "c"], ["controller", "cut"]),
         (["fibre", "alice", "bob", "d"], ["delay"]),
         (["help", "se"], ["sessions", "set"]),
@@ -184,6 +205,34 @@ def test_qkd_without_a_run_says_so_and_ends_with_status_2(tmp_path, capsys):
         f"no run in {tmp_path / 'none'}: expected the directory of one, as 'run.py' prints it",
         f"the run in {tmp_path} has ended, or is not up yet",
     ]
+
+
+@pytest.mark.parametrize("typed", [["stop"], ["events"], ["completion"], ["open"]])
+def test_every_word_of_qkd_is_explained_by_help_before_it_and_behind_it(typed, tmp_path, capsys):
+    for line in (["help", *typed], [*typed, "--help"], [*typed, "x", "-h"]):
+        assert qkd.main(["--run", str(tmp_path), *line]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said
+        assert all(one.startswith(f"qkd {typed[0]}") for one in said)
+
+
+@pytest.mark.parametrize(("typed", "nearest"), [("stpo", "stop"), ("evnts", "events"), ("opne", "open")])
+def test_mistyped_word_of_qkd_gets_the_nearest_one_without_a_run(typed, nearest, tmp_path, capsys):
+    assert qkd.main(["--run", str(tmp_path), typed]) == 1
+
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"no word {typed!r}: 'qkd' lists what there is"
+    assert said[2].startswith(f"qkd {nearest}")
+
+
+def test_stop_takes_nothing_behind_it_and_run_takes_a_directory(tmp_path, capsys):
+    """A run is not ended by a line that says something else."""
+    assert qkd.main(["--run", str(tmp_path), "stop", "capture"]) == 1
+    assert qkd.main(["status", "--run"]) == 1
+
+    assert capsys.readouterr().err.splitlines() == [
+        "qkd stop: expected", "qkd stop              end the run", "--run: expected the directory of a run behind it",
+    ]  # fmt: skip
 
 
 def test_qkd_help_and_completion_need_no_run(tmp_path, capsys):
