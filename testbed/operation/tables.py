@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 
@@ -18,7 +19,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     widths = [max(len(r[i]) for r in [list(header), *cells]) for i in range(len(header))]
     most = WIDTH.get()
     if most is not None and cells and sum(widths) + 2 * (len(widths) - 1) > most:
-        return _groups(header, cells)
+        return _groups(header, cells, most)
     numeric = [bool(cells) and all(r[i].lstrip("-").replace(".", "", 1).isdigit() or r[i] == "-" for r in cells)
                for i in range(len(header))]  # fmt: skip
 
@@ -29,13 +30,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([line(list(header)), *(line(r) for r in cells)]) + "\n"
 
 
-def _groups(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A line a cell, with what it is before it; the first one of each row stands out."""
+def _groups(header: Sequence[str], cells: Sequence[Sequence[str]], most: int) -> str:
+    """A cell after the other, with what it is before it; the first one of each row stands out."""
     wide = max(map(len, header)) + 4
     groups = []
     for row in cells:
         (first, value), *rest = zip(header, row, strict=True)
-        groups += [f"{first:<{wide}}{value}", *(f"  {what:<{wide - 2}}{found}".rstrip() for what, found in rest)]
+        for what, found in ((first, value), *((f"  {what}", found) for what, found in rest)):
+            lines = textwrap.wrap(found, max(1, most - wide), break_long_words=False, break_on_hyphens=False) or [""]
+            groups += [f"{what:<{wide}}{lines[0]}".rstrip(), *(" " * wide + line for line in lines[1:])]
     return "\n".join(groups) + "\n"
 
 

@@ -86,6 +86,8 @@ def why_failed(facts: Facts) -> tuple[str, str]:
 def _say(words: Mapping[str, tuple[str, str]], facts: Facts) -> tuple[str, str]:
     cause = str(facts.get("cause", "unknown"))
     why, helps = words.get(cause, (f"{facts.get('message', cause)}.", ""))
+    if cause == "refused" and "message" in facts:
+        why = "{message}."  # the controller's words: they say what was generated and requested, and what else was tried
     return why.format_map(_Known(facts)), helps
 
 

@@ -34,5 +34,11 @@ def test_rows_that_do_not_fit_become_groups_of_lines(narrow):
     ]  # fmt: skip
 
 
+def test_sentences_in_groups_are_wrapped_at_spaces_below_their_beginning(narrow):
+    assert table(("time", "why"), [("12:00", "QC government-military/1 cannot carry the session")]).splitlines() == [
+        "time    12:00", "  why   QC", "        government-military/1", "        cannot carry the", "        session",
+    ]  # fmt: skip
+
+
 def test_rows_that_fit_stay_columns_on_a_narrow_terminal(narrow):
     assert table(("a", "b"), [(1, "x")]).splitlines() == ["a  b", "1  x"]

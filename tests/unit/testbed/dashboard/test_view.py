@@ -189,6 +189,10 @@ def test_distribution_counts_every_value_once():
     ("facts", "words"),
     [
         ({"cause": "refused", "qc": "a/1", "needed_bytes": 32, "available_bytes": 7}, "needs 32 bytes, 7 are to spare"),
+        (
+            {"cause": "refused", "qc": "a/1", "message": "QC a/1: 25 bytes were generated and 144 requested"},
+            "QC a/1: 25 bytes were generated and 144 requested.",
+        ),
         ({"cause": "no_path"}, "No chain of QCs"),
         ({"cause": "new one", "message": "the moon is full"}, "the moon is full."),
         ({}, "unknown."),
