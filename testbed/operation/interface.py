@@ -242,7 +242,7 @@ def checked(name: str, arguments: Any) -> dict[str, Any]:
     wanted, given = REQUESTS[name].arguments, mapping(arguments, "arguments")
     for member in given:
         if member not in wanted:
-            raise Malformed(f"arguments of {name}", f"only {', '.join(wanted) or 'none'}")
+            raise Malformed(f"arguments of {name}", f"only {', '.join(wanted)}" if wanted else "none")
     found = {}
     for member, argument in wanted.items():
         value = given.get(member)

@@ -72,7 +72,8 @@ class Operator:
     def do(self, name: str, /, **arguments: Any) -> Any:
         """The answer to a request that does not stream; UserError."""
         try:
-            return self._do[name](**checked(name, arguments))
+            given = checked(name, arguments)
+            return self._do[name](**given)
         except (Malformed, NoStory) as error:
             raise NotDone(str(error)) from None
 

@@ -123,12 +123,17 @@ def _request(line: bytes) -> dict[str, Any]:
     if not line.endswith(b"\n"):
         raise UserError(f"expected a line of at most {_LONGEST_LINE} bytes")
     try:
-        found = json.loads(line)
-    except ValueError:
+        found = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         raise UserError("expected a line of JSON") from None
     if not isinstance(found, dict):
         raise UserError("expected a JSON object")
     return found
+
+
+def _no_constant(name: str) -> None:
+    """Neither NaN nor Infinity is JSON."""
+    raise ValueError(name)
 
 
 def _write(out: BinaryIO, document: dict[str, Any]) -> None:

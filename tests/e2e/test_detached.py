@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -88,6 +89,23 @@ def test_user_who_started_it_may_operate_it_and_others_may_not(run):
 
     assert "alice-bob/1" in as_user("nobody").stdout
     assert "PermissionError" in as_user("daemon").stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"do": "fly"}, "do: expected one of status, names,"),
+        ({"do": "follow", "arguments": {"names": "fault"}}, "names: expected an array"),
+        ({"do": "names", "arguments": {"self": 1}}, "arguments of names: expected none"),
+    ],
+)
+def test_request_that_there_is_not_is_no_bug_of_ours(run, line, said):
+    """Whoever writes to the socket by hand is told what there is, and the run's summary knows of no bug."""
+    with socket.socket(socket.AF_UNIX) as stranger, stranger.makefile("rb") as answers:
+        stranger.connect(str(run / "operator.sock"))
+        stranger.sendall(json.dumps({"id": 1, **line}).encode() + b"\n")
+        assert json.loads(answers.readline())["error"].startswith(said)
+    assert "bug of ours" not in (run / "logs" / "run.log").read_text()
 
 
 def test_python_drives_a_run_that_is_there_already(run):

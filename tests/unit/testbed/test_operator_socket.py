@@ -124,6 +124,8 @@ def test_run_that_has_died_is_told_apart_from_no_run(tmp_path, place, played):
     ("line", "said"),
     [
         (b"nonsense\n", "expected a line of JSON"),
+        (b"[" * 60_000 + b"\n", "expected a line of JSON"),
+        (b'{"id": Infinity, "do": "status"}\n', "expected a line of JSON"),
         (b"[1]\n", "expected a JSON object"),
         (b'{"do": 5}\n', 'expected {"id": ..., "do": NAME, "arguments": {...}}'),
         (b'{"do": "status", "arguments": [1]}\n', 'expected {"id": ..., "do": NAME, "arguments": {...}}'),
