@@ -182,6 +182,20 @@ def test_presentation_shows_the_map_alone_and_dark_is_dark(address, browser):
     assert browser.execute_script(ground) == before
 
 
+def test_button_that_cannot_be_pressed_looks_like_no_other(address, browser):
+    """It has no ground, so that nobody in the last row takes it for one that can."""
+    browser.get(f"{address}/poliqi")
+    look = """return ['Heal everything', 'Kill the controller'].map(words => [...document.querySelectorAll('button')]
+        .find(e => e.innerText.trim() === words)).map(e => [e.disabled, getComputedStyle(e).backgroundColor,
+            getComputedStyle(e).borderTopStyle, getComputedStyle(e).opacity])"""
+    until(lambda: browser.execute_script(DRAWN)["nodes"])
+    dead, alive = browser.execute_script(look)
+
+    assert dead == [True, "rgba(0, 0, 0, 0)", "dashed", "1"]
+    assert alive[0] is False
+    assert alive[1] != dead[1]
+
+
 @pytest.mark.parametrize(("wish", "moves"), [("no-preference", True), ("reduce", False)])
 def test_nothing_moves_for_who_wants_less_motion(address, browser, wish, moves):
     """A key's way is shown at once in place of a key that travels it, and what flows on a fibre stands still."""

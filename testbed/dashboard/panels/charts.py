@@ -6,15 +6,14 @@ Series differ by line and by pattern, colours only help.
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from testbed.dashboard.collected.snapshot import KEPT_SLOTS, Sample
+from testbed.dashboard.views.view_tables import smoothed
 
 _INK, _BLUE, _RED, _PAPER = "#111111", "#0b4f8a", "#a3230f", "#ffffff"
 _FONT = {"fontSize": 15, "color": _INK}
-SMOOTHED_SLOTS = 15
 # Upper ends of the classes in ms; the last one has none.
 BINS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -69,13 +68,6 @@ def distribution(single_ms: Sequence[float], multi_ms: Sequence[float]) -> dict[
             },
         ],
     }  # fmt: skip
-
-
-def smoothed(values: Sequence[float]) -> list[float]:
-    """Of each value the mean with those before it, SMOOTHED_SLOTS in all."""
-    sums = [0.0, *itertools.accumulate(values)]
-    starts = [max(0, end - SMOOTHED_SLOTS) for end in range(1, len(sums))]
-    return [(sums[end] - sums[start]) / (end - start) for end, start in enumerate(starts, start=1)]
 
 
 def counts(values_ms: Sequence[float]) -> list[int]:

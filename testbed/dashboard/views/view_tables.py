@@ -5,6 +5,7 @@ Why something was refused or failed stands there in plain words: one sentence, a
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -213,21 +214,28 @@ def qcs(plan: Plan, snapshot: Snapshot) -> list[QcRow]:
 
 
 UNITS = ("B/s", "B", "B/s", "%")
-_LOAD_SLOTS = 15
+SMOOTHED_SLOTS = 15
 
 
 def series(samples: Sequence[Sample]) -> tuple[list[float], list[float], list[float], list[float]]:
     """Made and stored bytes, expired bytes, and load: the share of what was made that was used, in percent.
 
-    The load is over the last slots, because keys are asked for in bursts; where nothing is made any more, what is used
-    of the stock counts as all there is.
+    What expired and the load are over the last slots, because keys are asked for in bursts; where nothing is made any
+    more, what is used of the stock counts as all there is.
     """
     load = []
     for i in range(len(samples)):
-        some = samples[max(0, i + 1 - _LOAD_SLOTS) : i + 1]
+        some = samples[max(0, i + 1 - SMOOTHED_SLOTS) : i + 1]
         made, used = sum(s.made for s in some), sum(s.used for s in some)
         load.append(100 * used / made if made else 100.0 * bool(used))
-    return [s.made for s in samples], [float(s.stored) for s in samples], [s.expired for s in samples], load
+    return [s.made for s in samples], [float(s.stored) for s in samples], smoothed([s.expired for s in samples]), load
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Of each value the mean with those before it, SMOOTHED_SLOTS in all."""
+    sums = [0.0, *itertools.accumulate(values)]
+    starts = [max(0, end - SMOOTHED_SLOTS) for end in range(1, len(sums))]
+    return [(sums[end] - sums[start]) / (end - start) for end, start in enumerate(starts, start=1)]
 
 
 def qc_state(plan: Plan, snapshot: Snapshot, name: str) -> str:

@@ -285,8 +285,10 @@ def test_rows_tell_what_happened_until_the_moment_that_the_map_shows():
 
 def test_used_and_expired_are_means_over_some_slots():
     """Of a burst each fifteenth slot a level line, once it was seen for so long."""
-    assert charts.smoothed([30.0, *[0.0] * 14] * 3)[14:] == [2.0] * 31
-    assert charts.smoothed([30.0, 0.0]) == [30.0, 15.0]
+    assert view_tables.smoothed([30.0, *[0.0] * 14] * 3)[14:] == [2.0] * 31
+    assert view_tables.smoothed([30.0, 0.0]) == [30.0, 15.0]
+    samples = [Sample(i, 40, 0, 30 if i % 15 == 0 else 0, 500) for i in range(45)]
+    assert view_tables.series(samples)[2][14:] == [2.0] * 31
 
 
 def tunnelled(*events: tuple[str, str, str]) -> Snapshot:
