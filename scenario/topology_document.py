@@ -199,7 +199,8 @@ def _link(
 
 def _shape(members: _Members, length_km: float | None) -> Shape:
     """One direction of a link; its delay follows from the length unless it is given."""
-    delay = members["delay_ms"].number(MAX_DELAY_MS) if "delay_ms" in members else (length_km or 0.0) * _MS_PER_KM
+    of_length = round((length_km or 0.0) * _MS_PER_KM, 9)  # 0.026, and not 0.026000000000000002
+    delay = members["delay_ms"].number(MAX_DELAY_MS) if "delay_ms" in members else of_length
     jitter, loss = members["jitter_ms"].number(MAX_DELAY_MS), members["loss_percent"].number(100)
     if "bandwidth_mbit" not in members:
         return Shape(delay, jitter, loss)

@@ -182,6 +182,26 @@ def test_presentation_shows_the_map_alone_and_dark_is_dark(address, browser):
     assert browser.execute_script(ground) == before
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_presentation_fits_on_the_screen_and_fills_it(address, browser, size):
+    """Whatever the screen: nothing to scroll, and the map has most of it."""
+    media = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", media)
+    try:
+        browser.get(f"{address}/poliqi")
+        until(lambda: browser.execute_script(DRAWN)["nodes"])
+        browser.execute_script("document.querySelector('[data-do=present]').click()")
+        high, wide, map_high = until(lambda: browser.execute_script(
+            "const e = document.documentElement;"
+            "return [e.scrollHeight, e.scrollWidth, document.getElementById('map').getBoundingClientRect().height]"
+        ))  # fmt: skip
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    assert (wide, high) == size
+    assert map_high > 0.75 * size[1]
+
+
 def test_button_that_cannot_be_pressed_looks_like_no_other(address, browser):
     """It has no ground, so that nobody in the last row takes it for one that can."""
     browser.get(f"{address}/poliqi")

@@ -72,7 +72,7 @@ class Timeline:
             words = " ".join(("broken:" if name == FAULT else "healed:", str(told.get("kind", "")), *where))
             return Happening(at_s, name, words, where)
         path = tuple(str(node) for node in told.get("path", ()))
-        why = str(told.get("message") or told.get("cause", "")).removesuffix(".")
+        why = str(told.get("message") or _cause(told)).removesuffix(".")
         kind, words = {
             "session_moved": (MOVED, f"{pair} goes over {in_words(paths_of(told), ' – ')} now"),
             "session_interrupted": (LOST, f"{pair} interrupted: {why}"),
@@ -82,3 +82,10 @@ class Timeline:
         master = self._plan.sae(str(told.get("master")))
         at = path or (() if master is None else (master.node,))
         return Happening(at_s, kind, words, at, str(told.get("qc", "")), str(told.get("trace") or told.get("ksid", "")))
+
+
+def _cause(told: Mapping[str, Any]) -> str:
+    """Of what was said nothing about, in words for people."""
+    if "short_bytes" in told:
+        return f"{told.get('qc', 'a QC')} lacks {told['short_bytes']} bytes of key material that is young enough"
+    return str(told.get("cause", "")).replace("_", " ")

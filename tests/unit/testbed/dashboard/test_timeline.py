@@ -45,6 +45,18 @@ def test_what_happened_is_told_in_words_with_its_place_and_its_story():
     assert timeline.latest(10.0)[1].qc == "a/1"
 
 
+def test_failure_without_a_message_is_told_in_plain_words():
+    """And not by the word that programs know its cause by."""
+    timeline = Timeline(PLAN)
+    failed = {"time": 1.0, "who": "node:government", "event": "key_failed", "method": "enc_keys", **PAIR}
+    timeline.take({**failed, "cause": "short_of_material", "qc": "a/1", "short_bytes": 15})
+    timeline.take({**failed, "cause": "database_unreachable"})
+
+    assert [h.words.partition(": ")[2] for h in timeline.latest(10.0)] == [
+        "a/1 lacks 15 bytes of key material that is young enough", "database unreachable",
+    ]  # fmt: skip
+
+
 def test_what_is_older_than_ten_minutes_is_forgotten_and_the_rest_is_in_order():
     """Journals are read one after another."""
     timeline = Timeline(PLAN)
