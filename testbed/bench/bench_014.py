@@ -14,20 +14,18 @@ import sys
 import threading
 import time
 import uuid
-from pathlib import Path
 
 from mtls.call import Caller, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
+from testbed.bench.bench_run import ROOT, bench
 from testbed.errors import UserError
 from testbed.machine import output
 from testbed.machine.isolation import run_isolated, undisturbed
 from testbed.machine.run_directory import RunDirectory, open_run_directory
-from testbed.machine.tools import check_tools, clean_environment
 from testbed.network.loopback import LOOPBACK, Stack, free_port
 from testbed.operation.tables import table
 
-_ROOT = Path(__file__).resolve().parents[2]
 _LINKS = [("a-b/1", "a", "b")]
 _MASTER, _SLAVE = str(uuid.uuid4()), str(uuid.uuid4())
 # Keys in a request, and bytes a slot that the QC makes: more than is used, but to store them costs the nodes time, too.
@@ -44,21 +42,19 @@ _NODE = Identity(Role.NODE, "a")
 
 def main() -> int:
     """Measure in namespaces of its own; prints a table. The exit status."""
-    clean_environment()
+    return bench("bench-014", _in_a_run)
+
+
+def _in_a_run() -> int:
+    directory = open_run_directory(None, ROOT / "runs")
     try:
-        check_tools()
-        directory = open_run_directory(None, _ROOT / "runs")
-        try:
-            return run_isolated(
-                lambda _: _measure(directory),
-                pid_file=directory.path / "init.pid",
-                crash_log=directory.path / "crash.log",
-            )
-        finally:
-            directory.erase_secrets()
-    except UserError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
+        return run_isolated(
+            lambda _: _measure(directory),
+            pid_file=directory.path / "init.pid",
+            crash_log=directory.path / "crash.log",
+        )
+    finally:
+        directory.erase_secrets()
 
 
 def _measure(directory: RunDirectory) -> int:

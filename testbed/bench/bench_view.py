@@ -3,7 +3,8 @@
 The same keys over one, two and four hops, in mode `basic`, over links without delay: first without the view, then
 with its page served, then with the page open in a Chromium on this machine too, and without the view once more,
 because a machine is not the same all the time. Below that the CPU time of all processes of the run while nobody asks
-for keys, a browser's left out; and the same of a network of 40 nodes.
+for keys, a browser's left out; the share of a core that the view takes, beside the share that it may take; and the same
+of a network of 40 nodes.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ _SETTLE_S = 8.0
 _IDLE_S = 8.0
 
 
+# Of a core, in percent: what an open page may take on PoliQI's size, and on a network of 40 nodes.
+_MOST_PERCENT, _MOST_PERCENT_OF_LARGE = 5.0, 15.0
 _COLUMNS, _ROWS = 8, 5
 
 
 def main() -> int:
     """Print the tables; the exit status."""
-    print("delivery time of 128-bit keys with and without the live view, medians", flush=True)
     return bench(
         "bench-view",
         lambda: with_network(row_of_five(0.0), _measure) or with_network(make_plan(_grid()), _measure_large),
@@ -86,17 +88,22 @@ def _measure(emulation: Emulation) -> None:
                 busy,
             ]
 
-        _print(("over 1 hop, ms", "over 2 hops, ms", "over 4 hops, ms", "CPU, ms a second"), emulation, look)
+        print("delivery time of 128-bit keys with and without the live view, medians", flush=True)
+        names = ("over 1 hop, ms", "over 2 hops, ms", "over 4 hops, ms", "CPU, ms a second")
+        _print(names, emulation, look, most_percent=_MOST_PERCENT)
     finally:
         client.close()
 
 
 def _measure_large(emulation: Emulation) -> None:
-    _print((f"{len(emulation.plan.nodes)} nodes: CPU, ms a second",), emulation, lambda: [_busy_ms()])
+    names = (f"{len(emulation.plan.nodes)} nodes: CPU, ms a second",)
+    _print(names, emulation, lambda: [_busy_ms()], most_percent=_MOST_PERCENT_OF_LARGE)
 
 
-def _print(names: Sequence[str], emulation: Emulation, look: Callable[[], list[float]]) -> None:
-    """What `look` finds without the page, with it served, with it open, and without it again."""
+def _print(
+    names: Sequence[str], emulation: Emulation, look: Callable[[], list[float]], *, most_percent: float
+) -> None:
+    """What `look` finds without the page, with it served, with it open, and without it again. CPU time is the last."""
     columns = [look()]
     page = Dashboard(emulation)
     page.start()
@@ -108,7 +115,23 @@ def _print(names: Sequence[str], emulation: Emulation, look: Callable[[], list[f
         page.stop()
     columns.append(look())
     rows = [(name, *(column[i] for column in columns)) for i, name in enumerate(names)]
-    print("\n" + table(("", "without", "page served", "page open", "without again"), rows), end="", flush=True)
+    print("\n" + table(("", "without", "page served", "page open", "without again"), rows), end="")
+    print(shares([column[-1] for column in columns], most_percent), flush=True)
+
+
+def shares(busy_ms: Sequence[float], most_percent: float) -> str:
+    """Of a core, what the view takes: CPU ms a second without it, with the page served, open, and without it again.
+
+    PURE.
+    """
+    before, served, opened, after = busy_ms
+    alone = (before + after) / 2
+    takes = [(percent, f"{percent:.1f} %") for percent in ((served - alone) / 10, (opened - alone) / 10)]
+    verdict = "" if takes[1][0] <= most_percent else ", WHICH IS TOO MUCH"
+    return (
+        f"the view takes {takes[0][1]} of a core while its page is served, {takes[1][1]} while it is open"
+        f" (at most {most_percent:g} %{verdict})"
+    )
 
 
 def _busy_ms() -> float:

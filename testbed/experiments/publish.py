@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> int:
     """The exit status."""
+    argparse.ArgumentParser(prog="python -m testbed.experiments.publish", description=__doc__).parse_args()
     print(report.publish(_ROOT / "results", list(EXPERIMENTS), _ROOT / "docs" / "results"))
     return 0
 
