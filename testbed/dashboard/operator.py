@@ -1,17 +1,17 @@
-"""Does what a viewer asks for, through the desk, without holding up the page, and says what came of it."""
+"""Asks for what a viewer wants, without holding up the page, and says what came of it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nicegui import run
 
 from telemetry import bugs
 from testbed.dashboard.widgets import Tag
 from testbed.errors import UserError
-from testbed.operation.desk import Desk, NotDone
+from testbed.operation.desk import NotDone
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -19,10 +19,13 @@ _BUG = "this met a bug of ours; the network goes on, the traceback is in the run
 
 
 class Operator:
-    """The viewer as operator; `said` is where the page says what was done last."""
+    """The viewer as operator, whose requests `request` does as those of all operators.
 
-    def __init__(self, desk: Desk, said: Tag) -> None:
-        self.desk = desk
+    `said` is where the page says what was done last.
+    """
+
+    def __init__(self, request: Callable[..., Any], said: Tag) -> None:
+        self.request = request
         self._said = said
 
     async def do(self, step: Callable[[], T], done: Callable[[T], str]) -> T | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +29,6 @@ from testbed.dashboard.views.selection import WHOLE, Selection, View, selected
 from testbed.dashboard.views.view_map import MapView, draw, layout_of, selected_in, travels
 from testbed.dashboard.views.view_tables import headline
 from testbed.dashboard.widgets import Tag, tool
-from testbed.operation.desk import Desk
 from testbed.planning.plan import Plan
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -38,13 +38,13 @@ _REFRESH_S = 0.5
 _RECONNECT_S = 20.0
 
 
-def make_app(plan: Plan, desk: Desk, watch: Watch, run: Path) -> FastAPI:
-    """The web application; stories are told out of the run directory `run`."""
+def make_app(plan: Plan, request: Callable[..., Any], watch: Watch, run: Path) -> FastAPI:
+    """The web application; `request` does what viewers ask for; stories are told out of the run directory `run`."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @ui.page("/", title=f"{plan.topology.name}: live view", language="en-US")
     def page(look: str = "") -> None:
-        _Page(plan, desk, watch, run, selected(plan, look))
+        _Page(plan, request, watch, run, selected(plan, look))
 
     # The time-out is also that of pings: on a busy machine a browser may take its time to answer one.
     ui.run_with(
@@ -57,7 +57,9 @@ def make_app(plan: Plan, desk: Desk, watch: Watch, run: Path) -> FastAPI:
 class _Page:
     """One viewer's page."""
 
-    def __init__(self, plan: Plan, desk: Desk, watch: Watch, run: Path, selection: Selection) -> None:
+    def __init__(
+        self, plan: Plan, request: Callable[..., Any], watch: Watch, run: Path, selection: Selection
+    ) -> None:
         self._plan = plan
         self._watch = watch
         self._selection = selection
@@ -75,7 +77,7 @@ class _Page:
                 tool("dark", "Dark", "Dark or light")
             said = Tag("p", "", "said", role="status", aria_live="polite")
             Tag("p", "", "lost", role="alert")
-        operator = Operator(desk, said)
+        operator = Operator(request, said)
         story = StoryPanel(operator, run)
         with Tag("main", "", "parts"):
             self._map = MapPanel(layout_of(plan), self._select)

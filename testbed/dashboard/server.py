@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from telemetry import bugs
 from testbed.dashboard import address
@@ -21,6 +23,7 @@ from testbed.network.expose import LOOPBACK
 from testbed.network.operator_calls import ControlRoom
 from testbed.operation import feed
 from testbed.operation.desk import Desk
+from testbed.operation.operator import Operator
 from testbed.planning.plan import OPERATOR, Plan
 
 # For people at a page: they would rather hear that something does not answer than wait for it.
@@ -40,7 +43,8 @@ class Dashboard:
             timeout_s=_TIMEOUT_S,
         )  # fmt: skip
         self._ports = Ports()
-        desk = Desk.of(emulation, self._room)
+        self._operator = Operator(emulation, end=_not_from_here, room=self._room)
+        desk = self._operator.desk
         self._watch = Watch(
             plan,
             desk,
@@ -48,7 +52,7 @@ class Dashboard:
             fibres=lambda: _fibres(plan, self._ports, desk),
             away=emulation.processes.away,
         )
-        self._server = _Server(self._listener, emulation, desk, self._watch)
+        self._server = _Server(self._listener, emulation, self._operator.do, self._watch)
 
     def start(self) -> None:
         """Begin to watch and to serve; returns when the page can be opened."""
@@ -59,9 +63,14 @@ class Dashboard:
         """Serve and watch no more."""
         self._server.stop()
         self._watch.stop()
+        self._operator.close()
         self._room.close()
         self._ports.close()
         self._listener.close()
+
+
+def _not_from_here() -> None:
+    """The page has no button that ends the run."""
 
 
 def _fibres(plan: Plan, ports: Ports, desk: Desk) -> dict[str, FibreNow]:
@@ -72,7 +81,9 @@ def _fibres(plan: Plan, ports: Ports, desk: Desk) -> dict[str, FibreNow]:
 class _Server:
     """uvicorn in a thread of its own."""
 
-    def __init__(self, listener: socket.socket, emulation: Emulation, desk: Desk, watch: Watch) -> None:
+    def __init__(
+        self, listener: socket.socket, emulation: Emulation, request: Callable[..., Any], watch: Watch
+    ) -> None:
         self._listener = listener
         _log_to(emulation.run.path / "logs" / "dashboard.log")
         # NiceGUI looks where to keep data of users when it is imported; there are none.
@@ -81,7 +92,7 @@ class _Server:
 
         from testbed.dashboard.page import make_app
 
-        app = Guard(make_app(emulation.plan, desk, watch, emulation.run.path), listener.getsockname()[1])
+        app = Guard(make_app(emulation.plan, request, watch, emulation.run.path), listener.getsockname()[1])
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
         )

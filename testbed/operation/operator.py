@@ -1,7 +1,8 @@
 """Does what an operator asks of a running network: the requests of `testbed.operation.interface`, and nothing else.
 
-All faces call `do`, from whatever thread: the command line, and the socket for `qkd` and the Python API. Answers are
-JSON, with names where the network has IDs. What is not done is a UserError, whose text is one sentence for people.
+All faces call `do`, from whatever thread: the command line, the live view, and the socket for `qkd` and the Python API.
+Answers are JSON, with names where the network has IDs. What is not done is a UserError, whose text is one sentence for
+people.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from testbed.fibres.fibres import Fibre
 from testbed.machine.namespaces import network_of, threads_in_network
 from testbed.network.emulation import Emulation
 from testbed.network.expose import FILE
+from testbed.network.operator_calls import ControlRoom
 from testbed.operation.desk import Desk, NotDone
 from testbed.operation.feed import Event, Feed
 from testbed.operation.interface import checked
@@ -43,14 +45,14 @@ _Rows = list[tuple[str, str]]
 
 
 class Operator:
-    """The operator of `emulation`, who ends the run by `end`. Thread-safe."""
+    """The operator of `emulation`, who ends the run by `end`, and calls from `room`, if not the run's. Thread-safe."""
 
-    def __init__(self, emulation: Emulation, end: Callable[[], None]) -> None:
+    def __init__(self, emulation: Emulation, end: Callable[[], None], room: ControlRoom | None = None) -> None:
         self._emulation = emulation
         self._end = end
         self._plan = emulation.plan
         self._since = time.time()
-        self.desk = Desk.of(emulation, emulation.control_room)
+        self.desk = Desk.of(emulation, room or emulation.control_room)
         self._feed = Feed(emulation.run.path, emulation.plan.nodes, self.desk.name)
         self._saes = _Saes(emulation)
         self._capturing = threading.Lock()

@@ -22,6 +22,7 @@ from testbed.dashboard.collected.history import History
 from testbed.dashboard.collected.snapshot import FibreNow, Heard, Sample, Snapshot
 from testbed.dashboard.page import _Page
 from testbed.dashboard.views.selection import WHOLE
+from testbed.errors import UserError
 from testbed.planning.plan import Plan, make_plan
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
@@ -44,6 +45,11 @@ def made_up(plan: Plan) -> Snapshot:
     )  # fmt: skip
 
 
+def refuse(name: str, /, **_: Any) -> Any:
+    """Whatever is asked for: there is no network."""
+    raise UserError(f"no network runs that does {name}")
+
+
 def main(topologies: list[str]) -> None:
     """Serve until it is killed."""
     plans = {Path(name).stem: make_plan(load(name, TOPOLOGIES)) for name in topologies}
@@ -53,9 +59,7 @@ def main(topologies: list[str]) -> None:
     def page(name: str) -> None:
         plan = plans[name]
         watch: Any = SimpleNamespace(latest=made_up(plan), history=History())
-        qcs = [qc.name for link in plan.topology.links for qc in link.qcs]
-        desk: Any = SimpleNamespace(qc_names=lambda: qcs, faults=None)
-        _Page(plan, desk, watch, Path(tempfile.gettempdir()), WHOLE)
+        _Page(plan, refuse, watch, Path(tempfile.gettempdir()), WHOLE)
 
     ui.run_with(app, show_welcome_message=False, tailwind=False, binding_refresh_interval=None)
     listener = socket.create_server(("127.0.0.1", 0))

@@ -11,9 +11,9 @@ from typing import Any
 from nicegui import ui
 from nicegui.events import ValueChangeEventArguments
 
-from scenario.shape import MAX_DELAY_MS, Shape
+from scenario.shape import MAX_DELAY_MS
 from scenario.topology_description import Link, Qc
-from testbed.dashboard.collected.snapshot import Sample, Snapshot, total
+from testbed.dashboard.collected.snapshot import Document, Sample, Snapshot, total
 from testbed.dashboard.operator import Operator
 from testbed.dashboard.panels.charts import qc_curves
 from testbed.dashboard.views.selection import LINK, NODE, SESSION, Selection, View, choices, selected
@@ -93,46 +93,53 @@ def _of_link(operator: Operator, link: Link, actions: _Actions) -> None:
 
 def of_session(operator: Operator, ksid: str, tell: Callable[[str], Any]) -> None:
     """Tell how it was opened; close it."""
-    desk = operator.desk
+    def close() -> str:
+        operator.request("close", ksid=ksid)
+        return f"session {ksid} is closed"
+
     with Tag("div", "", "form"):
-        button(
-            "Close session", lambda: operator.do(lambda: desk.close(ksid), lambda _: f"session {ksid} is closed"),
-            strong=True,
-        )  # fmt: skip
+        button("Close session", lambda: operator.do(close, str), strong=True)
         button("Tell its story", lambda: tell(ksid))
 
 
 def _break(operator: Operator, kind: str, *where: str) -> Callable[[], Any]:
-    faults = operator.desk.faults
-    return lambda: operator.do(lambda: faults.inject(kind, *where), lambda fault: f"broken: {fault.name}")
-
-
-def _heal(operator: Operator, *what: str) -> Callable[[], Any]:
-    faults = operator.desk.faults
     return lambda: operator.do(
-        lambda: faults.heal(*what), lambda done: f"healed: {', '.join(f.name for f in done) or 'nothing was broken'}"
+        lambda: operator.request("break", kind=kind, where=list(where)), lambda found: f"broken: {found['name']}"
+    )
+
+
+def _heal(operator: Operator, kind: str | None = None, *where: str) -> Callable[[], Any]:
+    return lambda: operator.do(
+        lambda: operator.request("heal", kind=kind, where=list(where)),
+        lambda found: f"healed: {', '.join(fault['name'] for fault in found) or 'nothing was broken'}",
     )
 
 
 def _shape(operator: Operator, link: Link) -> None:
-    fibres = operator.desk.fibres
-    now = fibres.get(link.name).a_to_b
+    now = next(fibre for fibre in operator.request("fibres") if fibre["name"] == link.name)
     with Tag("div", "", "form"):
         delay = number("Delay in ms, one way", 0, MAX_DELAY_MS, step=0.001)
         jitter = number("Jitter in ms", 0, MAX_DELAY_MS, step=0.001)
         loss = number("Loss in percent", 0, 100, step=0.1)
 
-        def fill(shape: Shape) -> None:
-            delay.value, jitter.value, loss.value = shape.delay_ms, shape.jitter_ms, shape.loss_percent
+        def fill(fibre: Document) -> None:
+            there, _ = fibre["directions"]
+            delay.value, jitter.value, loss.value = (there[n] for n in ("delay_ms", "jitter_ms", "loss_percent"))
 
         async def change() -> None:
-            changes = {"delay_ms": delay.value, "jitter_ms": jitter.value, "loss_percent": loss.value}
-            await operator.do(lambda: fibres.change(link.name, changes), lambda f: f"{f.name} is shaped anew")
+            shape = {"delay_ms": delay.value, "jitter_ms": jitter.value, "loss_percent": loss.value}
+            await operator.do(
+                lambda: operator.request("change_fibre", fibre=link.name, shape=shape),
+                lambda found: f"{found['name']} is shaped anew",
+            )
 
         async def reset() -> None:
-            done = await operator.do(lambda: fibres.reset(link.name), lambda f: f"{f.name} is shaped as planned")
+            done = await operator.do(
+                lambda: operator.request("reset_fibre", fibre=link.name),
+                lambda found: f"{found['name']} is shaped as planned",
+            )
             if done is not None:
-                fill(done.a_to_b)
+                fill(done)
 
         fill(now)
         button("Set delay, jitter, loss", change)
@@ -140,7 +147,6 @@ def _shape(operator: Operator, link: Link) -> None:
 
 
 def _qc(operator: Operator, qc: Qc, actions: _Actions) -> None:
-    desk = operator.desk
     with Tag("div", "", "form"):
         field = ui.input(
             f"Rate of {qc.name}, LOW-HIGH in bytes a second", value=f"{qc.low_bytes_per_slot}-{qc.high_bytes_per_slot}"
@@ -148,7 +154,8 @@ def _qc(operator: Operator, qc: Qc, actions: _Actions) -> None:
         field.props("outlined dense").classes("field wide")
 
         def set_rate() -> str:
-            return desk.set_rate(qc.name, *rate_of(field.value))
+            low, high = rate_of(field.value)
+            return str(operator.request("set_rate", qc=qc.name, low=low, high=high)["said"])
 
         button("Set rate", lambda: operator.do(set_rate, str))
     with Tag("div", "", "form"):
@@ -169,7 +176,9 @@ def _is_switched(qc: str, *, on: bool) -> Can:
 
 
 async def _generate(operator: Operator, qc: str, *, enabled: bool) -> None:
-    await operator.do(lambda: operator.desk.set_generation(qc, enabled=enabled), str)
+    await operator.do(
+        lambda: operator.request("set_generation", qc=qc, enabled=enabled), lambda found: found["said"]
+    )
 
 
 class DetailsPanel:
@@ -231,7 +240,7 @@ class DetailsPanel:
                 of_session(self._operator, selection.name, self._tell)
             else:
                 _of_network(self._operator, self._acts)
-                self._curves = _Curves(self._operator.desk.qc_names(), summed=True)
+                self._curves = _Curves([qc.name for link in self._plan.topology.links for qc in link.qcs], summed=True)
 
 
 class _Facts:

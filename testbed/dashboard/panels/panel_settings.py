@@ -50,8 +50,7 @@ class _Choice:
         wanted = self._toggle.value
         if wanted == self._known or wanted is None:
             return
-        desk, name = self._operator.desk, self._name
-        done = await self._operator.do(lambda: desk.set_parameter(name, wanted), str)
+        done = await _set(self._operator, self._name, wanted)
         if done is None:
             self._toggle.value = self._known
         else:
@@ -78,5 +77,9 @@ class _Number:
         if wanted is None or wanted != int(wanted):
             self._operator.say(f"✕ {self._name}: expected a whole number", bad=True)
             return
-        desk, name = self._operator.desk, self._name
-        await self._operator.do(lambda: desk.set_parameter(name, str(int(wanted))), str)
+        await _set(self._operator, self._name, str(int(wanted)))
+
+
+async def _set(operator: Operator, name: str, value: str) -> Any:
+    """What came of it; None if it was not set."""
+    return await operator.do(lambda: operator.request("set", name=name, value=value), lambda found: found["said"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
-from documents.paths import in_words
+from documents.paths import in_words, paths_of
 from testbed.dashboard.operator import Operator
 from testbed.dashboard.panels.charts import distribution
 from testbed.dashboard.views.selection import LINK, SESSION, Selection, View
@@ -184,11 +184,11 @@ class SessionsPanel:
             self._operator.say("✕ choose a master and a slave application first", bad=True)
             return
         opened = await self._operator.do(
-            lambda: self._operator.desk.open(master, slave),
-            lambda found: f"open: {master} → {slave}, path {in_words(found.paths, ' – ')}, KSID {found.ksid}",
+            lambda: self._operator.request("open", master=master, slave=slave),
+            lambda found: f"open: {master} → {slave}, path {in_words(paths_of(found), ' – ')}, KSID {found['ksid']}",
         )
         if opened is not None:
-            self._select(Selection(SESSION, opened.ksid))
+            self._select(Selection(SESSION, opened["ksid"]))
 
 
 def _chooser(label: str, names: dict[str, str]) -> ui.select:
