@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from documents.paths import paths_of
 from testbed.errors import UserError
+from testbed.operation import feed
 from testbed.operation.client import Client
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class Testbed:
 
     def tunnels(self) -> pd.DataFrame:
         """Both ends of each tunnel: state, key, bytes."""
-        return _frame(self._do("tunnels"), "node")
+        return _frame(self._do("tunnels"), "node", columns=("node", "peer", "kind", "state", "key_id", "keys"))
 
     @contextlib.contextmanager
     def broken(self, kind: str, *where: str) -> Iterator[None]:
@@ -210,11 +211,11 @@ class Testbed:
 
     def sessions(self) -> pd.DataFrame:
         """The key sessions, by KSID."""
-        return _frame(self._do("sessions"), "ksid")
+        return _frame(self._do("sessions"), "ksid", columns=("ksid", "master", "slave", "state", "mode", "path"))
 
     def refusals(self) -> pd.DataFrame:
         """The last key sessions that were refused."""
-        return _frame(self._do("refusals"))
+        return _frame(self._do("refusals"), columns=("time", "master", "slave", "message"))
 
     def saes(self) -> pd.DataFrame:
         """The SAEs, by name."""
@@ -228,7 +229,7 @@ class Testbed:
     def history(self, *names: str, since: float = 0.0) -> pd.DataFrame:
         """Events of the past, the oldest first; `since`: seconds of the wall clock."""
         found = sorted(self._running().stream("events", names=list(names) or None, since=since), key=_time)
-        return _frame(found)
+        return _frame(found, columns=feed.facts_of(*names))
 
     def deliveries(self, since: float = 0.0) -> pd.DataFrame:
         """Keys that masters got: when, which, over how many hops, how long it took in ms."""
@@ -392,10 +393,11 @@ def _time(event: dict[str, Any]) -> float:
     return float(event["time"])
 
 
-def _frame(rows: Sequence[dict[str, Any]], index: str | None = None) -> pd.DataFrame:
+def _frame(rows: Sequence[dict[str, Any]], index: str | None = None, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of rows; `columns`: those of a table that has none, so that a program need not ask whether it has."""
     try:
         import pandas as pd
     except ImportError:
         raise UserError("tables need the package pandas: .venv/bin/pip install pandas") from None
-    found = pd.DataFrame(rows)
-    return found.set_index(index) if index is not None and len(found) else found
+    found = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
+    return found.set_index(index) if index in found.columns else found

@@ -7,6 +7,7 @@ of IDs, and stays the same when journals change. One thread reads on in all jour
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import queue
 import threading
@@ -47,6 +48,12 @@ _TOLD: Mapping[str, tuple[str, Sequence[str]]] = {
 }
 NAMES = tuple(name for name, _ in _TOLD.values())
 FOLLOWING = "following"
+
+
+def facts_of(*names: str) -> list[str]:
+    """What events of these names, or of all, may tell, in one list. PURE."""
+    told = [facts for name, facts in _TOLD.values() if name in (names or NAMES)]
+    return list(dict.fromkeys(["event", "time", "master", "slave", *itertools.chain.from_iterable(told)]))
 
 
 def told(event: Event, name_of: Callable[[str], str]) -> dict[str, Any] | None:

@@ -126,6 +126,10 @@ def test_python_drives_a_run_that_is_there_already(run):
         assert net.wait_until(lambda net: net.stored().min() > 1000)
         net.end(session)
         assert session.ksid not in net.sessions().index
+        late = net.deliveries(since=4e9)
+        assert late.groupby("hops")["duration_ms"].median().empty  # and no error, as of a table without columns
+        assert net.errors(since=4e9)["cause"].empty
+        assert net.refusals()["message"].empty
 
 
 def test_python_breaks_and_heals_and_hears_of_it(run):
