@@ -36,8 +36,8 @@ class Limits:
 
 
 # The largest answer, in bits of key: in base64 it still fits into a body of ours.
-_MAX_ANSWER_BITS = 1 << 22
-_MAX_KEYS = 1024
+MOST_ANSWER_BITS = 1 << 22
+MOST_KEYS = 1024
 _MAX_COUNT = 1 << 40
 
 
@@ -47,12 +47,12 @@ def limits(document: Mapping[str, Any], where: str = "limits") -> Limits:
     for member in document:
         if member not in Limits.__dataclass_fields__:
             raise Malformed(f"{where}.{member}", f"one of {', '.join(Limits.__dataclass_fields__)}")
-    least = integer(given["min_key_size"], f"{where}.min_key_size", low=8, high=_MAX_ANSWER_BITS)
-    most = integer(given["max_key_size"], f"{where}.max_key_size", low=least, high=_MAX_ANSWER_BITS)
+    least = integer(given["min_key_size"], f"{where}.min_key_size", low=8, high=MOST_ANSWER_BITS)
+    most = integer(given["max_key_size"], f"{where}.max_key_size", low=least, high=MOST_ANSWER_BITS)
     size = integer(given["key_size"], f"{where}.key_size", low=least, high=most)
     if size % 8:
         raise Malformed(f"{where}.key_size", "a multiple of 8")
-    keys = min(_MAX_KEYS, _MAX_ANSWER_BITS // most)
+    keys = min(MOST_KEYS, MOST_ANSWER_BITS // most)
     number = integer(given["max_key_per_request"], f"{where}.max_key_per_request", low=1, high=keys)
     count = integer(given["max_key_count"], f"{where}.max_key_count", low=1, high=_MAX_COUNT)
     return Limits(size, least, most, number, count)

@@ -27,6 +27,7 @@ from node.associations.implicit import ImplicitSessions
 from node.associations.registrations import Registrations
 from node.associations.sessions import Sessions
 from node.config import Current, NodeConfig, parse_parameters
+from node.devices.devices import Devices
 from node.http import agent_http, kme_http, restconf_http
 from node.material.key_store import KeyStore
 from node.material.losses import Losses
@@ -96,7 +97,8 @@ class Node:
             parameters=parameters, journal=journal,
         )  # fmt: skip
         keys = {n.qc: n.authentication_key for n in options.qcs}
-        blocks = QuantumModule(options.directory / "blocks.sock", keys, store)
+        devices = Devices(options, store=store, caller=caller, journal=journal)
+        blocks = QuantumModule(options.directory / "blocks.sock", keys, store, devices.ends)
         key_sessions = KeySessions(
             options, datastore=datastore, sessions=sessions, implicit=implicit, registrations=registrations, ends=ends,
             openings=openings, half_open=HalfOpen(limits.HALF_OPEN_PER_PARTY, limits.HALF_OPEN_S), routes=routes,
@@ -104,7 +106,7 @@ class Node:
         )  # fmt: skip
         reporting = Reporting(
             options, datastore=datastore, store=store, performance=performance, requested=requested, streams=streams,
-            journal=journal,
+            journal=journal, why_silent=devices.why_silent,
         )  # fmt: skip
         agent = Agent(
             options, datastore=datastore, store=store, shared=shared, sessions=sessions, key_sessions=key_sessions,
@@ -134,7 +136,7 @@ class Node:
             serve(
                 agent_http.make_app(
                     agent, restconf, key_sessions=key_sessions, relay=relay, routes=routes, streams=home,
-                    home_of=options.saes, store=store, journal=journal, metrics=metrics,
+                    devices=devices, home_of=options.saes, store=store, journal=journal, metrics=metrics,
                 ),
                 port=options.agent_port, threads=limits.AGENT_THREADS, per_party=limits.REQUESTS_PER_NODE,
             ),

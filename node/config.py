@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from decisions import user_policies
 from decisions.modes import MODES, Mode
 from decisions.parameters import FOR_NODES, IMPLICIT_IDLE, KEYS_AHEAD, MODE, TTL
 from documents.checks import Malformed, integer, mapping, number, sequence, text
 from documents.secret import Secret
-from etsi.gs014 import Limits
+from etsi.gs014 import MOST_ANSWER_BITS, MOST_KEYS, Limits
 from etsi.gs014 import limits as parse_limits
 from etsi.sae_id import sae_id
 from mtls.credentials import Credentials
@@ -57,12 +59,31 @@ def parse_parameters(document: Mapping[str, Any], default: Parameters) -> Parame
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceKme:
+    """The KME of a QKD device (GS QKD 014) that a QC has its key material from, as this end calls it.
+
+    `url` is https://HOST:PORT; the KME's certificate must be HOST's. `via`: address and port to connect to instead.
+    `credentials`: with which this node shows itself as an SAE of the device; `peer_sae` is the other end's there.
+    `number` keys of `size_bits` are asked for every `every_s` seconds.
+    """
+
+    url: str
+    credentials: Credentials
+    peer_sae: str
+    number: int
+    size_bits: int
+    every_s: float
+    via: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Neighbour:
     """A QC of this node, the node at its other end, and the number of the interface there.
 
     A `dark` one is used by no link until a controller configures one on its interface.
 
-    `authentication_key` is what the two ends of the QC share, to compare what they hold.
+    `authentication_key` is what the two ends of the QC share, to compare what they hold. `device`: which the node asks
+    for key material itself; without one, blocks of the QC come to its socket.
     """
 
     qc: str
@@ -70,6 +91,7 @@ class Neighbour:
     remote_interface: int
     authentication_key: Secret
     dark: bool = False
+    device: DeviceKme | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +141,43 @@ def _flag(value: Any, field: str) -> bool:
     return value
 
 
+_DEVICE = ("url", "credentials", "peer_sae", "number", "size_bits", "every_s")
+
+
+def _device(value: Any, field: str) -> DeviceKme:
+    given = mapping(value, field)
+    for member in (*_DEVICE, *given):
+        if member not in given or member not in (*_DEVICE, "via"):
+            raise Malformed(f"{field}.{member}", f"exactly the members {', '.join(_DEVICE)}, and via if it is needed")
+    number_of_keys = integer(given["number"], f"{field}.number", low=1, high=MOST_KEYS)
+    size = integer(given["size_bits"], f"{field}.size_bits", low=8, high=MOST_ANSWER_BITS // number_of_keys)
+    if size % 8:
+        raise Malformed(f"{field}.size_bits", "a multiple of 8")
+    via = None
+    if "via" in given:
+        address, port = (*sequence(given["via"], f"{field}.via", longest=2), None, None)[:2]
+        via = text(address, f"{field}.via[0]"), integer(port, f"{field}.via[1]", low=1, high=65535)
+    url = text(given["url"], f"{field}.url", longest=4096)
+    if urlsplit(url).scheme != "https" or not urlsplit(url).hostname:
+        raise Malformed(f"{field}.url", "https://HOST:PORT")
+    return DeviceKme(
+        url, _private(Credentials.from_config(given["credentials"], f"{field}.credentials"), f"{field}.credentials"),
+        sae_id(given["peer_sae"], f"{field}.peer_sae"), number_of_keys, size,
+        number(given["every_s"], f"{field}.every_s", low=0.1, high=86_400), via,
+    )  # fmt: skip
+
+
+def _private(credentials: Credentials, field: str) -> Credentials:
+    """The same, if they are of use and nobody but the key's owner can read it."""
+    if credentials.key.stat().st_mode & 0o077:
+        raise Malformed(f"{field}.key", "a file that only its owner can read (chmod 600)")
+    try:
+        credentials.client_context()
+    except (ssl.SSLError, OSError):  # whose text says no more, and may quote the file
+        raise Malformed(field, "PEM files of a certificate, of its private key and of a CA") from None
+    return credentials
+
+
 def _port_or_none(value: Any, field: str) -> int | None:
     return None if value is None else integer(value, field, low=0, high=65535)
 
@@ -165,6 +224,7 @@ def parse(document: Any) -> NodeConfig:
                 integer(q.get("remote_interface", 1), f"qcs[{i}].remote_interface", low=1, high=1 << 16),
                 _authentication_key(q.get("authentication_key"), f"qcs[{i}].authentication_key"),
                 _flag(q.get("dark", False), f"qcs[{i}].dark"),
+                None if q.get("device") is None else _device(q["device"], f"qcs[{i}].device"),
             )
             for i, q in enumerate(qcs)
         ),

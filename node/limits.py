@@ -103,6 +103,16 @@ LOST_KEYS_PER_CALL = 4000
 LOST_OPEN_S = DEAD_S + SILENCE_S
 
 DEVICE_PAUSE_S = 0.5  # without a descriptor to spare, QC devices wait for so long
+# A QKD device that is asked over GS QKD 014. It is asked in a thread of its QC, and what another node asks about it is
+# answered at once. A device that does not answer is asked no sooner than QCs count as down.
+DEVICE_ANSWER_S = 4.0
+DEVICE_BAD_S = 5.0  # until it is asked again when it has answered with something else than keys
+DEVICE_POLL_S = 2.0  # for the node at the other end to say which keys it has laid
+KEYS_LATE_S = 5.0  # a device may have a key a little later than its twin
+WANTED_S = 5.0  # an end that has not asked for keys for so long does not want any
+MOST_OFFERS = 4  # blocks that one end has laid and the other one has not; more keys stay in the device
+LAID_KEPT = 500_000  # IDs of keys of devices, none of which is laid twice
+SUSPICIONS_KEPT = 16
 MAX_HOPS = 64  # of a virtual link
 # The newest bytes of a QC's stream that a node keeps, whatever the TTL: at 10 Mbit/s what comes in 3.5 minutes. What is
 # older than that goes as if it were too old. The last fifth of them is promised to nobody new, so that what was

@@ -7,7 +7,7 @@ place of one another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from etsi import gs015
@@ -59,7 +59,7 @@ class Reports:
 
 
 class Reporting:
-    """Tells `streams`. Each of its methods is for one thread."""
+    """Tells `streams`. Each of its methods is for one thread. `why_silent`: why no block of a QC comes, if it knows."""
 
     def __init__(
         self,
@@ -71,8 +71,10 @@ class Reporting:
         requested: Requested,
         streams: Streams,
         journal: Journal,
+        why_silent: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._config = config
+        self._why_silent = why_silent
         self._datastore = datastore
         self._store = store
         self._performance = performance
@@ -125,7 +127,7 @@ class Reporting:
                 silent = qc in state.qcs and not state.qcs[qc].alive
                 if silent:
                     interface = [n.qc for n in config.qcs].index(qc) + 1
-                    reason = "no block has come for some slots"
+                    reason = self._why_silent(qc) or "no block has come for some slots"
                     streams.notify("sdqkdn_interface_down", {"qkd_interface": {"qkdi_id": interface, "reason": reason}})
                     streams.notify("sdqkdn_link_down", {"qkd_link": {"qkdl_id": key, "reason": reason}})
                 severity = gs015.MINOR if status in (gs015.ACTIVE, gs015.PENDING) else gs015.MAJOR

@@ -14,6 +14,8 @@ from mtls.identity import Role
 from mtls.serve import Problem, allow, caller, error_body, json_body, new_app
 from node.agent.agent import Agent
 from node.agent.key_sessions import KeySessions
+from node.devices.devices import PATH as OFFERS
+from node.devices.devices import Devices
 from node.failures import KeyFailure
 from node.material.key_store import KeyStore
 from node.relaying.relay import Relay
@@ -31,6 +33,7 @@ def make_app(
     relay: Relay,
     routes: Routes,
     streams: HomeStreams,
+    devices: Devices,
     home_of: Mapping[str, str],
     store: KeyStore,
     journal: Journal,
@@ -113,6 +116,11 @@ def make_app(
             raise Problem(401, "a node speaks for the SAEs of its own site only")
         return streams.step(uuid_text(ksid, "stream"), step, side, body)
 
+    @app.post(OFFERS)
+    @allow(Role.NODE)
+    def offers() -> dict[str, Any]:
+        return devices.answer(caller().name, json_body())
+
     @app.get("/metrics")
     @allow(Role.OPERATOR)
     def figures() -> Response:
@@ -129,6 +137,7 @@ def make_app(
         return {
             "registered": agent.registered, "in_database": agent.in_database,
             "parameters": agent.parameters.to_json(), "qcs": held, "sessions": key_sessions.all(),
+            "devices": devices.status(),
         }  # fmt: skip
 
     return app

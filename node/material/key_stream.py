@@ -120,43 +120,47 @@ class KeyStreams(LocalDatabase):
         epoch when a new one begins; what comes of an epoch that was left behind is refused.
         """
         with self._transaction():
-            current = self._db.execute(
-                "SELECT number, epoch, head, slot, slots_before + slot, made FROM stream WHERE qc = ?"
-                " ORDER BY number DESC LIMIT 1",
-                (block.qc,),
+            return self._append(block, digest)
+
+    def _append(self, block: Block, digest: bytes) -> bool:
+        """What `store` does, as a part of a transaction."""
+        current = self._db.execute(
+            "SELECT number, epoch, head, slot, slots_before + slot, made FROM stream WHERE qc = ?"
+            " ORDER BY number DESC LIMIT 1",
+            (block.qc,),
+        ).fetchone()
+        if current is None or current[1] != block.epoch:
+            slots = 0 if current is None else current[4]
+            begun = self._db.execute(
+                "INSERT INTO stream (qc, epoch, head, gap, slot, slots_before, made) VALUES (?, ?, 0, 0, ?, ?, ?)"
+                " ON CONFLICT (qc, epoch) DO NOTHING RETURNING number, epoch, head, slot, slots_before, made",
+                (block.qc, block.epoch, block.slot, slots, block.made),
             ).fetchone()
-            if current is None or current[1] != block.epoch:
-                slots = 0 if current is None else current[4]
-                begun = self._db.execute(
-                    "INSERT INTO stream (qc, epoch, head, gap, slot, slots_before, made) VALUES (?, ?, 0, 0, ?, ?, ?)"
-                    " ON CONFLICT (qc, epoch) DO NOTHING RETURNING number, epoch, head, slot, slots_before, made",
-                    (block.qc, block.epoch, block.slot, slots, block.made),
-                ).fetchone()
-                if begun is None:
-                    return False
-                current = begun
-            number, _, head, slot, _, made_before = current
-            if block.offset < head or block.slot < slot:
+            if begun is None:
                 return False
-            # No block is older than the one before it: that came later than its device told us, if anything.
-            made = max(float(block.made), made_before)
+            current = begun
+        number, _, head, slot, _, made_before = current
+        if block.offset < head or block.slot < slot:
+            return False
+        # No block is older than the one before it: that came later than its device told us, if anything.
+        made = max(float(block.made), made_before)
+        self._db.execute(
+            "UPDATE stream SET head = :head, gap = coalesce(:gap, gap), slot = :slot, made = :made,"
+            " generated = generated + :n WHERE number = :number",
+            {
+                "number": number, "head": block.offset + len(block.payload), "slot": block.slot, "made": made,
+                "gap": block.offset if block.offset > head else None, "n": len(block.payload),
+            },
+        )  # fmt: skip
+        payload = block.payload.reveal()
+        if payload:
             self._db.execute(
-                "UPDATE stream SET head = :head, gap = coalesce(:gap, gap), slot = :slot, made = :made,"
-                " generated = generated + :n WHERE number = :number",
-                {
-                    "number": number, "head": block.offset + len(block.payload), "slot": block.slot, "made": made,
-                    "gap": block.offset if block.offset > head else None, "n": len(block.payload),
-                },
-            )  # fmt: skip
-            payload = block.payload.reveal()
-            if payload:
-                self._db.execute(
-                    "INSERT INTO block VALUES (?, ?, ?, ?, ?, ?)",
-                    (block.qc, block.epoch, block.offset, block.offset + len(payload), made, digest),
-                )
-            step = min(_LARGE_FRAGMENT_BYTES, max(_FRAGMENT_BYTES, len(payload) // _MANY_FRAGMENTS))
-            for at in range(0, len(payload), step):
-                self._insert(block.qc, block.epoch, block.offset + at, made, payload[at : at + step])
+                "INSERT INTO block VALUES (?, ?, ?, ?, ?, ?)",
+                (block.qc, block.epoch, block.offset, block.offset + len(payload), made, digest),
+            )
+        step = min(_LARGE_FRAGMENT_BYTES, max(_FRAGMENT_BYTES, len(payload) // _MANY_FRAGMENTS))
+        for at in range(0, len(payload), step):
+            self._insert(block.qc, block.epoch, block.offset + at, made, payload[at : at + step])
         return True
 
     @property
@@ -180,8 +184,8 @@ class KeyStreams(LocalDatabase):
         return str(name)
 
     def _forget(self) -> None:
-        self._db.execute("DELETE FROM relayed")
-        self._db.execute("DELETE FROM block")
+        for table in ("relayed", "block", "offer"):
+            self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - no input
         self._begin_collection()
         self._erase("expired", "true")
 

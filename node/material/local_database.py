@@ -52,6 +52,20 @@ CREATE TABLE IF NOT EXISTS relayed (
     key_id TEXT PRIMARY KEY, ksid TEXT NOT NULL, master_sae TEXT NOT NULL, slave_sae TEXT NOT NULL,
     made REAL NOT NULL, sealed BLOB NOT NULL
 ) WITHOUT ROWID;
+-- Keys of a device that were laid into a key stream, the newest ones, so that none is laid twice.
+CREATE TABLE IF NOT EXISTS laid (
+    number INTEGER PRIMARY KEY, qc TEXT NOT NULL, key_id BLOB NOT NULL, UNIQUE (qc, key_id)
+);
+-- Blocks of keys that this end laid, and of which the other end is to be told.
+CREATE TABLE IF NOT EXISTS offer (
+    qc TEXT NOT NULL, epoch INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, made REAL NOT NULL,
+    digest BLOB NOT NULL, key_ids TEXT NOT NULL, PRIMARY KEY (qc, epoch, start)
+) WITHOUT ROWID;
+-- Why devices are not trusted, until an operator says that they are again.
+CREATE TABLE IF NOT EXISTS suspicion (
+    number INTEGER PRIMARY KEY, qc TEXT NOT NULL, id TEXT NOT NULL, cause TEXT NOT NULL, lifted INTEGER NOT NULL,
+    UNIQUE (qc, id)
+);
 -- What controllers configured.
 CREATE TABLE IF NOT EXISTS document (
     kind TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (kind, id)

@@ -1,7 +1,8 @@
 """The node's end of its QCs: takes blocks from a Unix socket into the local database and counts the slots.
 
 The socket lies in the node's own directory with mode 0600; what stands behind it (a QKD device's driver, an emulator)
-is none of the node's business. Each block is acknowledged once it is stored.
+is none of the node's business. Each block is acknowledged once it is stored. Some QCs have a source of their own within
+the node, which keeps their blocks itself (node/devices/); of those none is taken from the socket.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from documents.secret import Secret
 from mtls.unix_socket import short_name
@@ -26,15 +28,34 @@ _log = logging.getLogger(__name__)
 OnBlock = Callable[[str, int, int, float | None], None]
 
 
+class QcSource(Protocol):
+    """What keeps the blocks of a QC itself."""
+
+    def start(self, on_block: OnBlock) -> None:
+        """Begin; `on_block` is called after each block."""
+
+    def stop(self) -> None:
+        """Keep nothing more, and let nothing be under way."""
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Whether key material is wanted."""
+
+
+NO_SOURCES: Mapping[str, QcSource] = {}
+
+
 class QuantumModule:
     """Listens on the Unix socket `path` for blocks of `qcs` and stores them.
 
-    `qcs`: by name the key under which the two ends of a QC compare what they hold.
+    `qcs`: by name the key under which the two ends of a QC compare what they hold. `sources`: of some of them.
     """
 
-    def __init__(self, path: Path, qcs: Mapping[str, Secret], store: KeyStore) -> None:
+    def __init__(
+        self, path: Path, qcs: Mapping[str, Secret], store: KeyStore, sources: Mapping[str, QcSource] = NO_SOURCES
+    ) -> None:
         self._path = path
-        self._qcs = qcs
+        self._qcs = {qc: key for qc, key in qcs.items() if qc not in sources}
+        self._sources = sources
         self._store = store
         self._on_block: OnBlock = lambda *_: None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -47,6 +68,8 @@ class QuantumModule:
     def set_enabled(self, qc: str, enabled: bool) -> None:
         """Ask the QC to generate, or to stop, from its next block on."""
         self._enabled[qc] = enabled
+        if qc in self._sources:
+            self._sources[qc].set_enabled(enabled)
 
     def set_rate(self, qc: str, low: int, high: int) -> None:
         """Ask the QC to make low to high bytes a slot from its next block on."""
@@ -61,11 +84,15 @@ class QuantumModule:
         self._path.chmod(0o600)  # no window: the directory is private, too
         self._listener.listen(16)
         bugs.vital_thread(self._accept, name="qc-accept", stopped=self._is_stopped).start()
+        for source in self._sources.values():
+            source.start(on_block)
 
     def stop(self) -> None:
         """Take nothing more: no block is being stored when this returns. What was not acknowledged comes again."""
         with self._lock:
             self._stopped = True
+        for source in self._sources.values():
+            source.stop()
         with self._listener, contextlib.suppress(OSError):  # it may never have begun to listen
             self._listener.shutdown(socket.SHUT_RDWR)  # a mere close has who waits for a device wait on
         for thread, connection in self._devices.items():

@@ -18,7 +18,14 @@ from mtls.identity import Identity, Role
 from node.material.shared_db import Members
 from testbed.machine.processes import Process, Processes, ProcessFailed
 from testbed.network.postgres import Cluster, ClusterError, node_url
-from testbed.planning.documents import Ends, SharedDatabaseAt, controller_document, node_document, qc_key_file
+from testbed.planning.documents import (
+    NO_DEVICES,
+    Ends,
+    SharedDatabaseAt,
+    controller_document,
+    node_document,
+    qc_key_file,
+)
 from testbed.planning.plan import COMPONENTS
 from testbed.quantum.qc_keys import share_qc_key
 
@@ -121,9 +128,13 @@ class Stack:
         operator.close()
 
     def start_nodes(
-        self, links: Ends, saes: dict[str, str], **options: Any
-    ) -> None:
-        """Start the nodes at the ends of `links` (QC, node, node); `saes` says where each SAE lives."""
+        self, links: Ends, saes: dict[str, str], *, devices: Mapping[str, Mapping[str, Any]] = NO_DEVICES,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        """Start the nodes at the ends of `links` (QC, node, node); `saes` says where each SAE lives.
+
+        `devices`: by node and QC.
+        """
         for name in sorted({n for _, a, b in links for n in (a, b)}):
             self.ports.setdefault(name, (free_port(), free_port(), free_port()))
         self.cluster.admit(self.schema, Members(list(self.ports), saes, {qc: (a, b) for qc, a, b in links}))
@@ -135,7 +146,8 @@ class Stack:
             url = node_url(name, credentials, self.database, LOOPBACK, self.database_port)
             document = node_document(
                 name, host=LOOPBACK, ports=ports, directory=self.directory / name, credentials=credentials,
-                database=SharedDatabaseAt(url, self.schema), agents=agents, saes=saes, qcs=links, **options,
+                database=SharedDatabaseAt(url, self.schema), agents=agents, saes=saes, qcs=links,
+                devices=devices.get(name, NO_DEVICES), **options,
             )  # fmt: skip
             self.write(name, document)
             self.start_node(name)

@@ -10,6 +10,7 @@ from typing import Any
 from mtls.credentials import Credentials
 from testbed.quantum.qc_keys import qc_key
 
+NO_DEVICES: Mapping[str, Any] = {}
 Ends = Sequence[tuple[str, str, str]]  # of all QCs: name, and the nodes at its ends
 
 
@@ -34,18 +35,20 @@ def qc_key_file(qcs: Ends, node: str, qc: str, directory: Path) -> Path:
 def node_document(
     name: str, *, host: str, ports: Sequence[int], directory: Path, credentials: Credentials,
     database: SharedDatabaseAt, agents: Mapping[str, str], saes: Mapping[str, str], qcs: Ends,
-    dark: Collection[str] = (), **options: object,
+    dark: Collection[str] = (), devices: Mapping[str, Any] = NO_DEVICES, **options: object,
 ) -> dict[str, Any]:  # fmt: skip
     """A node's configuration. PURE.
 
-    `ports`: of KME and agent, and of GS QKD 004 if it is served. `agents`: URLs by node; `saes`: nodes by SAE. `dark`:
-    the names of QCs that are lit on demand.
+    `ports`: of KME and agent, and of GS QKD 004 if it is served. `agents`: URLs by node; `saes`: nodes by SAE.
+    `dark`: the names of QCs that are lit on demand. `devices`: by QC, of those whose key material the node has from a
+    device.
 
     `options`: the optional members of `node.config`.
     """
     own = [
         {"qc": qc, "peer": peer, "remote_interface": list(interfaces(qcs, peer)).index(qc) + 1,
-         "authentication_key": str(qc_key_file(qcs, name, qc, directory)), **({"dark": True} if qc in dark else {})}
+         "authentication_key": str(qc_key_file(qcs, name, qc, directory))}
+        | ({"dark": True} if qc in dark else {}) | ({"device": devices[qc]} if qc in devices else {})
         for qc, peer in interfaces(qcs, name).items()
     ]  # fmt: skip
     return {

@@ -51,6 +51,7 @@ EXPECTED = {
         "POST /qkd/v1/relay/<request_id>/pads": {NODE},
         "POST /qkd/v1/relay/<request_id>/difference": {NODE},
         "POST /qkd/v1/relay/<request_id>/sealed": {NODE},
+        "POST /qkd/v1/devices/offers": {NODE},
         "GET /qkd/v1/status": {OPERATOR},
         "GET /metrics": {OPERATOR},
     },
@@ -96,7 +97,7 @@ APPS = {
     "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY),
     "agent": lambda: agent_http.make_app(
         NOBODY, restconf_http.make_blueprint(NOBODY, NOBODY, NOBODY, NOBODY), key_sessions=NOBODY, relay=NOBODY,
-        routes=NOBODY, streams=NOBODY, home_of=NOBODY, store=NOBODY, journal=NOBODY, metrics=NOBODY,
+        routes=NOBODY, streams=NOBODY, devices=NOBODY, home_of=NOBODY, store=NOBODY, journal=NOBODY, metrics=NOBODY,
     ),
     "controller": lambda: api.make_app(
         *[NOBODY] * 4, book=NOBODY, choice=NOBODY, settings=NOBODY, switches=NOBODY
