@@ -5,20 +5,33 @@ from __future__ import annotations
 import csv
 import functools
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from decisions.parameters import MOST_RATE
+from etsi.gs014 import MOST_ANSWER_BITS, MOST_KEYS
 from scenario import yaml_documents
 from scenario.quantum import decoy_bb84
 from scenario.quantum.decoy_bb84 import Device
 from scenario.quantum.qc_models import BLOCKS, DECOY, MODELS, SPREADS, TRACE, UNIFORM, Blocks, DecoyBb84, Drift, Trace
-from scenario.topology_description import Field, Qc, TopologyError, checked_rate, choice, csv_number
+from scenario.topology_description import (
+    Field,
+    Gs014,
+    Gs014End,
+    Qc,
+    TopologyError,
+    checked_rate,
+    choice,
+    csv_number,
+)
 
 _DEVICES = Path(__file__).with_name("devices.yaml")
 _MOST_S, _MOST_BLOCK = 86_400.0, MOST_RATE
 MOST_DB = 100.0  # of a fibre
+_LEAST_EVERY_S = 0.1  # between two requests for keys
 _MOST_ROWS, _MOST_BITS = 1_000_000, 1e12
 _COLUMNS = ("time_s", "bits", "qber_percent")
 # Of a device: what each figure may be at most.
@@ -28,8 +41,12 @@ _MOST: dict[str, float] = {
 }  # fmt: skip
 
 
-def qc(field: Field, name: str, length_km: float | None, fibre_db: float | None = None) -> Qc:
-    """The QC of that name, on a fibre of that length and of that loss, as far as they are known; TopologyError."""
+def qc(field: Field, name: str, length_km: float | None, fibre_db: float | None, ends: Sequence[str]) -> Qc:
+    """The QC of that name between the nodes `ends`, on a fibre of that length and loss, as far as they are known;
+    TopologyError.
+    """
+    if isinstance(field.value, dict) and "source" in field.value:
+        return _gs014(field.members("source")["source"].members("gs014")["gs014"], name, ends)
     said = field.value.get("model", UNIFORM) if isinstance(field.value, dict) else UNIFORM
     if said not in MODELS:
         raise Field(field.source, f"{field.path}.model", said).error(f"unknown model; {choice(said, MODELS, 'models')}")
@@ -123,6 +140,50 @@ def _trace(field: Field, name: str) -> Qc:
     if most > _MOST_BLOCK:
         raise members["file"].error(f"expected at most {_MOST_BLOCK} bytes in a second, got {most}")
     return Qc(name, 0, most, model)
+
+
+def _gs014(field: Field, name: str, ends: Sequence[str]) -> Qc:
+    members = field.members("ends", number=8, size_bits=256, every_s=1)
+    number, every_s = members["number"].whole(MOST_KEYS), members["every_s"].number(_MOST_S)
+    size_bits = members["size_bits"].whole(MOST_ANSWER_BITS)
+    if not number:
+        raise members["number"].error("expected a number above 0")
+    if not size_bits or size_bits % 8:
+        raise members["size_bits"].expected("a multiple of 8 above 0")
+    if number * size_bits > MOST_ANSWER_BITS:
+        raise members["number"].error(f"expected at most {MOST_ANSWER_BITS} bits at a time, got {number * size_bits}")
+    if every_s < _LEAST_EVERY_S or number * size_bits / 8 / every_s > _MOST_BLOCK:
+        raise members["every_s"].expected(f"{_LEAST_EVERY_S} s or more, and at most {_MOST_BLOCK} bytes a second")
+    found = {node: _gs014_end(end) for node, end in members["ends"].members(*ends).items()}
+    if len({end.sae_id for end in found.values()}) < len(found):
+        raise members["ends"].error("expected another sae_id at each end")
+    # What comes at a time, or each slot where that is shorter.
+    block, slots = (round(number * size_bits / 8 / every_s), 1.0) if every_s < 1 else (number * size_bits // 8, every_s)
+    return Qc(name, 0, block, Blocks(block, slots), Gs014(found, number, size_bits, every_s))
+
+
+def _gs014_end(field: Field) -> Gs014End:
+    members = field.members("url", "sae_id", "cert", "key", "ca")
+    url = members["url"].text()
+    try:
+        parts = urlsplit(url)
+        is_right = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_right = False
+    if not is_right or parts.username or parts.query or parts.fragment:
+        raise members["url"].expected("https://HOST:PORT of the device's KME")
+    files = {name: _file(members[name]) for name in ("cert", "key", "ca")}
+    if files["key"].stat().st_mode & 0o077:
+        raise members["key"].error(f"expected a file that only its owner can read: chmod 600 {files['key']}")
+    return Gs014End(url, members["sae_id"].sae_id(), *files.values())
+
+
+def _file(field: Field) -> Path:
+    """The file that a field names, seen from where the topology lies."""
+    path = (Path(field.source).parent / field.text()).absolute()
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise field.error(f"expected a file that can be read, and {path} is none")
+    return path
 
 
 def _rows(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:

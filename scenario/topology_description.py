@@ -11,8 +11,9 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import networkx as nx
 
@@ -182,16 +183,39 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Gs014End:
+    """One end of a QKD device: its KME there, and as which SAE, with which files, the node there calls it."""
+
+    url: str
+    sae_id: str
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Gs014:
+    """A device whose KMEs speak GS QKD 014, by node; `number` keys of `size_bits` are asked for every `every_s`."""
+
+    ends: Mapping[str, Gs014End]
+    number: int
+    size_bits: int
+    every_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Qc:
     """A quantum channel, named `LINK/1` and so on. In each slot of 1 s it makes low to high bytes, both included.
 
     All numbers between these are alike, unless a `model` says what it makes; then they are the least and the most.
+    `source`: the device that makes it in a run; then the model says what that is asked for.
     """
 
     name: str
     low_bytes_per_slot: int
     high_bytes_per_slot: int
     model: Model | None = None
+    source: Gs014 | None = None
 
     @property
     def mean_bytes_per_slot(self) -> float:
@@ -322,7 +346,7 @@ class Topology:
 
         `delay_ms` is one way; lengths stay, although the delay no longer follows from them. `qc_rate` is the lowest and
         the highest number of bytes a slot. `blocks_s`: what a QC makes in so many seconds in the mean comes all at
-        once. Raises TopologyError for a value that a file could not have had either.
+        once. QCs of devices stay as they are. Raises TopologyError for a value that a file could not have had either.
         """
         links = self.links
         if delay_ms is not None:
@@ -333,9 +357,9 @@ class Topology:
             )
         if qc_rate is not None:
             low, high = checked_rate(*Field(self.name, "qc_rate", list(qc_rate)).items())
-            links = tuple(replace(link, qcs=tuple(Qc(qc.name, low, high) for qc in link.qcs)) for link in links)
+            links = _with_qcs(links, lambda qc: Qc(qc.name, low, high))
         if blocks_s is not None:
-            links = tuple(replace(link, qcs=tuple(_in_blocks(qc, blocks_s) for qc in link.qcs)) for link in links)
+            links = _with_qcs(links, lambda qc: _in_blocks(qc, blocks_s))
         return replace(self, links=links)
 
     def graph(self) -> nx.MultiGraph[str]:
@@ -346,6 +370,13 @@ class Topology:
         for link in self.links:
             graph.add_edge(link.a, link.b, key=link.name, link=link)
         return graph
+
+
+def _with_qcs(links: tuple[Link, ...], other: Callable[[Qc], Qc]) -> tuple[Link, ...]:
+    """The links with other QCs in place of those that are emulated."""
+    return tuple(
+        replace(link, qcs=tuple(qc if qc.source is not None else other(qc) for qc in link.qcs)) for link in links
+    )
 
 
 def _in_blocks(qc: Qc, every_s: float) -> Qc:

@@ -192,7 +192,7 @@ def _link(
         length_km=length_km,
         a_to_b=_shape(there, length_km),
         b_to_a=_shape(back, length_km),
-        qcs=tuple(qc(item, f"{name}/{index}", length_km, loss_db) for index, item in enumerate(qcs, start=1)),
+        qcs=tuple(qc(item, f"{name}/{index}", length_km, loss_db, ends) for index, item in enumerate(qcs, start=1)),
         loss_db=loss_db,
     )
 

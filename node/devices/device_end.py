@@ -181,8 +181,9 @@ class DeviceEnd:
                 return True
             # First: what is laid is on record.
             self._journal.event(
-                "device_block", qc=self.qc, epoch=epoch, start=start, end=start + n_bytes, made=round(made, 6)
-            )
+                "device_block", qc=self.qc, epoch=epoch, start=start, end=start + n_bytes, made=round(made, 6),
+                at=round(self._store.clock(), 6),
+            )  # fmt: skip
             if not self._store.lay(block, digest, list(keys), offered=offered):
                 return False
         except LaidAlready:

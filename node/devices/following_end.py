@@ -112,6 +112,7 @@ class FollowingEnd(DeviceEnd):
                     key.wipe()
                 return False
             if not self._lay(keys, offer.epoch, offer.start, made, offered=False, is_right=is_same):
+                self._give_up(offer.epoch, offer.start, offer.end)
                 self._refused = offer.epoch
             elif self.trusted:
                 self._at = offer.epoch, offer.end

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from testbed.audit import lives
+from testbed.audit.devices import read_devices
 from testbed.audit.evidence import Allocation, Event, Journals, Key, Records, fact
 from testbed.audit.lives import Lives, Word
 from testbed.audit.made import Qcs, Span, Stream
@@ -37,7 +38,8 @@ class Case:
         self.findings: list[str] = []
         words = lives.words(journals.run, self.findings)
         self.qcs = Qcs(self.meant, journals.qcs, words["qcs"])
-        self.findings += self.qcs.findings
+        read_devices(self.qcs, self.meant, journals.devices)
+        self.findings += self.qcs.findings + self.qcs.silent()
         self.nodes = read_nodes(self.meant, journals, words, self.findings)
         self.told = read_applications(self.meant, journals, words, self.findings)
         self.ttl = _Ttl(self.meant.ttl_slots)

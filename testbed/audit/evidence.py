@@ -1,9 +1,9 @@
 """What a run left behind for an audit: read, typed, and refused where it is not of the form that it must have.
 
 Each thing is taken from whoever is the one to know it. What the run was meant to be comes from its plan; what QCs made
-from the journal of the QC emulators; the TTL from the controller's; what a node took from its local database; what was
-allocated, and for which keys, from the shared one; which keys SAEs got from theirs; which processes were killed, from
-the journal of the run that started them.
+from the journal of the QC emulators, and of devices of the user's from those of the nodes; the TTL from the
+controller's; what a node took from its local database; what was allocated, and for which keys, from the shared one;
+which keys SAEs got from theirs; which processes were killed, from the journal of the run that started them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
@@ -133,7 +133,7 @@ class Records:
 class Journals:
     """Events as they were written, each gone through once; of nodes and SAEs by the node's name. None: no journal.
 
-    `run`: what the run says of its processes.
+    `run`: what the run says of its processes. `devices`: what nodes say of what they had from devices.
     """
 
     run: Iterable[Event] | None
@@ -141,6 +141,7 @@ class Journals:
     controller: Iterable[Event] | None
     nodes: Mapping[str, Iterable[Event] | None]
     saes: Mapping[str, Iterable[Event] | None]
+    devices: Mapping[str, Iterable[Event] | None] = field(default_factory=dict)
 
 
 def read_records(path: Path) -> Records:
@@ -167,6 +168,7 @@ def read_journals(run: Path, meant: Meant) -> Journals:
         controller=of("controller", "started", "stopped", "parameters", "ksid_assigned"),
         nodes={node: of(f"nodes/{node}", *of_node) for node in sorted(meant.nodes)},
         saes={node: of(f"saes/{node}", *of_host) for node in meant.hosts},
+        devices={node: of(f"nodes/{node}", "device_block", "device_gap") for node in sorted(meant.nodes)},
     )
 
 

@@ -112,7 +112,17 @@ class Qcs:
         for made in self.made.values():
             if made.waiting is None:
                 made.ended = lives.end_of(self.mono_time(made.times[-1]))
-        self.findings += [f"QC {qc}: the journal has no block of it" for qc in sorted(meant.qcs.keys() - self._newest)]
+
+    def same_moment(self, mono: float, boot: float) -> None:
+        """A moment by both clocks."""
+        at = bisect.bisect_right(self._mono, mono)
+        self._mono.insert(at, mono)
+        self._boot.insert(at, boot)
+
+    def silent(self) -> list[str]:
+        """A finding for each QC of which nobody tells that it made anything."""
+        told = {qc for qc, _ in self.made}
+        return [f"QC {qc}: the journal has no block of it" for qc in sorted(self._meant.qcs.keys() - told)]
 
     def boot_time(self, mono: float) -> float:
         """A moment of the monotonic clock in seconds of CLOCK_BOOTTIME, which goes on in a suspended machine."""

@@ -39,6 +39,8 @@ def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
             raise UserError(f"fault {kind}: no datacenter {name!r}: expected one of {', '.join(plan.nodes)}")
     if len(where) == 2:
         fibre = _link_between(plan, *where).link
+        if kind in (QC, DEVICE, EVE) and {qc.name for qc in fibre.qcs} <= device_qcs(plan):
+            raise UserError(f"fault {kind}: the QCs of {fibre.name} are devices of yours, which nothing here breaks")
         return fibre.a, fibre.b
     return tuple(where)
 
@@ -62,6 +64,11 @@ def _link_between(plan: Plan, a: str, b: str) -> LinkPlan:
         if {link.link.a, link.link.b} == {a, b}:
             return link
     raise UserError(f"no fibre between {a} and {b}: there are {', '.join(p.link.name for p in plan.links)}")
+
+
+def device_qcs(plan: Plan) -> set[str]:
+    """The QCs whose key material comes from devices of the user's. PURE."""
+    return {qc.name for link in plan.topology.links for qc in link.qcs if qc.source is not None}
 
 
 def broken_qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:

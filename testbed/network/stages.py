@@ -65,6 +65,7 @@ from testbed.planning.plan import (
     OPERATOR,
     Plan,
 )
+from testbed.quantum.devices import device_routes
 from testbed.quantum.qc_keys import share_qc_key
 from testbed.vpn.tunnels import Tunnels
 
@@ -270,7 +271,10 @@ class Fabric:
                 {"listen": [self.inside("db"), self.machine.plan.hosts["db"].ip, DATABASE_PORT],
                  "connect": [self.machine.outside_network, theirs.address, theirs.port]}
             )  # fmt: skip
-        return routes
+        outside = self.machine.outside_network
+        return routes + device_routes(
+            self.machine.plan.topology, inside=self.inside, outside=outside, network=self.machine.outside
+        )
 
 
 @dataclass(frozen=True, slots=True)

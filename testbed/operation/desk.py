@@ -5,6 +5,7 @@ Whatever is not done ends in a `NotDone`, whose text is one sentence for people.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from mtls.call import Reply, Unreachable
 from testbed.errors import UserError
 from testbed.fibres.fibres import Fibres
 from testbed.network.emulation import DEFAULT_QOS, Emulation
-from testbed.network.faults import Faults
+from testbed.network.faults import Faults, device_qcs
 from testbed.network.operator_calls import ControlRoom
 from testbed.planning.plan import Plan, SaePlan
 
@@ -87,6 +88,16 @@ class Desk:
         if not reply.ok:
             raise NotDone(f"node {name} has no answer: {reply.message}")
         return dict(reply.body)
+
+    def devices(self) -> dict[str, list[str]]:
+        """By QC whose key material comes from a device of the user's: what is wrong at its ends, in words."""
+        found: dict[str, list[str]] = {qc: [] for qc in sorted(device_qcs(self._plan))}
+        qcs = [(link, qc.name) for link in self._plan.topology.links for qc in link.qcs if qc.name in found]
+        for node in sorted({node for link, _ in qcs for node in (link.a, link.b)}):
+            with contextlib.suppress(NotDone):  # a node that is away is told of elsewhere
+                for qc, device in self.node(node)["devices"].items():
+                    found[qc] += [f"{node}: {device['why']}"] if device["why"] else []
+        return found
 
     def name(self, sae_id: str) -> str:
         """What people call an application, or its ID if it has no name here."""
@@ -158,6 +169,8 @@ class Desk:
 
     def set_rate(self, qc: str, low: int, high: int) -> str:
         """Have a QC make low to high bytes a slot; in words, with the ends that have not taken it over yet."""
+        if qc in device_qcs(self._plan):
+            raise NotDone(f"{qc}: its key material comes from a device of yours, whose rate nothing here can set")
         not_yet = self._put(f"/qkd/v1/qcs/{qc}/rate", {"low": low, "high": high}, qc)
         return f"{qc} makes {low}-{high} bytes a slot from now on{not_yet}"
 

@@ -83,7 +83,7 @@ REQUESTS: Mapping[str, Request] = {
     "status": Request(
         "The run, its controller, what is broken, which processes do not serve.",
         "`run`, `topology`, `since`, `controller` (null if it does not answer, then `problem` says why), `exposed`,"
-        " `broken`, `away`", {},
+        " `broken`, `away`, `devices` (by QC of a device of yours, what is wrong with it)", {},
     ),
     "names": Request(
         "All names that other requests take.", "`nodes`, `fibres`, `qcs`, `saes`, `parameters`, arrays of strings", {}

@@ -107,7 +107,7 @@ class Operator:
             "dark": self._dark(controller["ports_down"]) if controller else [],
             "exposed": None if emulation.exposed is None else str(emulation.run.path / FILE),
             "broken": [fault.name for fault in emulation.faults.active()],
-            "away": emulation.processes.away(),
+            "away": emulation.processes.away(), "devices": self.desk.devices(),
         }  # fmt: skip
 
     def _dark(self, ports: Sequence[str]) -> list[str]:

@@ -153,6 +153,9 @@ def _status(do: Do) -> str:
         rows.append(("exposed", f"on {_LOOPBACK}; URLs and certificates: {found['exposed']}"))
     if found["broken"]:
         rows.append(("broken", ", ".join(found["broken"])))
+    if found["devices"]:
+        wrong = (f"{qc} at {each}" for qc, said in found["devices"].items() for each in said)
+        rows.append(("devices", "; ".join(wrong) or "all answer"))
     rows.append(("processes", ", ".join(f"{name} {why}" for name, why in found["away"].items()) or "all alive"))
     return "".join(f"{what:<15} {value}\n" for what, value in rows)
 

@@ -31,6 +31,7 @@ from testbed.planning.documents import (
     qc_key_file,
 )
 from testbed.planning.round_trips import longest_s
+from testbed.quantum.devices import device_documents
 
 KME_PORT = 8443
 AGENT_PORT = 8444
@@ -206,7 +207,7 @@ class Plan:
             node, host=self.hosts[node].ip, ports=(KME_PORT, AGENT_PORT, STREAM_PORT), directory=directory,
             credentials=credentials, database=database, agents={n: self.url(n, AGENT_PORT) for n in self.nodes},
             saes=self.places, qcs=self._ends, dark={one.qc.name for one in self.topology.switched},
-            limits=self.topology.limits.to_json(),
+            devices=device_documents(self.topology, node), limits=self.topology.limits.to_json(),
             round_trip_s=self.round_trip_s, policies=dict(policies),
         )  # fmt: skip
 
@@ -305,6 +306,7 @@ class Plan:
                 **({"dark": True, "setup_s": setup[qc.name]} if qc.name in setup else {}),
             }
             for qc, a, b in self.topology.qcs()
+            if qc.source is None
         ]
         return {"directory": str(directory), "seed": seed, "qcs": qcs}
 

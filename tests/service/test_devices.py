@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,11 @@ import pytest
 
 from mtls.identity import Identity, Role
 from node.material.local_db_dump import account
+from node.material.shared_db import read_allocations
 from telemetry import journal
+from testbed.audit import collected
+from testbed.audit.evidence import Journals, Meant, Qc, Sae, records
+from testbed.audit.verdict import Verdict, audit
 from tests.support.device_pair import (
     AGAIN,
     BABBLING,
@@ -36,6 +41,29 @@ class Network(TwoNodes):
     """Their QC is the device's."""
 
     device: DevicePair
+    link: str
+    told: list[dict[str, Any]]  # what a controller's journal would have
+
+    def verdict(self) -> Verdict:
+        """Stop the nodes, and audit all that they have ever done."""
+        self.start_qcs([]).stop()
+        self.processes.stop("node")
+        sae = {ALICE: Sae("a", 0), BOB: Sae("b", 0)}
+        meant = Meant(frozenset("ab"), {QC: Qc("a", "b", SLOT_S)}, sae, TTL_SLOTS)
+        local = {node: self.directory / node / "local.db" for node in "ab"}
+        with self.cluster.admin_url() as url:
+            document = collected.document(meant, local, *read_allocations(url, self.schema))
+        controller = {"event": "begun", "process": "controller", "mono": self.told[0]["mono"]}
+        nodes = {node: list(journal.events(self.directory / node / "journal.jsonl")) for node in "ab"}
+        return audit(
+            records(document),
+            Journals(
+                run=[controller, *journal.events(self.directory / "journal.jsonl")],
+                qcs=journal.events(self.directory / "qcs" / "journal.jsonl"),
+                controller=[*self.told, {"event": "stopped", "mono": time.monotonic()}], nodes=nodes, saes={},
+                devices=nodes,
+            ),
+        )  # fmt: skip
 
     def events(self, node: str, *names: str) -> list[dict[str, Any]]:
         """What that node tells in its journal."""
@@ -52,9 +80,8 @@ class Network(TwoNodes):
 
     def generate(self, enabled: bool) -> None:
         """Switch the QC at both ends, as an operator does by way of the controller."""
-        link = next(iter(self.links))
         for node in "ab":
-            at = f"/restconf/data/etsi-qkd-sdn-node:qkd_node/qkd_links/qkd_link={link}/qkdl_enable"
+            at = f"/restconf/data/etsi-qkd-sdn-node:qkd_node/qkd_links/qkd_link={self.link}/qkdl_enable"
             assert self.configure("PUT", node, at, {"etsi-qkd-sdn-node:qkdl_enable": enabled}) == 204
 
     def quiet(self) -> None:
@@ -114,12 +141,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     stack = Network(directory / "network")
     stack.device = DevicePair(directory / "device")
     try:
+        stack.told = [{"event": "started", "mono": time.monotonic()}]
         stack.start_postgres()
         stack.start_nodes(
             [(QC, "a", "b")], {ALICE: "a", BOB: "b"}, ttl_slots=TTL_SLOTS, slot_s=SLOT_S,
             devices=stack.device.documents(QC, number=KEYS_AT_A_TIME),
         )  # fmt: skip
-        stack.links = [open_session(stack.configure, (ALICE, BOB), ["a", "b"])["link"]]
+        session = open_session(stack.configure, (ALICE, BOB), ["a", "b"])
+        pair = {"ksid": session["ksid"], "master_sae": ALICE, "slave_sae": BOB}
+        stack.told.append({"event": "ksid_assigned", "mono": time.monotonic(), **pair})
+        stack.link = session["link"]
         yield stack
     finally:
         stack.device.stop()
@@ -312,3 +343,20 @@ def test_nobody_but_the_node_at_the_other_end_is_offered_keys(network):
     peer = network.caller(Role.NODE, "b").request("POST", url, to=to, body=question | {"qc": "other/1"})
 
     assert (stranger.status, peer.status) == (401, 401)
+
+
+def test_audit_of_devices_that_fail_and_of_nodes_that_are_killed_is_clean(network):
+    """Whatever was laid, given up, allocated, taken and handed out, by the nodes' own words, fits together."""
+    known = network.count("b", "device_gap")
+    network.device.ends["b"].fault = HUNG_UP
+    until(lambda: network.count("b", "device_gap") > known, else_tell=network.tell)
+    network.device.ends["b"].heal()
+    for node in "ab":
+        network.restart(node)
+        until(network.exchanged, else_tell=network.tell)
+
+    found = network.verdict()
+
+    assert list(found.findings) == []
+    assert found.counted["bytes_generated"] >= KEY_BYTES * len(network.laid("b"))
+    assert found.counted["keys"] > 0

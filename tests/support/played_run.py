@@ -291,7 +291,10 @@ def verdict(document: dict[str, Any]) -> Verdict:
     """The audit of a run that is data; Unreadable."""
     return audit(
         records(document["records"]),
-        Journals(document["run"], document["qcs"], document["controller"], document["nodes"], document["saes"]),
+        Journals(
+            document["run"], document["qcs"], document["controller"], document["nodes"], document["saes"],
+            document["nodes"],
+        ),
     )
 
 
