@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from documents.secret import Secret
-from node.config import DeviceKme, Neighbour
-from node.devices.device_kme import DeviceClient, DeviceFailure
+from node.config import Neighbour
+from node.devices.device_kme import Device, DeviceFailure
 from node.devices.offers import CAUSES, REPEATED
 from node.material.blocks import Block
 from node.material.key_store import KeyStore, LaidAlready, Suspicion
@@ -26,7 +26,8 @@ _SHORTEST_WAIT_S = 0.02
 
 
 class DeviceEnd:
-    """Works in a thread of its own. What it lays, it lays under `lock`, and never after `stop`.
+    """Works in a thread of its own. What it lays, it lays under `lock`, and never after `stop`. Keys are to come every
+    `every_s` seconds.
 
     `role`: "leads" or "follows". A device that answers begins a slot with an empty block when it gave none in the slot
     before, as others do; one that does not answer says nothing.
@@ -35,14 +36,14 @@ class DeviceEnd:
     role = ""
 
     def __init__(
-        self, neighbour: Neighbour, kme: DeviceKme, *, store: KeyStore, journal: Journal, slot_s: float
+        self, neighbour: Neighbour, device: Device, *, every_s: float, store: KeyStore, journal: Journal, slot_s: float
     ) -> None:
         self.qc = neighbour.qc
         self.peer = neighbour.peer
         self.lock = threading.RLock()
         self._key = neighbour.authentication_key
-        self._kme = kme
-        self._client = DeviceClient(kme)
+        self._device = device
+        self._every_s = every_s
         self._store = store
         self._journal = journal
         self._slot_s = slot_s
@@ -68,7 +69,7 @@ class DeviceEnd:
         if self._thread.is_alive():
             self._thread.join(_STOP_S)
         with self.lock:
-            self._client.close()
+            self._device.close()
 
     def set_enabled(self, enabled: bool) -> None:
         """Whether keys are wanted. Who switches the QC on again trusts its devices."""
@@ -133,13 +134,13 @@ class DeviceEnd:
             wait_s = self._slot_s
             try:
                 self._begin_slot()
-                wait_s = self._step()
+                wait_s = self.step()
             except Exception as error:
                 bugs.report(_log, f"QC {self.qc}: asking its device", error, self._journal)
             self._woken.wait(max(_SHORTEST_WAIT_S, min(wait_s, self._slot_s)))
             self._woken.clear()
 
-    def _step(self) -> float:
+    def step(self) -> float:
         """Do what there is to do; in how many seconds there may be more."""
         raise NotImplementedError
 

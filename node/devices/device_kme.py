@@ -10,7 +10,7 @@ import json
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 import urllib3
@@ -56,6 +56,22 @@ class BadAnswer(DeviceFailure):
     """It says that it gives keys, and gives something else."""
 
     state, meaning = "bad_answer", "its device answers with something else than the keys that were asked for"
+
+
+class Device(Protocol):
+    """One end of a device. All of it may raise DeviceFailure."""
+
+    def check(self) -> None:
+        """Find out whether it answers."""
+
+    def get_keys(self) -> dict[str, Secret]:
+        """New keys by ID."""
+
+    def get_keys_with_ids(self, key_ids: Sequence[str]) -> dict[str, Secret]:
+        """The keys that its twin gave under these IDs, in their order."""
+
+    def close(self) -> None:
+        """It is asked no more."""
 
 
 class DeviceClient:

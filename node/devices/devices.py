@@ -12,6 +12,7 @@ from mtls.identity import Identity, Role
 from mtls.serve import Problem
 from node.config import NodeConfig
 from node.devices.device_end import DeviceEnd
+from node.devices.device_kme import DeviceClient
 from node.devices.following_end import FollowingEnd
 from node.devices.leading_end import LeadingEnd
 from node.devices.offers import told
@@ -34,13 +35,13 @@ class Devices:
         for neighbour in config.qcs:
             if neighbour.device is None:
                 continue
-            end: DeviceEnd
+            device, every_s = DeviceClient(neighbour.device), neighbour.device.every_s
             if config.name < neighbour.peer:
-                end = self._leading[neighbour.qc] = LeadingEnd(neighbour, neighbour.device, **common)
+                leading = LeadingEnd(neighbour, device, every_s=every_s, **common)
+                self.ends[neighbour.qc] = self._leading[neighbour.qc] = leading
             else:
                 ask = functools.partial(self._ask, neighbour.peer)
-                end = FollowingEnd(neighbour, neighbour.device, ask=ask, **common)
-            self.ends[neighbour.qc] = end
+                self.ends[neighbour.qc] = FollowingEnd(neighbour, device, ask=ask, every_s=every_s, **common)
 
     def answer(self, peer: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """What the node at the other end of a QC is told when it asks for offers; Problem, Malformed."""

@@ -35,10 +35,11 @@ class FollowingEnd(DeviceEnd):
         self._rests_until = 0.0  # monotonic
         self._first_try: tuple[Offer | None, float] = (None, 0.0)
 
-    def _step(self) -> float:
+    def step(self) -> float:
+        """Lay what the other end offers, one block after the other."""
         while self._take_one():
             pass
-        return min(self._slot_s, self._kme.every_s)
+        return min(self._slot_s, self._every_s)
 
     def _take_one(self) -> bool:
         """Whether there may be more at once."""
@@ -58,7 +59,7 @@ class FollowingEnd(DeviceEnd):
     def _device_is_there(self) -> bool:
         if not self._is_there and time.monotonic() >= self._rests_until:
             try:
-                self._client.check()
+                self._device.check()
             except DeviceFailure as failure:
                 self._failed(failure)
             else:
@@ -86,7 +87,7 @@ class FollowingEnd(DeviceEnd):
         if self._first_try[0] != offer:
             self._first_try = offer, time.monotonic()
         try:
-            keys = self._client.get_keys_with_ids(offer.key_ids)
+            keys = self._device.get_keys_with_ids(offer.key_ids)
         except DeviceFailure as failure:
             self._failed(failure)
             late = time.monotonic() - self._first_try[1] >= KEYS_LATE_S

@@ -55,7 +55,8 @@ class LeadingEnd(DeviceEnd):
     def _begin_anew(self) -> None:
         self._new_epoch = 1 + secrets.randbelow((1 << 63) - 1)
 
-    def _step(self) -> float:
+    def step(self) -> float:
+        """Ask the device for new keys if it is time, and lay them."""
         now = time.monotonic()
         wanted = now < self._wanted_until and len(self._store.offers(self.qc)) < MOST_OFFERS
         if not (wanted and self._may_make):
@@ -64,10 +65,10 @@ class LeadingEnd(DeviceEnd):
             return self._due - now
         made = self._store.clock()  # or before: how long a device has had a key, it does not say
         try:
-            keys = self._client.get_keys()
+            keys = self._device.get_keys()
         except DeviceFailure as failure:
             self._failed(failure)
-            pause_s = DEVICE_BAD_S if isinstance(failure, BadAnswer) else min(self._kme.every_s, self._slot_s)
+            pause_s = DEVICE_BAD_S if isinstance(failure, BadAnswer) else min(self._every_s, self._slot_s)
             self._due = time.monotonic() + pause_s
             return pause_s
         self._answered()
@@ -84,5 +85,5 @@ class LeadingEnd(DeviceEnd):
                 self._new_epoch = 0
             else:
                 self._begin_anew()
-        self._due = max(self._due + self._kme.every_s, now)
+        self._due = max(self._due + self._every_s, now)
         return max(0.0, self._due - time.monotonic())
