@@ -40,6 +40,7 @@ _SHAPE = Shape(delay_ms=0.0)
 _WANTED = (
     "statement", "session_requested", "session_refused", "session_failed", "session_closed", "ksid_assigned",
     "key_delivered", "key_failed", "parameters", "block", "reported", "started",
+    "device_block",
 )  # fmt: skip
 SERVED, OPEN = "served", "open"
 _FIRST = {"session_requested": 0, "ksid_assigned": 1}
@@ -173,17 +174,21 @@ def _topology(run: Path) -> Topology:
 def _supplies(events: Sequence[Event], topology: Topology) -> dict[str, Recorded]:
     """What each QC made, by the time from which the shared database gave it."""
     blocks: dict[str, list[Event]] = collections.defaultdict(list)
+    of_devices: dict[tuple[str, str], list[Event]] = collections.defaultdict(list)  # by QC and node
     told: dict[tuple[str, str], list[tuple[int, float]]] = collections.defaultdict(list)  # by node and QC
     for event in events:
         if event["event"] == "block":
             blocks[event["qc"]].append(event)
+        elif event["event"] == "device_block":
+            block = {**event, "offset": event["start"], "n_bytes": event["end"] - event["start"]}
+            of_devices[event["qc"], event["who"].removeprefix("node:")].append(block)
         elif event["event"] == "reported":
             for qc, known in event["known"].items():
                 told[event["who"].removeprefix("node:"), qc].append((int(known), float(event["at"])))
     found = {}
     for link in topology.links:
         for qc in link.qcs:
-            made = blocks[qc.name]
+            made = blocks[qc.name] or of_devices[qc.name, max(link.a, link.b)]  # which is the last to have them
             once = len({event["epoch"] for event in made}) == 1  # else offsets begin anew
             known = [
                 float(event["known"]) if "known" in event

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from telemetry import journal
+from testbed.evidence.replay import replay
 from tests.support.running import Running, finished, free_ports
 from tests.support.waiting import until
 
@@ -74,6 +75,9 @@ def test_keys_of_another_testbed_become_keys_here(device, tmp_path):
     assert summary["pairs"]["compared"] == summary["pairs"]["identical"] > 0
     assert summary["audit"]["verdict"] == "clean"
     assert summary["audit"]["checked"]["bytes_generated"] > 0
+    found = replay(run.directory)
+    assert found.compared > 0
+    assert found.agreeing > 0.5, [str(d) for d in found.differences]
 
 
 def test_device_whose_host_has_no_address_is_one_line(device, tmp_path):

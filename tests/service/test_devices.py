@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import base64
+import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtls.identity import Identity, Role
+from node.limits import DEVICE_ANSWER_S, MOST_OFFERS
 from node.material.local_db_dump import account
 from node.material.shared_db import read_allocations
 from telemetry import journal
 from testbed.audit import collected
 from testbed.audit.evidence import Journals, Meant, Qc, Sae, records
 from testbed.audit.verdict import Verdict, audit
+from testbed.network.loopback import LOOPBACK, free_port
+from tests.service.test_faults import Proxy
 from tests.support.device_pair import (
     AGAIN,
     BABBLING,
@@ -42,6 +47,7 @@ class Network(TwoNodes):
 
     device: DevicePair
     link: str
+    proxies: dict[str, Proxy]  # between the nodes, by that which is called
     told: list[dict[str, Any]]  # what a controller's journal would have
 
     def verdict(self) -> Verdict:
@@ -143,8 +149,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     try:
         stack.told = [{"event": "started", "mono": time.monotonic()}]
         stack.start_postgres()
+        stack.ports = {node: (free_port(), free_port()) for node in "ab"}
+        stack.proxies = {node: Proxy(agent) for node, (_, agent) in stack.ports.items()}
         stack.start_nodes(
             [(QC, "a", "b")], {ALICE: "a", BOB: "b"}, ttl_slots=TTL_SLOTS, slot_s=SLOT_S,
+            nodes={node: f"https://{LOOPBACK}:{proxy.port}" for node, proxy in stack.proxies.items()},
             devices=stack.device.documents(QC, number=KEYS_AT_A_TIME),
         )  # fmt: skip
         session = open_session(stack.configure, (ALICE, BOB), ["a", "b"])
@@ -155,6 +164,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     finally:
         stack.device.stop()
         stack.stop()
+        for proxy in stack.proxies.values():
+            proxy.stop()
 
 
 @pytest.fixture
@@ -224,6 +235,51 @@ def test_node_that_is_killed_again_and_again_repeats_no_key(network, node):
         assert sum(s["generated"] for s in account(network.directory / name / "local.db")["streams"]) == (
             KEY_BYTES * len(found)
         )
+
+
+def test_network_that_loses_messages_between_the_nodes_costs_nothing(network):
+    """Each question reaches the other node, and the answer is lost: it is asked again, and what was laid stays so."""
+    network.proxies["a"].drops = True
+    until(lambda: len(network.new("a")) > len(network.new("b")), else_tell=network.tell)
+    until(lambda: network.device.ends["a"].asked == until_it_rests(network), else_tell=network.tell)
+    assert len(network.new("a")) - len(network.new("b")) <= MOST_OFFERS * KEYS_AT_A_TIME
+
+    network.proxies["a"].drops = False
+
+    before = len(network.new("b"))
+    until(lambda: len(network.new("b")) > before + MOST_OFFERS * KEYS_AT_A_TIME, else_tell=network.tell)
+    network.quiet()
+    assert network.new("a") == network.new("b") == network.given("a")
+
+
+def until_it_rests(network: Network) -> int:
+    """How often the device at node a has been asked, a second later: four times as long as it is asked in usually."""
+    time.sleep(1.0)
+    return network.device.ends["a"].asked
+
+
+@pytest.mark.parametrize("node", ["a", "b"])
+def test_node_that_sleeps_while_its_device_answers_costs_nothing(network, node):
+    """SIGSTOP for longer than anybody waits for it."""
+    end = network.device.ends[node]
+
+    def stop(_: str) -> None:
+        end.before = lambda _: None
+        network.nodes[node].signal(signal.SIGSTOP)
+
+    end.before = stop
+    status = Path(f"/proc/{network.nodes[node].pid}/stat")
+    until(lambda: status.read_text().rpartition(") ")[2].startswith("T"), else_tell=network.tell)
+    time.sleep(DEVICE_ANSWER_S + 1)  # the time itself is what is tested
+    network.nodes[node].signal(signal.SIGCONT)
+
+    before = len(network.new("b"))
+    until(lambda: len(network.new("b")) > before + KEYS_AT_A_TIME, else_tell=network.tell)
+    until(network.exchanged, else_tell=network.tell)
+    network.quiet()
+    lost = set(network.given("a")) - set(network.new("b"))
+    assert len(lost) <= KEYS_AT_A_TIME, "an answer that waited for longer than it may"
+    assert [key_id for key_id in network.new("a") if key_id in network.new("b")] == network.new("b")
 
 
 @pytest.mark.parametrize("end", ["a", "b"])

@@ -6,7 +6,9 @@ from controller import limits as controller_limits
 from mtls.liveness import LONGEST_ROUND_TRIP_S
 from node import limits
 from node.material import connections
+from node.tree import performance
 from sae import client, master, sae_http
+from testbed.audit import devices
 
 
 def test_relays_and_claims_leave_threads_of_the_agents_port():
@@ -61,6 +63,17 @@ def test_one_party_leaves_sessions_of_a_node_to_others():
 def test_as_many_connections_are_kept_as_a_node_serves_requests_of_one():
     """Or busy nodes would shake hands for each call."""
     assert limits.CONNECTIONS_PER_NODE >= limits.REQUESTS_PER_NODE
+
+
+def test_device_that_takes_its_time_does_not_make_its_qc_count_as_down():
+    """Nor does an end stop wanting keys between two of its questions."""
+    assert limits.DEVICE_ANSWER_S < performance.SILENCE_S
+    assert limits.DEVICE_POLL_S + 1.0 < limits.WANTED_S  # which come once a slot
+
+
+def test_audit_excuses_no_more_blocks_of_a_device_than_may_be_unheard_of():
+    """Those that are offered, and those that were, where the answer that says so was lost."""
+    assert devices.MOST_UNHEARD == 2 * limits.MOST_OFFERS
 
 
 def test_refusal_comes_before_the_caller_gives_up():
