@@ -11,10 +11,12 @@ from scenario import yaml_documents
 from scenario.qc_document import qc
 from scenario.quantum import decoy_bb84
 from scenario.quantum.qc_models import Blocks, DecoyBb84, Trace
+from scenario.topology import load
 from scenario.topology_description import Field, TopologyError
 from scenario.topology_document import build
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "qcs.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "qcs.md").read_text(encoding="utf-8")
 CSV = "time_s,bits,qber_percent\n2,800,1\n10,0,2\n20,4000,3\n"
 
 
@@ -134,9 +136,19 @@ def test_decoy_without_length_or_loss_is_refused():
 
 def test_examples_of_the_page_are_right(tmp_path):
     """Its topology is one, and its trace is one."""
-    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    example, with_a_device = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
     topology = build(Field("kinds.yaml", "", yaml_documents.parse(example, "kinds.yaml")))
     assert [type(q.model).__name__ for q in topology.links[0].qcs] == ["NoneType", "DecoyBb84", "Blocks"]
+
+    for name in ("sae-alice.pem", "sae-alice.key", "sae-bob.pem", "sae-bob.key", "ca.pem"):
+        (tmp_path / "device/pki").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "device/pki" / name).touch(mode=0o600)
+    path = tmp_path / "with-a-device.yaml"
+    path.write_text(with_a_device)
+    (link,) = load(str(path), tmp_path).links
+    poliqi = load("poliqi", ROOT / "topologies")
+    assert [end.sae_id for end in link.qcs[0].source.ends.values()] == [s.id for s in poliqi.saes if s.external][:2]
+    assert link.qcs[0].mean_bytes_per_slot == 16
 
     (tmp_path / "day.csv").write_text(re.findall(r"```csv\n(.*?)```", PAGE, re.S)[0])
     assert read({"model": "trace", "file": "day.csv"}, tmp_path).mean_bytes_per_slot == pytest.approx(59_200 / 8 / 240)
