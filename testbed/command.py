@@ -72,11 +72,17 @@ def _experiment(arguments: list[str]) -> int:
     return command.main(arguments, _prepare)
 
 
+_NO_WAY_OUT = "a virtual machine has no network to the outside"
+
+
 def _in_vm(given: argparse.Namespace, arguments: list[str]) -> int:
     """The same in a virtual machine."""
     if given.expose is not None or given.shared_db is not None or given.dashboard is not _UNASKED:
         text = "--vm goes without --expose, --shared-db and --dashboard"
-        raise UserError(f"{text}: a virtual machine has no network to the outside")
+        raise UserError(f"{text}: {_NO_WAY_OUT}")
+    links = load(given.topology, _TOPOLOGIES).links
+    if devices := [qc.name for link in links for qc in link.qcs if qc.source is not None]:
+        raise UserError(f"--vm goes without devices of yours, of which {devices[0]} is one: {_NO_WAY_OUT}")
     directory = (given.run_dir or _RUNS / new_run_id(datetime.datetime.now(datetime.UTC))).absolute()
     status = vm.run([*arguments, "--no-dashboard"], python=Path(sys.executable), root=_ROOT, run_directory=directory)
     if given.run_dir is None:

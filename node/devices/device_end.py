@@ -112,9 +112,9 @@ class DeviceEnd:
     def _set_state(self, state: str, why: str) -> None:
         if self._state == _SUSPECTED and state != _WAITS:
             return  # until it is trusted again
-        if (state, why) != (self._state, self._why):
+        if state != self._state:
             self._journal.event("device", qc=self.qc, state=state, why=why)
-            if state not in (_ANSWERS, _WAITS, _SUSPECTED):
+            if state not in (_ANSWERS, _WAITS, _REFUSES, _SUSPECTED):  # it refuses whenever it has too few keys
                 _log.warning("QC %s: %s", self.qc, why)
         self._state, self._why = state, why
 

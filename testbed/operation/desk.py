@@ -6,6 +6,7 @@ Whatever is not done ends in a `NotDone`, whose text is one sentence for people.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from testbed.network.emulation import DEFAULT_QOS, Emulation
 from testbed.network.faults import Faults, device_qcs
 from testbed.network.operator_calls import ControlRoom
 from testbed.planning.plan import Plan, SaePlan
+
+_NODES_S = 2.0  # for all nodes together to say how their devices are
 
 
 class NotDone(UserError):
@@ -93,9 +96,11 @@ class Desk:
         """By QC whose key material comes from a device of the user's: what is wrong at its ends, in words."""
         found: dict[str, list[str]] = {qc: [] for qc in sorted(device_qcs(self._plan))}
         qcs = [(link, qc.name) for link in self._plan.topology.links for qc in link.qcs if qc.name in found]
-        for node in sorted({node for link, _ in qcs for node in (link.a, link.b)}):
-            with contextlib.suppress(NotDone):  # a node that is away is told of elsewhere
-                for qc, device in self.node(node)["devices"].items():
+        nodes = sorted({node for link, _ in qcs for node in (link.a, link.b)})
+        until = time.monotonic() + _NODES_S
+        for node, asked in [(node, self.room.ask(node, "GET", "/qkd/v1/status")) for node in nodes]:
+            with contextlib.suppress(TimeoutError, Unreachable):  # a node that is away is told of elsewhere
+                for qc, device in asked.result(max(0.0, until - time.monotonic())).body["devices"].items():
                     found[qc] += [f"{node}: {device['why']}"] if device["why"] else []
         return found
 

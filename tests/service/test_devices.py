@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.support.device_pair import (
     LYING,
     SHORT,
     SILENT,
+    SLOW,
     TWICE,
     DevicePair,
     laid,
@@ -92,7 +94,9 @@ class Network(TwoNodes):
 
     def quiet(self) -> None:
         """No more keys are made from now on, and both ends have laid the last ones."""
-        self.device.ends["a"].fault = BUSY
+        end = self.device.ends["a"]
+        end.fault, refused = BUSY, end.refused
+        until(lambda: end.refused > refused, else_tell=self.tell)  # then no answer is on its way any more
         until(lambda: self.laid("b")[-1:] == self.laid("a")[-1:] != [], else_tell=self.tell)
 
     def begin(self) -> None:
@@ -202,12 +206,15 @@ def test_node_that_is_killed_while_a_device_is_asked_costs_at_most_that_block(ne
     """kill -9 when the device has the request and has not answered; what was laid before is used after the restart."""
     end = network.device.ends[asked]
 
+    is_down = threading.Event()
+
     def kill(_: str) -> None:
         end.before = lambda _: None
         network.nodes[killed].kill()
+        is_down.set()  # and the run has written down that it killed it
 
     end.before = kill
-    until(lambda: not network.nodes[killed].alive(), else_tell=network.tell)
+    assert is_down.wait(30), network.tell()
     network.start_node(killed).wait_ready()
     before = len(network.new("b"))
     until(lambda: len(network.new("b")) > before + 2 * KEYS_AT_A_TIME, else_tell=network.tell)
@@ -307,6 +314,20 @@ def test_device_that_is_away_for_a_while_costs_no_more_than_an_answer_on_its_way
     assert len(lost) <= (KEYS_AT_A_TIME if fault == "gone" else 0)
 
 
+@pytest.mark.parametrize("end", ["a", "b"])
+def test_device_that_is_slow_makes_its_qc_slow_and_costs_nothing(network, end):
+    """It is waited for."""
+    network.device.ends[end].fault = SLOW
+    before = len(network.new("b"))
+
+    until(lambda: len(network.new("b")) > before + 2 * KEYS_AT_A_TIME, else_tell=network.tell)
+
+    assert network.state(end)["state"] == "answers"
+    network.device.ends[end].heal()
+    network.quiet()
+    assert network.new("a") == network.new("b") == network.given("a")
+
+
 @pytest.mark.parametrize(("end", "fault"), [("a", SHORT), ("a", TWICE), ("b", SHORT), ("b", BABBLING)])
 def test_answer_that_is_not_what_was_asked_for_is_not_laid(network, end, fault):
     """Keys of another size, one key twice, no JSON: said why, and when the device is right again, so is the QC."""
@@ -388,6 +409,20 @@ def test_device_with_a_certificate_of_another_ca_is_not_asked_for_keys(network, 
         assert other.made == {}
     finally:
         other.stop()
+
+
+def test_no_key_of_a_device_is_readable_in_a_file_of_a_node(network):
+    """Nor its private key: journals, logs and configurations have IDs and paths."""
+    keys = list(network.device.made.values())[-20:]
+    secret = [form for key in keys for form in (key, base64.b64encode(key), key.hex().encode())]
+    secret.append((network.device.authority.ca.parent / "sae-sae-at-a.key").read_bytes())
+    own = [path for node in "ab" for path in (network.directory / node).iterdir() if path.is_file()]
+    files = [*own, *network.directory.glob("*.log"), *network.directory.glob("*.json*")]
+
+    contents = {path: path.read_bytes() for path in files}
+
+    assert {"local.db", "journal.jsonl", "node-a.log", "a.json"} <= {path.name for path in files}
+    assert not [path for path, data in contents.items() if any(form in data for form in secret)]
 
 
 def test_nobody_but_the_node_at_the_other_end_is_offered_keys(network):

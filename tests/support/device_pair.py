@@ -11,6 +11,7 @@ import secrets
 import socket
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,9 +24,10 @@ from testbed.network.loopback import LOOPBACK, free_port
 
 SAES = {"a": "sae-at-a", "b": "sae-at-b"}  # as which our two nodes are known there
 # What an end may do in place of what it should.
-BUSY, SILENT, LYING, SHORT, TWICE, AGAIN, FORGETFUL, HUNG_UP, BABBLING = FAULTS = (
-    "busy", "silent", "lying", "short", "twice", "again", "forgetful", "hung_up", "babbling",
+BUSY, SILENT, SLOW, LYING, SHORT, TWICE, AGAIN, FORGETFUL, HUNG_UP, BABBLING = FAULTS = (
+    "busy", "silent", "slow", "lying", "short", "twice", "again", "forgetful", "hung_up", "babbling",
 )  # fmt: skip
+SLOW_S = 1.5  # that a slow one takes for an answer
 
 
 class DevicePair:
@@ -64,7 +66,7 @@ class DeviceEnd:
         self.fault: str | None = None
         self.before: Callable[[str], None] = lambda _: None
         self.given: list[str] = []
-        self.asked = 0
+        self.asked = self.refused = 0
         self.waiting: dict[str, bytes] = {}  # keys that its twin gave, and that wait here
         self.released = threading.Event()
         credentials = pair.authority.issue(Identity(Role.NODE, f"kme-{name}"), addresses=[LOOPBACK])
@@ -160,7 +162,10 @@ class DeviceEnd:
             self.released.wait(60)
             return None
         if self.fault == BUSY:
+            self.refused += 1
             return 503, {"message": "busy"}
+        if self.fault == SLOW:
+            time.sleep(SLOW_S)
         if self.fault == BABBLING:
             return 200, b"no key" * 10
         with self.pair.lock:

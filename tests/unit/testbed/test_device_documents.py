@@ -18,6 +18,7 @@ from node import config as node_config
 from scenario.qc_models import Blocks
 from scenario.topology import load
 from scenario.topology_description import TopologyError
+from testbed import command
 from testbed.errors import UserError
 from testbed.network.faults import check
 from testbed.options import usual_ttl_slots
@@ -166,6 +167,17 @@ def test_device_of_somebody_else_is_not_broken(files, kind):
     with pytest.raises(UserError, match="devices of yours, which nothing here breaks"):
         check(alone, kind, ("north", "south"))
     assert check(alone, "cut", ("north", "south")) == ("north", "south")
+
+
+def test_virtual_machine_has_no_way_to_a_device(files, capsys):
+    """It is said before one starts."""
+    loaded(files)
+
+    assert command.main(["--vm", "--topology", str(files / "mine.yaml")]) == 2
+
+    said = capsys.readouterr().err
+    assert said.startswith("run.py: --vm goes without devices of yours, of which north-south/1 is one")
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
