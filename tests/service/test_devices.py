@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mtls.call import Listener
 from mtls.identity import Identity, Role
 from node.limits import DEVICE_ANSWER_S, MOST_OFFERS
 from node.material.local_db_dump import account
@@ -137,6 +138,12 @@ class Network(TwoNodes):
     def exchanged(self) -> bool:
         """Whether alice and bob get a key, the same one."""
         return self.exchange() == "ok"
+
+    def listen(self, node: str) -> Iterator[tuple[str, Any]]:
+        """The notifications that the node's agent sends from now on, by name."""
+        credentials, to = self.issue(Role.OPERATOR, "operator"), Identity(Role.NODE, node)
+        listener = Listener(credentials, f"{self.agent(node)}/restconf/streams/NETCONF/json", to, timeout_s=10)
+        return (told for event in listener.events() for told in event["ietf-restconf:notification"].items())
 
     def restart(self, node: str) -> None:
         """kill -9, and its start."""
@@ -346,7 +353,7 @@ def test_answer_that_is_not_what_was_asked_for_is_not_laid(network, end, fault):
 
 def test_device_that_gives_other_bytes_than_its_twin_is_switched_off_loudly_until_an_operator_trusts_it(network):
     """By the check value: no key comes of them; both ends say so, also after a restart; off and on again heals it."""
-    known = network.count("a", "device_suspected")
+    known, told = network.count("a", "device_suspected"), network.listen("a")
     network.device.ends["b"].fault = LYING
     for node in "ab":
         until(lambda node=node: network.state(node)["state"] == "suspected", else_tell=network.tell)
@@ -354,6 +361,8 @@ def test_device_that_gives_other_bytes_than_its_twin_is_switched_off_loudly_unti
         assert [e["cause"] for e in network.events(node, "device_suspected")][known:] == ["differs"]
         assert "is switched off" in network.nodes[node].end_of_log()
     until(lambda: network.exchange() == "short_of_material", else_tell=network.tell)
+    down = next(content for name, content in told if name.endswith(":sdqkdn_link_down"))
+    assert down["qkd_link"]["reason"] == network.state("a")["why"]
     network.device.ends["b"].heal()
     asked = network.device.ends["a"].asked
     for node in "ab":
