@@ -39,7 +39,7 @@ class Gateway:
         self._caller = Caller(sae.credentials, record=record_call, round_trip_s=config.sae.round_trip_s)
         self._kme = KmeClient(self._caller, config.sae.kme_url, config.sae.kme_name)
         self._record = Record(journal, config.sae.audit_secret)
-        self._charon = Charon(config.sae.directory, sae.credentials)
+        self._charon = Charon(config.sae.directory, sae.credentials, config.here.host)
         protect(config.here.protected)
         self._lock = threading.Lock()
         self._tunnels: dict[str, Tunnel] = {}  # by the other gateway
@@ -140,7 +140,7 @@ class Gateway:
         here, there = self._config.here, self._config.places[peer]
         carrier: Carrier
         if terms.kind == IPSEC:
-            carrier = Ipsec(self._charon, here.host, there.host, here.protected, there.protected)
+            carrier = Ipsec(self._charon, there.host, here.protected, there.protected)
         elif terms.kind == TLS:
             ends = here.host, there.host, here.protected, there.protected
             carrier = Tls(self._config.sae.directory, *ends, leads=leads)

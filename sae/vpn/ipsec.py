@@ -7,8 +7,12 @@ newest, and take packets from both meanwhile. The gateways authenticate one anot
 as SAEs, each of which is pinned at the other end; a PPK is required, so there is no IKE_SA without a key, and none
 between ends that hold different ones. The ID of the PPK is the key's, and lifetimes of strongSwan's own are off.
 
-One charon serves all tunnels of a host. Where the kernel has no ESP, its plugin kernel-libipsec does that work over a
-TUN device. Keys reach it over its socket (VICI), certificate and private key likewise: it reads no file but its
+One charon serves all tunnels of a host. Packets go by the kernel's ESP. Where the kernel has none, charon's plugin
+kernel-libipsec does that work over a TUN device, and what it knows ends with it. The kernel's states do not: an end
+takes back by itself what a charon that was killed has left there. And as packets go out in the clear where a route is
+left and a policy is not, a policy of the tunnel's own, weaker than charon's, drops what charon's does not cover.
+
+Keys reach it over its socket (VICI), certificate and private key likewise: it reads no file but its
 configuration, which holds no secret.
 """
 
@@ -30,6 +34,7 @@ from documents.checks import text
 from documents.secret import Secret
 from mtls.credentials import Credentials
 from sae.client import Failed
+from sae.vpn import kernel
 from sae.vpn.daemons import Daemon, block, tool, unavailable
 
 T = TypeVar("T")
@@ -41,13 +46,16 @@ _LONGEST_CERTIFICATE = 8192
 _CHILD = "packets"
 _IKE, _ESP = "aes256-sha384-ecp256", "aes256gcm16-ecp256"
 _PLUGINS = "random nonce openssl kdf pem pkcs1 pkcs8 x509 pubkey constraints"
-_A_STATE = ("src", "192.0.2.1", "dst", "192.0.2.2", "proto", "esp", "spi", "0x100")
+_ROUTES = "220"  # the table of routes that charon makes where the kernel has ESP
+_WEAKEST = str((1 << 32) - 1)  # of priorities of the kernel's policies
 
 
 class Charon:
-    """The daemon of a host, started when it is first wanted. Its files lie in `directory`. Thread-safe."""
+    """The daemon of the host at `here`, started when it is first wanted. Its files lie in `directory`. Thread-safe."""
 
-    def __init__(self, directory: Path, credentials: Credentials) -> None:
+    def __init__(self, directory: Path, credentials: Credentials, here: str) -> None:
+        self.here = here
+        self.in_kernel = False  # whether ESP is the kernel's
         self._directory = directory
         self._credentials = credentials
         self._lock = threading.Lock()
@@ -59,6 +67,10 @@ class Charon:
         with self._lock:
             if self._daemon is not None and self._daemon.alive():
                 return
+            self.in_kernel = kernel.has_esp()
+            if self.in_kernel:  # and it may know what another charon told it
+                for end in ("src", "dst"):
+                    _quietly("xfrm", "state", "deleteall", end, self.here, "proto", "esp")
             conf = self._directory / _CONF
             conf.write_text(self._configuration())
             # Under a name of our own: where AppArmor confines the one in /usr/sbin, it may not read what lies here.
@@ -103,7 +115,7 @@ class Charon:
         return True
 
     def _configuration(self) -> str:
-        plugins = _PLUGINS + ("" if _kernel_has_esp() else " kernel-libipsec")
+        plugins = _PLUGINS + ("" if self.in_kernel else " kernel-libipsec")
         body = "\n".join(
             [
                 f"load = {plugins} kernel-netlink socket-default vici",
@@ -119,11 +131,11 @@ class Charon:
 
 
 class Ipsec:
-    """This end of a tunnel between the protected addresses `ours` and `theirs`; `here` and `there` are the hosts'."""
+    """This end of a tunnel between the protected addresses `ours` and `theirs`; `there` is the other host's."""
 
-    def __init__(self, charon: Charon, here: str, there: str, ours: str, theirs: str) -> None:
+    def __init__(self, charon: Charon, there: str, ours: str, theirs: str) -> None:
         self._charon = charon
-        self._here = here
+        self._here = charon.here
         self._there = there
         self._ours = ours
         self._theirs = theirs
@@ -131,8 +143,17 @@ class Ipsec:
         self._certificate = b""  # of the other end
         self._loaded: str | None = None  # the key that was loaded last
         self._used: str | None = None
+        # Also what has a route, but for what a policy of charon's covers.
+        self._drop_all = ("dst", f"{theirs}/32", "dir", "out")
         block(theirs)
         charon.start()
+        if charon.in_kernel:
+            tool("ip", "xfrm", "policy", "update", *self._drop_all, "action", "block", "priority", _WEAKEST)
+
+    @property
+    def data_path(self) -> str:
+        """What carries packets at this end."""
+        return "kernel ESP" if self._charon.in_kernel else "kernel-libipsec"
 
     def offer(self) -> dict[str, Any]:
         """What the other end must know."""
@@ -188,6 +209,12 @@ class Ipsec:
             self._unload(key_id)
         self._terminate(self._name, force=True)
         self._used = self._loaded = None
+        if self._charon.in_kernel:  # and charon may have ended without notice
+            for a, b in ((self._ours, self._theirs), (self._theirs, self._ours)):
+                _quietly("xfrm", "policy", "deleteall", "src", f"{a}/32", "dst", f"{b}/32")
+            for a, b in ((self._here, self._there), (self._there, self._here)):
+                _quietly("xfrm", "state", "deleteall", "src", a, "dst", b, "proto", "esp")
+            _quietly("route", "delete", f"{self._theirs}/32", "table", _ROUTES)
 
     def carried(self) -> tuple[int, int]:
         """Bytes received and sent by the newest IKE_SA."""
@@ -205,6 +232,8 @@ class Ipsec:
         self.close()
         with contextlib.suppress(Failed):
             self._charon.ask(lambda session: session.unload_conn({"name": self._name}))
+        if self._charon.in_kernel:
+            _quietly("xfrm", "policy", "delete", *self._drop_all)
 
     def _connection(self) -> dict[str, Any]:
         lifetimes_off = {"rekey_time": "0", "reauth_time": "0", "over_time": "0"}
@@ -236,12 +265,7 @@ class Ipsec:
             self._charon.ask(lambda session: list(session.terminate(wanted)))
 
 
-def _kernel_has_esp() -> bool:
-    """Whether the kernel of this host can do what protects packets."""
-    cipher = ("aead", "rfc4106(gcm(aes))", f"0x{'00' * 20}", "128")  # a key for no packet
-    try:
-        tool("ip", "xfrm", "state", "add", *_A_STATE, "mode", "tunnel", *cipher)
-    except Failed:
-        return False
-    tool("ip", "xfrm", "state", "delete", *_A_STATE)
-    return True
+def _quietly(*command: str) -> None:
+    """Have `ip` take something from the kernel, which mostly is not there."""
+    with contextlib.suppress(Failed):
+        tool("ip", *command)

@@ -55,6 +55,11 @@ class Tls:
         self._connect = "" if leads else f"{ours}:{SERVICE_PORT}"
         block(theirs)
 
+    @property
+    def data_path(self) -> str:
+        """What carries connections at this end."""
+        return "stunnel"
+
     def offer(self) -> dict[str, Any]:
         """What the other end must know: a server's port."""
         return {} if self._leads else {"port": int(self._accept.rpartition(":")[2])}

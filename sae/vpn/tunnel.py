@@ -35,6 +35,10 @@ WAITING, UP, HELD, CLOSED = "waiting", "up", "held", "closed"
 class Carrier(Protocol):
     """What carries packets between the two ends, as WireGuard and IPsec do. All may raise Failed."""
 
+    @property
+    def data_path(self) -> str:
+        """What it is on this machine, in the words that people read: a part of the kernel, or a program."""
+
     def offer(self) -> dict[str, Any]:
         """What the other end must know."""
 
@@ -120,7 +124,7 @@ class Tunnel:
             return {
                 "peer": self._far.sae_id, "leads": self.leads, **self.terms.to_json(), "state": self._state,
                 "key_id": self._key_id, "since": self._since, "keys": self._keys, "problem": self._problem,
-                "received_bytes": received, "sent_bytes": sent,
+                "received_bytes": received, "sent_bytes": sent, "data_path": self._carrier.data_path,
             }  # fmt: skip
 
     def load(self, key_id: str) -> None:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from documents.checks import Malformed, integer, mapping, sequence, text
 from documents.secret import Secret
 from sae.client import Failed
+from sae.vpn import kernel
 from sae.vpn.daemons import Daemon, block, route, tool, unavailable
 
 _HANDSHAKE_S = 7.0  # WireGuard tries again after 5 s and a bit
@@ -53,16 +54,15 @@ class _Interface:
 
     def _make(self, directory: Path) -> Daemon | None:
         """None if it is the kernel's."""
-        try:
+        if kernel.has_wireguard():
             tool("ip", "link", "add", self.name, "type", "wireguard")
-        except Failed:
-            daemon = Daemon(
-                ["wireguard-go", "--foreground", self.name], directory / f"{self.name}.log",
-                {"PATH": os.environ.get("PATH", ""), "LOG_LEVEL": "error"},
-            )  # fmt: skip
-            daemon.wait_until(lambda: Path(f"/run/wireguard/{self.name}.sock").exists())
-            return daemon
-        return None
+            return None
+        daemon = Daemon(
+            ["wireguard-go", "--foreground", self.name], directory / f"{self.name}.log",
+            {"PATH": os.environ.get("PATH", ""), "LOG_LEVEL": "error"},
+        )  # fmt: skip
+        daemon.wait_until(lambda: Path(f"/run/wireguard/{self.name}.sock").exists())
+        return daemon
 
     def meet(self, key_id: str, key: Secret, public: str, endpoint: str, theirs: str, *, first: bool) -> None:
         """Have that peer, and no other; `first`: make the handshake."""
@@ -100,6 +100,11 @@ class _Interface:
         else:
             self._daemon.stop()
 
+    @property
+    def data_path(self) -> str:
+        """What carries its packets."""
+        return "kernel WireGuard" if self._daemon is None else "wireguard-go"
+
     def alive(self) -> bool:
         """Whether its daemon, if it has one, runs."""
         return self._daemon is None or self._daemon.alive()
@@ -121,6 +126,11 @@ class WireGuard:
         except BaseException:
             first.remove()
             raise
+
+    @property
+    def data_path(self) -> str:
+        """What carries packets at this end."""
+        return self._interfaces[self._used].data_path
 
     def offer(self) -> dict[str, Any]:
         """What the other end must know."""

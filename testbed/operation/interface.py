@@ -201,7 +201,7 @@ REQUESTS: Mapping[str, Request] = {
     "tunnels": Request(
         "The tunnels between datacenters, each at both ends.",
         "an array: `node`, `peer`, `from`, `to` (addresses), `leads`, `kind`, `every_s`, `policy`, `state`, `key_id`,"
-        " `since`, `keys`, `problem`, `received_bytes`, `sent_bytes`", {},
+        " `since`, `keys`, `problem`, `received_bytes`, `sent_bytes`, `data_path`", {},
     ),
     "open_tunnel": Request(
         "Open a tunnel between the hosts of two datacenters; it is up when the answer comes.",

@@ -82,8 +82,8 @@ def _tunnels(do: Callable[..., Any]) -> str:
     rows = [
         (f"{t['node']} to {t['peer']}", t.get("kind", "-"), t["state"], t.get("key_id") or "-",
          _age(t) if t.get("since") else "-", t.get("keys", "-"), t.get("received_bytes", "-"),
-         t.get("sent_bytes", "-"), t.get("problem") or "-")
+         t.get("sent_bytes", "-"), t.get("data_path", "-"), t.get("problem") or "-")
         for t in do("tunnels")
     ]  # fmt: skip
-    header = ("end", "kind", "state", "key", "age", "keys", "received B", "sent B", "problem")
+    header = ("end", "kind", "state", "key", "age", "keys", "received B", "sent B", "by", "problem")
     return table(header, rows) if rows else f"no tunnels: a tunnel comes of{_EXPECTED}\n"

@@ -19,6 +19,9 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
+# What udev links elsewhere, and tools read secrets from.
+ln -s /proc/self/fd /dev/fd
+for number in 0:stdin 1:stdout 2:stderr; do ln -s "fd/${number%:*}" "/dev/${number#*:}"; done
 # Sockets and locks of the host's services are none of ours.
 for there in /dev/shm /run /var/log/openvswitch /etc/openvswitch; do
     mkdir -p "$there"
@@ -27,7 +30,7 @@ done
 mkdir -p "$folder"
 mount -t hostfs -o "$folder" folder "$folder"
 mount --bind "/old$modules" /lib/modules
-modprobe -a sch_netem sch_htb veth openvswitch bridge
+modprobe -a sch_netem sch_htb veth openvswitch bridge tun
 ip link set lo up
 hostname localhost
 

@@ -41,7 +41,7 @@ def run(arguments: Sequence[str], *, python: Path, root: Path, run_directory: Pa
                 return machine.wait()
         finally:
             if (folder / "run").is_dir():
-                shutil.copytree(folder / "run", run_directory, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(folder / "run", run_directory, symlinks=True, ignore=_sockets, dirs_exist_ok=True)
 
 
 def _script(arguments: Sequence[str], *, python: Path, root: Path, run_directory: Path, folder: Path) -> str:
@@ -63,6 +63,11 @@ def _script(arguments: Sequence[str], *, python: Path, root: Path, run_directory
             "exit $status",
         ]
     )
+
+
+def _sockets(folder: str, names: Sequence[str]) -> list[str]:
+    """Those of the names in a folder that are sockets: they cannot be copied, and whoever listened has ended."""
+    return [name for name in names if Path(folder, name).is_socket()]
 
 
 def _claim(run_directory: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -20,6 +20,7 @@ from decisions.tunnels import IPSEC, KEY_BITS, TLS, WIREGUARD, Terms
 from mtls.call import Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity
+from sae.vpn import kernel
 from testbed.errors import UserError
 from testbed.machine.processes import Process, Processes, ProcessFailed, run_tool
 from testbed.machine.run_directory import RunDirectory
@@ -29,9 +30,14 @@ FOLDER = "gateways"
 _TUN = "/dev/net/tun"
 # Of each kind: program, Debian package.
 _NEEDED: Mapping[str, tuple[tuple[str, str], ...]] = {
-    WIREGUARD: (("wg", "wireguard-tools"), ("wireguard-go", "wireguard-go")),
+    WIREGUARD: (("wg", "wireguard-tools"),),
     IPSEC: (("charon-systemd", "charon-systemd"),),
     TLS: (("stunnel", "stunnel4"),),
+}
+# Where the kernel cannot carry packets by itself: what it lacks, and what does that work instead, over TUN.
+_KERNEL: Mapping[str, tuple[Callable[[], bool], str, tuple[tuple[str, str], ...]]] = {
+    WIREGUARD: (kernel.has_wireguard, "WireGuard", (("wireguard-go", "wireguard-go"),)),
+    IPSEC: (kernel.has_esp, "ESP", ()),
 }
 # Sockets of wireguard-go: in each host a folder of its own, so that none is left behind.
 _SOCKETS = "/run/wireguard"
@@ -39,16 +45,24 @@ _SOCKETS = "/run/wireguard"
 
 def check_machine(kind: str) -> None:
     """UserError if the machine lacks what tunnels of that kind take."""
-    missing = [(program, package) for program, package in _NEEDED[kind] if shutil.which(program) is None]
-    if missing:
-        programs, packages = (" ".join(sorted({pair[i] for pair in missing})) for i in (0, 1))
-        raise UserError(f"cannot find {programs}: run 'make setup', or 'apt-get install {packages}'")
-    if kind == TLS:
+    _find(_NEEDED[kind])
+    if kind not in _KERNEL:
         return
+    kernel_has_it, lacking, instead = _KERNEL[kind]
+    if kernel_has_it():
+        return
+    _find(instead)
     try:
         os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        raise UserError(f"a tunnel needs {_TUN}: {error.strerror}") from None
+        raise UserError(f"a tunnel needs {_TUN}, as this kernel has no {lacking}: {error.strerror}") from None
+
+
+def _find(programs: Iterable[tuple[str, str]]) -> None:
+    missing = [(program, package) for program, package in programs if shutil.which(program) is None]
+    if missing:
+        names, packages = (" ".join(sorted({pair[i] for pair in missing})) for i in (0, 1))
+        raise UserError(f"cannot find {names}: run 'make setup', or 'apt-get install {packages}'")
 
 
 class Tunnels:

@@ -45,6 +45,8 @@ class Keys:
 class Wire:
     """What carries packets here: it notes what it is told, and may refuse to agree under a key."""
 
+    data_path = "a wire"
+
     def __init__(self) -> None:
         self.told: list[str] = []
         self.loaded: set[bytes] = set()
