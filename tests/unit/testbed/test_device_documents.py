@@ -15,7 +15,7 @@ from mtls.authority import Authority
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node import config as node_config
-from scenario.qc_models import Blocks
+from scenario.quantum.qc_models import Blocks
 from scenario.topology import load
 from scenario.topology_description import TopologyError
 from testbed import command
