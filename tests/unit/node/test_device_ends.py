@@ -185,9 +185,12 @@ class Ends(RuleBasedStateMachine):
             device.fault = WELL
         self.trust()
         if not self.goes_on():
-            # A device that says that it has not what its twin gave is asked for some seconds more.
-            assert self.stores["a"].offers(QC)
-            self.stores["a"].withdraw(QC, self.stores["a"].offers(QC))
+            # A lie of before was found out only now. Or a device that says that it has not what its twin gave is asked
+            # for some seconds more.
+            offers, suspicion = self.stores["a"].offers(QC), self.stores["a"].suspicion(QC)
+            assert offers or suspicion
+            self.stores["a"].withdraw(QC, offers)
+            self.trust()
             assert self.goes_on()
 
     def goes_on(self) -> bool:
