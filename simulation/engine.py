@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from decisions.admission import ADMISSION_POLICIES, ALTERNATIVES, Demand, QcView, Refused, window_slots
 from decisions.calendar import Draw, Wanted
-from decisions.choice import IDLE_S, Allowed, Order, choose, choose_or_light
+from decisions.choice import Allowed, Order, choose, choose_or_light
 from decisions.choice import usable as allowed_to
 from decisions.modes import MODES, ahead
 from decisions.paths import PATH_POLICIES, Path, QkdGraph, disjoint, fewest_links, judge, left_without
@@ -234,8 +234,8 @@ class Simulation:
         for qc, draw in zip(session.qcs, session.draws, strict=True):
             del qc.reserved[session.number]
             qc.agenda.remove(draw, now_s)
-        for qc_name in self._network.leave([qc.name for qc in session.qcs], now_s):
-            self._at(now_s + IDLE_S, functools.partial(self._darken, qc_name))
+        for qc_name, dark_s in self._network.leave([qc.name for qc in session.qcs], now_s).items():
+            self._at(dark_s, functools.partial(self._darken, qc_name))
 
     def _light(self, qcs: Sequence[str], now_s: float) -> None:
         """Those that are dark, of which each makes key from its time on."""

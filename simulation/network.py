@@ -32,7 +32,7 @@ class Network:
         self._switched: Mapping[str, Switched] = {one.qc.name: one for one in topology.switched}
         self._makes_from: dict[str, float] = {}  # of those that are lit: since when they make key
         self._users: Counter[str] = Counter()
-        self._idle_since: dict[str, float] = {}
+        self._dark_at: dict[str, float] = {}  # of those that nobody uses
         self._graphs: dict[frozenset[Item], QkdGraph] = {}
 
     def switch(self, outage: Outage, change: int, now_s: float) -> list[Item]:
@@ -101,17 +101,17 @@ class Network:
         """One session more goes over these."""
         self._users.update(qc for qc in qcs if qc in self.on_demand)
 
-    def leave(self, qcs: Iterable[str], now_s: float) -> list[str]:
-        """One session fewer; those on demand that nobody uses any more."""
+    def leave(self, qcs: Iterable[str], now_s: float) -> dict[str, float]:
+        """One session fewer; those on demand that nobody uses any more, and when they go dark if that stays so."""
         mine = [qc for qc in qcs if qc in self.on_demand]
         self._users.subtract(mine)
-        idle = [qc for qc in mine if not self._users[qc]]
-        self._idle_since |= dict.fromkeys(idle, now_s)
+        idle = dict.fromkeys((qc for qc in mine if not self._users[qc]), now_s + IDLE_S)
+        self._dark_at |= idle
         return idle
 
     def darken(self, qc: str, now_s: float) -> bool:
         """Whether it goes dark now: nobody has used it for long."""
-        if qc not in self._makes_from or self._users[qc] or now_s - self._idle_since[qc] < IDLE_S:
+        if qc not in self._makes_from or self._users[qc] or now_s < self._dark_at[qc]:
             return False
         del self._makes_from[qc]
         self.free.update(self.on_demand[qc].takes)

@@ -295,7 +295,7 @@ class Recorder(Witness):
                 "nodes": sorted(self._taken),
                 "qcs": {qc.name: [a, b, 1.0] for qc, a, b in topology.qcs()},
                 "saes": {self._sae_ids[s.name]: [s.node, int(not s.external)] for s in topology.saes},
-                "ttl_slots": ttl_slots,
+                "ttl_slots": ttl_slots, "gateways": {},
             },
             "nodes": {
                 node: {"streams": self._streams(node, now_s, ttl_slots), "taken": taken}

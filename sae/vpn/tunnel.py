@@ -83,7 +83,7 @@ class Tunnel:
         self._carrier = carrier
         self._kme = kme
         self._record = record
-        self._facts = {"node": here, "peer": far.name, "kind": terms.kind}
+        self._facts = {"node": here, "peer": far.name, "kind": terms.kind, "every_s": terms.every_s}
         self._grace_s = _GRACE_S + 2 * round_trip_s
         self._session = Session(MASTER if leads else SLAVE, far.sae_id, QoS(key_size_bits=KEY_BITS))
         self._lock = threading.Lock()

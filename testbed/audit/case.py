@@ -15,6 +15,7 @@ from testbed.audit.evidence import Allocation, Event, Journals, Key, Records, fa
 from testbed.audit.lives import Lives, Word
 from testbed.audit.made import Qcs, Span, Stream
 from testbed.audit.told import read_applications, read_nodes
+from testbed.audit.tunnels import read_gateways
 
 # How much younger a node may take things for than they are: what reached it late it cannot tell from what is new.
 LATE_S = 1.0
@@ -42,6 +43,7 @@ class Case:
         self.findings += self.qcs.findings + self.qcs.silent()
         self.nodes = read_nodes(self.meant, journals, words, self.findings)
         self.told = read_applications(self.meant, journals, words, self.findings)
+        self.gateways = read_gateways(self.meant, journals, words, self.findings)
         self.ttl = _Ttl(self.meant.ttl_slots)
         self.sessions: dict[str, Pair] = dict(self.told.pairs)
         self.database = words["postgres"]

@@ -42,6 +42,7 @@ def document(
             "qcs": {name: list(qc) for name, qc in meant.qcs.items()},
             "saes": {sae: list(of) for sae, of in meant.saes.items()},
             "ttl_slots": meant.ttl_slots,
+            "gateways": dict(meant.gateways),
         },
         "nodes": nodes, "lacking": lacking,
         "allocations": [list(row) for row in allocations], "keys": [list(row) for row in keys],

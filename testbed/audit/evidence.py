@@ -20,6 +20,8 @@ from telemetry import journal
 
 RECORDS = "audit.json"
 OF_PROCESSES = ("begun", "ready", "failed", "killed", "paused", "woken")  # events of the run's journal
+# Events of gateways: a tunnel's end goes by a key from now on, has no key, goes on under an old one, is there no more.
+OF_TUNNELS = KEYED, CLOSED, HELD, ENDED = ("tunnel_keyed", "tunnel_closed", "tunnel_held", "tunnel_ended")
 _EVENTS_LOST = "events_lost"  # see telemetry.journal
 _MOST = (1 << 63) - 1  # of any whole number: what SQLite and PostgreSQL hold
 
@@ -97,12 +99,16 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What the run was meant to be: its nodes, its QCs by name, its SAEs by ID, and the TTL at its start in slots."""
+    """What the run was meant to be: its nodes, its QCs by name, its SAEs by ID, and the TTL at its start in slots.
+
+    `gateways`: by node, the IDs of the SAEs that key its tunnels.
+    """
 
     nodes: frozenset[str]
     qcs: Mapping[str, Qc]
     saes: Mapping[str, Sae]
     ttl_slots: int
+    gateways: Mapping[str, str]
 
     @property
     def hosts(self) -> list[str]:
@@ -131,7 +137,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Journals:
-    """Events as they were written, each gone through once; of nodes and SAEs by the node's name. None: no journal.
+    """Events as they were written, each gone through once; of nodes, SAEs and gateways by the node. None: no journal.
 
     `run`: what the run says of its processes. `devices`: what nodes say of what they had from devices.
     """
@@ -141,6 +147,7 @@ class Journals:
     controller: Iterable[Event] | None
     nodes: Mapping[str, Iterable[Event] | None]
     saes: Mapping[str, Iterable[Event] | None]
+    gateways: Mapping[str, Iterable[Event] | None]
     devices: Mapping[str, Iterable[Event] | None] = field(default_factory=dict)
 
 
@@ -162,6 +169,7 @@ def read_journals(run: Path, meant: Meant) -> Journals:
 
     of_node = ("started", "stopped", "statement", "used", "lost", "block_differs", "key_delivered")
     of_host = ("started", "stopped", "session_open", "key", "key_error", "message")
+    of_gateway = ("started", "stopped", "key", "key_error", *OF_TUNNELS)
     return Journals(
         run=of("logs", *OF_PROCESSES),
         qcs=of("qcs", "started", "stopped", "block", "block_lost"),
@@ -169,6 +177,7 @@ def read_journals(run: Path, meant: Meant) -> Journals:
         nodes={node: of(f"nodes/{node}", *of_node) for node in sorted(meant.nodes)},
         saes={node: of(f"saes/{node}", *of_host) for node in meant.hosts},
         devices={node: of(f"nodes/{node}", "device_block", "device_gap") for node in sorted(meant.nodes)},
+        gateways={node: of(f"gateways/{node}", *of_gateway) for node in sorted(meant.gateways)},
     )
 
 
@@ -181,6 +190,7 @@ def records(document: Any) -> Records:
             {qc: _row(Qc, row, f"meant.qcs.{qc}") for qc, row in _member(meant, "qcs", dict, "meant").items()},
             {sae: _row(Sae, row, f"meant.saes.{sae}") for sae, row in _member(meant, "saes", dict, "meant").items()},
             _member(meant, "ttl_slots", int, "meant"),
+            {node: str(sae) for node, sae in _member(meant, "gateways", dict, "meant").items()},
         ),
         accounts={node: _account(account, f"nodes.{node}") for node, account in accounts.items()},
         lacking=_member(document, "lacking", dict, RECORDS),

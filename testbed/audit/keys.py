@@ -118,7 +118,7 @@ def handed_out(case: Case) -> Iterator[str]:
                     continue
                 if out.pair != (key.master_sae, key.slave_sae) or _node(case, _sae(key, side)) != name:
                     yield f"{where} to an SAE that it was not made for"
-                yield from _unmade(case, key, side)
+                yield from unmade(case, key, side)
                 at, slot_s = case.qcs.boot_time(out.mono), case.slot_s(key.request)
                 age_s, ttl_slots = at - made_at.get(key.request, at), case.ttl.longest(at)
                 if age_s > ttl_slots * slot_s + LATE_S:
@@ -138,7 +138,7 @@ def got(case: Case) -> Iterator[str]:
                 continue
             if (_node(case, _sae(key, side)), case.sessions.get(mine.ksid)) != (mine.node, key[2:]):
                 yield f"key {key_id}: its {side} at {mine.node} is not whom it was made for, or not in its session"
-            yield from _unmade(case, key, side)
+            yield from unmade(case, key, side)
             node, taken = case.nodes.get(mine.node), case.taken_at(mine.node, key.request)
             if node and key_id not in node.handed_out[kind] and not node.lives.unwritten(taken, mine.mono):
                 yield f"key {key_id}: its {side} got it, and node {node.name} does not tell of it"
@@ -260,7 +260,7 @@ def _came_to_something(case: Case, first: Node, request: str) -> bool:
     return any(key_id in first.handed_out[ENC] or key_id in case.told.got[MASTER] for key_id in key_ids)
 
 
-def _unmade(case: Case, key: Key, side: str) -> Iterator[str]:
+def unmade(case: Case, key: Key, side: str) -> Iterator[str]:
     """Nodes that have not taken their bytes of a key that this side got. Over one hop each takes by itself.
 
     Of several paths those do that had to bring their part.

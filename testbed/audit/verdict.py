@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from testbed.audit import keys, streams
+from testbed.audit import keys, streams, tunnel_keys
 from testbed.audit.case import Case
 from testbed.audit.evidence import RECORDS, Journals, Records, read_journals, read_records
 from testbed.audit.told import MASTER, SLAVE
@@ -46,6 +46,7 @@ def audit(records: Records, journals: Journals) -> Verdict:
     checks = (
         streams.accounts, streams.balances, streams.allocations, streams.takes, streams.shares,
         keys.made, keys.asked, keys.used, keys.handed_out, keys.got, keys.received,
+        tunnel_keys.got, tunnel_keys.received, tunnel_keys.turned, tunnel_keys.lapsed,
     )  # fmt: skip
     findings = [*case.findings, *(finding for check in checks for finding in check(case))]
     lost_bytes, unaccounted = keys.outcomes(case)
@@ -55,5 +56,6 @@ def audit(records: Records, journals: Journals) -> Verdict:
         "ranges_taken": sum(len(a.taken) for a in records.accounts.values()),
         "keys": len(case.keys),
         "pairs": len(case.told.got[MASTER].keys() & case.told.got[SLAVE].keys()),
+        "tunnel_keys": len({turn.key_id for gateway in case.gateways.values() for turn in gateway.turns}),
     }
     return Verdict([*findings, *unaccounted], counted, lost_bytes)

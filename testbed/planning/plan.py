@@ -314,9 +314,10 @@ class Plan:
         """What a run is measured by at its end; it begins with that TTL."""
         qcs = {qc.name: evidence.Qc(a, b, SLOT_S) for qc, a, b in self.topology.qcs()}
         saes = {sae.id: evidence.Sae(sae.node, int(not sae.external)) for sae in self.saes}
-        # Gateways know no KSID, as SAEs of others; what they got is compared by the run's summary.
+        # Gateways know no KSID, as SAEs of others, and have journals of another kind than applications.
         saes |= {gateway.id: evidence.Sae(gateway.node, 0) for gateway in self.gateways.values()}
-        return evidence.Meant(frozenset(self.nodes), qcs, saes, ttl_slots)
+        gateways = {node: gateway.id for node, gateway in self.gateways.items()}
+        return evidence.Meant(frozenset(self.nodes), qcs, saes, ttl_slots, gateways)
 
     def delay_line_config(self, answer: str | None = None) -> dict[str, Any]:
         """Configuration of the user-space delay line; line i joins interfaces `dl{i}a` and `dl{i}b`.

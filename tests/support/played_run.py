@@ -3,7 +3,7 @@
 Three nodes in a row, a slot a second, 70 slots, times as in a real run. In it is everything that is legal: all modes,
 over one hop and two, keys made ahead and never asked for, a block that an end never got, a device that was started
 anew, a TTL that was changed, a node that crashed, requests that failed and are told as lost, clients of the user's own
-that keep no journal, a slave that could not be reached in time.
+that keep no journal, a slave that could not be reached in time, a tunnel between a and b.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from testbed.audit.verdict import Verdict, audit
 BOOT, WALL = 5000.0, 1.8e9  # seconds from the monotonic clock to the others
 SLOTS, BLOCK, TTL = 70, 400, 15
 QCS = {"a-b/1": ["a", "b"], "b-c/1": ["b", "c"]}
-SAES = {f"{kind}-{node}": [node, ours] for kind, ours in (("sae", 1), ("own", 0)) for node in "abc"}
+SAES = {f"{kind}-{node}": [node, ours] for kind, ours in (("sae", 1), ("own", 0), ("gw", 0)) for node in "abc"}
+GATEWAYS = {node: f"gw-{node}" for node in "abc"}
 RESTART = 40  # the slot in which the device of b-c/1 begins to count anew
 
 
@@ -33,6 +34,7 @@ class Run:
         self.controller: list[dict[str, Any]] = []
         self.nodes: dict[str, list[dict[str, Any]]] = {node: [] for node in "abc"}
         self.saes: dict[str, list[dict[str, Any]]] = {node: [] for node in "abc"}
+        self.gateways: dict[str, list[dict[str, Any]]] = {node: [] for node in "ab"}
         self.taken: dict[str, list[list[Any]]] = {node: [] for node in "abc"}
         self.allocations: list[list[Any]] = []
         self.keys: list[list[Any]] = []
@@ -164,17 +166,18 @@ class Run:
             "records": {
                 "meant": {
                     "nodes": ["a", "b", "c"], "qcs": {qc: [*ends, 1.0] for qc, ends in QCS.items()}, "saes": SAES,
-                    "ttl_slots": TTL,
+                    "ttl_slots": TTL, "gateways": GATEWAYS,
                 },
                 "nodes": {node: {"streams": self.streams(node), "taken": self.taken[node]} for node in "abc"},
                 "lacking": {}, "allocations": self.allocations, "keys": self.keys,
             },
             "run": self.run, "qcs": self.qcs, "controller": self.controller, "nodes": self.nodes, "saes": self.saes,
+            "gateways": self.gateways,
         }  # fmt: skip
 
 
 def play() -> dict[str, Any]:
-    """The run, as data: `records`, and journals `run`, `qcs`, `controller`, `nodes` and `saes` as lists of events."""
+    """The run, as data: `records`, and as lists of events `run`, `qcs`, `controller`, `nodes`, `saes`, `gateways`."""
     run = Run()
     for slot in range(SLOTS):
         for qc in QCS:
@@ -206,8 +209,9 @@ def play() -> dict[str, Any]:
     _clients(run)
     _failures(run)
     run.exchange(55.0, "basic", "cb")
+    _tunnel(run)
     _end(run)
-    for journal in (*run.nodes.values(), *run.saes.values()):
+    for journal in (*run.nodes.values(), *run.saes.values(), *run.gateways.values()):
         journal.sort(key=lambda e: e["mono"])
     return run.document()
 
@@ -277,6 +281,34 @@ def _failures(run: Run) -> None:
     run.say(run.saes["a"], 36.0, "key_error", ksid="sae-a sae-b", side="master", trace="late", cause="unreachable")
 
 
+def _tunnel(run: Run) -> None:
+    """Two keys, of which the second one is held; then the end at b closes, and all ends with the third one."""
+    facts = {"kind": "ipsec", "every_s": 3.0}
+    ends = {"a": {"node": "a", "peer": "b", **facts}, "b": {"node": "b", "peer": "a", **facts}}
+    run.say(run.controller, 56.0, "ksid_assigned", ksid="gw-a gw-b", master_sae="gw-a", slave_sae="gw-b")
+    for node in ends:
+        run.say(run.run, 56.0, "begun", process=f"vpn-{node}")
+        run.say(run.gateways[node], 56.2, "started", saes={f"gw-{node}": f"vpn-{node}"})
+        run.say(run.run, 56.3, "ready", process=f"vpn-{node}")
+    for at in (57.0, 60.0, 67.0):
+        request, key_id = run.allocate(at, "basic", "ab", saes=("gw-a", "gw-b"), size=32)
+        run.ask(at + 0.01, request)
+        key = {"ksid": None, "key_id": key_id, "size_bits": 256, "fingerprint": f"mark of {key_id}", "trace": key_id}
+        for i, (node, side, kind) in enumerate((("a", "master", "enc_keys"), ("b", "slave", "dec_keys"))):
+            run.take(at + 0.02 + i / 10, node, request, purpose="key")
+            run.deliver(at + 0.03 + i / 10, node, kind, [key_id], trace=key_id, parent="1")
+            # The leading end says so when the other one has it, too.
+            run.say(run.gateways[node], at + 0.2 - i / 20, "key", side=side, **key)
+            run.say(run.gateways[node], at + 0.3 + i / 10, "tunnel_keyed", key_id=key_id, **ends[node])
+        if at == 60.0:
+            run.say(run.gateways["a"], at + 6.1, "tunnel_held", key_id=key_id, **ends["a"])
+            run.say(run.gateways["a"], at + 6.4, "key_error", ksid=None, side="master", trace="none", cause="short")
+            run.say(run.gateways["b"], at + 6.2, "tunnel_closed", key_id=key_id, **ends["b"])
+    for node, end in ends.items():
+        run.say(run.gateways[node], 69.0, "tunnel_ended", **end)
+        run.say(run.gateways[node], SLOTS + 0.5, "stopped")
+
+
 def _end(run: Run) -> None:
     """Everything stops; the last block of a-b/1 has not come to b any more."""
     last = [e for e in run.qcs if e["event"] == "block" and e["qc"] == "a-b/1"][-1]
@@ -293,6 +325,7 @@ def verdict(document: dict[str, Any]) -> Verdict:
         records(document["records"]),
         Journals(
             document["run"], document["qcs"], document["controller"], document["nodes"], document["saes"],
+            {node: document["gateways"].get(node) for node in document["records"]["meant"]["gateways"]},
             document["nodes"],
         ),
     )

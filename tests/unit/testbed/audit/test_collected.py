@@ -22,7 +22,7 @@ def broken(tmp_path: Path) -> Path:
 
 def lacking(path: Path) -> str:
     """Why there is no account of the node whose database is at `path`."""
-    found = document(Meant({"a"}, {}, {}, 15), {"a": path}, [], [])
+    found = document(Meant({"a"}, {}, {}, 15, {}), {"a": path}, [], [])
 
     assert not found["nodes"]
     return found["lacking"]["a"]

@@ -41,6 +41,13 @@ HARMLESS = {
     r"saes \w (message|key_error) (ksid|side|key_id|again) ?\w*": "said of another key of the same application",
     r"saes \w key_error again": "said twice",
     r"saes b key (fingerprint|size_bits) change": "a key that only its slave got",
+    r"gateways \w key ksid change": "a gateway knows no key session",
+    r"gateways \w key_error (drop|again|(event|ksid|side) change)": "of a key that never was",
+    r"gateways \w started saes gw-\w change": "the name of a gateway, for people",
+    r"gateways \w tunnel_(ended|held|closed) (kind|every_s) change": "an end tells of its terms when it turns",
+    r"gateways \w tunnel_ended (drop|again|(event|peer) change)": "the gateway ended at once",
+    r"gateways \w tunnel_(held|closed) (drop|again|event change)": "it went by its key for a little too long",
+    r"gateways b tunnel_keyed (drop|event change)": "an end that hears of no turn stays under the key before",
 }  # fmt: skip
 
 
@@ -97,6 +104,7 @@ def changed(document: Any, path: Path, what: str, value: Any) -> Any:
 
 JOURNALS: list[Path] = [
     ("run",), ("qcs",), ("controller",), *((kind, node) for kind in ("nodes", "saes") for node in "abc"),
+    *(("gateways", node) for node in "ab"),
 ]  # fmt: skip
 # The top is given, and of the blocks, which are all alike, a few are enough.
 PLACES = [
