@@ -170,6 +170,38 @@ def test_cut_fibre_closes_a_tunnel_until_it_is_joined(run, net):
     reaches(run, "a", opened["to"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_tunnel_outlives_a_node_that_is_killed_in_mid_rotation(run, net, kind):
+    """The relay, and then the node of an end: without keys it closes, and with the next one it is up again."""
+    opened = net.open_tunnel("a", "c", kind=kind, every_s=EVERY_S)
+    for node in ("b", "c"):
+        until(lambda: states(net) == {"up"})
+        with net.broken("node", node):
+            until(lambda: states(net) == {"closed"})
+            assert lost(run, "a", opened["to"], 3) == 3
+        until(lambda: states(net) == {"up"})
+        until(lambda: len({end["key_id"] for end in ends(net)}) == 1)
+
+    reaches(run, "a", opened["to"])
+
+
+@pytest.mark.parametrize(("kind", "shows"), [("wireguard", b"\x04\x00\x00\x00"), ("ipsec", b"\x11\x94\x11\x94")])
+def test_capture_of_a_fibre_holds_a_tunnels_packets_and_nothing_of_what_it_carries(run, net, kind, shows):
+    """Data messages of WireGuard begin with a 4 and three zeros; ESP goes from port 4500 to port 4500."""
+    opened = net.open_tunnel("a", "b", kind=kind, every_s=60)
+    run.say("qkd capture a b", "capturing into .*a-b.pcap")
+    pcap, pattern = run.directory / "captures" / "a-b.pcap", "70616e6f7074696b"
+    ping = run.on("a", "ping", "-n", "-c", "20", "-i", "0.05", "-p", pattern, opened["to"])
+    subprocess.run(ping, check=True, capture_output=True)
+    run.say("qkd capture a b off", "captured: .*a-b.pcap")
+    seen = pcap.read_bytes()
+    pcap.unlink()
+
+    assert seen.count(shows) >= 40
+    assert bytes.fromhex(pattern) not in seen
+    assert bytes(map(int, opened["to"].split("."))) not in seen
+
+
 def test_wireguard_never_has_a_peer_without_a_key(run, net):
     """At either end, while keys change."""
     net.open_tunnel("a", "b", every_s=EVERY_S)
