@@ -108,7 +108,7 @@ class Meant:
     qcs: Mapping[str, Qc]
     saes: Mapping[str, Sae]
     ttl_slots: int
-    gateways: Mapping[str, str]
+    gateways: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def hosts(self) -> list[str]:
@@ -147,7 +147,7 @@ class Journals:
     controller: Iterable[Event] | None
     nodes: Mapping[str, Iterable[Event] | None]
     saes: Mapping[str, Iterable[Event] | None]
-    gateways: Mapping[str, Iterable[Event] | None]
+    gateways: Mapping[str, Iterable[Event] | None] = field(default_factory=dict)
     devices: Mapping[str, Iterable[Event] | None] = field(default_factory=dict)
 
 
