@@ -22,7 +22,7 @@ CSV = "time_s,bits,qber_percent\n2,800,1\n10,0,2\n20,4000,3\n"
 
 def read(value: object, directory: Path | str = ".", length_km: float | None = 10.0):
     """The QC that a file in that folder describes."""
-    return qc(Field(str(Path(directory) / "mine.yaml"), "links[0].qcs[0]", value), "a-b/1", length_km, ("a", "b"))
+    return qc(Field(str(Path(directory) / "mine.yaml"), "links[0].qcs[0]", value), "a-b/1", length_km, None, ("a", "b"))
 
 
 def refusal(value: object, directory: Path | str = ".", length_km: float | None = 10.0) -> str:
