@@ -1,8 +1,8 @@
 """The suite on several workers, for tests wait more than they compute: what runs on which.
 
 Experiments, lessons, one healthy PoliQI that many look at, networks that are broken, other networks on Mininet, virtual
-machines, services on loopback (those of the standards apart), and everything else: each of these on one worker, since
-what they start would compete with its like for ports and time.
+machines, services on loopback (those of the standards, of the controller, of devices, and some others apart), and
+everything else: each of these on one worker, since what they start would compete with its like for ports and time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
                 return name
         kinds = (
             "tests/e2e/test_experiments", "tests/e2e/test_lessons", "tests/e2e/", "tests/uml/", "tests/service/gs",
-            "tests/service/",
+            "tests/service/controller/", "tests/service/test_devices", "tests/service/test_m", "tests/service/",
         )  # fmt: skip
         return next((kind for kind in kinds if nodeid.startswith(kind)), "rest")
 

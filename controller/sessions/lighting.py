@@ -88,11 +88,11 @@ class Lighting:
             taking, barred = self._taking(), self._barred_now()
             return [qc for qc in self._switched if qc not in taking and qc not in barred]
 
-    def without_barred(self, graph: QkdGraph) -> QkdGraph:
-        """What there is for a new session of a graph: not what was lit and made no key."""
+    def for_new(self, graph: QkdGraph) -> QkdGraph:
+        """What there is for a new session of a graph: not what was lit and made no key, nor what is going dark."""
         with self._graph.lock:
-            edges = [edge for edge in graph.edges(keys=True) if edge[2] in self._barred_now()]
-        graph.remove_edges_from(edges)
+            barred = self._barred_now() | self._going
+            graph.remove_edges_from([edge for edge in graph.edges(keys=True) if edge[2] in barred])
         return graph
 
     def _barred_now(self) -> set[str]:
@@ -139,9 +139,10 @@ class Lighting:
             except AgentFailed as error:
                 raise SessionError(503, str(error), cause="agent_unreachable", node=error.node) from None
         with self._graph.lock:
-            waits = {one.qc: self._ready_at[one.qc] - self._now() for one in mine if not self._has_key(one.qc)}
+            now = self._now()
+            waits = {one.qc: self._ready_at.get(one.qc, now) - now for one in mine if not self._is_ready(one.qc)}
             late = sorted(qc for qc, wait_s in waits.items() if wait_s < -limits.LIT_S)
-            self._barred |= dict.fromkeys(late, self._now() + limits.BARRED_S)
+            self._barred |= dict.fromkeys(late, now + limits.BARRED_S)
         if late:
             text = f"QC {late[0]} was lit for the key session, and makes no key"
             raise SessionError(503, text, cause="not_lit", qc=late[0])
@@ -151,9 +152,13 @@ class Lighting:
             text = f"QC {qc} is being lit for the key session: try again in {retry_s:g} s"
             raise SessionError(503, text, cause=BEING_LIT, qc=qc, retry_s=retry_s)
 
-    def _has_key(self, qc: str) -> bool:
+    def _is_ready(self, qc: str) -> bool:
+        """Whether it has enough for a key, or makes key and has had its time: others may use up what it makes."""
         link = self._graph.links().get(qc)
-        return link is not None and self._graph.views([qc], 1)[0].stored_bytes >= READY_BYTES
+        if link is None:
+            return False
+        makes_key = link.status == "ACTIVE" and self._now() >= self._ready_at.get(qc, self._now())
+        return makes_key or self._graph.views([qc], 1)[0].stored_bytes >= READY_BYTES
 
     def _taking(self) -> set[str]:
         """Those that take modules and channels: lit, to be lit, or not known to be dark."""
@@ -213,6 +218,8 @@ class Lighting:
                     self._chosen.discard(qc)
                 if qc in used or one.link_id not in shown:
                     self._idle_since.pop(qc, None)
+                    if one.link_id not in shown:
+                        self._ready_at.pop(qc, None)
                     continue
                 idle_s = now - self._idle_since.setdefault(qc, max(now, self._ready_at.get(qc, now)))
                 if qc not in self._going and idle_s >= IDLE_S:

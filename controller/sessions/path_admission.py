@@ -107,7 +107,7 @@ class Choice:
     def _choose(self, session: KeySession) -> Path:
         parameters = self._settings.parameters
         with self._graph.lock:
-            graph = self._lighting.without_barred(self._graph.topology())
+            graph = self._lighting.for_new(self._graph.topology())
             unknown = sorted(set(session.nodes.values()) - set(graph))
             if unknown:
                 text = f"the controller does not reach node {unknown[0]} (yet)"

@@ -15,7 +15,7 @@ from testbed.audit.evidence import Allocation, Event, Journals, Key, Records, fa
 from testbed.audit.lives import Lives, Word
 from testbed.audit.made import Qcs, Span, Stream
 from testbed.audit.told import read_applications, read_nodes
-from testbed.audit.tunnels import read_gateways
+from testbed.audit.tunnels.told import read_gateways
 
 # How much younger a node may take things for than they are: what reached it late it cannot tell from what is new.
 LATE_S = 1.0

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from testbed.audit import keys, streams, tunnel_keys
+from testbed.audit import keys, streams
 from testbed.audit.case import Case
 from testbed.audit.evidence import RECORDS, Journals, Records, read_journals, read_records
 from testbed.audit.told import MASTER, SLAVE
+from testbed.audit.tunnels import keys as tunnel_keys
 
 SHOWN = 20  # findings
 

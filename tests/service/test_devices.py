@@ -45,6 +45,11 @@ SLOT_S, TTL_SLOTS = 0.25, 2400
 KEYS_AT_A_TIME = 2
 
 
+def slowly(*values: str) -> Any:
+    """A case of a test that takes seconds, and has another case in the suite."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 class Network(TwoNodes):
     """Their QC is the device's."""
 
@@ -208,7 +213,7 @@ def test_key_bytes_are_the_devices_own(network):
     assert base64.b64decode(key) in device_bytes
 
 
-@pytest.mark.parametrize(("asked", "killed"), [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")])
+@pytest.mark.parametrize(("asked", "killed"), [("a", "a"), slowly("a", "b"), slowly("b", "a"), ("b", "b")])
 def test_node_that_is_killed_while_a_device_is_asked_costs_at_most_that_block(network, asked, killed):
     """kill -9 when the device has the request and has not answered; what was laid before is used after the restart."""
     end = network.device.ends[asked]
@@ -235,7 +240,7 @@ def test_node_that_is_killed_while_a_device_is_asked_costs_at_most_that_block(ne
     assert len({e["epoch"] for e in network.events("a", "device_block")}) == 1
 
 
-@pytest.mark.parametrize("node", ["a", "b"])
+@pytest.mark.parametrize("node", ["a", slowly("b")])
 def test_node_that_is_killed_again_and_again_repeats_no_key(network, node):
     """Each life goes on behind what the one before has laid."""
     for _ in range(3):
@@ -272,7 +277,7 @@ def until_it_rests(network: Network) -> int:
     return network.device.ends["a"].asked
 
 
-@pytest.mark.parametrize("node", ["a", "b"])
+@pytest.mark.parametrize("node", ["a", slowly("b")])
 def test_node_that_sleeps_while_its_device_answers_costs_nothing(network, node):
     """SIGSTOP for longer than anybody waits for it."""
     end = network.device.ends[node]
@@ -296,7 +301,7 @@ def test_node_that_sleeps_while_its_device_answers_costs_nothing(network, node):
     assert [key_id for key_id in network.new("a") if key_id in network.new("b")] == network.new("b")
 
 
-@pytest.mark.parametrize("end", ["a", "b"])
+@pytest.mark.parametrize("end", [slowly("a"), "b"])
 @pytest.mark.parametrize("fault", [BUSY, SILENT, "gone"])
 def test_device_that_is_away_for_a_while_costs_no_more_than_an_answer_on_its_way(network, end, fault):
     """What it has not given stays there; what one end had given already is laid when the other end is back."""
@@ -321,7 +326,7 @@ def test_device_that_is_away_for_a_while_costs_no_more_than_an_answer_on_its_way
     assert len(lost) <= (KEYS_AT_A_TIME if fault == "gone" else 0)
 
 
-@pytest.mark.parametrize("end", ["a", "b"])
+@pytest.mark.parametrize("end", ["a", slowly("b")])
 def test_device_that_is_slow_makes_its_qc_slow_and_costs_nothing(network, end):
     """It is waited for."""
     network.device.ends[end].fault = SLOW
@@ -335,7 +340,7 @@ def test_device_that_is_slow_makes_its_qc_slow_and_costs_nothing(network, end):
     assert network.new("a") == network.new("b") == network.given("a")
 
 
-@pytest.mark.parametrize(("end", "fault"), [("a", SHORT), ("a", TWICE), ("b", SHORT), ("b", BABBLING)])
+@pytest.mark.parametrize(("end", "fault"), [slowly("a", SHORT), ("a", TWICE), slowly("b", SHORT), ("b", BABBLING)])
 def test_answer_that_is_not_what_was_asked_for_is_not_laid(network, end, fault):
     """Keys of another size, one key twice, no JSON: said why, and when the device is right again, so is the QC."""
     there = network.device.ends[end]

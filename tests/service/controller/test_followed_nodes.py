@@ -248,7 +248,7 @@ def test_operator_sees_nodes_and_parameters(world):
     assert set("abcd") <= set(status["nodes"])
     assert status["parameters"] == {
         "mode": "basic", "ttl_slots": 15, "keys_ahead": 4, "implicit_idle_s": 60, "admission": "none",
-        "path_policy": "shortest",
+        "path_policy": "shortest", "mechanism": "both",
     }  # fmt: skip
     assert (session["state"], session["path"], session["mode"]) == ("open", ["b", "c"], "basic")
 

@@ -86,6 +86,7 @@ class Ends(RuleBasedStateMachine):
         self.devices = {"a": DeviceInMemory(), "b": DeviceInMemory()}
         self.devices["a"].twin, self.devices["b"].twin = self.devices["b"], self.devices["a"]
         self.stores: dict[str, KeyStore] = {}
+        self.journals: list[Journal] = []
         self.ends: dict[str, DeviceEnd] = {}
         self.wire = "well"
         self.copied: set[str] = set()
@@ -98,6 +99,7 @@ class Ends(RuleBasedStateMachine):
         folder.mkdir(exist_ok=True)
         store = self.stores[node] = KeyStore(folder / "local.db", folder / "node.key", ttl_slots=3600)
         journal = Journal(folder / "journal.jsonl", node)
+        self.journals.append(journal)
         neighbour = Neighbour(QC, "b" if node == "a" else "a", 1, KEY)
         common: dict[str, Any] = {"every_s": 0.0, "store": store, "journal": journal, "slot_s": 1.0}
         if node == "a":
@@ -227,8 +229,8 @@ class Ends(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Nothing is left."""
-        for store in self.stores.values():
-            store.close()
+        for left in (*self.stores.values(), *self.journals):
+            left.close()
         shutil.rmtree(self.directory)
 
 

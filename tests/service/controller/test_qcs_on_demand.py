@@ -108,6 +108,21 @@ def test_qc_for_which_there_is_no_module_is_not_lit(line):
     assert line.lit(AD) == set()
 
 
+def test_qc_whose_key_others_use_up_serves_further_sessions(line):
+    """It makes key: that little of it is left at a moment does not mean that it is not lit yet."""
+    line.open_over(AC)
+    for name in "ac":
+        line.nodes[name].report(2, **{AC: (100, 100, 0, 100)})
+        line.catch_up(name)
+
+    pair, answer = line.request("a", "c")
+    while answer.detail("cause") == "being_lit":  # until its time is over
+        assert line.nodes["c"].ask(pair, "slave").status == 202
+        answer = line.nodes["a"].ask(pair, "master")
+
+    assert line.session(answer.ksid)["qcs"] == [AC]
+
+
 def test_qc_goes_dark_when_its_session_has_ended_and_its_module_serves_another_one(line):
     """At both ends."""
     ksid = line.open_over(AC)["ksid"]

@@ -8,7 +8,7 @@ from decisions.tunnels import KEY_BITS, lapse_s
 from testbed.audit.case import Case
 from testbed.audit.keys import unmade
 from testbed.audit.told import DEC, ENC, MASTER, SLAVE
-from testbed.audit.tunnels import Gateway, Turn
+from testbed.audit.tunnels.told import Gateway, Turn
 
 # So much later than it has to an end may let go of a key, or follow the other end: a busy machine is late.
 _LATE_S = 15.0
