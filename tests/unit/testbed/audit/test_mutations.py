@@ -122,7 +122,7 @@ def mutations(draw: st.DrawFn) -> tuple[Path, str, Any]:
     value = at(PLAYED, path)
     if isinstance(value, dict | list):
         return path, draw(st.sampled_from([DROP, AGAIN] if isinstance(path[-1], int) else [DROP])), None
-    if isinstance(value, str):
+    if value is None or isinstance(value, str):
         return path, CHANGE, draw(st.sampled_from(VALUES).filter(lambda other: other != value))
     if isinstance(value, bool):
         return path, CHANGE, not value
