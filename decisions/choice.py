@@ -157,12 +157,10 @@ def usable(graph: QkdGraph, mechanism: str, ends: tuple[str, str], on_demand: Ma
     """What that mechanism leaves of a graph to a session between `ends`."""
     if mechanism == BYPASS:
         return nx.MultiGraph(graph.subgraph(ends))
-    barred = [
-        edge for edge in graph.edges(keys=True) if mechanism == RELAY and edge[2] in on_demand
-        and on_demand[edge[2]].bypass
-    ]  # fmt: skip
-    if not barred:
-        return graph
+    if mechanism == BOTH or not on_demand:
+        return graph  # as it is: who asks again and again may remember what was found out about it
     left: QkdGraph = nx.MultiGraph(graph)
-    left.remove_edges_from(barred)
+    for one in on_demand.values():
+        if one.bypass and left.has_edge(one.a, one.b, one.qc):
+            left.remove_edge(one.a, one.b, one.qc)
     return left

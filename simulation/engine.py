@@ -154,8 +154,9 @@ class Simulation:
         return len(fewest_links(self._network.graph(), *ends, self._mode.paths)) if self._mode.paths > 1 else 0
 
     def _choose(self, session: Session, now_s: float) -> Path | Refused | None:
-        ends = session.arrival.master.node, session.arrival.slave.node
-        if any(end not in self._network.graph() for end in ends):
+        ends, network = (session.arrival.master.node, session.arrival.slave.node), self._network
+        lit = network.graph()
+        if any(end not in lit for end in ends):
             return None
 
         def over(graph: QkdGraph, order: Order, allowed: Allowed, most: int) -> Path | Refused | None:
@@ -169,9 +170,9 @@ class Simulation:
         def shares(path: Path) -> list[float]:
             return self._demand(session, path, now_s).shares([view(qc) for qc in path.qcs])
 
-        view, network = functools.partial(self._view, now_s), self._network
+        view = functools.partial(self._view, now_s)
         return choose_or_light(
-            over, network.graph(), network.on_demand, network.can_be_lit(), free=network.free,
+            over, lit, network.on_demand, network.can_be_lit(), free=network.free,
             mechanism=self._mechanism, ends=ends, shares=shares, most=self._most_paths,
         )  # fmt: skip
 
