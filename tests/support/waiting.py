@@ -10,6 +10,8 @@ from typing import Any
 # How many times slower than usual this machine is: user-mode Linux is.
 PATIENCE = float(os.environ.get("QKD_PATIENCE", "1"))
 _LOOKS_EACH_S = 0.02
+# When a client gives up. What is to be answered "in time" is answered before that; how much before, benchmarks measure.
+GIVES_UP_S = 10.0 * PATIENCE
 
 
 def until(what: Callable[[], Any], timeout_s: float = 60.0, *, else_tell: Callable[[], object] | None = None) -> Any:

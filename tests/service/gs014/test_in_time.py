@@ -9,14 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from node.limits import ANSWER_S, KME_THREADS
 from tests.support.gs014_client import Answer
-from tests.support.waiting import until
+from tests.support.waiting import GIVES_UP_S, until
 
-BUSY_MACHINE_S = 2.0
-MANY = KME_THREADS + 12
+MANY = KME_THREADS + 12  # of each kind: if they held the threads, the last would wait longer than a client does
 
 
 def test_requests_are_answered_in_time_whoever_sleeps(kmes, alice, adam, carol, mallory):
-    """A relay, the slave's node, the controller: each 503 comes within seconds, and names what is away.
+    """A relay, the slave's node, the controller: each 503 comes before a client gives up, and names what is away.
 
     However many requests an application has under way over the relay that sleeps, and however many wait for the
     controller, those of others are served at once.
@@ -59,9 +58,9 @@ def test_requests_are_answered_in_time_whoever_sleeps(kmes, alice, adam, carol, 
         took_s, found = answer.result()
         assert found.status == 503
         assert cause == "relay_broken" or {"cause": cause} in found.body["details"]
-        assert took_s < ANSWER_S + BUSY_MACHINE_S
+        assert took_s < GIVES_UP_S
     assert {found.status for _, found in map(Future.result, others)} == {503}
-    assert max(took_s for took_s, _ in map(Future.result, others)) < ANSWER_S + BUSY_MACHINE_S
+    assert max(took_s for took_s, _ in map(Future.result, others)) < GIVES_UP_S
     assert [answer.status for _, answer in at_once] == [200, 200]
-    assert max(took_s for took_s, _ in at_once) < BUSY_MACHINE_S
+    assert max(took_s for took_s, _ in at_once) < ANSWER_S, "and not after those that wait"
     until(lambda: all(request().status == 200 for request in asked.values()))
