@@ -3,6 +3,7 @@
 Experiments, lessons, one healthy PoliQI that many look at, networks that are broken, other networks on Mininet, virtual
 machines, services on loopback (those of the standards, of the controller, of devices, and some others apart), and
 everything else: each of these on one worker, since what they start would compete with its like for ports and time.
+A worker that is free takes the longest of those that are left, so that none is left alone with a long one at the end.
 """
 
 from __future__ import annotations
@@ -20,35 +21,48 @@ from tests.support.guardian import Guardian
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 _GUARDIAN = pytest.StashKey[Guardian]()
+_HEALTHY = ("client_page", "conformance_page", "controller_page", "expose", "gs015", "monitoring", "poliqi", "stories")
+_FAULTY = ("fault_commands", "trouble", "life", "bad_input", "storm")
+# Each kind of tests with how their names begin: of those that fit, the most exact one. The longest first, as measured.
+_KINDS = {
+    "networks": ["tests/e2e/"],
+    "services": ["tests/service/"],
+    "broken networks": [f"tests/e2e/test_{name}.py" for name in _FAULTY],
+    "everything else": [""],
+    "standards": ["tests/service/gs"],
+    "lessons": ["tests/e2e/test_lessons"],
+    "metrics, moves, maps and mtls": ["tests/service/test_m"],
+    "experiments": ["tests/e2e/test_experiments"],
+    "a healthy PoliQI": [f"tests/e2e/test_{name}.py" for name in _HEALTHY],
+    "the controller": ["tests/service/controller/"],
+    "devices": ["tests/service/test_devices"],
+    "virtual machines": ["tests/uml/"],
+}
 
 
-_HEALTHY = tuple(
-    f"tests/e2e/test_{name}.py"
-    for name in (
-        "client_page", "conformance_page", "controller_page", "expose", "gs015", "monitoring", "poliqi", "stories",
-    )
-)
-_FAULTY = tuple(f"tests/e2e/test_{name}.py" for name in ("fault_commands", "trouble", "life", "bad_input", "storm"))
+def _kind(nodeid: str) -> str:
+    fitting = ((len(start), kind) for kind, starts in _KINDS.items() for start in starts if nodeid.startswith(start))
+    return max(fitting)[1]
 
 
 class ByRoom(LoadScopeScheduling):  # type: ignore[misc]
     """Tests of one kind stay together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        for name, files in (("healthy", _HEALTHY), ("faulty", _FAULTY)):
-            if nodeid.startswith(files):
-                return name
-        kinds = (
-            "tests/e2e/test_experiments", "tests/e2e/test_lessons", "tests/e2e/", "tests/uml/", "tests/service/gs",
-            "tests/service/controller/", "tests/service/test_devices", "tests/service/test_m", "tests/service/",
-        )  # fmt: skip
-        return next((kind for kind in kinds if nodeid.startswith(kind)), "rest")
+        return _kind(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)  # nobody asks for it where pytest runs without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRoom:
     """Whatever the command line says of --dist."""
+    config.option.loadscopereorder = False  # by the number of tests, that is
     return ByRoom(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the order in which workers take them."""
+    kinds = list(_KINDS)
+    items.sort(key=lambda item: kinds.index(_kind(item.nodeid)))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

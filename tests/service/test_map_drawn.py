@@ -22,6 +22,7 @@ from tests.support.waiting import until
 
 SHIPPED = sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
 LARGE, CROWDED = "forty", "crowded"
+FEW = ("poliqi", "nsfnet", CROWDED)  # tests/unit/testbed/dashboard/test_layout.py lays them all out
 SIZES = [(1920, 1080), (1366, 768), (1024, 768)]
 # Of all boxes and of the labels that are to be seen: what they are of, where they are, where their texts are. Of
 # fibres: from where to where they lead, and how broad half of one is.
@@ -100,7 +101,9 @@ def lies_on(box: list[float], fibre: list[Any]) -> bool:
     return rect.is_crossed(*map(tuple, ends), half)
 
 
-@pytest.mark.parametrize("name", [*SHIPPED, LARGE, CROWDED])
+@pytest.mark.parametrize(
+    "name", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in (*SHIPPED, LARGE) if name not in FEW)]
+)
 def test_no_box_and_no_label_covers_another_one_or_leaves_the_map_or_is_too_small_for_its_words(address, browser, name):
     """On screens of three sizes, which show all of the page's width."""
     for width, height in SIZES:

@@ -66,6 +66,7 @@ def ran() -> Iterator[Path]:
             process.stdin.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_run_without_root_leaves_its_run_directory_on_the_host(ran: Path):
     """Its summary tells of netem and the kernel's switches, whatever is here; what was typed was answered."""
@@ -80,6 +81,7 @@ def test_run_without_root_leaves_its_run_directory_on_the_host(ran: Path):
     assert not list(run.rglob("*.key"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_tunnel_of_a_run_without_root_goes_by_the_kernels_esp(ran: Path):
     """At both ends, as `qkd vpn` tells."""

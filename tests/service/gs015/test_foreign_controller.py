@@ -374,6 +374,7 @@ def test_our_own_stream_is_valid_by_our_own_module(network: Network):
 def test_silent_qc_is_told_of(network: Network, followed):
     """No block for some slots: interface and link are down; when blocks come again, the link is active."""
     key = network.physical("b", "c")["qkdl_id"]
+    until(lambda: status(network, "b", key) == "ACTIVE")
     network.qcs.signal(19)  # SIGSTOP
     try:
         down = followed["b"].wait_for("sdqkdn_link_down", lambda c: c["qkd_link"]["qkdl_id"] == key)

@@ -82,7 +82,7 @@ def test_letters_are_large_enough_to_read(name, least):
     assert lay_out(nodes, fibres, letters).scale >= least
 
 
-@pytest.mark.parametrize("number", [40, 100])
+@pytest.mark.parametrize("number", [40, pytest.param(100, marks=pytest.mark.slow)])
 def test_nothing_covers_anything_on_a_large_network(number):
     nodes, fibres, letters = large(number)
     found = lay_out(nodes, fibres, letters)
@@ -91,7 +91,7 @@ def test_nothing_covers_anything_on_a_large_network(number):
     assert len(found.labels) > 0.5 * len(fibres)
 
 
-@pytest.mark.parametrize("number", [30, 40])
+@pytest.mark.parametrize("number", [30, pytest.param(40, marks=pytest.mark.slow)])
 def test_crowded_network_is_drawn_in_letters_that_can_be_read(number):
     """Nothing covers anything there either; its boxes need no more room than their short titles."""
     nodes, fibres, letters = crowded(number)
