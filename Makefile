@@ -62,8 +62,8 @@ SUITE ?= tests/e2e/kernel_path.py tests/e2e/test_poliqi.py tests/e2e/test_fibres
 test-uml: setup ## end-to-end tests with netem and the kernel's Open vSwitch, in user-mode Linux; SUITE=tests/e2e for all
 	QKD_UML_SUITE="$(SUITE)" QKD_UML_LIMIT_S=7200 $(PYTHON) -m pytest -m "slow or not slow" tests/uml
 
-test-vagrant: setup ## the virtual machine's set-up in a fresh Debian, booted in user-mode Linux: some minutes, as root
-	$(PYTHON) -m pytest tests/vagrant/fresh_debian.py
+test-vagrant: setup ## the virtual machine's set-up in a fresh Debian 12, Debian 13 and Ubuntu 24.04, booted in user-mode Linux (needs root)
+	$(PYTHON) -m pytest tests/vagrant/fresh_systems.py
 
 lint: setup
 	$(PYTHON) -m ruff check .

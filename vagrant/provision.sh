@@ -32,9 +32,7 @@ curl                     # a client of others, for docs/client.md
 make                     # the chores of the Makefile
 sudo                     # what runs a network needs root
 python-is-python3        # the documentation says python
-debootstrap              # a fresh Debian, in which the tests of the virtual machine's set-up run it
-chromium                 # the browser in which the live view is tested and photographed
-chromium-driver          # lets a program drive it
+debootstrap              # fresh systems, in which the tests of the virtual machine's set-up run it
 fonts-dejavu-core        # letters for it, where there is no desktop
 python3-venv             # the isolated environment
 python3-dev              # a part of the SKIP client that the tests try is built here,
@@ -43,6 +41,14 @@ libc6-dev                # with
 libssl-dev               # OpenSSL
 ca-certificates          # pip over TLS
 "
+
+# The browser in which the live view is tested and photographed, and what lets a program drive it. Ubuntu has them as
+# snaps only, and a snap does not start everywhere: who wants those tests there brings a Chromium.
+if grep -qx 'ID=debian' /etc/os-release; then
+    packages="$packages
+chromium
+chromium-driver"
+fi
 
 # A kernel that is a process, for `run.py --vm` and tests; only some Debians have it.
 if [ "$(dpkg --print-architecture)" = amd64 ] && grep -qx 'ID=debian' /etc/os-release; then
