@@ -21,7 +21,10 @@ from tests.support.guardian import Guardian
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 _GUARDIAN = pytest.StashKey[Guardian]()
-_HEALTHY = ("client_page", "conformance_page", "controller_page", "expose", "gs015", "monitoring", "poliqi", "stories")
+_HEALTHY = (
+    "client_page", "conformance_page", "consumers_page", "controller_page", "expose", "gs015", "monitoring", "poliqi",
+    "stories",
+)  # fmt: skip
 _FAULTY = ("fault_commands", "trouble", "life", "bad_input", "storm")
 # Each kind of tests with how their names begin: of those that fit, the most exact one. The longest first, as measured.
 _KINDS = {

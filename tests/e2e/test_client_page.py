@@ -11,7 +11,7 @@ import yaml
 
 from scenario.topology_description import Field
 from scenario.topology_document import build
-from tests.support.page import assert_same_kind, blocks, here, names, read, run_shell
+from tests.support.page import assert_same_kind, blocks, here, names, read, run_shell, wait_for_stock
 from tests.support.running import ROOT, Running
 from tests.support.waiting import until
 
@@ -22,11 +22,7 @@ SHELL = blocks(PAGE, "sh")
 @pytest.fixture(scope="module")
 def stocked(exposed: Running) -> Running:
     """The run, when it has been up for so long that the page's keys do not wait for material."""
-    def keys() -> int:
-        done = subprocess.run(["sh", "-c", here(SHELL[0].text, exposed)], capture_output=True, text=True, check=True)
-        return int(json.loads(done.stdout)["stored_key_count"])
-
-    assert until(lambda: keys() >= 12)
+    wait_for_stock(exposed, 12)
     return exposed
 
 

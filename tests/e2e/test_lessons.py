@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.page import blocks, read
+from tests.support.page import blocks, do, read
 from tests.support.running import Running
 from tests.support.transcript import PROMPT, Step, steps
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE
 
 # In the order of the index. Each leaves the network as it found it, or ends the run, and the next one has another.
 LESSONS = re.findall(r"^\| \[\d\. .*?\]\((\S+\.md)\)", read("lessons/README.md"), re.M)
@@ -56,36 +56,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 def printed() -> Printed:
     """What was printed at each step of the lessons so far."""
     return {}
-
-
-def typed(run: Running, line: str) -> str:
-    """What the run prints until it asks for the next line, or has ended."""
-    before = len(run.text)
-    run.cli(line.replace("runs/latest", str(run.directory)))
-    until(
-        lambda: run.text[before:].endswith(PROMPT) or run.process.poll() is not None,
-        else_tell=lambda: f"{line!r} goes on for too long:\n{run.text[before:]}",
-    )
-    return run.text[before:].removesuffix(PROMPT)
-
-
-def do(run: Running, step: Step) -> str:
-    """Type it, again and again if it only looks; what was printed when that was what the page shows."""
-    found = ""
-
-    def is_shown() -> bool:
-        nonlocal found
-        found = typed(run, step.command)
-        return step.is_shown_by(found)
-
-    def differs() -> str:
-        return f"{PROMPT}{step.command}\n--- printed:\n{found}\n--- shown by the page:\n{step.shown}"
-
-    if step.looks:
-        until(is_shown, else_tell=differs)
-    else:
-        assert is_shown(), differs()
-    return found
 
 
 @pytest.mark.timeout(240 * PATIENCE)

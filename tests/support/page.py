@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.running import ROOT, Running
+from tests.support.transcript import PROMPT, Step
+from tests.support.waiting import until
 
 FIRST_PORT = 9440
 END = "--- end of block, status "
@@ -85,3 +87,44 @@ def run_shell(found: list[Block], run: Running) -> list[tuple[int, str]]:
     assert not done.stderr, done.stderr
     parts = re.split(rf"^{END}(\d+)\n", done.stdout, flags=re.M)
     return [(int(status), text) for text, status in zip(parts[::2], parts[1::2], strict=False)]
+
+
+def typed(run: Running, line: str) -> str:
+    """What the run prints until it asks for the next line, or has ended."""
+    before = len(run.text)
+    run.cli(line.replace("runs/latest", str(run.directory)))
+    until(
+        lambda: run.text[before:].endswith(PROMPT) or run.process.poll() is not None,
+        else_tell=lambda: f"{line!r} goes on for too long:\n{run.text[before:]}",
+    )
+    return run.text[before:].removesuffix(PROMPT)
+
+
+def do(run: Running, step: Step) -> str:
+    """Type it, again and again if it only looks; what was printed when that was what the page shows."""
+    found = ""
+
+    def is_shown() -> bool:
+        nonlocal found
+        found = typed(run, step.command)
+        return step.is_shown_by(found)
+
+    def differs() -> str:
+        return f"{PROMPT}{step.command}\n--- printed:\n{found}\n--- shown by the page:\n{step.shown}"
+
+    if step.looks:
+        until(is_shown, else_tell=differs)
+    else:
+        assert is_shown(), differs()
+    return found
+
+
+def wait_for_stock(run: Running, keys: int) -> None:
+    """Return when alice could get so many keys to share with bob, as she finds by the first command of client.md."""
+    ask = here(blocks(read("client.md"), "sh")[0].text, run)
+
+    def stored() -> int:
+        done = subprocess.run(["sh", "-c", ask], capture_output=True, text=True, check=True)
+        return int(json.loads(done.stdout)["stored_key_count"])
+
+    until(lambda: stored() >= keys)
