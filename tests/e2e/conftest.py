@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from testbed import Testbed
 from tests.support.running import Running, free_ports
+from tests.support.tunnels import ROW, joined
 
 # The seed makes the QCs' output known to the tests, which look for it where it must not be.
 SEED = 7
@@ -33,3 +35,23 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def row(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Three nodes for tests of tunnels."""
+    folder = tmp_path_factory.mktemp("vpn")
+    (folder / "row.yaml").write_text(ROW)
+    running = Running(folder / "run", "--topology", folder / "row.yaml", "--no-dashboard")
+    try:
+        running.wait_up()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def net(row: Running) -> Iterator[Testbed]:
+    """The row, joined; as it was afterwards."""
+    with joined(row) as net:
+        yield net

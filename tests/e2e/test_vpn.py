@@ -14,73 +14,16 @@ import pytest
 from testbed import Testbed
 from testbed.errors import UserError
 from tests.support.running import Running, kill
-from tests.support.waiting import PATIENCE, until
+from tests.support.tunnels import EVERY_S, KINDS, ROW, ends, lost, reaches, states
+from tests.support.waiting import until
 
-# a - b - c, controller and database at a.
-ROW = """
-name: row
-nodes: [{name: a}, {name: b}, {name: c}]
-links:
-  - {a: a, b: b, delay_ms: 0, qcs: [{low_bytes_per_slot: 900, high_bytes_per_slot: 1000}]}
-  - {a: b, b: c, delay_ms: 0, qcs: [{low_bytes_per_slot: 900, high_bytes_per_slot: 1000}]}
-saes: [{name: one, node: a}, {name: two, node: c}]
-"""
-KINDS = ("wireguard", "ipsec")
-EVERY_S = 1.0
-_PINGS, _GAP_S = 80, 0.05
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """The row."""
-    folder = tmp_path_factory.mktemp("vpn")
-    (folder / "row.yaml").write_text(ROW)
-    run = Running(folder / "run", "--topology", folder / "row.yaml", "--no-dashboard")
-    try:
-        run.wait_up()
-        yield run
-    finally:
-        run.stop()
+_PINGS = 80
 
 
 @pytest.fixture
-def net(run: Running) -> Iterator[Testbed]:
-    """The network, joined; its tunnels are ended, its fibres and QCs are as they were afterwards."""
-    with Testbed.attach(run.directory) as net:
-        yield net
-        net.heal()
-        for fibre in net.fibres()["fibre"].unique():
-            net.reset_fibre(fibre)
-        for qc in net.qcs().index:
-            net.set_generation(qc, enabled=True)
-        for pair in {frozenset((end["node"], end["peer"])) for end in ends(net)}:
-            net.end_tunnel(*sorted(pair))
-
-
-def ends(net: Testbed) -> list[dict]:
-    """Both ends of all tunnels."""
-    return net.tunnels().reset_index().to_dict("records")
-
-
-def states(net: Testbed) -> set[str]:
-    """Those of all ends."""
-    return {end["state"] for end in ends(net)}
-
-
-def lost(run: Running, host: str, to: str, pings: int = _PINGS) -> int:
-    """How many of so many pings had no answer."""
-    ping = run.on(host, "ping", "-n", "-c", str(pings), "-i", str(_GAP_S), "-W", "2", to)
-    done = subprocess.run(ping, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
-    if "No route to host" in done.stderr:  # before the first one was sent
-        return pings
-    found = re.search(r"(\d+) packets transmitted, (\d+) received", done.stdout)
-    assert found, done
-    return int(found[1]) - int(found[2])
-
-
-def reaches(run: Running, host: str, to: str) -> None:
-    """Return once a ping has an answer."""
-    until(lambda: lost(run, host, to, 3) < 3)
+def run(row: Running) -> Running:
+    """The row."""
+    return row
 
 
 @pytest.mark.parametrize("delay_ms", [0, 20])
@@ -92,7 +35,7 @@ def test_packets_go_through_while_keys_change(run, net, kind, far, delay_ms):
         net.change_fibre(fibre, delay_ms=delay_ms)
     opened = net.open_tunnel("a", far, kind=kind, every_s=EVERY_S)
 
-    assert lost(run, "a", opened["to"]) <= _PINGS // 10
+    assert lost(run, "a", opened["to"], _PINGS) <= _PINGS // 10
     reaches(run, far, opened["from"])
     until(lambda: min(end["keys"] for end in ends(net)) >= 3)
     until(lambda: len({end["key_id"] for end in ends(net)}) == 1 and states(net) == {"up"})
@@ -156,18 +99,6 @@ def test_when_a_gateway_dies_the_other_end_closes(run, net, kind, victim):
     assert lost(run, "a", opened["to"], 3) == 3
     net.end_tunnel("a", "b")
     reaches(run, "a", net.open_tunnel("a", "b", kind=kind, every_s=EVERY_S)["to"])
-
-
-def test_cut_fibre_closes_a_tunnel_until_it_is_joined(run, net):
-    """In the middle of rotations."""
-    opened = net.open_tunnel("a", "b", every_s=EVERY_S)
-    with net.events("tunnel_keyed", "tunnel_closed") as events:  # the operator's own way to b is cut as well
-        with net.broken("cut", "a", "b"):
-            for _ in range(2):
-                events.next(event="tunnel_closed")
-        events.next(event="tunnel_keyed", node="b")
-
-    reaches(run, "a", opened["to"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
