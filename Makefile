@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-simulation audit setup setup-ryu setup-prometheus lint unit pictures lock clean
+.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-simulation audit setup setup-ryu setup-prometheus lint unit pictures interface lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -81,6 +81,9 @@ setup-prometheus: ## Prometheus for the tests, in build/, if missing
 pictures: setup ## draw the README's picture anew, and that of rates and QBERs against distance
 	$(PYTHON) -P -m testbed.pictures poliqi > docs/poliqi.svg
 	$(PYTHON) -P -m testbed.experiments.qc_rate docs/qc-rate.svg
+
+interface: setup ## the table and the schemas of the operator's interface anew, in docs/operator.md and docs/operator.schema.json
+	$(PYTHON) -P -m testbed.operation.interface
 
 screenshot: setup ## the README's pictures of the live view and of a story anew, from a running PoliQI (needs root)
 	$(PYTHON) -m tests.e2e.screenshot docs/live-view.png docs/story.svg

@@ -29,8 +29,8 @@ from testbed.network.expose import check_ports
 from testbed.network.shared_database import UserDatabase
 from testbed.network.stages import Wishes, bring_up
 from testbed.network.workload_player import OfferedLoad
-from testbed.operation.cli import QkdCLI, link_table
 from testbed.operation.client import FILE
+from testbed.operation.console import QkdCLI, link_table
 from testbed.operation.operator import Operator
 from testbed.operation.server import OperatorSocket
 from testbed.operation.tables import table

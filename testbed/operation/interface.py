@@ -1,19 +1,26 @@
 """What an operator may ask of a running network, whoever asks and by whatever way: requests with their arguments. PURE.
 
 The command line, `qkd` in another terminal, the Python API, lessons and programs all make these requests and no others.
-Arguments and answers are JSON; docs/operator.md describes them, and is held to this list by a test. What is asked for
-and not done ends in one sentence for people.
+Arguments and answers are JSON, with a JSON Schema each. docs/operator.md and docs/operator.schema.json are written out
+of this list (`make interface`), and tests hold both and a live network to it. What is asked for and not done ends in
+one sentence for people.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from decisions.parameters import MOST_RATE
 from decisions.tunnels import EVERY_S, KINDS, POLICIES
 from documents.checks import Malformed, integer, mapping, number, text
+from scenario import shape
+from testbed.operation import answers
+from testbed.operation.answers import Schema
 
 _LONGEST = 256
 MOST_KEYS, MOST_KEY_BITS = 128, 1 << 20
@@ -22,9 +29,10 @@ _MOST_S = 1e11
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What an argument may be: in words, and how a value is checked; Malformed."""
+    """What an argument may be: in words, in JSON Schema, and how a value is checked; Malformed."""
 
     words: str
+    schema: Schema
     check: Callable[[Any, str], Any]
 
 
@@ -39,10 +47,10 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`meaning` and `answer`: for people. `streams`: events come before the answer."""
+    """`meaning`: for people. `answer`: its schema. `streams`: events come before the answer."""
 
     meaning: str
-    answer: str
+    answer: Schema
     arguments: Mapping[str, Argument]
     streams: bool = False
 
@@ -59,16 +67,30 @@ def _texts(value: Any, field: str) -> list[str]:
     return [text(one, field, longest=_LONGEST) for one in value]
 
 
-TEXT = Kind("string", lambda value, field: text(value, field, longest=_LONGEST))
-TEXTS = Kind("array of strings", _texts)
-FLAG = Kind("boolean", _flag)
-SECONDS = Kind("number of seconds", lambda value, field: number(value, field, low=0, high=_MOST_S))
-KEYS = Kind("whole number", lambda value, field: integer(value, field, low=1, high=MOST_KEYS))
-BITS = Kind("whole number of bits", lambda value, field: integer(value, field, low=8, high=MOST_KEY_BITS))
-RATE = Kind("whole number of bytes a slot", lambda value, field: integer(value, field, low=0, high=MOST_RATE))
+_TEXT = {"type": "string", "minLength": 1, "maxLength": _LONGEST}
+TEXT = Kind("string", _TEXT, lambda value, field: text(value, field, longest=_LONGEST))
+TEXTS = Kind("array of strings", {"type": "array", "maxItems": MOST_KEYS, "items": _TEXT}, _texts)
+FLAG = Kind("boolean", {"type": "boolean"}, _flag)
+SECONDS = Kind(
+    "number of seconds", {"type": "number", "minimum": 0, "maximum": _MOST_S},
+    lambda value, field: number(value, field, low=0, high=_MOST_S),
+)  # fmt: skip
 SHAPE = Kind(
-    "object of delay_ms, jitter_ms, loss_percent, bandwidth_mbit", lambda value, field: dict(mapping(value, field))
+    f"object of {', '.join(shape.MEMBERS)}",
+    {"type": "object", "properties": answers.SHAPE, "additionalProperties": False},
+    lambda value, field: dict(mapping(value, field)),
 )
+
+
+def _whole(words: str, low: int, high: int) -> Kind:
+    """Whole numbers between these."""
+    schema = {"type": "integer", "minimum": low, "maximum": high}
+    return Kind(words, schema, lambda value, field: integer(value, field, low=low, high=high))
+
+
+KEYS = _whole("whole number", 1, MOST_KEYS)
+BITS = _whole("whole number of bits", 8, MOST_KEY_BITS)
+RATE = _whole("whole number of bytes a slot", 0, MOST_RATE)
 
 _SAE = "name or ID of an SAE"
 _QC = "name of a QC"
@@ -82,38 +104,37 @@ _FAULT = {
 REQUESTS: Mapping[str, Request] = {
     "status": Request(
         "The run, its controller, what is broken, which processes do not serve.",
-        "`run`, `topology`, `since`, `controller` (null if it does not answer, then `problem` says why), `exposed`,"
-        " `broken`, `away`, `devices` (by QC of a device of yours, what is wrong with it)", {},
+        answers.STATUS, {},
     ),
     "names": Request(
-        "All names that other requests take.", "`nodes`, `fibres`, `qcs`, `saes`, `parameters`, arrays of strings", {}
+        "All names that other requests take.", answers.NAMES, {}
     ),
     "topology": Request(
         "The network as it was built.",
-        "`name`, `description`, `nodes` (`name`, `label`, `x`, `y`), `fibres` (`name`, `a`, `b`, `qcs`)", {},
+        answers.TOPOLOGY, {},
     ),
     "qcs": Request(
         "The QCs as the controller sees them.",
-        "an array: `qc`, `ends`, `status`, `enabled`, `rate` (`low` and `high`, bytes a slot), figures a slot", {},
+        answers.QCS, {},
     ),
     "sessions": Request(
-        "The key sessions.", "an array: `ksid`, `master`, `slave` (names), `state`, `mode`, `path`, `implicit`", {}
+        "The key sessions.", answers.SESSIONS, {}
     ),
     "refusals": Request(
         "The last key sessions that were refused, the oldest first.",
-        "an array: `time`, `master`, `slave` (names), `message`", {},
+        answers.REFUSALS, {},
     ),
-    "saes": Request("The SAEs.", "an array: `name`, `node`, `id`, `external`", {}),
+    "saes": Request("The SAEs.", answers.SAES, {}),
     "node": Request(
-        "What a node tells of itself.", "`qcs` with stored bytes, `sessions`, `parameters`",
+        "What a node tells of itself.", answers.NODE,
         {"name": Argument(TEXT, "name of a node")},
     ),
     "describe": Request(
-        "Where certificate and key of somebody lie, and the URLs to call.", "an array of groups of [what, value]",
+        "Where certificate and key of somebody lie, and the URLs to call.", answers.DESCRIBED,
         {"name": Argument(TEXT, "name of an SAE or a node, ID of an SAE, or operator")},
     ),
     "open": Request(
-        "Have one SAE open a key session with another one.", "`ksid`, `path`",
+        "Have one SAE open a key session with another one.", answers.OPENED,
         {
             "master": Argument(TEXT, _SAE), "slave": Argument(TEXT, _SAE),
             "key_size_bits": Argument(BITS, "of its keys; default 128", optional=True),
@@ -121,13 +142,14 @@ REQUESTS: Mapping[str, Request] = {
             "duration_s": Argument(SECONDS, "after which it ends; default: when it is closed", optional=True),
         },
     ),
-    "close": Request("End a key session.", "null", {"ksid": Argument(TEXT, "its KSID")}),
+    "close": Request("End a key session.", answers.NULL, {"ksid": Argument(TEXT, "its KSID")}),
     "ksid": Request(
-        "Which key session two SAEs have.", "`ksid`", {"master": Argument(TEXT, _SAE), "slave": Argument(TEXT, _SAE)}
+        "Which key session two SAEs have.", answers.KSID,
+        {"master": Argument(TEXT, _SAE), "slave": Argument(TEXT, _SAE)},
     ),
     "get_key": Request(
         "Ask the master's KME for keys, as the master itself does (GS QKD 014, 5.3).",
-        "the KME's: `keys`, an array of `key_ID` and `key` (Base64)",
+        answers.KEYS,
         {
             "master": Argument(TEXT, _SAE), "slave": Argument(TEXT, _SAE),
             "number": Argument(KEYS, "of keys; default 1", optional=True),
@@ -136,76 +158,74 @@ REQUESTS: Mapping[str, Request] = {
     ),
     "get_key_with_ids": Request(
         "Ask the slave's KME for the same keys, as the slave itself does (GS QKD 014, 5.4).",
-        "the KME's: `keys`, an array of `key_ID` and `key` (Base64)",
+        answers.KEYS,
         {
             "master": Argument(TEXT, _SAE), "slave": Argument(TEXT, _SAE), "key_ids": Argument(TEXTS, "of the keys"),
         },
     ),
-    "parameters": Request("What can be set, and how it is set.", "an object: value by name", {}),
+    "parameters": Request("What can be set, and how it is set.", answers.PARAMETERS_SET, {}),
     "set": Request(
-        "Set a parameter.", "`said`, one line",
+        "Set a parameter.", answers.SAID,
         {"name": Argument(TEXT, "of the parameter"), "value": Argument(TEXT, "as one types it")},
     ),
     "set_rate": Request(
-        "Have a QC make so much.", "`said`, one line",
+        "Have a QC make so much.", answers.SAID,
         {"qc": Argument(TEXT, _QC), "low": Argument(RATE, "least"), "high": Argument(RATE, "most")},
     ),
     "set_generation": Request(
-        "Have a QC generate, or not.", "`said`, one line",
+        "Have a QC generate, or not.", answers.SAID,
         {"qc": Argument(TEXT, _QC), "enabled": Argument(FLAG, "whether it is to")},
     ),
     "fibres": Request(
         "The fibres, as they are shaped now.",
-        "an array: `name`, `a`, `b`, `lit`, `directions` (`from`, `to` and a shape)", {},
+        answers.FIBRES, {},
     ),
     "change_fibre": Request(
-        "Change the shape of a fibre; what is not named stays.", "the fibre, and `rtt`: configured and measured, ms",
+        "Change the shape of a fibre; what is not named stays.", answers.FIBRE,
         {"fibre": Argument(TEXT, _FIBRE), "shape": Argument(SHAPE, "what is to change"), "towards": _TOWARDS},
     ),
     "reset_fibre": Request(
-        "Shape a fibre as the topology says.", "as of `change_fibre`", {"fibre": Argument(TEXT, _FIBRE)}
+        "Shape a fibre as the topology says.", answers.FIBRE, {"fibre": Argument(TEXT, _FIBRE)}
     ),
     "measure_fibre": Request(
         "What a fibre really does beside what is configured; takes seconds.",
-        "an array: `from`, `to`, `figures` (`quantity`, `unit`, `configured`, `measured`, `low`, `high`)",
+        answers.MEASURED,
         {"fibre": Argument(TEXT, _FIBRE), "towards": _TOWARDS},
     ),
-    "faults": Request("What is broken, the oldest first.", "an array: `name`, `kind`, `where`, `since`", {}),
-    "break": Request("Break something.", "the fault", _FAULT),
+    "faults": Request("What is broken, the oldest first.", answers.FAULTS, {}),
+    "break": Request("Break something.", answers.FAULT, _FAULT),
     "heal": Request(
-        "Heal something, or everything.", "an array of the faults that are healed",
+        "Heal something, or everything.", answers.FAULTS,
         {name: Argument(of.kind, of.meaning, optional=True) for name, of in _FAULT.items()},
     ),
     "stories": Request(
-        "The last keys and key sessions of which a story can be told.", "an array: `at_s`, `ident`, `what`, `outcome`,"
-        " `kind`, `pair` (names)", {},
+        "The last keys and key sessions of which a story can be told.", answers.STORIES, {},
     ),
     "story": Request(
-        "The story of a key, a key session or a trace.", "`ident`, `text`, `picture` (a file)",
+        "The story of a key, a key session or a trace.", answers.STORY,
         {"ident": Argument(TEXT, "key ID, KSID or trace ID")},
     ),
     "last_story": Request(
-        "Of which key or key session two SAEs' last story is.", "`ident`",
+        "Of which key or key session two SAEs' last story is.", answers.IDENT,
         {
             "master": Argument(TEXT, _SAE), "slave": Argument(TEXT, _SAE),
             "kind": Argument(TEXT, "key or session; default key", optional=True),
         },
     ),
     "capture": Request(
-        "Capture a fibre into the run directory.", "`file`",
+        "Capture a fibre into the run directory.", answers.CAPTURED,
         {"a": Argument(TEXT, "datacenter"), "b": Argument(TEXT, "datacenter")},
     ),
     "end_capture": Request(
-        "End that.", "`file`", {"a": Argument(TEXT, "datacenter"), "b": Argument(TEXT, "datacenter")}
+        "End that.", answers.CAPTURED, {"a": Argument(TEXT, "datacenter"), "b": Argument(TEXT, "datacenter")}
     ),
     "tunnels": Request(
         "The tunnels between datacenters, each at both ends.",
-        "an array: `node`, `peer`, `from`, `to` (addresses), `leads`, `kind`, `every_s`, `policy`, `state`, `key_id`,"
-        " `since`, `keys`, `problem`, `received_bytes`, `sent_bytes`, `data_path`", {},
+        answers.TUNNELS, {},
     ),
     "open_tunnel": Request(
         "Open a tunnel between the hosts of two datacenters; it is up when the answer comes.",
-        "its leading end, as in `tunnels`",
+        answers.TUNNEL,
         {
             "a": Argument(TEXT, "datacenter that leads"), "b": Argument(TEXT, "datacenter"),
             "kind": Argument(TEXT, f"{' or '.join(KINDS)}; default {KINDS[0]}", optional=True),
@@ -216,11 +236,11 @@ REQUESTS: Mapping[str, Request] = {
         },
     ),
     "close_tunnel": Request(
-        "End a tunnel.", "null", {"a": Argument(TEXT, "datacenter"), "b": Argument(TEXT, "datacenter")}
+        "End a tunnel.", answers.NULL, {"a": Argument(TEXT, "datacenter"), "b": Argument(TEXT, "datacenter")}
     ),
-    "summary": Request("What the run has come to so far.", "as in summary.json: `sessions`, `keys`, ...", {}),
+    "summary": Request("What the run has come to so far.", answers.SUMMARY, {}),
     "events": Request(
-        "Events of the past, journal by journal.", "`number` of events that came before it",
+        "Events of the past, journal by journal.", answers.COUNTED,
         {
             "names": Argument(TEXTS, "of events; default all", optional=True),
             "since": Argument(SECONDS, "wall clock; default the beginning of the run", optional=True),
@@ -228,10 +248,10 @@ REQUESTS: Mapping[str, Request] = {
         streams=True,
     ),
     "follow": Request(
-        "Events as they happen, until the connection is closed or the run ends.", "null, when the run ends",
+        "Events as they happen, until the connection is closed or the run ends.", answers.NULL,
         {"names": Argument(TEXTS, "of events; default all", optional=True)}, streams=True,
     ),
-    "stop": Request("End the run, in order.", "null", {}),
+    "stop": Request("End the run, in order.", answers.NULL, {}),
 }  # fmt: skip
 
 
@@ -251,3 +271,47 @@ def checked(name: str, arguments: Any) -> dict[str, Any]:
         elif not argument.optional:
             raise Malformed(member, f"a {argument.kind.words}: {argument.meaning}")
     return found
+
+
+def arguments_schema(name: str) -> Schema:
+    """The JSON Schema of that request's arguments. PURE."""
+    wanted = REQUESTS[name].arguments
+    members = {
+        member: argument.kind.schema
+        | ({"type": [argument.kind.schema["type"], "null"]} if argument.optional else {})
+        | {"description": argument.meaning}
+        for member, argument in wanted.items()
+    }
+    required = [member for member, argument in wanted.items() if not argument.optional]
+    return {"type": "object", "properties": members, "required": required, "additionalProperties": False}
+
+
+def schemas() -> Schema:
+    """The interface for programs: by request, the schemas of its arguments, its events and its answer. PURE."""
+    return {
+        name: {"description": request.meaning, "arguments": arguments_schema(name)}
+        | ({"event": answers.EVENT} if request.streams else {})
+        | {"answer": request.answer}
+        for name, request in REQUESTS.items()
+    }
+
+
+def in_page(page: str) -> str:
+    """The page with its table of requests as it is to be. PURE."""
+    head = "| request | arguments | what it does | answer |\n|---|---|---|---|\n"
+    rows = []
+    for name, request in REQUESTS.items():
+        given = ", ".join(f"`{n}`{' (optional)' if a.optional else ''}" for n, a in request.arguments.items())
+        rows.append(f"| `{name}` | {given} | {request.meaning} | {answers.in_words(request.answer)} |\n")
+    return re.sub(rf"{re.escape(head)}(?:\|.*\n)*", lambda _: head + "".join(rows), page)
+
+
+def _write(folder: Path) -> None:
+    """Both pages of the interface anew."""
+    page = folder / "operator.md"
+    page.write_text(in_page(page.read_text(encoding="utf-8")), encoding="utf-8")
+    (folder / "operator.schema.json").write_text(json.dumps(schemas(), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _write(Path(__file__).resolve().parents[2] / "docs")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from testbed import qkd
 from testbed.errors import UserError
 from testbed.operation import words
-from testbed.operation.interface import REQUESTS, Request, checked
+from testbed.operation.interface import checked
 from testbed.operation.words import WORDS, completions, obey
 
 NAMES = {
@@ -71,18 +69,6 @@ def test_stories_are_listed_with_the_names_of_both_applications():
     heading = {"at_s": 0.0, "ident": "i", "what": "key", "outcome": "direct", "kind": "key", "pair": ["mail", "bank"]}
 
     assert obey(["story"], Network(stories=[heading])).rstrip().endswith("direct  mail → bank")
-
-
-def test_page_of_the_interface_lists_every_request_with_its_arguments_meaning_and_answer():
-    page = (Path(__file__).resolve().parents[3] / "docs" / "operator.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", page, re.M)
-
-    def arguments(request: Request) -> str:
-        return ", ".join(f"`{n}`{' (optional)' if a.optional else ''}" for n, a in request.arguments.items())
-
-    assert {name: (given.strip(), meaning, answer) for name, given, meaning, answer in listed} == {
-        name: (arguments(request), request.meaning, request.answer) for name, request in REQUESTS.items()
-    }
 
 
 def test_session_is_closed_by_its_two_saes_too():
@@ -176,23 +162,6 @@ def test_lines_of_help_fit_into_a_terminal():
 )
 def test_tab_key_completes_words_and_names(typed, found):
     assert completions(typed, Network()) == found
-
-
-def test_request_with_wrong_arguments_names_the_wrong_one():
-    with pytest.raises(ValueError, match="do: expected one of status, names,"):
-        checked("fly", {})
-    with pytest.raises(ValueError, match="arguments of close: expected only ksid"):
-        checked("close", {"ksid": "k", "force": True})
-    with pytest.raises(ValueError, match="slave: expected a string: name or ID of an SAE"):
-        checked("open", {"master": "a"})
-    with pytest.raises(ValueError, match="enabled: expected true or false"):
-        checked("set_generation", {"qc": "q", "enabled": 1})
-
-
-def test_every_request_says_what_it_does_and_answers():
-    for request in REQUESTS.values():
-        assert request.meaning.endswith(".")
-        assert request.answer
 
 
 def test_qkd_without_a_run_says_so_and_ends_with_status_2(tmp_path, capsys):
