@@ -22,7 +22,7 @@ from testbed.errors import UserError
 from testbed.machine.namespaces import call_in_network, network_of, threads_in_network
 from testbed.network.emulation import Emulation
 from testbed.network.shared_database import OwnDatabase, SharedDatabase
-from testbed.operation.desk import Desk
+from testbed.operation.operator import Operator
 from testbed.planning.plan import KME_PORT, Plan, SaePlan, make_plan
 
 FIRST = "government"
@@ -52,6 +52,7 @@ class Client:
 
     def __init__(self, emulation: Emulation) -> None:
         self._emulation = emulation
+        self._operator = Operator(emulation)
         self._plan = emulation.plan
         self._master = self._sae(FIRST)
         self._network = network_of(emulation.network.pid(FIRST))
@@ -60,20 +61,18 @@ class Client:
 
     def close(self) -> None:
         """Drop all connections."""
+        self._operator.close()
         self._pool.shutdown()
         self._caller.close()
 
     def open(self, node: str) -> tuple[SaePlan, list[list[str]]]:
         """A key session with an application at `node`, and its path, or paths."""
         slave = self._sae(node)
-        reply = self._emulation.open_session(self._master, slave).result()
-        if not reply.ok:
-            raise UserError(f"no key session of {self._master.name} with {slave.name}: {reply.message}")
-        return slave, paths_of(reply.body)
+        return slave, paths_of(self._operator.do("open", master=self._master.name, slave=slave.name))
 
     def set_mode(self, mode: str) -> None:
         """Have all nodes make keys in `mode`, and wait until they do."""
-        Desk.of(self._emulation, self._emulation.control_room).set_parameters({"mode": mode})
+        self._operator.do("set", name="mode", value=mode)
         time.sleep(2.5)  # the nodes hear of it with the next slot
 
     def exchange(self, slave: SaePlan) -> dict[str, list[float]]:

@@ -11,20 +11,18 @@ from typing import Any
 
 from telemetry import bugs
 from testbed.dashboard import address
-from testbed.dashboard.address import Ports
 from testbed.dashboard.collected import timeline
-from testbed.dashboard.collected.snapshot import EVENTS, FibreNow
+from testbed.dashboard.collected.snapshot import EVENTS
 from testbed.dashboard.collected.watch import Watch
 from testbed.dashboard.guard import Guard
 from testbed.evidence.journals import Tail
 from testbed.machine.namespaces import call_in_network
 from testbed.network.emulation import Emulation
 from testbed.network.expose import LOOPBACK
-from testbed.network.operator_calls import ControlRoom
+from testbed.network.operator_calls import OPENS_WITHIN_S, ControlRoom
 from testbed.operation import feed
-from testbed.operation.desk import Desk
 from testbed.operation.operator import Operator
-from testbed.planning.plan import OPERATOR, Plan
+from testbed.planning.plan import OPERATOR
 
 # For people at a page: they would rather hear that something does not answer than wait for it.
 _TIMEOUT_S = 10.0
@@ -40,18 +38,11 @@ class Dashboard:
         plan = emulation.plan
         self._room = ControlRoom(
             plan, emulation.credentials(OPERATOR), emulation.network.pid("ctl"), threads=len(plan.nodes) + 8,
-            timeout_s=_TIMEOUT_S,
+            timeout_s=_TIMEOUT_S, saes_within_s=OPENS_WITHIN_S,
         )  # fmt: skip
-        self._ports = Ports()
-        self._operator = Operator(emulation, end=_not_from_here, room=self._room)
-        desk = self._operator.desk
-        self._watch = Watch(
-            plan,
-            desk,
-            Tail(feed.journals(emulation.run.path, plan.nodes), EVENTS | timeline.EVENTS),
-            fibres=lambda: _fibres(plan, self._ports, desk),
-            away=emulation.processes.away,
-        )
+        self._operator = Operator(emulation, room=self._room)
+        tail = Tail(feed.journals(emulation.run.path, plan.nodes), EVENTS | timeline.EVENTS)
+        self._watch = Watch(plan, self._operator.do, tail)
         self._server = _Server(self._listener, emulation, self._operator.do, self._watch)
 
     def start(self) -> None:
@@ -65,17 +56,7 @@ class Dashboard:
         self._watch.stop()
         self._operator.close()
         self._room.close()
-        self._ports.close()
         self._listener.close()
-
-
-def _not_from_here() -> None:
-    """The page has no button that ends the run."""
-
-
-def _fibres(plan: Plan, ports: Ports, desk: Desk) -> dict[str, FibreNow]:
-    lit = {p.link.name: ports.lit(p.port_a) and ports.lit(p.port_b) for p in plan.links}
-    return {f.name: FibreNow(lit[f.name], (f.a_to_b, f.b_to_a)) for f in desk.fibres.all()}
 
 
 class _Server:

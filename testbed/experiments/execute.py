@@ -33,7 +33,7 @@ from testbed.machine.run_directory import RunDirectory, open_run_directory
 from testbed.network.emulation import Emulation
 from testbed.network.stages import Wishes, bring_up
 from testbed.network.workload_player import OfferedLoad, lasts_s
-from testbed.operation.desk import Desk
+from testbed.operation.operator import Operator
 from testbed.planning.capacity import reserve
 from testbed.planning.plan import Plan, make_plan
 from testbed.planning.round_trips import too_long
@@ -162,9 +162,11 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
             "provenance": provenance(),
             "rtts_ms": RoundTrips(emulation, _PINGS).all() if run.measure_rtts else [],
         }
-        _warm_up(run.phases[0], emulation)
+        operator = Operator(emulation)
+        down.callback(operator.close)
+        _warm_up(run.phases[0], emulation, operator)
         for phase in run.phases:
-            windows.append(_offer(phase, emulation))
+            windows.append(_offer(phase, emulation, operator))
     finally:
         with undisturbed():
             down.close()
@@ -181,7 +183,7 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
     ]  # fmt: skip
 
 
-def _warm_up(phase: Phase, emulation: Emulation) -> None:
+def _warm_up(phase: Phase, emulation: Emulation, operator: Operator) -> None:
     """Each pair of the phase has a session with a key once: what is measured later are open connections."""
     pairs = arrivals(phase.workload, emulation.plan.saes, phase.seed)
     brief = [
@@ -190,12 +192,12 @@ def _warm_up(phase: Phase, emulation: Emulation) -> None:
     load = OfferedLoad(emulation, brief, lambda _: None)
     load.start()
     load.join()
-    _wait_closed(emulation)
+    _wait_closed(operator)
 
 
-def _offer(phase: Phase, emulation: Emulation) -> tuple[float, float]:
+def _offer(phase: Phase, emulation: Emulation, operator: Operator) -> tuple[float, float]:
     """The phase in a network that is up; when it began and ended by the wall clock."""
-    Desk.of(emulation, emulation.control_room).set_parameters(phase.parameters)
+    operator.do("set_parameters", values=dict(phase.parameters))
     time.sleep(phase.settle_s)
     arriving = arrivals(phase.workload, emulation.plan.saes, phase.seed)
     load = OfferedLoad(emulation, arriving, lambda _: None)
@@ -208,14 +210,14 @@ def _offer(phase: Phase, emulation: Emulation) -> tuple[float, float]:
             _check_alive(emulation)  # what has died makes the phase worthless: no need to see it through
     finally:
         load.stop()
-    _wait_closed(emulation)
+    _wait_closed(operator)
     _check_alive(emulation)
     return began, time.time()
 
 
-def _wait_closed(emulation: Emulation) -> None:
+def _wait_closed(operator: Operator) -> None:
     deadline = time.monotonic() + _CLOSED_WITHIN_S
-    while Desk.of(emulation, emulation.control_room).sessions():
+    while operator.do("sessions"):
         if time.monotonic() > deadline:
             raise UserError("key sessions are still open after the end of their time")
         time.sleep(0.1)

@@ -88,17 +88,6 @@ class Fibres:
             raise FibreError(f"no fibre {name!r}: there are {', '.join(self._fibres)}")
         return self._fibres[name]
 
-    def between(self, one: str, other: str) -> list[Fibre]:
-        """The fibres between two datacenters; FibreError if there is none."""
-        nodes = {node for fibre in self.all() for node in (fibre.a, fibre.b)}
-        for node in (one, other):
-            if node not in nodes:
-                raise FibreError(f"no datacenter {node!r}: there are {', '.join(sorted(nodes))}")
-        found = [fibre for fibre in self.all() if {fibre.a, fibre.b} == {one, other}]
-        if not found:
-            raise FibreError(f"no fibre between {one} and {other}")
-        return found
-
     def change(self, name: str, changes: Mapping[str, float | None], *, towards: str | None = None) -> Fibre:
         """Change members of the shape of both directions, or of the one towards a datacenter, and leave the others.
 
@@ -134,10 +123,11 @@ class Fibres:
         if why is not None:
             raise FibreError(why)
 
-    def is_lit(self, name: str) -> bool:
-        """Whether both ends of a fibre see light."""
-        plan = self._plan(name)
-        return not _at_the_switches(lambda: without_carrier([plan.port_a, plan.port_b]))
+    def lit(self) -> frozenset[str]:
+        """The names of the fibres of which both ends see light."""
+        ports = [port for link in self._plans.values() for port in (link.port_a, link.port_b)]
+        dark = {*_at_the_switches(lambda: without_carrier(ports))}
+        return frozenset(name for name, link in self._plans.items() if not dark & {link.port_a, link.port_b})
 
     def rtt(self, name: str) -> MeasuredLink:
         """The round-trip time of a fibre, configured and measured now, in a fraction of a second and its delays."""
@@ -150,7 +140,7 @@ class Fibres:
         Of both directions, or of the one towards a datacenter.
         """
         fibre, plan = self._towards(name, towards), self._plan(name)
-        if not self.is_lit(name):
+        if name not in self.lit():
             raise FibreError(f"fibre {name} is down: nothing to measure")
         ports = (plan.port_a, plan.port_b), (plan.port_b, plan.port_a)
         return [

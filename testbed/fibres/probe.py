@@ -8,14 +8,15 @@ switches and of the hosts.
 
 from __future__ import annotations
 
-import json
+import array
+import errno
+import fcntl
 import math
 import os
 import select
 import socket
 import statistics
 import struct
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ _NUMBER = struct.Struct(">I")
 _TIMESPEC = struct.Struct("qq")
 _BUFFER_BYTES = 16 << 20
 _MAX_FRAME_BYTES = (1 << 16) + 4096
+# linux/sockios.h, linux/ethtool.h: whether a port is up and has a carrier. The first member is the name.
+_SIOCETHTOOL, _ETHTOOL_GLINK = 0x8946, 0x0000000A
+_INTERFACE = struct.Struct("16sP16x")
 # Frames sent before we look what came, when they are to go as fast as they can.
 _BURST = 16
 
@@ -174,10 +178,20 @@ def wait_for_carrier(ports: Sequence[str], timeout_s: float = 10.0) -> list[str]
 
 
 def without_carrier(ports: Sequence[str]) -> list[str]:
-    """Those of `ports` that are down or see no light."""
-    shown = subprocess.run(["ip", "-json", "link"], capture_output=True, text=True, check=True).stdout
-    live = {link["ifname"] for link in json.loads(shown) if "LOWER_UP" in link["flags"]}
-    return [p for p in ports if p not in live]
+    """Those of `ports` that are down or see no light, or are not there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asks:
+        return [port for port in ports if not _sees_light(asks, port)]
+
+
+def _sees_light(asks: socket.socket, port: str) -> bool:
+    answer = array.array("I", [_ETHTOOL_GLINK, 0])
+    try:
+        fcntl.ioctl(asks, _SIOCETHTOOL, _INTERFACE.pack(port.encode(), answer.buffer_info()[0]))
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return False
+    return bool(answer[1])
 
 
 def _raw(port: str) -> socket.socket:

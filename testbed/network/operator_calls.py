@@ -18,17 +18,22 @@ from testbed.planning.plan import AGENT_PORT, CONTROLLER, CONTROLLER_PORT, Plan,
 
 _THREADS = 16
 # Opening a session takes several round trips over links that may have a second of delay.
-_TIMEOUT_S = 30.0
+OPENS_WITHIN_S = 30.0
 
 
 class ControlRoom:
-    """Calls as the operator from inside the network namespace of process `pid`, at most `threads` at a time."""
+    """Calls as the operator from inside the network namespace of process `pid`, at most `threads` at a time.
+
+    What does not answer within `timeout_s` (an application: `saes_within_s`, if that is given) does not answer.
+    """
 
     def __init__(
-        self, plan: Plan, credentials: Credentials, pid: int, *, threads: int = _THREADS, timeout_s: float = _TIMEOUT_S
-    ) -> None:
+        self, plan: Plan, credentials: Credentials, pid: int, *, threads: int = _THREADS,
+        timeout_s: float = OPENS_WITHIN_S, saes_within_s: float | None = None,
+    ) -> None:  # fmt: skip
         self._plan = plan
         self._timeout_s = timeout_s
+        self._saes_within_s = timeout_s if saes_within_s is None else saes_within_s
         self._network = network_of(pid)
         self._pool = threads_in_network(self._network, threads, "operator")
         self._caller = Caller(credentials, connections=threads)
@@ -56,7 +61,11 @@ class ControlRoom:
         """A call of an application, under way; of one that the testbed runs, for others take no calls."""
         if sae.port is None:
             raise ValueError(f"{sae.name} runs outside the testbed")
-        return self._submit(method, self._plan.url(sae.node, sae.port) + path, sae.identity, body)
+        url = self._plan.url(sae.node, sae.port) + path
+        return self._submit(method, url, sae.identity, body, self._saes_within_s)
 
-    def _submit(self, method: str, url: str, to: Identity, body: Any) -> Future[Reply]:
-        return self._pool.submit(self._caller.request, method, url, to=to, body=body, timeout_s=self._timeout_s)
+    def _submit(
+        self, method: str, url: str, to: Identity, body: Any, timeout_s: float | None = None
+    ) -> Future[Reply]:
+        within_s = timeout_s or self._timeout_s
+        return self._pool.submit(self._caller.request, method, url, to=to, body=body, timeout_s=within_s)

@@ -65,11 +65,14 @@ CONTROLLER = obj(
     switches=array(TEXT, "those that are connected"), ports_down=_NAMES, key_sessions=INTEGER,
     parameters=PARAMETERS_SET,
 )  # fmt: skip
+PARAMETERS_NOW = obj(
+    parameters=PARAMETERS_SET, not_yet=array(TEXT, "nodes that are told again until they take it over")
+)
 AWAY = mapping(TEXT, "processes that do not serve, by name: killed, asleep or DEAD")
 STATUS = obj(
     run=_said(TEXT, "directory"), topology=TEXT, since=_SECONDS, nodes=_said(INTEGER, "number"),
     switches=_said(INTEGER, "number"),
-    controller=or_null(CONTROLLER, "null if it does not answer"),
+    controller=or_null(CONTROLLER, "as of `controller`; null if it does not answer"),
     problem=_said(TEXT, "why it does not answer"), dark=array(TEXT, "fibres and their dark ends, in words"),
     exposed=or_null(TEXT, "file with URLs on this machine, or null"), broken=array(TEXT, "names of faults"), away=AWAY,
     devices=mapping(_NAMES, "by QC of a device of yours, what is wrong with it"),
@@ -114,6 +117,12 @@ NODE = obj(
 DESCRIBED = array(array({"type": "array", "items": TEXT, "minItems": 2, "maxItems": 2}), "groups of [what, value]")
 OPENED = obj(ksid=_UUID, path=_NODES, paths=_PATHS)
 KSID = obj(ksid=_UUID)
+SAE = obj(sessions=array(obj(
+    side={"type": "string", "enum": ["master", "slave"]}, peer=_said(TEXT, "name"), peer_sae=_said(TEXT, "ID"),
+    ksid=or_null(_UUID), path=_NODES, paths=_PATHS, state=TEXT, opened_at=or_null(_SECONDS),
+    keys=_said(INTEGER, "number"), errors=mapping(INTEGER, "by cause"), errors_said=mapping(TEXT, "by cause"),
+    qos=_QOS,
+)))  # fmt: skip
 KEYS = obj(keys={
     "type": "array", "minItems": 1, "description": "of `key_ID` and `key` (Base64)",
     "items": obj(key_ID=_UUID, key={"type": "string", "contentEncoding": "base64"}),
@@ -137,7 +146,10 @@ MEASURED = array(obj(
         high=or_null(NUMBER),
     )),
 ))  # fmt: skip
-FAULT = obj(name=TEXT, kind={"type": "string", "enum": list(fault.KINDS)}, where=_NAMES, since=_SECONDS)
+FAULT = obj(
+    name=TEXT, kind={"type": "string", "enum": list(fault.KINDS)}, where=_NAMES, since=_SECONDS,
+    fraction=_said(NUMBER, "of the photons, that an eavesdropper intercepts; else 1"),
+)  # fmt: skip
 FAULTS = array(FAULT)
 STORIES = array(obj(
     at_s=_SECONDS, ident=TEXT, what=TEXT, outcome=TEXT, kind=TEXT, pair=array(TEXT, "names of master and slave"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +18,8 @@ from etsi.gs004 import QoS
 from mtls.call import Reply, Unreachable
 from testbed.errors import UserError
 from testbed.fibres.fibres import Fibres
-from testbed.network.emulation import DEFAULT_QOS, Emulation
-from testbed.network.faults import Faults, device_qcs
+from testbed.network.emulation import DEFAULT_QOS
+from testbed.network.faults import device_qcs
 from testbed.network.operator_calls import ControlRoom
 from testbed.planning.plan import Plan, SaePlan
 
@@ -41,29 +40,12 @@ class Opened:
 
 
 class Desk:
-    """The operator of the network of `plan`, who calls from `room`; a master has its time to open a key session."""
+    """The operator of the network of `plan`, who calls from `room` and knows its fibres."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        room: ControlRoom,
-        *,
-        open_session: Callable[[SaePlan, SaePlan, QoS, float | None], Future[Reply]],
-        fibres: Fibres,
-        faults: Faults,
-    ) -> None:
+    def __init__(self, plan: Plan, room: ControlRoom, fibres: Fibres) -> None:
         self._plan = plan
-        self.room = room
-        self._open_session = open_session
-        self.fibres = fibres
-        self.faults = faults
-
-    @classmethod
-    def of(cls, emulation: Emulation, room: ControlRoom) -> Desk:
-        """That of a running network."""
-        return cls(
-            emulation.plan, room, open_session=emulation.open_session, fibres=emulation.fibres, faults=emulation.faults
-        )
+        self._room = room
+        self._fibres = fibres
 
     def status(self) -> dict[str, Any]:
         """What the controller knows: nodes, switches, parameters."""
@@ -87,7 +69,7 @@ class Desk:
 
     def node(self, name: str) -> dict[str, Any]:
         """What a node tells of itself: its QCs with their stocks, its sessions, its parameters."""
-        reply = self._answer(lambda: self.room.agent(name, "GET", "/qkd/v1/status"))
+        reply = self._answer(lambda: self._room.agent(name, "GET", "/qkd/v1/status"))
         if not reply.ok:
             raise NotDone(f"node {name} has no answer: {reply.message}")
         return dict(reply.body)
@@ -98,7 +80,7 @@ class Desk:
         qcs = [(link, qc.name) for link in self._plan.topology.links for qc in link.qcs if qc.name in found]
         nodes = sorted({node for link, _ in qcs for node in (link.a, link.b)})
         until = time.monotonic() + _NODES_S
-        for node, asked in [(node, self.room.ask(node, "GET", "/qkd/v1/status")) for node in nodes]:
+        for node, asked in [(node, self._room.ask(node, "GET", "/qkd/v1/status")) for node in nodes]:
             with contextlib.suppress(TimeoutError, Unreachable):  # a node that is away is told of elsewhere
                 for qc, device in asked.result(max(0.0, until - time.monotonic())).body["devices"].items():
                     found[qc] += [f"{node}: {device['why']}"] if device["why"] else []
@@ -118,10 +100,22 @@ class Desk:
         if outside is not None:
             why = f"its own client asks its KME for keys, see 'qkd cert {outside}'"
             raise NotDone(f"{outside} runs outside the testbed: {why}")
-        reply = self._answer(lambda: self._open_session(asks, answers, qos, duration_s).result())
+        wanted = {"peer": answers.id, "qos": qos.to_json(), "duration_s": duration_s}
+        reply = self._answer(lambda: self._room.sae(asks, "POST", "/sae/v1/sessions", wanted).result())
         if not reply.ok:
             raise NotDone(f"not opened: {reply.message}")
         return Opened(reply.body["ksid"], tuple(reply.body["path"]), paths_of(reply.body))
+
+    def sessions_of(self, name: str) -> list[dict[str, Any]]:
+        """The key sessions of an application, by name or ID, as it sees them itself."""
+        sae = self.sae(name)
+        if sae.external:
+            raise NotDone(f"{sae.name} runs outside the testbed, and tells nothing of itself")
+        reply = self._answer(lambda: self._room.sae(sae, "GET", "/sae/v1/sessions").result())
+        if not reply.ok:
+            raise NotDone(f"{sae.name}: {reply.message}")
+        return [{**found, "peer": self.name(found["peer"]), "peer_sae": found["peer"]}
+                for found in reply.body["sessions"]]  # fmt: skip
 
     def ksid(self, master: str, slave: str) -> str:
         """The ID of the key session that application `master` has with `slave`; both by name or ID."""
@@ -142,7 +136,7 @@ class Desk:
         else:
             # By its master, which then asks for no more keys; behind its back it would take the end for an error.
             way = f"/sae/v1/sessions/{ksid.lower()}"
-            reply = self._answer(lambda: self.room.sae(master, "DELETE", way).result())
+            reply = self._answer(lambda: self._room.sae(master, "DELETE", way).result())
             if reply.status == 404:  # it was started anew, and has forgotten its sessions
                 reply = self._call("DELETE", f"/qkd/v1/key_sessions/{ksid.lower()}")
         if not reply.ok:
@@ -154,18 +148,26 @@ class Desk:
             wanted = checked({name: text if name not in PARAMETERS else PARAMETERS[name].parse(text)})
         except Malformed as error:
             raise NotDone(f"not set: {error}") from None
-        reply = self.set_parameters(wanted)
+        reply = self._set_parameters(wanted)
         return f"{name} is {reply.body[name]} now{_not_yet(reply)}"
 
-    def set_parameters(self, wanted: Mapping[str, Any]) -> Reply:
-        """Set parameters of the network to these values, which are within their limits; the controller's answer."""
+    def set_parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Set parameters of the network to these values; what all are now, and where not yet."""
+        try:
+            reply = self._set_parameters(checked(values))
+        except Malformed as error:
+            raise NotDone(f"not set: {error}") from None
+        not_yet = reply.body.get("not_yet", [])
+        return {"parameters": {name: reply.body[name] for name in PARAMETERS}, "not_yet": not_yet}
+
+    def _set_parameters(self, wanted: Mapping[str, Any]) -> Reply:
         if TTL.name in wanted:
-            self.fibres.check_ttl(wanted[TTL.name])
+            self._fibres.check_ttl(wanted[TTL.name])
         reply = self._call("PATCH", "/qkd/v1/parameters", dict(wanted))
         if not reply.ok:
             raise NotDone(f"not set: {reply.message}")
         if TTL.name in wanted:
-            self.fibres.ttl_slots = reply.body[TTL.name]
+            self._fibres.ttl_slots = reply.body[TTL.name]
         return reply
 
     def qc_names(self) -> list[str]:
@@ -197,7 +199,7 @@ class Desk:
         return dict(reply.body)
 
     def _call(self, method: str, path: str, body: Any = None) -> Reply:
-        return self._answer(lambda: self.room.controller(method, path, body))
+        return self._answer(lambda: self._room.controller(method, path, body))
 
     @staticmethod
     def _answer(call: Callable[[], Reply]) -> Reply:

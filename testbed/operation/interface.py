@@ -80,6 +80,7 @@ SHAPE = Kind(
     {"type": "object", "properties": answers.SHAPE, "additionalProperties": False},
     lambda value, field: dict(mapping(value, field)),
 )
+VALUES = Kind("object of values by name", {"type": "object"}, lambda value, field: dict(mapping(value, field)))
 
 
 def _whole(words: str, low: int, high: int) -> Kind:
@@ -96,6 +97,7 @@ _SAE = "name or ID of an SAE"
 _QC = "name of a QC"
 _FIBRE = "name of a fibre"
 _TOWARDS = Argument(TEXT, "datacenter that the one direction meant leads to; else both", optional=True)
+_MEASURE = Argument(FLAG, "whether the round trip is measured then; default true", optional=True)
 _FAULT = {
     "kind": Argument(TEXT, "cut, qc, device, eve, node, pause, database, standby or controller"),
     "where": Argument(TEXTS, "the datacenters that it names: two, one or none; behind the two of eve, a fraction"),
@@ -109,6 +111,8 @@ REQUESTS: Mapping[str, Request] = {
     "names": Request(
         "All names that other requests take.", answers.NAMES, {}
     ),
+    "controller": Request("What the controller tells of itself.", answers.CONTROLLER, {}),
+    "processes": Request("Which processes do not serve.", answers.AWAY, {}),
     "topology": Request(
         "The network as it was built.",
         answers.TOPOLOGY, {},
@@ -125,6 +129,9 @@ REQUESTS: Mapping[str, Request] = {
         answers.REFUSALS, {},
     ),
     "saes": Request("The SAEs.", answers.SAES, {}),
+    "sae": Request(
+        "What an SAE that the testbed runs tells of itself.", answers.SAE, {"name": Argument(TEXT, _SAE)}
+    ),
     "node": Request(
         "What a node tells of itself.", answers.NODE,
         {"name": Argument(TEXT, "name of a node")},
@@ -168,6 +175,9 @@ REQUESTS: Mapping[str, Request] = {
         "Set a parameter.", answers.SAID,
         {"name": Argument(TEXT, "of the parameter"), "value": Argument(TEXT, "as one types it")},
     ),
+    "set_parameters": Request(
+        "Set several parameters at once.", answers.PARAMETERS_NOW, {"values": Argument(VALUES, "value by name")}
+    ),
     "set_rate": Request(
         "Have a QC make so much.", answers.SAID,
         {"qc": Argument(TEXT, _QC), "low": Argument(RATE, "least"), "high": Argument(RATE, "most")},
@@ -182,10 +192,14 @@ REQUESTS: Mapping[str, Request] = {
     ),
     "change_fibre": Request(
         "Change the shape of a fibre; what is not named stays.", answers.FIBRE,
-        {"fibre": Argument(TEXT, _FIBRE), "shape": Argument(SHAPE, "what is to change"), "towards": _TOWARDS},
+        {
+            "fibre": Argument(TEXT, _FIBRE), "shape": Argument(SHAPE, "what is to change"), "towards": _TOWARDS,
+            "measure": _MEASURE,
+        },
     ),
     "reset_fibre": Request(
-        "Shape a fibre as the topology says.", answers.FIBRE, {"fibre": Argument(TEXT, _FIBRE)}
+        "Shape a fibre as the topology says.", answers.FIBRE,
+        {"fibre": Argument(TEXT, _FIBRE), "measure": _MEASURE},
     ),
     "measure_fibre": Request(
         "What a fibre really does beside what is configured; takes seconds.",

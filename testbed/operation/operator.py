@@ -45,24 +45,32 @@ _Rows = list[tuple[str, str]]
 
 
 class Operator:
-    """The operator of `emulation`, who ends the run by `end`, and calls from `room`, if not the run's. Thread-safe."""
+    """The operator of `emulation`, who calls from `room`, if not the run's. Thread-safe.
 
-    def __init__(self, emulation: Emulation, end: Callable[[], None], room: ControlRoom | None = None) -> None:
+    `end` ends the run; None: whoever has this operator does that in another way.
+    """
+
+    def __init__(
+        self, emulation: Emulation, end: Callable[[], None] | None = None, room: ControlRoom | None = None
+    ) -> None:
         self._emulation = emulation
         self._end = end
         self._plan = emulation.plan
         self._since = time.time()
-        self.desk = Desk.of(emulation, room or emulation.control_room)
-        self._feed = Feed(emulation.run.path, emulation.plan.nodes, self.desk.name)
+        self._desk = Desk(emulation.plan, room or emulation.control_room, emulation.fibres)
+        self._feed = Feed(emulation.run.path, emulation.plan.nodes, self._desk.name)
         self._saes = _Saes(emulation)
         self._capturing = threading.Lock()
         self._stopping = False
         self._do: Mapping[str, Callable[..., Any]] = {
-            "status": self._status, "names": self._names, "topology": self._topology, "qcs": self._qcs,
+            "status": self._status, "controller": self._desk.status, "processes": emulation.processes.away,
+            "names": self._names, "topology": self._topology, "qcs": self._qcs,
             "sessions": self._sessions,
-            "refusals": self._refusals, "saes": self._list_saes, "node": self.desk.node, "describe": self._describe,
+            "refusals": self._refusals, "saes": self._list_saes,
+            "sae": self._sae, "node": self._desk.node, "describe": self._describe,
             "open": self._open, "close": self._close, "ksid": self._ksid, "get_key": self._get_key,
-            "get_key_with_ids": self._get_key_with_ids, "parameters": self.desk.parameters, "set": self._set,
+            "get_key_with_ids": self._get_key_with_ids, "parameters": self._desk.parameters, "set": self._set,
+            "set_parameters": self._desk.set_parameters,
             "set_rate": self._set_rate, "set_generation": self._set_generation, "fibres": self._fibres,
             "change_fibre": self._change_fibre, "reset_fibre": self._reset_fibre, "measure_fibre": self._measure_fibre,
             "faults": self._faults, "break": self._break, "heal": self._heal, "stories": self._stories,
@@ -97,7 +105,7 @@ class Operator:
     def _status(self) -> dict[str, Any]:
         emulation, controller, problem = self._emulation, None, ""
         try:
-            controller = self.desk.status()
+            controller = self._desk.status()
         except UserError as error:
             problem = str(error)
         return {
@@ -107,7 +115,7 @@ class Operator:
             "dark": self._dark(controller["ports_down"]) if controller else [],
             "exposed": None if emulation.exposed is None else str(emulation.run.path / FILE),
             "broken": [fault.name for fault in emulation.faults.active()],
-            "away": emulation.processes.away(), "devices": self.desk.devices(),
+            "away": emulation.processes.away(), "devices": self._desk.devices(),
         }  # fmt: skip
 
     def _dark(self, ports: Sequence[str]) -> list[str]:
@@ -120,7 +128,7 @@ class Operator:
 
     def _names(self) -> dict[str, list[str]]:
         return {
-            "nodes": self._plan.nodes, "fibres": [p.link.name for p in self._plan.links], "qcs": self.desk.qc_names(),
+            "nodes": self._plan.nodes, "fibres": [p.link.name for p in self._plan.links], "qcs": self._desk.qc_names(),
             "saes": [sae.name for sae in self._plan.saes], "parameters": sorted(PARAMETERS),
         }  # fmt: skip
 
@@ -138,20 +146,23 @@ class Operator:
         """With the rate that was set, or else the planned one."""
         planned = {qc.name: {"low": qc.low_bytes_per_slot, "high": qc.high_bytes_per_slot}
                    for qc, _, _ in self._plan.topology.qcs()}  # fmt: skip
-        return [qc | {"rate": qc["rate"] or planned.get(qc["qc"])} for qc in self.desk.qcs()]
+        return [qc | {"rate": qc["rate"] or planned.get(qc["qc"])} for qc in self._desk.qcs()]
 
     def _sessions(self) -> list[dict[str, Any]]:
-        return [self._with_names(session) for session in self.desk.sessions()]
+        return [self._with_names(session) for session in self._desk.sessions()]
 
     def _refusals(self) -> list[dict[str, Any]]:
-        return [self._with_names(refusal) for refusal in self.desk.refusals()]
+        return [self._with_names(refusal) for refusal in self._desk.refusals()]
 
     def _with_names(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        sides = {side: self.desk.name(document[f"{side}_sae"]) for side in ("master", "slave")}
+        sides = {side: self._desk.name(document[f"{side}_sae"]) for side in ("master", "slave")}
         return {**document, **sides}
 
     def _list_saes(self) -> list[dict[str, Any]]:
         return [{"name": s.name, "node": s.node, "id": s.id, "external": s.external} for s in self._plan.saes]
+
+    def _sae(self, name: str) -> dict[str, Any]:
+        return {"sessions": self._desk.sessions_of(name)}
 
     def _describe(self, name: str) -> list[_Rows]:
         found = describe(self._plan, name, self._emulation.credentials, self._emulation.exposed)
@@ -164,51 +175,51 @@ class Operator:
         duration_s: float | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         wanted = {"key_size_bits": key_size_bits, "interval_s": interval_s}
-        opened = self.desk.open(
+        opened = self._desk.open(
             master, slave, qos({k: v for k, v in wanted.items() if v is not None}), duration_s
         )
         return {"ksid": opened.ksid, "path": list(opened.path), "paths": opened.paths}
 
     def _close(self, ksid: str) -> None:
-        self.desk.close(ksid)
+        self._desk.close(ksid)
 
     def _ksid(self, master: str, slave: str) -> dict[str, str]:
-        return {"ksid": self.desk.ksid(master, slave)}
+        return {"ksid": self._desk.ksid(master, slave)}
 
     def _get_key(self, master: str, slave: str, number: int | None = None, size: int | None = None) -> Any:
-        asks, peer = self.desk.sae(master), self.desk.sae(slave)
+        asks, peer = self._desk.sae(master), self._desk.sae(slave)
         wanted = {name: value for name, value in (("number", number), ("size", size)) if value is not None}
         return self._saes.call(asks, f"{peer.id}/enc_keys", wanted)
 
     def _get_key_with_ids(self, master: str, slave: str, key_ids: Sequence[str]) -> Any:
-        asks, peer = self.desk.sae(slave), self.desk.sae(master)
+        asks, peer = self._desk.sae(slave), self._desk.sae(master)
         wanted = {"key_IDs": [{"key_ID": key_id} for key_id in key_ids]}
         return self._saes.call(asks, f"{peer.id}/dec_keys", wanted)
 
     def _set(self, name: str, value: str) -> dict[str, str]:
-        return {"said": self.desk.set_parameter(name, value)}
+        return {"said": self._desk.set_parameter(name, value)}
 
     def _set_rate(self, qc: str, low: int, high: int) -> dict[str, str]:
-        return {"said": self.desk.set_rate(qc, low, high)}
+        return {"said": self._desk.set_rate(qc, low, high)}
 
     def _set_generation(self, qc: str, enabled: bool) -> dict[str, str]:
-        return {"said": self.desk.set_generation(qc, enabled=enabled)}
+        return {"said": self._desk.set_generation(qc, enabled=enabled)}
 
     def _fibres(self) -> list[dict[str, Any]]:
-        return [self._fibre(fibre) for fibre in self._emulation.fibres.all()]
+        lit = self._emulation.fibres.lit()
+        return [fibre_document(fibre, lit=fibre.name in lit) for fibre in self._emulation.fibres.all()]
 
-    def _fibre(self, fibre: Fibre) -> dict[str, Any]:
-        return fibre_document(fibre, lit=self._emulation.fibres.is_lit(fibre.name))
+    def _change_fibre(
+        self, fibre: str, shape: Mapping[str, Any], towards: str | None = None, measure: bool = True
+    ) -> dict[str, Any]:
+        return self._changed(self._emulation.fibres.change(fibre, shape, towards=towards), measure)
 
-    def _change_fibre(self, fibre: str, shape: Mapping[str, Any], towards: str | None = None) -> dict[str, Any]:
-        return self._changed(self._emulation.fibres.change(fibre, shape, towards=towards))
+    def _reset_fibre(self, fibre: str, measure: bool = True) -> dict[str, Any]:
+        return self._changed(self._emulation.fibres.reset(fibre), measure)
 
-    def _reset_fibre(self, fibre: str) -> dict[str, Any]:
-        return self._changed(self._emulation.fibres.reset(fibre))
-
-    def _changed(self, fibre: Fibre) -> dict[str, Any]:
-        found = self._fibre(fibre)
-        if not found["lit"] or fibre.rtt_ms > _LONGEST_RTT_MS:
+    def _changed(self, fibre: Fibre, measure: bool) -> dict[str, Any]:
+        found = fibre_document(fibre, lit=fibre.name in self._emulation.fibres.lit())
+        if not measure or not found["lit"] or fibre.rtt_ms > _LONGEST_RTT_MS:
             return found | {"rtt": None}
         link = self._emulation.fibres.rtt(fibre.name)
         return found | {"rtt": {"configured_ms": link.configured_rtt_ms, "measured_ms": link.measured_rtt_ms}}
@@ -243,7 +254,7 @@ class Operator:
     def _last_story(self, master: str, slave: str, kind: str = KEY) -> dict[str, str]:
         if kind not in (KEY, SESSION):
             raise Malformed("kind", f"{KEY} or {SESSION}")
-        pair = (self.desk.sae(master).id, self.desk.sae(slave).id)
+        pair = (self._desk.sae(master).id, self._desk.sae(slave).id)
         found = journals.last(self._emulation.run.path, *pair, kind)
         if found is None:
             raise NoStory(f"{master} and {slave} have no {kind} to tell of: 'qkd story' lists what there is")
@@ -267,12 +278,14 @@ class Operator:
             for qc in self._qcs()
             if qc["enabled"]
         }
-        return self._emulation.tunnels.open(a, b, wanted, parameters=self.desk.parameters(), rates=rates)
+        return self._emulation.tunnels.open(a, b, wanted, parameters=self._desk.parameters(), rates=rates)
 
     def _summary(self) -> dict[str, Any]:
         return summary.summarise(summary.read_run(self._emulation.run.path, *summary.SUMMARISED))
 
     def _stop(self) -> None:
+        if self._end is None:
+            raise NotDone("the run is not ended from here")
         with self._capturing:
             if not self._stopping:
                 self._stopping = True
@@ -329,7 +342,10 @@ def fibre_document(fibre: Fibre, *, lit: bool) -> dict[str, Any]:
 
 
 def _fault(fault: Fault) -> dict[str, Any]:
-    return {"name": fault.name, "kind": fault.kind, "where": list(fault.where), "since": fault.since}
+    return {
+        "name": fault.name, "kind": fault.kind, "where": list(fault.where), "since": fault.since,
+        "fraction": fault.fraction,
+    }  # fmt: skip
 
 
 def describe(

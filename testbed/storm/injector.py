@@ -1,4 +1,7 @@
-"""Does to a running network what a storm draws, and undoes it."""
+"""Does to a running network what a storm draws, and undoes it.
+
+What operators can do is asked for as they ask for it; processes and disks fail by the machine's own means.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from etsi.gs004 import QoS
-from mtls.call import Unreachable
 from testbed.errors import UserError
 from testbed.machine.processes import Process, ProcessFailed
 from testbed.network.emulation import Emulation
 from testbed.network.operator_calls import ControlRoom
-from testbed.operation.desk import Desk, NotDone
+from testbed.operation.operator import Operator
 from testbed.operation.words import rate_of
 from testbed.planning.plan import OPERATOR
 from testbed.storm import gusts
@@ -36,16 +38,16 @@ class Injector:
         self._room = ControlRoom(
             emulation.plan, emulation.credentials(OPERATOR), emulation.network.pid("ctl"), timeout_s=_OPERATOR_S
         )
-        self.desk = Desk.of(emulation, self._room)
-        self.standard = self.desk.parameters()
-        faults = self.desk.faults
+        self._operator = Operator(emulation, room=self._room)
+        self.do = self._operator.do
+        self.standard: Mapping[str, Any] = self.do("parameters")
         self._ways: Mapping[str, tuple[Callable[..., object], Callable[..., object]]] = {
             gusts.KILL: (self._kill, self._start),
             gusts.PAUSE: (self._pause, self._wake),
-            **{k: (functools.partial(faults.inject, k), functools.partial(faults.heal, k)) for k in _FAULTS},
+            **{k: (functools.partial(self._break, k), functools.partial(self._mend, k)) for k in _FAULTS},
             gusts.ONE_WAY: (self._lose, self._reset),
             gusts.DISK: (disks.fill, disks.empty),
-            gusts.STANDBY: (lambda _: faults.inject("standby"), lambda _: faults.heal("standby")),
+            gusts.STANDBY: (lambda _: self._break("standby"), lambda _: self._mend("standby")),
             gusts.SET: (self._set, self._unset),
             gusts.OPEN: (self.open, _nothing),
             gusts.END: (self.end, _nothing),
@@ -53,6 +55,7 @@ class Injector:
 
     def close(self) -> None:
         """Hang up."""
+        self._operator.close()
         self._room.close()
 
     def break_(self, blow: Blow) -> None:
@@ -65,40 +68,33 @@ class Injector:
 
     def open(self, master: str, slave: str) -> None:
         """Have two applications open a key session; both by name."""
-        asks, answers = self.desk.sae(master), self.desk.sae(slave)
-        wanted = {"peer": answers.id, "qos": QOS.to_json()}
-        try:
-            reply = self._room.sae(asks, "POST", "/sae/v1/sessions", wanted).result()
-        except Unreachable as error:
-            raise NotDone(f"{master} with {slave}: {error}") from None
-        if not reply.ok:
-            raise NotDone(f"{master} with {slave}: not opened: {reply.message}")
+        self.do("open", master=master, slave=slave, **QOS.to_json())
 
     def end(self, master: str, slave: str) -> None:
         """Have their key session end."""
-        self.desk.close(self.desk.ksid(master, slave))
+        self.do("close", **self.do("ksid", master=master, slave=slave))
 
     def sessions_of(self, master: str) -> list[dict[str, Any]]:
         """The key sessions of which an application is the master, as it sees them itself."""
-        try:
-            reply = self._room.sae(self.desk.sae(master), "GET", "/sae/v1/sessions").result()
-        except Unreachable as error:
-            raise NotDone(f"{master}: {error}") from None
-        if not reply.ok:
-            raise NotDone(f"{master}: {reply.message}")
-        return [s for s in reply.body["sessions"] if s["side"] == "master"]
+        return [s for s in self.do("sae", name=master)["sessions"] if s["side"] == "master"]
+
+    def _break(self, kind: str, *where: str) -> None:
+        self.do("break", kind=kind, where=list(where))
+
+    def _mend(self, kind: str, *where: str) -> None:
+        self.do("heal", kind=kind, where=list(where))
 
     def _kill(self, name: str) -> None:
         fault = _fault_of(name)
         if fault is not None:
-            self.desk.faults.inject(*fault)
+            self._break(*fault)
         else:
             self._process(name).kill()
 
     def _start(self, name: str) -> None:
         fault = _fault_of(name)
         if fault is not None:
-            self.desk.faults.heal(*fault)
+            self._mend(*fault)
             return
         try:
             self._emulation.processes.restart(name).wait_ready()
@@ -115,30 +111,34 @@ class Injector:
         return self._emulation.processes.named(name)
 
     def _lose(self, source: str, target: str) -> None:
-        (fibre,) = self.desk.fibres.between(source, target)
-        self.desk.fibres.change(fibre.name, {"loss_percent": 100}, towards=target)
+        fibre = self._fibre(source, target)
+        self.do("change_fibre", fibre=fibre, shape={"loss_percent": 100}, towards=target, measure=False)
 
     def _reset(self, source: str, target: str) -> None:
-        (fibre,) = self.desk.fibres.between(source, target)
-        self.desk.fibres.reset(fibre.name)
+        self.do("reset_fibre", fibre=self._fibre(source, target), measure=False)
+
+    def _fibre(self, *ends: str) -> str:
+        (name,) = (link.name for link in self._emulation.plan.topology.links if {link.a, link.b} == {*ends})
+        return name
 
     def _set(self, name: str, *value: str) -> None:
         if name == gusts.RATE:
-            self.desk.set_rate(value[0], *rate_of(value[1]))
+            low, high = rate_of(value[1])
+            self.do("set_rate", qc=value[0], low=low, high=high)
         elif name == gusts.GENERATION:
-            self.desk.set_generation(value[0], enabled=value[1] == "on")
+            self.do("set_generation", qc=value[0], enabled=value[1] == "on")
         else:
-            self.desk.set_parameter(name, value[0])
+            self.do("set", name=name, value=value[0])
 
     def _unset(self, name: str, *value: str) -> None:
         if name == gusts.RATE:
             qcs = (qc for link in self._emulation.plan.topology.links for qc in link.qcs)
             qc = next(qc for qc in qcs if qc.name == value[0])
-            self.desk.set_rate(qc.name, qc.low_bytes_per_slot, qc.high_bytes_per_slot)
+            self.do("set_rate", qc=qc.name, low=qc.low_bytes_per_slot, high=qc.high_bytes_per_slot)
         elif name == gusts.GENERATION:
-            self.desk.set_generation(value[0], enabled=True)
+            self.do("set_generation", qc=value[0], enabled=True)
         else:
-            self.desk.set_parameter(name, str(self.standard[name]))
+            self.do("set", name=name, value=str(self.standard[name]))
 
 
 def _nothing(*_: object) -> None:

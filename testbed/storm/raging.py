@@ -119,7 +119,7 @@ class _Storm:
 
     def _set_mode(self, mode: str) -> None:
         try:
-            self._injector.desk.set_parameter("mode", mode)
+            self._injector.do("set", name="mode", value=mode)
         except UserError as error:
             self._find(f"mode {mode}: {error}")
 

@@ -14,7 +14,6 @@ from mtls.call import Unreachable
 from telemetry.bugs import MARK
 from testbed.errors import UserError
 from testbed.network.emulation import Emulation
-from testbed.operation.desk import Desk
 from testbed.storm.gusts import KILL, Gust, Pair, forgotten
 from testbed.storm.injector import Injector
 from testbed.storm.strangers import Strangers
@@ -40,7 +39,6 @@ class Watch:
         self._within_s = within_s
         self._emulation = emulation
         self._injector = injector
-        self._desk: Desk = injector.desk
         self._strangers = strangers
         self._logs = Logs(emulation.run.path / "logs")
 
@@ -99,16 +97,16 @@ class Watch:
 
     def _settings(self, mode: str) -> Iterator[str]:
         wanted = {**self._injector.standard, "mode": mode}
-        if (found := self._desk.parameters()) != wanted:
+        if (found := self._injector.do("parameters")) != wanted:
             yield f"controller: parameters are {found}, expected {wanted}"
         for node in self._emulation.plan.nodes:
-            told = self._desk.node(node)["parameters"]
+            told = self._injector.do("node", name=node)["parameters"]
             for name, value in told.items():
                 if value != wanted.get(name, value):
                     yield f"node {node}: {name} is {value}, expected {wanted[name]}"
 
     def _dark(self) -> Iterator[str]:
-        for qc in self._desk.qcs():
+        for qc in self._injector.do("qcs"):
             if not qc["enabled"]:
                 yield f"QC {qc['qc']} is switched off"
             elif qc["status"] != "ACTIVE":
@@ -131,16 +129,14 @@ class Sessions:
         self._to_be_done = {*lost, *refused}
         for pair in lost:
             with contextlib.suppress(UserError):  # nobody may know of it any more
-                if pair[1] not in {injector.desk.name(s["peer"]) for s in injector.sessions_of(pair[0])}:
+                if pair[1] not in {s["peer"] for s in injector.sessions_of(pair[0])}:
                     injector.end(*pair)
             self._again(injector.open, pair)
         self._before: dict[str, int] | None = None  # keys by KSID
 
     def lacking(self) -> Iterator[str]:
         """What is not so."""
-        name = self._injector.desk.name
-        found = {(name(s["master_sae"]), name(s["slave_sae"])): s
-                 for s in self._injector.desk.sessions() if not s["implicit"]}  # fmt: skip
+        found = {(s["master"], s["slave"]): s for s in self._injector.do("sessions") if not s["implicit"]}
         for pair in self._wanted:
             session = found.get(pair)
             if session is None:

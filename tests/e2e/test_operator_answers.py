@@ -73,6 +73,8 @@ def test_what_there_is_is_told_as_described(operator, pair):
     operator.do("set", name="admission", value="none")
 
     assert operator.do("status")["controller"] is not None
+    assert operator.do("controller")["nodes"].keys() == {*names["nodes"]}
+    assert operator.do("processes") == {}
     assert operator.do("sessions")
     assert operator.do("refusals")
     assert len(operator.do("topology")["nodes"]) == len(names["nodes"])
@@ -89,6 +91,7 @@ def test_keys_are_answered_and_told_as_described(operator, pair):
     between = dict(zip(("master", "slave"), pair, strict=True))
     opened = operator.do("open", **between, duration_s=600)
     assert operator.do("ksid", **between)["ksid"] == opened["ksid"]
+    assert opened["ksid"] in {session["ksid"] for session in operator.do("sae", name=pair[0])["sessions"]}
 
     keys = operator.do("get_key", **between, number=2)["keys"]
     assert operator.do("get_key_with_ids", **between, key_ids=[key["key_ID"] for key in keys])["keys"] == keys
@@ -103,11 +106,16 @@ def test_what_is_changed_is_answered_as_described(operator):
     """Parameters, QCs and fibres; all is as before afterwards."""
     qc = operator.do("qcs")[0]
     operator.do("set", name="keys_ahead", value=str(operator.do("parameters")["keys_ahead"]))
+    assert operator.do("set_parameters", values={"ttl_slots": 16})["parameters"]["ttl_slots"] == 16
+    operator.do("set_parameters", values={"ttl_slots": 15, "mode": operator.do("parameters")["mode"]})
+    with pytest.raises(UserError, match="not set: ttl_slots: expected"):
+        operator.do("set_parameters", values={"ttl_slots": "many"})
     operator.do("set_rate", qc=qc["qc"], **qc["rate"])
     operator.do("set_generation", qc=qc["qc"], enabled=True)
     fibre = operator.do("fibres")[0]["name"]
     operator.do("measure_fibre", fibre=fibre)
-    changed = operator.do("change_fibre", fibre=fibre, shape={"delay_ms": 3, "bandwidth_mbit": None})
+    changed = operator.do("change_fibre", fibre=fibre, shape={"delay_ms": 3, "bandwidth_mbit": None}, measure=False)
+    assert changed["rtt"] is None
     assert operator.do("reset_fibre", fibre=fibre)["directions"] != changed["directions"]
 
 

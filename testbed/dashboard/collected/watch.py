@@ -6,12 +6,14 @@ asks no more often when many look at it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from scenario.shape import MEMBERS, parse_shape
 from telemetry import bugs
 from testbed.dashboard.collected.history import History
 from testbed.dashboard.collected.snapshot import Curves, FibreNow, Heard, Snapshot, Tally, Totals
@@ -19,9 +21,11 @@ from testbed.dashboard.collected.timeline import Timeline
 from testbed.dashboard.views.selection import WHOLE
 from testbed.dashboard.views.view_map import draw
 from testbed.evidence.journals import Tail
-from testbed.operation.desk import Desk, NotDone
+from testbed.operation.desk import NotDone
+from testbed.planning.fault import Fault
 from testbed.planning.plan import Plan
 
+Request = Callable[..., Any]
 _log = logging.getLogger(__name__)
 # A cut must show within two seconds, page included.
 _LOOK_S = 0.5
@@ -32,27 +36,22 @@ _NODES_A_SECOND = 15
 
 
 class Watch:
-    """Looks at the network through `desk`; `fibres` tells how fibres are, `away` which processes do not serve."""
+    """Looks at the network by requests of the operators' interface, which `request` does, and reads on in `tail`."""
 
-    def __init__(
-        self, plan: Plan, desk: Desk, tail: Tail, *, fibres: Callable[[], Mapping[str, FibreNow]],
-        away: Callable[[], Mapping[str, str]],
-    ) -> None:  # fmt: skip
+    def __init__(self, plan: Plan, request: Request, tail: Tail) -> None:
         self.latest = Snapshot()
         self.history = History()
         self._plan = plan
-        self._desk = desk
+        self._request = request
         self._tail = tail
-        self._fibres = fibres
-        self._away = away
         self._curves = Curves()
         self._tally = Tally(lambda sae_id: plan.places.get(sae_id, ""))
         self._timeline = Timeline(plan)
         self._stop = threading.Event()
         every_s = max(_ASK_S, len(plan.nodes) / _NODES_A_SECOND)
-        self._controller = _Source(lambda: _ask_controller(desk), _ASK_S, self._stop)
-        self._nodes = {n: _Source(_asking(desk, n), every_s, self._stop) for n in plan.nodes}
-        self._qcs = desk.qc_names()
+        self._controller = _Source(lambda: _ask_controller(request), _ASK_S, self._stop)
+        self._nodes = {n: _Source(functools.partial(request, "node", name=n), every_s, self._stop) for n in plan.nodes}
+        self._qcs: list[str] = request("names")["qcs"]
         self._thread = bugs.watched_thread(self._run, name="watch", stopped=self._stop.is_set)
 
     def start(self) -> None:
@@ -88,11 +87,11 @@ class Watch:
             time=now,
             controller=self._controller.heard(),
             nodes=nodes,
-            fibres=self._fibres(),
-            faults=self._desk.faults.active(),
+            fibres={fibre["name"]: _now(fibre) for fibre in self._request("fibres")},
+            faults=[Fault(f["kind"], tuple(f["where"]), f["since"], f["fraction"]) for f in self._request("faults")],
             curves={qc: self._curves.of(qc) for qc in self._qcs},
             figures=self._tally.figures(),
-            away=self._away(),
+            away=self._request("processes"),
             happenings=self._timeline.latest(now),
         )
         self.history.add(now, draw(self._plan, self.latest, WHOLE))
@@ -133,11 +132,13 @@ class _Source:
             self._stop.wait(max(0.0, asked + self._every_s - time.monotonic()))
 
 
-def _ask_controller(desk: Desk) -> dict[str, Any]:
+def _ask_controller(request: Request) -> dict[str, Any]:
     return {
-        "status": desk.status(), "qcs": desk.qcs(), "sessions": desk.sessions(), "refusals": desk.refusals(),
+        "status": request("controller"), "qcs": request("qcs"), "sessions": request("sessions"),
+        "refusals": request("refusals"),
     }  # fmt: skip
 
 
-def _asking(desk: Desk, node: str) -> Callable[[], dict[str, Any]]:
-    return lambda: desk.node(node)
+def _now(fibre: Mapping[str, Any]) -> FibreNow:
+    there, back = (parse_shape({name: d[name] for name in MEMBERS}, "") for d in fibre["directions"])
+    return FibreNow(fibre["lit"], (there, back))

@@ -98,6 +98,13 @@ def test_testbed_starts_rooms_as_processes():
     }  # fmt: skip
 
 
+def test_nobody_but_the_operators_interface_is_at_the_desk():
+    """Command line, live view, storm, experiments and benchmarks make its requests, and have no way of their own."""
+    users = {name for name, path in NAMES.items() if "testbed.operation.desk.Desk" in imports(path)}
+
+    assert users == {"testbed.operation.operator"}
+
+
 def test_decisions_are_pure():
     """They need nothing but the language and graphs: no network, files, threads, clocks or chance."""
     used = {name.partition(".")[0] for path in (ROOT / "decisions").rglob("*.py") for name in imports(path)}

@@ -45,8 +45,8 @@ class Room:
 
 
 def desk(room: Room, fibres: Fibres | None = None) -> Desk:
-    """The desk there; no key session is opened from it, and nothing broken."""
-    return Desk(PLAN, room, open_session=None, fibres=fibres, faults=None)
+    """The desk there."""
+    return Desk(PLAN, room, fibres)
 
 
 def calls(room: Room) -> list[tuple[str, str, str]]:

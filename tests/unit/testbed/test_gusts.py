@@ -222,24 +222,20 @@ class PlayedInjector:
     """Sessions as controller and masters see them, and what is asked of them again."""
 
     def __init__(self) -> None:
-        self.desk = self
         self.controller: dict[tuple[str, str], dict[str, Any]] = {}
         self.keys: dict[tuple[str, str], int] = {}
         self.asked: list[tuple[str, ...]] = []
 
     def add(self, *pair: str, **facts: Any) -> None:
         """A session that is open and had three keys."""
-        session = {"ksid": " ".join(pair), "master_sae": pair[0], "slave_sae": pair[1], "implicit": False,
+        session = {"ksid": " ".join(pair), "master": pair[0], "slave": pair[1], "implicit": False,
                    "state": "open", "interruption": None}  # fmt: skip
         self.controller[pair] = session | facts
         self.keys[pair] = 3
 
-    def name(self, sae: str) -> str:
-        """Its own."""
-        return sae
-
-    def sessions(self) -> list[dict[str, Any]]:
-        """At the controller."""
+    def do(self, name: str, /) -> list[dict[str, Any]]:
+        """The sessions at the controller."""
+        assert name == "sessions"
         return list(self.controller.values())
 
     def sessions_of(self, master: str) -> list[dict[str, Any]]:
@@ -324,11 +320,11 @@ class PlayedStorm:
     def __init__(self, refused: list[gusts.Blow]) -> None:
         self.refused = refused
         self.told: list[Any] = []
-        self.desk = self
         self.counted: Counter[str] = Counter()
 
-    def set_parameter(self, name: str, value: Any) -> None:
-        """Is done."""
+    def do(self, name: str, /, **_: Any) -> None:
+        """A mode is set."""
+        assert name == "set"
 
     def start(self) -> None:
         """Foreign clients ask."""
