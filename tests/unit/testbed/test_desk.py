@@ -94,3 +94,21 @@ def test_ttl_is_not_set_below_what_the_fibres_need():
     assert operator.set_parameter("ttl_slots", "8") == "ttl_slots is 8 now"
     with pytest.raises(UserError, match="an eighth of a TTL of 8 slots"):
         fibres.change(fibre, {"delay_ms": 500})
+
+
+def test_sae_outside_the_testbed_tells_nothing_of_itself():
+    """Nobody calls it; the operator reads why."""
+    room = Room(200)
+    with pytest.raises(NotDone, match=r"alice runs outside the testbed, and tells nothing of itself"):
+        desk(room).sessions_of("alice")
+
+    assert not room.called
+
+
+def test_several_parameters_are_set_by_one_call_or_none_of_them_is():
+    """One that is out of its limits is named, and the controller hears of none."""
+    room = Room(204)
+    with pytest.raises(NotDone, match=r"^not set: ttl_slots: expected"):
+        desk(room).set_parameters({"mode": "otp", "ttl_slots": 0})
+
+    assert not room.called

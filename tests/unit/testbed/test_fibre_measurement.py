@@ -8,7 +8,7 @@ import pytest
 
 from scenario.shape import Shape
 from testbed.fibres.measurement import Figure, delay_and_jitter, interval, loss
-from testbed.fibres.probe import Train
+from testbed.fibres.probe import Train, without_carrier
 
 MS = 1_000_000
 
@@ -84,3 +84,8 @@ def test_errors_are_absolute_and_relative():
     assert Figure("delay", "ms", 5, 5.5).error == pytest.approx(0.5)
     assert Figure("delay", "ms", 5, 5.5).error_percent == pytest.approx(10)
     assert Figure("jitter", "ms", 0, 0.1).error_percent is None
+
+
+def test_port_that_is_not_there_sees_no_light():
+    """And the machine's loopback, which is up, does."""
+    assert without_carrier(["nowhere", "lo"]) == ["nowhere"]
