@@ -97,6 +97,7 @@ def main(path: Path) -> int:
     followers.stop()
     words.stop()
     agents.close()
+    store.close()
     journal.event("stopped")
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,9 +23,11 @@ DIRECT = Path(("a", "c"), ("ac",))
 
 
 @pytest.fixture
-def book(tmp_path) -> Book:
+def book(tmp_path) -> Iterator[Book]:
     """An empty one."""
-    return Book(Store(tmp_path / "controller.db"))
+    store = Store(tmp_path / "controller.db")
+    yield Book(store)
+    store.close()
 
 
 def opened(book: Book, path: Path, duration_s: float | None = None, interval_s: float = 5.0) -> KeySession:

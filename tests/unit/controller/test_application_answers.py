@@ -22,8 +22,9 @@ def test_word_is_told_again_after_a_bug_met_it(tmp_path):
         confirmed.set()
         return int(document["version"])
 
+    store = Store(tmp_path / "store.db")
     words = Words(
-        SimpleNamespace(nodes=lambda: {"a": node}), SimpleNamespace(tell=tell), Store(tmp_path / "store.db"),
+        SimpleNamespace(nodes=lambda: {"a": node}), SimpleNamespace(tell=tell), store,
         Journal(tmp_path / "journal.jsonl", "controller"),
     )  # fmt: skip
     words.start()
@@ -32,5 +33,6 @@ def test_word_is_told_again_after_a_bug_met_it(tmp_path):
         assert confirmed.wait(20), "it was not told again"
     finally:
         words.stop()
+        store.close()
 
     assert told == [("agent of a", "down")] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from ietf.yang import Refusal
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> Iterator[Store]:
     """The controller's."""
     made = Store(tmp_path / "controller.db")
     Identities(made, {}).check("a", "A")
-    return made
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize(("name", "shown"), [("b", "A"), ("a", "B")], ids=["another's", "another"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
@@ -41,7 +42,7 @@ def graph() -> Graph:
 
 
 @pytest.fixture
-def mover(graph, tmp_path) -> Mover:
+def mover(graph, tmp_path) -> Iterator[Mover]:
     """Of a controller with sessions between a and c, which have nowhere else to go."""
     store, journal = Store(tmp_path / "controller.db"), Journal(tmp_path / "journal.jsonl", "ctl")
     book = Book(store)
@@ -54,7 +55,8 @@ def mover(graph, tmp_path) -> Mover:
         session.path, session.route = Path(("a", "b", "c"), ("ab", "bc")), Route(["A", "B", "C"], ["1", "2"])
         book.opened(session)
     upkeep = Upkeep(book, choice, SessionAgents(graph, None, None), journal)  # no node is told anything
-    return Mover(graph, book, choice, upkeep, journal, steady_s=1.0)
+    yield Mover(graph, book, choice, upkeep, journal, steady_s=1.0)
+    store.close()
 
 
 def test_look_at_all_sessions_asks_for_each_way_once(mover, monkeypatch):

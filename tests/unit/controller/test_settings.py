@@ -19,11 +19,16 @@ _END = LinkEnd("", "a-b/1", True, "ACTIVE", 0, 0, 0, None)
 def start(tmp_path):
     """A function that starts a controller's settings, again and again on what the one before has left."""
 
-    def settings():
-        written = journal.Journal(tmp_path / "journal.jsonl", "ctl")
-        return Settings(Graph(1.0), Parameters(ttl_slots=15), written, Store(tmp_path / "controller.db"))
+    stores = []
 
-    return settings
+    def settings():
+        stores.append(Store(tmp_path / "controller.db"))
+        written = journal.Journal(tmp_path / "journal.jsonl", "ctl")
+        return Settings(Graph(1.0), Parameters(ttl_slots=15), written, stores[-1])
+
+    yield settings
+    for store in stores:
+        store.close()
 
 
 def test_journal_says_at_each_start_which_parameters_count(start, tmp_path):
