@@ -218,10 +218,14 @@ class Qc:
     source: Gs014 | None = None
 
     @property
+    def makes(self) -> Model:
+        """The model that it follows, also where none is named."""
+        return self.model or Uniform(self.low_bytes_per_slot, self.high_bytes_per_slot)
+
+    @property
     def mean_bytes_per_slot(self) -> float:
         """What it makes in the mean."""
-        model = self.model or Uniform(self.low_bytes_per_slot, self.high_bytes_per_slot)
-        return model.mean_bytes_per_s
+        return self.makes.mean_bytes_per_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,16 +25,16 @@ from decisions.calendar import Draw, Wanted
 from decisions.choice import Allowed, Order, choose, choose_or_light
 from decisions.choice import usable as allowed_to
 from decisions.modes import MODES, ahead
-from decisions.paths import PATH_POLICIES, Path, QkdGraph, disjoint, fewest_links, judge, left_without
-from decisions.ranges import Range, Shortage, allocate, promised_slots
+from decisions.paths import PATH_POLICIES, Path, QkdGraph, disjoint, fewest_links, judge
+from decisions.ranges import Shortage, promised_slots
 from decisions.rekey import APPLICATION, Pace, goes_on, next_due
 from documents.plugged import PluggedFailed
-from scenario.outages import Outage
+from scenario.outages import EVE, Outage
 from scenario.scenario import Scenario
 from simulation.network import STEADY_S, Network
-from simulation.qcs import QcState, make_qcs
+from simulation.qcs import make_qcs
 from simulation.sessions import Result, Session, Witness
-from simulation.supply import EachSlot, Supply
+from simulation.supply import Supply
 
 # Seconds for which a node or QC has been down before sessions leave it, and between two tries to move one, as the
 # controller has them.
@@ -254,10 +254,8 @@ class Simulation:
                 self.witness.switched(qc, now_s, lit=False)
 
     def _set_supply(self, qc: str, now_s: float) -> None:
-        """Have a QC make key, or nothing."""
-        supply = self.qcs[qc].supply
-        if isinstance(supply, EachSlot):
-            supply.switch(now_s, on=self._network.makes_key(qc))
+        """Have a QC make key, as much as an eavesdropper leaves, or nothing."""
+        self.qcs[qc].switch(now_s, on=self._network.makes_key(qc), eve=self._network.eve(qc))
 
     def _end(self, session: Session, now_s: float) -> None:
         if not session.ended:
@@ -319,7 +317,7 @@ class Simulation:
             qc.at(now_s)
         short: Shortage | None = None
         for number, needs in session.tries:
-            found = self._allocated(session, needs)
+            found = session.allocated(needs, self._mode.enough)
             if isinstance(found, Shortage):
                 short = found
                 continue
@@ -332,20 +330,6 @@ class Simulation:
         self._count(session, session.tries[-1][1], now_s)
         return SHORT, short
 
-    def _allocated(
-        self, session: Session, needs: Sequence[tuple[str, int]]
-    ) -> tuple[dict[str, QcState], list[Range]] | Shortage:
-        """What is made now of these needs; without paths that are short, if enough others are left."""
-        found = first = allocate(session.sources, needs)
-        left: Sequence[Path] = () if session.path is None else session.path.paths
-        while isinstance(found, Shortage):
-            left = left_without(left, found.qc, self._mode.enough)
-            if not left:
-                return first
-            qcs = {qc for path in left for qc in path.qcs}
-            found = allocate(session.sources, [need for need in needs if need[0] in qcs])
-        return found
-
     @staticmethod
     def _count(session: Session, needs: Sequence[tuple[str, int]], now_s: float) -> None:
         for qc, (_, n_bytes) in zip(session.qcs, needs, strict=True):
@@ -353,9 +337,10 @@ class Simulation:
 
     def _switch(self, outage: Outage, change: int, now_s: float) -> None:
         """An outage begins, or ends."""
-        for kind, name in self._network.switch(outage, change, now_s):
-            if kind == "QC":
-                self._set_supply(name, now_s)
+        for qc in self._network.switch(outage, change, now_s):
+            self._set_supply(qc, now_s)
+            if outage.kind == EVE and self.witness is not None:
+                self.witness.intercepted(qc, now_s, self._network.eve(qc))
         self._at(now_s + (GRACE_S if change > 0 else 0.0), self._look)
         if change < 0:
             self._at(now_s + STEADY_S, self._look)
@@ -377,16 +362,10 @@ class Simulation:
         again = False
         for session in list(self._open.values()):
             assert session.path is not None  # noqa: S101 - it is open
-            path = session.path
-            down = tuple(
-                f"{kind} {name}"
-                for kind, names in (("node", path.nodes), ("QC", path.qcs))
-                for name in names
-                if self._network.is_out(kind, name)
-            )
             verdict = judge(
-                path, down, usable, steady, way, number=self._mode.paths, enough=self._mode.enough
-            )
+                session.path, self._network.lacking(session.path), usable, steady, way,
+                number=self._mode.paths, enough=self._mode.enough,
+            )  # fmt: skip
             moved = verdict.path is not None and self._move(session, verdict.path, now_s)
             session.down = () if moved else verdict.down
             again |= verdict.path is not None and not moved

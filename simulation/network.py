@@ -10,8 +10,9 @@ import networkx as nx
 
 from decisions.admission import QcView, since_lit
 from decisions.choice import IDLE_S, READY_BYTES, OnDemand
-from decisions.paths import QkdGraph
-from scenario.outages import NODE, Outage
+from decisions.paths import Path, QkdGraph
+from scenario.outages import EVE, NODE, Outage
+from scenario.quantum.qc_models import in_a_row, intercepted
 from scenario.topology_description import Switched, Topology
 
 STEADY_S = 5.0  # for which a node or QC has been up before sessions come back to it, as the controller has it
@@ -20,7 +21,7 @@ Item = tuple[str, str]  # "node" or "QC", and its name
 
 
 class Network:
-    """Nodes and QCs. All are up at first, and all QCs on demand are dark."""
+    """Nodes and QCs. All are up at first, nobody listens, and all QCs on demand are dark."""
 
     def __init__(self, topology: Topology) -> None:
         self.on_demand: Mapping[str, OnDemand] = {one.qc: one for one in topology.on_demand()}
@@ -29,25 +30,47 @@ class Network:
         self._topology = topology
         self._down: Counter[Item] = Counter()  # what is out, by how many outages
         self._up_since: dict[Item, float] = {}  # of what has been out
+        self._models = {qc.name: qc.makes for qc, _, _ in topology.qcs()}
+        self._eves: dict[str, list[float]] = {}  # who listens, by QC: the parts that they intercept
         self._switched: Mapping[str, Switched] = {one.qc.name: one for one in topology.switched}
         self._makes_from: dict[str, float] = {}  # of those that are lit: since when they make key
         self._users: Counter[str] = Counter()
         self._dark_at: dict[str, float] = {}  # of those that nobody uses
         self._graphs: dict[frozenset[Item], QkdGraph] = {}
 
-    def switch(self, outage: Outage, change: int, now_s: float) -> list[Item]:
-        """An outage begins (1) or ends (-1); what it concerns."""
-        what: list[Item] = [("QC", qc) for qc in outage.qcs(self._topology)]
+    def switch(self, outage: Outage, change: int, now_s: float) -> Collection[str]:
+        """An outage begins (1) or ends (-1); the QCs that it concerns."""
+        qcs = outage.qcs(self._topology)
+        what: list[Item] = [("QC", qc) for qc in qcs]
         if outage.kind == NODE:
             what.append(("node", outage.name))
+        if outage.kind == EVE:  # a QC of which she leaves nothing is as one that is out
+            silent = {qc for qc in qcs if not self._left(qc)}
+            for qc in qcs:
+                eves = self._eves.setdefault(qc, [])
+                eves.append(outage.fraction) if change > 0 else eves.remove(outage.fraction)
+            what = [("QC", qc) for qc in qcs if (qc in silent) == bool(self._left(qc))]
         self._down.update(dict.fromkeys(what, change))
         self.dead = {name for (kind, name), number in self._down.items() if kind == "node" and number > 0}
         self._up_since |= {item: now_s for item in what if not self._down[item]}
-        return what
+        return qcs
+
+    def eve(self, qc: str) -> float:
+        """The part of its pulses that is intercepted."""
+        return in_a_row(self._eves.get(qc, ()))
+
+    def _left(self, qc: str) -> float:
+        """What it makes in the mean, bytes/s, with those who listen now."""
+        return intercepted(self._models[qc], self.eve(qc))[0]
 
     def is_out(self, kind: str, name: str) -> bool:
         """Whether that node or QC is."""
         return self._down[kind, name] > 0
+
+    def lacking(self, path: Path) -> tuple[str, ...]:
+        """What of that path is out, as people are told."""
+        items = [*(("node", node) for node in path.nodes), *(("QC", qc) for qc in path.qcs)]
+        return tuple(f"{kind} {name}" for kind, name in items if self.is_out(kind, name))
 
     def makes_key(self, qc: str) -> bool:
         """Whether it does: it is not out, nor dark."""

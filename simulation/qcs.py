@@ -40,6 +40,11 @@ class QcState:
         """Bytes that can be allocated now."""
         return max(0, self._head - max(self._tail, self._floor))
 
+    def switch(self, now_s: float, *, on: bool, eve: float = 0.0) -> None:
+        """Make key from now on, of which an eavesdropper leaves less, or nothing; what is recorded stays as it was."""
+        if isinstance(self.supply, EachSlot):
+            self.supply.switch(now_s, on=on, eve=eve)
+
     def take(self, qc: str, n_bytes: int) -> tuple[QcState, Range]:
         """The next `n_bytes`, which are available. This one changes."""
         start = max(self._tail, self._floor)
@@ -82,10 +87,8 @@ def make_qcs(scenario: Scenario, supplies: Mapping[str, Supply], dark: Collectio
         )
         for qc, _, _ in scenario.topology.qcs()
     }  # fmt: skip
-    for name in dark:
-        supply = found[name].supply
-        if isinstance(supply, EachSlot):  # also before time begins
-            supply.switch(-warm - 1.0, on=False)
+    for name in dark:  # also before time begins
+        found[name].switch(-warm - 1.0, on=False)
     return found
 
 

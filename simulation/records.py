@@ -13,6 +13,7 @@ import uuid
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from decisions.modes import KEY, MODES
 from decisions.parameters import PARAMETERS
 from decisions.paths import Path as Way
 from decisions.ranges import Range, Shortage
+from scenario.quantum.qc_models import intercepted
 from scenario.scenario import Scenario
 from scenario.topology_description import Sae
 from simulation.journals import Journal, Span
@@ -50,7 +52,10 @@ class Recorder(Witness):
         self._waiting: dict[int, deque[Key]] = {}  # keys made ahead, by session
         self._allocations: list[list[Any]] = []
         self._keys: list[list[Any]] = []
+        self._models = {qc.name: qc.makes for qc, _, _ in scenario.topology.qcs()}
+        self._silent: set[str] = set()  # QCs of which an eavesdropper leaves nothing
         self._taken: dict[str, list[list[Any]]] = {node.name: [] for node in scenario.topology.nodes}
+        self._of_qcs: list[tuple[float, str, dict[str, Any]]] = []  # what befell them, as their journal has it
         self._traces = self._spans = 0
         self._begin()
 
@@ -115,6 +120,15 @@ class Recorder(Witness):
     def switched(self, qc: str, now_s: float, *, lit: bool) -> None:
         """A QC on demand is lit, or goes dark."""
         self._journal("controller", "controller").event(self._at(now_s), "qc_lit" if lit else "qc_dark", qc=qc)
+
+    def intercepted(self, qc: str, now_s: float, eve: float) -> None:
+        """From now on that part of the QC's pulses is; 0 if nobody listens any more."""
+        rate, qber = intercepted(self._models[qc], eve)
+        self._of_qcs.append((now_s, "eve", {"qc": qc, "eve": eve}))
+        if (qc in self._silent) == bool(rate):
+            self._silent ^= {qc}
+            what = "key_again" if rate else "no_key"
+            self._of_qcs.append((now_s, what, {"qc": qc, "qber_percent": round(100 * qber, 3)}))
 
     def served(self, session: Session, now_s: float, ranges: Sequence[Range], number: int) -> None:
         """A key; `ranges` of those made for it and others, `number` in all. None were made if it waited."""
@@ -275,16 +289,22 @@ class Recorder(Witness):
 
     def _tell_blocks(self, now_s: float) -> None:
         """In the order in which they were made."""
-        journal, blocks = self._journal("qcs", "qcs"), []
-        for name, qc in self._qcs.items():
+        journal = self._journal("qcs", "qcs")
+        told: list[tuple[float, str, Any]] = []
+        for name, qc in sorted(self._qcs.items()):
             heads = qc.supply.heads
-            blocks += [(qc.supply.made_s(n), name, n, heads[n], heads[n + 1] - heads[n])
-                       for n in range(qc.supply.made(now_s))]  # fmt: skip
-        for made_s, name, number, offset, n_bytes in sorted(blocks):
-            at_s = self._at(made_s)
+            for n in range(qc.supply.made(now_s)):
+                made_s, n_bytes = qc.supply.made_s(n), heads[n + 1] - heads[n]
+                told.append((made_s, "block", (name, n, heads[n], n_bytes)))
+        for at_s, what, facts in sorted([*told, *self._of_qcs], key=itemgetter(0)):  # of one time blocks come first
+            if isinstance(facts, dict):
+                journal.event(self._at(at_s), what, **facts)
+                continue
+            name, number, offset, n_bytes = facts
+            made = self._at(at_s)
             journal.event(
-                at_s, "block", qc=name, sequence=number, epoch=_EPOCH, slot=number, offset=offset, n_bytes=n_bytes,
-                made=at_s, known=at_s,
+                made, what, qc=name, sequence=number, epoch=_EPOCH, slot=number, offset=offset, n_bytes=n_bytes,
+                made=made, known=made,
             )  # fmt: skip
 
     def _records(self, now_s: float) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from decisions.admission import Refused
 from decisions.calendar import Draw
-from decisions.paths import Path
-from decisions.ranges import Range, Shortage
+from decisions.paths import Path, left_without
+from decisions.ranges import Range, Shortage, allocate
 from scenario.topology_description import Sae
 from scenario.workload import Arrival
 from simulation.qcs import QcState
@@ -51,6 +51,20 @@ class Session:
         """When it ends by itself."""
         return math.inf if self.arrival.length_s is None else self.arrival.at_s + self.arrival.length_s
 
+    def allocated(
+        self, needs: Sequence[tuple[str, int]], enough: int
+    ) -> tuple[dict[str, QcState], list[Range]] | Shortage:
+        """What is made now of these needs; without paths that are short, if `enough` others are left."""
+        found = first = allocate(self.sources, needs)
+        left: Sequence[Path] = () if self.path is None else self.path.paths
+        while isinstance(found, Shortage):
+            left = left_without(left, found.qc, enough)
+            if not left:
+                return first
+            qcs = {qc for path in left for qc in path.qcs}
+            found = allocate(self.sources, [need for need in needs if need[0] in qcs])
+        return found
+
 
 class Witness:
     """Who is told of what happens, as it happens; what is not overridden is not heard."""
@@ -66,6 +80,9 @@ class Witness:
 
     def switched(self, qc: str, now_s: float, *, lit: bool) -> None:
         """A QC on demand is lit, or goes dark."""
+
+    def intercepted(self, qc: str, now_s: float, eve: float) -> None:
+        """From now on that part of the QC's pulses is; 0 if nobody listens any more."""
 
     def served(self, session: Session, now_s: float, ranges: Sequence[Range], number: int) -> None:
         """A key; `ranges` of those made for it and others, `number` in all. None were made if it waited."""

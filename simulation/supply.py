@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
-from scenario.quantum.qc_models import Model, source
+from scenario.quantum.qc_models import USUAL_QBER, Model, Whole, left_under_eve, source
 
 
 class Supply(Protocol):
@@ -34,6 +34,7 @@ class EachSlot:
         self.heads = array("q", [0])
         self._warm = warm_slots
         self._on = True
+        self._eve = 0.0
 
     def blocks(self, at_s: float) -> int:
         """How many blocks there were at that time."""
@@ -47,10 +48,10 @@ class EachSlot:
         """How many blocks there were at that time; `heads` reaches as far."""
         raise NotImplementedError
 
-    def switch(self, at_s: float, *, on: bool) -> None:
-        """From the slot after that time on, make something, or nothing."""
+    def switch(self, at_s: float, *, on: bool, eve: float = 0.0) -> None:
+        """From the slot after that time on, make something, or nothing, of pulses of which that part is intercepted."""
         self.made(at_s)
-        self._on = on
+        self._on, self._eve = on, eve
 
 
 class Uniform(EachSlot):
@@ -60,13 +61,16 @@ class Uniform(EachSlot):
         super().__init__(warm_slots)
         self._draw = random.Random(seed).random  # noqa: S311 - how many bytes, no key
         self._low, self._width = low, high - low + 1
+        self._whole = Whole()
 
     def made(self, at_s: float) -> int:
         number = self.blocks(at_s)
         head = self.heads[-1]
+        left = left_under_eve(USUAL_QBER, self._eve) if self._eve else 1.0
         for _ in range(len(self.heads), number + 1):
             if self._on:
-                head += self._low + int(self._draw() * self._width)
+                n_bytes = self._low + int(self._draw() * self._width)
+                head += n_bytes if left == 1.0 else self._whole.bytes_of(8 * n_bytes * left)
             self.heads.append(head)
         return number
 
@@ -81,7 +85,7 @@ class Modelled(EachSlot):
     def made(self, at_s: float) -> int:
         number = self.blocks(at_s)
         for slot in range(len(self.heads), number + 1):
-            n_bytes = self._source.make(slot).n_bytes
+            n_bytes = self._source.make(slot, self._eve).n_bytes
             self.heads.append(self.heads[-1] + (n_bytes if self._on else 0))
         return number
 

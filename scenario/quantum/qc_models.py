@@ -7,9 +7,10 @@ How many bytes there are is no secret; which ones, is not decided here.
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from scenario.quantum import decoy_bb84
 from scenario.quantum.decoy_bb84 import MOST_QBER, Device
 
 DAY_S = 86_400.0
-_USUAL_QBER = 0.02
+USUAL_QBER = 0.02
 SPREADS = 3  # standard deviations that a normal quantity hardly ever exceeds
 
 
@@ -38,7 +39,7 @@ class Uniform:
 
     low: int
     high: int
-    qber: float = _USUAL_QBER
+    qber: float = USUAL_QBER
 
     @property
     def mean_bytes_per_s(self) -> float:
@@ -87,7 +88,7 @@ class Blocks:
     block_bytes: int
     every_s: float
     jitter_s: float = 0.0
-    qber: float = _USUAL_QBER
+    qber: float = USUAL_QBER
 
     @property
     def mean_bytes_per_s(self) -> float:
@@ -188,7 +189,29 @@ def left_under_eve(qber: float, eve: float) -> float:
     return max(0.0, (1 - 2 * decoy_bb84.entropy(now)) / before) if before > 0 else 0.0
 
 
-class _Whole:
+def in_a_row(eves: Iterable[float]) -> float:
+    """What several eavesdroppers come to, of whom each intercepts that part; 0 for none, 1 at most.
+
+    Each leaves 1 - eve / 2 of what 1 - 2 QBER was, so it is the product of these that counts.
+    """
+    return min(1.0, functools.reduce(lambda one, other: one + other - one * other / 2, eves, 0.0))
+
+
+def intercepted(model: Model, eve: float) -> tuple[float, float]:
+    """What a QC makes in the mean while somebody intercepts that part of the pulses, bytes/s, and its QBER."""
+    match model:
+        case DecoyBb84():
+            device = decoy_bb84.intercepted(model.device, eve)
+            return decoy_bb84.rate_bps(device, model.loss_db) / 8, decoy_bb84.qber(device, model.loss_db)
+        case Trace():
+            bits = sum(n * left_under_eve(qber, eve) for n, qber in zip(model.bits, model.qber, strict=True))
+            errors = sum(n * under_eve(qber, eve) for n, qber in zip(model.bits, model.qber, strict=True))
+            return bits / 8 / model.times_s[-1], errors / (sum(model.bits) or 1.0)
+        case _:
+            return model.mean_bytes_per_s * left_under_eve(model.qber, eve), under_eve(model.qber, eve)
+
+
+class Whole:
     """Bits that come by and by, given out as whole bytes; what is left stays for the next time."""
 
     def __init__(self) -> None:
@@ -203,7 +226,7 @@ class _Whole:
 
 class _Uniform:
     def __init__(self, model: Uniform, chance: random.Random) -> None:
-        self._model, self._chance, self._whole = model, chance, _Whole()
+        self._model, self._chance, self._whole = model, chance, Whole()
 
     def make(self, slot: int, eve: float = 0.0) -> Made:  # noqa: ARG002 - all slots are alike
         n_bytes = self._chance.randint(self._model.low, self._model.high)
@@ -214,18 +237,16 @@ class _Uniform:
 
 class _Decoy:
     def __init__(self, model: DecoyBb84, chance: random.Random) -> None:
-        self._model, self._chance, self._whole = model, chance, _Whole()
+        self._model, self._chance, self._whole = model, chance, Whole()
         self._wander = 0.0
         self._phase = chance.random()  # devices of one network are not all at noon at once
         self._known: tuple[float, float, float] = (-1.0, 0.0, 0.0)  # interception, and rate and QBER under it
 
     def make(self, slot: int, eve: float = 0.0) -> Made:
         if eve != self._known[0]:
-            device = decoy_bb84.intercepted(self._model.device, eve)
-            rate, qber = (figure(device, self._model.loss_db) for figure in (decoy_bb84.rate_bps, decoy_bb84.qber))
-            self._known = eve, rate, qber
-        _, rate, qber = self._known
-        return Made(self._whole.bytes_of(rate * self._factor(slot)), qber)
+            self._known = eve, *intercepted(self._model, eve)
+        _, bytes_per_s, qber = self._known
+        return Made(self._whole.bytes_of(8 * bytes_per_s * self._factor(slot)), qber)
 
     def _factor(self, slot: int) -> float:
         """How the rate stands to its mean now."""
@@ -239,7 +260,7 @@ class _Decoy:
 
 class _Blocks:
     def __init__(self, model: Blocks, chance: random.Random) -> None:
-        self._model, self._chance, self._whole = model, chance, _Whole()
+        self._model, self._chance, self._whole = model, chance, Whole()
         # The first one is on its way when time begins: networks do not start all their devices at once.
         self._due_s = self._gap_s() * chance.random()
 
@@ -261,7 +282,7 @@ class _Blocks:
 
 class _Trace:
     def __init__(self, model: Trace) -> None:
-        self._model, self._whole = model, _Whole()
+        self._model, self._whole = model, Whole()
         self._sums = [0.0]
         for bits in model.bits:
             self._sums.append(self._sums[-1] + bits)

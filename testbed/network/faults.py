@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from scenario.quantum.qc_models import in_a_row
 from telemetry.journal import Journal
 from testbed.errors import UserError
 from testbed.machine.processes import Processes, ProcessFailed
@@ -83,7 +84,11 @@ def silent_qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
 
 def intercepted_qcs(plan: Plan, faults: Iterable[Fault]) -> dict[str, float]:
     """The QCs on whose fibres somebody listens, and the part of the pulses that is intercepted. PURE."""
-    return {qc: fault.fraction for fault in faults if fault.kind == EVE for qc in _qcs(plan, [fault])}
+    found: dict[str, list[float]] = {}
+    for fault in faults:
+        for qc in _qcs(plan, [fault]) if fault.kind == EVE else ():
+            found.setdefault(qc, []).append(fault.fraction)
+    return {qc: in_a_row(eves) for qc, eves in found.items()}
 
 
 def _qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from scenario import yaml_documents
+from scenario import outages, yaml_documents
 from scenario.qc_document import qc
 from scenario.quantum import decoy_bb84
-from scenario.quantum.qc_models import Blocks, DecoyBb84, Trace
+from scenario.quantum.qc_models import Blocks, DecoyBb84, Trace, under_eve
 from scenario.topology import load
 from scenario.topology_description import Field, TopologyError
 from scenario.topology_document import build
@@ -135,8 +135,8 @@ def test_decoy_without_length_or_loss_is_refused():
 
 
 def test_examples_of_the_page_are_right(tmp_path):
-    """Its topology is one, and its trace is one."""
-    example, with_a_device = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    """Its topology is one, its trace is one, and so is its plan of who listens when."""
+    example, eves, with_a_device = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
     topology = build(Field("kinds.yaml", "", yaml_documents.parse(example, "kinds.yaml")))
     assert [type(q.model).__name__ for q in topology.links[0].qcs] == ["NoneType", "DecoyBb84", "Blocks"]
 
@@ -149,6 +149,12 @@ def test_examples_of_the_page_are_right(tmp_path):
     poliqi = load("poliqi", ROOT / "topologies")
     assert [end.sae_id for end in link.qcs[0].source.ends.values()] == [s.id for s in poliqi.saes if s.external][:2]
     assert link.qcs[0].mean_bytes_per_slot == 16
+
+    told = [
+        (outage.kind, round(100 * under_eve(0.02, outage.fraction), 1))
+        for outage in outages.parse(yaml_documents.parse(eves, "eves.yaml"), "eves.yaml", poliqi)
+    ]
+    assert told == [("eve", 4.4), ("eve", 14.0)]
 
     (tmp_path / "day.csv").write_text(re.findall(r"```csv\n(.*?)```", PAGE, re.S)[0])
     assert read({"model": "trace", "file": "day.csv"}, tmp_path).mean_bytes_per_slot == pytest.approx(59_200 / 8 / 240)

@@ -21,6 +21,8 @@ from scenario.quantum.qc_models import (
     Trace,
     Uniform,
     from_json,
+    in_a_row,
+    intercepted,
     left_under_eve,
     source,
     to_json,
@@ -160,6 +162,29 @@ def test_more_interception_never_leaves_more(qber, one, other):
     assert left_under_eve(qber, more) <= left_under_eve(qber, less) + 1e-12
     assert left_under_eve(qber, 0.0) in (0.0, 1.0)
     assert under_eve(qber, 1.0) == pytest.approx(0.25 + 0.5 * qber)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("eve", [0.0, 0.1, 0.5])
+def test_mean_under_an_eavesdropper_is_that_of_what_comes(model, eve):
+    """Of a day; by which a network in virtual time sees that nothing comes."""
+    found = made(model, 86_400, eve=eve)
+    rate, qber = intercepted(model, eve)
+
+    assert sum(m.n_bytes for m in found) / 86_400 == pytest.approx(rate, rel=0.03)
+    if model is not TRACE:  # whose QBER is another one in each line
+        assert qber == pytest.approx(statistics.mean(m.qber for m in found if m.qber is not None))
+
+
+@given(st.floats(0, 0.5), st.lists(st.floats(0, 0.3), max_size=3))
+def test_eavesdroppers_in_a_row_do_what_one_does_that_intercepts_as_much(qber, eves):
+    """Whoever comes first."""
+    one_by_one = qber
+    for eve in eves:
+        one_by_one = under_eve(one_by_one, eve)
+
+    assert one_by_one == pytest.approx(under_eve(qber, in_a_row(eves)))
+    assert in_a_row(eves) == pytest.approx(in_a_row(reversed(eves)))
 
 
 def test_decoy_rate_is_that_of_its_fibre():

@@ -53,6 +53,24 @@ def test_audit_of_what_is_recorded_is_clean_and_its_summary_is_that_of_the_simul
     assert found["pairs"] == {"compared": given, "identical": given}
 
 
+def test_journal_of_the_qcs_tells_who_listens_and_when_no_key_is_made(tmp_path):
+    """In the order of time, as the one of a real run does; the audit is clean all the same."""
+    outages = tuple(
+        Outage("eve", "telecom-finance", at_s, 20.0, fraction) for at_s, fraction in ((20.5, 0.1), (50.5, 0.5))
+    )
+    recorded(tmp_path, "basic", outages=outages)
+
+    events = [json.loads(line) for line in (tmp_path / "qcs/journal.jsonl").read_text().splitlines()]
+    told = [(e["event"], e.get("eve", e.get("qber_percent"))) for e in events if "eve" in e or "qber_percent" in e]
+    one = [e for e in events if e["event"] == "no_key" or e.get("qc") == "telecom-finance/1"]
+    silent = [e["n_bytes"] for e in one[next(i for i, e in enumerate(one) if e["event"] == "no_key") :][1:20]]
+
+    assert told == [("eve", 0.1), ("eve", 0.0), ("eve", 0.5), ("no_key", 14.0), ("eve", 0.0), ("key_again", 2.0)]
+    assert silent == [0] * 19
+    assert [e["time"] for e in events] == sorted(e["time"] for e in events)
+    assert audit.load(tmp_path).to_json()["findings"] == []
+
+
 def test_story_of_a_simulated_key_tells_which_bytes_it_was_made_of_and_who_learned_it(tmp_path):
     """As that of a real one; here either end of the path may have paid double."""
     recorded(tmp_path, "basic", path_policy="widest-shortest")

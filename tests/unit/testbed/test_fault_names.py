@@ -80,3 +80,11 @@ def test_eavesdropper_is_on_the_qcs_of_her_fibre(poliqi):
     assert intercepted_qcs(poliqi, [eve, Fault("qc", ("government", "military"), 2.0)]) == {"telecom-finance/1": 0.3}
     assert broken_qcs(poliqi, [eve]) == set()
     assert eve.name == "eve telecom finance 0.3"
+
+
+def test_light_past_two_eavesdroppers_is_intercepted_by_both():
+    """Each has her fibre; the second one meets what the first one has sent again."""
+    bypass = make_plan(load("poliqi-bypass", TOPOLOGIES))
+    eves = [Fault("eve", pair, 1.0, fraction=0.1) for pair in (("government", "military"), ("military", "telecom"))]
+
+    assert intercepted_qcs(bypass, eves)["government~telecom/1"] == pytest.approx(0.195)
