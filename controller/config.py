@@ -115,10 +115,14 @@ def _switched(given: Mapping[str, Any], field: str) -> SwitchedQc:
     names = {member: text(given.get(member), f"{field}.{member}") for member in ("qc", "a", "b")}
     ends = sequence(given.get("interfaces"), f"{field}.interfaces", longest=2)
     takes = sequence(given.get("takes"), f"{field}.takes", longest=1000)
-    if len(ends) != 2 or not isinstance(given.get("bypass"), bool):
-        raise Malformed(field, "interfaces of both ends, and bypass, true or false")
+    past = sequence(given.get("past"), f"{field}.past", longest=1000)
+    if len(ends) != 2:
+        raise Malformed(field, "interfaces of both ends")
     return SwitchedQc(
-        OnDemand(**names, bypass=given["bypass"], takes=tuple(text(what, f"{field}.takes") for what in takes)),
+        OnDemand(
+            **names, past=tuple(text(node, f"{field}.past") for node in past),
+            takes=tuple(text(what, f"{field}.takes") for what in takes),
+        ),
         link_id=uuid_text(given.get("link_id"), f"{field}.link_id"),
         interfaces=(
             integer(ends[0], f"{field}.interfaces", low=1, high=1 << 16),

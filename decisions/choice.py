@@ -36,7 +36,7 @@ _MOST_LOOKED_AT = 64  # candidates, where QCs can be lit
 
 @dataclass(frozen=True, slots=True)
 class OnDemand:
-    """A QC that can be lit between two nodes; `bypass`: past others.
+    """A QC that can be lit between two nodes, whose light goes past the nodes `past`: a bypass, if there are any.
 
     `takes`: by name the modules and channels of which it has one each while it is lit.
     """
@@ -44,7 +44,7 @@ class OnDemand:
     qc: str
     a: str
     b: str
-    bypass: bool
+    past: tuple[str, ...]
     takes: tuple[str, ...]
 
 
@@ -161,6 +161,6 @@ def usable(graph: QkdGraph, mechanism: str, ends: tuple[str, str], on_demand: Ma
         return graph  # as it is: who asks again and again may remember what was found out about it
     left: QkdGraph = nx.MultiGraph(graph)
     for one in on_demand.values():
-        if one.bypass and left.has_edge(one.a, one.b, one.qc):
+        if one.past and left.has_edge(one.a, one.b, one.qc):
             left.remove_edge(one.a, one.b, one.qc)
     return left

@@ -10,12 +10,13 @@ directly, inside TLS, which those relays cannot open, so that they would need S 
 Where the last QC pays double, it holds the new keys, and the last relay has them; they go the other way under S.
 In `otp` every relay opens the key in order to pass it on. In `parallel` a relay has the pads of its two links, and
 neither the key nor what lies under them comes to it. In `paths-2` and the like that holds for the part of the key that
-goes over its path, so that even with the messages to the last node, inside TLS, it would not have the key.
+goes over its path, so that even with the messages to the last node, inside TLS, it would not have the key. A node that
+the light of an optical bypass goes past is no relay: nothing is measured there, and it has no end of the QC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from decisions.modes import AES_CCM
@@ -90,6 +91,16 @@ def learned(
         ),
         _end(path[-1], "it made the key of its end of the last QC" if double_at_last else opened),
     ]  # fmt: skip
+
+
+def gone_past(past: Mapping[str, Sequence[str]], path: Sequence[str]) -> list[Learned]:
+    """What those learn past whom the light of QCs goes, by QC: nothing, unless they are nodes of `path` besides."""
+    return [
+        Learned(node, NOTHING, f"the light of QC {qc} goes past it: it only switches it")
+        for qc, nodes in past.items()
+        for node in nodes
+        if node not in path
+    ]
 
 
 def _end(node: str, how: str) -> Learned:

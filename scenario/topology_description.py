@@ -341,7 +341,7 @@ class Topology:
 
     def on_demand(self) -> list[OnDemand]:
         """The QCs that can be lit, as decisions know them."""
-        return [OnDemand(one.qc.name, one.a, one.b, bool(one.past), one.takes) for one in self.switched]
+        return [OnDemand(one.qc.name, one.a, one.b, one.past, one.takes) for one in self.switched]
 
     def with_overrides(
         self, *, delay_ms: float | None = None, qc_rate: tuple[int, int] | None = None, blocks_s: float | None = None

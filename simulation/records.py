@@ -53,6 +53,7 @@ class Recorder(Witness):
         self._allocations: list[list[Any]] = []
         self._keys: list[list[Any]] = []
         self._models = {qc.name: qc.makes for qc, _, _ in scenario.topology.qcs()}
+        self._past = {one.qc: one.past for one in scenario.topology.on_demand()}
         self._silent: set[str] = set()  # QCs of which an eavesdropper leaves nothing
         self._taken: dict[str, list[list[Any]]] = {node.name: [] for node in scenario.topology.nodes}
         self._of_qcs: list[tuple[float, str, dict[str, Any]]] = []  # what befell them, as their journal has it
@@ -119,7 +120,10 @@ class Recorder(Witness):
 
     def switched(self, qc: str, now_s: float, *, lit: bool) -> None:
         """A QC on demand is lit, or goes dark."""
-        self._journal("controller", "controller").event(self._at(now_s), "qc_lit" if lit else "qc_dark", qc=qc)
+        facts = {"past": list(self._past[qc])} if lit else {}
+        self._journal("controller", "controller").event(
+            self._at(now_s), "qc_lit" if lit else "qc_dark", qc=qc, **facts
+        )
 
     def intercepted(self, qc: str, now_s: float, eve: float) -> None:
         """From now on that part of the QC's pulses is; 0 if nobody listens any more."""

@@ -181,7 +181,7 @@ class Lighting:
             for end, link in links.items():  # at once; the agent's notification follows
                 shown = LinkEnd(link["qkdl_remote"]["qkdn_id"], one.qc, True, gs015.PENDING, 0, 0, 0, None)
                 self._graph.set_link(end, one.link_id, shown)
-            self._journal.event("qc_lit", qc=one.qc)
+            self._journal.event("qc_lit", qc=one.qc, past=list(one.on_demand.past))
         with self._graph.lock:
             self._chosen.discard(one.qc)
             if links or one.qc not in self._ready_at:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from decisions.exposure import Learned, learned
+from decisions.exposure import Learned, gone_past, learned
 from decisions.modes import NEW_KEYS
 from documents.paths import paths_of
 from testbed.stories.draft import Draft, Spans, began, drafts, uses_of
@@ -88,20 +88,22 @@ def _key(events: Sequence[Event], ident: str, seeds: Sequence[Event]) -> Story:
     story = Story(
         ident, KEY, f"{'Keys of trace' if whole else 'Key'} {ident}: {kind}", figure, [], [], ksid=facts.get("ksid"),
         mode=mode, path=path, paths=paths, material=uses_of(made or {}), refill=refill, failure=failure, traces=traces,
-        learned=_learned(made) if made and handed and not failure else [],
+        learned=_learned(made, events) if made and handed and not failure else [],
         notes=_key_notes(made, handed, refill),
     )  # fmt: skip
     return _drawn(story, told, events)
 
 
-def _learned(made: Event) -> list[Learned]:
-    """Who learned keys of that allocation."""
+def _learned(made: Event, events: Iterable[Event]) -> list[Learned]:
+    """Who learned keys of that allocation, and whom the light went past; all `events` tell of the QCs that were lit."""
     material = uses_of(made)
     at_last = len(made["path"]) > 2 and bool(material) and material[-1].purpose == NEW_KEYS
-    return learned(
+    on_path = learned(
         made["cipher"], made["path"], double_at_last=at_last, at_once=made.get("at_once", False),
         enough=made.get("enough"),
     )  # fmt: skip
+    past = {e["qc"]: e["past"] for e in events if e["event"] == "qc_lit" and "past" in e}
+    return [*on_path, *gone_past({use.qc: past[use.qc] for use in material if use.qc in past}, made["path"])]
 
 
 def _told(spans: Spans, ident: str, seeds: Sequence[Event], earlier: Collection[str]) -> tuple[list[Draft], list[str]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+from decisions.exposure import NOTHING
 from telemetry import journal
+from testbed.stories import journals
+from testbed.stories.model import KEY
 from tests.support.running import finished
 
 
@@ -23,6 +26,11 @@ def test_keys_go_past_a_datacenter_that_learns_nothing(tmp_path):
     assert summary["audit"]["verdict"] == "clean"
     lit = {e["qc"] for e in journal.read(run / "controller/journal.jsonl") if e["event"] == "qc_lit"}
     assert lit >= {"government~telecom/1", "government~finance/1"}
+    key = next(h.ident for h in reversed(journals.latest(run, 1000)) if h.kind == KEY)
+    story = journals.read(run, key)
+    between = {(one.node, one.what) for one in story.learned if one.node not in story.path}
+    assert {what for _, what in between} <= {NOTHING}
+    assert bool(between) == any("~" in use.qc for use in story.material)
     ends = {node for qc in lit for node in qc.partition("/")[0].split("~")}
     used = {
         node: {r[0] for e in journal.read(run / f"nodes/{node}/journal.jsonl") if e["event"] == "used"

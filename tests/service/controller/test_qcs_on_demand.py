@@ -25,7 +25,7 @@ def switched(qc: str) -> dict[str, Any]:
     """A QC on demand as the controller's configuration has it."""
     a, b = qc[0], qc[2]
     return {
-        "qc": qc, "a": a, "b": b, "bypass": True, "takes": [f"module of {a}", f"module of {b}"],
+        "qc": qc, "a": a, "b": b, "past": ["b"], "takes": [f"module of {a}", f"module of {b}"],
         "link_id": link_id(qc), "interfaces": [list(QCS[end]).index(qc) + 1 for end in (a, b)],
         "bytes_per_slot": 100.0, "ready_s": READY_S,
     }  # fmt: skip

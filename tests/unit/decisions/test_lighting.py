@@ -25,7 +25,8 @@ def on_demand(*names: str) -> dict[str, OnDemand]:
     for name in names:
         a, b = name[0], name[2]
         fibres = ("channel of ab", "channel of bc") if {a, b} == set("ac") else (f"channel of {a}{b}",)
-        found[name] = OnDemand(name, a, b, len(fibres) > 1, (f"module of {a}", f"module of {b}", *fibres))
+        past = ("b",) if len(fibres) > 1 else ()
+        found[name] = OnDemand(name, a, b, past, (f"module of {a}", f"module of {b}", *fibres))
     return found
 
 

@@ -72,9 +72,9 @@ def test_neighbours_whose_fibre_has_no_qc_can_have_one_on_demand():
     """It goes past nobody, so it is no bypass."""
     links = [link | {"qcs": []} for link in document()["links"]]
 
-    found = {one.qc: one.bypass for one in built(links=links).on_demand()}
+    found = {one.qc: one.past for one in built(links=links).on_demand()}
 
-    assert found == {"a~c/1": True, "a~d/1": True, "c~d/1": False}
+    assert found == {"a~c/1": ("b",), "a~d/1": ("b", "c"), "c~d/1": ()}
 
 
 def test_two_nodes_can_have_several_beside_each_other_as_far_as_there_are_modules():

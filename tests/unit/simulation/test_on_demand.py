@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decisions.choice import BYPASS, IDLE_S, MECHANISMS, RELAY
+from decisions.exposure import NOTHING, THE_KEY
 from etsi.gs004 import QoS
 from scenario.outages import FIBRE, Outage
 from scenario.scenario import Scenario
@@ -20,6 +21,8 @@ from scenario.workload import Arrival
 from simulation.engine import Simulation
 from simulation.records import Recorder
 from simulation.sessions import Session, Witness
+from testbed.stories import journals
+from testbed.stories.model import KEY
 
 NETWORK = load("poliqi-bypass", Path(__file__).resolve().parents[3] / "topologies")
 SAES = {sae.name: sae for sae in NETWORK.saes}
@@ -122,6 +125,23 @@ def test_node_that_light_goes_past_takes_part_in_nothing(tmp_path):
     assert records["nodes"]["military"]["taken"] == []
     assert len(records["nodes"]["government"]["taken"]) == 12
     assert events == ["started", "stopped"]
+
+
+def test_story_of_a_key_names_the_nodes_that_its_light_went_past_and_that_they_learned_nothing(tmp_path):
+    """Beside the two ends, which have it; of the ones that other light goes past there is no word."""
+    scenario = Scenario(NETWORK, [session(), session(ALSO_FAR)], {"mechanism": BYPASS})
+    simulation = Simulation(scenario)
+    simulation.witness = recorder = Recorder(tmp_path, scenario, simulation.qcs)
+    simulation.run()
+    recorder.close(simulation.now_s)
+    keys = [head.ident for head in journals.latest(tmp_path, 1000) if head.kind == KEY]
+
+    told = {tuple((one.node, one.what) for one in journals.read(tmp_path, key).learned) for key in keys}
+
+    assert told == {
+        (*((end, THE_KEY) for end in ends), (past, NOTHING))
+        for ends, past in ((("government", "telecom"), "military"), (("government", "finance"), "university"))
+    }
 
 
 @settings(max_examples=30, deadline=None)
