@@ -123,12 +123,13 @@ def test_capture_of_a_fibre_holds_a_tunnels_packets_and_nothing_of_what_it_carri
     run.say("qkd capture a b", "capturing into .*a-b.pcap")
     pcap, pattern = run.directory / "captures" / "a-b.pcap", "70616e6f7074696b"
     ping = run.on("a", "ping", "-n", "-c", "20", "-i", "0.05", "-p", pattern, opened["to"])
-    subprocess.run(ping, check=True, capture_output=True)
+    answered = re.search(r"(\d+) received", subprocess.run(ping, check=True, capture_output=True, text=True).stdout)
     run.say("qkd capture a b off", "captured: .*a-b.pcap")
     seen = pcap.read_bytes()
     pcap.unlink()
 
-    assert seen.count(shows) >= 40
+    assert answered
+    assert seen.count(shows) >= 2 * int(answered[1]), "a busy machine may lose some before they come to the fibre"
     assert bytes.fromhex(pattern) not in seen
     assert bytes(map(int, opened["to"].split("."))) not in seen
 
