@@ -38,6 +38,8 @@ _TOLD: Mapping[str, tuple[str, Sequence[str]]] = {
     "session_resumed": ("session_resumed", ("ksid",)),
     "key_delivered": ("key_delivered", ("ksid", "key_ids", "mode", "hops", "source", "size_bits", "duration_ms")),
     "key_failed": ("key_failed", ("ksid", "cause", "message", "qc", "short_bytes", "trace")),
+    "qc_lit": ("qc_lit", ("qc", "past")),
+    "qc_dark": ("qc_dark", ("qc",)),
     "parameters": ("parameters", ()),
     "fault": ("fault", ("kind", "where")),
     "healed": ("healed", ("kind", "where")),

@@ -29,8 +29,9 @@ TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
 
 
 def made_up(plan: Plan) -> Snapshot:
-    """Every fourth fibre is cut, and every fourth QC does not generate."""
+    """Every fourth fibre is cut, every fourth QC does not generate, and every other QC on demand is lit."""
     qcs = [qc.name for link in plan.topology.links for qc in link.qcs]
+    qcs += [one.qc.name for one in plan.topology.switched[::2]]
     told = {
         "status": {"parameters": {"ttl_slots": 15, "mode": "basic", "admission": "none", "keys_ahead": 4}},
         "qcs": [

@@ -11,7 +11,7 @@ from typing import Any
 
 from testbed.dashboard.views.layout import HEIGHT, WIDTH, Layout
 from testbed.dashboard.views.selection import Selection
-from testbed.dashboard.views.view_map import LinkMark, MapView, NodeMark, TunnelMark
+from testbed.dashboard.views.view_map import Arc, LinkMark, MapView, NodeMark
 from testbed.dashboard.widgets import Panel, Tag, pressable, tool
 
 _BOX = f"0 0 {WIDTH} {HEIGHT}"
@@ -32,7 +32,7 @@ class MapPanel:
         self._select = select
         self._nodes: dict[Selection, _Node] = {}
         self._links: dict[Selection, _Link] = {}
-        self._tunnels: dict[tuple[str, str], Tag] = {}
+        self._arcs: dict[tuple[str, ...], Tag] = {}
         with Panel("map", "Network"):
             with Tag("div", "", "tools"):
                 tool("zoom-in", "+", "Zoom in")
@@ -56,6 +56,10 @@ class MapPanel:
                     with Tag("svg", "", viewBox="0 0 60 20", aria_hidden="true"):
                         Tag("path", "", "tunnel", d="M4 16 Q30 -6 56 16")
                     Tag("span", "tunnel; dashed: under an old key; dotted: closed")
+                with Tag("span", "", "entry"):
+                    with Tag("svg", "", viewBox="0 0 60 20", aria_hidden="true"):
+                        Tag("path", "", "light up", d="M4 4 Q30 26 56 4")
+                    Tag("span", "QC on demand, lit; dotted: no new key")
 
     def show(self, drawn: MapView) -> None:
         """Bring the map up to date."""
@@ -70,17 +74,17 @@ class MapPanel:
             self._links[link.selection].show(link)
         for node in drawn.nodes:
             self._nodes[node.selection].show(node)
-        self._show(drawn.tunnels)
+        self._show([*drawn.tunnels, *drawn.lights])
 
-    def _show(self, tunnels: Sequence[TunnelMark]) -> None:
-        for gone in self._tunnels.keys() - {mark.ends for mark in tunnels}:
-            self._tunnels.pop(gone).delete()
-        for mark in tunnels:
-            if mark.ends not in self._tunnels:
+    def _show(self, arcs: Sequence[Arc]) -> None:
+        for gone in self._arcs.keys() - {mark.key for mark in arcs}:
+            self._arcs.pop(gone).delete()
+        for mark in arcs:
+            if mark.key not in self._arcs:
                 with self._under:
-                    self._tunnels[mark.ends] = Tag("path", "", d=mark.curve, role="img")
-            self._tunnels[mark.ends].look(f"tunnel {mark.state}")
-            self._tunnels[mark.ends].put({"aria_label": mark.words})
+                    self._arcs[mark.key] = Tag("path", "", role="img")
+            self._arcs[mark.key].look(f"{mark.kind} {mark.state}")
+            self._arcs[mark.key].put({"d": mark.curve, "aria_label": mark.words})
 
 
 def _lines(x1: float, y1: float, x2: float, y2: float, *, stock: float = 0.0) -> Tag:

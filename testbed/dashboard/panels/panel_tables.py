@@ -115,23 +115,33 @@ class QcsPanel:
 
     def show(self, view: View) -> None:
         """Bring all curves up to date."""
-        for row in qcs(view.plan, view.snapshot):
+        rows = qcs(view.plan, view.snapshot)
+        for dark in self._rows.keys() - {row.qc for row in rows}:
+            self._rows.pop(dark).delete()
+        for row in rows:
             if row.qc not in self._rows:
                 with self._body:
                     self._rows[row.qc] = _Row(row, self._select)
-            self._rows[row.qc].show(row, selected=view.selection == Selection(LINK, row.link))
+            self._rows[row.qc].show(row, selected=bool(row.link) and view.selection == Selection(LINK, row.link))
 
 
 class _Row:
     def __init__(self, row: QcRow, select: Callable[[Selection], None]) -> None:
         with Tag("tr") as self._row:
             with Tag("td"):
-                Tag("button", row.qc, "link", type="button").on("click", lambda: select(Selection(LINK, row.link)))
+                if row.link:
+                    Tag("button", row.qc, "link", type="button").on("click", lambda: select(Selection(LINK, row.link)))
+                else:
+                    Tag("span", f"{row.qc} {row.past}".strip())
             with Tag("td"):
                 self._state = Tag("span")
             with Tag("td", "", "nowrap"):
                 self._error_rate = Tag("span")
             self._sparks = [_Curve() for _ in row.sparks]
+
+    def delete(self) -> None:
+        """Show it no more."""
+        self._row.delete()
 
     def show(self, row: QcRow, *, selected: bool) -> None:
         self._row.look("selected" if selected else "")

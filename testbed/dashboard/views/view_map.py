@@ -6,13 +6,14 @@ What a mark says, it says by form and word, so that it reads on any projector an
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from documents.paths import paths_of
 from scenario.quantum.decoy_bb84 import MOST_QBER
 from scenario.shape import Shape
-from scenario.topology_description import Link, Node
+from scenario.topology_description import Link, Node, Switched
 from testbed.dashboard.collected import timeline
 from testbed.dashboard.collected.snapshot import Document, Snapshot, TunnelEnd, mean
 from testbed.dashboard.views.layout import Layout, Point, lay_out
@@ -68,11 +69,17 @@ class LinkMark:
     on_path: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelMark:
-    """A tunnel between two datacenters, as a curve beside the straight way. `state`: the worse one of its two ends."""
+TUNNEL, LIGHT = "tunnel", "light"
 
-    ends: tuple[str, str]
+
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """A curve beside the straight way between two datacenters: a tunnel, on one side, or the light of a QC on demand,
+    on the other. `key` tells it from others. `state`: of a tunnel the worse one of its two ends; UP or NO_KEY of light.
+    """
+
+    kind: str
+    key: tuple[str, ...]
     curve: str  # of an SVG path
     state: str
     words: str
@@ -85,7 +92,8 @@ class MapView:
     layout: Layout
     nodes: tuple[NodeMark, ...]
     links: tuple[LinkMark, ...]
-    tunnels: tuple[TunnelMark, ...] = ()
+    tunnels: tuple[Arc, ...] = ()
+    lights: tuple[Arc, ...] = ()
 
 
 def layout_of(plan: Plan) -> Layout:
@@ -107,6 +115,7 @@ def draw(plan: Plan, snapshot: Snapshot, selection: Selection) -> MapView:
         tuple(_node(n, snapshot, selection, layout) for n in plan.topology.nodes),
         tuple(_links(plan, snapshot, selection, path, layout)),
         tuple(_tunnels(snapshot, layout)),
+        tuple(_lights(plan, snapshot, layout)),
     )
 
 
@@ -189,20 +198,44 @@ def _links(
         )  # fmt: skip
 
 
-_BULGE = 0.16  # of the straight way, by which a tunnel lies beside it
+_BULGE = 0.16  # of the straight way, by which a tunnel lies beside it, and light on the other side
 _WORST = ("closed", "held", "up")
 
 
-def _tunnels(snapshot: Snapshot, layout: Layout) -> Iterator[TunnelMark]:
+def _curve(layout: Layout, ends: tuple[str, str], bulge: float) -> str:
+    """Of an SVG path from one datacenter to the other, that far beside the straight way."""
+    (x1, y1), (x2, y2) = (layout.nodes[end] for end in ends)
+    beside = (x1 + x2) / 2 - bulge * 2 * (y2 - y1), (y1 + y2) / 2 + bulge * 2 * (x2 - x1)
+    return f"M{x1:.0f} {y1:.0f} Q{beside[0]:.0f} {beside[1]:.0f} {x2:.0f} {y2:.0f}"
+
+
+def lit(plan: Plan, snapshot: Snapshot) -> list[Switched]:
+    """The QCs on demand that are lit now, as far as the controller has told."""
+    known = {told["qc"] for told in snapshot.told("qcs")}
+    return [one for one in plan.topology.switched if one.qc.name in known]
+
+
+def _lights(plan: Plan, snapshot: Snapshot, layout: Layout) -> Iterator[Arc]:
+    qcs, broken = {q["qc"]: q for q in snapshot.told("qcs")}, broken_qcs(plan, snapshot.faults)
+    beside: Counter[tuple[str, str]] = Counter()
+    for one in lit(plan, snapshot):
+        ends, name = (min(one.a, one.b), max(one.a, one.b)), one.qc.name
+        curve = _curve(layout, ends, -_BULGE * (1 + beside[ends] / 2))
+        beside[ends] += 1
+        state = UP if name not in broken and generates(qcs[name]) else NO_KEY
+        past = f", past {', '.join(one.past)}" if one.past else ""
+        words = f"QC {name} is lit{past}: {'makes key' if state == UP else 'no new key'}"
+        yield Arc(LIGHT, (*ends, name), curve, state, words)
+
+
+def _tunnels(snapshot: Snapshot, layout: Layout) -> Iterator[Arc]:
     tunnels: dict[tuple[str, str], list[TunnelEnd]] = {}
     for end in snapshot.figures.tunnels:
         tunnels.setdefault((min(end.node, end.peer), max(end.node, end.peer)), []).append(end)
     for (a, b), ends in tunnels.items():
-        (x1, y1), (x2, y2) = layout.nodes[a], layout.nodes[b]
-        beside = (x1 + x2) / 2 - _BULGE * 2 * (y2 - y1), (y1 + y2) / 2 + _BULGE * 2 * (x2 - x1)
-        curve = f"M{x1:.0f} {y1:.0f} Q{beside[0]:.0f} {beside[1]:.0f} {x2:.0f} {y2:.0f}"
         state = min((end.state for end in ends), key=_WORST.index)
-        yield TunnelMark((a, b), curve, state, f"{ends[0].kind} tunnel between {a} and {b}: {state}")
+        words = f"{ends[0].kind} tunnel between {a} and {b}: {state}"
+        yield Arc(TUNNEL, (a, b), _curve(layout, (a, b), _BULGE), state, words)
 
 
 def link_state(plan: Plan, link: Link, snapshot: Snapshot, qcs: Mapping[str, Document]) -> tuple[str, str]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from documents.paths import in_words, paths_of
-from testbed.dashboard.collected.snapshot import Document, Sample, Snapshot
+from testbed.dashboard.collected.snapshot import Document, Heard, Sample, Snapshot
 from testbed.dashboard.views.selection import Selection, listed, pair
-from testbed.dashboard.views.view_map import generates
+from testbed.dashboard.views.view_map import generates, lit
 from testbed.evidence.summary import quantiles
 from testbed.network.faults import broken_qcs
 from testbed.planning.plan import Plan
@@ -120,10 +120,14 @@ class Spark:
 
 @dataclass(frozen=True, slots=True)
 class QcRow:
-    """A QC: its name, its link, its state and its error rate in words, and its curves: made, stored, expired, load."""
+    """A QC: its name, its link, its state and its error rate in words, and its curves: made, stored, expired, load.
+
+    `link`: empty for a QC on demand, which no fibre has for itself; `past`: whom its light goes past, in words.
+    """
 
     qc: str
     link: str
+    past: str
     state: str
     error_rate: str
     sparks: tuple[Spark, ...]
@@ -199,17 +203,20 @@ def keys(plan: Plan, snapshot: Snapshot) -> list[Row]:
 
 
 def qcs(plan: Plan, snapshot: Snapshot) -> list[QcRow]:
-    """All QCs with their curves; each column has one scale, from 0 to the highest value in it."""
-    names = [(qc.name, link.name) for link in plan.topology.links for qc in link.qcs]
-    curves = {qc: tuple(snapshot.curves.get(qc, ())) for qc, _ in names}
+    """All QCs with their curves, of those on demand the ones that are lit; each column has one scale, from 0 to the
+    highest value in it."""
+    names = [(qc.name, link.name, "") for link in plan.topology.links for qc in link.qcs]
+    names += [(one.qc.name, "", f"past {', '.join(one.past)}" if one.past else "") for one in lit(plan, snapshot)]
+    curves = {qc: tuple(snapshot.curves.get(qc, ())) for qc, *_ in names}
     tops = tuple(max((v for found in curves.values() for v in series(found)[i]), default=0.0) for i in range(4))
     qber = {q["qc"]: q["qber_percent"] for q in snapshot.told("qcs")}
     rows = []
-    for qc, link in names:
+    for qc, link, past in names:
         error_rate = "–" if qber.get(qc) is None else f"{qber[qc]:.2f} %"
         values = series(curves[qc])
         sparks = tuple(_spark(v, top, unit) for v, top, unit in zip(values, tops, UNITS, strict=True))
-        rows.append(QcRow(qc, link, qc_state(plan, snapshot, qc), error_rate, sparks))
+        state = ", ".join((qc_state(plan, snapshot, qc), *device_states(plan, snapshot, qc)))
+        rows.append(QcRow(qc, link, past, state, error_rate, sparks))
     return rows
 
 
@@ -247,7 +254,33 @@ def qc_state(plan: Plan, snapshot: Snapshot, name: str) -> str:
         return "not known yet"
     if not qc["enabled"]:
         return "○ switched off"
+    if qc["status"] == "PENDING" and any(one.qc.name == name for one in plan.topology.switched):
+        return "◐ is being lit"
     return "● generates" if generates(qc) else f"✕ {qc['status'].lower()}"
+
+
+_DEVICE = {
+    "answers": "answers", "waits": "is not asked", "refuses": "gives no keys", "silent": "does not answer",
+    "bad_answer": "answers with something else", "suspected": "is switched off",
+}  # fmt: skip
+
+
+def device_states(plan: Plan, snapshot: Snapshot, name: str) -> list[str]:
+    """How a device of the user's is that makes a QC's key material, in words: at both ends alike, or at each of them.
+
+    Nothing for a QC that is emulated, and of an end of which nothing is known. One that was switched off, because the
+    keys of its two ends were not the same or came again, says so.
+    """
+    ends = next((ends for qc, *ends in plan.topology.qcs() if qc.name == name and qc.source is not None), ())
+    found = {}
+    for node in ends:
+        told = (snapshot.nodes.get(node, Heard()).answer or {}).get("devices", {}).get(name)
+        if told is not None:
+            why = f": {told['why']}" if told["state"] == "suspected" else ""
+            found[node] = f"{_DEVICE.get(told['state'], told['state'])}{why}"
+    if len(found) == len(ends) and len(set(found.values())) == 1:
+        return [f"device {next(iter(found.values()))}"]
+    return [f"device at {node} {words}" for node, words in found.items()]
 
 
 def clock(when: float) -> str:

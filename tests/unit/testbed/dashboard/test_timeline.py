@@ -25,6 +25,8 @@ EVENTS = [
     {"event": "parameters", "who": "controller", "mode": "qkp", "ttl_slots": 15},
     {"event": "parameters", "who": "node:government", "mode": "otp", "ttl_slots": 15},
     {"event": "healed", "kind": "cut", "where": ["government", "military"]},
+    {"event": "qc_lit", "who": "controller", "qc": "government~telecom/1", "past": ["military"]},
+    {"event": "qc_dark", "who": "controller", "qc": "government~telecom/1"},
     {"event": "statement", "statement": "allocate"},
 ]
 
@@ -35,14 +37,15 @@ def test_what_happened_is_told_in_words_with_its_place_and_its_story():
     for at_s, event in enumerate(EVENTS):
         timeline.take({"time": float(at_s), "who": "x", **event})
 
-    assert [(h.kind, h.words, h.story) for h in timeline.latest(10.0)] == [
+    assert [(h.kind, h.words, h.story) for h in timeline.latest(20.0)] == [
         (FAULT, "broken: cut government military", ""), (REFUSED, "tax-office → billing refused: QC full", "t1"),
         (FAILED, "tax-office → billing, no key: too old", "t2"),
         (MOVED, "tax-office → billing goes over government – university now", "k"), (SET, "mode is qkp now", ""),
         (HEALED, "healed: cut government military", ""),
+        (SET, "government~telecom/1 is lit past military", ""), (SET, "government~telecom/1 is dark", ""),
     ]  # fmt: skip
-    assert [h.nodes for h in timeline.latest(10.0)][1] == (MASTER.node,)
-    assert timeline.latest(10.0)[1].qc == "a/1"
+    assert [h.nodes for h in timeline.latest(20.0)][1] == (MASTER.node,)
+    assert timeline.latest(20.0)[1].qc == "a/1"
 
 
 def test_failure_without_a_message_is_told_in_plain_words():
@@ -52,7 +55,7 @@ def test_failure_without_a_message_is_told_in_plain_words():
     timeline.take({**failed, "cause": "short_of_material", "qc": "a/1", "short_bytes": 15})
     timeline.take({**failed, "cause": "database_unreachable"})
 
-    assert [h.words.partition(": ")[2] for h in timeline.latest(10.0)] == [
+    assert [h.words.partition(": ")[2] for h in timeline.latest(20.0)] == [
         "a/1 lacks 15 bytes of key material that is young enough", "database unreachable",
     ]  # fmt: skip
 

@@ -316,7 +316,7 @@ def test_tunnel_is_drawn_once_as_its_worse_end_is(events, state):
     """Whichever of them tells first."""
     (mark,) = view_map.draw(PLAN, tunnelled(*events), WHOLE).tunnels
 
-    assert (mark.ends, mark.state) == ((A, B), state)
+    assert (mark.key, mark.state) == ((A, B), state)
     assert mark.words == f"ipsec tunnel between {A} and {B}: {state}"
 
 
