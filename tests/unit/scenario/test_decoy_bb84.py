@@ -38,6 +38,17 @@ def test_gys_without_loss_and_with_infinite_decoys_gives_what_the_literature_has
     assert decoy_bb84.secret_bits(GYS, 0.0, single) == pytest.approx(2.555e-3, rel=2e-4)
 
 
+@pytest.mark.parametrize(("efficiency", "mbit_s"), [(0.1, 9.8), (0.3, 30.1)])
+def test_rate_of_a_fast_device_hangs_on_its_receiver_as_the_page_says(efficiency, mbit_s):
+    """At 10^9 pulses a second over 2 dB: why no such device ships without its efficiency."""
+    fast = Device(
+        pulses_per_s=1e9, signal=0.4, decoy=0.1, signal_share=1.0, sifted=1.0, efficiency=efficiency, dark=1e-5,
+        misalignment=0.02, correction=1.16,
+    )  # fmt: skip
+
+    assert decoy_bb84.rate_bps(fast, 2.0) / 1e6 == pytest.approx(mbit_s, abs=0.06)
+
+
 @pytest.mark.parametrize("km", range(10, 101, 10))
 def test_rate_and_errors_are_those_that_an_independent_program_finds(km):
     """TNO's, with its own detector, at the intensity that it finds best: within 5 % from 10 to 100 km."""
