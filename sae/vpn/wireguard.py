@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +62,7 @@ class _Interface:
             ["wireguard-go", "--foreground", self.name], directory / f"{self.name}.log",
             {"PATH": os.environ.get("PATH", ""), "LOG_LEVEL": "error"},
         )  # fmt: skip
-        daemon.wait_until(lambda: Path(f"/run/wireguard/{self.name}.sock").exists())
+        daemon.wait_until(lambda: _listens(f"/run/wireguard/{self.name}.sock"))
         return daemon
 
     def meet(self, key_id: str, key: Secret, public: str, endpoint: str, theirs: str, *, first: bool) -> None:
@@ -192,3 +193,9 @@ def _peer(given: Mapping[str, Any], where: str) -> tuple[str, int]:
     if not good:
         raise Malformed(f"{where}.public_key", f"{_PUBLIC_BYTES} bytes in base64")
     return public, integer(given.get("port"), f"{where}.port", low=1, high=65535)
+
+
+def _listens(path: str) -> bool:
+    """Whether somebody listens at that socket: wg removes one that is bound and not listened at yet, as a stale one."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(path) == 0
