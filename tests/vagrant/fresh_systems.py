@@ -1,6 +1,6 @@
 """What `vagrant up` makes, without a hypervisor: a fresh system, set up by provision.sh, booted in user-mode Linux.
 
-Debian 12 as in the Vagrantfile, and the others on which README says that the testbed runs. The kernel is this machine's
+Debian 12 as in the Vagrantfile, Debian 13 and Ubuntu 24.04; README says what came of it. The kernel is this machine's
 for all of them. Run by `make test-vagrant`, not with the suite: it fetches whole systems, and takes some minutes each.
 """
 
