@@ -17,12 +17,12 @@ from scenario.workload import Arrival, Pairs, Workload
 from scenario.workload import load as load_workload
 from testbed import options, simulate
 from testbed.dashboard.address import USUAL_PORT
+from testbed.database.shared_database import complete_url, members, open_user_database
 from testbed.errors import UserError
 from testbed.machine.isolation import run_isolated, undisturbed
 from testbed.machine.run_directory import new_run_id, open_run_directory, point_latest
 from testbed.machine.tools import FRAMEWORKS, check_tools, clean_environment, python_for
 from testbed.network.expose import ANY_PORT
-from testbed.network.shared_database import complete_url, members, open_user_database
 from testbed.network.workload_player import lasts_s
 from testbed.planning.capacity import doubt, needs, reserve
 from testbed.planning.plan import Plan, SaePlan, make_plan

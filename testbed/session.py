@@ -20,14 +20,13 @@ from etsi.gs004 import QoS
 from scenario.workload import Arrival
 from testbed import audit
 from testbed.dashboard import address
+from testbed.database.shared_database import UserDatabase
 from testbed.errors import Stopped, UserError
 from testbed.evidence import summary as measure
 from testbed.machine.isolation import undisturbed
 from testbed.machine.run_directory import RunDirectory
 from testbed.network.emulation import Emulation
 from testbed.network.expose import check_ports
-from testbed.network.shared_database import UserDatabase
-from testbed.network.stages import Wishes, bring_up
 from testbed.network.workload_player import OfferedLoad
 from testbed.operation.client import FILE
 from testbed.operation.console import QkdCLI, link_table
@@ -36,6 +35,8 @@ from testbed.operation.server import OperatorSocket
 from testbed.operation.tables import table
 from testbed.planning.plan import Plan, SaePlan
 from testbed.planning.round_trips import too_long
+from testbed.stages.bring_up import bring_up
+from testbed.stages.prepare import Wishes
 
 _PROGRESS_S, _LOOK_S = 5.0, 1.0
 REACHED = "in the background:"  # how the last line begins that whoever detached a run waits for

@@ -18,10 +18,10 @@ from mtls.identity import Identity, Role
 from scenario.topology import load
 from telemetry import journal
 from testbed.bench.bench_run import ROOT
+from testbed.database.shared_database import OwnDatabase, SharedDatabase
 from testbed.errors import UserError
 from testbed.machine.namespaces import call_in_network, network_of, threads_in_network
 from testbed.network.emulation import Emulation
-from testbed.network.shared_database import OwnDatabase, SharedDatabase
 from testbed.operation.operator import Operator
 from testbed.planning.plan import KME_PORT, Plan, SaePlan, make_plan
 

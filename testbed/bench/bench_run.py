@@ -14,8 +14,9 @@ from testbed.machine.isolation import run_isolated, undisturbed
 from testbed.machine.run_directory import RunDirectory, open_run_directory
 from testbed.machine.tools import check_tools, clean_environment
 from testbed.network.emulation import Emulation
-from testbed.network.stages import Wishes, bring_up
 from testbed.planning.plan import Plan
+from testbed.stages.bring_up import bring_up
+from testbed.stages.prepare import Wishes
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -31,12 +31,13 @@ from testbed.experiments.series import Phase, Run, Store, remaining
 from testbed.machine.isolation import run_isolated, undisturbed
 from testbed.machine.run_directory import RunDirectory, open_run_directory
 from testbed.network.emulation import Emulation
-from testbed.network.stages import Wishes, bring_up
 from testbed.network.workload_player import OfferedLoad, lasts_s
 from testbed.operation.operator import Operator
 from testbed.planning.capacity import reserve
 from testbed.planning.plan import Plan, make_plan
 from testbed.planning.round_trips import too_long
+from testbed.stages.bring_up import bring_up
+from testbed.stages.prepare import Wishes
 
 _ROOT = Path(__file__).resolve().parents[2]
 

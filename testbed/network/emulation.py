@@ -1,4 +1,4 @@
-"""A running QKD network, and what is done to it. How it comes to run: `testbed.network.stages`."""
+"""A running QKD network, and what is done to it. How it comes to run: `testbed.stages.bring_up`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from etsi.gs004 import QoS
 from mtls.call import Reply
 from mtls.credentials import Credentials
 from mtls.identity import Identity
+from testbed.database.shared_database import SharedDatabase
 from testbed.fibres.captures import Captures
 from testbed.fibres.fibres import Fibres, MeasuredLink
 from testbed.machine.processes import Process, Processes
@@ -21,7 +22,6 @@ from testbed.machine.run_directory import RunDirectory
 from testbed.network.fabric import Network
 from testbed.network.faults import Faults
 from testbed.network.operator_calls import ControlRoom
-from testbed.network.shared_database import SharedDatabase
 from testbed.planning.plan import Plan, SaePlan
 from testbed.vpn.tunnels import Tunnels
 

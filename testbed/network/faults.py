@@ -13,10 +13,10 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol
 
 from scenario.quantum.qc_models import in_a_row
 from telemetry.journal import Journal
+from testbed.database.shared_database import Database
 from testbed.errors import UserError
 from testbed.machine.processes import Processes, ProcessFailed
 from testbed.planning.fault import CONTROLLER, CUT, DATABASE, DEVICE, EVE, KINDS, NODE, PAUSE, QC, STANDBY, Fault
@@ -100,19 +100,6 @@ def _qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
                 found |= {qc.name for qc in link.qcs}
                 found |= set(plan.topology.qcs_over(link.name)) if fault.kind in _OF_LIGHT else set()
     return found
-
-
-class Database(Protocol):
-    """The shared database, as far as faults break and heal it. All of it raises UserError."""
-
-    def restart(self) -> None:
-        """Start it again, now that it was killed; returns when it answers."""
-
-    def fail_over(self) -> None:
-        """Kill it and have a standby in its place, which holds all that was committed and takes no writes."""
-
-    def promote(self) -> None:
-        """Have that standby take writes."""
 
 
 class Faults:

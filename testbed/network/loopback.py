@@ -16,8 +16,8 @@ from mtls.call import Caller
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.material.shared_db import Members
+from testbed.database.postgres import Cluster, ClusterError, node_url
 from testbed.machine.processes import Process, Processes, ProcessFailed
-from testbed.network.postgres import Cluster, ClusterError, node_url
 from testbed.planning.documents import (
     NO_DEVICES,
     Ends,

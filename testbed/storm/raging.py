@@ -16,8 +16,9 @@ from testbed.errors import UserError
 from testbed.machine.isolation import undisturbed
 from testbed.machine.run_directory import RunDirectory
 from testbed.network.emulation import Emulation
-from testbed.network.stages import Wishes, bring_up
 from testbed.planning.plan import Plan
+from testbed.stages.bring_up import bring_up
+from testbed.stages.prepare import Wishes
 from testbed.storm import gusts
 from testbed.storm.disks import Disks
 from testbed.storm.gusts import Blow, Gust

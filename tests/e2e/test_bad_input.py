@@ -185,7 +185,7 @@ def test_postgresql_that_does_not_start(tmp_path):
             folder.chmod(0o755)
     options = ["--topology", "pair", "--duration", "1", "--no-cli", "--run-dir", str(tmp_path / "run")]
     done = in_python(
-        f"import testbed.network.postgres as c, pathlib; c._VERSIONS = pathlib.Path({str(tmp_path)!r})\n"
+        f"import testbed.database.postgres as c, pathlib; c._VERSIONS = pathlib.Path({str(tmp_path)!r})\n"
         f"from testbed.__main__ import main; raise SystemExit(main({options!r}))"
     )
 

@@ -157,7 +157,7 @@ def test_nodes_that_do_not_reach_the_database_are_named_at_the_start(tmp_path, s
     run = str(tmp_path / "run")
     options = ["--topology", "pair", "--shared-db", url, "--duration", "1", "--no-cli", "--run-dir", run]
     script = (
-        "import testbed.network.stages as e; e._REGISTRATION_S = 8.0\n"
+        "import testbed.network.readiness as e; e._REGISTRATION_S = 8.0\n"
         f"from testbed.__main__ import main; raise SystemExit(main({options!r}))"
     )
 

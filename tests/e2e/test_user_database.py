@@ -13,11 +13,11 @@ import psycopg
 import pytest
 
 from scenario.topology import load
+from testbed.database.postgres import find_binaries
+from testbed.database.shared_database import members, open_user_database
 from testbed.errors import UserError
 from testbed.machine.leftovers import Machine
 from testbed.network.loopback import free_port
-from testbed.network.postgres import find_binaries
-from testbed.network.shared_database import members, open_user_database
 from testbed.planning.plan import make_plan
 from tests.support.running import ROOT, finished
 from tests.support.waiting import until

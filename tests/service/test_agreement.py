@@ -21,8 +21,8 @@ from node.material.blocks import ANSWER_BYTES, Block, boottime, connect, encode_
 from node.material.key_store import KeyStore
 from node.material.shared_db import SharedDatabase
 from telemetry import journal
+from testbed.database.postgres import node_url
 from testbed.network.loopback import LOOPBACK
-from testbed.network.postgres import node_url
 from tests.support.foreign import open_session
 from tests.support.two_nodes import ALICE, BOB, KEY_BYTES, QC, TwoNodes
 from tests.support.waiting import until

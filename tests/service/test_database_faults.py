@@ -23,9 +23,9 @@ from node import limits
 from node.failures import DatabaseChanged, DatabaseUnreachable, TooLate
 from node.material import connections
 from node.material.shared_db import CONNECTIONS_PER_NODE, KeyOwner, Members, SharedDatabase
+from testbed.database.postgres import node_url
+from testbed.database.private_database import PrivateDatabase
 from testbed.network.loopback import LOOPBACK, Stack
-from testbed.network.postgres import node_url
-from testbed.network.private_database import PrivateDatabase
 
 QC = "a-b/1"
 CLAIM = Claim(QC, epoch=1, floor=0, marks=[Mark(0, 1_000_000, bytes(16))])

@@ -29,9 +29,9 @@ from mtls.server import Server
 from node import limits
 from node.failures import DatabaseUnreachable
 from node.material.shared_db import KeyOwner, Members, SharedDatabase
+from testbed.database.postgres import node_url
 from testbed.machine.namespaces import call_in_network, network_of, threads_in_network
 from testbed.network.loopback import Stack
-from testbed.network.postgres import node_url
 from tests.support.waiting import until
 from tests.support.wire import Wire, Y
 

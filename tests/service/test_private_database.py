@@ -5,9 +5,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from testbed.database.private_database import PrivateDatabase
 from testbed.errors import UserError
 from testbed.network.loopback import Stack
-from testbed.network.private_database import PrivateDatabase
 
 TIMELINE = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 

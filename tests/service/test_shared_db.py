@@ -30,8 +30,8 @@ from node.material.key_store import KeyStore
 from node.material.key_stream import Outdated
 from node.material.shared_db import Foreign, KeyOwner, Members, NotFound, SharedDatabase, read_allocations
 from node.relaying.ciphers import proof
+from testbed.database.postgres import node_url
 from testbed.network.loopback import LOOPBACK, Stack
-from testbed.network.postgres import node_url
 from tests.support.waiting import until
 
 ALICE, BOB, MALLORY, CAROL = (str(uuid.UUID(int=i)) for i in range(1, 5))

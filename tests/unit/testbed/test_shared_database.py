@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg.conninfo
 import pytest
 
+from testbed.database.shared_database import complete_url
 from testbed.errors import UserError
-from testbed.network.shared_database import complete_url
 
 
 @pytest.fixture

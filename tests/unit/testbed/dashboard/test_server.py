@@ -13,10 +13,10 @@ SCRIPT = """
 import pathlib, socket, sys
 from types import SimpleNamespace
 from testbed.dashboard.server import _Server
-from testbed.network.stages import _log_to
+from testbed.stages.prepare import log_to
 
 path = pathlib.Path(sys.argv[1])
-_log_to(path / "logs" / "run.log")
+log_to(path / "logs" / "run.log")
 plan = SimpleNamespace(topology=SimpleNamespace(name="n"))
 listener = socket.create_server(("127.0.0.1", 0))
 server = _Server(listener, SimpleNamespace(run=SimpleNamespace(path=path), plan=plan), None, None)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import psycopg
 
+from testbed.database.postgres import Cluster, ClusterError
 from testbed.errors import UserError
 from testbed.machine.processes import Process, Processes
-from testbed.network.postgres import Cluster, ClusterError
 
 NAME = "postgres"
 _STANDBY = "standby"

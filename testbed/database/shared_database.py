@@ -21,11 +21,10 @@ import psycopg.sql
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.material.shared_db import Members, Rows, declare, install_schema, read_allocations
+from testbed.database.postgres import node_url
+from testbed.database.private_database import PrivateDatabase
 from testbed.errors import UserError
 from testbed.machine.namespaces import call_in_network
-from testbed.network.faults import Database
-from testbed.network.postgres import node_url
-from testbed.network.private_database import PrivateDatabase
 from testbed.planning.plan import DATABASE, DATABASE_PORT, Plan
 
 _TIMEOUT_S = 5
@@ -33,6 +32,19 @@ _FREE_CONNECTIONS = """
     SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
          - count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
 """
+
+
+class Database(Protocol):
+    """The shared database, as far as faults break and heal it. All of it raises UserError."""
+
+    def restart(self) -> None:
+        """Start it again, now that it was killed; returns when it answers."""
+
+    def fail_over(self) -> None:
+        """Kill it and have a standby in its place, which holds all that was committed and takes no writes."""
+
+    def promote(self) -> None:
+        """Have that standby take writes."""
 
 
 class SharedDatabase(Protocol):

@@ -1,0 +1,89 @@
+"""Stage three of a network that comes up: what serves the nodes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.database.shared_database import SharedDatabase
+from testbed.fibres.fibres import Fibres, MeasuredLink
+from testbed.fibres.probe import wait_for_carrier
+from testbed.fibres.shapers import NETEM, DelayLineControl, Netem, Shaper
+from testbed.machine.processes import ProcessFailed
+from testbed.network.expose import LOOPBACK
+from testbed.planning.plan import CONTROLLER, DATABASE_PORT, OPENFLOW_PORT
+from testbed.quantum.devices import device_routes
+from testbed.stages.build import Fabric
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What serves the nodes."""
+
+    fabric: Fabric
+    fibres: Fibres
+    database: SharedDatabase
+    links: Sequence[MeasuredLink]
+
+
+def serve(fabric: Fabric) -> Services:
+    """Stage three: delay line, database, controller and forwarder, at the same time; then links are measured."""
+    machine, plan, run = fabric.machine, fabric.machine.plan, fabric.machine.run
+    waiting = []
+    shaper: Shaper = Netem()
+    if fabric.shaper != NETEM:
+        file = "config/delay-line.json"
+        document = plan.delay_line_config(str(run.path / "config" / "delay-line-answer.json"))
+        process = machine.processes.component(
+            "delay-line", "testbed.fibres.delay_line", run.write(file, document),
+            inside=fabric.network.delay_line_pid,
+        )  # fmt: skip
+        waiting.append(process)
+        shaper = DelayLineControl(process, functools.partial(run.write, file), document)
+    fibres = Fibres(plan, shaper, ttl_slots=machine.wishes.parameters["ttl_slots"])
+    machine.say("starting controller and shared database")
+    document = plan.controller_config(
+        run.make("controller"), machine.identities[CONTROLLER], machine.wishes.parameters,
+        machine.wishes.policies,
+    )
+    config = run.write("config/controller.json", document)
+    waiting.append(
+        machine.processes.component(
+            "controller",
+            "controller.__main__",
+            config,
+            inside=fabric.network.pid("ctl"),
+            python=machine.wishes.controller_python,
+        )
+    )
+    config = run.write("config/forwarder.json", {"routes": _routes(fabric)})
+    waiting.append(machine.processes.component("forwarder", "testbed.machine.forwarder", config))
+    with ThreadPoolExecutor(1) as beside:
+        database = beside.submit(fabric.database, fabric.network)
+        for process in waiting:
+            process.wait_ready()
+        fabric.network.connect()
+        machine.say("measuring the links")
+        if dark := wait_for_carrier(fabric.network.fabric_ports()):
+            raise ProcessFailed(f"no carrier on {', '.join(dark)}")
+        links = fibres.check()  # beside PostgreSQL's work, which is one processor's
+        return Services(fabric, fibres, database.result(), links)
+
+
+def _routes(fabric: Fabric) -> list[dict[str, Any]]:
+    routes: list[dict[str, Any]] = [
+        {"listen": ["/proc/1/ns/net", LOOPBACK, OPENFLOW_PORT],
+         "connect": [fabric.inside("ctl"), LOOPBACK, OPENFLOW_PORT]},
+    ]  # fmt: skip
+    if (theirs := fabric.machine.wishes.user_database) is not None:
+        routes.append(
+            {"listen": [fabric.inside("db"), fabric.machine.plan.hosts["db"].ip, DATABASE_PORT],
+             "connect": [fabric.machine.outside_network, theirs.address, theirs.port]}
+        )  # fmt: skip
+    outside = fabric.machine.outside_network
+    return routes + device_routes(
+        fabric.machine.plan.topology, inside=fabric.inside, outside=outside, network=fabric.machine.outside
+    )
