@@ -186,10 +186,41 @@ SUMMARY = obj(
     pairs=obj(compared=INTEGER, identical=INTEGER),
 )  # fmt: skip
 COUNTED = obj(number=_said(INTEGER, "of events that came before it"))
-EVENT = {
-    "type": "object", "properties": {"event": TEXT, "time": _SECONDS, "master": TEXT, "slave": TEXT},
-    "required": ["event", "time"],
+_MS = _said(NUMBER, "ms")
+_CAUSE: Mapping[str, Schema] = {"cause": TEXT, "message": TEXT, "trace": _said(TEXT, "what `qkd story` takes")}
+_TUNNEL: Mapping[str, Schema] = {"node": TEXT, "peer": TEXT, "kind": {"type": "string", "enum": list(KINDS)}}
+_BROKEN: Mapping[str, Schema] = {"kind": {"type": "string", "enum": list(fault.KINDS)}, "where": array(TEXT, "nodes")}
+# By event, what is told of it beside its time and both applications, as far as there is something to tell.
+EVENTS: Mapping[str, Mapping[str, Schema]] = {
+    "session_opened": {"ksid": _UUID, "path": _NODES, "paths": _PATHS, "hops": INTEGER, "total_ms": _MS},
+    "session_refused": {**_CAUSE, "qc": _said(TEXT, "that was short")},
+    "session_failed": _CAUSE,
+    "session_closed": {"ksid": _UUID, "reason": TEXT, "keys": _said(INTEGER, "number")},
+    "session_moved": {"ksid": _UUID, "before": _NODES, "path": _NODES, "paths": _PATHS},
+    "session_interrupted": {"ksid": _UUID, "message": TEXT, "down": array(TEXT, "nodes and QCs")},
+    "session_resumed": {"ksid": _UUID},
+    "key_delivered": {
+        "ksid": _UUID, "key_ids": array(_UUID), "mode": TEXT, "hops": INTEGER, "source": TEXT, "size_bits": INTEGER,
+        "duration_ms": NUMBER,
+    },
+    "key_failed": {"ksid": _UUID, **_CAUSE, "qc": _said(TEXT, "that was short"), "short_bytes": INTEGER},
+    "qc_lit": {"qc": TEXT, "past": array(TEXT, "nodes that its light goes past")},
+    "qc_dark": {"qc": TEXT},
+    "parameters": PARAMETERS_SET["properties"],
+    "fault": {**_BROKEN, "fraction": _said(NUMBER, "of the photons, that an eavesdropper intercepts")},
+    "healed": _BROKEN,
+    "tunnel_keyed": {**_TUNNEL, "key_id": _UUID, "duration_ms": NUMBER},
+    "tunnel_held": {**_TUNNEL, "key_id": or_null(_UUID)},
+    "tunnel_closed": {**_TUNNEL, "key_id": or_null(_UUID)},
+    "tunnel_ended": _TUNNEL,
 }  # fmt: skip
+FOLLOWING = "following"
+EVENT: Schema = {
+    "oneOf": [
+        obj({"master": TEXT, "slave": TEXT, **facts}, event={"const": name}, time=_SECONDS)
+        for name, facts in (*EVENTS.items(), (FOLLOWING, {}))
+    ]
+}
 
 
 def in_words(schema: Schema) -> str:

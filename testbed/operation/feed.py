@@ -20,6 +20,7 @@ from typing import Any
 from telemetry import bugs, journal
 from testbed.errors import UserError
 from testbed.evidence.journals import Tail
+from testbed.operation import answers
 
 Event = Mapping[str, Any]
 
@@ -27,34 +28,14 @@ _log = logging.getLogger(__name__)
 _LOOK_S = 0.2
 # Of events that wait for a follower to take them: a minute of a very busy network.
 _MOST_WAITING = 20_000
-# By the name in a journal: the name for operators, and what is told beside it and the time.
-_TOLD: Mapping[str, tuple[str, Sequence[str]]] = {
-    "session_open": ("session_opened", ("ksid", "path", "paths", "hops", "total_ms")),
-    "session_refused": ("session_refused", ("cause", "message", "qc", "trace")),
-    "session_failed": ("session_failed", ("cause", "message", "trace")),
-    "session_closed": ("session_closed", ("ksid", "reason", "keys")),
-    "session_moved": ("session_moved", ("ksid", "before", "path", "paths")),
-    "session_interrupted": ("session_interrupted", ("ksid", "message", "down")),
-    "session_resumed": ("session_resumed", ("ksid",)),
-    "key_delivered": ("key_delivered", ("ksid", "key_ids", "mode", "hops", "source", "size_bits", "duration_ms")),
-    "key_failed": ("key_failed", ("ksid", "cause", "message", "qc", "short_bytes", "trace")),
-    "qc_lit": ("qc_lit", ("qc", "past")),
-    "qc_dark": ("qc_dark", ("qc",)),
-    "parameters": ("parameters", ()),
-    "fault": ("fault", ("kind", "where")),
-    "healed": ("healed", ("kind", "where")),
-    "tunnel_keyed": ("tunnel_keyed", ("node", "peer", "kind", "key_id", "duration_ms")),
-    "tunnel_held": ("tunnel_held", ("node", "peer", "kind", "key_id")),
-    "tunnel_closed": ("tunnel_closed", ("node", "peer", "kind", "key_id")),
-    "tunnel_ended": ("tunnel_ended", ("node", "peer", "kind")),
-}
-NAMES = tuple(name for name, _ in _TOLD.values())
-FOLLOWING = "following"
+# By the name in a journal, the name for operators. `answers.EVENTS` has what is told of each.
+_TOLD = {"session_open" if name == "session_opened" else name: name for name in answers.EVENTS}
+NAMES = tuple(answers.EVENTS)
 
 
 def facts_of(*names: str) -> list[str]:
     """What events of these names, or of all, may tell, in one list. PURE."""
-    told = [facts for name, facts in _TOLD.values() if name in (names or NAMES)]
+    told = [facts for name, facts in answers.EVENTS.items() if name in (names or NAMES)]
     return list(dict.fromkeys(["event", "time", "master", "slave", *itertools.chain.from_iterable(told)]))
 
 
@@ -64,14 +45,12 @@ def told(event: Event, name_of: Callable[[str], str]) -> dict[str, Any] | None:
         return None
     if event["event"] == "parameters" and event["who"] != "controller":
         return None  # a node has taken over what the controller has told already
-    name, facts = _TOLD[event["event"]]
+    name = _TOLD[event["event"]]
     found: dict[str, Any] = {"event": name, "time": event["time"]}
     for side in ("master", "slave"):
         if f"{side}_sae" in event:
             found[side] = name_of(event[f"{side}_sae"])
-    if name == "parameters":
-        return found | {k: v for k, v in event.items() if k not in ("time", "mono", "who", "event")}
-    return found | {fact: event[fact] for fact in facts if event.get(fact) is not None}
+    return found | {fact: event[fact] for fact in answers.EVENTS[name] if event.get(fact) is not None}
 
 
 def journals(run: Path, nodes: Sequence[str]) -> list[Path]:
@@ -102,7 +81,7 @@ class Feed:
     def past(self, names: Sequence[str] | None, since: float) -> Iterator[Event]:
         """Events of the past, one journal after the other. UserError for a name that no event has."""
         wanted = _wanted(names)
-        inside = [inner for inner, (name, _) in _TOLD.items() if name in wanted]
+        inside = [inner for inner, name in _TOLD.items() if name in wanted]
         for path in self._journals:
             with contextlib.suppress(FileNotFoundError):
                 for event in journal.events(path, *inside):
@@ -112,7 +91,7 @@ class Feed:
     def follow(self, names: Sequence[str] | None) -> Iterator[Event]:
         """Events from now on, until the run ends. UserError to who does not keep up: nobody is held up by it.
 
-        The first one is FOLLOWING, which says that all later ones come.
+        The first one is `answers.FOLLOWING`, which says that all later ones come.
         """
         wanted = _wanted(names)
         follower = _Follower()
@@ -126,7 +105,7 @@ class Feed:
                 self._thread = bugs.watched_thread(self._run, tail, name="feed", stopped=lambda: True)
                 self._thread.start()
         try:
-            yield {"event": FOLLOWING, "time": time.time()}
+            yield {"event": answers.FOLLOWING, "time": time.time()}
             while (event := follower.waiting.get()) is not None:
                 if follower.behind:
                     raise UserError(f"too slow: {_MOST_WAITING} events wait to be read: follow fewer of them")

@@ -9,7 +9,8 @@ import pytest
 
 from telemetry.journal import Journal
 from testbed.errors import UserError
-from testbed.operation.feed import FOLLOWING, Feed, told
+from testbed.operation.answers import FOLLOWING
+from testbed.operation.feed import Feed, told
 from tests.support.waiting import until
 
 NAMES = {"1": "mail", "2": "bank"}

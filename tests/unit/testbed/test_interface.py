@@ -10,6 +10,7 @@ import jsonschema_rs
 import pytest
 
 from documents.checks import Malformed
+from testbed.operation.answers import EVENTS
 from testbed.operation.interface import REQUESTS, checked, in_page, schemas
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -27,6 +28,18 @@ def test_page_of_the_interface_is_as_the_code_writes_it():
 def test_schemas_in_the_docs_are_those_of_the_code():
     """`make interface` writes them."""
     assert json.loads((DOCS / "operator.schema.json").read_text(encoding="utf-8")) == schemas()
+
+
+def test_events_are_described_one_by_one():
+    """In the page by name, in the schema with what each may tell: what belongs to another one is refused."""
+    page = (DOCS / "operator.md").read_text(encoding="utf-8")
+    schema = schemas()["follow"]["event"]
+    jsonschema_rs.meta.validate(schema)
+
+    assert all(f"`{name}`" in page for name in EVENTS)
+    assert jsonschema_rs.is_valid(schema, {"event": "qc_dark", "time": 1.0, "qc": "a-b"})
+    assert not jsonschema_rs.is_valid(schema, {"event": "qc_dark", "time": 1.0, "keys": 5})
+    assert not jsonschema_rs.is_valid(schema, {"event": "rain", "time": 1.0})
 
 
 @pytest.mark.parametrize("name", REQUESTS)
