@@ -7,17 +7,19 @@ alone.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
+from typing import Any
 
 from scenario.shape import Shape
 from scenario.topology import load
 from testbed.bench.bench_run import ROOT, bench, with_network
-from testbed.fibres.measurement import Figure
 from testbed.machine import output
 from testbed.network.emulation import Emulation
 from testbed.operation.fibre_commands import figures
+from testbed.operation.operator import Operator
 from testbed.planning.plan import make_plan
 
 SHAPES = (
@@ -44,14 +46,16 @@ def main() -> int:
 
 
 def _measure(emulation: Emulation) -> None:
-    fibres = emulation.fibres
-    (fibre,) = fibres.all()
     print(f"links shaped by {emulation.shaper}, datapath {emulation.datapath}, kernel {platform.release()}", flush=True)
-    rows: list[tuple[tuple[str], dict[str, object]]] = []
-    for shape in SHAPES:
-        fibres.change(fibre.name, shape.to_json(), towards=fibre.b)
-        ((_, _, found),) = fibres.measure(fibre.name, towards=fibre.b)
-        rows += [((_describe(shape),), asdict(figure)) for figure in found if not rows or _is_told(figure)]
+    rows: list[tuple[tuple[str], dict[str, Any]]] = []
+    with contextlib.closing(Operator(emulation)) as operator:
+        (fibre,) = operator.do("fibres")
+        where = {"fibre": fibre["name"], "towards": fibre["b"]}
+        for shape in SHAPES:
+            operator.do("change_fibre", **where, shape=shape.to_json(), measure=False)
+            (direction,) = operator.do("measure_fibre", **where)
+            shown = direction["figures"] if not rows else filter(_is_told, direction["figures"])
+            rows += [((_describe(shape),), figure) for figure in shown]
     print("\n" + figures(rows, ("shape",)), end="", flush=True)
 
 
@@ -62,8 +66,8 @@ def _describe(shape: Shape) -> str:
     return f"{shape.delay_ms:g}{jitter} ms{loss}{bandwidth}"
 
 
-def _is_told(figure: Figure) -> bool:
-    return figure.quantity == "delay" or bool(figure.configured)
+def _is_told(figure: Mapping[str, Any]) -> bool:
+    return figure["quantity"] == "delay" or bool(figure["configured"])
 
 
 if __name__ == "__main__":
