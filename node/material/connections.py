@@ -109,10 +109,12 @@ class Connections:
         self._measured_s = 0.0
         self._broken_at = 0.0  # connections born before that moment are not used again
         self._connecting_since: float | None = None  # in vain
+        # All that a node asks for is found by an index. PostgreSQL takes a table that it has not counted for a small
+        # one and would read it from end to end at each call: it counts once a minute, and keys come by the thousand.
         self._options = {
             "autocommit": True,
             "options": f"-c search_path={search_path} -c statement_timeout={DATABASE_STATEMENT_S * 1000:.0f}"
-            f" -c lock_timeout={DATABASE_LOCK_S * 1000:.0f}",
+            f" -c lock_timeout={DATABASE_LOCK_S * 1000:.0f} -c enable_seqscan=off",
             "keepalives_idle": round(DATABASE_IDLE_S),
             "keepalives_interval": 1,
             "keepalives_count": 3,

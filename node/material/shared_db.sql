@@ -92,7 +92,7 @@ CREATE TABLE IF NOT EXISTS key (
     delivered  timestamptz
 );
 CREATE INDEX IF NOT EXISTS key_request ON key (request);
-CREATE INDEX IF NOT EXISTS key_waiting ON key (slave_node) WHERE delivery IS NULL AND qc IS NOT NULL;
+CREATE INDEX IF NOT EXISTS key_waiting ON key (slave_node, made) WHERE delivery IS NULL AND qc IS NOT NULL;
 CREATE INDEX IF NOT EXISTS key_delivery ON key (delivery) WHERE delivery IS NOT NULL;
 
 -- Which node was found to hold rows that others waited for in vain, and when. Rows are only ever added: a row that is
@@ -537,8 +537,8 @@ BEGIN
         FROM key k WHERE k.delivery = p_delivery;
 END $$;
 
--- Hand the slave's KME the instructions that nobody has asked for yet, before their bytes are too old. p_delivery names
--- this delivery: a node that died before it had kept what it got asks by the same name, and gets that again.
+-- Hand the slave's KME the instructions that nobody has asked for yet, the oldest first, before their bytes are too old.
+-- p_delivery names this delivery: a node that died before it had kept what it got asks by the same name, and gets that again.
 CREATE OR REPLACE FUNCTION qkd_collect(p_delivery uuid, p_node text, p_server text, p_most integer)
 RETURNS TABLE (
     key_id uuid, request uuid, ksid uuid, master_sae text, slave_sae text, qc_name text, epoch bigint, start_at bigint,
@@ -553,7 +553,7 @@ BEGIN
     UPDATE key k SET delivery = p_delivery, delivered = clock_timestamp()
         WHERE k.key_id IN (
             SELECT w.key_id FROM key w WHERE w.slave_node = p_node AND w.delivery IS NULL AND w.qc IS NOT NULL
-            ORDER BY w.key_id LIMIT p_most FOR UPDATE SKIP LOCKED);
+            ORDER BY w.made LIMIT p_most FOR UPDATE SKIP LOCKED);
     RETURN QUERY SELECT k.key_id, k.request, k.ksid, k.master_sae, k.slave_sae, k.qc, k.epoch, k.start_at,
             k.end_at, k.trace, qkd_age_ms(k.made)
         FROM key k WHERE k.delivery = p_delivery AND k.slave_node = p_node;

@@ -2,18 +2,22 @@
 
 Two nodes on loopback, QCs that are never the bottleneck, clients that keep their connections. The bare handler runs on
 the same server, reads the same requests and answers a constant of the same length; rounds against it and against the
-KME alternate, so that a busy moment hits both.
+KME alternate, so that a busy moment hits both. A second table tells which process the processor's time went to.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
 import uuid
+from dataclasses import dataclass
+from pathlib import Path
 
 from mtls.call import Caller, Unreachable
 from mtls.credentials import Credentials
@@ -38,6 +42,18 @@ _ROUND_S = 1.5
 _WARM_UP_S = 0.3
 _SETTLE_S = 5.0  # until the nodes have heard of another rate and there is some stock
 _NODE = Identity(Role.NODE, "a")
+# Processes by the name that the second table has for them; PostgreSQL's are one for each connection of a node.
+_PARTS = {"node-a": "master's KME", "node-b": "slave's KME", "postgres": "PostgreSQL", "bare": "bare handler"}
+_PARTS_OF_KEYS = ("client", *list(_PARTS)[:-1])
+_TICKS_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """Requests answered, each second once it was warm, and in all."""
+
+    per_s: float
+    number: int
 
 
 def main() -> int:
@@ -69,17 +85,22 @@ def _measure(directory: RunDirectory) -> int:
         takes_s = len(loads) * (_SETTLE_S + len(_CLIENTS) * _ROUNDS * 2 * (_WARM_UP_S + _ROUND_S))
         print(f"014 load: keys of {_SIZE_BITS} bits over one hop, {_ROUNDS} rounds of {_ROUND_S:g} s each, medians;"
               f" the table comes in about {takes_s / 60:.0f} min", flush=True)  # fmt: skip
-        rows = []
+        rows, spent = [], []
         for mode, (number, rate) in loads:
             _tell_controller(stack, "PATCH", "parameters", {"mode": mode})
             _tell_controller(stack, "PUT", f"qcs/{_LINKS[0][0]}/rate", {"low": rate, "high": rate})
             time.sleep(_SETTLE_S)
-            rows += [(mode, *_row(credentials, keys, bare, number=number, clients=n)) for n in _CLIENTS]
+            for clients in _CLIENTS:
+                row, us = _row(stack, credentials, (keys, bare), {"number": number, "size": _SIZE_BITS}, clients)
+                rows.append((mode, number, clients, *row))
+                spent.append((mode, number, clients, *us))
     finally:
         with undisturbed():
             stack.stop()
     header = ("mode", "number", "clients", "keys/s", "requests/s", "bare requests/s", "ratio", "lowest", "highest")
-    print(table(header, rows), end="", flush=True)
+    print(table(header, rows))
+    print("Processor time a request, in microseconds; the last column is of requests to the bare handler")
+    print(table(("mode", "number", "clients", "client", *_PARTS.values()), spent), end="", flush=True)
     return 0
 
 
@@ -114,26 +135,49 @@ def _wait_for_keys(credentials: Credentials, url: str) -> None:
     caller.close()
 
 
-def _row(credentials: Credentials, keys: str, bare: str, *, number: int, clients: int) -> tuple[object, ...]:
-    body = {"number": number, "size": _SIZE_BITS}
-    rounds = [
-        (_requests_per_s(credentials, bare, body, clients), _requests_per_s(credentials, keys, body, clients))
-        for _ in range(_ROUNDS)
-    ]
-    bare_rate, rate = (statistics.median(column) for column in zip(*rounds, strict=True))
-    ratios = sorted(keyed / plain for plain, keyed in rounds)
-    return (
-        number, clients, round(rate * number), round(rate), round(bare_rate),
+def _row(
+    stack: Stack, credentials: Credentials, urls: tuple[str, str], body: dict[str, int], clients: int
+) -> tuple[tuple[object, ...], list[int]]:
+    """The rows of both tables, for requests to the KME and to the bare handler, which are at `urls`."""
+    rounds = []
+    for _ in range(_ROUNDS):
+        before = _processor_s(stack)
+        bare = _requests_per_s(credentials, urls[1], body, clients)
+        between = _processor_s(stack)
+        keyed = _requests_per_s(credentials, urls[0], body, clients)
+        rounds.append((bare, keyed, before, between, _processor_s(stack)))
+    rates = [(bare.per_s, keyed.per_s) for bare, keyed, *_ in rounds]
+    bare_rate, rate = (statistics.median(column) for column in zip(*rates, strict=True))
+    ratios = sorted(keyed / plain for plain, keyed in rates)
+    row = (
+        round(rate * body["number"]), round(rate), round(bare_rate),
         *(f"{r:.2f}" for r in (statistics.median(ratios), ratios[0], ratios[-1])),
     )  # fmt: skip
+    of_keys, of_bare = sum(keyed.number for _, keyed, *_ in rounds), sum(bare.number for bare, *_ in rounds)
+    spent = [sum(after[n] - between[n] for *_, between, after in rounds) / of_keys for n in _PARTS_OF_KEYS]
+    spent.append(sum(between["bare"] - before["bare"] for _, _, before, between, _ in rounds) / of_bare)
+    return row, [round(1e6 * s) for s in spent]
 
 
-def _requests_per_s(credentials: Credentials, url: str, body: dict[str, int], clients: int) -> float:
-    """Requests answered a second by `clients` at once, each with a connection of its own that is kept."""
+def _processor_s(stack: Stack) -> dict[str, float]:
+    """Processor time that this process, the client, and the others have taken so far, in seconds."""
+    found = dict.fromkeys(_PARTS, 0.0) | {"client": time.process_time()}
+    pids = {stack.processes.named(name).pid: name for name in _PARTS}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            fields = path.read_text().rpartition(") ")[2].split()
+            name = pids.get(int(path.parent.name)) or pids.get(int(fields[1]))
+            if name is not None:
+                found[name] += (int(fields[11]) + int(fields[12])) / _TICKS_S
+    return found
+
+
+def _requests_per_s(credentials: Credentials, url: str, body: dict[str, int], clients: int) -> _Answered:
+    """Requests by `clients` at once, each with a connection of its own that is kept."""
     caller = Caller(credentials, connections=clients)
     begin = time.monotonic() + _WARM_UP_S
     end = begin + _ROUND_S
-    answered, failures = [0] * clients, []
+    answered, warming, failures = [0] * clients, [0] * clients, []
 
     def ask(client: int) -> None:
         while (now := time.monotonic()) < end:
@@ -146,6 +190,7 @@ def _requests_per_s(credentials: Credentials, url: str, body: dict[str, int], cl
                 failures.append(reply.message)
                 return
             answered[client] += begin <= now
+            warming[client] += now < begin
 
     threads = [threading.Thread(target=ask, args=(client,)) for client in range(clients)]
     for thread in threads:
@@ -155,7 +200,7 @@ def _requests_per_s(credentials: Credentials, url: str, body: dict[str, int], cl
     caller.close()
     if failures:
         raise UserError(f"{url}: {failures[0]}")
-    return sum(answered) / _ROUND_S
+    return _Answered(sum(answered) / _ROUND_S, sum(answered + warming))
 
 
 if __name__ == "__main__":

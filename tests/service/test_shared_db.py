@@ -544,6 +544,35 @@ def test_what_was_collected_is_given_again_under_the_same_name_and_no_other(ring
     assert {i.key_id for i in ring.nodes["a"].collect(name)[0]}.isdisjoint(before), "another node"
 
 
+def test_no_call_reads_the_record_of_all_keys(ring, stack):
+    """However many there are by now, and whatever PostgreSQL thinks: it counts them now and then only."""
+    ring.fill(1 << 20)
+    with stack.cluster.admin_url() as url, psycopg.connect(url, autocommit=True) as admin:
+
+        def scans() -> tuple[int, int]:
+            """Of the tables that only grow, from end to end and by an index, as far as all have told by now."""
+            names = ["key", "allocation"]
+            query = "SELECT sum(seq_scan)::int, sum(idx_scan)::int FROM pg_stat_user_tables WHERE relname = ANY (%s)"
+            ((whole, by_index),) = admin.execute(query, (names,)).fetchall()
+            return whole, by_index
+
+        def work() -> None:
+            """Each call that asks for keys or allocations, once."""
+            request = new_request()
+            assert isinstance(ring.allocate("ab", KEY_BYTES, request=request, mode=BASIC), Allocation)
+            key_id = str(uuid.uuid5(uuid.UUID(request), "key"))
+            ring.nodes["b"].deliver(ALICE, BOB, [key_id])
+            ring.nodes["b"].cost([key_id])
+            ring.nodes["b"].collect(str(uuid.uuid4()))
+
+        whole, by_index = scans()
+        for _ in range(20):
+            work()
+        until(lambda: work() or scans()[1] >= by_index + 60, else_tell=scans)
+
+        assert scans()[0] == whole
+
+
 POISONS = ["end_at = start_at - 1", "start_at = -1", "start_at = NULL", "epoch = NULL", "made = 'infinity'"]
 
 
