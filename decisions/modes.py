@@ -143,6 +143,10 @@ class Mode:
         units = 1 if self.cipher is None else 2
         return min(double // (units * key_bytes), others // key_bytes)
 
+    def makeable_over(self, available: Sequence[Sequence[int]], key_bytes: int) -> int:
+        """As `makeable`, over several paths. What a path cannot give any more, the others do, if they are `enough`."""
+        return sorted((min(path) // key_bytes for path in available), reverse=True)[self.enough - 1]
+
 
 def ahead(keys_ahead: int, interval_s: float, ttl_slots: int) -> int:
     """How many keys a session makes at once that asks for one each `interval_s`, in modes that look ahead.

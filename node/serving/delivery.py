@@ -195,8 +195,10 @@ class Delivery:
         except TooFewPaths:
             return 0
         number = self._ahead(session.ksid, parameters)
-        there = [available.get(qc, 0) for qc in session.qcs]
-        made = mode.makeable(there, key_bytes, number, double_at_last=session.double_at_last)
+        there = [[available.get(qc, 0) for qc in path.qcs] for path in session.paths]
+        if mode.paths > 1:
+            return mode.makeable_over(there, key_bytes)
+        made = mode.makeable(there[0], key_bytes, number, double_at_last=session.double_at_last)
         if mode.ahead:  # what another mode left in the pool is not given out in this one
             made += self._pool.count((session.ksid, key_bytes), self._oldest_promised())
         return made

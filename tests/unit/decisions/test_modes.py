@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +94,26 @@ def test_makeable_is_what_one_gets_who_asks_one_by_one(mode, hops, key_bytes, ke
             left, made = after, made + batch
 
     assert MODES[mode].makeable(available, key_bytes, keys_ahead, double_at_last=at_last) == made
+
+
+@given(st.sampled_from(["paths-2", "paths-3", "paths-2of3"]), st.integers(1, 200), st.data())
+def test_makeable_over_several_paths_is_what_one_gets_who_asks_one_by_one(name, key_bytes, data):
+    """Without the path of the QC that lacks most as long as the others are enough."""
+    mode = MODES[name]
+    hops = data.draw(st.lists(st.integers(1, 4), min_size=mode.paths, max_size=mode.paths))
+    left = {f"{p}-{i}": data.draw(st.integers(0, 4000)) for p, n in enumerate(hops) for i in range(n)}
+    qcs = [[f"{p}-{i}" for i in range(n)] for p, n in enumerate(hops)]
+    counted, made, paths = mode.makeable_over([[left[qc] for qc in path] for path in qcs], key_bytes), 0, qcs
+    while len(paths) >= mode.enough:
+        poorest = min((qc for path in paths for qc in path), key=left.__getitem__)
+        if left[poorest] < key_bytes:
+            paths = [path for path in paths if poorest not in path]
+            continue
+        made += 1
+        for qc in itertools.chain.from_iterable(paths):
+            left[qc] -= key_bytes
+
+    assert counted == made
 
 
 @given(
