@@ -42,6 +42,10 @@ class Rect(NamedTuple):
         """Whether all of it is on a map of that size."""
         return self.width <= self.x <= width - self.width and self.height <= self.y <= height - self.height
 
+    def has_any(self, points: list[tuple[float, float]]) -> bool:
+        """Whether one of the points lies on it."""
+        return any(abs(x - self.x) < self.width and abs(y - self.y) < self.height for x, y in points)
+
     def is_crossed(self, a: tuple, b: tuple, half_breadth: float) -> bool:
         """Whether a tube so broad lies on it, as points on the tube's middle and edges say."""
         length = math.dist(a, b)

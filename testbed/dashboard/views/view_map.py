@@ -5,6 +5,8 @@ What a mark says, it says by form and word, so that it reads on any projector an
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,7 @@ from scenario.shape import Shape
 from scenario.topology_description import Link, Node, Switched
 from testbed.dashboard.collected import timeline
 from testbed.dashboard.collected.snapshot import Document, Snapshot, TunnelEnd, mean
-from testbed.dashboard.views.layout import Layout, Point, lay_out
+from testbed.dashboard.views.layout import HEIGHT, WIDTH, Layout, Point, lay_out
 from testbed.dashboard.views.selection import LINK, NODE, Selection, session
 from testbed.network.faults import broken_qcs
 from testbed.planning.plan import Plan
@@ -199,14 +201,38 @@ def _links(
 
 
 _BULGE = 0.16  # of the straight way, by which a tunnel lies beside it, and light on the other side
+_TIMES = (1.0, 1.4, 0.7, 1.9, 2.5, 3.2, 4.0)  # as far, as long as others are in the way
+_CLEAR = 6.0  # from boxes and from the edge of the map
+_STEPS = tuple(i / 48 for i in range(1, 48))  # at which it is looked at
 _WORST = ("closed", "held", "up")
 
 
-def _curve(layout: Layout, ends: tuple[str, str], bulge: float) -> str:
-    """Of an SVG path from one datacenter to the other, that far beside the straight way."""
-    (x1, y1), (x2, y2) = (layout.nodes[end] for end in ends)
-    beside = (x1 + x2) / 2 - bulge * 2 * (y2 - y1), (y1 + y2) / 2 + bulge * 2 * (x2 - x1)
-    return f"M{x1:.0f} {y1:.0f} Q{beside[0]:.0f} {beside[1]:.0f} {x2:.0f} {y2:.0f}"
+def curve(layout: Layout, ends: tuple[str, str], bulge: float) -> str:
+    """Of an SVG path from one datacenter to the other, that far beside the straight way.
+
+    Where others are in the way it goes farther or nearer, or on the other side, so that they hide the least of it.
+    """
+    half = (layout.scale * layout.box[0] / 2 + _CLEAR, layout.scale * layout.box[1] / 2 + _CLEAR)
+    others = tuple(at for name, at in layout.nodes.items() if name not in ends)
+    return _clear_curve(layout.nodes[ends[0]], layout.nodes[ends[1]], others, half, bulge)
+
+
+@functools.lru_cache(maxsize=1024)
+def _clear_curve(a: Point, b: Point, others: tuple[Point, ...], half: Point, bulge: float) -> str:
+    def hidden(corner: Point) -> int:
+        points = [
+            tuple((1 - u) ** 2 * a[i] + 2 * u * (1 - u) * corner[i] + u**2 * b[i] for i in (0, 1)) for u in _STEPS
+        ]
+        return sum(
+            not (_CLEAR < x < WIDTH - _CLEAR and _CLEAR < y < HEIGHT - _CLEAR)
+            or any(abs(x - at[0]) < half[0] and abs(y - at[1]) < half[1] for at in others)
+            for x, y in points
+        )
+
+    ways = [2 * side * times * bulge for side, times in itertools.product((1, -1), _TIMES)]
+    corners = [((a[0] + b[0]) / 2 - way * (b[1] - a[1]), (a[1] + b[1]) / 2 + way * (b[0] - a[0])) for way in ways]
+    x, y = min(corners, key=hidden)
+    return f"M{a[0]:.0f} {a[1]:.0f} Q{x:.0f} {y:.0f} {b[0]:.0f} {b[1]:.0f}"
 
 
 def lit(plan: Plan, snapshot: Snapshot) -> list[Switched]:
@@ -220,12 +246,12 @@ def _lights(plan: Plan, snapshot: Snapshot, layout: Layout) -> Iterator[Arc]:
     beside: Counter[tuple[str, str]] = Counter()
     for one in lit(plan, snapshot):
         ends, name = (min(one.a, one.b), max(one.a, one.b)), one.qc.name
-        curve = _curve(layout, ends, -_BULGE * (1 + beside[ends] / 2))
+        arc = curve(layout, ends, -_BULGE * (1 + beside[ends] / 2))
         beside[ends] += 1
         state = UP if name not in broken and generates(qcs[name]) else NO_KEY
         past = f", past {', '.join(one.past)}" if one.past else ""
         words = f"QC {name} is lit{past}: {'makes key' if state == UP else 'no new key'}"
-        yield Arc(LIGHT, (*ends, name), curve, state, words)
+        yield Arc(LIGHT, (*ends, name), arc, state, words)
 
 
 def _tunnels(snapshot: Snapshot, layout: Layout) -> Iterator[Arc]:
@@ -235,7 +261,7 @@ def _tunnels(snapshot: Snapshot, layout: Layout) -> Iterator[Arc]:
     for (a, b), ends in tunnels.items():
         state = min((end.state for end in ends), key=_WORST.index)
         words = f"{ends[0].kind} tunnel between {a} and {b}: {state}"
-        yield Arc(TUNNEL, (a, b), _curve(layout, (a, b), _BULGE), state, words)
+        yield Arc(TUNNEL, (a, b), curve(layout, (a, b), _BULGE), state, words)
 
 
 def link_state(plan: Plan, link: Link, snapshot: Snapshot, qcs: Mapping[str, Document]) -> tuple[str, str]:

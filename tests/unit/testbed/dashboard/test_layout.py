@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from scenario.topology import load
 from testbed.dashboard.views.layout import HEIGHT, WIDTH, Layout, lay_out
 from testbed.dashboard.views.settling import nearness
+from testbed.dashboard.views.view_map import curve
 from tests.support.maps import Rect, crowded
 
 TOPOLOGIES = Path(__file__).resolve().parents[4] / "topologies"
@@ -66,6 +68,30 @@ def test_nothing_covers_anything_on_networks_that_ship(name):
     found = lay_out(nodes, fibres, letters)
 
     assert covered(found, fibres) == []
+
+
+@pytest.mark.parametrize("name", ["pair", "poliqi", "poliqi-bypass"])
+def test_an_arc_between_any_two_datacenters_runs_behind_no_third_one(name):
+    """A tunnel on one side of the straight way, light on the other. On a full map there may be no such way."""
+    nodes, fibres, letters = network(name)
+    found = lay_out(nodes, fibres, letters)
+    boxes = rects(found.nodes.items(), found.box, found.scale)
+
+    hidden = [
+        f"{ends} behind {box}" for ends in itertools.combinations(found.nodes, 2) for bulge in (0.16, -0.16)
+        for box in boxes.keys() - {*ends} if boxes[box].has_any(drawn(curve(found, ends, bulge)))
+    ]  # fmt: skip
+    assert hidden == []
+
+
+def drawn(path: str) -> list[tuple[float, float]]:
+    """Points of a quadratic curve of SVG, close together."""
+    (x0, y0), (x1, y1), (x2, y2) = (tuple(map(float, pair)) for pair in re.findall(r"(-?\d+) (-?\d+)", path))
+    way = [i / 200 for i in range(201)]
+    return [
+        ((1 - u) ** 2 * x0 + 2 * u * (1 - u) * x1 + u**2 * x2, (1 - u) ** 2 * y0 + 2 * u * (1 - u) * y1 + u**2 * y2)
+        for u in way
+    ]
 
 
 @pytest.mark.parametrize("name", ["pair", "poliqi", "secoqc"])
