@@ -29,6 +29,18 @@ class OpenFlowConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedStoreConfig:
+    """The store that the controllers of a network share in a PostgreSQL, and who they are.
+
+    `url`: libpq's words or URL. `controllers`: URLs for operators by name; the first one leads at the beginning.
+    """
+
+    url: str
+    schema: str
+    controllers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class ControllerConfig:
     """Everything the controller must know before it starts."""
 
@@ -48,11 +60,12 @@ class ControllerConfig:
     round_trip_s: float = 0.0  # the longest one between two parties of the network, as far as is known beforehand
     switched: Sequence[SwitchedQc] = ()  # the QCs that can be lit on demand
     spare: Mapping[str, int] = field(default_factory=dict)  # how many there are of what they take, by name
+    shared_store: SharedStoreConfig | None = None  # None: there is no other controller
 
 
 _REQUIRED = ("name", "host", "port", "directory", "credentials", "openflow")
 _OPTIONAL = ("parameters", "agents", "node_ids", "saes", "half_open_timeout_s", "grace_s", "steady_s", "round_trip_s",
-             "policies", "switched", "spare")  # fmt: skip
+             "policies", "switched", "spare", "shared_store")  # fmt: skip
 
 
 _MOST_SWITCHED = 10_000
@@ -108,7 +121,24 @@ def parse(document: Any) -> ControllerConfig:
             text(k, "spare"): integer(v, f"spare.{k}", low=0, high=1 << 16)
             for k, v in mapping(given.get("spare", {}), "spare").items()
         },
+        shared_store=_shared_store(given.get("shared_store"), given["name"]),
     )
+
+
+def _shared_store(value: Any, name: str) -> SharedStoreConfig | None:
+    if value is None:
+        return None
+    given = mapping(value, "shared_store")
+    controllers = {
+        text(k, "shared_store.controllers"): text(v, f"shared_store.controllers.{k}", longest=2048).rstrip("/")
+        for k, v in mapping(given.get("controllers"), "shared_store.controllers").items()
+    }
+    if name not in controllers:
+        raise Malformed("shared_store.controllers", f"{name} among them")
+    return SharedStoreConfig(
+        text(given.get("url"), "shared_store.url", longest=4096), text(given.get("schema"), "shared_store.schema"),
+        controllers,
+    )  # fmt: skip
 
 
 def _switched(given: Mapping[str, Any], field: str) -> SwitchedQc:

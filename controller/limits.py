@@ -60,6 +60,16 @@ LINKS_OF_ONE = 1024  # physical links that a node may show
 REPORTED_SLOTS = 3600  # the most slots that one report is of, and that reports are kept of: no TTL is longer
 MAX_BYTES_A_SLOT = MOST_RATE  # of a QC: as many as an operator may ask it for
 
+# Two controllers. Who leads says so to the shared database, and leads for certain as long as that has answered lately.
+LEASE_S = 3.0
+RENEW_S = 0.5  # between two times that a leader says so
+STANDBY_LOOK_S = 0.25  # between two times that a stand-by asks whether it may lead
+STORE_CALL_S = 1.0  # one call of the shared database, without its round trips, which come on top
+STORE_ROUND_TRIPS = 3
+LEASE_ROUND_TRIPS = 8  # of the network's longest, by which the lease is longer
+ROUTE_S = 2.0  # without an answer of the shared database, after which a stand-by has switches forward
+ANSWERED_S = 1.0  # who asks where nobody leads is to ask again after that
+
 # The operator's interface, and the process.
 KEPT_REFUSALS = 100
 BIND_S = 5.0  # until the OpenFlow port listens
@@ -72,6 +82,11 @@ SETTING_S = 3.0  # how long an operator waits until all nodes have taken over wh
 # Texts of others, in characters.
 MAX_TEXT = 300
 MAX_ID = 256
+
+
+def lease_s(round_trip_s: float) -> float:
+    """How long a controller leads without a further word, in a network with that longest round trip."""
+    return LEASE_S + LEASE_ROUND_TRIPS * round_trip_s
 
 
 def first_retry_s(nodes: int) -> float:

@@ -32,6 +32,10 @@ REVISION = "2026-11-24"
 NODE = f"{MODULE}:node"
 STREAM = "qkd-testbed"
 APPLICATION_ANSWER = f"{MODULE}:application_answer"
+# A header field, in which one of several controllers says which term it speaks in; others have none.
+TERM_HEADER = "Qkd-Controller-Term"
+# In error-info: in which term the controller leads that a node goes by in place of the one that asked.
+LATER_TERM = f"{MODULE}:later-term"
 
 COUNTER = pattern("0|[1-9][0-9]{0,18}", "an integer from 0 on, as a string")
 _SIDE = pattern("master|slave", "master or slave")
@@ -138,6 +142,14 @@ def read_answer(document: Any) -> dict[str, Any]:
     """The input of the operation application_answer, checked; Refusal."""
     value = document.get(f"{MODULE}:input") if isinstance(document, Mapping) else None
     return dict(check(_ANSWER, value, f"/{APPLICATION_ANSWER}", state=False))
+
+
+def later_term(document: Any) -> int | None:
+    """The term in an error that says that another controller leads by now; None of any other document."""
+    try:
+        return int(document["ietf-restconf:errors"]["error"][0]["error-info"][LATER_TERM])
+    except (KeyError, TypeError, IndexError, ValueError):
+        return None
 
 
 def read_version(document: Any) -> int:

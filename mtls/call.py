@@ -264,6 +264,7 @@ class Listener:
     The server has `timeout_s` seconds in all until it begins to tell of events.
 
     `silence_s`: of a server that sends nothing for so long, not even a comment, the stream counts as broken.
+    `headers`: fields of the request beside the usual ones.
     """
 
     def __init__(
@@ -274,6 +275,7 @@ class Listener:
         *,
         timeout_s: float,
         silence_s: float | None = SILENCE_S,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._url = url
         parts = urlsplit(url)
@@ -293,7 +295,7 @@ class Listener:
                 raise
             assert isinstance(sock, TimedSocket)  # noqa: S101 - the context makes no others
             self._sock = connection.sock = sock
-            connection.request("GET", parts.path, headers={"Accept": CONTENT_TYPE})
+            connection.request("GET", parts.path, headers={"Accept": CONTENT_TYPE, **headers})
             self._sock.settimeout(max(LEAST_S, give_up - time.monotonic()))
             answer = connection.getresponse()
             self._sock.settimeout_of_each(silence_s)

@@ -44,6 +44,7 @@ from node.streams.chunk_streams import ChunkStreams
 from node.streams.home import HomeStreams
 from node.streams.messages import Gs004
 from node.tree.datastore import Datastore
+from node.tree.leader import Leader
 from node.tree.notifications import Streams
 from node.tree.performance import Performance
 from node.waiting_limits import HalfOpen, Places
@@ -113,7 +114,7 @@ class Node:
             ends=ends, streams=streams, performance=performance, reporting=reporting, parameters=parameters, kme=kme,
             blocks=blocks, journal=journal,
         )  # fmt: skip
-        restconf = restconf_http.make_blueprint(datastore, agent.live, streams, registrations)
+        restconf = restconf_http.make_blueprint(datastore, agent.live, streams, registrations, Leader(store, streams))
         metrics = NodeMetrics(
             options.name,
             lambda: [(h.qc, h.stored, h.generated, h.used, h.expired, h.differing) for h in store.held()],

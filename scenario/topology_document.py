@@ -31,7 +31,7 @@ from scenario.topology_description import (
 # One-way delay of a kilometre of fibre, ms: light in glass travels at about two thirds of c.
 _MS_PER_KM = 0.005
 # A node's name becomes that of its Mininet host; these two hosts are the controller's and the shared database's.
-RESERVED_NODE_NAMES = ("ctl", "db")
+RESERVED_NODE_NAMES = ("ctl", "ctl2", "db")
 _MOST_MODULES = 1000
 _LINK_NAME_LENGTH = 80  # two node names, the hyphen between them and a number fit
 # What a link may say of both directions, and each direction of its own, with defaults.

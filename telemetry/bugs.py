@@ -27,6 +27,10 @@ _NO_THREAD = "can't start new thread"  # in Python's words, by which alone it is
 _SCARCE_TO_SQLITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN)
 
 
+class Away(Exception):
+    """What a process needs is away for a while, which is no bug: one line that says what."""
+
+
 def report(log: logging.Logger, what: str, error: object, journal: Journal | None = None, **facts: Any) -> None:
     """Log that `what` met a bug, with the exception's type and the places that it went through. Never raises.
 
@@ -45,6 +49,8 @@ def report(log: logging.Logger, what: str, error: object, journal: Journal | Non
 
 def refused(error: object) -> str | None:
     """What the machine refuses, in its own words, if that is what was raised; None if it may be a bug of ours. PURE."""
+    if isinstance(error, Away):
+        return str(error)
     if isinstance(error, OSError) and error.errno in _SCARCE:
         return os.strerror(error.errno)
     # The last 8 bits are the error, those above tell of which kind.

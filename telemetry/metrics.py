@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -99,6 +99,19 @@ class ControllerMetrics:
 
     def page(self) -> bytes:
         """All figures in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class StandbyMetrics:
+    """Of a controller that stands by: the latest term that it has heard of."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._term = Gauge("qkd_controller_term", "The latest term that it has heard of", registry=self._registry)
+
+    def page(self, term: int) -> bytes:
+        """All figures in Prometheus' text format."""
+        self._term.set(term)
         return generate_latest(self._registry)
 
 

@@ -125,7 +125,7 @@ def _main(given: argparse.Namespace) -> int:
     database_url = None if given.shared_db is None else complete_url(given.shared_db)
     _prepare()
     topology = load(given.topology, _TOPOLOGIES).with_overrides(delay_ms=given.delay, qc_rate=given.qc_rate)
-    plan = make_plan(topology)
+    plan = make_plan(topology, standby=given.controller == "ha")
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
     workload = None if given.workload is None else load_workload(given.workload, _WORKLOADS)
     arriving = _arrivals(given, plan, workload, seed)
@@ -161,7 +161,10 @@ def _main(given: argparse.Namespace) -> int:
         if database_url is not None:
             schema = f"qkd_{directory.id.replace('-', '_')}"
             connections = needs(plan).fewest_connections
-            database = open_user_database(database_url, schema, members(plan), connections=connections)
+            database = open_user_database(
+                database_url, schema, members(plan), connections=connections,
+                several_in=plan if len(plan.controllers) > 1 else None,
+            )  # fmt: skip
         return run_isolated(
             lambda outside: run(plan, directory, wanted, outside=outside, user_database=database),
             pid_file=directory.path / "init.pid",
@@ -209,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--expose", nargs="?", const=ANY_PORT, type=options.port, metavar="PORT", help="publish controller, KMEs and agents on 127.0.0.1, at ports from PORT on (default: whatever is free); see docs/client.md")  # fmt: skip  # noqa: E501
     add("--vm", action=argparse.BooleanOptionalAction, default=False, help="run all of it in user-mode Linux: needs no root, is slow")  # fmt: skip  # noqa: E501
     add("--framework", choices=FRAMEWORKS, default=FRAMEWORKS[0], help="what the controller speaks OpenFlow with: os-ken, or Ryu 4.34 in an environment of its own (default: os-ken)")  # fmt: skip  # noqa: E501
+    add("--controller", choices=("single", "ha"), default="single", help="one SDN controller, or a second one that stands by and takes over when the first one is gone (default: single)")  # fmt: skip  # noqa: E501
     add("--dashboard", nargs="?", const=None, default=_UNASKED, type=options.port, metavar="PORT", help=f"show the network on a page at 127.0.0.1:PORT (default: {USUAL_PORT}, or whatever is free; on with the command line)")  # fmt: skip  # noqa: E501
     add("--no-dashboard", action="store_true", help="show no page")
     add("--no-cli", action="store_true", help="do not offer the command line (with --duration)")

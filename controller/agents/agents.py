@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from controller import limits
@@ -45,11 +45,33 @@ class AgentFailed(Exception):
         self.reason = reason
 
 
-class Agents:
-    """Calls the agents. Thread-safe. The calls are told to `journal`; it and `round_trip_s`: see `mtls.call.Caller`."""
+class TermOf(Protocol):
+    """The term in which one of several controllers leads: each call says it."""
 
-    def __init__(self, credentials: Credentials, journal: Journal, *, round_trip_s: float = 0.0) -> None:
+    @property
+    def term(self) -> int:
+        """That term."""
+
+    def spoken_of(self, term: int) -> None:
+        """A node goes by another controller, of that term, and has not done what it was told."""
+
+
+class Agents:
+    """Calls the agents. Thread-safe. The calls are told to `journal`; it and `round_trip_s`: see `mtls.call.Caller`.
+
+    `term_of`: where there are several controllers.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        journal: Journal,
+        *,
+        round_trip_s: float = 0.0,
+        term_of: TermOf | None = None,
+    ) -> None:
         self._credentials = credentials
+        self._term_of = term_of
         self._caller = Caller(
             credentials, connections=limits.CALLS_TO_ONE, record=functools.partial(journal.event, "call"),
             round_trip_s=round_trip_s,
@@ -84,7 +106,7 @@ class Agents:
         listener = Listener(
             self._credentials, agent.url + streams[name], Identity(Role.NODE, agent.name), timeout_s=limits.CALL_S,
             # Of one that knows only the standard nobody knows whether it says that it has nothing to say.
-            silence_s=SILENCE_S if extended else None,
+            silence_s=SILENCE_S if extended else None, headers=self._in_term(),
         )  # fmt: skip
         return listener, extended
 
@@ -217,10 +239,17 @@ class Agents:
         conditions: Mapping[str, str] = MappingProxyType({}),
     ) -> Reply:
         with self._turn(agent):
-            return self._caller.request(
+            reply = self._caller.request(
                 method, agent.url + path, to=Identity(Role.NODE, agent.name), body=document, timeout_s=limits.CALL_S,
-                conditions=conditions,
+                conditions={**conditions, **self._in_term()},
             )  # fmt: skip
+        later = None if reply.ok else gs015_testbed.later_term(reply.body)
+        if later is not None and self._term_of is not None:
+            self._term_of.spoken_of(later)
+        return reply
+
+    def _in_term(self) -> dict[str, str]:
+        return {} if self._term_of is None else {gs015_testbed.TERM_HEADER: str(self._term_of.term)}
 
     def on_the_way_s(self, agent: Agent) -> float:
         """Seconds that the round trips of a call to that agent take."""

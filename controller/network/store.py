@@ -9,17 +9,61 @@ import json
 import os
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from telemetry.bugs import Away
+
+_SESSION, _SETTING = "session", "setting"
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS session (ksid TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS session (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
-class Store:
+class NotKept(Away):
+    """The store does not take or tell anything now; one line that says why. It may have taken what was told last."""
+
+
+class Store(ABC):
+    """Documents by kind and name. Each method may raise NotKept, and sqlite3.Error where the store is a file."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Keep nothing any more."""
+
+    @abstractmethod
+    def _put(self, kind: str, name: str, text: str | None) -> None:
+        """Keep a text, in place of what was there; None: forget it."""
+
+    @abstractmethod
+    def _texts(self, kind: str) -> dict[str, str]:
+        """All texts of that kind by name, in the order of their names."""
+
+    def put_session(self, ksid: str, document: Mapping[str, Any]) -> None:
+        """Keep a session, in place of what was known of it."""
+        self._put(_SESSION, ksid, json.dumps(document))
+
+    def remove_session(self, ksid: str) -> None:
+        """Forget a session."""
+        self._put(_SESSION, ksid, None)
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """All sessions, by KSID."""
+        return [json.loads(text) for text in self._texts(_SESSION).values()]
+
+    def put_setting(self, name: str, document: Mapping[str, Any]) -> None:
+        """Keep a setting, in place of what it was."""
+        self._put(_SETTING, name, json.dumps(document))
+
+    def setting(self, name: str) -> dict[str, Any]:
+        """That setting; empty if it was never kept."""
+        return dict(json.loads(self._texts(_SETTING).get(name, "{}")))
+
+
+class FileStore(Store):
     """A small database in `path`, made with mode 0600."""
 
     def __init__(self, path: Path) -> None:
@@ -36,26 +80,14 @@ class Store:
         with self._lock:
             self._db.close()
 
-    def put_session(self, ksid: str, document: Mapping[str, Any]) -> None:
-        """Keep a session, in place of what was known of it."""
-        self._execute("INSERT OR REPLACE INTO session VALUES (?, ?)", ksid, json.dumps(document))
+    def _put(self, kind: str, name: str, text: str | None) -> None:
+        if text is None:
+            self._execute(f"DELETE FROM {kind} WHERE name = ?", name)  # noqa: S608 - one of two words of ours
+        else:
+            self._execute(f"INSERT OR REPLACE INTO {kind} VALUES (?, ?)", name, text)  # noqa: S608
 
-    def remove_session(self, ksid: str) -> None:
-        """Forget a session."""
-        self._execute("DELETE FROM session WHERE ksid = ?", ksid)
-
-    def sessions(self) -> list[dict[str, Any]]:
-        """All sessions, by KSID."""
-        return [json.loads(text) for (text,) in self._execute("SELECT document FROM session ORDER BY ksid")]
-
-    def put_setting(self, name: str, document: Mapping[str, Any]) -> None:
-        """Keep a setting, in place of what it was."""
-        self._execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", name, json.dumps(document))
-
-    def setting(self, name: str) -> dict[str, Any]:
-        """That setting; empty if it was never kept."""
-        rows = self._execute("SELECT document FROM setting WHERE name = ?", name)
-        return dict(json.loads(rows[0][0])) if rows else {}
+    def _texts(self, kind: str) -> dict[str, str]:
+        return dict(self._execute(f"SELECT name, document FROM {kind} ORDER BY name"))  # noqa: S608
 
     def _execute(self, sql: str, *values: str) -> list[Any]:
         with self._lock:

@@ -17,8 +17,9 @@ from controller.following.follower import Followers
 from controller.network.graph import Graph
 from controller.network.nodes import Agent, Link
 from controller.network.settings import Settings
-from controller.network.store import Store
+from controller.network.store import NotKept, Store
 from controller.northbound.api_openapi import describe
+from controller.northbound.standby import LEADER
 from controller.sessions.key_session import SessionError
 from controller.sessions.lifecycle import KeySessions
 from controller.sessions.path_admission import Choice
@@ -43,8 +44,9 @@ def make_app(
     settings: Settings,
     switches: Callable[[], Mapping[str, list[str]]],
     framework: str | None = None,
+    leadership: Callable[[], Mapping[str, Any]],
 ) -> Flask:
-    """The application.
+    """The application. `leadership`: see `controller.leading.leadership.Leadership.to_json`.
 
     `switches` names those that are connected, with their ports to others that are down, `framework` what serves them,
     if anything does.
@@ -55,12 +57,23 @@ def make_app(
     def on_session_error(error: SessionError) -> Response:
         return error_body(error.status, str(error), error.facts)
 
+    @app.errorhandler(NotKept)
+    def on_not_kept(error: NotKept) -> Response:
+        return error_body(503, str(error), {"cause": "not_kept"})
+
     @app.get("/qkd/v1/openapi.json")
     @allow(Role.OPERATOR)
     def openapi() -> dict[str, Any]:
         return describe()
 
-    _add_views(app, graph, book=book, settings=settings, switches=switches, framework=framework)
+    @app.get(LEADER)
+    @allow(Role.OPERATOR)
+    def leader() -> dict[str, Any]:
+        return dict(leadership())
+
+    _add_views(
+        app, graph, book=book, settings=settings, switches=switches, framework=framework, leadership=leadership
+    )
     _add_qcs(app, graph, choice, settings)
     _add_sessions(app, book, sessions)
     _add_settings(app, graph, settings, followers)
@@ -76,6 +89,7 @@ def _add_views(
     settings: Settings,
     switches: Callable[[], Mapping[str, list[str]]],
     framework: str | None,
+    leadership: Callable[[], Mapping[str, Any]],
 ) -> None:
     @app.get("/qkd/v1/status")
     @allow(Role.OPERATOR)
@@ -85,6 +99,7 @@ def _add_views(
         return {
             "version": importlib.metadata.version("qkd-testbed"),
             "framework": framework,
+            "leader": leadership(),
             "nodes": {name: {"slot": node.slot} for name, node in reachable.items()},
             "switches": sorted(connected),
             "ports_down": sorted(port for ports in connected.values() for port in ports),

@@ -99,8 +99,12 @@ def _in_path(name: str, text: str, schema: dict[str, Any] | None = None) -> list
 
 def describe() -> dict[str, Any]:
     """The description."""
+    leader = _object(
+        name=_TEXT, standing={"type": "string", "enum": ["leader", "unsure", "standby"]}, leader=_or_null(_TEXT),
+        term=_or_null(_INTEGER), url=_or_null(_TEXT),
+    )  # fmt: skip
     status = _object(
-        version=_TEXT, framework=_or_null(_TEXT),
+        version=_TEXT, framework=_or_null(_TEXT), leader=leader,
         nodes={"type": "object", "additionalProperties": _object(slot=_INTEGER)},
         switches=_array(_TEXT), ports_down=_array(_TEXT), key_sessions=_INTEGER, parameters=_object(**_PARAMETERS),
     )  # fmt: skip
@@ -112,6 +116,9 @@ def describe() -> dict[str, Any]:
     name = _in_path("name", "the node's name, as in its certificate")
     paths: dict[str, Any] = {
         "/qkd/v1/status": {"get": _operation("nodes, switches, parameters at a glance", status)},
+        "/qkd/v1/leader": {
+            "get": _operation("what this controller is, which one leads, in what term, and its URL", leader)
+        },
         "/qkd/v1/topology": {
             "get": _operation(
                 "nodes and the QCs between them (`links` has the same as `qcs`, as in earlier versions)",

@@ -52,6 +52,7 @@ __all__ = [
     "FRAMEWORK",
     "MAIN_DISPATCHER",
     "App",
+    "hub",
     "ofp_event",
     "ofproto_v1_3",
     "set_ev_cls",

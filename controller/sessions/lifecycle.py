@@ -24,6 +24,7 @@ from controller import limits
 from controller.agents.agents import AgentFailed
 from controller.agents.configuration import Wants
 from controller.network.graph import Graph
+from controller.network.store import NotKept
 from controller.sessions.key_session import CONFIGURING, MASTER, OPEN, KeySession, Pair, SessionError
 from controller.sessions.lighting import BEING_LIT, Lighting
 from controller.sessions.path_admission import Choice
@@ -154,7 +155,7 @@ class KeySessions:
             return False
         try:
             self._book.take(session)
-        except sqlite3.Error:  # as on a full disk: the step tries it, too, and tells of it
+        except (sqlite3.Error, NotKept):  # as on a full disk: the step tries it, too, and tells of it
             return False
         return True
 
@@ -203,6 +204,10 @@ class KeySessions:
         except SessionError as error:
             self._refuse(session, error)
             raise
+        except NotKept as error:
+            failure = SessionError(503, str(error), cause="not_kept")
+            self._refuse(session, failure)
+            raise failure from None
         except BaseException:
             # A bug of ours must not leave the pair blocked for ever.
             self._refuse(session, SessionError(500, "internal error", cause="internal_error"))

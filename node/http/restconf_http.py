@@ -5,10 +5,13 @@ JSON only. Errors are RFC 8040's, the framework's, too. Each resource says in Al
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib import resources
 from typing import Any
 
@@ -33,11 +36,13 @@ from mtls.identity import Role
 from mtls.serve import ERRORS, Problem, allow, caller, error_answer, json_body
 from node.associations.registrations import Registrations
 from node.tree.datastore import Datastore
+from node.tree.leader import LaterTerm, Leader
 from node.tree.model import MODEL, why_not
 from node.tree.notifications import DESCRIPTIONS, Streams
 from telemetry import bugs
 
 _log = logging.getLogger(__name__)
+_NUMBER = re.compile("[0-9]{1,18}")
 _ROOT = "/restconf"
 _ACCEPTED = (MEDIA_TYPE, "application/json")  # the second one is wrong and widely sent
 _YANG = "application/yang"
@@ -73,7 +78,8 @@ class _NotAllowed(Refusal):
 
 
 def make_blueprint(
-    datastore: Datastore, live: Callable[[], dict[str, Any]], streams: Streams, registrations: Registrations
+    datastore: Datastore, live: Callable[[], dict[str, Any]], streams: Streams, registrations: Registrations,
+    leader: Leader,
 ) -> Blueprint:
     """All resources below /restconf; `live` gives configuration and state together."""
     routes = Blueprint("restconf", "node.restconf")
@@ -88,7 +94,8 @@ def make_blueprint(
     @routes.post(f"{_ROOT}/{_OPERATION}")
     @allow(Role.CONTROLLER)
     def application_answer() -> Response:
-        version = registrations.on_answer(gs015_testbed.read_answer(_body()), caller().name)
+        with _heeding(leader):
+            version = registrations.on_answer(gs015_testbed.read_answer(_body()), caller().name)
         return _json({f"{gs015_testbed.MODULE}:output": {"version": str(version)}})
 
     @routes.get(f"{_ROOT}/streams/<name>/json")
@@ -100,7 +107,8 @@ def make_blueprint(
             raise Refusal("invalid-value", "neither filters nor replay are offered: expected no query")
         if not _accepts(EVENT_STREAM):
             raise Refusal("invalid-value", f"expected Accept: {EVENT_STREAM}", status=406)
-        return answer_with(streams.listen(name, controller=caller().name if caller().role == Role.CONTROLLER else None))
+        with contextlib.nullcontext() if _term() is None else _heeding(leader):  # anybody may listen
+            return answer_with(streams.listen(name, controller=_controller()))
 
     @routes.route(_ROOT, methods=[*_READS, *_EDITS])
     @routes.route(f"{_ROOT}/", methods=[*_READS, *_EDITS])
@@ -150,7 +158,8 @@ def make_blueprint(
         if request.args:
             raise Refusal("invalid-value", "expected no query with an edit")
         body = None if request.method == "DELETE" else _body()
-        edited = datastore.edit(request.method, target, body, _preconditions())
+        with _heeding(leader):
+            edited = datastore.edit(request.method, target, body, _preconditions())
         headers = {"ETag": f'"{datastore.version}"', "Last-Modified": http_date(datastore.changed_at)}
         if edited.created:
             headers["Location"] = f"{request.host_url.rstrip('/')}{_ROOT}/data/{edited.created}"
@@ -196,6 +205,27 @@ def _preconditions() -> Preconditions:
         none_match=() if request.method in _READS else _tags(request.if_none_match, weak=True),
         unmodified_since=None if since is None else int(since.timestamp()),
     )
+
+
+def _controller() -> str | None:
+    """The name of the controller that asks, if it is one."""
+    return caller().name if caller().role == Role.CONTROLLER else None
+
+
+def _heeding(leader: Leader) -> AbstractContextManager[None]:
+    """For the block whoever asks may say what is to be done; LaterTerm."""
+    name = _controller()
+    return contextlib.nullcontext() if name is None else leader.heeding(name, _term())
+
+
+def _term() -> int | None:
+    """In which term a controller speaks, if it speaks of any."""
+    given = request.headers.get(gs015_testbed.TERM_HEADER)
+    if given is None:
+        return None
+    if not _NUMBER.fullmatch(given):
+        raise Refusal("invalid-value", f"expected {gs015_testbed.TERM_HEADER} to be a number of at most 18 digits")
+    return int(given)
 
 
 def _tags(header: ETags, *, weak: bool = False) -> set[str]:
@@ -254,7 +284,10 @@ def _refused(status: int, document: dict[str, Any]) -> Response:
 
 
 def _on_refusal(refusal: Refusal) -> Response:
-    answer = _refused(status_of(refusal), error_document(refusal.tag, refusal.message, refusal.path))
+    document = error_document(refusal.tag, refusal.message, refusal.path)
+    if isinstance(refusal, LaterTerm):
+        document["ietf-restconf:errors"]["error"][0]["error-info"] = {gs015_testbed.LATER_TERM: str(refusal.term)}
+    answer = _refused(status_of(refusal), document)
     if isinstance(refusal, _NotAllowed):
         answer.headers["Allow"] = ", ".join(refusal.methods)
     return answer

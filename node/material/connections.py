@@ -7,7 +7,6 @@ the one on which that is noticed: those that are older than the failure are clos
 from __future__ import annotations
 
 import logging
-import select
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -15,12 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-import psycopg.errors
-from psycopg.pq import ConnStatus, ExecStatus
-from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq.abc import PGconn
 from psycopg_pool import ConnectionPool
 
 from mtls import deadline, liveness
+from mtls.connections import libpq
+from mtls.connections.libpq import Row
 from node.limits import (
     DATABASE_CALL_S,
     DATABASE_CONNECT_S,
@@ -36,8 +35,6 @@ from node.limits import (
     DATABASE_WAIT_S,
 )
 from node.waiting_limits import Turns
-
-Row = tuple[str, ...]  # NULL is the empty string
 
 # The database has decided, and would decide the same again: on data, constraints, privileges, by RAISE in a function.
 _DECIDED = ("22", "23", "42501", "P0001", "QK")
@@ -172,7 +169,7 @@ class Connections:
         good = hurried = False
         tried_until = time.monotonic() + DATABASE_TRY_S + _ROUND_TRIPS_OF_A_CALL * self.round_trip_s
         try:
-            rows = _call(connection.pgconn, statement, values, min(until, tried_until))
+            rows = libpq.call(connection.pgconn, statement, values, min(until, tried_until))
             good = True
         except psycopg.Error as error:
             state = error.sqlstate or ""
@@ -198,7 +195,7 @@ class Connections:
         """Have the database end who holds them; whether it did."""
         try:
             for statement in self._free:
-                _call(connection.pgconn, statement, (), until)
+                libpq.call(connection.pgconn, statement, (), until)
         except psycopg.Error:
             return False
         return True
@@ -232,14 +229,7 @@ class Connections:
         pgconn = connection.pgconn
         self._measured_s = _round_trip_s(pgconn)
         until = connection.born + DATABASE_CONNECT_S + self.round_trip_s
-        pgconn.enter_pipeline_mode()  # one round trip for all
-        for name, sql in self._prepared.items():
-            pgconn.send_prepare(name.encode(), sql.encode())
-        pgconn.pipeline_sync()
-        for _ in self._prepared:
-            _finish(pgconn, until)
-        _next_result(pgconn, _poll(pgconn), until)  # of the synchronisation
-        pgconn.exit_pipeline_mode()
+        libpq.prepare(pgconn, self._prepared, until)
 
 
 def _patience_s(until: float) -> float:
@@ -257,45 +247,3 @@ def _round_trip_s(pgconn: PGconn) -> float:
         return liveness.round_trip_s(sock)
     finally:
         sock.detach()  # it is libpq's
-
-
-def _call(pgconn: PGconn, statement: str, values: Sequence[bytes | None], until: float) -> list[Row]:
-    """By libpq itself: psycopg's own way costs as much again as the server takes."""
-    pgconn.send_query_prepared(statement.encode(), values)
-    return _finish(pgconn, until)
-
-
-def _finish(pgconn: PGconn, until: float) -> list[Row]:
-    """The rows of what was sent; psycopg.Error, which has no SQLSTATE if no answer has come until that moment."""
-    waiting = _poll(pgconn, select.POLLIN | select.POLLOUT)
-    while pgconn.flush():
-        _wait(pgconn, waiting, until)
-    waiting.modify(pgconn.socket, select.POLLIN)
-    result = None
-    while (found := _next_result(pgconn, waiting, until)) is not None:
-        result = found
-    if result is None or pgconn.status != ConnStatus.OK:
-        raise psycopg.OperationalError("the connection is lost")
-    if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
-        raise psycopg.errors.error_from_result(result)
-    columns = range(result.nfields)
-    return [tuple((result.get_value(i, c) or b"").decode() for c in columns) for i in range(result.ntuples)]
-
-
-def _poll(pgconn: PGconn, events: int = select.POLLIN) -> select.poll:
-    waiting = select.poll()
-    waiting.register(pgconn.socket, events)
-    return waiting
-
-
-def _next_result(pgconn: PGconn, waiting: select.poll, until: float) -> PGresult | None:
-    while pgconn.is_busy():
-        _wait(pgconn, waiting, until)
-    return pgconn.get_result()
-
-
-def _wait(pgconn: PGconn, waiting: select.poll, until: float) -> None:
-    left_ms = 1000 * (until - time.monotonic())
-    if left_ms <= 0 or not waiting.poll(left_ms):
-        raise psycopg.OperationalError("no answer in time")
-    pgconn.consume_input()

@@ -25,6 +25,7 @@ import psycopg.sql
 
 from decisions.ranges import Allocation, Answer, Claim, Instruction, Range, Shortage
 from mtls import deadline
+from mtls.connections.libpq import Row
 from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable, KeyFailure, TooLate
 from node.limits import (
     ANSWER_S,
@@ -34,7 +35,7 @@ from node.limits import (
     DATABASE_WAIT_S,
     LEAST_S,
 )
-from node.material.connections import Connections, NoAnswer, Row
+from node.material.connections import Connections, NoAnswer
 from node.waiting_limits import Turns
 from telemetry import trace
 

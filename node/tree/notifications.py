@@ -51,6 +51,13 @@ class Streams:
                 step()
         return feed
 
+    def end(self, controller: str) -> None:
+        """Tell the controller of that name nothing any more, until it asks anew."""
+        with self._lock:
+            feeds = [feed for feed, _, name in self._feeds if name == controller]
+        for feed in feeds:
+            feed.close()
+
     @property
     def controlled(self) -> str | None:
         """The stream that a controller listens to: EXTENDED if one knows our module, None if there is none."""

@@ -30,6 +30,7 @@ from testbed.machine.processes import how_it_ended
 DATABASE = "qkd"
 _TEMPLATE = "template1"  # there before DATABASE is, and not for nodes
 NODES_ROLE = "qkd_node"  # what all nodes may do
+CONTROLLERS_ROLE = "qkd_controller"  # and all controllers, where there are several
 _INSIDE = "/var/lib/postgresql"
 _VERSIONS = Path("/usr/lib/postgresql")
 _OLDEST = 14
@@ -83,8 +84,14 @@ _MEMORY_KB = 512 << 10  # addresses of one process; some half of them are what a
 _HBA = f"""
 local all,replication postgres peer map=admin
 hostssl {DATABASE} +{NODES_ROLE} all cert clientname=DN map=nodes
+hostssl {DATABASE} +{CONTROLLERS_ROLE} all cert clientname=DN map=controllers
 """
-_IDENT = 'admin root postgres\nadmin postgres postgres\nnodes "/^CN=([a-z0-9-]+),OU=node$" node-\\1\n'
+_IDENT = """
+admin root postgres
+admin postgres postgres
+nodes "/^CN=([a-z0-9-]+),OU=node$" node-\\1
+controllers "/^CN=([a-z0-9-]+),OU=controller$" controller-\\1
+"""
 
 
 class ClusterError(Exception):

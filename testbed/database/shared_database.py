@@ -6,6 +6,7 @@ same, and the forwarder there carries the connection out, so that both kinds are
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import sys
@@ -21,10 +22,12 @@ import psycopg.sql
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.material.shared_db import Members, Rows, declare, install_schema, read_allocations
+from testbed.database import controllers
 from testbed.database.postgres import node_url
 from testbed.database.private_database import PrivateDatabase
 from testbed.errors import UserError
 from testbed.machine.namespaces import call_in_network
+from testbed.planning.documents import SharedDatabaseAt
 from testbed.planning.plan import DATABASE, DATABASE_PORT, Plan
 
 _TIMEOUT_S = 5
@@ -80,17 +83,12 @@ class OwnDatabase:
         self.cluster = server.cluster
         self._ip = ip
         self._run = run
-        self._folder = os.open(run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._identities = identities
 
     def node_url(self, node: str) -> str:
         """The URL for that node."""
-        given = self._identities[Identity(Role.NODE, node)]
-        # libpq takes a colon in a key's path for the name of a cryptographic engine: by way of the folder's descriptor,
-        # which this process (the run's first) holds open, no character of the run directory's path matters.
-        folder = Path(f"/proc/1/fd/{self._folder}")
-        certificate, key, ca = (folder / p.relative_to(self._run) for p in (given.certificate, given.key, given.ca))
-        return node_url(node, Credentials(certificate, key, ca), DATABASE, self._ip, DATABASE_PORT)
+        given = by_descriptor(self._run, self._identities[Identity(Role.NODE, node)])
+        return node_url(node, given, DATABASE, self._ip, DATABASE_PORT)
 
     def allocations(self) -> tuple[Rows, Rows]:
         """What was allocated, and the keys that it became; psycopg.Error."""
@@ -100,6 +98,37 @@ class OwnDatabase:
     def version(self) -> str:
         """Of PostgreSQL."""
         return self.cluster.version()
+
+
+@functools.cache
+def _folder(run: Path) -> int:
+    return os.open(run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def by_descriptor(run: Path, given: Credentials) -> Credentials:
+    """Credentials in run directory `run`, as libpq finds them.
+
+    It takes a colon in a key's path for the name of a cryptographic engine: by way of the folder's descriptor, which
+    this process (the run's first) holds open, no character of the run directory's path matters.
+    """
+    folder = Path(f"/proc/1/fd/{_folder(run)}")
+    return Credentials(*(folder / path.relative_to(run) for path in (given.certificate, given.key, given.ca)))
+
+
+def controller_store(
+    plan: Plan, run: Path, credentials: Credentials, name: str, theirs: UserDatabase | None
+) -> SharedDatabaseAt:
+    """Where controller `name` finds the store that it shares with others; `theirs`: the user's database, if it is that.
+
+    It is known before the database is there, for there is no way to that one before a controller has switches forward.
+    """
+    ip = plan.hosts["db"].ip
+    if theirs is not None:
+        url = psycopg.conninfo.make_conninfo(theirs.url, hostaddr=ip, port=DATABASE_PORT)
+        return SharedDatabaseAt(url, controllers.schema_beside(theirs.schema))
+    url = node_url(name, by_descriptor(run, credentials), DATABASE, ip, DATABASE_PORT)
+    own = psycopg.conninfo.make_conninfo(url, user=controllers.role(name))
+    return SharedDatabaseAt(own, controllers.schema_beside(OwnDatabase.schema))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +146,8 @@ class UserDatabase:
 
     def drop(self) -> None:
         """Remove the schema."""
-        statement = psycopg.sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(psycopg.sql.Identifier(self.schema))
+        names = map(psycopg.sql.Identifier, (self.schema, controllers.schema_beside(self.schema)))
+        statement = psycopg.sql.SQL("DROP SCHEMA IF EXISTS {}, {} CASCADE").format(*names)
         options = f"-c statement_timeout={_TIMEOUT_S}s -c lock_timeout={_TIMEOUT_S}s"
         try:
             with psycopg.connect(
@@ -170,10 +200,12 @@ def members(plan: Plan) -> Members:
     return Members(plan.nodes, plan.places, qcs)
 
 
-def open_user_database(url: str, schema: str, network: Members, *, connections: int) -> UserDatabase:
+def open_user_database(
+    url: str, schema: str, network: Members, *, connections: int, several_in: Plan | None = None
+) -> UserDatabase:
     """Connect to `url` and make `schema` for `network`; UserError that says what is wrong, without a password in it.
 
-    Also if the server allows fewer than `connections`.
+    Also if the server allows fewer than `connections`. `several_in`: a plan with several controllers.
     """
     given = psycopg.conninfo.conninfo_to_dict(url)
     host, port = str(given.get("hostaddr") or given.get("host") or ""), str(given.get("port") or 5432)
@@ -193,6 +225,8 @@ def open_user_database(url: str, schema: str, network: Members, *, connections: 
                             " raise its max_connections")  # fmt: skip
         install_schema(brief, schema, None)
         declare(brief, schema, network)
+        if several_in is not None:
+            controllers.install(brief, schema, several_in)
     except psycopg.OperationalError as error:
         raise UserError(f"{where} cannot be used: {_one_line(error)}: is it running, is the URL right?") from None
     except psycopg.Error as error:

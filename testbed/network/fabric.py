@@ -106,9 +106,11 @@ class Network:
         """
         words = []
         for name in self.plan.switches.values():
-            target = f'target="tcp:127.0.0.1:{OPENFLOW_PORT}"'
-            words += ["--", f"--id=@{name}", "create", "Controller", target, f"max_backoff={_BACKOFF_MS}"]
-            words += ["--", "set", "Bridge", name, f"controller=[@{name}]"]
+            ids = [f"@{name}-{i}" for i, _ in enumerate(self.plan.controllers)]
+            for i, each in enumerate(ids):
+                target = f'target="tcp:127.0.0.1:{OPENFLOW_PORT + i}"'
+                words += ["--", f"--id={each}", "create", "Controller", target, f"max_backoff={_BACKOFF_MS}"]
+            words += ["--", "set", "Bridge", name, f"controller=[{','.join(ids)}]"]
         run_tool("ovs-vsctl", *words)
 
     def enter(self, host: str) -> list[str]:

@@ -10,13 +10,14 @@ import os
 from concurrent.futures import Future
 from typing import Any
 
-from mtls.call import Caller, Reply
+from mtls.call import Caller, Reply, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from testbed.machine.namespaces import network_of, threads_in_network
-from testbed.planning.plan import AGENT_PORT, CONTROLLER, CONTROLLER_PORT, Plan, SaePlan
+from testbed.planning.plan import AGENT_PORT, CONTROLLER_PORT, Plan, SaePlan
 
 _THREADS = 16
+_LEADER, _LEADER_S = "/qkd/v1/leader", 2.0
 # Opening a session takes several round trips over links that may have a second of delay.
 OPENS_WITHIN_S = 30.0
 
@@ -34,6 +35,7 @@ class ControlRoom:
         self._plan = plan
         self._timeout_s = timeout_s
         self._saes_within_s = timeout_s if saes_within_s is None else saes_within_s
+        self._leader = plan.controllers[0]  # which was so when it was asked last
         self._network = network_of(pid)
         self._pool = threads_in_network(self._network, threads, "operator")
         self._caller = Caller(credentials, connections=threads)
@@ -45,9 +47,32 @@ class ControlRoom:
         os.close(self._network)
 
     def controller(self, method: str, path: str, body: Any = None) -> Reply:
-        """A call of the controller; Unreachable if it does not answer."""
-        url = self._plan.url("ctl", CONTROLLER_PORT) + path
-        return self._submit(method, url, CONTROLLER, body).result()
+        """A call of the controller, of several the one that leads; Unreachable if it does not answer."""
+        leader = self.leader()
+        url = self._plan.url(leader.name, CONTROLLER_PORT) + path
+        return self._submit(method, url, leader, body).result()
+
+    def leader(self) -> Identity:
+        """The controller that leads, the first one if there is no other. Unreachable: none says that it does."""
+        first, *others = sorted(self._plan.controllers, key=lambda each: each != self._leader)
+        if not others:
+            return first
+        unsure, why = None, Unreachable(self._plan.url(first.name, CONTROLLER_PORT), "no controller leads now")
+        for each in (first, *others):
+            url = self._plan.url(each.name, CONTROLLER_PORT) + _LEADER
+            try:
+                said = self._submit("GET", url, each, None, _LEADER_S).result()
+            except Unreachable as error:
+                why = error
+                continue
+            if said.ok and said.body["standing"] == "leader":
+                self._leader = each
+                return each
+            if said.ok and said.body["standing"] == "unsure":
+                unsure = each
+        if unsure is None:
+            raise why
+        return unsure  # which may lead still, and says itself what it does not do
 
     def agent(self, node: str, method: str, path: str, body: Any = None) -> Reply:
         """A call of a node's agent."""

@@ -47,7 +47,7 @@ def needs(plan: Plan) -> Needs:
         memory_mb=_MEMORY_MB + nodes * _MEMORY_MB_A_NODE + busy * _MEMORY_MB_OF_SAES + saes * _MEMORY_MB_A_SAE,
         files=_FILES + nodes * _FILES_A_NODE + links * _FILES_A_LINK,
         processes=_PROCESSES + nodes * _PROCESSES_A_NODE,
-        connections=_ADMINISTRATORS + nodes * CONNECTIONS_PER_NODE,
+        connections=_ADMINISTRATORS + nodes * CONNECTIONS_PER_NODE,  # those of controllers are among the former
         fewest_connections=_ADMINISTRATORS + nodes * _FEWEST_CONNECTIONS_A_NODE,
     )
 

@@ -52,10 +52,19 @@ COMPONENTS = (
 )  # fmt: skip
 
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")
+STANDBY = Identity(Role.CONTROLLER, "ctl2")  # the second controller, where there is one
 DATABASE = Identity(Role.DATABASE, "db")
 OPERATOR = Identity(Role.OPERATOR, "operator")
 
+
+
+def process_of(controller: str) -> str:
+    """The process of the controller of that name, and the folder of its journal."""
+    return "controller" if controller == CONTROLLER.name else f"controller-{controller}"
+
+
 _HOSTS_PER_NET = 250
+_STANDBY_NUMBER = 8  # of its host, behind the ones that are always there
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,11 @@ class Plan:
         return f"https://{self.hosts[host].ip}:{port}"
 
     @property
+    def controllers(self) -> list[Identity]:
+        """The controllers, each on the host of its name; the first one leads at the beginning."""
+        return [each for each in (CONTROLLER, STANDBY) if each.name in self.hosts]
+
+    @property
     def nodes(self) -> list[str]:
         """Names of the datacenters, in the topology's order."""
         return [node.name for node in self.topology.nodes]
@@ -143,7 +157,8 @@ class Plan:
 
     def identities(self) -> Iterator[tuple[Identity, str, str]]:
         """Every party that needs a certificate, with the host whose address it serves on and the name people know."""
-        yield CONTROLLER, "ctl", CONTROLLER.name
+        for controller in self.controllers:
+            yield controller, controller.name, controller.name
         yield DATABASE, "db", DATABASE.name
         yield OPERATOR, "ctl", OPERATOR.name
         for node in self.nodes:
@@ -185,17 +200,24 @@ class Plan:
         return {"switches": switches}
 
     def controller_config(
-        self, directory: Path, credentials: Credentials, parameters: Mapping[str, Any],
-        policies: Mapping[str, str] = NO_POLICIES,
+        self, name: str, directory: Path, credentials: Credentials, parameters: Mapping[str, Any],
+        policies: Mapping[str, str] = NO_POLICIES, *, store: SharedDatabaseAt | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """The controller's configuration file. `policies`: those of the user's, FILE.py:NAME by parameter."""
+        """A controller's configuration file. `policies`: those of the user's, FILE.py:NAME by parameter.
+
+        `store`: where several controllers have theirs.
+        """
+        shared = None if store is None else {
+            "url": store.url, "schema": store.schema,
+            "controllers": {each.name: self.url(each.name, CONTROLLER_PORT) for each in self.controllers},
+        }  # fmt: skip
         return controller_document(
-            CONTROLLER.name, host=self.hosts["ctl"].ip, port=CONTROLLER_PORT, directory=directory,
+            name, host=self.hosts[name].ip, port=CONTROLLER_PORT, directory=directory,
             credentials=credentials, agents={node: self.url(node, AGENT_PORT) for node in self.nodes},
             parameters=parameters, node_ids={node: node_id(node) for node in self.nodes},
             openflow={"host": "127.0.0.1", "port": OPENFLOW_PORT, "fabric": self.fabric()},
             saes=self.places, round_trip_s=self.round_trip_s, policies=dict(policies), switched=self._switched,
-            spare=dict(self.topology.spare),
+            spare=dict(self.topology.spare), **({} if shared is None else {"shared_store": shared}),
         )  # fmt: skip
 
     def node_config(
@@ -334,8 +356,12 @@ class Plan:
         return {"lines": lines, "seed": 0, "answer": answer}
 
 
-def make_plan(topology: Topology) -> Plan:
-    """The plan for `topology`. SAEs without a fixed ID get a random UUID (RFC 4122)."""
+def make_plan(topology: Topology, *, standby: bool = False) -> Plan:
+    """The plan for `topology`. SAEs without a fixed ID get a random UUID (RFC 4122).
+
+    `standby`: with a second controller, at the first datacenter that has neither the other one nor the database, if
+    there is such a one.
+    """
     taken = {node.name for node in topology.nodes}
     free = (name for i in itertools.count(1) if (name := f"s{i}") not in taken)
     switches = {node.name: next(free) for node in topology.nodes}
@@ -351,6 +377,10 @@ def make_plan(topology: Topology) -> Plan:
     for i, (name, where) in enumerate((("ctl", topology.controller_at), ("db", topology.database_at))):
         switch = switches[where]
         hosts[name] = _host(name, 1, i, switch, next_port(switch))
+    if standby:
+        taken_places = (topology.database_at, topology.controller_at)
+        where = min(switches, key=lambda node: taken_places.index(node) if node in taken_places else -1)
+        hosts[STANDBY.name] = _host(STANDBY.name, 1, _STANDBY_NUMBER, switches[where], next_port(switches[where]))
     links = []
     for link in topology.links:
         a, b = switches[link.a], switches[link.b]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from testbed.database import controllers
 from testbed.database.postgres import Cluster
 from testbed.database.private_database import PrivateDatabase
 from testbed.database.shared_database import OwnDatabase, SharedDatabase, members
@@ -79,6 +80,8 @@ def _database(machine: Machine) -> Callable[[Network], SharedDatabase]:
         found = OwnDatabase(server, ip, machine.run.path, machine.identities)
         cluster.create(found.schema)
         cluster.admit(found.schema, members(machine.plan))
+        if len(machine.plan.controllers) > 1:
+            controllers.admit(cluster, found.schema, machine.plan)
         return found
 
     return serve

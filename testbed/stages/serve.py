@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.database.shared_database import SharedDatabase
+from mtls.identity import Identity
+from testbed.database.shared_database import SharedDatabase, controller_store
 from testbed.fibres.fibres import Fibres, MeasuredLink
 from testbed.fibres.probe import wait_for_carrier
 from testbed.fibres.shapers import NETEM, DelayLineControl, Netem, Shaper
-from testbed.machine.processes import ProcessFailed
+from testbed.machine.processes import Process, ProcessFailed
 from testbed.network.expose import LOOPBACK
-from testbed.planning.plan import CONTROLLER, DATABASE_PORT, OPENFLOW_PORT
+from testbed.planning.plan import DATABASE_PORT, OPENFLOW_PORT, process_of
 from testbed.quantum.devices import device_routes
 from testbed.stages.build import Fabric
 
@@ -45,20 +46,7 @@ def serve(fabric: Fabric) -> Services:
         shaper = DelayLineControl(process, functools.partial(run.write, file), document)
     fibres = Fibres(plan, shaper, ttl_slots=machine.wishes.parameters["ttl_slots"])
     machine.say("starting controller and shared database")
-    document = plan.controller_config(
-        run.make("controller"), machine.identities[CONTROLLER], machine.wishes.parameters,
-        machine.wishes.policies,
-    )
-    config = run.write("config/controller.json", document)
-    waiting.append(
-        machine.processes.component(
-            "controller",
-            "controller.__main__",
-            config,
-            inside=fabric.network.pid("ctl"),
-            python=machine.wishes.controller_python,
-        )
-    )
+    waiting += [_start_controller(fabric, each) for each in plan.controllers]
     config = run.write("config/forwarder.json", {"routes": _routes(fabric)})
     waiting.append(machine.processes.component("forwarder", "testbed.machine.forwarder", config))
     with ThreadPoolExecutor(1) as beside:
@@ -73,10 +61,27 @@ def serve(fabric: Fabric) -> Services:
         return Services(fabric, fibres, database.result(), links)
 
 
+def _start_controller(fabric: Fabric, controller: Identity) -> Process:
+    machine, plan, run = fabric.machine, fabric.machine.plan, fabric.machine.run
+    credentials, name = machine.identities[controller], process_of(controller.name)
+    store = None
+    if len(plan.controllers) > 1:
+        theirs = machine.wishes.user_database
+        store = controller_store(plan, run.path, credentials, controller.name, theirs)
+    document = plan.controller_config(
+        controller.name, run.make(name), credentials, machine.wishes.parameters, machine.wishes.policies, store=store
+    )
+    return machine.processes.component(
+        name, "controller.__main__", run.write(f"config/{name}.json", document),
+        inside=fabric.network.pid(controller.name), python=machine.wishes.controller_python,
+    )  # fmt: skip
+
+
 def _routes(fabric: Fabric) -> list[dict[str, Any]]:
     routes: list[dict[str, Any]] = [
-        {"listen": ["/proc/1/ns/net", LOOPBACK, OPENFLOW_PORT],
-         "connect": [fabric.inside("ctl"), LOOPBACK, OPENFLOW_PORT]},
+        {"listen": ["/proc/1/ns/net", LOOPBACK, OPENFLOW_PORT + i],
+         "connect": [fabric.inside(controller.name), LOOPBACK, OPENFLOW_PORT]}
+        for i, controller in enumerate(fabric.machine.plan.controllers)
     ]  # fmt: skip
     if (theirs := fabric.machine.wishes.user_database) is not None:
         routes.append(

@@ -268,7 +268,7 @@ def test_what_a_dead_controller_has_sent_is_removed_even_if_it_arrives_late(ring
 def stored(ring: Ring, ksid: str) -> dict[str, Any]:
     """The session as the controller has written it down."""
     with sqlite3.connect(ring.directory / "ctl" / "controller.db") as database:
-        ((text,),) = database.execute("SELECT document FROM session WHERE ksid = ?", (ksid,))
+        ((text,),) = database.execute("SELECT document FROM session WHERE name = ?", (ksid,))
     return json.loads(text)
 
 

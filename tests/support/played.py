@@ -21,6 +21,7 @@ from node.config import Neighbour, NodeConfig
 from node.http.restconf_http import make_blueprint
 from node.material.key_store import KeyStore
 from node.tree.datastore import Datastore
+from node.tree.leader import Leader
 from node.tree.model import Change, apps, link_id, links
 from node.tree.notifications import Streams
 from node.tree.operational_state import QcState, State, live
@@ -93,7 +94,9 @@ class PlayedNode:
                 return Response(b"", 504)
             return answer
 
-        blueprint = make_blueprint(self.datastore, self.live, self.streams, self.registrations)
+        blueprint = make_blueprint(
+            self.datastore, self.live, self.streams, self.registrations, Leader(self.store, self.streams)
+        )
         app.register_blueprint(blueprint)
         self.server = Server(app, "127.0.0.1", port, credentials, threads=8)
         self.server.start()

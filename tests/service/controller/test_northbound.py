@@ -47,7 +47,7 @@ def test_agents_that_are_added_at_once_are_all_known_to_the_next_controller(alon
 
 def test_description_has_all_routes_and_no_others(world):
     """OpenAPI; the description itself and the metrics, which are not of this interface, aside."""
-    app = api.make_app(*[Mock()] * 4, book=Mock(), choice=Mock(), settings=Mock(), switches=dict)
+    app = api.make_app(*[Mock()] * 4, book=Mock(), choice=Mock(), settings=Mock(), switches=dict, leadership=dict)
     routes = {
         (method.lower(), re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()

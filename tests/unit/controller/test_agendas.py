@@ -10,7 +10,7 @@ import pytest
 
 from controller.agents.configuration import Route, Wants
 from controller.network.settings import Parameters
-from controller.network.store import Store
+from controller.network.store import FileStore
 from controller.sessions.agendas import Agendas
 from controller.sessions.key_session import KeySession
 from controller.sessions.registry import Book
@@ -25,7 +25,7 @@ DIRECT = Path(("a", "c"), ("ac",))
 @pytest.fixture
 def book(tmp_path) -> Iterator[Book]:
     """An empty one."""
-    store = Store(tmp_path / "controller.db")
+    store = FileStore(tmp_path / "controller.db")
     yield Book(store)
     store.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from types import SimpleNamespace
 
-from controller.network.store import Store
+from controller.network.store import FileStore
 from controller.sessions.application_answers import Words
 from telemetry.journal import Journal
 
@@ -22,7 +22,7 @@ def test_word_is_told_again_after_a_bug_met_it(tmp_path):
         confirmed.set()
         return int(document["version"])
 
-    store = Store(tmp_path / "store.db")
+    store = FileStore(tmp_path / "store.db")
     words = Words(
         SimpleNamespace(nodes=lambda: {"a": node}), SimpleNamespace(tell=tell), store,
         Journal(tmp_path / "journal.jsonl", "controller"),

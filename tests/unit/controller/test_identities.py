@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from controller.network.identities import Identities
-from controller.network.store import Store
+from controller.network.store import FileStore
 from ietf.yang import Refusal
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[FileStore]:
     """The controller's."""
-    made = Store(tmp_path / "controller.db")
+    made = FileStore(tmp_path / "controller.db")
     Identities(made, {}).check("a", "A")
     yield made
     made.close()

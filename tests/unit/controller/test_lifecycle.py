@@ -22,7 +22,7 @@ from controller.network.graph import Graph
 from controller.network.identities import Identities
 from controller.network.nodes import Agent
 from controller.network.settings import Parameters, Settings
-from controller.network.store import Store
+from controller.network.store import FileStore
 from controller.sessions.key_session import CONFIGURING, ENDING, OPEN, KeySession, SessionError
 from controller.sessions.lifecycle import KeySessions
 from controller.sessions.lighting import Lighting
@@ -96,7 +96,7 @@ class Desk:
     def __init__(self, directory: Path, graph: Graph) -> None:
         self.graph, self.journal = graph, Journal(directory / "journal.jsonl", "ctl")
         journal = self.journal
-        self.store = Store(directory / "controller.db")
+        self.store = FileStore(directory / "controller.db")
         self.book = Book(self.store)
         self.nodes, self.said = Nodes(journal), Said()
         self.settings = Settings(graph, Parameters(), journal, self.store)

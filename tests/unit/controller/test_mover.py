@@ -14,7 +14,7 @@ from controller.agents.agents import AgentFailed
 from controller.agents.configuration import Route, Wants
 from controller.network.graph import Graph
 from controller.network.settings import Parameters, Settings
-from controller.network.store import Store
+from controller.network.store import FileStore
 from controller.sessions.key_session import KeySession
 from controller.sessions.lighting import Lighting
 from controller.sessions.mover import Mover
@@ -44,7 +44,7 @@ def graph() -> Graph:
 @pytest.fixture
 def mover(graph, tmp_path) -> Iterator[Mover]:
     """Of a controller with sessions between a and c, which have nowhere else to go."""
-    store, journal = Store(tmp_path / "controller.db"), Journal(tmp_path / "journal.jsonl", "ctl")
+    store, journal = FileStore(tmp_path / "controller.db"), Journal(tmp_path / "journal.jsonl", "ctl")
     book = Book(store)
     settings = Settings(graph, Parameters(), journal, store)
     choice = Choice(graph, book, settings, Lighting(graph, book, None, journal))

@@ -10,7 +10,7 @@ import pytest
 
 from controller import limits
 from controller.agents.configuration import Route, Wants
-from controller.network.store import Store
+from controller.network.store import FileStore
 from controller.sessions.key_session import KeySession, SessionError
 from controller.sessions.registry import Book
 from decisions.paths import Path as Way
@@ -26,7 +26,7 @@ class Desk:
 
     def __init__(self, directory: Path, waiter: ThreadPoolExecutor) -> None:
         self.time = 0.0
-        self.store = Store(directory / "controller.db")
+        self.store = FileStore(directory / "controller.db")
         self.book = Book(self.store, now=lambda: self.time)
         self._waiter = waiter
 

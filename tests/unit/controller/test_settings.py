@@ -9,7 +9,7 @@ import pytest
 from controller.network.graph import Graph
 from controller.network.nodes import Link, LinkEnd
 from controller.network.settings import Parameters, Settings
-from controller.network.store import Store
+from controller.network.store import FileStore
 from telemetry import journal
 
 _END = LinkEnd("", "a-b/1", True, "ACTIVE", 0, 0, 0, None)
@@ -22,7 +22,7 @@ def start(tmp_path):
     stores = []
 
     def settings():
-        stores.append(Store(tmp_path / "controller.db"))
+        stores.append(FileStore(tmp_path / "controller.db"))
         written = journal.Journal(tmp_path / "journal.jsonl", "ctl")
         return Settings(Graph(1.0), Parameters(ttl_slots=15), written, stores[-1])
 

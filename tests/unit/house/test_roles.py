@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 from flask import Flask
 
-from controller.northbound import api
+from controller.northbound import api, standby
 from mtls.identity import Role
 from node.http import agent_http, kme_http, restconf_http
 from sae import sae_http
@@ -61,7 +61,7 @@ EXPECTED = {
             for call in (
                 "GET /qkd/v1/openapi.json", "GET /qkd/v1/topology", "DELETE /qkd/v1/key_sessions/<ksid>",
                 "PUT /qkd/v1/qcs/<path:qc>/generation", "GET /qkd/v1/agents", "PUT /qkd/v1/agents/<name>",
-                "DELETE /qkd/v1/agents/<name>",
+                "DELETE /qkd/v1/agents/<name>", "GET /qkd/v1/leader",
             )
         },
         "GET /qkd/v1/status": {OPERATOR},
@@ -73,6 +73,15 @@ EXPECTED = {
         "GET /qkd/v1/parameters": {OPERATOR},
         "PATCH /qkd/v1/parameters": {OPERATOR},
         "PUT /qkd/v1/qcs/<path:qc>/rate": {OPERATOR},
+    },
+    "standby": {
+        "GET /qkd/v1/leader": {OPERATOR},
+        "GET /metrics": {OPERATOR},
+        **{
+            f"{method} {path}": {OPERATOR}
+            for path in ("/", "/<path:_>")
+            for method in ("GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS")
+        },
     },
     "sae": {
         "POST /sae/v1/connections": {SAE},
@@ -96,12 +105,13 @@ EXPECTED = {
 APPS = {
     "kme": lambda: kme_http.make_app(NOBODY, NOBODY, NOBODY, NOBODY),
     "agent": lambda: agent_http.make_app(
-        NOBODY, restconf_http.make_blueprint(NOBODY, NOBODY, NOBODY, NOBODY), key_sessions=NOBODY, relay=NOBODY,
+        NOBODY, restconf_http.make_blueprint(*[NOBODY] * 5), key_sessions=NOBODY, relay=NOBODY,
         routes=NOBODY, streams=NOBODY, devices=NOBODY, home_of=NOBODY, store=NOBODY, journal=NOBODY, metrics=NOBODY,
     ),
     "controller": lambda: api.make_app(
-        *[NOBODY] * 4, book=NOBODY, choice=NOBODY, settings=NOBODY, switches=NOBODY
+        *[NOBODY] * 4, book=NOBODY, choice=NOBODY, settings=NOBODY, switches=NOBODY, leadership=NOBODY
     ),
+    "standby": lambda: standby.make_app(NOBODY),
     "sae": lambda: sae_http.make_app(NOBODY),
     "gateway": lambda: gateway_http.make_app(NOBODY),
 }

@@ -86,15 +86,15 @@ def test_listing_of_a_folder_is_short_and_says_what_it_is_for(folder):
 
 
 def test_testbed_starts_rooms_as_processes():
-    """The testbed imports only the block format, the shared database's schema, which ID a node has, what applications
+    """The testbed imports only the block format, the shared database's schemas, which ID a node has, what applications
     may do, and what of tunnels a gateway leaves to the kernel.
     """
     used = {name for path in (ROOT / "testbed").rglob("*.py") for name in imports(path) & set(NAMES)}
     rooms = {name for name in used if name.split(".")[0] in ("node", "controller", "sae") and "." in name}
 
     assert rooms <= {
-        "node.material.blocks", "node.material.shared_db", "node.tree.model", "sae.config",
-        "sae.vpn.kernel",
+        "controller.leading.shared_store", "node.material.blocks", "node.material.shared_db", "node.tree.model",
+        "sae.config", "sae.vpn.kernel",
     }  # fmt: skip
 
 
