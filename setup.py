@@ -9,7 +9,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(exclude=["tests", "tests.*"]),
     package_data={
-        "node.material": ["*.sql"], "controller.leading": ["*.sql"], "scenario": ["*.yaml"], "etsi": ["*.yang"], "testbed.dashboard": ["assets/*"],
+        "node.material": ["*.sql"], "controller.leading": ["*.sql"], "scenario": ["*.yaml"], "etsi": ["*.yang"],
+        "testbed.dashboard": ["assets/*"],
         "testbed.experiments": ["*.j2"], "testbed.experiments.evaluation": ["*.yaml"],
     },
 )

@@ -301,6 +301,7 @@ def _for_people(summary: dict[str, Any], path: Path) -> str:
             f"Audit         {_verdict(summary['audit'])}",
             f"Links         shaped by {summary['shaper']}, Open vSwitch datapath {summary['datapath']}",
             f"Seed          {summary['seed']}",
+            *_leaders(summary["leaders"]),
             *(f"DIED          {line}" for line in summary["died"]),
             *(f"BUGS          {line}" for line in summary["bugs"]),
             *([f"NO KEYS       {summary['why_no_keys']}"] if summary["why_no_keys"] is not None else []),
@@ -317,6 +318,14 @@ def _relays(found: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[st
             for node, counts in sorted(relays.items())
         )
         yield f"{mode}: {'; '.join(said)}"
+
+
+def _leaders(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Where there are two controllers, when which one began to lead."""
+    for i, one in enumerate(found):
+        at = time.strftime("%H:%M:%S", time.localtime(one["time"]))
+        since = "" if one["silent_s"] is None else f", {one['silent_s']:.1f} s after the last word of a leader"
+        yield f"{'' if i else 'Leaders':<14}{one['controller']} in term {one['term']}, from {at} on{since}"
 
 
 def _verdict(found: Mapping[str, Any]) -> str:

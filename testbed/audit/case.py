@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from testbed.audit import lives
 from testbed.audit.devices import read_devices
-from testbed.audit.evidence import Allocation, Event, Journals, Key, Records, fact
+from testbed.audit.evidence import STANDBY, Allocation, Event, Journals, Key, Records, fact
 from testbed.audit.lives import Lives, Word
 from testbed.audit.made import Qcs, Span, Stream
 from testbed.audit.told import read_applications, read_nodes
@@ -47,7 +47,11 @@ class Case:
         self.ttl = _Ttl(self.meant.ttl_slots)
         self.sessions: dict[str, Pair] = dict(self.told.pairs)
         self.database = words["postgres"]
-        self._read_controller(journals.controller, words["controller"])
+        if journals.controller is None:
+            self.findings.append("the controller: its journal is missing")
+        self._read_controller(journals.controller or (), words["controller"], "the controller")
+        if journals.standby is not None:
+            self._read_controller(journals.standby, words[STANDBY], "the second controller")
         self.allocated: dict[str, list[Allocation]] = collections.defaultdict(list)
         for row in sorted(records.allocations, key=lambda row: row.position):
             self.allocated[row.request].append(row)
@@ -119,12 +123,9 @@ class Case:
                 rows[row.qc, row.epoch].append((row.start, after, before))
         return {stream: _order(sorted(of)) for stream, of in rows.items()}
 
-    def _read_controller(self, events: Iterable[Event] | None, word: Word) -> None:
-        where = "the controller"
-        if events is None:
-            self.findings.append(f"{where}: its journal is missing")
+    def _read_controller(self, events: Iterable[Event], word: Word, where: str) -> None:
         told = Lives(where, word)
-        for event in told.read(events or ()):
+        for event in told.read(events):
             if event["event"] == "parameters":
                 at = self.qcs.boot_time(fact(event, "mono", float, where))
                 self.ttl.change(at, fact(event, "ttl_slots", int, where))
@@ -168,8 +169,9 @@ class _Ttl:
 
     def change(self, at: float, slots: int) -> None:
         """From that time on (CLOCK_BOOTTIME, s)."""
-        self._times.append(at)
-        self._slots.append(slots)
+        place = bisect.bisect_right(self._times, at)  # a second controller may have changed it earlier
+        self._times.insert(place, at)
+        self._slots.insert(place, slots)
 
     @property
     def most(self) -> int:

@@ -22,6 +22,7 @@ RECORDS = "audit.json"
 OF_PROCESSES = ("begun", "ready", "failed", "killed", "paused", "woken")  # events of the run's journal
 # Events of gateways: a tunnel's end goes by a key from now on, has no key, goes on under an old one, is there no more.
 OF_TUNNELS = KEYED, CLOSED, HELD, ENDED = ("tunnel_keyed", "tunnel_closed", "tunnel_held", "tunnel_ended")
+STANDBY = "controller-ctl2"  # process and folder of the second controller
 _EVENTS_LOST = "events_lost"  # see telemetry.journal
 _MOST = (1 << 63) - 1  # of any whole number: what SQLite and PostgreSQL hold
 
@@ -149,6 +150,7 @@ class Journals:
     saes: Mapping[str, Iterable[Event] | None]
     gateways: Mapping[str, Iterable[Event] | None] = field(default_factory=dict)
     devices: Mapping[str, Iterable[Event] | None] = field(default_factory=dict)
+    standby: Iterable[Event] | None = None  # of the second controller, where there is one
 
 
 def read_records(path: Path) -> Records:
@@ -167,13 +169,15 @@ def read_journals(run: Path, meant: Meant) -> Journals:
         path = run / folder / "journal.jsonl"
         return _lines(path, (*names, _EVENTS_LOST)) if path.exists() else None
 
+    of_controller = ("started", "stopped", "parameters", "ksid_assigned")
     of_node = ("started", "stopped", "statement", "used", "lost", "block_differs", "key_delivered")
     of_host = ("started", "stopped", "session_open", "key", "key_error", "message")
     of_gateway = ("started", "stopped", "key", "key_error", *OF_TUNNELS)
     return Journals(
         run=of("logs", *OF_PROCESSES),
         qcs=of("qcs", "started", "stopped", "block", "block_lost"),
-        controller=of("controller", "started", "stopped", "parameters", "ksid_assigned"),
+        controller=of("controller", *of_controller),
+        standby=of(STANDBY, *of_controller),
         nodes={node: of(f"nodes/{node}", *of_node) for node in sorted(meant.nodes)},
         saes={node: of(f"saes/{node}", *of_host) for node in meant.hosts},
         devices={node: of(f"nodes/{node}", "device_block", "device_gap") for node in sorted(meant.nodes)},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psycopg
 import psycopg.sql
 
 from controller.leading.shared_store import install_schema
 from testbed.database.postgres import CONTROLLERS_ROLE, DATABASE, Cluster
-from testbed.planning.plan import Plan
 
 _CONNECTIONS = 4  # of one controller: for its lease and its store, and those of a dead one that may still be there
 
@@ -22,9 +23,11 @@ def role(name: str) -> str:
     return f"controller-{name}"
 
 
-def admit(cluster: Cluster, schema: str, plan: Plan) -> None:
-    """Let the controllers of `plan` into a cluster that has the nodes' `schema`."""
-    names = [each.name for each in plan.controllers]
+def admit(cluster: Cluster, schema: str, names: Sequence[str], *, round_trip_s: float) -> None:
+    """Let these controllers into a cluster that has the nodes' `schema`; the first one leads at the beginning.
+
+    `round_trip_s`: the longest one in their network.
+    """
     with cluster.admin_url() as url:
         with psycopg.connect(url, autocommit=True) as admin:
             group, database = psycopg.sql.Identifier(CONTROLLERS_ROLE), psycopg.sql.Identifier(DATABASE)
@@ -34,10 +37,4 @@ def admit(cluster: Cluster, schema: str, plan: Plan) -> None:
                 words = "CREATE ROLE {} LOGIN IN ROLE {} CONNECTION LIMIT {}"
                 own = psycopg.sql.Identifier(role(name))
                 admin.execute(psycopg.sql.SQL(words).format(own, group, psycopg.sql.Literal(_CONNECTIONS)))
-        install(url, schema, plan, CONTROLLERS_ROLE)
-
-
-def install(url: str, schema: str, plan: Plan, group: str | None = None) -> None:
-    """Make the controllers' schema in the database at `url`, beside the nodes' `schema`."""
-    first = plan.controllers[0].name
-    install_schema(url, schema_beside(schema), group, first=first, round_trip_s=plan.round_trip_s)
+        install_schema(url, schema_beside(schema), CONTROLLERS_ROLE, first=names[0], round_trip_s=round_trip_s)

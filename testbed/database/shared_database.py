@@ -19,6 +19,7 @@ import psycopg
 import psycopg.conninfo
 import psycopg.sql
 
+from controller.leading.shared_store import install_schema as install_schema_of_controllers
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.material.shared_db import Members, Rows, declare, install_schema, read_allocations
@@ -226,7 +227,9 @@ def open_user_database(
         install_schema(brief, schema, None)
         declare(brief, schema, network)
         if several_in is not None:
-            controllers.install(brief, schema, several_in)
+            first = several_in.controllers[0].name
+            beside, way_s = controllers.schema_beside(schema), several_in.round_trip_s
+            install_schema_of_controllers(brief, beside, None, first=first, round_trip_s=way_s)
     except psycopg.OperationalError as error:
         raise UserError(f"{where} cannot be used: {_one_line(error)}: is it running, is the URL right?") from None
     except psycopg.Error as error:

@@ -33,12 +33,13 @@ _LONGEST_LINE = 200
 # Events that a summary is made of: of long journals no more need be read.
 SUMMARISED = (
     "session_requested", "session_open", "session_refused", "session_failed", "key_delivered", "key_error", "key",
-    "lost", "statement",
+    "lost", "statement", "leads",
 )  # fmt: skip
 
 
 def summarise(events: Sequence[Event]) -> dict[str, Any]:
-    """The members `sessions`, `keys`, `relays`, `delivery_ms`, `initialisation_ms` and `pairs` of a run's summary."""
+    """The members `sessions`, `keys`, `relays`, `delivery_ms`, `initialisation_ms`, `pairs` and `leaders` of a summary.
+    """
     count = collections.Counter(str(e["event"]) for e in events)
     requested, admitted = count["session_requested"], count["session_open"]
     refused = count["session_refused"]
@@ -72,6 +73,11 @@ def summarise(events: Sequence[Event]) -> dict[str, Any]:
         },
         "initialisation_ms": _initialisation(events),
         "pairs": compare_pairs(events),
+        "leaders": [
+            {name: e[name] for name in ("time", "controller", "term", "silent_s")}
+            for e in events
+            if e["event"] == "leads"
+        ],
     }
 
 

@@ -14,24 +14,50 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from mtls.call import Unreachable
+from mtls.identity import Identity
 from scenario.quantum.qc_models import in_a_row
 from telemetry.journal import Journal
 from testbed.database.shared_database import Database
 from testbed.errors import UserError
 from testbed.machine.processes import Processes, ProcessFailed
-from testbed.planning.fault import CONTROLLER, CUT, DATABASE, DEVICE, EVE, KINDS, NODE, PAUSE, QC, STANDBY, Fault
-from testbed.planning.plan import LinkPlan, Plan
+from testbed.planning.fault import (
+    CONTROLLER,
+    CUT,
+    DATABASE,
+    DEVICE,
+    EVE,
+    KINDS,
+    NODE,
+    PAUSE,
+    PRIMARY,
+    QC,
+    STANDBY,
+    Fault,
+)
+from testbed.planning.plan import CONTROLLERS, LinkPlan, Plan, process_of
 
 _OF_QCS = (CUT, QC, DEVICE)
 _OF_LIGHT = (CUT, EVE)
 
 
 def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
-    """The datacenters that a fault of that kind names, in the plan's own order; UserError. PURE."""
+    """The datacenters that a fault of that kind names, in the plan's own order; UserError. PURE.
+
+    Of several controllers one may be named, or what it is, PRIMARY or STANDBY.
+    """
     if kind not in KINDS:
         raise UserError(f"fault {kind}: expected one of {', '.join(KINDS)}")
     if kind == EVE:
         where, _ = _with_fraction(where)
+    controllers = [each.name for each in plan.controllers]
+    if kind == CONTROLLER and len(controllers) > 1:
+        if len(where) > 1 or (where and where[0] not in (PRIMARY, STANDBY, *controllers)):
+            words = f"{PRIMARY}, {STANDBY}, {', '.join(controllers)}"
+            raise UserError(f"fault {kind}: expected one of {words} after it, or nothing, which is {PRIMARY}")
+        return tuple(where)
+    if kind == PAUSE and len(where) == 1 and where[0] in controllers:
+        return tuple(where)
     if len(where) != KINDS[kind]:
         wanted = ("nothing", "a datacenter", "two datacenters")[KINDS[kind]]
         raise UserError(f"fault {kind}: expected {wanted} after it")
@@ -107,6 +133,7 @@ class Faults:
 
     `set_carrier` puts out a fibre or lights it. `database`: None if it is the user's. `break_qcs` has exactly these QCs
     make nothing, and of those the second ones say nothing either; of the third ones that part is intercepted.
+    `leader` says which controller leads; Unreachable.
     """
 
     def __init__(
@@ -118,7 +145,9 @@ class Faults:
         set_carrier: Callable[[LinkPlan, bool], None],
         break_qcs: Callable[[Collection[str], Collection[str], Mapping[str, float]], None],
         database: Database | None,
+        leader: Callable[[], Identity],
     ) -> None:
+        self._leader = leader
         self._plan = plan
         self._processes = processes
         self._journal = journal
@@ -135,6 +164,8 @@ class Faults:
     def inject(self, kind: str, *where: str) -> Fault:
         """Break something: KINDS says how many datacenters it names."""
         names = check(self._plan, kind, where)
+        if kind == CONTROLLER and len(self._plan.controllers) > 1:
+            names = (self._controller(*names),)
         how = {"fraction": _with_fraction(where)[1]} if kind == EVE else {}
         with self._lock:
             if (kind, names) in self._active:
@@ -152,13 +183,26 @@ class Faults:
                 chosen = sorted(self.active(), key=lambda f: f.kind == STANDBY)  # killed, it must live to be promoted
             else:
                 names = check(self._plan, kind, where)
-                if (kind, names) not in self._active:
+                # Which controller leads says nothing of the one that was broken because it did: there is one to heal.
+                one_of = kind == CONTROLLER and set(names) <= {PRIMARY, STANDBY}
+                chosen = [f for f in self.active() if f.kind == kind and (one_of or f.where == names)]
+                if not chosen:
                     raise UserError(f"{' '.join((kind, *names))} is not broken: 'qkd fault' lists what is")
-                chosen = [self._active[kind, names]]
             for fault in chosen:
                 self._mend(fault)
                 self._journal.event("healed", kind=fault.kind, where=list(fault.where))
         return chosen
+
+    def _controller(self, which: str = PRIMARY) -> str:
+        """The name of the controller that is meant."""
+        if which not in (PRIMARY, STANDBY):
+            return which
+        try:
+            leader = self._leader()
+        except Unreachable:
+            raise UserError("fault controller: no controller leads now: name the one that you mean") from None
+        others = [each.name for each in self._plan.controllers if each != leader]
+        return leader.name if which == PRIMARY else others[0]
 
     def heal_database(self) -> None:
         """At the end of a run: its records are in the database."""
@@ -228,5 +272,8 @@ class Faults:
 
 def _process(fault: Fault) -> str:
     """The name of the process that a fault kills or pauses."""
-    names = {NODE: "node-", PAUSE: "node-", DATABASE: "postgres", STANDBY: "postgres", CONTROLLER: "controller"}
-    return names[fault.kind] + "".join(fault.where)
+    where = "".join(fault.where)
+    if fault.kind == CONTROLLER or where in [each.name for each in CONTROLLERS]:
+        return process_of(where or CONTROLLERS[0].name)
+    names = {NODE: "node-", PAUSE: "node-", DATABASE: "postgres", STANDBY: "postgres"}
+    return names[fault.kind] + where

@@ -60,8 +60,15 @@ def _parameters(*wanted: Any) -> Schema:
 
 
 PARAMETERS_SET = {**_parameters(*PARAMETERS.values()), "description": "value by name"}
+_LEADER = obj(
+    name=_said(TEXT, "of this controller"),
+    standing={"type": "string", "enum": ["leader", "unsure", "standby"]},
+    leader=or_null(TEXT, "the controller that leads, as far as this one knows"),
+    term=or_null(INTEGER, "in which it leads; null if there is no other controller"), url=or_null(TEXT),
+)  # fmt: skip
 CONTROLLER = obj(
-    version=TEXT, framework=or_null(TEXT), nodes=mapping(obj(slot=INTEGER), "those that are reachable, by name"),
+    version=TEXT, framework=or_null(TEXT), leader=_LEADER,
+    nodes=mapping(obj(slot=INTEGER), "those that are reachable, by name"),
     switches=array(TEXT, "those that are connected"), ports_down=_NAMES, key_sessions=INTEGER,
     parameters=PARAMETERS_SET,
 )  # fmt: skip
@@ -207,6 +214,10 @@ EVENTS: Mapping[str, Mapping[str, Schema]] = {
     "qc_lit": {"qc": TEXT, "past": array(TEXT, "nodes that its light goes past")},
     "qc_dark": {"qc": TEXT},
     "parameters": PARAMETERS_SET["properties"],
+    "leads": {
+        "controller": _said(TEXT, "name"), "term": _said(INTEGER, "greater for each that leads"),
+        "silent_s": _said(NUMBER, "s, for which nobody led"),
+    },
     "fault": {**_BROKEN, "fraction": _said(NUMBER, "of the photons, that an eavesdropper intercepts")},
     "healed": _BROKEN,
     "tunnel_keyed": {**_TUNNEL, "key_id": _UUID, "duration_ms": NUMBER},

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from telemetry import bugs, journal
+from testbed.audit.evidence import STANDBY
 from testbed.errors import UserError
 from testbed.evidence.journals import Tail
 from testbed.operation import answers
@@ -55,7 +56,8 @@ def told(event: Event, name_of: Callable[[str], str]) -> dict[str, Any] | None:
 
 def journals(run: Path, nodes: Sequence[str]) -> list[Path]:
     """Those that have the events, of a run in that directory with those nodes. PURE."""
-    folders = ["controller", "faults", *(f"{kind}/{node}" for node in nodes for kind in ("nodes", "saes", "gateways"))]
+    of_nodes = (f"{kind}/{node}" for node in nodes for kind in ("nodes", "saes", "gateways"))
+    folders = ["controller", STANDBY, "faults", *of_nodes]
     return [run / folder / "journal.jsonl" for folder in folders]
 
 

@@ -142,9 +142,11 @@ def _status(do: Do) -> str:
     if (controller := found["controller"]) is None:
         rows.append(("controller", f"does not answer: {found['problem']}"))
     else:
+        leader = controller["leader"]
+        of_two = "" if leader["term"] is None else f"; {leader['name']} is {leader['standing']}, term {leader['term']}"
         rows += [
             ("switches", f"{len(controller['switches'])} of {found['switches']} connected"),
-            ("controller", f"on {controller['framework']}"),
+            ("controller", f"on {controller['framework']}{of_two}"),
             ("fibres", ", ".join(found["dark"]) or "all lit"),
             ("nodes", f"{len(controller['nodes'])} of {found['nodes']} reachable"),
             ("parameters", ", ".join(f"{k} {v}" for k, v in controller["parameters"].items())),
@@ -382,13 +384,14 @@ WORDS: Mapping[str, Word] = {
                 "have somebody intercept that part of the photons between them, else all, and send them again"
             ),
             "fault node A": "kill a node; as well: 'qkd fault database', 'qkd fault controller'",
+            "fault controller primary|standby": "of two controllers, kill the one that leads, or the other one",
             "fault pause A": "have a node sleep; its connections stay, and it answers nothing",
             "fault standby": (
                 "kill the database, and have a standby in its place, which takes no writes until it is healed"
             ),
             "fault heal": "heal everything; 'qkd fault heal cut A B', for one, heals that alone",
         },
-        _fault, ((*_KINDS, "heal"), ("{nodes}", *_KINDS), ("{nodes}",), ("{nodes}",)),
+        _fault, ((*_KINDS, "heal"), ("{nodes}", *_KINDS, "primary"), ("{nodes}",), ("{nodes}",)),
     ),
 }  # fmt: skip
 # Words of earlier versions, which are obeyed and no longer told of.

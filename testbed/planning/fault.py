@@ -10,9 +10,15 @@ DATABASE, STANDBY, CONTROLLER = "database", "standby", "controller"
 KINDS = {CUT: 2, QC: 2, DEVICE: 2, EVE: 2, NODE: 1, PAUSE: 1, DATABASE: 0, STANDBY: 0, CONTROLLER: 0}
 
 
+# Which of two controllers: the one that leads, or the other one.
+PRIMARY = "primary"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What is broken: the kind, the datacenters that it names, and since when (wall clock, s).
+
+    Of several controllers it names the one.
 
     `fraction`: of an eavesdropper (EVE), the part of the pulses that she intercepts and sends again.
     """

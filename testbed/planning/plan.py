@@ -53,6 +53,7 @@ COMPONENTS = (
 
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")
 STANDBY = Identity(Role.CONTROLLER, "ctl2")  # the second controller, where there is one
+CONTROLLERS = CONTROLLER, STANDBY
 DATABASE = Identity(Role.DATABASE, "db")
 OPERATOR = Identity(Role.OPERATOR, "operator")
 
@@ -60,7 +61,7 @@ OPERATOR = Identity(Role.OPERATOR, "operator")
 
 def process_of(controller: str) -> str:
     """The process of the controller of that name, and the folder of its journal."""
-    return "controller" if controller == CONTROLLER.name else f"controller-{controller}"
+    return evidence.STANDBY if controller == STANDBY.name else "controller"
 
 
 _HOSTS_PER_NET = 250
@@ -134,7 +135,7 @@ class Plan:
     @property
     def controllers(self) -> list[Identity]:
         """The controllers, each on the host of its name; the first one leads at the beginning."""
-        return [each for each in (CONTROLLER, STANDBY) if each.name in self.hosts]
+        return [each for each in CONTROLLERS if each.name in self.hosts]
 
     @property
     def nodes(self) -> list[str]:

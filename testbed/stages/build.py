@@ -81,7 +81,8 @@ def _database(machine: Machine) -> Callable[[Network], SharedDatabase]:
         cluster.create(found.schema)
         cluster.admit(found.schema, members(machine.plan))
         if len(machine.plan.controllers) > 1:
-            controllers.admit(cluster, found.schema, machine.plan)
+            names = [each.name for each in machine.plan.controllers]
+            controllers.admit(cluster, found.schema, names, round_trip_s=machine.plan.round_trip_s)
         return found
 
     return serve

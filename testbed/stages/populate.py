@@ -35,16 +35,17 @@ def populate(services: Services) -> Emulation:
     """Stage four: nodes and applications; the network, once it has key material."""
     fabric, machine = services.fabric, services.fabric.machine
     plan, run, processes, down = machine.plan, machine.run, machine.processes, machine.down
+    control_room = ControlRoom(plan, machine.identities[OPERATOR], fabric.network.pid("ctl"))
     faults = Faults(
         plan, processes, Journal(run.make("faults") / "journal.jsonl", "faults"),
         set_carrier=lambda link, up: fabric.network.set_carrier(link, up=up),
         break_qcs=functools.partial(_break_qcs, machine), database=services.database.breakable,
+        leader=control_room.leader,
     )  # fmt: skip
     captures = Captures(plan, run, processes)
     down.callback(_collect_records, services, faults)
     down.callback(captures.close)
     down.callback(processes.stop, "qcs", "sae", "node")
-    control_room = ControlRoom(plan, machine.identities[OPERATOR], fabric.network.pid("ctl"))
     down.callback(control_room.close)
     down.callback(processes.stop, "exposure")
     for name in (FILE, PROMETHEUS_FILE):

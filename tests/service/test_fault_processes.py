@@ -35,6 +35,7 @@ class World:
         self.faults = Faults(
             make_plan(load("poliqi", TOPOLOGIES)), self.processes, Journal(self.journal, "faults"),
             set_carrier=self.network.set_carrier, break_qcs=self.broken, database=None,
+            leader=Mock(),
         )  # fmt: skip
         for name in ("controller", "node-finance"):
             self.processes.start(name, ["sleep", "600"], says_ready=False)

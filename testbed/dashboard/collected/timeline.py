@@ -18,7 +18,7 @@ FAULT, HEALED, REFUSED, FAILED, MOVED, LOST, SET = "fault", "healed", "refused",
 # Names that journals have for the events of which the timeline tells.
 EVENTS = frozenset((
     "fault", "healed", "session_refused", "session_failed", "key_failed", "session_moved", "session_interrupted",
-    "session_resumed", "parameters", "qc_lit", "qc_dark",
+    "session_resumed", "parameters", "qc_lit", "qc_dark", "leads",
 ))  # fmt: skip
 
 
@@ -70,10 +70,13 @@ class Timeline:
         if name in (FAULT, HEALED):
             where = tuple(str(node) for node in told.get("where", ()))
             words = " ".join(("broken:" if name == FAULT else "healed:", str(told.get("kind", "")), *where))
-            return Happening(at_s, name, words, where)
+            return Happening(at_s, name, words, tuple(node for node in where if node in self._plan.nodes))
         if name in ("qc_lit", "qc_dark"):
             past = f" past {', '.join(told['past'])}" if told.get("past") else ""
             return Happening(at_s, SET, f"{told['qc']} {'is lit' if name == 'qc_lit' else 'is dark'}{past}")
+        if name == "leads":
+            since = f", {told['silent_s']:.1f} s after the last word of a leader" if "silent_s" in told else ""
+            return Happening(at_s, SET, f"controller {told['controller']} leads in term {told['term']}{since}")
         path = tuple(str(node) for node in told.get("path", ()))
         why = str(told.get("message") or _cause(told)).removesuffix(".")
         kind, words = {

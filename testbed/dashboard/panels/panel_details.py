@@ -54,6 +54,11 @@ def _is_broken(kind: str, *where: str) -> Can:
     return lambda snapshot: any(f.kind == kind and set(f.where) == set(where) for f in snapshot.faults)
 
 
+def _has_broken(kind: str) -> Can:
+    """Whether somebody has broken something of that kind."""
+    return lambda snapshot: any(f.kind == kind for f in snapshot.faults)
+
+
 def _not(can: Can) -> Can:
     return lambda snapshot: not can(snapshot)
 
@@ -61,7 +66,7 @@ def _not(can: Can) -> Can:
 def _of_network(operator: Operator, actions: _Actions) -> None:
     """Kill and restart what all nodes depend on; heal everything."""
     for kind, name in ((CONTROLLER, "controller"), (DATABASE, "shared database")):
-        is_down = _is_broken(kind)
+        is_down = _has_broken(kind)
         with Tag("div", "", "form"):
             actions.add(f"Kill the {name}", _break(operator, kind), _not(is_down))
             actions.add("Start it again", _heal(operator, kind), is_down, called=f"Start the {name} again")
