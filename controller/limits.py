@@ -67,6 +67,7 @@ STANDBY_LOOK_S = 0.25  # between two times that a stand-by asks whether it may l
 STORE_CALL_S = 1.0  # one call of the shared database, without its round trips, which come on top
 STORE_ROUND_TRIPS = 3
 LEASE_ROUND_TRIPS = 8  # of the network's longest, by which the lease is longer
+DEFER_S = 3.0  # after the database was away, by which a stand-by leaves a leader to say that it is there
 ROUTE_S = 2.0  # without an answer of the shared database, after which a stand-by has switches forward
 ANSWERED_S = 1.0  # who asks where nobody leads is to ask again after that
 

@@ -47,12 +47,16 @@ _WORD = re.compile(r"[a-z_]{1,40}")
 
 
 class Unreachable(Exception):
-    """No answer: connection refused or lost, TLS failed, the wrong party answered, or the deadline passed."""
+    """No answer: connection refused or lost, TLS failed, the wrong party answered, or the deadline passed.
 
-    def __init__(self, url: str, reason: str) -> None:
+    `body`: what was answered in place of an event stream, if that was JSON.
+    """
+
+    def __init__(self, url: str, reason: str, body: Any = None) -> None:
         super().__init__(f"{url}: {reason}")
         self.url = url
         self.reason = reason
+        self.body = body
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,8 +308,11 @@ class Listener:
             raise Unreachable(url, why(error, timeout_s)) from None
         self._answer = answer
         if answer.status != 200 or not answer.headers.get("Content-Type", "").startswith(CONTENT_TYPE):
+            body = None
+            with contextlib.suppress(OSError, http.client.HTTPException, Unreachable):
+                body = _decode(url, answer.read(_MAX_ERROR_BYTES), json_text.MOST_PARTS)
             self.close()
-            raise Unreachable(url, f"no event stream, but HTTP status {answer.status}")
+            raise Unreachable(url, f"no event stream, but HTTP status {answer.status}", body)
 
     def events(self) -> Iterator[Any]:
         """The events' documents as they come; Unreachable when the stream ends or falls silent.

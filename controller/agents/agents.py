@@ -103,11 +103,16 @@ class Agents:
             raise Unreachable(agent.url, "it offers no event stream in JSON")
         # The path of the location only: the agent may not know the address by which it is reached.
         extended = name == gs015_testbed.STREAM
-        listener = Listener(
-            self._credentials, agent.url + streams[name], Identity(Role.NODE, agent.name), timeout_s=limits.CALL_S,
-            # Of one that knows only the standard nobody knows whether it says that it has nothing to say.
-            silence_s=SILENCE_S if extended else None, headers=self._in_term(),
-        )  # fmt: skip
+        try:
+            listener = Listener(
+                self._credentials, agent.url + streams[name], Identity(Role.NODE, agent.name),
+                timeout_s=limits.CALL_S, headers=self._in_term(),
+                # Of one that knows only the standard nobody knows whether it says that it has nothing to say.
+                silence_s=SILENCE_S if extended else None,
+            )  # fmt: skip
+        except Unreachable as error:
+            self._heed(error.body)
+            raise
         return listener, extended
 
     def node(self, agent: Agent) -> dict[str, Any]:
@@ -243,10 +248,15 @@ class Agents:
                 method, agent.url + path, to=Identity(Role.NODE, agent.name), body=document, timeout_s=limits.CALL_S,
                 conditions={**conditions, **self._in_term()},
             )  # fmt: skip
-        later = None if reply.ok else gs015_testbed.later_term(reply.body)
+        if not reply.ok:
+            self._heed(reply.body)
+        return reply
+
+    def _heed(self, error: Any) -> None:
+        """A node has refused something: it may go by another controller."""
+        later = gs015_testbed.later_term(error)
         if later is not None and self._term_of is not None:
             self._term_of.spoken_of(later)
-        return reply
 
     def _in_term(self) -> dict[str, str]:
         return {} if self._term_of is None else {gs015_testbed.TERM_HEADER: str(self._term_of.term)}

@@ -83,14 +83,17 @@ class Leadership:
     def try_to_lead(self) -> bool:
         """Ask once; whether this controller leads now."""
         asked_at = time.monotonic()
+        take = self._lease.may_take_over(asked_at, limits.DEFER_S)
         try:
-            leader, silent_s = self._calls.lead()
+            leader, silent_s = self._calls.lead(take=take)
         except NotKept as error:
             _log.info("%s", error)
+            with self._lock:
+                self._lease = self._lease.unanswered()
             return False
         with self._lock:
             self._lease = self._lease.answered(leader, asked_at)
-        if leader.name != self.name:
+        if not self.term:
             return False
         self._journal.event("leads", controller=self.name, term=leader.term, silent_s=silent_s)
         return True

@@ -11,6 +11,7 @@ or another one may: it goes on to listen and to route, and keeps nothing, so not
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -37,7 +38,8 @@ class Lease:
     """What controller `name` knows. `term`: its own, None if it stands by. Times are monotonic seconds.
 
     `leader`: as the database said last, None if it has not said yet. `asked_at`: when the last question was sent that
-    it has answered. `spoken`: the highest term that a node knew better than this controller's.
+    it has answered. `answers_since`: since when it has answered each time, infinity if it did not last time.
+    `spoken`: the highest term that a node knew better than this controller's.
     """
 
     name: str
@@ -46,12 +48,25 @@ class Lease:
     term: int | None = None
     leader: Leader | None = None
     spoken: int = 0
+    answers_since: float = -math.inf
 
     def answered(self, leader: Leader, asked_at: float) -> Lease:
         """The database has answered a question that was sent at that time."""
         mine = leader.name == self.name and (self.term is None or leader.term >= self.term)
         term = leader.term if mine else self.term
-        return replace(self, leader=leader, asked_at=asked_at, term=term)
+        since = asked_at if self.answers_since == math.inf else self.answers_since
+        return replace(self, leader=leader, asked_at=asked_at, term=term, answers_since=since)
+
+    def unanswered(self) -> Lease:
+        """The database did not answer. As long as it never has, that says nothing."""
+        return self if self.leader is None else replace(self, answers_since=math.inf)
+
+    def may_take_over(self, now: float, after_s: float) -> bool:
+        """Whether a stand-by is to lead if nobody else does.
+
+        Where the database was away, the lease of a leader is over that could not say that it is there: it comes first.
+        """
+        return now >= self.answers_since + after_s
 
     def spoken_of(self, term: int) -> Lease:
         """A node has heard of that term, and goes by that."""

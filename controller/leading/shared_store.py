@@ -26,7 +26,7 @@ _ADMIN_CONNECT_S = 3
 _CONNECT_S = 2  # libpq takes no less
 _TERM_OVER = "QK011"
 _STATEMENTS = {
-    "lead": "SELECT * FROM ctl_lead($1, $2)",
+    "lead": "SELECT * FROM ctl_lead($1, $2, $3)",
     "renew": "SELECT * FROM ctl_renew($1, $2, $3, $4)",
     "resign": "SELECT ctl_resign($1, $2)",
     "keep": "SELECT ctl_keep($1, $2, $3, $4, $5)",
@@ -121,9 +121,12 @@ class LeaseCalls:
         self._calls = calls
         self._lease_ms = round(lease_s * 1000)
 
-    def lead(self) -> tuple[Leader, float | None]:
-        """Who leads: this controller, if nobody else does; seconds since the leader, or the one before, was heard."""
-        ((name, term, _, silent_ms),) = self._calls.call("lead", self._lease_ms)
+    def lead(self, *, take: bool = True) -> tuple[Leader, float | None]:
+        """Who leads, and seconds since the leader, or the one before, was heard.
+
+        It is this controller if nobody else does and it is to (`take`), or if what it was before does.
+        """
+        ((name, term, _, silent_ms),) = self._calls.call("lead", self._lease_ms, str(take))
         return Leader(name, int(term)), None if int(silent_ms) < 0 else int(silent_ms) / 1000
 
     def renew(self, term: int, above: int) -> Leader:

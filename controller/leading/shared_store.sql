@@ -25,10 +25,10 @@ BEGIN
     END IF;
 END $$;
 
--- Who leads now: `p_name`, in a new term, if nobody else does. Milliseconds that are left of the lease, and since the
+-- Who leads now: `p_name`, in a new term, if nobody else does and it is to (`p_take`). Milliseconds that are left of the lease, and since the
 -- leader, or the one before it, was heard last (-1: there was none). A controller that comes again takes its own lease
 -- over: there is one of a name, and what was before it is no more.
-CREATE OR REPLACE FUNCTION ctl_lead(p_name text, p_lease_ms bigint)
+CREATE OR REPLACE FUNCTION ctl_lead(p_name text, p_lease_ms bigint, p_take boolean)
 RETURNS TABLE (name text, term bigint, left_ms bigint, silent_ms bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
@@ -39,7 +39,7 @@ BEGIN
     PERFORM ctl_check_speaker(p_name);
     SELECT * INTO was FROM leader FOR UPDATE;
     now_is := clock_timestamp();
-    IF was.name = p_name OR was.until <= now_is THEN
+    IF was.name = p_name OR (p_take AND was.until <= now_is) THEN
         UPDATE leader SET name = p_name, term = was.term + 1, heard = now_is,
             until = now_is + p_lease_ms * interval '1 ms';
         RETURN QUERY SELECT p_name, was.term + 1, p_lease_ms,
@@ -61,7 +61,7 @@ BEGIN
     PERFORM ctl_check_speaker(p_name);
     UPDATE leader SET term = greatest(term, p_above + 1), heard = clock_timestamp(),
         until = clock_timestamp() + p_lease_ms * interval '1 ms'
-        WHERE name = p_name AND term = p_term;
+        WHERE name = p_name AND term = p_term AND term > 0;
     RETURN QUERY SELECT l.name, l.term FROM leader l;
 END $$;
 
@@ -70,7 +70,7 @@ CREATE OR REPLACE FUNCTION ctl_resign(p_name text, p_term bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM ctl_check_speaker(p_name);
-    UPDATE leader SET until = clock_timestamp() WHERE name = p_name AND term = p_term;
+    UPDATE leader SET until = clock_timestamp() WHERE name = p_name AND term = p_term AND term > 0;
 END $$;
 
 -- Keep a document in place of what was there, or forget it (NULL). The row of the leader stays as it is until that is
@@ -79,7 +79,7 @@ CREATE OR REPLACE FUNCTION ctl_keep(p_name text, p_term bigint, p_kind text, p_k
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM ctl_check_speaker(p_name);
-    PERFORM FROM leader WHERE name = p_name AND term = p_term FOR SHARE;
+    PERFORM FROM leader WHERE name = p_name AND term = p_term AND term > 0 FOR SHARE;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'QK011', MESSAGE = format('term %s of controller %s is over', p_term, p_name);
     END IF;

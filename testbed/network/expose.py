@@ -1,7 +1,8 @@
 """What of a run can be reached from the machine it runs on, at which ports of 127.0.0.1, and what strangers must know.
 
 The order of the servers, and so of fixed ports, is documented: the controller, then KME and agent of each node in the
-topology's order, then the ports of GS QKD 004 in the same order. All is PURE but for `check_ports`.
+topology's order, then the ports of GS QKD 004 in the same order, then a second controller. All is PURE but for
+`check_ports`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from mtls.credentials import Credentials
 from mtls.identity import Identity
 from testbed.errors import UserError
-from testbed.planning.plan import AGENT_PORT, CONTROLLER_PORT, KME_PORT, OPERATOR, STREAM_PORT, Plan
+from testbed.planning.plan import AGENT_PORT, CONTROLLER_PORT, KME_PORT, OPERATOR, STREAM_PORT, Plan, process_of
 
 # The machine's own, where tests and people find it.
 LOOPBACK = "127.0.0.1"
@@ -34,7 +35,8 @@ class Server:
 def servers(plan: Plan) -> list[Server]:
     """All that are exposed, in the order of their ports."""
     nodes = [Server(node, port) for node in plan.nodes for port in (KME_PORT, AGENT_PORT)]
-    return [Server("ctl", CONTROLLER_PORT), *nodes, *(Server(node, STREAM_PORT) for node in plan.nodes)]
+    first, *others = (Server(controller.name, CONTROLLER_PORT) for controller in plan.controllers)
+    return [first, *nodes, *(Server(node, STREAM_PORT) for node in plan.nodes), *others]
 
 
 def ports(plan: Plan, first: int) -> list[int]:
@@ -79,6 +81,7 @@ def document(
         "agents": {node: urls[Server(node, AGENT_PORT)] for node in plan.nodes},
         "streams": {n: urls[Server(n, STREAM_PORT)].replace("https://", "tls://") for n in plan.nodes},
         "controller": urls[Server("ctl", CONTROLLER_PORT)],
+        "controllers": {each.name: urls[Server(each.name, CONTROLLER_PORT)] for each in plan.controllers},
         "operator": _files(credentials[OPERATOR]),
         "saes": {s.name: {"id": s.id, "node": s.node, **_files(credentials[s.identity])} for s in plan.saes},
     }
@@ -87,7 +90,7 @@ def document(
 def prometheus(exposed: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration of Prometheus that reads the figures of the controller and of all nodes, by what clients know."""
     tls = {"ca_file": exposed["ca"], "cert_file": exposed["operator"]["cert"], "key_file": exposed["operator"]["key"]}
-    places = {"controller": exposed["controller"], **exposed["agents"]}
+    places = {process_of(name): url for name, url in exposed["controllers"].items()} | exposed["agents"]
     return {
         "global": {"scrape_interval": "5s"},
         "scrape_configs": [

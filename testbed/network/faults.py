@@ -51,11 +51,13 @@ def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
     if kind == EVE:
         where, _ = _with_fraction(where)
     controllers = [each.name for each in plan.controllers]
-    if kind == CONTROLLER and len(controllers) > 1:
+    if kind == CONTROLLER:
         if len(where) > 1 or (where and where[0] not in (PRIMARY, STANDBY, *controllers)):
             words = f"{PRIMARY}, {STANDBY}, {', '.join(controllers)}"
             raise UserError(f"fault {kind}: expected one of {words} after it, or nothing, which is {PRIMARY}")
-        return tuple(where)
+        if len(controllers) == 1 and STANDBY in where:
+            raise UserError(f"fault {kind}: there is one controller: 'run.py --controller ha' has another one stand by")
+        return tuple(where) if len(controllers) > 1 else ()
     if kind == PAUSE and len(where) == 1 and where[0] in controllers:
         return tuple(where)
     if len(where) != KINDS[kind]:

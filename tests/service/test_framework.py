@@ -98,6 +98,86 @@ class Switch:
         return self.connection.recv(n_bytes, socket.MSG_WAITALL) if n_bytes else b""
 
 
+_MASTER, _SLAVE, _IS_SLAVE = 2, 3, struct.pack(">HH", 1, 10)
+
+
+class SwitchOfTwo(Switch):
+    """One that is connected to two controllers: it has a master, and a generation of that (OpenFlow 1.3, 6.3.5)."""
+
+    def __init__(self, port: int, dpid: int) -> None:
+        super().__init__(port, dpid, done=False)
+
+    def asked_for_role(self) -> tuple[int, int]:
+        """The role that the controller asks for next, and in which generation; it gets that."""
+        while True:
+            _, found, length, xid = struct.unpack(">BBHI", self._read(8))
+            body = self._read(length - 8)
+            if found == 24:
+                self.connection.sendall(struct.pack(">BBHI", 4, 25, length, xid) + body)
+                return struct.unpack(">I4xQ", body)
+
+    def refuse_as_slave(self) -> None:
+        """Say that what it is told next is not done, because another controller is its master."""
+        while True:
+            _, found, length, xid = struct.unpack(">BBHI", self._read(8))
+            self._read(length - 8)
+            if found in (14, 20):  # a flow, or the barrier behind flows
+                self.connection.sendall(struct.pack(">BBHI", 4, 1, 12, xid) + _IS_SLAVE)
+                return
+
+
+@pytest.fixture(params=[OS_KEN, RYU])
+def of_two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A controller of two, whose database is not there."""
+    made = World(tmp_path, python_for(request.param))
+    yield made
+    made.stop()
+
+
+def start_one_of_two(world: World, first: str) -> int:
+    """Start it, where the controller `first` is the one to begin: the port for switches."""
+    port = free_port()
+    here, there = f"https://127.0.0.1:{world.port}", f"https://127.0.0.1:{free_port()}"
+    names = {"ctl": here, "ctl2": there} if first == "ctl" else {"ctl2": there, "ctl": here}
+    shared = {"url": f"host=127.0.0.1 port={free_port()} user=x dbname=x", "schema": "s", "controllers": names}
+    openflow = {"host": "127.0.0.1", "port": port, "fabric": FABRIC}
+    world.start(openflow=openflow, shared_store=shared).wait_ready(20)
+    return port
+
+
+def test_first_controller_of_two_has_switches_forward_before_it_leads(of_two):
+    """There may be no way to the database without them. No term was heard of yet."""
+    switch = SwitchOfTwo(start_one_of_two(of_two, "ctl"), 1)
+
+    roles = [switch.asked_for_role()]
+    while roles[-1][0] != _MASTER:
+        roles.append(switch.asked_for_role())
+
+    assert roles[-1] == (_MASTER, 0)
+    assert roles[:-1] in ([], [(_SLAVE, 0)])  # it may have been connected before
+    switch.connection.close()
+
+
+def test_stand_by_listens_to_switches_and_has_them_forward_when_no_database_answers_for_long(of_two):
+    """Their slave at first."""
+    switch = SwitchOfTwo(start_one_of_two(of_two, "ctl2"), 1)
+
+    assert [switch.asked_for_role() for _ in range(2)] == [(_SLAVE, 0), (_MASTER, 0)]
+    switch.connection.close()
+
+
+def test_controller_that_lost_a_switch_to_another_one_asks_for_it_again(of_two):
+    """Nobody tells it before it is refused something."""
+    switch = SwitchOfTwo(start_one_of_two(of_two, "ctl"), 1)
+    while switch.asked_for_role()[0] != _MASTER:
+        pass
+
+    switch.refuse_as_slave()
+
+    assert switch.asked_for_role() == (_MASTER, 0)
+    switch.connection.close()
+
+
 def test_controller_says_what_it_runs_on(forwarding: Forwarding, request: Any):
     """Name and version in its status."""
     name = request.node.callspec.params["forwarding"]

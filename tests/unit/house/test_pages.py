@@ -127,7 +127,7 @@ def test_command_line_knows_the_qkd_commands_of_pages(said, poliqi):
         obey(words, do)
     fault = [word for word in words[1:] if word != "heal"] if words[0] == "fault" else []
     if fault and "A" not in fault:
-        check(poliqi, fault[0], fault[1:])
+        check(make_plan(poliqi.topology, standby=True), fault[0], fault[1:])
     if shape := re.fullmatch(r"fibre \S+ (?:-> )?\S+ ((?:delay|jitter|loss|bandwidth) .*)", said):
         assert changes(shape[1].split())
 

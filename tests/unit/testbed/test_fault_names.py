@@ -28,7 +28,8 @@ def poliqi() -> Plan:
      (("device", "finance", "telecom"), ("telecom", "finance")),
      (("eve", "finance", "telecom"), ("telecom", "finance")),
      (("eve", "telecom", "finance", "0.3"), ("telecom", "finance")),
-     (("database",), ()), (("standby",), ()), (("controller",), ())],
+     (("database",), ()), (("standby",), ()), (("controller",), ()), (("controller", "primary"), ()),
+     (("pause", "ctl"), ("ctl",))],
 )  # fmt: skip
 def test_fault_names_datacenters_in_either_order(poliqi, given, where):
     """One name for one fibre."""
@@ -46,6 +47,8 @@ def test_fault_names_datacenters_in_either_order(poliqi, given, where):
         (("cut", "government"), "fault cut: expected two datacenters after it"),
         (("node",), "fault node: expected a datacenter after it"),
         (("database", "now"), "fault database: expected nothing after it"),
+        (("controller", "finance"), "fault controller: expected one of primary, standby, ctl after it, or nothing"),
+        (("controller", "standby"), "fault controller: there is one controller: 'run.py --controller ha' has another"),
         (("node", "milan"), "fault node: no datacenter 'milan': expected one of government, military, telecom,"),
         (("qc", "government", "telecom"), "no fibre between government and telecom: there are government-military,"),
         (("cut", "government", "government"), "no fibre between government and government"),
@@ -57,6 +60,15 @@ def test_impossible_fault_is_one_line_that_says_what_is_possible(poliqi, given, 
         check(poliqi, given[0], given[1:])
     assert str(error.value).startswith(said)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("words", [(), ("primary",), ("standby",), ("ctl",), ("ctl2",)])
+def test_fault_names_one_of_two_controllers(poliqi, words):
+    """By what it is, or by its name."""
+    two = make_plan(poliqi.topology, standby=True)
+
+    assert check(two, "controller", words) == words
+    assert check(two, "pause", ("ctl2",)) == ("ctl2",)
 
 
 def test_qcs_of_cut_fibres_and_failed_ones_make_nothing(poliqi):

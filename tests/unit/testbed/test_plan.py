@@ -21,10 +21,11 @@ AT = SharedDatabaseAt("x", "qkd")
 UUID = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 
 
-@pytest.fixture(params=["pair", "poliqi", "nsfnet"])
+@pytest.fixture(params=["pair", "poliqi", "nsfnet", "poliqi with a stand-by"])
 def planned(request):
-    """The plan of each network that we ship."""
-    return plan.make_plan(load(request.param, TOPOLOGIES))
+    """The plan of each network that we ship, and one with two controllers."""
+    name, _, standby = request.param.partition(" ")
+    return plan.make_plan(load(name, TOPOLOGIES), standby=bool(standby))
 
 
 def test_addresses_are_distinct(planned):
@@ -35,6 +36,20 @@ def test_addresses_are_distinct(planned):
     servers = [(s.node, s.port) for s in planned.applications]
     for values in ([h.ip for h in hosts], [h.mac for h in hosts], ports, servers):
         assert len(values) == len(set(values))
+
+
+def test_second_controller_is_at_another_datacenter_than_the_first_one_and_the_database():
+    """As far as there is one; it has a certificate, and both know each other."""
+    poliqi, pair = (plan.make_plan(load(name, TOPOLOGIES), standby=True) for name in ("poliqi", "pair"))
+
+    places = {name: poliqi.hosts[name].switch for name in ("ctl", "ctl2", "db")}
+    assert places["ctl2"] not in (places["ctl"], places["db"])
+    assert "ctl2" in pair.hosts
+    assert [who.name for who, _, _ in poliqi.identities()][:2] == ["ctl", "ctl2"]
+    credentials = Credentials(*[Path(f"/{name}") for name in ("c", "k", "ca")])
+    shared = poliqi.controller_config("ctl2", Path("/x"), credentials, {}, store=AT)["shared_store"]
+    assert list(shared["controllers"]) == ["ctl", "ctl2"]
+    assert "shared_store" not in poliqi.controller_config("ctl", Path("/x"), credentials, {})
 
 
 def test_no_switch_is_called_like_a_datacenter():
