@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-slow test-ryu test-uml test-vagrant experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-simulation audit setup setup-ryu setup-prometheus lint unit pictures interface lock clean
+.PHONY: demo test test-slow test-ryu test-uml test-vagrant test-machines experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-simulation audit setup setup-ryu setup-prometheus lint unit pictures interface lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -57,6 +57,9 @@ audit: setup ## replay a run's records against the rules of key material: make a
 
 unit: setup ## only the pure tests, in seconds, without root
 	$(PYTHON) -m pytest tests/unit
+
+test-machines: setup ## PoliQI over two and three machines, which are network namespaces with an SSH server each (needs root)
+	$(PYTHON) -m pytest -m "slow or not slow" tests/machines/whole_networks.py tests/e2e/test_machines.py
 
 SUITE ?= tests/e2e/kernel_path.py tests/e2e/test_poliqi.py tests/e2e/test_fibres.py
 test-uml: setup ## end-to-end tests with netem and the kernel's Open vSwitch, in user-mode Linux; SUITE=tests/e2e for all

@@ -30,6 +30,7 @@ class Role(StrEnum):
     CONTROLLER = "controller"
     OPERATOR = "operator"
     DATABASE = "database"
+    MACHINE = "machine"  # of several that share a network
 
 
 @dataclass(frozen=True, slots=True)

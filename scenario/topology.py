@@ -36,7 +36,7 @@ from scenario.topology_description import (
     free_name,
     one_line,
 )
-from scenario.topology_document import RESERVED_NODE_NAMES, build, check_connected, check_enough_nodes
+from scenario.topology_document import RESERVED_NODE_NAMES, build, check_connected, check_enough_nodes, placed
 
 _TAGS = {"": "http://graphml.graphdrawing.org/xmlns"}
 _DEFAULT_LENGTH_KM = 50.0  # of an edge with an end whose coordinates are unknown
@@ -166,7 +166,7 @@ def _slug(label: str, fallback: str) -> str:
     return (slug if slug[0].isalpha() else f"n{slug}")[:_SLUG_LENGTH].rstrip("-")
 
 
-__all__ = ["Link", "Node", "Qc", "Sae", "Topology", "TopologyError", "load"]
+__all__ = ["Link", "Node", "Qc", "Sae", "Topology", "TopologyError", "load", "load_machines"]
 
 # JSON is read as YAML, of which it is a part but for tabs, and those PyYAML refuses with a clear line.
 _PARSERS = dict.fromkeys((".yaml", ".yml", ".json"), yaml_documents.parse) | {".graphml": parse}
@@ -196,3 +196,9 @@ def load(name_or_path: str, shipped: Path) -> Topology:
     except OSError as error:
         raise TopologyError(name_or_path, f"cannot be read: {error.strerror}") from error
     return build(Field(str(path), "", parse(text, str(path))))
+
+
+def load_machines(path: Path, topology: Topology) -> Topology:
+    """The same network with datacenters on the machines that a YAML file lists. Raises TopologyError."""
+    given = Field(str(path), "", yaml_documents.read(path)).members("machines")
+    return placed(topology, given["machines"])

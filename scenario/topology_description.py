@@ -23,6 +23,7 @@ from decisions.tunnels import EVERY_S, KINDS, POLICIES
 from documents.checks import Malformed
 from etsi.gs014 import Limits
 from etsi.sae_id import LONGEST, sae_id
+from scenario.machines import Machine
 from scenario.quantum.qc_models import Blocks, Model, Uniform
 from scenario.shape import MAX_DELAY_MS, Shape
 
@@ -314,7 +315,7 @@ class Topology:
 
     `controller_at` and `database_at` name the nodes that those two hosts hang at. `limits` are those of all KMEs: sizes
     of keys in bits, keys a request. `tunnels` are opened when the network is up. `switched`: the QCs that can be lit
-    on demand; `spare`: how many modules and channels there are for them, by name.
+    on demand; `spare`: how many modules and channels there are for them, by name. `machines`: those beside home.
     """
 
     name: str
@@ -328,6 +329,7 @@ class Topology:
     tunnels: tuple[Tunnel, ...] = ()
     switched: tuple[Switched, ...] = ()
     spare: tuple[tuple[str, int], ...] = ()
+    machines: tuple[Machine, ...] = ()
 
     def qcs(self) -> Iterator[tuple[Qc, str, str]]:
         """Every QC with the nodes at its ends: those of the fibres, and then those that are lit on demand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -13,6 +14,7 @@ from decisions.tunnels import EVERY_S, KINDS, LEAST_EVERY_S, MOST_EVERY_S, POLIC
 from documents.checks import Malformed
 from etsi.gs014 import Limits, limits
 from scenario import switched
+from scenario.machines import HOME, Machine
 from scenario.qc_document import MOST_DB, qc
 from scenario.shape import MAX_BANDWIDTH_MBIT, MAX_DELAY_MS, MIN_BANDWIDTH_MBIT, Shape
 from scenario.switched import Optics, optics_of
@@ -33,6 +35,9 @@ _MS_PER_KM = 0.005
 # A node's name becomes that of its Mininet host; these two hosts are the controller's and the shared database's.
 RESERVED_NODE_NAMES = ("ctl", "ctl2", "db")
 _MOST_MODULES = 1000
+_MOST_MACHINES = 200
+# No option of ssh among them: a file of somebody else's is to start nothing here.
+_SSH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:/%\[\]-]{0,254}")
 _LINK_NAME_LENGTH = 80  # two node names, the hyphen between them and a number fit
 # What a link may say of both directions, and each direction of its own, with defaults.
 _SHAPE: dict[str, object] = {"delay_ms": None, "jitter_ms": 0, "loss_percent": 0, "bandwidth_mbit": None}
@@ -46,7 +51,7 @@ def build(document: Field) -> Topology:
     """The topology that a document describes. Raises TopologyError."""
     network = document.members(
         "name", "nodes", "links", "saes", description="", controller=None, database=None, limits={},
-        tunnels=[], optics=None,
+        tunnels=[], optics=None, machines=[],
     )
     nodes = _nodes(network["nodes"])
     known = [node.name for node in nodes]
@@ -67,7 +72,43 @@ def build(document: Field) -> Topology:
         limits=_limits(network["limits"]),
         tunnels=_tunnels(network["tunnels"], known),
     )
-    return switched.checked(found, optics, document)
+    return switched.checked(placed(found, network["machines"]), optics, document)
+
+
+def placed(topology: Topology, field: Field) -> Topology:
+    """The same network with datacenters on the machines that a list describes. Raises TopologyError."""
+    items = field.items()
+    if len(items) > _MOST_MACHINES:
+        raise field.error(f"expected at most {_MOST_MACHINES} machines, got {len(items)}")
+    members = [item.members("name", "ssh", "datacenters", root=None, address=None) for item in items]
+    known = [node.name for node in topology.nodes]
+    at_home = {topology.controller_at: "controller", topology.database_at: "shared database"}
+    centers = [center for each in members for center in each["datacenters"].items()]
+    for center in centers:
+        if (held := at_home.get(center.one_of(known))) is not None:
+            raise center.error(f"{center.value!r} has the {held}, and so it stays at {HOME}")
+    check_distinct(centers)
+    check_distinct(each["name"] for each in members)
+    return replace(topology, machines=tuple(_machine(each) for each in members))
+
+
+def _machine(members: _Members) -> Machine:
+    if members["name"].name() == HOME:
+        raise members["name"].error(f"{HOME!r} is the machine where run.py is started, expected another name")
+    ssh, centers = members["ssh"], members["datacenters"].items()
+    if not isinstance(ssh.value, str) or not _SSH.fullmatch(ssh.value):
+        raise ssh.expected("what ssh takes for a machine, such as admin@east.example.net (options: ~/.ssh/config)")
+    if not centers:
+        raise members["datacenters"].error("expected at least one datacenter, got none")
+    root = str(members["root"].value) if "root" in members else None
+    if root is not None and not (root.startswith("/") and root.isprintable()):
+        raise members["root"].expected("the absolute path of the testbed's folder on that machine")
+    address = members["address"].text() if "address" in members else None
+    try:
+        address = None if address is None else str(ipaddress.ip_address(address))
+    except ValueError:
+        raise members["address"].expected("an IP address of that machine") from None
+    return Machine(members["name"].name(), ssh.value, tuple(str(c.value) for c in centers), root, address)
 
 
 def check_enough_nodes(field: Field, number: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from conformance import command as conformance
 from decisions.rekey import GO_ON
-from scenario.topology import TopologyError, load
+from scenario.topology import TopologyError, load, load_machines
 from scenario.workload import Arrival, Pairs, Workload
 from scenario.workload import load as load_workload
 from testbed import options, simulate
@@ -25,9 +25,11 @@ from testbed.machine.tools import FRAMEWORKS, check_tools, clean_environment, py
 from testbed.network.expose import ANY_PORT
 from testbed.network.workload_player import lasts_s
 from testbed.planning.capacity import doubt, needs, reserve
-from testbed.planning.plan import Plan, SaePlan, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import Plan, SaePlan
 from testbed.session import REACHED, Dashboard, Options, run
 from testbed.virtual_machine import vm
+from testbed.workers import worker as workers
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TOPOLOGIES = _ROOT / "topologies"
@@ -80,7 +82,10 @@ def _in_vm(given: argparse.Namespace, arguments: list[str]) -> int:
     if given.expose is not None or given.shared_db is not None or given.dashboard is not _UNASKED:
         text = "--vm goes without --expose, --shared-db and --dashboard"
         raise UserError(f"{text}: {_NO_WAY_OUT}")
-    links = load(given.topology, _TOPOLOGIES).links
+    topology = load(given.topology, _TOPOLOGIES)
+    links = topology.links
+    if topology.machines or given.machines is not None:
+        raise UserError(f"--vm goes without machines: {_NO_WAY_OUT}")
     if devices := [qc.name for link in links for qc in link.qcs if qc.source is not None]:
         raise UserError(f"--vm goes without devices of yours, of which {devices[0]} is one: {_NO_WAY_OUT}")
     directory = (given.run_dir or _RUNS / new_run_id(datetime.datetime.now(datetime.UTC))).absolute()
@@ -125,6 +130,8 @@ def _main(given: argparse.Namespace) -> int:
     database_url = None if given.shared_db is None else complete_url(given.shared_db)
     _prepare()
     topology = load(given.topology, _TOPOLOGIES).with_overrides(delay_ms=given.delay, qc_rate=given.qc_rate)
+    if given.machines is not None:
+        topology = load_machines(given.machines, topology)
     plan = make_plan(topology, standby=given.controller == "ha")
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
     workload = None if given.workload is None else load_workload(given.workload, _WORKLOADS)
@@ -152,6 +159,7 @@ def _main(given: argparse.Namespace) -> int:
     if given.no_cli and duration_s is None and not given.detached:
         raise UserError("--no-cli needs --duration or --workload: otherwise nothing would ever end the run")
     wanted.check(plan)
+    workers.check(plan, exposed=given.expose is not None, policies=policies)
     reserve(plan)
     if said := doubt(plan):
         print(f"run.py: {said}", file=sys.stderr, flush=True)
@@ -211,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--shared-db", metavar="URL", help="use this PostgreSQL in place of a private one")
     add("--expose", nargs="?", const=ANY_PORT, type=options.port, metavar="PORT", help="publish controller, KMEs and agents on 127.0.0.1, at ports from PORT on (default: whatever is free); see docs/client.md")  # fmt: skip  # noqa: E501
     add("--vm", action=argparse.BooleanOptionalAction, default=False, help="run all of it in user-mode Linux: needs no root, is slow")  # fmt: skip  # noqa: E501
+    add("--machines", type=Path, metavar="FILE", help="YAML file with the machines that hold some datacenters, reached by ssh (default: those of the topology); see docs/machines.md")  # fmt: skip  # noqa: E501
     add("--framework", choices=FRAMEWORKS, default=FRAMEWORKS[0], help="what the controller speaks OpenFlow with: os-ken, or Ryu 4.34 in an environment of its own (default: os-ken)")  # fmt: skip  # noqa: E501
     add("--controller", choices=("single", "ha"), default="single", help="one SDN controller, or a second one that stands by and takes over when the first one is gone (default: single)")  # fmt: skip  # noqa: E501
     add("--dashboard", nargs="?", const=None, default=_UNASKED, type=options.port, metavar="PORT", help=f"show the network on a page at 127.0.0.1:PORT (default: {USUAL_PORT}, or whatever is free; on with the command line)")  # fmt: skip  # noqa: E501

@@ -25,6 +25,8 @@ libcharon-extra-plugins  # its kernel-libipsec, where the kernel has no ESP
 libstrongswan-standard-plugins # its elliptic curves and AES-GCM, by OpenSSL
 wireguard-tools          # wg, for tunnels by WireGuard
 stunnel4                 # TLS under keys of the network
+openssh-client           # how home reaches workers on other machines
+openssh-server           # machines for the tests of that
 wireguard-go             # WireGuard where the kernel has no module
 util-linux               # setpriv, unshare
 procps                   # ps, for people looking around
@@ -88,6 +90,10 @@ if [ -n "$missing" ]; then
     case "$missing" in
         # Runs start charon themselves, each where it is wanted: the machine's own IKE service was not asked for.
         *charon-systemd*) systemctl disable --now strongswan >/dev/null 2>&1 || true ;;
+    esac
+    case "$missing" in
+        # Tests start it themselves: who had no SSH server did not ask for one.
+        *openssh-server*) systemctl disable --now ssh >/dev/null 2>&1 || true ;;
     esac
 fi
 

@@ -23,7 +23,8 @@ from testbed.errors import UserError
 from testbed.machine.namespaces import call_in_network, network_of, threads_in_network
 from testbed.network.emulation import Emulation
 from testbed.operation.operator import Operator
-from testbed.planning.plan import KME_PORT, Plan, SaePlan, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import KME_PORT, Plan, SaePlan
 
 FIRST = "government"
 # One, two and four hops away from the first node, in `row_of_five`.

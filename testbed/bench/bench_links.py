@@ -20,7 +20,7 @@ from testbed.machine import output
 from testbed.network.emulation import Emulation
 from testbed.operation.fibre_commands import figures
 from testbed.operation.operator import Operator
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 
 SHAPES = (
     Shape(0.05),

@@ -30,7 +30,7 @@ from testbed.machine import output
 from testbed.machine.namespaces import call_in_network
 from testbed.network.emulation import Emulation
 from testbed.operation.tables import table
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 
 PROGRAM = "/usr/bin/chromium"
 # Without these it calls home: for updates, for what its vendor thinks of a page, to see whether there is a network.

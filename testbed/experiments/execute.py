@@ -34,7 +34,8 @@ from testbed.network.emulation import Emulation
 from testbed.network.workload_player import OfferedLoad, lasts_s
 from testbed.operation.operator import Operator
 from testbed.planning.capacity import reserve
-from testbed.planning.plan import Plan, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import Plan
 from testbed.planning.round_trips import too_long
 from testbed.stages.bring_up import bring_up
 from testbed.stages.prepare import Wishes

@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from documents.checks import Malformed
 from scenario.shape import Shape, parse_shape
@@ -65,13 +65,46 @@ class MeasuredLink:
     measured_rtt_ms: float | None
 
 
+class Ends(Protocol):
+    """What can be done at the ends of fibres, wherever they are."""
+
+    def one_way_ms(self, link: LinkPlan, shapes: tuple[Shape, Shape]) -> list[float | None]:
+        """One-way delays of a fibre of these shapes, a to b first; None: nothing came."""
+
+    def without_carrier(self, links: Collection[LinkPlan]) -> set[str]:
+        """The names of fibres with an end that sees no light."""
+
+    def here(self, link: LinkPlan) -> bool:
+        """Whether both ends are on this machine."""
+
+
+class EndsHere:
+    """Those of a network on one machine."""
+
+    def one_way_ms(self, link: LinkPlan, shapes: tuple[Shape, Shape]) -> list[float | None]:
+        """As `Ends` has it."""
+        ports = (link.port_a, link.port_b), (link.port_b, link.port_a)
+        measure = [functools.partial(one_way_ms, *ends, shape) for ends, shape in zip(ports, shapes, strict=True)]
+        return at_the_switches(lambda: [each() for each in measure])
+
+    def without_carrier(self, links: Collection[LinkPlan]) -> set[str]:
+        """As `Ends` has it."""
+        dark = {*at_the_switches(lambda: without_carrier([p for x in links for p in (x.port_a, x.port_b)]))}
+        return {link.link.name for link in links if dark & {link.port_a, link.port_b}}
+
+    def here(self, _: LinkPlan) -> bool:
+        """They are."""
+        return True
+
+
 class Fibres:
-    """All fibres of `plan`, shaped by `shaper` as the plan says when this is made.
+    """All fibres of `plan`, shaped by `shaper` as the plan says when this is made; `ends`: where their ends are.
 
     No fibre becomes so slow that no key could live for `ttl_slots`, or that the parties would not follow.
     """
 
-    def __init__(self, plan: Plan, shaper: Shaper, *, ttl_slots: int) -> None:
+    def __init__(self, plan: Plan, shaper: Shaper, *, ttl_slots: int, ends: Ends | None = None) -> None:
+        self._ends = ends or EndsHere()
         self.ttl_slots = ttl_slots  # as it was set last
         self._shaper = shaper
         self._plans = {p.link.name: p for p in plan.links}
@@ -125,14 +158,12 @@ class Fibres:
 
     def lit(self) -> frozenset[str]:
         """The names of the fibres of which both ends see light."""
-        ports = [port for link in self._plans.values() for port in (link.port_a, link.port_b)]
-        dark = {*_at_the_switches(lambda: without_carrier(ports))}
-        return frozenset(name for name, link in self._plans.items() if not dark & {link.port_a, link.port_b})
+        return frozenset({*self._plans} - self._ends.without_carrier(self._plans.values()))
 
     def rtt(self, name: str) -> MeasuredLink:
         """The round-trip time of a fibre, configured and measured now, in a fraction of a second and its delays."""
         fibre = self.get(name)
-        return _measured(fibre, _at_the_switches(lambda: _one_way(self._plan(name), fibre)))
+        return _measured(fibre, self._one_way(fibre))
 
     def measure(self, name: str, *, towards: str | None = None) -> list[tuple[str, str, list[Figure]]]:
         """What directions really do, beside what is configured: from where, to where, figures. Takes seconds.
@@ -140,11 +171,13 @@ class Fibres:
         Of both directions, or of the one towards a datacenter.
         """
         fibre, plan = self._towards(name, towards), self._plan(name)
+        if not self._ends.here(plan):
+            raise FibreError(f"fibre {name} has an end on another machine, where 'measure' does not reach yet")
         if name not in self.lit():
             raise FibreError(f"fibre {name} is down: nothing to measure")
         ports = (plan.port_a, plan.port_b), (plan.port_b, plan.port_a)
         return [
-            (a, b, _at_the_switches(functools.partial(measure_direction, *ends, shape)))
+            (a, b, at_the_switches(functools.partial(measure_direction, *ends, shape)))
             for ends, (a, b, shape) in zip(ports, fibre.directions, strict=True)
             if towards in (None, b)
         ]
@@ -155,10 +188,9 @@ class Fibres:
             return list(pool.map(self._check, self.all()))
 
     def _check(self, fibre: Fibre) -> MeasuredLink:
-        plan = self._plan(fibre.name)
-        found = _one_way(plan, fibre)
+        found = self._one_way(fibre)
         if any(is_off(shape, ms) for (_, _, shape), ms in zip(fibre.directions, found, strict=True)):
-            found = _one_way(plan, fibre)  # a busy moment is over the second time
+            found = self._one_way(fibre)  # a busy moment is over the second time
         for (a, b, shape), ms in zip(fibre.directions, found, strict=True):
             if is_off(shape, ms):
                 configured = f"link {fibre.name} is configured with a delay of {shape.delay_ms:g} ms from {a} to {b}"
@@ -171,7 +203,7 @@ class Fibres:
         if shapes[0] != shapes[1]:
             plan = self._plan(before.name)
             try:
-                _at_the_switches(lambda: self._shaper.apply(plan, before=shapes[0], after=shapes[1]))
+                at_the_switches(lambda: self._shaper.apply(plan, before=shapes[0], after=shapes[1]))
             except ProcessFailed as error:
                 raise FibreError(f"fibre {before.name}: {error}") from None
             self._fibres[before.name] = after
@@ -183,6 +215,9 @@ class Fibres:
             raise FibreError(f"fibre {name} leads to {fibre.a} and {fibre.b}, not to {towards!r}")
         return fibre
 
+    def _one_way(self, fibre: Fibre) -> list[float | None]:
+        return self._ends.one_way_ms(self._plan(fibre.name), (fibre.a_to_b, fibre.b_to_a))
+
     def _plan(self, name: str) -> LinkPlan:
         return self._plans[self.get(name).name]
 
@@ -192,17 +227,12 @@ def _planned(plan: LinkPlan) -> Fibre:
     return Fibre(link.name, link.a, link.b, link.a_to_b, link.b_to_a)
 
 
-def _one_way(plan: LinkPlan, fibre: Fibre) -> list[float | None]:
-    """One-way delays in ms, a to b first."""
-    return [one_way_ms(plan.port_a, plan.port_b, fibre.a_to_b), one_way_ms(plan.port_b, plan.port_a, fibre.b_to_a)]
-
-
 def _measured(fibre: Fibre, one_way_ms: list[float | None]) -> MeasuredLink:
     found = [ms for ms in one_way_ms if ms is not None]
     return MeasuredLink(fibre.name, round(fibre.rtt_ms, 3), round(sum(found), 3) if len(found) == 2 else None)
 
 
-def _at_the_switches(function: Callable[[], T]) -> T:
+def at_the_switches(function: Callable[[], T]) -> T:
     """The result of `function`, called in this process's own network, wherever the calling thread may be."""
     fd = network_of(os.getpid())
     try:

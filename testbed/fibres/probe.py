@@ -30,7 +30,7 @@ _SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
 _SO_TIMESTAMPNS, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 35, 32, 33
 _SOURCE = b"\x02\x00\x00\xff\xff\x01"
 _TARGET = b"\x02\x00\x00\xff\xff\x02"
-_HEADER = _TARGET + _SOURCE + struct.pack(">H", _ETHERTYPE)
+HEADER = _TARGET + _SOURCE + struct.pack(">H", _ETHERTYPE)
 _NUMBER = struct.Struct(">I")
 _TIMESPEC = struct.Struct("qq")
 _BUFFER_BYTES = 16 << 20
@@ -98,7 +98,7 @@ def send_train(
     bytes_in, bytes_at_first, bytes_at_last = 0, 0, 0
     left = frames
     poll = select.poll()  # select() knows no descriptors beyond 1023
-    with _raw(sender) as out, _raw(receiver) as back:
+    with open_port(sender) as out, open_port(receiver) as back:
         poll.register(back, select.POLLIN)
         due = time.monotonic()
         deadline = due + longest_s
@@ -108,7 +108,7 @@ def send_train(
                 if len(sent) == frames or (now := time.monotonic()) < due:
                     break
                 sent.append(time.time_ns())
-                _send(out, (_HEADER + mark + _NUMBER.pack(len(sent) - 1)).ljust(frame_bytes, b"\0"))
+                send(out, (HEADER + mark + _NUMBER.pack(len(sent) - 1)).ljust(frame_bytes, b"\0"))
                 due, deadline = max(due, now - gap_s) + gap_s, now + longest_s
             until = due if len(sent) < frames else deadline
             left_ms = 1000 * (until - time.monotonic())
@@ -118,9 +118,9 @@ def send_train(
                 time.sleep(max(0.0, left_ms / 1000))
             # Looked at before what waits: if we are late ourselves, the frames are not.
             finished = len(sent) == frames and time.monotonic() > deadline
-            for frame, arrival_ns in _waiting(back):
+            for frame, arrival_ns in waiting(back):
                 bytes_in += len(frame)
-                if frame[:22] == _HEADER + mark:
+                if frame[:22] == HEADER + mark:
                     number = _NUMBER.unpack_from(frame, 22)[0]
                     if left == frames:
                         bytes_at_first = bytes_in
@@ -194,7 +194,7 @@ def _sees_light(asks: socket.socket, port: str) -> bool:
     return bool(answer[1])
 
 
-def _raw(port: str) -> socket.socket:
+def open_port(port: str) -> socket.socket:
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     try:
         raw.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
@@ -209,14 +209,14 @@ def _raw(port: str) -> socket.socket:
     return raw
 
 
-def _send(out: socket.socket, frame: bytes) -> None:
+def send(out: socket.socket, frame: bytes) -> None:
     try:
         out.send(frame)
     except OSError:  # the port is down or the shaper's queue full: the frame is lost, as one on a fibre would be
         return
 
 
-def _waiting(raw: socket.socket) -> list[tuple[bytes, int]]:
+def waiting(raw: socket.socket) -> list[tuple[bytes, int]]:
     """What waits at a socket, with its time of arrival."""
     found: list[tuple[bytes, int]] = []
     while True:

@@ -80,14 +80,15 @@ class Netem:
 
     def apply(self, plan: LinkPlan, *, before: tuple[Shape, Shape], after: tuple[Shape, Shape]) -> None:
         """As Shaper has it; also for a link that has no shape yet."""
-        self._set(plan.port_a, after[0])
+        self.shape_port(plan.port_a, after[0])
         try:
-            self._set(plan.port_b, after[1])
+            self.shape_port(plan.port_b, after[1])
         except ProcessFailed:
-            self._set(plan.port_a, before[0])
+            self.shape_port(plan.port_a, before[0])
             raise
 
-    def _set(self, port: str, shape: Shape) -> None:
+    def shape_port(self, port: str, shape: Shape) -> None:
+        """Shape what leaves by a port. ProcessFailed."""
         # Of the same kind, netem is changed, not replaced: frames that it holds stay.
         run_tool("tc", "qdisc", "replace", "dev", port, "root", "netem", *netem_arguments(shape))
 

@@ -18,11 +18,14 @@ NEW_MOUNT = 0x00020000
 NEW_IPC = 0x08000000
 NEW_PID = 0x20000000
 NEW_NET = 0x40000000
+_NEW_TIME = 0x00000080
+_S_NS = 1_000_000_000
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _MS_REC = 0x4000
 _MS_PRIVATE = 1 << 18
 _MS_NOSUID_NODEV_NOEXEC = 0x2 | 0x4 | 0x8
+_MS_NOSUID_NODEV = 0x2 | 0x4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
@@ -45,6 +48,20 @@ def children_here() -> None:
         _check(_libc.setns(fd, NEW_PID), "setns")
     finally:
         os.close(fd)
+
+
+def set_clocks(monotonic_s: float, boottime_s: float) -> None:
+    """Have CLOCK_MONOTONIC and CLOCK_BOOTTIME of children be so much later than this process's; OSError.
+
+    This process can have no threads from then on, until it is a child itself.
+    """
+    offsets = Path("/proc/self/timens_offsets")
+    rows = [line.split() for line in offsets.read_text().splitlines()]
+    before_ns = {name: int(seconds) * _S_NS + int(ns) for name, seconds, ns in rows}
+    unshare(_NEW_TIME)
+    for name, later_s in (("monotonic", monotonic_s), ("boottime", boottime_s)):
+        seconds, ns = divmod(before_ns[name] + round(later_s * _S_NS), _S_NS)
+        offsets.write_text(f"{name} {seconds} {ns}\n")
 
 
 def die_with_parent(signum: int) -> None:
@@ -73,6 +90,12 @@ def private_mounts() -> None:
     """Let no mount made from here on be seen outside, and show this PID namespace's own processes in /proc."""
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount")
     _check(_libc.mount(b"proc", b"/proc", b"proc", _MS_NOSUID_NODEV_NOEXEC, None), "mount /proc")
+
+
+def mount_memory(folder: Path) -> None:
+    """Have an empty file system in memory at `folder`, which goes with this mount namespace."""
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _check(_libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", _MS_NOSUID_NODEV, b"mode=0755"), f"mount {folder}")
 
 
 def network_of(pid: int) -> int:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from telemetry.journal import Journal
 from testbed.machine.fork_server import ForkFailed, ForkServer
@@ -39,14 +39,15 @@ def how_it_ended(status: int | None) -> str:
     return f"exit status {status}, which nobody asked for" if status == 0 else f"exit status {status}"
 
 
-def run_tool(*command: str, timeout_s: float = _TOOL_S) -> str:
+def run_tool(*command: str, timeout_s: float = _TOOL_S, secret: str | None = None) -> str:
     """What a program printed, once it has ended well; ProcessFailed has its own last words, or how it ended.
 
-    One that has not ended after `timeout_s` seconds is killed.
+    One that has not ended after `timeout_s` seconds is killed. `secret` goes to its standard input: argv is public.
     """
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout_s
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout_s, input=secret,
+            stdin=subprocess.DEVNULL if secret is None else None,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ProcessFailed(f"{' '.join(command)} failed: it had not ended after {timeout_s:g} s") from None
@@ -72,6 +73,22 @@ class Child(Protocol):
 
     def kill(self) -> None:
         """End it at once."""
+
+
+@runtime_checkable
+class FarChild(Child, Protocol):
+    """One on another machine, of which /proc says nothing here."""
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it is stopped, as by SIGSTOP."""
+
+
+class Place(Protocol):
+    """Where components run that do not run on this machine."""
+
+    def start(self, name: str, module: str, config: Path, out: int, err: int) -> Child:
+        """Start a component there, as `Processes.component` does here; ProcessFailed."""
 
 
 def execute(command: Sequence[str], out: int, err: int) -> Child:
@@ -136,6 +153,8 @@ class Process:
     @property
     def asleep(self) -> bool:
         """Whether it is stopped, as by SIGSTOP, and does nothing."""
+        if isinstance(self._child, FarChild):
+            return self._child.asleep
         try:
             after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2]
         except OSError:  # it ended
@@ -273,12 +292,16 @@ class Processes:
 
     def start(self, name: str, command: Sequence[str], **options: bool | int) -> Process:
         """Start `command`; its log is `name`.log."""
-        return self._begin(name, functools.partial(execute, command), **options)
+        return self.begin(name, functools.partial(execute, command), **options)
 
     def component(
-        self, name: str, module: str, config: Path, *, inside: int | None = None, python: str = sys.executable
+        self, name: str, module: str, config: Path, *, inside: int | Place | None = None, python: str = sys.executable
     ) -> Process:
-        """Start `python -m module config`, in the namespaces of process `inside` if that is given. ProcessFailed."""
+        """Start `python -m module config`, in the namespaces of process `inside` if that is given, or on another
+        machine. ProcessFailed.
+        """
+        if inside is not None and not isinstance(inside, int):
+            return self.begin(name, functools.partial(inside.start, name, module, config))
         if module in self._modules and python == sys.executable:
             forks = self.prepare()
 
@@ -288,11 +311,12 @@ class Processes:
                 except ForkFailed as error:
                     raise ProcessFailed(str(error)) from None
 
-            return self._begin(name, fork)
+            return self.begin(name, fork)
         enter = [] if inside is None else ["mnexec", "-a", str(inside)]
         return self.start(name, [*enter, python, "-P", "-m", module.removesuffix(".__main__"), str(config)])
 
-    def _begin(self, name: str, launch: Callable[[int, int], Child], **options: bool | int) -> Process:
+    def begin(self, name: str, launch: Callable[[int, int], Child], **options: bool | int) -> Process:
+        """Start what `launch` starts, with descriptors for its standard output and error; its log is `name`.log."""
         log = self._logs / f"{name}.log"
         process = Process(name, launch, log, journal=self._journal, **options)  # type: ignore[arg-type]
         self._started.append(process)

@@ -6,16 +6,21 @@ What is Mininet's root namespace here is a fresh one that holds nothing but the 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
+from mininet.link import Intf
 from mininet.log import lg, setLogLevel
 from mininet.net import Mininet
 from mininet.node import Host, Node, OVSSwitch, RemoteController
 
+from testbed.errors import UserError
 from testbed.fibres.shapers import NETEM, DelayLineLink, Netem
 from testbed.machine.processes import ProcessFailed, run_tool
-from testbed.planning.plan import OPENFLOW_PORT, LinkPlan, Plan
+from testbed.planning.plan import OPENFLOW_PORT, LinkPlan, dpid
+from testbed.planning.shares import VXLAN_PORT, Ending, Share
 
 # In the namespace of hosts and switches; no datacenter is called so, for their names are in lower case.
 _CONTROLLER = "OpenFlow"
@@ -31,10 +36,16 @@ class _ForwardedController(RemoteController):
 
 
 class Network:
-    """The emulated network of `plan`; `net` is its Mininet."""
+    """This machine's share of an emulated network; `net` is its Mininet.
 
-    def __init__(self, plan: Plan, *, shaper: str, datapath: str) -> None:
+    `addresses`: of the machines that share it, among one another.
+    """
+
+    def __init__(
+        self, plan: Share, *, shaper: str, datapath: str, addresses: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.plan = plan
+        self._addresses = addresses
         self.shaper = shaper
         self.datapath = datapath
         self.delay_node: Node | None = None
@@ -65,6 +76,8 @@ class Network:
             if self.delay_node is not None:
                 options |= {"cls": DelayLineLink, "line": f"dl{i}", "delay_node": self.delay_node}
             self.net.addLink(switches[link.switch_a], switches[link.switch_b], **options)
+        for ending in self.plan.endings:
+            self._end(ending)
         self.net.build()
         controller.start()
         for switch in switches.values():
@@ -83,7 +96,7 @@ class Network:
 
         def switch(name: str) -> None:
             self.net.addSwitch(
-                name, cls=OVSSwitch, dpid=f"{self.plan.dpid(name):016x}", datapath=self.datapath,
+                name, cls=OVSSwitch, dpid=f"{dpid(name):016x}", datapath=self.datapath,
                 protocols="OpenFlow13", failMode="secure", batch=True,
             )  # fmt: skip
 
@@ -98,36 +111,56 @@ class Network:
         self.net.switches.sort(key=lambda node: names.index(node.name))
         return {name: self.net[name] for name in names}
 
-    def connect(self) -> None:
-        """Have the switches look for their controller, which listens by now.
+    def _end(self, ending: Ending) -> None:
+        """One end of a fibre to another machine: its VXLAN, at the far side of the delay line if that is here."""
+        ours, theirs = self._addresses[self.plan.machine], self._addresses[ending.far]
+        name = ending.port
+        if self.delay_node is not None and ending.shaped:
+            there, line = str(self.delay_node.pid), f"dl{self.plan.lines.index(ending.link)}"
+            name = f"{line}b"
+            run_tool("ip", "link", "add", ending.port, "type", "veth", "peer", "name", f"{line}a", "netns", there)
+        run_tool(
+            "ip", "link", "add", name, "mtu", "1500", "type", "vxlan", "id", str(ending.vni), "local", ours,
+            "remote", theirs, "dstport", str(VXLAN_PORT), "nolearning",
+        )  # fmt: skip
+        # What it made of several frames would be longer than a switch in user space takes.
+        run_tool("ethtool", "-K", name, "gro", "off")
+        if name != ending.port:
+            run_tool("ip", "link", "set", name, "netns", there)
+        Intf(ending.port, node=self.net[ending.switch], port=_number(ending.port))
+
+    def connect(self, address: str, ports: Sequence[int]) -> None:
+        """Have the switches look for their controllers, each of which listens at one of the ports by now.
 
         They would look for one that does not again after a second; until then no frame would pass, and who connects to
         somebody over them would try again after a second, too.
         """
         words = []
         for name in self.plan.switches.values():
-            ids = [f"@{name}-{i}" for i, _ in enumerate(self.plan.controllers)]
-            for i, each in enumerate(ids):
-                target = f'target="tcp:127.0.0.1:{OPENFLOW_PORT + i}"'
+            ids = [f"@{name}-{port}" for port in ports]
+            for port, each in zip(ports, ids, strict=True):
+                target = f'target="tcp:{address}:{port}"'
                 words += ["--", f"--id={each}", "create", "Controller", target, f"max_backoff={_BACKOFF_MS}"]
             words += ["--", "set", "Bridge", name, f"controller=[{','.join(ids)}]"]
         run_tool("ovs-vsctl", *words)
 
     def enter(self, host: str) -> list[str]:
         """What to put before a command so that it runs in a host's namespaces."""
-        return ["mnexec", "-a", str(self.net[host].pid)]
+        return ["mnexec", "-a", str(self.pid(host))]
 
     def pid(self, host: str) -> int:
-        """A process in that host's namespaces."""
+        """A process in that host's namespaces; UserError if the host is on another machine."""
+        if host not in self.plan.hosts:
+            raise UserError(f"{host} is on another machine, which this does not reach yet")
         return int(self.net[host].pid)
 
     def fabric_ports(self) -> list[str]:
-        """Both ends of all links."""
-        return [port for link in self.plan.links for port in (link.port_a, link.port_b)]
+        """All ends of links that are here."""
+        return self.plan.ports
 
     def set_carrier(self, link: LinkPlan, *, up: bool) -> None:
-        """Cut a fibre, or join it: both its ends lose the link, or get it back."""
-        for port in (link.port_a, link.port_b):
+        """Cut a fibre, or join it: both its ends, if they are here, lose the link, or get it back."""
+        for port in {link.port_a, link.port_b} & {*self.plan.ports}:
             run_tool("ip", "link", "set", port, "up" if up else "down")
 
     @property
@@ -149,6 +182,9 @@ class Network:
             for link in self.plan.links:
                 shapes = link.link.a_to_b, link.link.b_to_a
                 Netem().apply(link, before=shapes, after=shapes)
+            for ending in self.plan.endings:
+                fibre = ending.link.link
+                Netem().shape_port(ending.port, fibre.a_to_b if ending.shaped else fibre.b_to_a)
 
     def _tune_hosts(self) -> None:
         # The machine's name server cannot be reached from there: who asks for a name is to be told so at once.

@@ -28,6 +28,7 @@ from testbed.planning.fault import (
     DEVICE,
     EVE,
     KINDS,
+    MACHINE,
     NODE,
     PAUSE,
     PRIMARY,
@@ -52,26 +53,36 @@ def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
         where, _ = _with_fraction(where)
     controllers = [each.name for each in plan.controllers]
     if kind == CONTROLLER:
-        if len(where) > 1 or (where and where[0] not in (PRIMARY, STANDBY, *controllers)):
-            words = f"{PRIMARY}, {STANDBY}, {', '.join(controllers)}"
-            raise UserError(f"fault {kind}: expected one of {words} after it, or nothing, which is {PRIMARY}")
-        if len(controllers) == 1 and STANDBY in where:
-            raise UserError(f"fault {kind}: there is one controller: 'run.py --controller ha' has another one stand by")
-        return tuple(where) if len(controllers) > 1 else ()
+        return _which_controller(controllers, where)
     if kind == PAUSE and len(where) == 1 and where[0] in controllers:
         return tuple(where)
     if len(where) != KINDS[kind]:
-        wanted = ("nothing", "a datacenter", "two datacenters")[KINDS[kind]]
+        wanted = "a machine" if kind == MACHINE else ("nothing", "a datacenter", "two datacenters")[KINDS[kind]]
         raise UserError(f"fault {kind}: expected {wanted} after it")
+    what, known = "datacenter", plan.nodes
+    if kind == MACHINE:
+        what, known = "machine", [machine.name for machine in plan.topology.machines]
+        if not known:
+            raise UserError(f"fault {kind}: all of this network is on one machine")
     for name in where:
-        if name not in plan.nodes:
-            raise UserError(f"fault {kind}: no datacenter {name!r}: expected one of {', '.join(plan.nodes)}")
+        if name not in known:
+            raise UserError(f"fault {kind}: no {what} {name!r}: expected one of {', '.join(known)}")
     if len(where) == 2:
         fibre = _link_between(plan, *where).link
         if kind in (QC, DEVICE, EVE) and {qc.name for qc in fibre.qcs} <= device_qcs(plan):
             raise UserError(f"fault {kind}: the QCs of {fibre.name} are devices of yours, which nothing here breaks")
         return fibre.a, fibre.b
     return tuple(where)
+
+
+def _which_controller(controllers: Sequence[str], where: Sequence[str]) -> tuple[str, ...]:
+    """The controller that is named; nothing where there is one. UserError. PURE."""
+    if len(where) > 1 or (where and where[0] not in (PRIMARY, STANDBY, *controllers)):
+        words = f"{PRIMARY}, {STANDBY}, {', '.join(controllers)}"
+        raise UserError(f"fault {CONTROLLER}: expected one of {words} after it, or nothing, which is {PRIMARY}")
+    if len(controllers) == 1 and STANDBY in where:
+        raise UserError(f"fault {CONTROLLER}: there is one controller: 'run.py --controller ha' has another stand by")
+    return tuple(where) if len(controllers) > 1 else ()
 
 
 def _with_fraction(where: Sequence[str]) -> tuple[Sequence[str], float]:
@@ -133,6 +144,7 @@ def _qcs(plan: Plan, faults: Iterable[Fault]) -> set[str]:
 class Faults:
     """What is broken in a running network. Thread-safe; all of it raises UserError, in one line.
 
+    `kill_machine` ends all that is on one, if there are several.
     `set_carrier` puts out a fibre or lights it. `database`: None if it is the user's. `break_qcs` has exactly these QCs
     make nothing, and of those the second ones say nothing either; of the third ones that part is intercepted.
     `leader` says which controller leads; Unreachable.
@@ -148,6 +160,7 @@ class Faults:
         break_qcs: Callable[[Collection[str], Collection[str], Mapping[str, float]], None],
         database: Database | None,
         leader: Callable[[], Identity],
+        kill_machine: Callable[[str], None] | None = None,
     ) -> None:
         self._leader = leader
         self._plan = plan
@@ -156,6 +169,7 @@ class Faults:
         self._carrier = set_carrier
         self._break_qcs = break_qcs
         self._database = database
+        self._kill_machine = kill_machine
         self._lock = threading.Lock()
         self._active: dict[tuple[str, tuple[str, ...]], Fault] = {}
 
@@ -183,6 +197,7 @@ class Faults:
         with self._lock:
             if kind is None:
                 chosen = sorted(self.active(), key=lambda f: f.kind == STANDBY)  # killed, it must live to be promoted
+                chosen = [fault for fault in chosen if fault.kind != MACHINE]
             else:
                 names = check(self._plan, kind, where)
                 # Which controller leads says nothing of the one that was broken because it did: there is one to heal.
@@ -218,6 +233,9 @@ class Faults:
             if fault.kind == CUT:
                 self._set_carrier(fault, up=False)
             return
+        if fault.kind == MACHINE and self._kill_machine is not None:
+            self._kill_machine(*fault.where)
+            return
         if fault.kind in (DATABASE, STANDBY):
             self._own_database(fault)
         process = self._processes.named(_process(fault))
@@ -243,6 +261,8 @@ class Faults:
             self._own_database(fault).promote()
         elif fault.kind in (NODE, CONTROLLER):
             self._restart(fault)
+        elif fault.kind == MACHINE:
+            raise UserError(f"heal {fault.name}: a machine that was killed stays away until the run ends")
         del self._active[fault.kind, fault.where]
         if fault.kind in (*_OF_QCS, EVE):
             self._set_qcs(self._active.values())
@@ -258,7 +278,10 @@ class Faults:
         return self._database
 
     def _restart(self, fault: Fault) -> None:
-        process = self._processes.restart(_process(fault))
+        try:
+            process = self._processes.restart(_process(fault))
+        except ProcessFailed as error:
+            raise UserError(f"heal {fault.name}: {error}") from None
         try:
             process.wait_ready()
         except ProcessFailed as error:

@@ -305,7 +305,7 @@ def _clock(wall_s: float) -> str:
 
 
 _SHAPES = ("delay", "jitter", "loss", "bandwidth", "measure", "reset")
-_KINDS = ("cut", "qc", "device", "eve", "node", "pause", "database", "standby", "controller")
+_KINDS = ("cut", "qc", "device", "eve", "node", "pause", "database", "standby", "controller", "machine")
 WORDS: Mapping[str, Word] = {
     "status": Word({"status": "nodes, switches, controller, processes"}, _status),
     "qcs": Word({"qcs": "QCs with status, rate, error rate and stored key material"}, _qcs),
@@ -389,6 +389,7 @@ WORDS: Mapping[str, Word] = {
             "fault standby": (
                 "kill the database, and have a standby in its place, which takes no writes until it is healed"
             ),
+            "fault machine M": "kill what runs on another machine of this network; it is not healed",
             "fault heal": "heal everything; 'qkd fault heal cut A B', for one, heals that alone",
         },
         _fault, ((*_KINDS, "heal"), ("{nodes}", *_KINDS, "primary"), ("{nodes}",), ("{nodes}",)),

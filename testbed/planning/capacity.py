@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.material.shared_db import CONNECTIONS_PER_NODE
+from scenario.machines import HOME, places
 from testbed.errors import UserError
 from testbed.planning.plan import Plan
 
@@ -19,7 +20,7 @@ _MEMORY_MB, _MEMORY_MB_A_NODE, _MEMORY_MB_OF_SAES, _MEMORY_MB_A_SAE = 250, 70, 4
 _FILES, _FILES_A_NODE, _FILES_A_LINK = 256, 10, 6
 _USUAL_FILES = 4096  # servers take more, if it is there
 _PROCESSES, _PROCESSES_A_NODE = 150, 60  # threads count
-_ADMINISTRATORS = 20  # connections to the database that are no node's
+_ADMINISTRATORS = 20  # connections to the database that are no node's: controllers have some of them
 _FEWEST_CONNECTIONS_A_NODE = 2  # without load
 # Of a ring, switches and links in user space: 60 nodes came up on two processors in a minute, 135 did not in seven.
 _NODES_A_PROCESSOR = 30
@@ -39,23 +40,30 @@ class Needs:
     fewest_connections: int
 
 
+def _here(plan: Plan) -> set[str]:
+    """The datacenters that are on this machine. PURE."""
+    return {node for node, at in places(plan.topology.machines, plan.nodes).items() if at == HOME}
+
+
 def needs(plan: Plan) -> Needs:
-    """What the network of `plan` takes. PURE."""
-    nodes, links, saes = len(plan.nodes), len(plan.links), len(plan.applications)
-    busy = len({sae.node for sae in plan.applications})
+    """What the network of `plan` takes of this machine. PURE."""
+    here = _here(plan)
+    nodes, saes = len(here), sum(sae.node in here for sae in plan.applications)
+    links = sum(link.link.a in here or link.link.b in here for link in plan.links)
+    busy = len({sae.node for sae in plan.applications} & here)
     return Needs(
         memory_mb=_MEMORY_MB + nodes * _MEMORY_MB_A_NODE + busy * _MEMORY_MB_OF_SAES + saes * _MEMORY_MB_A_SAE,
         files=_FILES + nodes * _FILES_A_NODE + links * _FILES_A_LINK,
         processes=_PROCESSES + nodes * _PROCESSES_A_NODE,
-        connections=_ADMINISTRATORS + nodes * CONNECTIONS_PER_NODE,  # those of controllers are among the former
-        fewest_connections=_ADMINISTRATORS + nodes * _FEWEST_CONNECTIONS_A_NODE,
+        connections=_ADMINISTRATORS + len(plan.nodes) * CONNECTIONS_PER_NODE,
+        fewest_connections=_ADMINISTRATORS + len(plan.nodes) * _FEWEST_CONNECTIONS_A_NODE,
     )
 
 
 def reserve(plan: Plan) -> None:
     """Raise the limit of open files as the network of `plan` needs it; UserError if it is too large for the machine."""
     wanted = needs(plan)
-    what = f"a network of {len(plan.nodes)} nodes"
+    what = f"a network of {len(_here(plan))} nodes"
     for of_what, needed, available in (
         ("MB of memory", wanted.memory_mb, _free_memory_mb()),
         ("processes and threads", wanted.processes, _free_processes()),
@@ -70,7 +78,7 @@ def doubt(plan: Plan) -> str:
 
     To be said, not to refuse: processors differ, and kernels in what they leave to processes.
     """
-    nodes, processors = len(plan.nodes), len(os.sched_getaffinity(0))
+    nodes, processors = len(_here(plan)), len(os.sched_getaffinity(0))
     if nodes <= _NODES_A_PROCESSOR * processors:
         return ""
     return (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CUT, QC, DEVICE, EVE, NODE, PAUSE = "cut", "qc", "device", "eve", "node", "pause"
-DATABASE, STANDBY, CONTROLLER = "database", "standby", "controller"
-# How many datacenters each kind names.
-KINDS = {CUT: 2, QC: 2, DEVICE: 2, EVE: 2, NODE: 1, PAUSE: 1, DATABASE: 0, STANDBY: 0, CONTROLLER: 0}
+DATABASE, STANDBY, CONTROLLER, MACHINE = "database", "standby", "controller", "machine"
+# How many datacenters each kind names; the last one names a machine.
+KINDS = {CUT: 2, QC: 2, DEVICE: 2, EVE: 2, NODE: 1, PAUSE: 1, DATABASE: 0, STANDBY: 0, CONTROLLER: 0, MACHINE: 1}
 
 
 # Which of two controllers: the one that leads, or the other one.
@@ -16,7 +16,7 @@ PRIMARY = "primary"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is broken: the kind, the datacenters that it names, and since when (wall clock, s).
+    """What is broken: the kind, the datacenters (or the machine) that it names, and since when (wall clock, s).
 
     Of several controllers it names the one.
 

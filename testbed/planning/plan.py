@@ -8,9 +8,7 @@ Linux allows 15 characters, a node's name may have 31.
 
 from __future__ import annotations
 
-import itertools
-import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,9 @@ from decisions.choice import READY_BYTES
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.tree.model import link_id, node_id
+from scenario.machines import HOME
 from scenario.quantum.qc_models import to_json
-from scenario.topology_description import Link, Sae, Topology
+from scenario.topology_description import Link, Topology
 from testbed.audit import evidence
 from testbed.planning.documents import (
     Ends,
@@ -49,6 +48,7 @@ SLOT_S = 1.0  # of every QC, and of every node: both take it by default
 COMPONENTS = (
     "node.__main__", "sae.__main__", "sae.vpn.__main__", "controller.__main__", "controller.openflow.openflow_app",
     "testbed.quantum.qc_emulator", "testbed.machine.forwarder", "testbed.fibres.delay_line",
+    "testbed.workers.passage",
 )  # fmt: skip
 
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")
@@ -64,8 +64,6 @@ def process_of(controller: str) -> str:
     return evidence.STANDBY if controller == STANDBY.name else "controller"
 
 
-_HOSTS_PER_NET = 250
-_STANDBY_NUMBER = 8  # of its host, behind the ones that are always there
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +150,10 @@ class Plan:
         """The longest round trip between two datacenters."""
         return longest_s(self.topology.links)
 
-    def dpid(self, switch: str) -> int:
-        """The OpenFlow datapath ID of a switch: its number."""
-        return int(switch.removeprefix("s"))
+    @property
+    def openflow_ports(self) -> list[int]:
+        """Where switches find the controllers, in their order: the forwarder leads each on to its controller."""
+        return [OPENFLOW_PORT + i for i, _ in enumerate(self.controllers)]
 
     def identities(self) -> Iterator[tuple[Identity, str, str]]:
         """Every party that needs a certificate, with the host whose address it serves on and the name people know."""
@@ -164,6 +163,8 @@ class Plan:
         yield OPERATOR, "ctl", OPERATOR.name
         for node in self.nodes:
             yield Identity(Role.NODE, node), node, node
+        for name in (HOME, *(machine.name for machine in self.topology.machines)) if self.topology.machines else ():
+            yield Identity(Role.MACHINE, name), "ctl", name
         for sae in (*self.saes, *self.gateways.values()):
             yield sae.identity, sae.node, sae.name
 
@@ -197,7 +198,7 @@ class Plan:
                              "delay_ms": shape.delay_ms}
                         )  # fmt: skip
             hosts = [{"interface": h.port, "ip": h.ip} for h in self.hosts.values() if h.switch == switch]
-            switches.append({"name": switch, "dpid": self.dpid(switch), "ports": ports, "hosts": hosts})
+            switches.append({"name": switch, "dpid": dpid(switch), "ports": ports, "hosts": hosts})
         return {"switches": switches}
 
     def controller_config(
@@ -342,64 +343,22 @@ class Plan:
         gateways = {node: gateway.id for node, gateway in self.gateways.items()}
         return evidence.Meant(frozenset(self.nodes), qcs, saes, ttl_slots, gateways)
 
-    def delay_line_config(self, answer: str | None = None) -> dict[str, Any]:
-        """Configuration of the user-space delay line; line i joins interfaces `dl{i}a` and `dl{i}b`.
 
-        `answer` is the file in which it is to say how it took a change.
-        """
-        lines = [
-            {
-                "name": plan.link.name, "a": f"dl{i}a", "b": f"dl{i}b",
-                "a_to_b": plan.link.a_to_b.to_json(), "b_to_a": plan.link.b_to_a.to_json(),
-            }
-            for i, plan in enumerate(self.links)
-        ]  # fmt: skip
-        return {"lines": lines, "seed": 0, "answer": answer}
+def dpid(switch: str) -> int:
+    """The OpenFlow datapath ID of a switch: its number."""
+    return int(switch.removeprefix("s"))
 
 
-def make_plan(topology: Topology, *, standby: bool = False) -> Plan:
-    """The plan for `topology`. SAEs without a fixed ID get a random UUID (RFC 4122).
+def delay_lines(links: Sequence[LinkPlan], answer: str | None = None) -> dict[str, Any]:
+    """Configuration of a user-space delay line; line i joins interfaces `dl{i}a` and `dl{i}b`.
 
-    `standby`: with a second controller, at the first datacenter that has neither the other one nor the database, if
-    there is such a one.
+    `answer` is the file in which it is to say how it took a change.
     """
-    taken = {node.name for node in topology.nodes}
-    free = (name for i in itertools.count(1) if (name := f"s{i}") not in taken)
-    switches = {node.name: next(free) for node in topology.nodes}
-    counters = {switch: itertools.count(1) for switch in switches.values()}
-
-    def next_port(switch: str) -> str:
-        return f"{switch}-eth{next(counters[switch])}"
-
-    hosts = {}
-    for i, node in enumerate(topology.nodes):
-        switch = switches[node.name]
-        hosts[node.name] = _host(node.name, 0, i, switch, next_port(switch))
-    for i, (name, where) in enumerate((("ctl", topology.controller_at), ("db", topology.database_at))):
-        switch = switches[where]
-        hosts[name] = _host(name, 1, i, switch, next_port(switch))
-    if standby:
-        taken_places = (topology.database_at, topology.controller_at)
-        where = min(switches, key=lambda node: taken_places.index(node) if node in taken_places else -1)
-        hosts[STANDBY.name] = _host(STANDBY.name, 1, _STANDBY_NUMBER, switches[where], next_port(switches[where]))
-    links = []
-    for link in topology.links:
-        a, b = switches[link.a], switches[link.b]
-        links.append(LinkPlan(link, a, next_port(a), b, next_port(b)))
-    names = [node.name for node in topology.nodes]
-    gateways = {name: SaePlan(f"vpn-{name}", name, str(uuid.uuid4()), GATEWAY_PORT) for name in names}
-    return Plan(topology, switches, hosts, tuple(links), tuple(_saes(topology.saes)), gateways)
-
-
-def _host(name: str, net: int, index: int, switch: str, port: str) -> HostPlan:
-    high, low = divmod(index, _HOSTS_PER_NET)
-    # The locally administered bit of the first byte says that nobody sold this address.
-    mac = f"02:00:00:{net:02x}:{high:02x}:{low + 1:02x}"
-    return HostPlan(name, f"10.{net}.{high}.{low + 1}", mac, switch, port, f"172.{30 + net}.{high}.{low + 1}")
-
-
-def _saes(saes: tuple[Sae, ...]) -> Iterator[SaePlan]:
-    ports: dict[str, Iterator[int]] = {}
-    for sae in saes:
-        port = None if sae.external else next(ports.setdefault(sae.node, itertools.count(FIRST_SAE_PORT)))
-        yield SaePlan(sae.name, sae.node, sae.id or str(uuid.uuid4()), port)
+    lines = [
+        {
+            "name": plan.link.name, "a": f"dl{i}a", "b": f"dl{i}b",
+            "a_to_b": plan.link.a_to_b.to_json(), "b_to_a": plan.link.b_to_a.to_json(),
+        }
+        for i, plan in enumerate(links)
+    ]  # fmt: skip
+    return {"lines": lines, "seed": 0, "answer": answer}

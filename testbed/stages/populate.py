@@ -18,6 +18,7 @@ from telemetry.journal import Journal
 from testbed.audit import RECORDS, collected
 from testbed.errors import UserError
 from testbed.fibres.captures import Captures
+from testbed.machine.processes import ProcessFailed
 from testbed.network import expose
 from testbed.network.emulation import Emulation
 from testbed.network.expose import FILE, LOOPBACK, PROMETHEUS_FILE
@@ -38,9 +39,10 @@ def populate(services: Services) -> Emulation:
     control_room = ControlRoom(plan, machine.identities[OPERATOR], fabric.network.pid("ctl"))
     faults = Faults(
         plan, processes, Journal(run.make("faults") / "journal.jsonl", "faults"),
-        set_carrier=lambda link, up: fabric.network.set_carrier(link, up=up),
+        set_carrier=fabric.set_carrier,
         break_qcs=functools.partial(_break_qcs, machine), database=services.database.breakable,
         leader=control_room.leader,
+        kill_machine=None if fabric.fleet is None else fabric.fleet.kill,
     )  # fmt: skip
     captures = Captures(plan, run, processes)
     down.callback(_collect_records, services, faults)
@@ -70,7 +72,7 @@ def populate(services: Services) -> Emulation:
 
 
 def _start_nodes(services: Services, audit_secret: str) -> None:
-    machine, network = services.fabric.machine, services.fabric.network
+    machine = services.fabric.machine
     plan, run, processes = machine.plan, machine.run, machine.processes
     machine.say(f"starting {len(plan.nodes)} nodes and {len(plan.applications)} applications")
     waiting = []
@@ -80,14 +82,14 @@ def _start_nodes(services: Services, audit_secret: str) -> None:
             database=SharedDatabaseAt(services.database.node_url(node), services.database.schema),
             policies={name: own for name, own in machine.wishes.policies.items() if name == MODE.name},
         )  # fmt: skip
-        config, there = run.write(f"config/node-{node}.json", document), network.pid(node)
+        config, there = run.write(f"config/node-{node}.json", document), services.fabric.place(node)
         waiting.append(processes.component(f"node-{node}", "node.__main__", config, inside=there))
     for node in sorted({s.node for s in plan.applications}):
         credentials = {s.id: machine.identities[s.identity] for s in plan.applications if s.node == node}
         document = plan.sae_config(
             node, run.make(f"saes/{node}"), credentials, audit_secret=audit_secret, habits=machine.wishes.habits
         )
-        config, there = run.write(f"config/sae-{node}.json", document), network.pid(node)
+        config, there = run.write(f"config/sae-{node}.json", document), services.fabric.place(node)
         waiting.append(processes.component(f"sae-{node}", "sae.__main__", config, inside=there))
     for process in [*waiting, processes.named("qcs")]:
         process.wait_ready()
@@ -118,11 +120,14 @@ def _collect_records(services: Services, faults: Faults) -> None:
     machine = services.fabric.machine
     with contextlib.suppress(UserError):  # then there are no records, and that is said
         faults.heal_database()
+    fleet = services.fabric.fleet
     try:
+        if fleet is not None:
+            fleet.finish()
         allocations, keys = services.database.allocations()
         meant = machine.plan.meant(machine.wishes.parameters["ttl_slots"])
         local = {node: machine.run.path / "nodes" / node / "local.db" for node in machine.plan.nodes}
         machine.run.write(RECORDS, collected.document(meant, local, allocations, keys))
-    except (psycopg.Error, OSError) as error:
+    except (psycopg.Error, OSError, ProcessFailed) as error:
         said = " ".join(str(error).split()) or "no reason was given"
         machine.say(f"no audit: the run's records cannot be kept: {said}")

@@ -18,7 +18,8 @@ from testbed.machine import output
 from testbed.machine.isolation import run_isolated
 from testbed.machine.leftovers import Machine
 from testbed.machine.run_directory import open_run_directory
-from testbed.planning.plan import Plan, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import Plan
 from testbed.storm import gusts
 from testbed.storm.gusts import Gust
 from testbed.storm.raging import RESULT, rage

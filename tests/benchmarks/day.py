@@ -20,7 +20,7 @@ from testbed.evidence.summary import Progress
 from testbed.network.emulation import Emulation
 from testbed.network.workload_player import OfferedLoad
 from testbed.operation.tables import table
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 from tests.support.memory import memory
 
 _TIMES = 10

@@ -18,7 +18,7 @@ from testbed.database.shared_database import members, open_user_database
 from testbed.errors import UserError
 from testbed.machine.leftovers import Machine
 from testbed.network.loopback import free_port
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 from tests.support.running import ROOT, finished
 from tests.support.waiting import until
 

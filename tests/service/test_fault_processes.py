@@ -15,7 +15,7 @@ from telemetry.journal import Journal
 from testbed.errors import UserError
 from testbed.machine.processes import Process, Processes
 from testbed.network.faults import Faults
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 from tests.support.waiting import until
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"

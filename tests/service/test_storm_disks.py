@@ -12,7 +12,7 @@ import pytest
 from scenario.topology import load
 from testbed.machine.namespaces import NEW_MOUNT, unshare
 from testbed.machine.run_directory import RunDirectory
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 from testbed.storm.disks import Disks
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"

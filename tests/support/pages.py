@@ -23,7 +23,8 @@ from testbed.dashboard.collected.snapshot import FibreNow, Heard, Sample, Snapsh
 from testbed.dashboard.page import _Page
 from testbed.dashboard.views.selection import WHOLE
 from testbed.errors import UserError
-from testbed.planning.plan import Plan, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import Plan
 
 TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
 

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.support.machines import Machines
 from tests.support.waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,15 +58,16 @@ def free_ports(number: int) -> int:
 
 
 class Running:
-    """A run in `directory` with `options`, living until `stop`."""
+    """A run in `directory` with `options`, living until `stop`; `on`: the machines from whose home it is started."""
 
-    def __init__(self, directory: Path, *options: object) -> None:
+    def __init__(self, directory: Path, *options: object, on: Machines | None = None) -> None:
         self.directory = directory
         self.output = directory.with_suffix(".out")
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
-                command("--run-dir", directory, *options), stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
-            )
+                (on.at_home if on else list)(command("--run-dir", directory, *options)), stdin=subprocess.PIPE,
+                stdout=out, stderr=subprocess.STDOUT, env=on.environment if on else None,
+            )  # fmt: skip
 
     @property
     def text(self) -> str:

@@ -24,7 +24,7 @@ from testbed.experiments.experiment import (
 )
 from testbed.experiments.planner.bounds import best_acceptance
 from testbed.experiments.series import Phase, Run
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 
 NAME = "fig8"
 # The paper's four, then ours: label, mode, admission.

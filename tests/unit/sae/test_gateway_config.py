@@ -12,7 +12,7 @@ from mtls.authority import Authority
 from mtls.identity import Identity, Role
 from sae.vpn import config
 from scenario.topology import load
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 
 PLAN = make_plan(load("pair", Path("topologies")))
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scenario.topology import load as load_topology
 from scenario.topology_description import TopologyError
 from scenario.workload import Distribution, arrivals, load, parse
-from testbed.planning.plan import SaePlan, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import SaePlan
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = ROOT / "workloads"

@@ -16,7 +16,7 @@ from scenario.topology import load
 from testbed.errors import UserError
 from testbed.machine.processes import Process, execute
 from testbed.planning import capacity
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 
 TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"
 
@@ -88,7 +88,7 @@ RAISE = """
 import resource
 from pathlib import Path
 from testbed.planning import capacity
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 from scenario.topology import load
 plan = make_plan(load("poliqi", Path("topologies")))
 capacity.reserve(plan)

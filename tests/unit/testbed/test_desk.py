@@ -14,7 +14,8 @@ from scenario.topology import load
 from testbed.errors import UserError
 from testbed.fibres.fibres import Fibres
 from testbed.operation.desk import Desk, NotDone
-from testbed.planning.plan import SaePlan, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import SaePlan
 
 PLAN = make_plan(load("poliqi", Path(__file__).resolve().parents[3] / "topologies"))
 KSID = "0b5dbe43-66a9-4b30-9b6c-1f8f4a1a0c11"

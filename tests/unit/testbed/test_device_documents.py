@@ -23,7 +23,8 @@ from testbed.errors import UserError
 from testbed.network.faults import check
 from testbed.options import usual_ttl_slots
 from testbed.planning.documents import SharedDatabaseAt
-from testbed.planning.plan import Plan, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import Plan
 from testbed.quantum.devices import device_routes
 from testbed.quantum.qc_keys import share_qc_key
 

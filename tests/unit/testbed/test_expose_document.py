@@ -13,7 +13,8 @@ from testbed.errors import UserError
 from testbed.network import expose
 from testbed.operation.operator import describe
 from testbed.operation.words import described
-from testbed.planning.plan import OPERATOR, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import OPERATOR
 
 PAIR = make_plan(load("pair", Path(__file__).resolve().parents[3] / "topologies"))
 FILES = {

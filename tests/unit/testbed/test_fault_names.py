@@ -10,7 +10,8 @@ from scenario.topology import load
 from testbed.errors import UserError
 from testbed.network.faults import broken_qcs, check, intercepted_qcs, silent_qcs
 from testbed.planning.fault import Fault
-from testbed.planning.plan import Plan, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import Plan
 
 TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"
 

@@ -19,7 +19,7 @@ from testbed.fibres.shapers import netem_arguments
 from testbed.machine.processes import ProcessFailed
 from testbed.operation.fibre_commands import changes, obey, shapes
 from testbed.operation.operator import fibre_document
-from testbed.planning import plan
+from testbed.planning.make import make_plan
 
 TWINS = {
     "name": "twins",
@@ -55,7 +55,7 @@ def shaper():
 @pytest.fixture
 def fibres(shaper):
     """Two fibres between alice and bob, one between bob and carol."""
-    return Fibres(plan.make_plan(build(Field("twins", "", TWINS))), shaper, ttl_slots=15)
+    return Fibres(make_plan(build(Field("twins", "", TWINS))), shaper, ttl_slots=15)
 
 
 def requests(fibres):
@@ -208,9 +208,9 @@ def test_directions_that_differ_are_shown_apart(fibres):
 
 def test_controller_and_delay_line_get_each_direction_apart():
     """The delay of the way out, at the port where it begins."""
-    planned = plan.make_plan(build(Field("twins", "", TWINS)))
+    planned = make_plan(build(Field("twins", "", TWINS)))
     delays = {p["interface"]: p["delay_ms"] for s in planned.fabric()["switches"] for p in s["ports"]}
-    line = planned.delay_line_config("answer.json")["lines"][0]
+    line = plan.delay_lines(planned.links, "answer.json")["lines"][0]
 
     assert (delays[planned.links[0].port_a], delays[planned.links[0].port_b]) == (1, 8)
     assert (line["a_to_b"]["delay_ms"], line["b_to_a"]["delay_ms"]) == (1, 8)
@@ -277,11 +277,11 @@ def test_fibre_never_becomes_so_slow_that_no_key_could_be_handed_out(fibres):
 
 def test_fibre_of_a_running_network_becomes_no_slower_than_its_parties_follow(shaper):
     """Whatever the TTL. One that was so slow from the beginning may be so again."""
-    fibres = Fibres(plan.make_plan(build(Field("twins", "", TWINS))), shaper, ttl_slots=60)
+    fibres = Fibres(make_plan(build(Field("twins", "", TWINS))), shaper, ttl_slots=60)
     with pytest.raises(FibreError, match=r"would take 1\.403 s: a network that runs follows up to 1\.25 s"):
         fibres.change("bob-carol", {"delay_ms": 700})
 
     slow = {**TWINS, "links": [*TWINS["links"][:2], {"a": "bob", "b": "carol", "delay_ms": 800}]}
-    fibres = Fibres(plan.make_plan(build(Field("slow", "", slow))), shaper, ttl_slots=60)
+    fibres = Fibres(make_plan(build(Field("slow", "", slow))), shaper, ttl_slots=60)
     fibres.change("bob-carol", {"delay_ms": 1})
     assert fibres.change("bob-carol", {"delay_ms": 800}).rtt_ms == 1600

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scenario.topology import load
 from testbed.errors import UserError
 from testbed.machine.run_directory import open_run_directory
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 from testbed.storm import gusts, raging
 from testbed.storm.__main__ import main
 from testbed.storm.result import Result, parse

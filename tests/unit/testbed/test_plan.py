@@ -14,6 +14,7 @@ from scenario.topology import Sae, load
 from scenario.workload import Pairs
 from testbed.planning import plan
 from testbed.planning.documents import SharedDatabaseAt
+from testbed.planning.make import make_plan
 from testbed.quantum.qc_keys import share_qc_key
 
 TOPOLOGIES = Path(__file__).resolve().parents[3] / "topologies"
@@ -25,7 +26,7 @@ UUID = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 def planned(request):
     """The plan of each network that we ship, and one with two controllers."""
     name, _, standby = request.param.partition(" ")
-    return plan.make_plan(load(name, TOPOLOGIES), standby=bool(standby))
+    return make_plan(load(name, TOPOLOGIES), standby=bool(standby))
 
 
 def test_addresses_are_distinct(planned):
@@ -40,7 +41,7 @@ def test_addresses_are_distinct(planned):
 
 def test_second_controller_is_at_another_datacenter_than_the_first_one_and_the_database():
     """As far as there is one; it has a certificate, and both know each other."""
-    poliqi, pair = (plan.make_plan(load(name, TOPOLOGIES), standby=True) for name in ("poliqi", "pair"))
+    poliqi, pair = (make_plan(load(name, TOPOLOGIES), standby=True) for name in ("poliqi", "pair"))
 
     places = {name: poliqi.hosts[name].switch for name in ("ctl", "ctl2", "db")}
     assert places["ctl2"] not in (places["ctl"], places["db"])
@@ -57,7 +58,7 @@ def test_no_switch_is_called_like_a_datacenter():
     pair = load("pair", TOPOLOGIES)
     nodes = tuple(replace(node, name=name) for node, name in zip(pair.nodes, ("s1", "s3"), strict=True))
 
-    planned = plan.make_plan(replace(pair, nodes=nodes, links=(), saes=(), controller_at="s1", database_at="s1"))
+    planned = make_plan(replace(pair, nodes=nodes, links=(), saes=(), controller_at="s1", database_at="s1"))
 
     assert planned.switches == {"s1": "s2", "s3": "s4"}
 
@@ -65,7 +66,7 @@ def test_no_switch_is_called_like_a_datacenter():
 def test_interface_names_fit_linux(planned):
     """Linux allows 15 characters."""
     ports = [h.port for h in planned.hosts.values()] + [p for x in planned.links for p in (x.port_a, x.port_b)]
-    lines = [line[end] for line in planned.delay_line_config()["lines"] for end in "ab"]
+    lines = [line[end] for line in plan.delay_lines(planned.links)["lines"] for end in "ab"]
 
     assert max(map(len, ports + lines)) <= 15
 
@@ -85,7 +86,7 @@ def test_fabric_says_each_cable_from_both_sides(planned):
 
 def test_saes_get_random_uuids(planned):
     """Version 4, different in each run, but for those that the file fixes."""
-    again = plan.make_plan(planned.topology)
+    again = make_plan(planned.topology)
 
     fixed = {str(s.id) for s in planned.topology.saes if s.id}
     assert {uuid.UUID(s.id).version for s in planned.saes} == {4}
@@ -150,7 +151,7 @@ def test_sae_is_found_by_name_and_by_id(planned):
 @pytest.fixture
 def with_stranger():
     """PoliQI, where alice, bob and carol are external."""
-    return plan.make_plan(load("poliqi", TOPOLOGIES))
+    return make_plan(load("poliqi", TOPOLOGIES))
 
 
 def test_external_sae_is_known_to_every_node(with_stranger):
@@ -191,5 +192,5 @@ def test_external_sae_needs_no_name_but_its_id():
     network = load("poliqi", TOPOLOGIES)
     topology = replace(network, saes=(*network.saes, Sae(UUID, "finance", UUID, external=True)))
 
-    found = plan.make_plan(topology).sae(UUID.upper())
+    found = make_plan(topology).sae(UUID.upper())
     assert (found.name, found.id, found.external) == (UUID, UUID, True)

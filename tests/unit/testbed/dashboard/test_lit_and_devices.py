@@ -14,7 +14,8 @@ from testbed.dashboard.collected.snapshot import Heard, Sample, Snapshot
 from testbed.dashboard.views import view_map, view_tables
 from testbed.dashboard.views.selection import WHOLE
 from testbed.planning.fault import Fault
-from testbed.planning.plan import Plan, make_plan
+from testbed.planning.make import make_plan
+from testbed.planning.plan import Plan
 
 BYPASS = make_plan(load("poliqi-bypass", Path("topologies")))
 QC = "government~telecom/1"

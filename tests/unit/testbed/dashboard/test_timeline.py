@@ -10,7 +10,7 @@ from testbed.dashboard.collected.snapshot import FibreNow, Snapshot
 from testbed.dashboard.collected.timeline import FAILED, FAULT, HEALED, KEPT_S, MOVED, REFUSED, SET, Timeline
 from testbed.dashboard.views.selection import NODE, WHOLE, Selection
 from testbed.dashboard.views.view_map import draw, selected_in
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 
 PLAN = make_plan(load("poliqi", Path("topologies")))
 MASTER, SLAVE = PLAN.sae("tax-office"), PLAN.sae("billing")

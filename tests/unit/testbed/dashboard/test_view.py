@@ -20,7 +20,7 @@ from testbed.dashboard.views.selection import LINK, NODE, SESSION, WHOLE, Select
 from testbed.dashboard.views.view_details import details
 from testbed.dashboard.views.view_tables import why_failed, why_refused
 from testbed.planning.fault import Fault
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 
 PLAN = make_plan(load("poliqi", Path("topologies")))
 NAME = "government-military"

@@ -16,7 +16,7 @@ from testbed.experiments import command
 from testbed.experiments.experiment import Seen, Settings, groups, over_repeats
 from testbed.experiments.kinds import fig8, sweep
 from testbed.experiments.series import NETWORK_S, Store, clear, remaining, seconds, seed_of
-from testbed.planning.plan import make_plan
+from testbed.planning.make import make_plan
 
 ROOT = Path(__file__).resolve().parents[4]
 WORKLOADS = {p.stem: load_workload(p.stem, ROOT / "workloads") for p in (ROOT / "workloads").glob("*.yaml")}

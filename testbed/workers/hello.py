@@ -1,0 +1,81 @@
+"""What a worker says of itself before anything is built, and why home does not take it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from node.material.blocks import boottime
+from sae.vpn import kernel
+from testbed.errors import UserError
+from testbed.machine.tools import check_tools
+
+ROOT = Path(__file__).resolve().parents[2]
+_ROOMS = ("decisions", "documents", "etsi", "ietf", "mtls", "node", "sae", "scenario", "telemetry", "testbed")
+MOST_APART_S = 0.5
+
+
+def hello() -> dict[str, Any]:
+    """What home must know of this machine: its sources, and what it lacks, None if that is nothing."""
+    return {"sources": sources(), "python": platform.python_version(), "lacks": _lacks()}
+
+
+def clocks() -> dict[str, float]:
+    """What the clocks of this machine say, in seconds: that of the wall, and two that count from its start."""
+    return {"time": time.time(), "monotonic": time.monotonic(), "boottime": boottime()}
+
+
+def check_transport() -> None:
+    """UserError if this machine cannot join others."""
+    missing = [] if shutil.which("wg") else ["wireguard-tools"]
+    if not kernel.has_wireguard():
+        missing += [] if shutil.which("wireguard-go") else ["wireguard-go"]
+        if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+            raise UserError("neither WireGuard in the kernel nor /dev/net/tun for wireguard-go")
+    if missing:
+        raise UserError(f"cannot find WireGuard: run 'make setup', or 'apt-get install {' '.join(missing)}'")
+
+
+def _lacks() -> str | None:
+    if os.geteuid() != 0:
+        return "needs root there, because it makes network namespaces"
+    if not Path("/proc/self/ns/time").exists():
+        return "its kernel has no time namespaces: expected Linux 5.6 or a later one"
+    try:
+        check_tools()
+        check_transport()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def sources() -> str:
+    """A digest of all that runs on a worker, and of what home asks it with."""
+    digest = hashlib.sha256()
+    for path in sorted(path for room in _ROOMS for kind in ("py", "sql") for path in (ROOT / room).rglob(f"*.{kind}")):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def refused(said: Mapping[str, Any], apart_s: float) -> str | None:
+    """Why a machine that says this, and whose clock is that much ahead of home's, is not taken; None if it is. PURE
+    but for our own sources.
+    """
+    if said.get("lacks") is not None:
+        return str(said["lacks"])
+    if said.get("sources") != sources():
+        return "has another version of the testbed: expected the same files as here"
+    if abs(apart_s) > MOST_APART_S:
+        ahead = "ahead of" if apart_s > 0 else "behind"
+        return (
+            f"its clock is {abs(apart_s):.1f} s {ahead} this one: expected at most {MOST_APART_S:g} s, as NTP keeps it"
+        )
+    return None

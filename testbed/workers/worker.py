@@ -1,0 +1,196 @@
+"""One worker, as home has it: its connection, its run directory, and what is brought there."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from decisions.parameters import MODE
+from scenario.machines import HOME, Machine
+from testbed.errors import UserError
+from testbed.machine.processes import Child, Process, Processes, ProcessFailed
+from testbed.machine.run_directory import RunDirectory
+from testbed.planning.plan import Plan
+from testbed.workers.connection import Arrivals, Connection, FarPlace, FarProcess, command, why_it_ended
+from testbed.workers.hello import check_transport, clocks, refused
+
+# How libpq is told of files of the run directory; see `OwnDatabase.node_url`.
+_BY_DESCRIPTOR = re.compile(r"/proc/1/fd/[0-9]+/(?=pki/)")
+_HELLO_S, _CLOCKS, _END_S, _LOOK_S = 40.0, 15, 10.0, 0.05
+
+
+def files_named(text: str, run: Path) -> list[Path]:
+    """The files of a run directory that a configuration names, in JSON. PURE, but for whether they are there."""
+    inside = re.escape(json.dumps(str(run))[1:-1])
+    found = {Path(run, match) for match in re.findall(rf"{inside}/([\w./-]+)", text)}
+    return sorted(path for path in found if path.is_file())
+
+
+def relocated(text: str, run: Path, there: str, descriptor: int) -> str:
+    """The same configuration for a run directory elsewhere, which the first process there holds open so. PURE."""
+    text = _BY_DESCRIPTOR.sub(f"/proc/1/fd/{descriptor}/", text)
+    return text.replace(json.dumps(str(run))[1:-1], json.dumps(there)[1:-1])
+
+
+class Worker:
+    """The worker on `machine` of the run in that directory. `lost` is called when it is gone. ProcessFailed."""
+
+    def __init__(
+        self, machine: Machine, run: RunDirectory, processes: Processes, *, outside: str, lost: Callable[[], None]
+    ) -> None:
+        self.machine = machine
+        self._run = run
+        self._lost = lost
+        self._arrivals = Arrivals(machine.name, run.path)
+        self._brought: set[str] = set()
+        self.process: Process = processes.begin(
+            f"machine-{machine.name}", lambda _, err: self._launch(outside, err), says_ready=False
+        )
+
+    def _launch(self, outside: str, err: int) -> Child:
+        ssh = subprocess.Popen(
+            command(self.machine, outside), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err,
+            start_new_session=True,
+        )  # fmt: skip
+        assert ssh.stdin is not None and ssh.stdout is not None  # noqa: S101, PT018 - they were asked for
+        self.connection = Connection(
+            self.machine.name, ssh.stdin, ssh.stdout, told=self._arrivals.told, ended=self._ended
+        )
+        return ssh
+
+    def _ended(self) -> None:
+        self._arrivals.lost()
+        self._lost()
+
+    def greet(self) -> None:
+        """Hear what it is, and have it enter the run by our clocks; ProcessFailed if it cannot be taken."""
+        try:
+            self.said = self.connection.hello.result(_HELLO_S)
+        except (ProcessFailed, TimeoutError):
+            raise ProcessFailed(f"machine {self.machine.name}: {self._why()}") from None
+        ahead_s = clocks_ahead(self.connection)
+        if (why := refused(self.said, ahead_s["time"])) is not None:
+            raise ProcessFailed(f"machine {self.machine.name}: {why}")
+        self.connection.ask("enter", monotonic_s=-ahead_s["monotonic"], boottime_s=-ahead_s["boottime"])
+
+    def _why(self) -> str:
+        deadline = time.monotonic() + 1
+        while self.process.alive() and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+        return why_it_ended(self.machine, self.process.status, self.process.log.read_text(errors="replace"))
+
+    def begin(self, address: str) -> dict[str, Any]:
+        """Have it prepared, with that address among machines; what it offers."""
+        found: dict[str, Any] = self.connection.ask(
+            "begin", run=self._run.id, machine=self.machine.name, address=address
+        )
+        self._directory, self._descriptor = found["directory"], found["descriptor"]
+        return found
+
+    def place(self, host: str | None) -> FarPlace:
+        """Where components of a host of it run."""
+        return FarPlace(self._start, host)
+
+    def _start(self, name: str, module: str, config: Path, out: int, host: str | None) -> FarProcess:
+        if name not in self._brought:
+            text = config.read_text()
+            for path in files_named(text, self._run.path):
+                self._bring(path, path.read_bytes())
+            if name.startswith("node-"):
+                for path in (self._run.path / "nodes" / name.removeprefix("node-")).glob("*.key"):
+                    self._bring(path, path.read_bytes())
+            self._bring(config, relocated(text, self._run.path, self._directory, self._descriptor).encode())
+            self._brought.add(name)
+        process = FarProcess(self.connection, name, out)
+        self._arrivals.processes[name] = process
+        try:
+            where = str(config.relative_to(self._run.path))
+            self.connection.ask("start", name=name, module=module, config=where, host=host)
+        except ProcessFailed:
+            process.ended(1)
+            raise
+        return process
+
+    def _bring(self, path: Path, data: bytes) -> None:
+        name = str(path.relative_to(self._run.path))
+        self.connection.ask("write", name=name, data=base64.b64encode(data).decode())
+
+    def components(self) -> list[str]:
+        """The names of those that were started there."""
+        return list(self._arrivals.processes)
+
+    def finish(self) -> None:
+        """Have all its results here; ProcessFailed if they did not come."""
+        self.connection.ask("finish")
+
+    def close(self) -> None:
+        """Have it end, and wait for that."""
+        self.process.wanted = False
+        self.connection.close()
+        deadline = time.monotonic() + _END_S
+        while self.process.alive() and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+
+
+def clocks_ahead(connection: Connection) -> dict[str, float]:
+    """How far a machine's clocks are ahead of ours, in s, to half a round trip."""
+    found = []
+    for _ in range(_CLOCKS):
+        before = clocks()
+        said = connection.ask("clock")
+        took_s = clocks()["monotonic"] - before["monotonic"]
+        found.append((took_s, {name: said[name] - value - took_s / 2 for name, value in before.items()}))
+    return min(found, key=lambda one: one[0])[1]
+
+
+def check(plan: Plan, *, exposed: bool = False, policies: Collection[str] = ()) -> None:
+    """UserError, one line, if a machine of `plan` cannot be a worker; asks all of them, before anything is built.
+
+    `exposed`, `policies`: whether servers are to be published, and the parameters for which there are policies of the
+    user's own, which do not go over machines all of them.
+    """
+    machines = plan.topology.machines
+    if not machines:
+        return
+    devices = [qc.name for link in plan.topology.links for qc in link.qcs if qc.source is not None]
+    for unfit, what in (
+        (exposed, "--expose"), (MODE.name in policies, "a mode of your own"), (devices, "devices of yours"),
+        (plan.topology.tunnels, "tunnels"),
+    ):  # fmt: skip
+        if unfit:
+            raise UserError(f"a network on several machines goes without {what}: that works on one machine only, yet")
+    try:
+        check_transport()
+    except UserError as error:
+        raise UserError(f"machine {HOME}: {error}") from None
+    with ThreadPoolExecutor(len(machines)) as pool:
+        for machine, why in zip(machines, pool.map(_why_not, machines), strict=True):
+            if why is not None:
+                raise UserError(f"machine {machine.name}: {why}")
+
+
+def _why_not(machine: Machine) -> str | None:
+    with subprocess.Popen(
+        command(machine), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as ssh:
+        assert ssh.stdin is not None and ssh.stdout is not None and ssh.stderr is not None  # noqa: S101, PT018
+        connection = Connection(machine.name, ssh.stdin, ssh.stdout, told=lambda _: None, ended=lambda: None)
+        try:
+            said = connection.hello.result(_HELLO_S)
+            return refused(said, clocks_ahead(connection)["time"])
+        except TimeoutError:
+            ssh.terminate()
+            return f"ssh {machine.ssh}: no answer within {_HELLO_S:g} s"
+        except ProcessFailed:
+            said_last = ssh.stderr.read().decode(errors="replace")  # until it has ended
+            return why_it_ended(machine, ssh.wait(), said_last)
+        finally:
+            connection.close()
+            ssh.wait()
