@@ -20,6 +20,7 @@ from testbed.machine.processes import ProcessFailed
 from testbed.operation.fibre_commands import changes, obey, shapes
 from testbed.operation.operator import fibre_document
 from testbed.planning.make import make_plan
+from testbed.planning.plan import delay_lines
 
 TWINS = {
     "name": "twins",
@@ -210,7 +211,7 @@ def test_controller_and_delay_line_get_each_direction_apart():
     """The delay of the way out, at the port where it begins."""
     planned = make_plan(build(Field("twins", "", TWINS)))
     delays = {p["interface"]: p["delay_ms"] for s in planned.fabric()["switches"] for p in s["ports"]}
-    line = plan.delay_lines(planned.links, "answer.json")["lines"][0]
+    line = delay_lines(planned.links, "answer.json")["lines"][0]
 
     assert (delays[planned.links[0].port_a], delays[planned.links[0].port_b]) == (1, 8)
     assert (line["a_to_b"]["delay_ms"], line["b_to_a"]["delay_ms"]) == (1, 8)
