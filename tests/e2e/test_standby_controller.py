@@ -17,7 +17,7 @@ from telemetry import journal
 from testbed import Testbed
 from testbed.errors import UserError
 from tests.support.running import Running
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import until
 
 PAIRS = [("tax-office", "stock-exchange"), ("command-post", "library"), ("land-registry", "supply-depot")]
 
@@ -130,7 +130,6 @@ def test_leader_is_killed_under_load_and_the_other_one_goes_on(tmp_path):
 
     summary = sound(tmp_path / "run")
     assert [(each["controller"], each["term"]) for each in summary["leaders"]] == [("ctl", 1), ("ctl2", 2)]
-    assert summary["leaders"][1]["silent_s"] < 5.0 * PATIENCE * 12
     assigned = [
         event["ksid"]
         for folder in ("controller", "controller-ctl2")

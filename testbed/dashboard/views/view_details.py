@@ -51,6 +51,11 @@ def _node(plan: Plan, snapshot: Snapshot, selection: Selection) -> tuple[str, Fa
         )
         if where == node.name
     ]  # fmt: skip
+    services += [
+        f"controller {each.name}"
+        for each in plan.controllers[1:]
+        if plan.hosts[each.name].switch == plan.switches[node.name]
+    ]
     return f"Node {node.title}", [
         ("state", f"✕ no answer for {heard.silent_s:.0f} s" if silent and heard is not None else "● operating"),
         ("applications", ", ".join(saes) or "none"),

