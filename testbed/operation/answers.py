@@ -191,6 +191,10 @@ SUMMARY = obj(
     delivery_ms=obj(single_hop=_QUANTILES, multi_hop=_QUANTILES),
     initialisation_ms=obj(ask_connection=_QUANTILES, total=_QUANTILES),
     pairs=obj(compared=INTEGER, identical=INTEGER),
+    leaders=array(
+        obj(time=_SECONDS, controller=TEXT, term=INTEGER, silent_s=or_null(NUMBER)),
+        "of two controllers, which one began to lead when, and how long the one before had been silent",
+    ),
 )  # fmt: skip
 COUNTED = obj(number=_said(INTEGER, "of events that came before it"))
 _MS = _said(NUMBER, "ms")
