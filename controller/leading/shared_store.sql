@@ -37,7 +37,10 @@ DECLARE
     now_is timestamptz;
 BEGIN
     PERFORM ctl_check_speaker(p_name);
-    SELECT * INTO was FROM leader FOR UPDATE;
+    SELECT * INTO was FROM leader;
+    IF was.name = p_name OR (p_take AND was.until <= clock_timestamp()) THEN
+        SELECT * INTO was FROM leader FOR UPDATE;  -- not at each look: it would be a commit
+    END IF;
     now_is := clock_timestamp();
     IF was.name = p_name OR (p_take AND was.until <= now_is) THEN
         UPDATE leader SET name = p_name, term = was.term + 1, heard = now_is,

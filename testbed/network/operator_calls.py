@@ -17,7 +17,7 @@ from testbed.machine.namespaces import network_of, threads_in_network
 from testbed.planning.plan import AGENT_PORT, CONTROLLER_PORT, Plan, SaePlan
 
 _THREADS = 16
-_LEADER, _LEADER_S = "/qkd/v1/leader", 2.0
+_LEADER, _LEADER_S, _ROUND_TRIPS = "/qkd/v1/leader", 2.0, 4
 # Opening a session takes several round trips over links that may have a second of delay.
 OPENS_WITHIN_S = 30.0
 
@@ -57,11 +57,12 @@ class ControlRoom:
         first, *others = sorted(self._plan.controllers, key=lambda each: each != self._leader)
         if not others:
             return first
+        within_s = _LEADER_S + _ROUND_TRIPS * self._plan.round_trip_s
         unsure, why = None, Unreachable(self._plan.url(first.name, CONTROLLER_PORT), "no controller leads now")
         for each in (first, *others):
             url = self._plan.url(each.name, CONTROLLER_PORT) + _LEADER
             try:
-                said = self._submit("GET", url, each, None, _LEADER_S).result()
+                said = self._submit("GET", url, each, None, within_s).result()
             except Unreachable as error:
                 why = error
                 continue

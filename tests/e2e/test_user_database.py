@@ -65,12 +65,17 @@ def schemas(url: str) -> set[str]:
         return {name for (name,) in connection.execute("SELECT nspname FROM pg_namespace").fetchall()}
 
 
-def test_keys_are_exchanged_by_way_of_a_server_of_the_users(server, tmp_path):
-    """Over the emulated network to `db` and out from there; the schema of the run is gone afterwards."""
+@pytest.mark.parametrize("controller", ["single", "ha"])
+def test_keys_are_exchanged_by_way_of_a_server_of_the_users(server, tmp_path, controller):
+    """Over the emulated network to `db` and out from there; the schemas of the run are gone afterwards.
+
+    With two controllers, these have theirs there, too.
+    """
     machine, before = Machine(), schemas(server)
     run = tmp_path / "run"
 
-    done = finished("--shared-db", server, "--duration", 8, "--sessions", 6, "--seed", 3, "--no-cli", "--run-dir", run)
+    done = finished("--shared-db", server, "--duration", 8, "--sessions", 6, "--seed", 3, "--no-cli", "--run-dir", run,
+                    "--controller", controller)  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((run / "summary.json").read_text())
