@@ -11,13 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scenario.topology import load
+from scenario.topology import load, load_machines
 from testbed.bench.bench_run import ROOT, bench
 from testbed.errors import UserError
 from testbed.machine import output
 from testbed.machine.isolation import run_isolated
 from testbed.machine.leftovers import Machine
 from testbed.machine.run_directory import open_run_directory
+from testbed.options import milliseconds
 from testbed.planning.make import make_plan
 from testbed.planning.plan import Plan
 from testbed.storm import gusts
@@ -35,7 +36,10 @@ _GUSTS_A_NETWORK = 100
 def main(arguments: Sequence[str]) -> int:
     """The storm that `arguments` ask for; exit status 1 if anything was not so."""
     given = _parser().parse_args(arguments)
-    plan = make_plan(with_strangers(load("poliqi", ROOT / "topologies").with_overrides(qc_rate=_QC_RATE)))
+    topology = load("poliqi", ROOT / "topologies").with_overrides(qc_rate=_QC_RATE, delay_ms=given.delay)
+    if given.machines is not None:
+        topology = load_machines(given.machines, topology)
+    plan = make_plan(with_strangers(topology))
     one = None if given.only_gust is None else gusts.nth(plan, given.seed, given.only_gust, given.longest)
     storm = gusts.storm(plan, given.seed, given.faults, given.longest) if one is None else [one]
     print(f"seed {given.seed}, {sum(len(g.blows) for g in storm)} faults in {len(storm)} gusts", flush=True)
@@ -100,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--only-gust", type=_number, metavar="N", help="that gust of the storm, alone")
     add("--run-dir", type=Path, metavar="DIR", help="where logs and records go (default: a new folder in runs/)")
+    add("--machines", type=Path, metavar="FILE", help="machines that hold some of its datacenters (docs/machines.md)")
+    add("--delay", type=milliseconds, metavar="MS", help="one-way delay of every fibre, in milliseconds")
     add("--dry-run", action="store_true", help="say what would come, and leave it at that")
     return parser
 

@@ -132,13 +132,14 @@ def _no_answer(error: BaseException) -> str:
 
 
 class Strangers:
-    """All pairs of datacenters; each gets a key every other second from `start` until `close`.
+    """All pairs of datacenters on this machine; each gets a key every other second from `start` until `close`.
 
     `on_failure` hears of each exchange that failed, with the name of the pair.
     """
 
     def __init__(self, emulation: Emulation, on_failure: Callable[[str, Exchange], None]) -> None:
-        chosen = [s for s in emulation.plan.saes if s.external and s.name.startswith(f"{_NAME}-")]
+        here = emulation.network.plan.hosts
+        chosen = [s for s in emulation.plan.saes if s.external and s.name.startswith(f"{_NAME}-") and s.node in here]
         self._all = [_Stranger(emulation, sae) for sae in chosen]
         self.pairs = [StrangerPair(a, b) for a, b in itertools.permutations(self._all, 2)]
         self._on_failure = on_failure

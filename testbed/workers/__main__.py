@@ -18,12 +18,12 @@ import os
 import select
 import sys
 import threading
-import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from telemetry import bugs
 from testbed.errors import UserError
 from testbed.machine import namespaces
 from testbed.machine.isolation import run_isolated
@@ -33,6 +33,7 @@ from testbed.workers.hello import ROOT, clocks, hello
 from testbed.workers.share_builder import ShareBuilder
 
 SILENCE_S = 30.0
+_log = logging.getLogger(__name__)
 _AT_ONCE = 16
 
 
@@ -60,8 +61,8 @@ def _answer(builder: ShareBuilder, wire: _Wire, asked: Mapping[str, Any]) -> Non
         answer = getattr(builder, what)(**arguments)
     except (ProcessFailed, UserError, OSError) as error:
         wire.tell({"id": number, "error": " ".join(str(error).split())})
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        bugs.report(_log, f"request {what}", error)
         wire.tell({"id": number, "error": "internal error, a bug of ours; the traceback is in the machine's log"})
     else:
         wire.tell({"id": number, "answer": answer})

@@ -21,6 +21,7 @@ from testbed.workers.hello import ROOT
 
 _NOT_SET_UP, _NO_SSH = 41, 255
 _ANSWER_S = 60.0
+_MOST_WAITING_BYTES = 64 << 20  # of one file, for room on a full disk; then the worker is given up
 _KEEP_S = 5.0  # between two signs of life of home
 
 
@@ -203,6 +204,7 @@ class Arrivals:
     def __init__(self, machine: str, run: Path) -> None:
         self._machine = machine
         self._run = run
+        self._waiting: dict[Path, bytearray] = {}  # for room on a full disk
         self.processes: dict[str, FarProcess] = {}
 
     def told(self, message: Mapping[str, Any]) -> None:
@@ -227,7 +229,22 @@ class Arrivals:
         """A worker writes nothing but what is its own to write: journals, logs and the local databases of its nodes."""
         if name.is_absolute() or ".." in name.parts or name.parts[0] not in ("logs", "nodes", "saes"):
             raise ValueError(f"a worker names the file {name}")
-        path = self._run / name
+        self._waiting.setdefault(self._run / name, bytearray()).extend(data)
+        for path, waiting in list(self._waiting.items()):
+            try:
+                self._write(path, waiting)
+                del self._waiting[path]
+            except OSError:
+                if len(waiting) > _MOST_WAITING_BYTES:
+                    raise
+
+    @staticmethod
+    def _write(path: Path, waiting: bytearray) -> None:
+        """Take from `waiting` what there is room for; OSError for the rest."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab") as file:
-            file.write(data)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while waiting:
+                del waiting[: os.write(fd, waiting)]
+        finally:
+            os.close(fd)

@@ -64,13 +64,13 @@ class Fleet:
         transport = Transport(self._processes, self._outside, self._addresses[HOME])
         offers = self._each(lambda worker: worker.begin(self._addresses[worker.machine.name]))
         for name, worker in self._workers.items():
-            home, _, there, _ = worker.said["reached"].split()
-            transport.join(self._addresses[name], worker.machine.address or there, offers[name])
-            worker.connection.ask("join", inside=self._addresses[HOME], outside=home, offered=transport.offer())
+            transport.join(self._addresses[name], worker.address, offers[name])
+            worker.connection.ask(
+                "join", inside=self._addresses[HOME], outside=worker.home_address, offered=transport.offer()
+            )
         for a, b in itertools.permutations(self._workers.values(), 2):
-            there = b.machine.address or b.said["reached"].split()[2]
             name = b.machine.name
-            a.connection.ask("join", inside=self._addresses[name], outside=there, offered=offers[name])
+            a.connection.ask("join", inside=self._addresses[name], outside=b.address, offered=offers[name])
         kinds = {shaper, *(offer["shaper"] for offer in offers.values())}
         self._measure_paths()
         self.kind = NETEM if kinds == {NETEM} else DELAY_LINE  # what shapes fibres on all of them
@@ -85,11 +85,7 @@ class Fleet:
             for ending in share.endings:
                 pair = frozenset((name, ending.far))
                 if pair not in self._real_ms:
-                    address = self._addresses[ending.far]
-                    self._real_ms[pair] = (
-                        round_trip_ms(address) if name == HOME
-                        else self._workers[name].connection.ask("round_trip", address=address)
-                    )  # fmt: skip
+                    self._real_ms[pair] = self._path_ms(name, ending.far)
         for link in self._plan.links:
             self._check_length(link, (link.link.a_to_b, link.link.b_to_a))
         self._shares = {
@@ -101,6 +97,20 @@ class Fleet:
             )
             for name, share in self._shares.items()
         }
+
+    def _path_ms(self, a: str, b: str) -> float:
+        """The round trip between two machines; ProcessFailed if they do not reach each other."""
+        address = self._addresses[b]
+        try:
+            if a == HOME:
+                return round_trip_ms(address)
+            found: float = self._workers[a].connection.ask("round_trip", address=address)
+            return found
+        except ProcessFailed as error:
+            raise ProcessFailed(
+                f"machines {a} and {b} do not reach each other by WireGuard ({error}): does UDP pass between them, at"
+                " the addresses where SSH servers are? if not, say which by 'address'"
+            ) from None
 
     def _check_length(self, link: LinkPlan, shapes: _Shapes) -> None:
         ends = self._ends(link)

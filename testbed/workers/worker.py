@@ -80,6 +80,23 @@ class Worker:
             raise ProcessFailed(f"machine {self.machine.name}: {why}")
         self.connection.ask("enter", monotonic_s=-ahead_s["monotonic"], boottime_s=-ahead_s["boottime"])
 
+    @property
+    def address(self) -> str:
+        """Where other machines reach it."""
+        return self.machine.address or self._reached(2)
+
+    @property
+    def home_address(self) -> str:
+        """Where it reaches home."""
+        return self._reached(0)
+
+    def _reached(self, place: int) -> str:
+        """A part of what its SSH server says of the connection: home's address and port, and its own."""
+        parts = str(self.said["reached"]).split()
+        if len(parts) != 4:
+            raise ProcessFailed(f"machine {self.machine.name}: its SSH server does not say SSH_CONNECTION")
+        return parts[place]
+
     def _why(self) -> str:
         deadline = time.monotonic() + 1
         while self.process.alive() and time.monotonic() < deadline:

@@ -14,6 +14,7 @@ import pytest
 from testbed.machine.processes import ProcessFailed
 from testbed.workers.connection import Connection
 from testbed.workers.hello import sources
+from testbed.workers.transport import round_trip_ms
 from testbed.workers.worker import clocks_ahead
 from tests.support.waiting import until
 
@@ -100,3 +101,9 @@ def test_worker_ends_with_its_standard_input(worker):
     assert until(lambda: worker.process.poll() is not None)
     with pytest.raises(ProcessFailed, match="machine west: the connection to it has ended"):
         worker.connection.ask("clock")
+
+
+def test_machine_that_does_not_answer_by_its_address_inside_is_given_up_in_time():
+    """As where a firewall lets SSH pass, and nothing else."""
+    with pytest.raises(ProcessFailed, match=r"240\.0\.0\.1 does not answer over WireGuard"):
+        round_trip_ms("240.0.0.1", within_s=0.1)

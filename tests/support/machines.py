@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.waiting import until
@@ -73,9 +73,9 @@ class Machines:
         shown = subprocess.run(self.on(name, "ip", "-o", "link"), capture_output=True, text=True, check=True).stdout
         return {line.split(":")[1].strip().partition("@")[0] for line in shown.splitlines()}
 
-    def cut(self, name: str) -> None:
-        """Take a machine off the network."""
-        self._in("home", "ip", "link", "set", f"to-{name}"[:15], "down")
+    def attach(self, name: str, *, up: bool) -> None:
+        """Put a machine on the network, or take it off."""
+        self._in("home", "ip", "link", "set", f"to-{name}"[:15], "up" if up else "down")
 
     def processes(self, name: str) -> dict[int, str]:
         """What runs on a machine beside its SSH server: command lines, by process ID."""
@@ -140,9 +140,3 @@ def placement(path: Path, **datacenters: Sequence[str]) -> Path:
     path.write_text("machines:\n" + "".join(rows))
     return path
 
-
-@contextlib.contextmanager
-def two(folder: Path) -> Iterator[Machines]:
-    """West and east."""
-    with Machines(folder, ["west", "east"]) as machines:
-        yield machines

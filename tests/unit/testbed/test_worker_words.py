@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import errno
 import json
 import re
 
@@ -112,3 +114,22 @@ def test_worker_writes_at_home_where_it_has_something_to_write_and_nowhere_else(
     """Not over certificates or configurations, nor out of the run directory."""
     with pytest.raises(ValueError, match="a worker names the file"):
         Arrivals("west", tmp_path).told({"file": name, "data": ""})
+
+
+def test_full_disk_at_home_costs_no_byte_of_a_journal(tmp_path, monkeypatch):
+    """What comes meanwhile waits, and is written once there is room, in order."""
+    arrivals = Arrivals("west", tmp_path)
+
+    def tell(data: bytes) -> None:
+        arrivals.told({"file": "nodes/a/journal.jsonl", "data": base64.b64encode(data).decode()})
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("testbed.workers.connection.os.write", full)
+        tell(b"one\n")
+        tell(b"two\n")
+    tell(b"three\n")
+
+    assert (tmp_path / "nodes" / "a" / "journal.jsonl").read_text() == "one\ntwo\nthree\n"
