@@ -83,6 +83,10 @@ CATCH_UP_S = 1.0  # who asks for a key that waits, right after the node's start,
 DATABASE_IDLE_S = 5.0  # a connection on which nothing moves is probed after this time
 DATABASE_CONNECT_S = 3.0  # and round trips
 DATABASE_KNOCK_S = 0.1  # until a server that had no place left is asked again, while it is being connected to
+# Where one of several servers takes writes: one that is silent is waited for so long, with round trips, and then left
+# out for so long, while the others are asked. The least that psycopg waits is 2 s.
+DATABASE_ONE_OF_SEVERAL_S = 2.0
+DATABASE_SILENT_S = 3.0
 DATABASE_KEPT_S = 30 * 86_400.0  # a connection: who has one depends on nobody that throngs at the server's door
 DATABASE_PATIENCE_S = 18.0  # where there is no connection for long: enough for the longest round trips
 

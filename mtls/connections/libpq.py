@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import psycopg
+import psycopg.errors
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
@@ -66,5 +67,5 @@ def _next_result(pgconn: PGconn, waiting: select.poll, until: float) -> PGresult
 def _wait(pgconn: PGconn, waiting: select.poll, until: float) -> None:
     left_ms = 1000 * (until - time.monotonic())
     if left_ms <= 0 or not waiting.poll(left_ms):
-        raise psycopg.OperationalError("no answer in time")
+        raise psycopg.errors.ConnectionTimeout("no answer in time")
     pgconn.consume_input()

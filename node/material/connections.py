@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import psycopg.conninfo
+import psycopg.errors
 from psycopg.pq.abc import PGconn
 from psycopg_pool import ConnectionPool
 
@@ -28,7 +30,9 @@ from node.limits import (
     DATABASE_KEPT_S,
     DATABASE_KNOCK_S,
     DATABASE_LOCK_S,
+    DATABASE_ONE_OF_SEVERAL_S,
     DATABASE_PATIENCE_S,
+    DATABASE_SILENT_S,
     DATABASE_STATEMENT_S,
     DATABASE_TRY_S,
     DATABASE_UPKEEP,
@@ -65,20 +69,78 @@ class NoAnswer(Exception):
     """The database did not do what was asked. The text goes on after "the shared database"."""
 
 
+class Servers:
+    """The servers that a URL names, of which one takes writes: in which order they are asked. Thread-safe.
+
+    The one that took writes last comes first. One that said nothing comes last, and is left out for a moment: those
+    that answer are asked often meanwhile, so that the one that takes over is found at once.
+    """
+
+    def __init__(self, url: str) -> None:
+        given = psycopg.conninfo.conninfo_to_dict(url)
+        places = [str(given.get(name) or "").split(",") for name in ("host", "hostaddr", "port")]
+        number = max(map(len, places))
+        # As libpq reads it: a single port is that of all.
+        hosts, addresses, ports = (found * number if len(found) == 1 else found for found in places)
+        self._all = [
+            {name: value for name, value in (("host", host), ("hostaddr", address), ("port", port)) if value}
+            for host, address, port in zip(hosts, addresses, ports, strict=True)
+        ]
+        self._silent_until: dict[str, float] = {}
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there is a choice."""
+        return len(self._all) > 1
+
+    def to_ask(self, now: float) -> list[dict[str, str]]:
+        """Where to connect to, in that order; `now`: monotonic seconds."""
+        found = [place for place in self._all if self._silent_until.get(_name(place), 0.0) <= now]
+        return found or self._all
+
+    def took_writes(self, place: Mapping[str, str]) -> None:
+        """That one is the right one now."""
+        self._silent_until.pop(_name(place), None)
+        self._all = sorted(self._all, key=lambda other: other != place)
+
+    def was_silent(self, name: str, now: float) -> None:
+        """The server at that address, or of that name, did not answer."""
+        self._silent_until[name] = now + DATABASE_SILENT_S
+        self._all = sorted(self._all, key=lambda other: _name(other) == name)
+
+
+def _name(place: Mapping[str, str]) -> str:
+    return place.get("hostaddr") or place.get("host", "")
+
+
 class _Connection(psycopg.Connection[tuple[object, ...]]):
     born = 0.0  # monotonic seconds
 
     @classmethod
     def connect(cls, *where: Any, **options: Any) -> _Connection:
-        """As psycopg's. A server that strangers have filled has a place now and then: who knocks often gets it."""
+        """As psycopg's, to that of the `servers` which takes writes.
+
+        A server that strangers have filled has a place now and then: who knocks often gets it. Where there are several,
+        one of them may be about to take over.
+        """
+        servers: Servers = options.pop("servers")
         until = time.monotonic() + DATABASE_CONNECT_S
         while True:
-            try:
-                return super().connect(*where, **options)
-            except psycopg.OperationalError as error:
-                if not any(words in str(error) for words in _FULL) or time.monotonic() >= until:
-                    raise
-                time.sleep(DATABASE_KNOCK_S)
+            why = psycopg.OperationalError("no server")
+            for place in servers.to_ask(time.monotonic()):
+                try:
+                    found = super().connect(*where, **(options | place))
+                except psycopg.OperationalError as error:
+                    why = error
+                    if isinstance(error, psycopg.errors.ConnectionTimeout):
+                        servers.was_silent(_name(place), time.monotonic())
+                else:
+                    servers.took_writes(place)
+                    return found
+            again = servers.are_several or any(words in str(why) for words in _FULL)
+            if not again or time.monotonic() >= until:
+                raise why
+            time.sleep(DATABASE_KNOCK_S)
 
 
 class Connections:
@@ -108,7 +170,9 @@ class Connections:
         self._connecting_since: float | None = None  # in vain
         # All that a node asks for is found by an index. PostgreSQL takes a table that it has not counted for a small
         # one and would read it from end to end at each call: it counts once a minute, and keys come by the thousand.
+        self._servers = Servers(url)
         self._options = {
+            "servers": self._servers,
             "autocommit": True,
             "options": f"-c search_path={search_path} -c statement_timeout={DATABASE_STATEMENT_S * 1000:.0f}"
             f" -c lock_timeout={DATABASE_LOCK_S * 1000:.0f} -c enable_seqscan=off",
@@ -174,6 +238,8 @@ class Connections:
         except psycopg.Error as error:
             state = error.sqlstate or ""
             hurried = not state and until <= time.monotonic() < tried_until
+            if isinstance(error, psycopg.errors.ConnectionTimeout) and not hurried:
+                self._servers.was_silent(connection.pgconn.hostaddr.decode(), time.monotonic())
             good = state.startswith(_DECIDED + _PASSING)
             if state.startswith(_DECIDED):
                 raise
@@ -217,10 +283,14 @@ class Connections:
         now = time.monotonic()
         if self._connecting_since is None:
             self._connecting_since = now
-        connect_s = DATABASE_CONNECT_S + ROUND_TRIPS_TO_CONNECT * self.round_trip_s
-        # The longer there is none, the longer it is waited for: no connection, no measure.
-        patience_s = min(max(connect_s, now - self._connecting_since), DATABASE_PATIENCE_S)
-        dead_s = {"tcp_user_timeout": round(connect_s * 1000)}
+        trips_s = ROUND_TRIPS_TO_CONNECT * self.round_trip_s
+        # The longer there is none, the longer it is waited for: no connection, no measure. Of several servers one that
+        # is silent keeps from asking the others meanwhile.
+        waited_s, least_s = now - self._connecting_since, DATABASE_CONNECT_S
+        if self._servers.are_several:
+            waited_s, least_s = waited_s / 4, DATABASE_ONE_OF_SEVERAL_S
+        patience_s = min(max(least_s + trips_s, waited_s), DATABASE_PATIENCE_S)
+        dead_s = {"tcp_user_timeout": round((DATABASE_CONNECT_S + trips_s) * 1000)}
         return self._options | dead_s | {"connect_timeout": round(patience_s)}
 
     def _prepare(self, connection: _Connection) -> None:

@@ -16,7 +16,7 @@ import shutil
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psycopg
@@ -28,10 +28,10 @@ from node.material.shared_db import CONNECTIONS_PER_NODE, Members, declare, inst
 from testbed.machine.processes import how_it_ended
 
 DATABASE = "qkd"
-_TEMPLATE = "template1"  # there before DATABASE is, and not for nodes
+TEMPLATE = "template1"  # there before DATABASE is, and not for nodes
 NODES_ROLE = "qkd_node"  # what all nodes may do
 CONTROLLERS_ROLE = "qkd_controller"  # and all controllers, where there are several
-_INSIDE = "/var/lib/postgresql"
+INSIDE = "/var/lib/postgresql"
 _VERSIONS = Path("/usr/lib/postgresql")
 _OLDEST = 14
 _START_S = 30.0
@@ -43,34 +43,32 @@ _GET_FLAGS, _SET_FLAGS, _TOP_OF_HIERARCHY = 0x80086601, 0x40086602, 0x20000
 _Connection = psycopg.Connection[tuple[object, ...]]
 
 # What differs from PostgreSQL's defaults, and why.
-_SETTINGS = """
-unix_socket_directories = '{inside}'
-unix_socket_permissions = 0700
-ssl = on
-ssl_cert_file = '{inside}/server.pem'
-ssl_key_file = '{inside}/server.key'
-ssl_ca_file = '{inside}/ca.pem'
-ssl_min_protocol_version = 'TLSv1.2'
-synchronous_commit = on
-fsync = on
-max_connections = {connections}
-# Who says nothing, or is cut off, makes room for others soon.
-authentication_timeout = {authentication_s}s
-tcp_keepalives_idle = 5
-tcp_keepalives_interval = 1
-tcp_keepalives_count = 5
-tcp_user_timeout = 10s
-client_connection_check_interval = 2s
-# A node has the processes of its connections, and no others to share its statements out among.
-max_worker_processes = 0
-max_logical_replication_workers = 0
-# /dev/shm is tiny in many containers.
-dynamic_shared_memory_type = mmap
-shared_buffers = 32MB
-# A statement quoted in the log would carry key IDs; the errors alone say enough.
-log_min_error_statement = panic
-log_line_prefix = '%m [%p] '
-"""
+_SETTINGS = {
+    "unix_socket_directories": INSIDE,
+    "unix_socket_permissions": "0700",
+    "ssl": "on",
+    "ssl_cert_file": f"{INSIDE}/server.pem",
+    "ssl_key_file": f"{INSIDE}/server.key",
+    "ssl_ca_file": f"{INSIDE}/ca.pem",
+    "ssl_min_protocol_version": "TLSv1.2",
+    "synchronous_commit": "on",
+    "fsync": "on",
+    # Who is cut off makes room for others soon.
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "1",
+    "tcp_keepalives_count": "5",
+    "tcp_user_timeout": "10s",
+    "client_connection_check_interval": "2s",
+    # A node has the processes of its connections, and no others to share its statements out among.
+    "max_worker_processes": "0",
+    "max_logical_replication_workers": "0",
+    # /dev/shm is tiny in many containers.
+    "dynamic_shared_memory_type": "mmap",
+    "shared_buffers": "32MB",
+    # A statement quoted in the log would carry key IDs; the errors alone say enough.
+    "log_min_error_statement": "panic",
+    "log_line_prefix": "%m [%p] ",
+}
 # What PostgreSQL lets everybody use. A node calls the functions of the schema and needs none of PostgreSQL's own, nor
 # its languages: some take places in the table of locks or the disk, others work for long and cannot be interrupted.
 _NOT_FOR_ALL = """
@@ -79,19 +77,19 @@ REVOKE USAGE ON LANGUAGE plpgsql, sql FROM PUBLIC
 """
 _TEMPORARY_FILES = "64MB"  # of one connection of a node
 # What nodes tell each other, which none of ours does, is kept as long as somebody who listens has not heard it.
-_NOTES = "8m"
-_MEMORY_KB = 512 << 10  # addresses of one process; some half of them are what all share, and code
-_HBA = f"""
-local all,replication postgres peer map=admin
-hostssl {DATABASE} +{NODES_ROLE} all cert clientname=DN map=nodes
-hostssl {DATABASE} +{CONTROLLERS_ROLE} all cert clientname=DN map=controllers
-"""
-_IDENT = """
-admin root postgres
-admin postgres postgres
-nodes "/^CN=([a-z0-9-]+),OU=node$" node-\\1
-controllers "/^CN=([a-z0-9-]+),OU=controller$" controller-\\1
-"""
+NOTES = "size=8m,mode=1777"
+MEMORY_KB = 512 << 10  # addresses of one process; some half of them are what all share, and code
+HBA = (
+    "local all,replication postgres peer map=admin",
+    f"hostssl {DATABASE} +{NODES_ROLE} all cert clientname=DN map=nodes",
+    f"hostssl {DATABASE} +{CONTROLLERS_ROLE} all cert clientname=DN map=controllers",
+)
+IDENT = (
+    "admin root postgres",
+    "admin postgres postgres",
+    r'nodes "/^CN=([a-z0-9-]+),OU=node$" node-\1',
+    r'controllers "/^CN=([a-z0-9-]+),OU=controller$" controller-\1',
+)
 
 
 class ClusterError(Exception):
@@ -104,6 +102,13 @@ def find_binaries() -> Path:
     if not found:
         raise ClusterError(f"no PostgreSQL server {_OLDEST} or newer under {_VERSIONS}: run 'make setup'")
     return max(found, key=lambda p: int(p.name)) / "bin"
+
+
+def settings(*, connections: int, round_trip_s: float) -> dict[str, str]:
+    """What differs from PostgreSQL's defaults, for so many connections over round trips of so many seconds. PURE."""
+    # Who says nothing is put out; who is far away has his time.
+    authentication_s = round(_AUTHENTICATION_S + _ROUND_TRIPS * round_trip_s)
+    return _SETTINGS | {"max_connections": str(connections), "authentication_timeout": f"{authentication_s}s"}
 
 
 class Cluster:
@@ -128,43 +133,42 @@ class Cluster:
 
         `round_trip_s`: the longest one to a client.
         """
+        self._make(port)
+        given = settings(connections=connections, round_trip_s=round_trip_s)
+        given |= {"listen_addresses": listen, "port": str(port)}
+        lines = (f"{name} = '{value}'\n" for name, value in given.items())
+        self._write("data/postgresql.auto.conf", "".join(lines).encode())
+        for name, entries in (("pg_hba", HBA), ("pg_ident", IDENT)):
+            self._write(f"data/{name}.conf", "".join(f"{entry}\n" for entry in entries).encode())
+
+    def _make(self, port: int, *, data: bool = True) -> None:
+        """The directory, with its TLS identity and, if wanted, what is in a new cluster."""
         self._port = port
-        self.directory.parent.mkdir(mode=0o700)
+        self.directory.parent.mkdir(mode=0o700, exist_ok=True)
         _spread(self.directory.parent)
         self.directory.mkdir(mode=0o700)
         shutil.chown(self.directory, "postgres", "postgres")
-        for source, name in (
-            (self._credentials.certificate, "server.pem"),
-            (self._credentials.key, "server.key"),
-            (self._credentials.ca, "ca.pem"),
-        ):
-            self._write(name, source.read_bytes())
-        # Not synced: a cluster that is half made when the power fails is made anew with the next run.
-        options = ["--encoding=UTF8", "--locale=C", "--auth=peer", "--no-sync", "--no-instructions"]
-        self._run("initdb", *options, f"--pgdata={_INSIDE}/data")
-        settings = _SETTINGS.format(
-            inside=_INSIDE, connections=connections,
-            authentication_s=round(_AUTHENTICATION_S + _ROUND_TRIPS * round_trip_s),
-        )  # fmt: skip
-        settings += f"listen_addresses = '{listen}'\nport = {port}\n"
-        self._write("data/postgresql.auto.conf", settings.encode())
-        self._write("data/pg_hba.conf", _HBA.encode())
-        self._write("data/pg_ident.conf", _IDENT.encode())
+        self._write_credentials("server", self._credentials)
+        self._write("ca.pem", self._credentials.ca.read_bytes())
+        if data:
+            # Not synced: a cluster that is half made when the power fails is made anew with the next run.
+            options = ["--encoding=UTF8", "--locale=C", "--auth=peer", "--no-sync", "--no-instructions"]
+            self._run("initdb", *options, f"--pgdata={INSIDE}/data")
 
     def command(self) -> list[str]:
         """Command of the server in the foreground; SIGINT ends it quickly and cleanly."""
-        return self._as_postgres("postgres", "-D", f"{_INSIDE}/{self._data}")
+        return self._as_postgres("postgres", "-D", f"{INSIDE}/{self._data}")
 
     def copy(self) -> list[str]:
         """Command of a standby, which begins as a copy of what the server has now (a second or two), and follows it."""
         self._servers += 1
-        standby, primary = f"data-{self._servers}", f"host={_INSIDE} port={self._port} user=postgres"
-        options = ["--checkpoint=fast", "--no-sync", f"--pgdata={_INSIDE}/{standby}", f"--dbname={primary}"]
+        standby, primary = f"data-{self._servers}", f"host={INSIDE} port={self._port} user=postgres"
+        options = ["--checkpoint=fast", "--no-sync", f"--pgdata={INSIDE}/{standby}", f"--dbname={primary}"]
         self._run("pg_basebackup", *options)
         self._write(f"{standby}/standby.signal", b"")
         settings = {"listen_addresses": "", "port": self._port + 1, "primary_conninfo": primary}
         given = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return self._as_postgres("postgres", "-D", f"{_INSIDE}/{standby}", *given)
+        return self._as_postgres("postgres", "-D", f"{INSIDE}/{standby}", *given)
 
     def wait_following(self, alive: Callable[[], bool], log: Path) -> None:
         """Return when all that was committed is on the standby too, and nothing is committed without it any more.
@@ -186,7 +190,7 @@ class Cluster:
 
     def promote(self) -> None:
         """Have the server take writes."""
-        with self._admin(_TEMPLATE) as admin:
+        with self._admin(TEMPLATE) as admin:
             admin.execute("SELECT pg_promote()")
 
     def wait_ready(self, alive: Callable[[], bool], log: Path, *, timeout_s: float = _START_S) -> None:
@@ -194,7 +198,7 @@ class Cluster:
         self._wait(lambda _: True, alive, log, timeout_s)
 
     def _configure(self, change: str) -> None:
-        with self._admin(_TEMPLATE) as admin:
+        with self._admin(TEMPLATE) as admin:
             admin.execute(f"ALTER SYSTEM {change}")
             admin.execute("SELECT pg_reload_conf()")
 
@@ -205,7 +209,7 @@ class Cluster:
         why: object = "it answers, and no standby follows"
         while True:
             try:
-                with self._admin(_TEMPLATE) as admin:
+                with self._admin(TEMPLATE) as admin:
                     if settled(admin):
                         return
             except psycopg.OperationalError as error:
@@ -220,7 +224,7 @@ class Cluster:
     def create(self, schema: str) -> None:
         """Database and `schema` for the nodes."""
         names = {"database": psycopg.sql.Identifier(DATABASE), "role": psycopg.sql.Identifier(NODES_ROLE)}
-        with self._admin(_TEMPLATE) as admin:
+        with self._admin(TEMPLATE) as admin:
             for statement in (
                 # The one that is there: to copy it file by file is half the work of making a cluster.
                 "ALTER DATABASE postgres RENAME TO {database}",
@@ -238,7 +242,7 @@ class Cluster:
 
     def admit(self, schema: str, members: Members) -> None:
         """Let these nodes in, with their QCs and SAEs."""
-        with self._admin(_TEMPLATE) as admin:
+        with self._admin(TEMPLATE) as admin:
             known = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
             for role in sorted({_role(node) for node in members.nodes} - known):
                 names = {"role": psycopg.sql.Identifier(role), "nodes": psycopg.sql.Identifier(NODES_ROLE)}
@@ -268,32 +272,44 @@ class Cluster:
             yield connection
 
     def _as_postgres(self, program: str, *arguments: str) -> list[str]:
+        return [*self._here(f"ulimit -v {MEMORY_KB}"), "--", str(self._binaries / program), *arguments]
+
+    def _here(self, first: str = ":", *, namespaces: Sequence[str] = (), drop: Sequence[str] = ()) -> list[str]:
+        """What to put before a command so that it runs as postgres and sees the directory; `first` is done before.
+
+        `namespaces`: options of unshare; `drop`: of setpriv.
+        """
         steps = (
-            f"ulimit -v {_MEMORY_KB}",
-            f'mount --bind "$1" {_INSIDE}',
-            f"cd {_INSIDE}",
-            f"for d in data*/pg_notify; do [ ! -d $d ] || mount -t tmpfs -o size={_NOTES},mode=1777 notes $d; done",
+            first,
+            f'mount --bind "$1" {INSIDE}',
+            f"cd {INSIDE}",
+            f"for d in data*/pg_notify; do [ ! -d $d ] || mount -t tmpfs -o {NOTES} notes $d; done",
             'shift && exec "$@"',
         )
-        script = " && ".join(steps)
-        drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--reset-env", "--"]
-        enter = ["unshare", "--mount", "--propagation=private", "--", "sh", "-c", script, "sh", str(self.directory)]
-        return [*enter, *drop, str(self._binaries / program), *arguments]
+        enter = ["unshare", "--mount", "--propagation=private", *namespaces, "--", "sh", "-c", " && ".join(steps), "sh"]
+        become = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--reset-env", *drop]
+        return [*enter, str(self.directory), *become]
 
-    def _run(self, program: str, *arguments: str) -> None:
-        """Have one of PostgreSQL's tools do its work; ClusterError."""
+    def _run(self, program: str, *arguments: str, given: str = "") -> None:
+        """Have one of PostgreSQL's programs do its work, on what is `given` on its standard input; ClusterError."""
         command = self._as_postgres(program, *arguments)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TOOL_S)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=_TOOL_S, input=given
+            )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise ClusterError(f"{program} failed: it had not ended after {_TOOL_S:g} s") from None
         if done.returncode != 0:
             raise ClusterError(f"{program} failed: {_last_line(done.stderr) or how_it_ended(done.returncode)}")
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write_credentials(self, name: str, credentials: Credentials) -> None:
+        self._write(f"{name}.pem", credentials.certificate.read_bytes())
+        self._write(f"{name}.key", credentials.key.read_bytes())
+
+    def _write(self, name: str, data: bytes, mode: int = 0o600) -> None:
         path = self.directory / name
         path.unlink(missing_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(fd, "wb") as file:
             file.write(data)
         shutil.chown(path, "postgres", "postgres")
@@ -301,9 +317,14 @@ class Cluster:
 
 def node_url(node: str, credentials: Credentials, server: Identity, address: str, port: int) -> str:
     """The URL with which `node`, the owner of `credentials`, reaches the cluster `server` at address:port."""
+    return nodes_url(node, credentials, {server: address}, port)
+
+
+def nodes_url(node: str, credentials: Credentials, servers: Mapping[Identity, str], port: int) -> str:
+    """The same for several servers, which are given with their addresses: one of them takes writes. PURE."""
     facts = {
-        "host": server.dns,
-        "hostaddr": address,
+        "host": ",".join(server.dns for server in servers),
+        "hostaddr": ",".join(servers.values()),
         "port": str(port),
         "dbname": DATABASE,
         "user": _role(node),
@@ -312,6 +333,8 @@ def node_url(node: str, credentials: Credentials, server: Identity, address: str
         "sslkey": str(credentials.key),
         "sslrootcert": str(credentials.ca),
     }
+    if len(servers) > 1:
+        facts["target_session_attrs"] = "read-write"
     return psycopg.conninfo.make_conninfo("", **facts)
 
 
