@@ -15,6 +15,10 @@ packages="
 mininet                  # mnexec, which puts a process into a host's namespace
 openvswitch-switch       # the switches
 postgresql               # the shared database
+patroni                  # promotes its standby, where it fails over
+etcd-server              # says which server takes writes
+python3-etcd             # with which Patroni speaks to it
+python3-idna             # and what that forgets to ask for
 iproute2                 # ip, tc
 iputils-ping             # measured round-trip times
 net-tools                # ifconfig, which Mininet calls
@@ -94,6 +98,12 @@ if [ -n "$missing" ]; then
     case "$missing" in
         # Tests start it themselves: who had no SSH server did not ask for one.
         *openssh-server*) systemctl disable --now ssh >/dev/null 2>&1 || true ;;
+    esac
+    case "$missing" in # runs start these two themselves
+        *etcd-server*) systemctl disable --now etcd >/dev/null 2>&1 || true ;;
+    esac
+    case "$missing" in
+        *patroni*) systemctl disable --now patroni >/dev/null 2>&1 || true ;;
     esac
 fi
 

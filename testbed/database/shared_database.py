@@ -24,12 +24,13 @@ from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
 from node.material.shared_db import Members, Rows, declare, install_schema, read_allocations
 from testbed.database import controllers
-from testbed.database.postgres import node_url
+from testbed.database.postgres import Cluster, nodes_url
 from testbed.database.private_database import PrivateDatabase
+from testbed.database.replicated_database import ReplicatedDatabase
 from testbed.errors import UserError
 from testbed.machine.namespaces import call_in_network
 from testbed.planning.documents import SharedDatabaseAt
-from testbed.planning.plan import DATABASE, DATABASE_PORT, Plan
+from testbed.planning.plan import DATABASE_PORT, Plan
 
 _TIMEOUT_S = 5
 _FREE_CONNECTIONS = """
@@ -59,46 +60,52 @@ class SharedDatabase(Protocol):
         """Its schema of the network."""
 
     @property
-    def breakable(self) -> Database | None:
+    def breakable(self) -> Database | ReplicatedDatabase | None:
         """As faults break it."""
 
     def node_url(self, node: str) -> str:
         """The URL for that node."""
 
     def allocations(self) -> tuple[Rows, Rows]:
-        """What was allocated, and the keys that it became; psycopg.Error."""
+        """What was allocated, and the keys that it became; psycopg.Error, ClusterError."""
 
     def version(self) -> str:
         """Of PostgreSQL, as far as it is ours."""
 
 
 class OwnDatabase:
-    """The private cluster, on a host at `ip`; `run`: the run directory, with the credentials of all nodes."""
+    """A private one, with its servers at these addresses; `run`: the run directory, with all nodes' credentials."""
 
     schema = "qkd"
 
     def __init__(
-        self, server: PrivateDatabase, ip: str, run: Path, identities: Mapping[Identity, Credentials]
-    ) -> None:
-        self.breakable: Database | None = server
-        self.cluster = server.cluster
-        self._ip = ip
+        self, database: PrivateDatabase | ReplicatedDatabase, servers: Mapping[Identity, str], run: Path,
+        identities: Mapping[Identity, Credentials],
+    ) -> None:  # fmt: skip
+        self.breakable: Database | ReplicatedDatabase | None = database
+        self._database = database
+        self._servers = servers
         self._run = run
         self._identities = identities
+
+    @property
+    def cluster(self) -> Cluster:
+        """That of the server which takes writes; ClusterError."""
+        return self._database.cluster
 
     def node_url(self, node: str) -> str:
         """The URL for that node."""
         given = by_descriptor(self._run, self._identities[Identity(Role.NODE, node)])
-        return node_url(node, given, DATABASE, self._ip, DATABASE_PORT)
+        return nodes_url(node, given, self._servers, DATABASE_PORT)
 
     def allocations(self) -> tuple[Rows, Rows]:
-        """What was allocated, and the keys that it became; psycopg.Error."""
+        """What was allocated, and the keys that it became; psycopg.Error, ClusterError."""
         with self.cluster.admin_url() as url:
             return read_allocations(url, self.schema)
 
     def version(self) -> str:
         """Of PostgreSQL."""
-        return self.cluster.version()
+        return Cluster.version()
 
 
 @functools.cache
@@ -123,11 +130,11 @@ def controller_store(
 
     It is known before the database is there, for there is no way to that one before a controller has switches forward.
     """
-    ip = plan.hosts["db"].ip
     if theirs is not None:
+        ip = plan.hosts["db"].ip
         url = psycopg.conninfo.make_conninfo(theirs.url, hostaddr=ip, port=DATABASE_PORT)
         return SharedDatabaseAt(url, controllers.schema_beside(theirs.schema))
-    url = node_url(name, by_descriptor(run, credentials), DATABASE, ip, DATABASE_PORT)
+    url = nodes_url(name, by_descriptor(run, credentials), plan.database_servers, DATABASE_PORT)
     own = psycopg.conninfo.make_conninfo(url, user=controllers.role(name))
     return SharedDatabaseAt(own, controllers.schema_beside(OwnDatabase.schema))
 
@@ -164,7 +171,7 @@ class _Reached:
     database: UserDatabase
     ip: str
     outside: int
-    breakable: Database | None = None
+    breakable: Database | ReplicatedDatabase | None = None
 
     @property
     def schema(self) -> str:

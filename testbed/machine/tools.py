@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from testbed.errors import UserError
@@ -28,6 +29,8 @@ _NEEDED = (
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
 )
+# Of a database that fails over.
+DATABASE_TOOLS = (("etcd", "etcd-server"), ("patroni", "patroni"))
 # Debian keeps system programs there; `su` and some service managers leave them out of PATH.
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
 # How variables begin that point PostgreSQL's clients and Open vSwitch's tools elsewhere, or have the shells of hosts
@@ -44,9 +47,9 @@ def clean_environment() -> None:
     os.environ["PATH"] = ":".join([*folders, *(f for f in _SYSTEM_FOLDERS if f not in folders)])
 
 
-def check_tools() -> None:
+def check_tools(needed: Sequence[tuple[str, str]] = _NEEDED) -> None:
     """UserError that names all programs that are missing and the packages to install."""
-    missing = [(program, package) for program, package in _NEEDED if shutil.which(program) is None]
+    missing = [(program, package) for program, package in needed if shutil.which(program) is None]
     if missing:
         programs = ", ".join(program for program, _ in missing)
         packages = " ".join(sorted({package for _, package in missing}))

@@ -163,6 +163,10 @@ class Network:
         for port in {link.port_a, link.port_b} & {*self.plan.ports}:
             run_tool("ip", "link", "set", port, "up" if up else "down")
 
+    def set_port(self, host: str, *, up: bool) -> None:
+        """Pull the cable of a host, or put it back: it keeps its address, and nothing comes or goes."""
+        run_tool("ip", "link", "set", self.plan.hosts[host].port, "up" if up else "down")
+
     @property
     def delay_line_pid(self) -> int:
         """A process where the delay line's interfaces are."""

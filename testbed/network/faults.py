@@ -18,9 +18,11 @@ from mtls.call import Unreachable
 from mtls.identity import Identity
 from scenario.quantum.qc_models import in_a_row
 from telemetry.journal import Journal
+from testbed.database.replicated_database import ReplicatedDatabase
 from testbed.database.shared_database import Database
 from testbed.errors import UserError
 from testbed.machine.processes import Processes, ProcessFailed
+from testbed.planning.databases import SINGLE
 from testbed.planning.fault import (
     CONTROLLER,
     CUT,
@@ -30,6 +32,7 @@ from testbed.planning.fault import (
     KINDS,
     MACHINE,
     NODE,
+    PARTITION,
     PAUSE,
     PRIMARY,
     QC,
@@ -43,27 +46,28 @@ _OF_LIGHT = (CUT, EVE)
 
 
 def check(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
-    """The datacenters that a fault of that kind names, in the plan's own order; UserError. PURE.
+    """The datacenters or hosts that a fault of that kind names, in the plan's own order; UserError. PURE.
 
-    Of several controllers one may be named, or what it is, PRIMARY or STANDBY.
+    None for a DATABASE that fails over means the host that takes writes. Of several controllers one may be named, or
+    what it is, PRIMARY or STANDBY.
     """
     if kind not in KINDS:
         raise UserError(f"fault {kind}: expected one of {', '.join(KINDS)}")
-    if kind == EVE:
-        where, _ = _with_fraction(where)
     controllers = [each.name for each in plan.controllers]
     if kind == CONTROLLER:
         return _which_controller(controllers, where)
+    if kind in (STANDBY, PARTITION) or (kind == DATABASE and plan.database != SINGLE):
+        return _which_host(plan, kind, where)
+    if kind == EVE:
+        where, _ = _with_fraction(where)
     if kind == PAUSE and len(where) == 1 and where[0] in controllers:
         return tuple(where)
+    machines = [machine.name for machine in plan.topology.machines]
+    if kind == MACHINE and not machines:
+        raise UserError(f"fault {kind}: all of this network is on one machine")
+    what, known = ("machine", machines) if kind == MACHINE else ("datacenter", plan.nodes)
     if len(where) != KINDS[kind]:
-        wanted = "a machine" if kind == MACHINE else ("nothing", "a datacenter", "two datacenters")[KINDS[kind]]
-        raise UserError(f"fault {kind}: expected {wanted} after it")
-    what, known = "datacenter", plan.nodes
-    if kind == MACHINE:
-        what, known = "machine", [machine.name for machine in plan.topology.machines]
-        if not known:
-            raise UserError(f"fault {kind}: all of this network is on one machine")
+        raise UserError(f"fault {kind}: expected {('nothing', f'a {what}', 'two datacenters')[KINDS[kind]]} after it")
     for name in where:
         if name not in known:
             raise UserError(f"fault {kind}: no {what} {name!r}: expected one of {', '.join(known)}")
@@ -83,6 +87,19 @@ def _which_controller(controllers: Sequence[str], where: Sequence[str]) -> tuple
     if len(controllers) == 1 and STANDBY in where:
         raise UserError(f"fault {CONTROLLER}: there is one controller: 'run.py --controller ha' has another stand by")
     return tuple(where) if len(controllers) > 1 else ()
+
+
+def _which_host(plan: Plan, kind: str, where: Sequence[str]) -> tuple[str, ...]:
+    """The host of the database that is named, if one is; UserError. PURE."""
+    if kind == STANDBY and plan.database != SINGLE:
+        text = "the database has a standby, which takes over by itself: 'qkd fault database' kills what takes writes"
+        raise UserError(f"fault {kind}: {text} (--database {plan.database})")
+    if kind == STANDBY and where:
+        raise UserError(f"fault {kind}: expected nothing after it")
+    if len(where) > 1 or (kind == PARTITION and not where) or not {*where} <= {*plan.database_hosts}:
+        hosts = f"a host of the database after it: {', '.join(plan.database_hosts)}"
+        raise UserError(f"fault {kind}: expected {'' if kind == PARTITION else 'nothing, or '}{hosts}")
+    return tuple(where)
 
 
 def _with_fraction(where: Sequence[str]) -> tuple[Sequence[str], float]:
@@ -145,9 +162,9 @@ class Faults:
     """What is broken in a running network. Thread-safe; all of it raises UserError, in one line.
 
     `kill_machine` ends all that is on one, if there are several.
-    `set_carrier` puts out a fibre or lights it. `database`: None if it is the user's. `break_qcs` has exactly these QCs
-    make nothing, and of those the second ones say nothing either; of the third ones that part is intercepted.
-    `leader` says which controller leads; Unreachable.
+    `set_carrier` puts out a fibre or lights it, `set_port` the cable of a host. `database`: None if it is the user's.
+    `break_qcs` has exactly these QCs make nothing, and of those the second ones say nothing either;
+    of the third ones that part is intercepted. `leader` says which controller leads; Unreachable.
     """
 
     def __init__(
@@ -157,8 +174,9 @@ class Faults:
         journal: Journal,
         *,
         set_carrier: Callable[[LinkPlan, bool], None],
+        set_port: Callable[[str, bool], None],
         break_qcs: Callable[[Collection[str], Collection[str], Mapping[str, float]], None],
-        database: Database | None,
+        database: Database | ReplicatedDatabase | None,
         leader: Callable[[], Identity],
         kill_machine: Callable[[str], None] | None = None,
     ) -> None:
@@ -167,6 +185,7 @@ class Faults:
         self._processes = processes
         self._journal = journal
         self._carrier = set_carrier
+        self._set_port = set_port
         self._break_qcs = break_qcs
         self._database = database
         self._kill_machine = kill_machine
@@ -184,6 +203,10 @@ class Faults:
             names = (self._controller(*names),)
         how = {"fraction": _with_fraction(where)[1]} if kind == EVE else {}
         with self._lock:
+            if kind == DATABASE and isinstance(self._database, ReplicatedDatabase) and not names:
+                if self._database.in_command is None:
+                    raise UserError(f"fault {kind}: no host of the database takes writes now; name the one you mean")
+                names = (self._database.in_command,)
             if (kind, names) in self._active:
                 raise UserError(f"{' '.join((kind, *names))} is broken already")
             fault = Fault(kind, names, time.time(), **how)
@@ -200,9 +223,10 @@ class Faults:
                 chosen = [fault for fault in chosen if fault.kind != MACHINE]
             else:
                 names = check(self._plan, kind, where)
-                # Which controller leads says nothing of the one that was broken because it did: there is one to heal.
+                # Which controller leads, or which host takes writes, says nothing of the one that was broken because it
+                # did: there is one to heal.
                 one_of = kind == CONTROLLER and set(names) <= {PRIMARY, STANDBY}
-                chosen = [f for f in self.active() if f.kind == kind and (one_of or f.where == names)]
+                chosen = [f for f in self.active() if f.kind == kind and (one_of or names in (f.where, ()))]
                 if not chosen:
                     raise UserError(f"{' '.join((kind, *names))} is not broken: 'qkd fault' lists what is")
             for fault in chosen:
@@ -223,9 +247,10 @@ class Faults:
 
     def heal_database(self) -> None:
         """At the end of a run: its records are in the database."""
-        for kind in (DATABASE, STANDBY):
-            if (kind, ()) in self._active:
-                self.heal(kind)
+        of_database = (DATABASE, PARTITION, STANDBY)
+        for fault in sorted(self.active(), key=lambda f: f.kind == STANDBY):
+            if fault.kind in of_database:
+                self.heal(fault.kind, *fault.where)
 
     def _break(self, fault: Fault) -> None:
         if fault.kind in (*_OF_QCS, EVE):
@@ -235,6 +260,12 @@ class Faults:
             return
         if fault.kind == MACHINE and self._kill_machine is not None:
             self._kill_machine(*fault.where)
+            return
+        if fault.kind == PARTITION:
+            self._set_cable(fault, up=False)
+            return
+        if isinstance(self._database, ReplicatedDatabase) and fault.kind == DATABASE:
+            self._database.kill(*fault.where)
             return
         if fault.kind in (DATABASE, STANDBY):
             self._own_database(fault)
@@ -253,8 +284,12 @@ class Faults:
         """Also forgets the fault, unless what was killed does not start."""
         if fault.kind == CUT:
             self._set_carrier(fault, up=True)
+        elif fault.kind == PARTITION:
+            self._set_cable(fault, up=True)
         elif fault.kind == PAUSE:
             self._processes.named(_process(fault)).wake()
+        elif isinstance(self._database, ReplicatedDatabase) and fault.kind == DATABASE:
+            self._database.restart(*fault.where)
         elif fault.kind == DATABASE:
             self._own_database(fault).restart()
         elif fault.kind == STANDBY:
@@ -273,7 +308,7 @@ class Faults:
         )
 
     def _own_database(self, fault: Fault) -> Database:
-        if self._database is None:
+        if self._database is None or isinstance(self._database, ReplicatedDatabase):
             raise UserError(f"fault {fault.name}: the database is yours (--shared-db): the testbed does not break it")
         return self._database
 
@@ -291,6 +326,13 @@ class Faults:
     def _set_carrier(self, fault: Fault, *, up: bool) -> None:
         try:
             self._carrier(_link_between(self._plan, *fault.where), up)
+        except ProcessFailed as error:
+            raise UserError(f"{fault.name}: {error}") from None
+
+
+    def _set_cable(self, fault: Fault, *, up: bool) -> None:
+        try:
+            self._set_port(fault.where[0], up)
         except ProcessFailed as error:
             raise UserError(f"{fault.name}: {error}") from None
 

@@ -84,7 +84,7 @@ STATUS = obj(
     exposed=or_null(TEXT, "file with URLs on this machine, or null"), broken=array(TEXT, "names of faults"), away=AWAY,
     devices=mapping(_NAMES, "by QC of a device of yours, what is wrong with it"),
 )  # fmt: skip
-NAMES = obj(nodes=_NAMES, fibres=_NAMES, qcs=_NAMES, saes=_NAMES, parameters=_NAMES)
+NAMES = obj(nodes=_NAMES, fibres=_NAMES, qcs=_NAMES, saes=_NAMES, parameters=_NAMES, databases=_NAMES)
 TOPOLOGY = obj(
     name=TEXT, description=TEXT, nodes=array(obj(name=TEXT, label=TEXT, x=NUMBER, y=NUMBER)),
     fibres=array(obj(name=TEXT, a=TEXT, b=TEXT, qcs=_NAMES)),
@@ -224,6 +224,7 @@ EVENTS: Mapping[str, Mapping[str, Schema]] = {
     },
     "fault": {**_BROKEN, "fraction": _said(NUMBER, "of the photons, that an eavesdropper intercepts")},
     "healed": _BROKEN,
+    "database_switch": {"host": _said(TEXT, "that takes writes now"), "before": _said(TEXT, "that did before")},
     "tunnel_keyed": {**_TUNNEL, "key_id": _UUID, "duration_ms": NUMBER},
     "tunnel_held": {**_TUNNEL, "key_id": or_null(_UUID)},
     "tunnel_closed": {**_TUNNEL, "key_id": or_null(_UUID)},

@@ -99,8 +99,11 @@ _FIBRE = "name of a fibre"
 _TOWARDS = Argument(TEXT, "datacenter that the one direction meant leads to; else both", optional=True)
 _MEASURE = Argument(FLAG, "whether the round trip is measured then; default true", optional=True)
 _FAULT = {
-    "kind": Argument(TEXT, "cut, qc, device, eve, node, pause, database, standby or controller"),
-    "where": Argument(TEXTS, "the datacenters that it names: two, one or none; behind the two of eve, a fraction"),
+    "kind": Argument(TEXT, "cut, qc, device, eve, node, pause, database, standby, partition or controller"),
+    "where": Argument(
+        TEXTS, "the datacenters that it names: two, one or none; behind the two of eve, a fraction. Of partition, and"
+        " of database where it fails over, a host of the database",
+    ),
 }
 
 REQUESTS: Mapping[str, Request] = {

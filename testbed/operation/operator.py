@@ -130,6 +130,7 @@ class Operator:
         return {
             "nodes": self._plan.nodes, "fibres": [p.link.name for p in self._plan.links], "qcs": self._desk.qc_names(),
             "saes": [sae.name for sae in self._plan.saes], "parameters": sorted(PARAMETERS),
+            "databases": self._plan.database_hosts,
         }  # fmt: skip
 
     def _topology(self) -> dict[str, Any]:

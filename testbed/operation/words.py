@@ -21,6 +21,7 @@ from documents.paths import in_words, paths_of
 from testbed.errors import UserError
 from testbed.operation import fibre_commands, vpn_commands
 from testbed.operation.tables import WIDTH, table
+from testbed.planning.fault import KINDS, PRIMARY
 from testbed.stories.model import Heading
 from testbed.stories.text import index
 
@@ -35,7 +36,7 @@ class Word:
     """A word: how it is used, each use with what it does, and the function that does it.
 
     `completes`: what may stand behind it, place by place: literal words, and {nodes}, {qcs}, {saes}, {fibres},
-    {parameters} for all of their kind.
+    {databases}, {parameters} for all of their kind.
     """
 
     uses: Mapping[str, str]
@@ -305,7 +306,7 @@ def _clock(wall_s: float) -> str:
 
 
 _SHAPES = ("delay", "jitter", "loss", "bandwidth", "measure", "reset")
-_KINDS = ("cut", "qc", "device", "eve", "node", "pause", "database", "standby", "controller", "machine")
+_KINDS = tuple(KINDS)
 WORDS: Mapping[str, Word] = {
     "status": Word({"status": "nodes, switches, controller, processes"}, _status),
     "qcs": Word({"qcs": "QCs with status, rate, error rate and stored key material"}, _qcs),
@@ -377,22 +378,19 @@ WORDS: Mapping[str, Word] = {
             "fault": "what is broken now, and since when",
             "fault cut A B": "cut the fibre between two datacenters, for traffic and for keys",
             "fault qc A B": "have no key come of the QCs between them; traffic goes on",
-            "fault device A B": (
-                "cut the power of their devices, which say nothing until they are healed, and then start anew"
-            ),
-            "fault eve A B [FRACTION]": (
-                "have somebody intercept that part of the photons between them, else all, and send them again"
-            ),
+            "fault device A B": "cut the power of their devices, which say nothing until healed, and then start anew",
+            "fault eve A B [FRACTION]": "have somebody intercept that part of the photons between them, else all",
             "fault node A": "kill a node; as well: 'qkd fault database', 'qkd fault controller'",
             "fault controller primary|standby": "of two controllers, kill the one that leads, or the other one",
             "fault pause A": "have a node sleep; its connections stay, and it answers nothing",
-            "fault standby": (
-                "kill the database, and have a standby in its place, which takes no writes until it is healed"
-            ),
+            "fault standby": "kill the database, and have a standby in its place, which takes no writes until healed",
+            "fault database HOST": "kill what runs on a host of a database that fails over; else what takes writes",
+            "fault partition HOST": "cut a host of the database off from all others; all on it lives on",
             "fault machine M": "kill what runs on another machine of this network; it is not healed",
             "fault heal": "heal everything; 'qkd fault heal cut A B', for one, heals that alone",
         },
-        _fault, ((*_KINDS, "heal"), ("{nodes}", *_KINDS, "primary"), ("{nodes}",), ("{nodes}",)),
+        _fault,
+        ((*_KINDS, "heal"), ("{nodes}", "{databases}", *_KINDS, PRIMARY), ("{nodes}", "{databases}"), ("{nodes}",)),
     ),
 }  # fmt: skip
 # Words of earlier versions, which are obeyed and no longer told of.

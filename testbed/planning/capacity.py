@@ -13,8 +13,10 @@ from pathlib import Path
 from node.material.shared_db import CONNECTIONS_PER_NODE
 from scenario.machines import HOME, places
 from testbed.errors import UserError
+from testbed.planning.databases import SINGLE
 from testbed.planning.plan import Plan
 
+_MEMORY_MB_OF_REPLICAS = 350  # etcd on three hosts, Patroni on two, and another PostgreSQL
 _MEMORY_MB, _MEMORY_MB_A_NODE, _MEMORY_MB_OF_SAES, _MEMORY_MB_A_SAE = 250, 70, 40, 2
 # Of the process that has most of them: the switch daemon, or the one that holds the terminals of hosts and switches.
 _FILES, _FILES_A_NODE, _FILES_A_LINK = 256, 10, 6
@@ -51,8 +53,9 @@ def needs(plan: Plan) -> Needs:
     nodes, saes = len(here), sum(sae.node in here for sae in plan.applications)
     links = sum(link.link.a in here or link.link.b in here for link in plan.links)
     busy = len({sae.node for sae in plan.applications} & here)
+    fixed_mb = _MEMORY_MB + _MEMORY_MB_OF_REPLICAS * (plan.database != SINGLE)
     return Needs(
-        memory_mb=_MEMORY_MB + nodes * _MEMORY_MB_A_NODE + busy * _MEMORY_MB_OF_SAES + saes * _MEMORY_MB_A_SAE,
+        memory_mb=fixed_mb + nodes * _MEMORY_MB_A_NODE + busy * _MEMORY_MB_OF_SAES + saes * _MEMORY_MB_A_SAE,
         files=_FILES + nodes * _FILES_A_NODE + links * _FILES_A_LINK,
         processes=_PROCESSES + nodes * _PROCESSES_A_NODE,
         connections=_ADMINISTRATORS + len(plan.nodes) * CONNECTIONS_PER_NODE,

@@ -8,17 +8,18 @@ from collections.abc import Iterator
 
 from scenario.machines import HOME, places
 from scenario.topology_description import Sae, Topology
+from testbed.planning.databases import SINGLE, places_of
 from testbed.planning.plan import FIRST_SAE_PORT, GATEWAY_PORT, STANDBY, HostPlan, LinkPlan, Plan, SaePlan
 
 _HOSTS_PER_NET = 250
 _STANDBY_NUMBER = 8  # of its host, behind the ones that are always there
 
 
-def make_plan(topology: Topology, *, standby: bool = False) -> Plan:
-    """The plan for `topology`. SAEs without a fixed ID get a random UUID (RFC 4122).
+def make_plan(topology: Topology, database: str = SINGLE, *, standby: bool = False) -> Plan:
+    """The plan for `topology`, with such a shared database. SAEs without a fixed ID get a random UUID (RFC 4122).
 
     `standby`: with a second controller, at the first datacenter that has neither the other one nor the database, if
-    there is such a one on this machine.
+    there is such a one on this machine. UserError if a datacenter has the name of a host.
     """
     taken = {node.name for node in topology.nodes}
     free = (name for i in itertools.count(1) if (name := f"s{i}") not in taken)
@@ -32,7 +33,7 @@ def make_plan(topology: Topology, *, standby: bool = False) -> Plan:
     for i, node in enumerate(topology.nodes):
         switch = switches[node.name]
         hosts[node.name] = _host(node.name, 0, i, switch, next_port(switch))
-    for i, (name, where) in enumerate((("ctl", topology.controller_at), ("db", topology.database_at))):
+    for i, (name, where) in enumerate((("ctl", topology.controller_at), *places_of(topology, database).items())):
         switch = switches[where]
         hosts[name] = _host(name, 1, i, switch, next_port(switch))
     if standby:
@@ -46,7 +47,7 @@ def make_plan(topology: Topology, *, standby: bool = False) -> Plan:
         links.append(LinkPlan(link, a, next_port(a), b, next_port(b)))
     names = [node.name for node in topology.nodes]
     gateways = {name: SaePlan(f"vpn-{name}", name, str(uuid.uuid4()), GATEWAY_PORT) for name in names}
-    return Plan(topology, switches, hosts, tuple(links), tuple(_saes(topology.saes)), gateways)
+    return Plan(topology, switches, hosts, tuple(links), tuple(_saes(topology.saes)), gateways, database)
 
 
 def _host(name: str, net: int, index: int, switch: str, port: str) -> HostPlan:

@@ -21,6 +21,7 @@ from scenario.machines import HOME
 from scenario.quantum.qc_models import to_json
 from scenario.topology_description import Link, Topology
 from testbed.audit import evidence
+from testbed.planning.databases import SINGLE, hosts_of
 from testbed.planning.documents import (
     Ends,
     SharedDatabaseAt,
@@ -125,6 +126,7 @@ class Plan:
     links: tuple[LinkPlan, ...]
     saes: tuple[SaePlan, ...]
     gateways: Mapping[str, SaePlan]  # node -> the SAE that keys its tunnels; no workload draws it
+    database: str = SINGLE
 
     def url(self, host: str, port: int) -> str:
         """URL of a server on that host."""
@@ -139,6 +141,16 @@ class Plan:
     def nodes(self) -> list[str]:
         """Names of the datacenters, in the topology's order."""
         return [node.name for node in self.topology.nodes]
+
+    @property
+    def database_hosts(self) -> list[str]:
+        """Names of the hosts of the shared database; those that may take writes are the first two of them."""
+        return hosts_of(self.database)
+
+    @property
+    def database_servers(self) -> dict[Identity, str]:
+        """The servers, one of which takes writes, with their addresses."""
+        return {Identity(Role.DATABASE, name): self.hosts[name].ip for name in self.database_hosts[:2]}
 
     @property
     def applications(self) -> list[SaePlan]:
@@ -159,7 +171,8 @@ class Plan:
         """Every party that needs a certificate, with the host whose address it serves on and the name people know."""
         for controller in self.controllers:
             yield controller, controller.name, controller.name
-        yield DATABASE, "db", DATABASE.name
+        for host in self.database_hosts:
+            yield Identity(Role.DATABASE, host), host, host
         yield OPERATOR, "ctl", OPERATOR.name
         for node in self.nodes:
             yield Identity(Role.NODE, node), node, node

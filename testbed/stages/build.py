@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from mtls.authority import Authority
+from mtls.identity import Identity, Role
 from testbed.database import controllers
+from testbed.database.patroni import Host
 from testbed.database.postgres import Cluster
 from testbed.database.private_database import PrivateDatabase
+from testbed.database.replicated_database import ReplicatedDatabase
 from testbed.database.shared_database import OwnDatabase, SharedDatabase, members
 from testbed.fibres.shapers import find_shaper
+from testbed.machine.namespaces import call_in_network, network_of
 from testbed.machine.open_vswitch import OpenVSwitch
 from testbed.machine.processes import Place
 from testbed.network.fabric import Network
 from testbed.planning.capacity import needs
-from testbed.planning.plan import DATABASE, DATABASE_PORT, LinkPlan
+from testbed.planning.databases import HA, SINGLE
+from testbed.planning.plan import DATABASE, DATABASE_PORT, LinkPlan, Plan
 from testbed.planning.shares import whole
 from testbed.quantum.qc_keys import share_qc_key
 from testbed.stages.prepare import Machine
@@ -102,6 +109,8 @@ def _database(machine: Machine) -> Callable[[Network], SharedDatabase]:
     if machine.wishes.user_database is not None:
         reached = machine.wishes.user_database.reached_at(ip, outside=machine.outside)
         return lambda _: reached
+    if machine.plan.database != SINGLE:
+        return _replicated(machine)
     cluster = Cluster(machine.run.path / "db", machine.identities[DATABASE])
     pool = ThreadPoolExecutor(1)
     machine.down.callback(pool.shutdown)
@@ -114,12 +123,56 @@ def _database(machine: Machine) -> Callable[[Network], SharedDatabase]:
         made.result()
         server = PrivateDatabase(cluster, machine.processes, network.enter("db"))
         server.start()
-        found = OwnDatabase(server, ip, machine.run.path, machine.identities)
-        cluster.create(found.schema)
-        cluster.admit(found.schema, members(machine.plan))
-        if len(machine.plan.controllers) > 1:
-            names = [each.name for each in machine.plan.controllers]
-            controllers.admit(cluster, found.schema, names, round_trip_s=machine.plan.round_trip_s)
-        return found
+        cluster.create(OwnDatabase.schema)
+        cluster.admit(OwnDatabase.schema, members(machine.plan))
+        _admit_controllers(machine.plan, cluster)
+        return OwnDatabase(server, machine.plan.database_servers, machine.run.path, machine.identities)
 
     return serve
+
+
+def _replicated(machine: Machine) -> Callable[[Network], SharedDatabase]:
+    """The same of a database that fails over."""
+    plan, folder = machine.plan, machine.run.path / "db"
+    addresses = {name: plan.hosts[name].ip for name in plan.database_hosts}
+    inner = Authority(machine.run.make("pki") / "database", name="QKD testbed's database")
+    hosts = []
+    for name, address in addresses.items():
+        identity = Identity(Role.DATABASE, name)
+        own, among = machine.identities[identity], inner.issue(identity, addresses=[address])
+        hosts.append(Host(folder, name, address, own, among))
+    pool = ThreadPoolExecutor(1)
+    machine.down.callback(pool.shutdown)
+
+    def prepare() -> None:
+        for host in hosts:
+            host.prepare(
+                addresses, port=DATABASE_PORT, connections=needs(plan).connections, round_trip_s=plan.round_trip_s,
+                waits=plan.database == HA, first=host is hosts[0],
+            )  # fmt: skip
+
+    made = pool.submit(prepare)
+
+    def serve(network: Network) -> SharedDatabase:
+        made.result()
+
+        def on(name: str, step: Callable[[], bool]) -> bool:
+            fd = network_of(network.pid(name))
+            try:
+                return call_in_network(fd, step)
+            finally:
+                os.close(fd)
+
+        database = ReplicatedDatabase(hosts, machine.processes, enter=network.enter, on=on, waits=plan.database == HA)
+        database.start(OwnDatabase.schema, members(plan))
+        _admit_controllers(plan, database.cluster)
+        return OwnDatabase(database, plan.database_servers, machine.run.path, machine.identities)
+
+    return serve
+
+
+def _admit_controllers(plan: Plan, cluster: Cluster) -> None:
+    """Let controllers into the shared database, where there are several."""
+    if len(plan.controllers) > 1:
+        names = [each.name for each in plan.controllers]
+        controllers.admit(cluster, OwnDatabase.schema, names, round_trip_s=plan.round_trip_s)

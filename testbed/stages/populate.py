@@ -16,6 +16,8 @@ from decisions.parameters import MODE
 from mtls.identity import Identity, Role
 from telemetry.journal import Journal
 from testbed.audit import RECORDS, collected
+from testbed.database.postgres import ClusterError
+from testbed.database.replicated_database import ReplicatedDatabase
 from testbed.errors import UserError
 from testbed.fibres.captures import Captures
 from testbed.machine.processes import ProcessFailed
@@ -37,15 +39,20 @@ def populate(services: Services) -> Emulation:
     fabric, machine = services.fabric, services.fabric.machine
     plan, run, processes, down = machine.plan, machine.run, machine.processes, machine.down
     control_room = ControlRoom(plan, machine.identities[OPERATOR], fabric.network.pid("ctl"))
+    journal = Journal(run.make("faults") / "journal.jsonl", "faults")
     faults = Faults(
-        plan, processes, Journal(run.make("faults") / "journal.jsonl", "faults"),
+        plan, processes, journal,
         set_carrier=fabric.set_carrier,
+        set_port=lambda host, up: fabric.network.set_port(host, up=up),
         break_qcs=functools.partial(_break_qcs, machine), database=services.database.breakable,
         leader=control_room.leader,
         kill_machine=None if fabric.fleet is None else fabric.fleet.kill,
     )  # fmt: skip
     captures = Captures(plan, run, processes)
     down.callback(_collect_records, services, faults)
+    if isinstance(services.database.breakable, ReplicatedDatabase):
+        down.callback(services.database.breakable.close)
+        services.database.breakable.watch(journal)
     down.callback(captures.close)
     down.callback(processes.stop, "qcs", "sae", "node")
     down.callback(control_room.close)
@@ -128,6 +135,6 @@ def _collect_records(services: Services, faults: Faults) -> None:
         meant = machine.plan.meant(machine.wishes.parameters["ttl_slots"])
         local = {node: machine.run.path / "nodes" / node / "local.db" for node in machine.plan.nodes}
         machine.run.write(RECORDS, collected.document(meant, local, allocations, keys))
-    except (psycopg.Error, OSError, ProcessFailed) as error:
+    except (psycopg.Error, OSError, ClusterError, ProcessFailed) as error:
         said = " ".join(str(error).split()) or "no reason was given"
         machine.say(f"no audit: the run's records cannot be kept: {said}")

@@ -15,7 +15,7 @@ from telemetry.journal import lines
 from testbed.stories.model import KEY, SESSION, Event, Heading, NoStory, Story
 from testbed.stories.tell import concerns, tell
 
-_ALWAYS = (b'"event":"started"', b'"event":"capture_', b'"event":"qc_lit"')
+_ALWAYS = (b'"event":"started"', b'"event":"capture_', b'"event":"qc_lit"', b'"event":"database_switch"')
 _BEGINNINGS = (b'"event":"key_delivered"', b'"event":"key_failed"', b'"event":"session_open"',
                b'"event":"session_refused"', b'"event":"session_failed"')  # fmt: skip
 _IDENT = re.compile("[0-9a-f-]{32,36}")

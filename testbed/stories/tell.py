@@ -8,7 +8,7 @@ together were made in the trace of one of them, and a client of others may send 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from decisions.exposure import Learned, gone_past, learned
@@ -32,6 +32,7 @@ _OPENING = ("session_open", "ksid_assigned", "session_configured")
 _ENDING = ("session_closed", "ksid_released", "session_removed", "session_idle")
 _OF_KEYS = ("statement", "used", "key_delivered", "key_failed", "key", "key_error", "message", "keys_relayed")
 _TRACE = re.compile("[0-9a-f]{32}")
+_NEAR_S = 15.0  # so close to what is told a fail-over of the database is told, too
 
 
 def concerns(event: Event, ident: str) -> bool:
@@ -222,7 +223,7 @@ def _drawn(story: Story, told: Sequence[Draft], events: Sequence[Event]) -> Stor
         messages=messages,
         participants=[Participant(p, _name(p, names)) for p in _arranged(messages, on_path, told)],
         captures=_captures(events, messages),
-        notes=[*story.notes, *dict.fromkeys(note for d in told for note in d.skew)],
+        notes=[*story.notes, *_switches(events, messages), *dict.fromkeys(note for d in told for note in d.skew)],
         begin_s=min((m.at_s for m in messages), default=0.0),
         end_s=max((m.at_s + (m.duration_ms or 0) / 1000 for m in messages), default=0.0),
     )
@@ -235,6 +236,15 @@ def _captures(events: Iterable[Event], messages: Sequence[Message]) -> list[str]
     stopped = {e["file"]: float(e["time"]) for e in events if e["event"] == "capture_stopped"}
     started = [(e["file"], float(e["time"])) for e in events if e["event"] == "capture_started"]
     return [file for file, at_s in started if at_s <= end and stopped.get(file, end) >= begin]
+
+
+def _switches(events: Iterable[Event], messages: Sequence[Message]) -> Iterator[str]:
+    """What to know of the shared database if another host took over about then."""
+    begin, end = min((m.at_s for m in messages), default=0.0), max((m.at_s for m in messages), default=0.0)
+    for event in events:
+        if event["event"] == "database_switch" and begin - _NEAR_S <= (at_s := float(event["time"])) <= end + _NEAR_S:
+            when = f"{abs(at_s - begin):.1f} s {'before this' if at_s < begin else 'after it'} began"
+            yield f"The shared database failed over from {event['before']} to {event['host']}, {when}."
 
 
 def _arranged(messages: Sequence[Message], path: Sequence[str], told: Sequence[Draft]) -> list[str]:

@@ -18,7 +18,7 @@ FAULT, HEALED, REFUSED, FAILED, MOVED, LOST, SET = "fault", "healed", "refused",
 # Names that journals have for the events of which the timeline tells.
 EVENTS = frozenset((
     "fault", "healed", "session_refused", "session_failed", "key_failed", "session_moved", "session_interrupted",
-    "session_resumed", "parameters", "qc_lit", "qc_dark", "leads",
+    "session_resumed", "parameters", "qc_lit", "qc_dark", "leads", "database_switch",
 ))  # fmt: skip
 
 
@@ -71,6 +71,8 @@ class Timeline:
             where = tuple(str(node) for node in told.get("where", ()))
             words = " ".join(("broken:" if name == FAULT else "healed:", str(told.get("kind", "")), *where))
             return Happening(at_s, name, words, tuple(node for node in where if node in self._plan.nodes))
+        if name == "database_switch":
+            return Happening(at_s, MOVED, f"shared database: {told['host']} takes writes now, not {told['before']}")
         if name in ("qc_lit", "qc_dark"):
             past = f" past {', '.join(told['past'])}" if told.get("past") else ""
             return Happening(at_s, SET, f"{told['qc']} {'is lit' if name == 'qc_lit' else 'is dark'}{past}")

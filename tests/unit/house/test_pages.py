@@ -21,6 +21,7 @@ from testbed.network.faults import check
 from testbed.operation.fibre_commands import changes
 from testbed.operation.interface import checked
 from testbed.operation.words import obey
+from testbed.planning.databases import HA, SINGLE
 from testbed.planning.make import make_plan
 from testbed.planning.plan import Plan
 from testbed.storm import __main__ as storm
@@ -127,8 +128,9 @@ def test_command_line_knows_the_qkd_commands_of_pages(said, poliqi):
     with pytest.raises(Asked):
         obey(words, do)
     fault = [word for word in words[1:] if word != "heal"] if words[0] == "fault" else []
-    if fault and "A" not in fault and fault[0] != "machine":  # this network has one
-        check(make_plan(poliqi.topology, standby=True), fault[0], fault[1:])
+    if fault and not {"A", "HOST"} & {*fault} and fault[0] != "machine":  # this network has one
+        kind = HA if fault[0] == "database" and fault[1:] else SINGLE
+        check(make_plan(poliqi.topology, kind, standby=True), fault[0], fault[1:])
     if shape := re.fullmatch(r"fibre \S+ (?:-> )?\S+ ((?:delay|jitter|loss|bandwidth) .*)", said):
         assert changes(shape[1].split())
 

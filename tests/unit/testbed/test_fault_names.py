@@ -9,6 +9,7 @@ import pytest
 from scenario.topology import load
 from testbed.errors import UserError
 from testbed.network.faults import broken_qcs, check, intercepted_qcs, silent_qcs
+from testbed.planning.databases import HA
 from testbed.planning.fault import Fault
 from testbed.planning.make import make_plan
 from testbed.planning.plan import Plan
@@ -22,6 +23,12 @@ def poliqi() -> Plan:
     return make_plan(load("poliqi", TOPOLOGIES))
 
 
+@pytest.fixture(scope="module")
+def replicated() -> Plan:
+    """The same with a database that fails over."""
+    return make_plan(load("poliqi", TOPOLOGIES), HA)
+
+
 @pytest.mark.parametrize(
     ("given", "where"),
     [(("cut", "military", "government"), ("government", "military")), (("node", "finance"), ("finance",)),
@@ -30,7 +37,7 @@ def poliqi() -> Plan:
      (("eve", "finance", "telecom"), ("telecom", "finance")),
      (("eve", "telecom", "finance", "0.3"), ("telecom", "finance")),
      (("database",), ()), (("standby",), ()), (("controller",), ()), (("controller", "primary"), ()),
-     (("pause", "ctl"), ("ctl",))],
+     (("pause", "ctl"), ("ctl",)), (("partition", "db"), ("db",))],
 )  # fmt: skip
 def test_fault_names_datacenters_in_either_order(poliqi, given, where):
     """One name for one fibre."""
@@ -40,7 +47,7 @@ def test_fault_names_datacenters_in_either_order(poliqi, given, where):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("flood",), "fault flood: expected one of cut, qc, device, eve, node, pause, database, standby, controller"),
+        (("flood",), "fault flood: expected one of cut, qc, device, eve, node, pause, database, standby, partition, "),
         (("eve", "government"), "fault eve: expected two datacenters after it"),
         (("eve", "telecom", "finance", "2"), "fault eve: expected two datacenters and a fraction above 0 and up to 1"),
         (("eve", "telecom", "finance", "0"), "fault eve: expected two datacenters and a fraction above 0 and up to 1"),
@@ -50,6 +57,8 @@ def test_fault_names_datacenters_in_either_order(poliqi, given, where):
         (("database", "now"), "fault database: expected nothing after it"),
         (("controller", "finance"), "fault controller: expected one of primary, standby, ctl after it, or nothing"),
         (("controller", "standby"), "fault controller: there is one controller: 'run.py --controller ha' has another"),
+        (("partition",), "fault partition: expected a host of the database after it: db"),
+        (("partition", "db2"), "fault partition: expected a host of the database after it: db"),
         (("node", "milan"), "fault node: no datacenter 'milan': expected one of government, military, telecom,"),
         (("qc", "government", "telecom"), "no fibre between government and telecom: there are government-military,"),
         (("cut", "government", "government"), "no fibre between government and government"),
@@ -70,6 +79,29 @@ def test_fault_names_one_of_two_controllers(poliqi, words):
 
     assert check(two, "controller", words) == words
     assert check(two, "pause", ("ctl2",)) == ("ctl2",)
+
+
+@pytest.mark.parametrize(("given", "where"), [((), ()), (("db",), ("db",)), (("db3",), ("db3",))])
+def test_fault_of_a_database_that_fails_over_names_a_host(replicated, given, where):
+    """Or none, which means the one that takes writes."""
+    assert check(replicated, "database", given) == where
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("database", "db4"), "fault database: expected nothing, or a host of the database after it: db, db2, db3"),
+        (("database", "db", "db2"), "fault database: expected nothing, or a host of the database after it"),
+        (("partition", "telecom"), "fault partition: expected a host of the database after it: db, db2, db3"),
+        (("standby",), "fault standby: the database has a standby, which takes over by itself: 'qkd fault database'"),
+    ],
+)
+def test_impossible_fault_of_a_database_that_fails_over_is_one_line(replicated, given, said):
+    """UserError."""
+    with pytest.raises(UserError) as error:
+        check(replicated, given[0], given[1:])
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
 
 
 def test_qcs_of_cut_fibres_and_failed_ones_make_nothing(poliqi):

@@ -12,7 +12,9 @@ from mtls.credentials import Credentials
 from node import config as node_config
 from scenario.topology import Sae, load
 from scenario.workload import Pairs
+from testbed.errors import UserError
 from testbed.planning import plan
+from testbed.planning.databases import HA, HA_ASYNC
 from testbed.planning.documents import SharedDatabaseAt
 from testbed.planning.make import make_plan
 from testbed.quantum.qc_keys import share_qc_key
@@ -61,6 +63,38 @@ def test_no_switch_is_called_like_a_datacenter():
     planned = make_plan(replace(pair, nodes=nodes, links=(), saes=(), controller_at="s1", database_at="s1"))
 
     assert planned.switches == {"s1": "s2", "s3": "s4"}
+
+
+@pytest.mark.parametrize("kind", [HA, HA_ASYNC])
+def test_database_that_fails_over_is_on_hosts_at_different_datacenters(kind):
+    """Each with a certificate of its own; the first two may take writes."""
+    planned = plan.make_plan(load("poliqi", TOPOLOGIES), kind)
+
+    assert planned.database_hosts == ["db", "db2", "db3"]
+    assert planned.hosts["db"].switch == planned.switches["telecom"]
+    assert len({planned.hosts[name].switch for name in planned.database_hosts}) == 3
+    assert [(who.name, planned.hosts[who.name].ip == ip) for who, ip in planned.database_servers.items()] == [
+        ("db", True), ("db2", True),
+    ]  # fmt: skip
+    parties = [(str(who.role), host) for who, host, _ in planned.identities() if who.role == "database"]
+    assert parties == [("database", name) for name in planned.database_hosts]
+
+
+def test_single_database_is_on_one_host(planned):
+    """As ever."""
+    assert planned.database_hosts == ["db"]
+    assert list(planned.database_servers) == [plan.DATABASE]
+
+
+def test_datacenter_that_is_called_like_a_host_of_the_database_is_refused():
+    """In one line, and only where there are these hosts."""
+    pair = load("pair", TOPOLOGIES)
+    nodes = (pair.nodes[0], replace(pair.nodes[1], name="db2"))
+    called = replace(pair, nodes=nodes, links=(), saes=(), controller_at=nodes[0].name, database_at=nodes[0].name)
+
+    with pytest.raises(UserError, match="--database ha: db2 is a host of the database"):
+        plan.make_plan(called, HA)
+    assert plan.make_plan(called).database_hosts == ["db"]
 
 
 def test_interface_names_fit_linux(planned):

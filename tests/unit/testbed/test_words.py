@@ -15,7 +15,7 @@ from testbed.operation.words import WORDS, completions, obey
 
 NAMES = {
     "nodes": ["alice", "bob"], "fibres": ["alice-bob"], "qcs": ["alice-bob/1"], "saes": ["alice-mail", "bob-mail"],
-    "parameters": ["mode", "ttl_slots"],
+    "parameters": ["mode", "ttl_slots"], "databases": ["db", "db2", "db3"],
 }  # fmt: skip
 
 
@@ -154,6 +154,7 @@ def test_lines_of_help_fit_into_a_terminal():
         (["set", "ttl_slots", ""], []),
         (["set", "mode", "qkp", ""], []),
         (["fault", "heal", "c"], ["controller", "cut"]),
+        (["fault", "partition", "d"], ["database", "db", "db2", "db3", "device"]),
         (["fibre", "alice", "bob", "d"], ["delay"]),
         (["help", "se"], ["sessions", "set"]),
         (["nonsense", ""], []),

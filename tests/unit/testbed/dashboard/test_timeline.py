@@ -27,6 +27,8 @@ EVENTS = [
     {"event": "healed", "kind": "cut", "where": ["government", "military"]},
     {"event": "qc_lit", "who": "controller", "qc": "government~telecom/1", "past": ["military"]},
     {"event": "qc_dark", "who": "controller", "qc": "government~telecom/1"},
+    {"event": "fault", "kind": "database", "where": ["db"]},
+    {"event": "database_switch", "host": "db2", "before": "db"},
     {"event": "statement", "statement": "allocate"},
     {"event": "leads", "who": "controller", "controller": "ctl", "term": 1, "silent_s": None},
     {"event": "fault", "kind": "controller", "where": ["ctl"]},
@@ -46,10 +48,12 @@ def test_what_happened_is_told_in_words_with_its_place_and_its_story():
         (MOVED, "tax-office → billing goes over government – university now", "k"), (SET, "mode is qkp now", ""),
         (HEALED, "healed: cut government military", ""),
         (SET, "government~telecom/1 is lit past military", ""), (SET, "government~telecom/1 is dark", ""),
+        (FAULT, "broken: database db", ""), (MOVED, "shared database: db2 takes writes now, not db", ""),
         (SET, "controller ctl leads in term 1", ""), (FAULT, "broken: controller ctl", ""),
         (SET, "controller ctl2 leads in term 2, 3.1 s after the last word of a leader", ""),
     ]  # fmt: skip
     assert [h.nodes for h in timeline.latest(20.0)][1] == (MASTER.node,)
+    assert [h.nodes for h in timeline.latest(20.0)][-5:-3] == [(), ()], "hosts of the database are on no map"
     assert timeline.latest(20.0)[1].qc == "a/1"
 
 

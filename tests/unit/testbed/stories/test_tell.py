@@ -190,3 +190,16 @@ def test_last_story_of_a_pair_is_that_of_its_latest_event(kind, name):
     assert found is not None
     assert found.ident in (latest.get("ksid"), *latest.get("key_ids", ()))
     assert journals.last(RUN, latest["slave_sae"], latest["master_sae"], kind) is None
+
+
+@pytest.mark.parametrize(("after_s", "said"), [(0.5, "0.5 s after it began"), (-3.0, "3.0 s before this began")])
+def test_story_says_that_the_database_failed_over_about_then(after_s, said):
+    """From which host to which one; of a fail-over at another time it says nothing."""
+    begin = tell(EVENTS, SINGLE).begin_s
+    switch = {"event": "database_switch", "who": "faults", "host": "db2", "before": "db"}
+
+    near = tell([*EVENTS, switch | {"time": begin + after_s}], SINGLE)
+    far = tell([*EVENTS, switch | {"time": begin - 60.0}], SINGLE)
+
+    assert f"The shared database failed over from db to db2, {said}." in near.notes
+    assert not any("failed over" in note for note in far.notes)
