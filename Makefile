@@ -1,6 +1,6 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
-.PHONY: demo test test-slow test-ryu test-uml test-vagrant test-machines experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-simulation audit setup setup-ryu setup-prometheus lint unit pictures interface lock clean
+.PHONY: demo test test-slow test-ryu test-uml test-vagrant test-machines experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-database bench-simulation audit setup setup-ryu setup-prometheus lint unit pictures interface lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -33,6 +33,9 @@ bench-start: setup ## time to the first key and memory: make bench-start NETWORK
 HOURS ?= 2
 bench-day: setup ## whether a run of a day grows: HOURS of ten times the paper's load (needs root)
 	$(PYTHON) -m tests.benchmarks.day $(HOURS)
+
+bench-database: setup ## seconds without keys when the shared database fails over, killed and cut off (needs root)
+	$(PYTHON) -m tests.benchmarks.database
 
 bench-simulation: setup ## virtual time: 1,000 nodes with 10,000 key sessions, a request at equal hops, a decision of the calendar
 	$(PYTHON) -m tests.benchmarks.simulation

@@ -13,6 +13,7 @@ from testbed.audit import lives
 from testbed.audit.devices import read_devices
 from testbed.audit.evidence import STANDBY, Allocation, Event, Journals, Key, Records, fact
 from testbed.audit.lives import Lives, Word
+from testbed.audit.lost_commits import restored
 from testbed.audit.made import Qcs, Span, Stream
 from testbed.audit.told import read_applications, read_nodes
 from testbed.audit.tunnels.told import read_gateways
@@ -31,7 +32,8 @@ class Case:
 
     `allocated` has the rows of an allocation, by request, in the order of its path, or of one path after the other.
     `routes` has each path's rows with the nodes along it, as far as its QCs join up; `paths` has all these nodes, from
-    the first one to the last one. `keys` are by ID, `keys_of` their IDs by request. `sessions` has the SAEs by KSID.
+    the first one to the last one. `untaken`: request and QC of what nobody took and the database forgot, which it may
+    have given again. `keys` are by ID, `keys_of` their IDs by request. `sessions` has the SAEs by KSID.
     """
 
     def __init__(self, records: Records, journals: Journals) -> None:
@@ -52,12 +54,16 @@ class Case:
         self._read_controller(journals.controller or (), words["controller"], "the controller")
         if journals.standby is not None:
             self._read_controller(journals.standby, words[STANDBY], "the second controller")
+        rows, keys, self.untaken = restored(
+            self.nodes, self.accounts, {row.request for row in records.allocations}, switches=records.meant.switches,
+            epochs=dict(sorted(self.qcs.made)), pairs=self.sessions,
+        )  # fmt: skip
         self.allocated: dict[str, list[Allocation]] = collections.defaultdict(list)
-        for row in sorted(records.allocations, key=lambda row: row.position):
+        for row in sorted([*records.allocations, *rows], key=lambda row: row.position):
             self.allocated[row.request].append(row)
         self.keys: dict[str, Key] = {}
         self.keys_of: dict[str, list[str]] = collections.defaultdict(list)
-        for key in records.keys:
+        for key in (*records.keys, *keys):
             if key.key_id in self.keys:
                 self.findings.append(f"key {key.key_id}: made of {key.request}, and before of another allocation")
             self.keys[key.key_id] = key

@@ -43,6 +43,7 @@ def document(
             "saes": {sae: list(of) for sae, of in meant.saes.items()},
             "ttl_slots": meant.ttl_slots,
             "gateways": dict(meant.gateways),
+            **({"switches": [[at] for at in meant.switches]} if meant.switches else {}),
         },
         "nodes": nodes, "lacking": lacking,
         "allocations": [list(row) for row in allocations], "keys": [list(row) for row in keys],

@@ -98,11 +98,18 @@ class Key(NamedTuple):
     slave_sae: str
 
 
+class Switch(NamedTuple):
+    """When another server took over."""
+
+    mono: float
+
+
 @dataclass(frozen=True, slots=True)
 class Meant:
     """What the run was meant to be: its nodes, its QCs by name, its SAEs by ID, and the TTL at its start in slots.
 
-    `gateways`: by node, the IDs of the SAEs that key its tunnels.
+    `gateways`: by node, the IDs of the SAEs that key its tunnels. `switches`: when another server took over from the
+    shared database for which commits had not waited, by the monotonic clock.
     """
 
     nodes: frozenset[str]
@@ -110,6 +117,7 @@ class Meant:
     saes: Mapping[str, Sae]
     ttl_slots: int
     gateways: Mapping[str, str] = field(default_factory=dict)
+    switches: Sequence[float] = ()
 
     @property
     def hosts(self) -> list[str]:
@@ -195,6 +203,7 @@ def records(document: Any) -> Records:
             {sae: _row(Sae, row, f"meant.saes.{sae}") for sae, row in _member(meant, "saes", dict, "meant").items()},
             _member(meant, "ttl_slots", int, "meant"),
             {node: str(sae) for node, sae in _member(meant, "gateways", dict, "meant").items()},
+            [at for (at,) in _rows(Switch, meant, "switches", "meant")] if "switches" in meant else (),
         ),
         accounts={node: _account(account, f"nodes.{node}") for node, account in accounts.items()},
         lacking=_member(document, "lacking", dict, RECORDS),

@@ -114,7 +114,8 @@ def allocations(case: Case) -> Iterator[str]:
                 what = f"bytes {row.start} to {row.end} of epoch {row.epoch}"
                 yield f"allocation {request}: QC {row.qc} never made {what}"
                 continue
-            by_stream[row.qc, row.epoch].append((row.start, row.end, request))
+            if (request, row.qc) not in case.untaken:
+                by_stream[row.qc, row.epoch].append((row.start, row.end, request))
             for node in case.ends(row.qc):
                 held = row.end <= heads.get((node, row.qc, row.epoch), 0) and made.came(node, row.start, row.end)
                 if node in case.accounts and not held:

@@ -44,6 +44,7 @@ class ReplicatedDatabase:
         self._enter = enter
         self._on = on
         self._waits = waits
+        self._switches: list[float] = []
         self._over = threading.Event()
         self._watch: threading.Thread | None = None
 
@@ -57,6 +58,11 @@ class ReplicatedDatabase:
         """The name of the host that takes writes now."""
         found = self._in_command()
         return None if found is None else found.name
+
+    @property
+    def lossy_switches(self) -> Sequence[float]:
+        """When another host took over that may not have had the last commits, by the monotonic clock."""
+        return () if self._waits else tuple(self._switches)
 
     def start(self, schema: str, members: Members) -> None:
         """Start all of it; returns when `schema` is there for these `members`, on both servers. ClusterError."""
@@ -114,6 +120,7 @@ class ReplicatedDatabase:
         while not self._over.wait(_WATCH_S):
             now = self.in_command
             if now is not None and now != before:
+                self._switches.append(time.monotonic())
                 journal.event("database_switch", host=now, before=before)
                 before = now
 

@@ -8,6 +8,7 @@ import json
 import secrets
 import signal
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -133,6 +134,8 @@ def _collect_records(services: Services, faults: Faults) -> None:
             fleet.finish()
         allocations, keys = services.database.allocations()
         meant = machine.plan.meant(machine.wishes.parameters["ttl_slots"])
+        if isinstance(services.database.breakable, ReplicatedDatabase):
+            meant = replace(meant, switches=services.database.breakable.lossy_switches)
         local = {node: machine.run.path / "nodes" / node / "local.db" for node in machine.plan.nodes}
         machine.run.write(RECORDS, collected.document(meant, local, allocations, keys))
     except (psycopg.Error, OSError, ClusterError, ProcessFailed) as error:

@@ -119,6 +119,34 @@ def test_hosts_of_the_database_die_and_are_cut_off_in_turn(tmp_path):
         ends_well(run)
 
 
+@pytest.mark.slow
+def test_commits_that_did_not_wait_may_be_lost_and_no_byte_is_used_twice(tmp_path):
+    """The standby is away while keys are made, and takes over without them when the other server has died."""
+    with network(tmp_path, "ha-async") as run:
+        pair = open_session(run, *NODES)[:2]
+        assert until(lambda: exchanged(run, NODES, pair))
+        run.say("qkd fault partition db2", "broken: partition db2\n")
+        before = {key["key_ids"][0] for key in delivered(run)}
+        assert until(lambda: exchanged(run, NODES, pair) and len(delivered(run)) > len(before) + 10)
+        run.say("qkd fault database db", "broken: database db\n")
+        run.say("qkd fault heal partition db2", "healed: partition db2\n")
+        assert until(lambda: switches(run) == [("db", "db2")])
+        assert until(lambda: exchanged(run, NODES, pair))
+        run.say("qkd fault heal", "healed: database db\n")
+
+        ends_well(run)
+
+    records = json.loads((run.directory / "audit.json").read_text())
+    known = {key_id for key_id, *_ in records["keys"]}
+    assert {key["key_ids"][0] for key in delivered(run)} - known, "the server that took over has never heard of them"
+
+
+def delivered(run: Running) -> list[dict[str, Any]]:
+    """Keys that masters got from the KME at the first of NODES, as it tells."""
+    found = journal.events(run.directory / "nodes" / NODES[0] / "journal.jsonl", "key_delivered")
+    return [dict(event) for event in found if event["method"] == "enc_keys"]
+
+
 def test_database_of_yours_and_one_that_fails_over_exclude_each_other(tmp_path):
     """One line, before anything is built."""
     done = finished("--database", "ha", "--shared-db", "postgresql://me@127.0.0.1/x", "--run-dir", tmp_path / "run")

@@ -1,0 +1,66 @@
+"""How long no keys come when the shared database fails over: `make bench-database` (needs root).
+
+PoliQI with `--database ha`. Five times the host that takes writes is killed, and five times it is cut off, while key
+sessions run; each time it is healed, and may take over again, before the next time. What counts is from the fault to
+the end of the first request for a key that was made after it and brought the key to both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from telemetry import journal
+from tests.e2e.test_database_fails_over import NODES, has_spare
+from tests.e2e.test_fault_commands import exchanged
+from tests.e2e.test_poliqi import open_session
+from tests.support.running import Running
+from tests.support.waiting import until
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, and print a table; 1 if the median of a fault is above ten seconds."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.database", description=__doc__)
+    parser.add_argument("times", nargs="?", type=int, default=5, help="how often each fault happens (default: 5)")
+    times = parser.parse_args(arguments).times
+    medians = []
+    with tempfile.TemporaryDirectory() as folder:
+        options = ("--sessions", 6, "--seed", 11, "--qc-rate", "900-1000", "--no-dashboard", "--database", "ha")
+        run = Running(Path(folder) / "run", *options)
+        try:
+            run.wait_up()
+            pair = open_session(run, *NODES)[:2]
+            until(lambda: exchanged(run, NODES, pair))
+            print("fault            seconds to the first key         median   median to the switch", flush=True)
+            for kind in ("database", "partition"):
+                keys_s, switch_s = zip(*(measured(run, kind, pair) for _ in range(times)), strict=True)
+                medians.append(statistics.median(keys_s))
+                row = " ".join(f"{s:5.1f}" for s in keys_s)
+                print(f"{kind:<16} {row:<32} {medians[-1]:6.1f}   {statistics.median(switch_s):.1f}", flush=True)
+            run.exit()
+        finally:
+            run.stop()
+    return int(max(medians) > 10.0)
+
+
+def measured(run: Running, kind: str, pair: tuple[str, str]) -> tuple[float, float]:
+    """Seconds from the fault to the first key, and to the moment at which another host takes writes."""
+    until(lambda: has_spare(run))
+    path = run.directory / "faults" / "journal.jsonl"
+    switches = list(journal.events(path, "database_switch"))
+    where = f"{kind} {switches[-1]['host'] if switches else 'db'}"
+    run.say(f"qkd fault {where}", f"broken: {where}\n")
+    until(lambda: exchanged(run, NODES, pair))
+    ended = time.time()
+    began = list(journal.events(path, "fault"))[-1]["time"]
+    switched = until(lambda: list(journal.events(path, "database_switch"))[len(switches) :])[0]["time"]
+    run.say("qkd fault heal", f"healed: {where}\n")
+    return ended - began, switched - began
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
