@@ -19,7 +19,7 @@ try:
     from os_ken import cfg
     from os_ken.base.app_manager import AppManager
     from os_ken.base.app_manager import OSKenApp as App
-    from os_ken.controller import controller, ofp_event, ofp_handler
+    from os_ken.controller import controller, event, ofp_event, ofp_handler
     from os_ken.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
     from os_ken.lib import hub
     from os_ken.ofproto import ofproto_v1_3
@@ -35,7 +35,7 @@ except ModuleNotFoundError as missing:
     from ryu import cfg
     from ryu.base.app_manager import AppManager
     from ryu.base.app_manager import RyuApp as App
-    from ryu.controller import controller, ofp_event, ofp_handler
+    from ryu.controller import controller, event, ofp_event, ofp_handler
     from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
     from ryu.lib import hub
     from ryu.ofproto import ofproto_v1_3
@@ -52,6 +52,7 @@ __all__ = [
     "FRAMEWORK",
     "MAIN_DISPATCHER",
     "App",
+    "event",
     "hub",
     "ofp_event",
     "ofproto_v1_3",

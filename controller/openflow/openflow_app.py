@@ -26,6 +26,10 @@ _LOOK_S = 0.05
 _MASTER, _SLAVE = of.ofproto_v1_3.OFPCR_ROLE_MASTER, of.ofproto_v1_3.OFPCR_ROLE_SLAVE
 
 
+class _RoleWanted(of.event.EventBase):
+    """The role that the controller wants with the switches has changed."""
+
+
 class Forwarder(of.App):
     """Keeps the flows of all connected switches as the fabric and the live ports demand."""
 
@@ -69,14 +73,25 @@ class Forwarder(of.App):
         self._wanted = _SLAVE, term
 
     def _keep_role(self) -> None:
-        """In a thread of the framework, which may be green: nobody else may send by it."""
+        """In a thread of the framework, which may be green: no other thread may send by it.
+
+        It takes no lock: the green thread that has it may be waiting to send, and would never get its turn.
+        """
+        asked = self._role
         while True:
             of.hub.sleep(_LOOK_S)
-            with self._lock:
-                if self._wanted != self._role:
-                    self._role = self._wanted
-                    for switch in self._datapaths:
-                        self._ask_for_role(switch)
+            if self._wanted != asked:
+                asked = self._wanted
+                self.send_event(self.name, _RoleWanted())
+
+    @of.set_ev_cls(_RoleWanted)
+    def on_role_wanted(self, _: Any) -> None:
+        """Another role is wanted: ask for it, by the thread that handles all events."""
+        with self._lock:
+            if self._wanted != self._role:
+                self._role = self._wanted
+                for switch in self._datapaths:
+                    self._ask_for_role(switch)
 
     def _ask_for_role(self, switch: str) -> None:
         self._lost_mastery(switch)

@@ -23,11 +23,12 @@ PAIRS = [("tax-office", "stock-exchange"), ("command-post", "library"), ("land-r
 
 
 @contextmanager
-def two_controllers(directory: Path) -> Iterator[Testbed]:
+def two_controllers(directory: Path, **options: Any) -> Iterator[Testbed]:
     """PoliQI with a controller on stand-by and plenty of key material."""
     with Testbed(
-        "poliqi", controller="ha", run_dir=directory, qc_rate="900-1000", sessions=4, seed=5, no_dashboard=True
-    ) as net:
+        "poliqi", controller="ha", run_dir=directory, qc_rate="900-1000", sessions=4, seed=5, no_dashboard=True,
+        **options,
+    ) as net:  # fmt: skip
         yield net
 
 
@@ -136,6 +137,21 @@ def test_leader_is_killed_under_load_and_the_other_one_goes_on(tmp_path):
         for event in journal.read(tmp_path / "run" / folder / "journal.jsonl", "ksid_assigned")
     ]
     assert len(assigned) == len(set(assigned))
+
+
+@pytest.mark.ryu
+def test_stand_by_on_ryu_takes_over_too(tmp_path):
+    """With roles at the switches, whose links are cut afterwards."""
+    with two_controllers(tmp_path / "run", framework="ryu") as net:
+        net.fault("controller")
+        until(lambda: leads(net, "ctl2"))
+        net.fault("cut", "telecom", "finance")
+        opened(net, "billing", "stock-exchange")
+        net.heal()
+        until(lambda: len((net.status()["controller"] or {"switches": ()})["switches"]) == 5)
+        until(lambda: all(same_key(net, *pair) for pair in PAIRS))
+
+    assert [each["controller"] for each in sound(tmp_path / "run")["leaders"]] == ["ctl", "ctl2"]
 
 
 def ping(run: Running, a: str, b: str) -> bool:
