@@ -68,7 +68,7 @@ def test_no_switch_is_called_like_a_datacenter():
 @pytest.mark.parametrize("kind", [HA, HA_ASYNC])
 def test_database_that_fails_over_is_on_hosts_at_different_datacenters(kind):
     """Each with a certificate of its own; the first two may take writes."""
-    planned = plan.make_plan(load("poliqi", TOPOLOGIES), kind)
+    planned = make_plan(load("poliqi", TOPOLOGIES), kind)
 
     assert planned.database_hosts == ["db", "db2", "db3"]
     assert planned.hosts["db"].switch == planned.switches["telecom"]
@@ -93,8 +93,8 @@ def test_datacenter_that_is_called_like_a_host_of_the_database_is_refused():
     called = replace(pair, nodes=nodes, links=(), saes=(), controller_at=nodes[0].name, database_at=nodes[0].name)
 
     with pytest.raises(UserError, match="--database ha: db2 is a host of the database"):
-        plan.make_plan(called, HA)
-    assert plan.make_plan(called).database_hosts == ["db"]
+        make_plan(called, HA)
+    assert make_plan(called).database_hosts == ["db"]
 
 
 def test_interface_names_fit_linux(planned):
