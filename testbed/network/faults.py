@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from mtls.call import Unreachable
 from mtls.identity import Identity
+from scenario.machines import places
 from scenario.quantum.qc_models import in_a_row
 from telemetry.journal import Journal
 from testbed.database.replicated_database import ReplicatedDatabase
@@ -260,6 +261,12 @@ class Faults:
             return
         if fault.kind == MACHINE and self._kill_machine is not None:
             self._kill_machine(*fault.where)
+            # What was broken there before is gone with it, and is not there to be healed.
+            at = places(self._plan.topology.machines, self._plan.nodes)
+            there = {node for node in self._plan.nodes if at[node] == fault.where[0]}
+            self._active = {
+                key: f for key, f in self._active.items() if f.kind not in (NODE, PAUSE) or not there & {*f.where}
+            }
             return
         if fault.kind == PARTITION:
             self._set_cable(fault, up=False)
