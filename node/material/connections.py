@@ -32,6 +32,7 @@ from node.limits import (
     DATABASE_LOCK_S,
     DATABASE_ONE_OF_SEVERAL_S,
     DATABASE_PATIENCE_S,
+    DATABASE_SEEK_S,
     DATABASE_SILENT_S,
     DATABASE_STATEMENT_S,
     DATABASE_TRY_S,
@@ -140,7 +141,7 @@ class _Connection(psycopg.Connection[tuple[object, ...]]):
             again = servers.are_several or any(words in str(why) for words in _FULL)
             if not again or time.monotonic() >= until:
                 raise why
-            time.sleep(DATABASE_KNOCK_S)
+            time.sleep(DATABASE_SEEK_S if servers.are_several else DATABASE_KNOCK_S)
 
 
 class Connections:

@@ -103,13 +103,12 @@ def etcd_document(name: str, addresses: Mapping[str, str]) -> dict[str, Any]:
 
 
 def patroni_document(
-    name: str, addresses: Mapping[str, str], *, port: int, parameters: Mapping[str, str], waits: bool
+    name: str, address: str, *, port: int, parameters: Mapping[str, str], waits: bool
 ) -> dict[str, Any]:
-    """Configuration of Patroni on host `name`; `addresses`: of all hosts. PURE.
+    """Configuration of Patroni on host `name`, at that address. PURE.
 
     `parameters`: PostgreSQL's. `waits`: whether a commit waits for the standby.
     """
-    address = addresses[name]
     inner = {"certfile": f"{INSIDE}/inner.pem", "keyfile": f"{INSIDE}/inner.key"}
     shown = {"sslmode": "verify-full", "sslcert": f"{INSIDE}/server.pem", "sslkey": f"{INSIDE}/server.key",
              "sslrootcert": f"{INSIDE}/ca.pem"}  # fmt: skip
@@ -120,8 +119,9 @@ def patroni_document(
         "restapi": {"listen": f"{address}:{API_PORT}", "connect_address": f"{address}:{API_PORT}", **inner,
                     "cafile": f"{INSIDE}/inner-ca.pem", "verify_client": "required"},
         "ctl": {"insecure": False, **inner, "cacert": f"{INSIDE}/inner-ca.pem"},
-        "etcd": {"hosts": [f"{ip}:{CLIENT_PORT}" for ip in addresses.values()], "protocol": "https",
-                  "cert": inner["certfile"], "key": inner["keyfile"], "cacert": f"{INSIDE}/inner-ca.pem"},
+        # By the member on this host, whatever became of the others: one that is cut off is not waited for.
+        "etcd": {"hosts": [f"{address}:{CLIENT_PORT}"], "use_proxies": True, "protocol": "https",
+                 "cert": inner["certfile"], "key": inner["keyfile"], "cacert": f"{INSIDE}/inner-ca.pem"},
         "bootstrap": {"dcs": {
             "ttl": _TTL_S, "loop_wait": _LOOP_S, "retry_timeout": _RETRY_S, "maximum_lag_on_failover": _LAG_BYTES,
             "synchronous_mode": waits, "master_start_timeout": 0, "primary_start_timeout": 0,
@@ -169,7 +169,7 @@ class Host(Cluster):
             )  # fmt: skip
         self._write_credentials("inner", self._inner)
         self._write("inner-ca.pem", self._inner.ca.read_bytes())
-        patroni = patroni_document(self.name, addresses, port=port, parameters=parameters, waits=waits)
+        patroni = patroni_document(self.name, self.address, port=port, parameters=parameters, waits=waits)
         self._write("patroni.json", json.dumps(patroni).encode())  # which is YAML, too
         self._write("etcd.json", json.dumps(etcd_document(self.name, addresses)).encode())
         programs = self.directory / "bin"

@@ -140,3 +140,9 @@ def test_application_waits_longer_than_its_kme_takes():
     """However long the network's round trips are: the KME says what is wrong."""
     for round_trip_s in (0.0, 0.04, 2.5):
         assert limits.answer_s(round_trip_s) < client.timeout_s(round_trip_s)
+
+
+def test_servers_of_which_one_takes_writes_are_all_asked_while_a_connection_is_wanted():
+    """One that is silent does not use up the time in which the others are asked, and is left out the next time."""
+    assert limits.DATABASE_ONE_OF_SEVERAL_S + limits.DATABASE_SEEK_S < limits.DATABASE_CONNECT_S
+    assert limits.DATABASE_SILENT_S >= limits.DATABASE_CONNECT_S
