@@ -34,7 +34,7 @@ class World:
         self.network = Mock()
         self.faults = Faults(
             make_plan(load("poliqi", TOPOLOGIES)), self.processes, Journal(self.journal, "faults"),
-            set_carrier=self.network.set_carrier, break_qcs=self.broken, database=None,
+            set_carrier=self.network.set_carrier, set_port=self.network.set_port, break_qcs=self.broken, database=None,
             leader=Mock(),
         )  # fmt: skip
         for name in ("controller", "node-finance"):
