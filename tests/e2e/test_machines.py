@@ -230,7 +230,13 @@ def test_machine_that_cannot_be_a_worker_is_one_line_before_anything_is_built(ma
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("option", "why"), [("--expose", "without --expose"), ("--vm", "--vm goes without machines")])
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("--expose", "without --expose"), ("--vm", "--vm goes without machines"),
+        ("--database=ha", "--database: one that fails over goes on one machine only"),
+    ],
+)  # fmt: skip
 def test_option_that_does_not_go_over_machines_is_refused(machines, tmp_path, option, why):
     """In one line."""
     placement(tmp_path / "machines.yaml", west=["bob"])

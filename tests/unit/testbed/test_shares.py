@@ -37,6 +37,14 @@ def test_each_host_and_switch_is_built_on_one_machine(plan):
     assert {*found[HOME].hosts} == {"government", "telecom", "ctl", "db"}
 
 
+def test_second_controller_stands_by_at_home():
+    """Though the first datacenter without the other one and the database is elsewhere."""
+    elsewhere = (Machine("west", "west", ("finance", "university", "military")),)
+    topology = replace(load("poliqi", TOPOLOGIES).with_overrides(delay_ms=5), machines=elsewhere)
+
+    assert {"ctl", "ctl2"} <= {*shares(make_plan(topology, standby=True))[HOME].hosts}
+
+
 def test_fibre_is_built_on_one_machine_or_ends_on_two_by_the_same_vxlan(plan):
     """Each with a number of its own; one of the two shapes it, if a delay line does."""
     found = shares(plan)
