@@ -189,7 +189,11 @@ class Host(Cluster):
         # Killed from outside, the namespace's first process goes with its parent, and all others with it.
         alone = ("--pid", "--fork", "--mount-proc", "--ipc")
         program = shutil.which("patroni") or "patroni"
-        return [*self._here(namespaces=alone, drop=["--pdeathsig=KILL"]), "--", program, f"{INSIDE}/patroni.json"]
+        # Whose number PostgreSQL left here was in another namespace: a process that has it in this one is not that one,
+        # and PostgreSQL would not start beside it.
+        first = 'rm -f "$1"/data/postmaster.pid'
+        enter = self._here(first, namespaces=alone, drop=["--pdeathsig=KILL"])
+        return [*enter, "--", program, f"{INSIDE}/patroni.json"]
 
     def bound_notes(self, patroni: int) -> None:
         """Have the notes of its clients go where there is room for a few; `patroni`: process ID of its command.

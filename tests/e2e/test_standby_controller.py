@@ -43,6 +43,13 @@ def leads(net: Testbed, name: str) -> bool:
     return (found.get("name"), found.get("standing")) == (name, "leader")
 
 
+def which(net: Testbed) -> tuple[str, str]:
+    """The controller that leads, and the other one: the first one unless it has come late, on a busy machine."""
+    first = str(leader(net)["name"])
+    (other,) = {"ctl", "ctl2"} - {first}
+    return first, other
+
+
 def sessions(net: Testbed) -> dict[str, list[str]]:
     """The paths of those that are open, by KSID."""
     return {s["ksid"]: s["path"] for s in net._do("sessions") if s["state"] == "open"}
@@ -81,7 +88,7 @@ def sound(directory: Path) -> dict[str, Any]:
 def test_leader_is_killed_under_load_and_the_other_one_goes_on(tmp_path):
     """Open sessions stay, those that ask meanwhile open once each, fibres that are cut afterwards are gone around."""
     with two_controllers(tmp_path / "run") as net:
-        assert leader(net)["name"] == "ctl"
+        first, other = which(net)
         before = sessions(net)
         over = threading.Event()
         found: dict[tuple[str, str], str] = {}
@@ -109,7 +116,7 @@ def test_leader_is_killed_under_load_and_the_other_one_goes_on(tmp_path):
 
         net.fault("controller", "primary")
 
-        until(lambda: leads(net, "ctl2"))
+        until(lambda: leads(net, other))
         over.set()
         for thread in threads:
             thread.join()
@@ -121,16 +128,17 @@ def test_leader_is_killed_under_load_and_the_other_one_goes_on(tmp_path):
 
         run = Running.__new__(Running)
         run.directory = net.run_dir
-        assert ping(run, "finance", "ctl2")
+        assert ping(run, "finance", other)
         net.fault("cut", "telecom", "finance")
         until(lambda: ping(run, "finance", "telecom"))
         until(lambda: not [p for p in sessions(net).values() if {"telecom", "finance"} <= set(p) and len(p) == 2])
         net.heal()
         until(lambda: net.status()["away"] == {})
-        assert leads(net, "ctl2")
+        assert leads(net, other)
 
     summary = sound(tmp_path / "run")
-    assert [(each["controller"], each["term"]) for each in summary["leaders"]] == [("ctl", 1), ("ctl2", 2)]
+    assert [each["controller"] for each in summary["leaders"]][-2:] == [first, other]
+    assert [each["term"] for each in summary["leaders"]] == sorted({each["term"] for each in summary["leaders"]})
     assigned = [
         event["ksid"]
         for folder in ("controller", "controller-ctl2")
@@ -143,20 +151,21 @@ def test_leader_is_killed_under_load_and_the_other_one_goes_on(tmp_path):
 def test_stand_by_on_ryu_takes_over_too(tmp_path):
     """With roles at the switches, whose links are cut afterwards."""
     with two_controllers(tmp_path / "run", framework="ryu") as net:
+        first, other = which(net)
         net.fault("controller")
-        until(lambda: leads(net, "ctl2"))
+        until(lambda: leads(net, other))
         net.fault("cut", "telecom", "finance")
         opened(net, "billing", "stock-exchange")
         net.heal()
         until(lambda: len((net.status()["controller"] or {"switches": ()})["switches"]) == 5)
         until(lambda: all(same_key(net, *pair) for pair in PAIRS))
 
-    assert [each["controller"] for each in sound(tmp_path / "run")["leaders"]] == ["ctl", "ctl2"]
+    assert [each["controller"] for each in sound(tmp_path / "run")["leaders"]][-2:] == [first, other]
 
 
 def ping(run: Running, a: str, b: str) -> bool:
     """Whether host `a` reaches `b`."""
-    address = {"ctl2": "10.1.0.9", "telecom": "10.0.0.3"}[b]
+    address = {"ctl": "10.1.0.1", "ctl2": "10.1.0.9", "telecom": "10.0.0.3"}[b]
     return subprocess.run(run.on(a, "ping", "-c1", "-W1", address), capture_output=True, check=False).returncode == 0
 
 

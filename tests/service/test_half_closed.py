@@ -162,18 +162,19 @@ def test_answer_to_a_client_that_is_gone_is_lost(client, keys, leave):
     """The application hears of it."""
     client.send(ASK)
     assert keys.asked.acquire(timeout=10)
-    port = client.raw.getsockname()[1]
+    ours, theirs = client.raw.getsockname()[1], client.raw.getpeername()[1]
     leave(client)
-    until(lambda: server_knows_that_it_is_gone(port))
+    until(lambda: server_knows_that_it_is_gone(theirs, ours))
     keys.go_on.set()
 
     assert keys.outcomes.get(timeout=10) == "lost"
 
 
-def server_knows_that_it_is_gone(port: int) -> bool:
+def server_knows_that_it_is_gone(server: int, client: int) -> bool:
     """Whether the end or the reset of the client at that port has come to the server's side of the connection."""
     ends = [line.split()[1:4] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return all(state == _CLOSE_WAIT for _, remote, state in ends if int(remote.partition(":")[2], 16) == port)
+    ports = [(int(here.partition(":")[2], 16), int(there.partition(":")[2], 16)) for here, there, _ in ends]
+    return all(end[2] == _CLOSE_WAIT for end, pair in zip(ends, ports, strict=True) if pair == (server, client))
 
 
 def test_answer_that_is_taken_is_told_on_a_connection_that_goes_on(client, keys):

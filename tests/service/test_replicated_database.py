@@ -165,6 +165,22 @@ def test_keys_of_a_host_are_for_postgres_alone(replicated):
         assert host.directory.stat().st_mode & 0o077 == 0
 
 
+def test_server_starts_again_though_another_process_has_its_number_now(tmp_path):
+    """It left its number behind when it was killed; processes are counted anew where it starts."""
+    made = Replicated(tmp_path)
+    try:
+        made.start(MEMBERS, waits=True)
+        made.database.kill("db2")
+        left = made.database._hosts["db2"].directory / "data" / "postmaster.pid"
+        left.write_text("\n".join(["1", *left.read_text().splitlines()[1:]]) + "\n")
+
+        made.database.restart("db2")
+
+        until(made.database.has_spare)
+    finally:
+        made.stop()
+
+
 def test_commits_that_did_not_wait_are_lost_and_what_they_gave_is_not_given_again(tmp_path):
     """What the old server gave, and the new one never heard of, lies below what the ends of the QC have given up."""
     made = Replicated(tmp_path)
