@@ -176,6 +176,7 @@ def test_session_that_was_being_opened_is_opened_once(world, point):
     until(lambda: world.kept_of(pair[0]) == [ksid])
 
 
+@pytest.mark.slow
 def test_many_pairs_that_ask_while_the_leader_dies_have_one_session_each(world):
     """Those that were refused meanwhile ask again; so do those that had it for the moment before it was kept."""
     pairs = [world.pair(*ends) for ends in [("a", "b"), ("b", "c"), ("a", "c"), ("c", "d"), ("a", "d")] * 3]
