@@ -47,11 +47,7 @@ def install_schema(url: str, schema: str, role: str | None, *, first: str, round
     name = psycopg.sql.Identifier(schema)
     sql = importlib.resources.files("controller.leading").joinpath("shared_store.sql").read_text()
     with psycopg.connect(url, connect_timeout=_ADMIN_CONNECT_S) as connection:
-        connection.execute("SET client_min_messages = warning")
-        connection.execute(psycopg.sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
-        # Temporary tables last: a caller's own would shadow ours in functions that run with the owner's rights.
-        connection.execute(psycopg.sql.SQL("SET search_path = {}, pg_temp").format(name))
-        connection.execute(sql)
+        libpq.make_schema(connection, schema, sql)
         connection.execute(
             "INSERT INTO leader (name, term, until, heard) VALUES (%s, 0, clock_timestamp() + %s * interval '1 s',"
             " clock_timestamp()) ON CONFLICT DO NOTHING",

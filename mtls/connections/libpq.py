@@ -1,6 +1,7 @@
-"""Statements of PostgreSQL by libpq itself, each with a moment by which its answer must be there.
+"""What nodes and controllers have in common at PostgreSQL: a schema of their own, and statements answered in time.
 
-psycopg's own way waits for as long as the server keeps it waiting, and costs as much again as the server takes.
+Statements go by libpq itself, each with a moment by which its answer must be there. psycopg's own way waits for as long
+as the server keeps it waiting, and costs as much again as the server takes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 import psycopg.errors
+import psycopg.sql
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
@@ -27,6 +29,17 @@ def prepare(pgconn: PGconn, statements: Mapping[str, str], until: float) -> None
         _finish(pgconn, until)
     _next_result(pgconn, _poll(pgconn), until)  # of the synchronisation
     pgconn.exit_pipeline_mode()
+
+
+def make_schema(connection: psycopg.Connection[tuple[object, ...]], schema: str, sql: str) -> None:
+    """Make `schema` with what `sql` makes, and have the connection work in it."""
+    name = psycopg.sql.Identifier(schema)
+    connection.execute("SET client_min_messages = warning")
+    connection.execute(psycopg.sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
+    # Temporary tables last: by default they come first, and a caller's own would shadow ours in functions that run
+    # with the owner's rights.
+    connection.execute(psycopg.sql.SQL("SET search_path = {}, pg_temp").format(name))
+    connection.execute(sql.encode())
 
 
 def call(pgconn: PGconn, statement: str, values: Sequence[bytes | None], until: float) -> list[Row]:

@@ -169,9 +169,9 @@ class Connections:
         self._measured_s = 0.0
         self._broken_at = 0.0  # connections born before that moment are not used again
         self._connecting_since: float | None = None  # in vain
+        self._servers = Servers(url)
         # All that a node asks for is found by an index. PostgreSQL takes a table that it has not counted for a small
         # one and would read it from end to end at each call: it counts once a minute, and keys come by the thousand.
-        self._servers = Servers(url)
         self._options = {
             "servers": self._servers,
             "autocommit": True,

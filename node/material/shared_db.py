@@ -25,6 +25,7 @@ import psycopg.sql
 
 from decisions.ranges import Allocation, Answer, Claim, Instruction, Range, Shortage
 from mtls import deadline
+from mtls.connections import libpq
 from mtls.connections.libpq import Row
 from node.failures import DatabaseChanged, DatabaseRefused, DatabaseUnreachable, KeyFailure, TooLate
 from node.limits import (
@@ -103,12 +104,7 @@ def install_schema(url: str, schema: str, role: str | None) -> None:
     name = psycopg.sql.Identifier(schema)
     sql = importlib.resources.files("node.material").joinpath("shared_db.sql").read_text()
     with psycopg.connect(url, connect_timeout=_ADMIN_CONNECT_S) as connection:
-        connection.execute("SET client_min_messages = warning")
-        connection.execute(psycopg.sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
-        # Temporary tables last: by default they come first, and a caller's own would shadow ours in functions that run
-        # with the owner's rights.
-        connection.execute(psycopg.sql.SQL("SET search_path = {}, pg_temp").format(name))
-        connection.execute(sql)
+        libpq.make_schema(connection, schema, sql)
         if role is None:
             return
         grants = (
