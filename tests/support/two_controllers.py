@@ -76,9 +76,12 @@ class TwoControllers(World):
         self.wait_for_leader("ctl")
         until(lambda: self.standing("ctl2").get("leader") == "ctl")
 
-    def kept_of(self, sae: str) -> list[str]:
-        """The KSIDs of the sessions of that SAE that the store has."""
-        return [ksid for ksid, document in self.sql("SELECT name, document FROM kept") if sae in document]
+    def kept_of(self, sae: str, state: str = "") -> list[str]:
+        """The KSIDs of the sessions of that SAE that the store has, in that state or in any one."""
+        kept = self.sql("SELECT name, document FROM kept WHERE kind = 'session'")
+        documents = {ksid: json.loads(document) for ksid, document in kept}
+        return [ksid for ksid, found in documents.items()
+                if sae in (found["master_sae"], found["slave_sae"]) and state in ("", found["state"])]  # fmt: skip
 
     def ask(self, name: str, path: str, role: Role = Role.OPERATOR) -> Reply:
         """What that controller answers to a party of that role."""
