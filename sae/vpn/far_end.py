@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from documents.checks import Malformed, mapping
+from documents.checks import Malformed, integer, mapping
 from mtls.call import Caller
 from mtls.identity import Identity, Role
 from sae.client import Failed, ask, timeout_s
@@ -27,11 +27,15 @@ class FarEnd:
         try:
             return mapping(mapping(answer, "body").get("offer"), "offer")
         except Malformed as error:
-            raise Failed(502, "bad_answer", f"the other gateway's answer is malformed: {error}") from None
+            raise _malformed(error) from None
 
-    def load(self, key_id: str) -> None:
-        """Fetch a key, and be ready for it. Failed."""
-        self._ask("POST", "/vpn/v1/far_end/keys", {"key_id": key_id})
+    def load(self, key_id: str, way: int) -> int:
+        """Fetch a key, which this end has on that way of its own, and be ready for it; on which way. Failed."""
+        answer = self._ask("POST", "/vpn/v1/far_end/keys", {"key_id": key_id, "way": way})
+        try:
+            return integer(mapping(answer, "body").get("way"), "way", low=0, high=1)
+        except Malformed as error:
+            raise _malformed(error) from None
 
     def turn(self, key_id: str) -> None:
         """Send under that key from now on. Failed."""
@@ -45,3 +49,7 @@ class FarEnd:
         within_s = timeout_s(self._caller.round_trip_s) + MORE_S
         to = Identity(Role.SAE, self.sae_id)
         return ask(self._caller, method, self._url + path, to=to, of="gateway", body=body, within_s=within_s).body
+
+
+def _malformed(error: Malformed) -> Failed:
+    return Failed(502, "bad_answer", f"the other gateway's answer is malformed: {error}")

@@ -16,7 +16,7 @@ from sae.sessions import Record
 from sae.vpn.config import Config
 from sae.vpn.daemons import protect
 from sae.vpn.far_end import FarEnd
-from sae.vpn.ipsec import Charon, Ipsec
+from sae.vpn.ipsec import PORTS, Charon, Ipsec
 from sae.vpn.tls import Tls
 from sae.vpn.tunnel import Carrier, Tunnel
 from sae.vpn.wireguard import WireGuard
@@ -39,7 +39,9 @@ class Gateway:
         self._caller = Caller(sae.credentials, record=record_call, round_trip_s=config.sae.round_trip_s)
         self._kme = KmeClient(self._caller, config.sae.kme_url, config.sae.kme_name)
         self._record = Record(journal, config.sae.audit_secret)
-        self._charon = Charon(config.sae.directory, sae.credentials, config.here.host)
+        self._charons = [
+            Charon(config.sae.directory, sae.credentials, config.here.host, number) for number in range(len(PORTS))
+        ]
         protect(config.here.protected)
         self._lock = threading.Lock()
         self._tunnels: dict[str, Tunnel] = {}  # by the other gateway
@@ -116,7 +118,8 @@ class Gateway:
         """End all of them, at this end."""
         for peer in list(self._tunnels):
             self._drop(peer)
-        self._charon.stop()
+        for charon in self._charons:
+            charon.stop()
 
     @contextmanager
     def _alone(self, peer: str) -> Iterator[None]:
@@ -140,7 +143,7 @@ class Gateway:
         here, there = self._config.here, self._config.places[peer]
         carrier: Carrier
         if terms.kind == IPSEC:
-            carrier = Ipsec(self._charon, there.host, here.protected, there.protected)
+            carrier = Ipsec(self._charons, there.host, here.protected, there.protected)
         elif terms.kind == TLS:
             ends = here.host, there.host, here.protected, there.protected
             carrier = Tls(self._config.sae.directory, *ends, leads=leads)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response
 
 from decisions.tunnels import terms
-from documents.checks import Malformed, mapping, uuid_text
+from documents.checks import Malformed, integer, mapping, uuid_text
 from etsi.sae_id import sae_id
 from mtls.identity import Role
 from mtls.serve import Problem, allow, caller, error_body, json_body, new_app
@@ -42,14 +43,14 @@ def make_app(gateway: Gateway) -> Flask:
 
     @app.post("/vpn/v1/far_end/keys")
     @allow(Role.SAE)
-    def load() -> tuple[str, int]:
-        gateway.led_by(peer()).load(_key_id())
-        return "", 204
+    def load() -> dict[str, int]:
+        tunnel, body = gateway.led_by(peer()), json_body()
+        return {"way": tunnel.load(_key_id(body), integer(body.get("way"), "way", low=0, high=1))}
 
     @app.post("/vpn/v1/far_end/turns")
     @allow(Role.SAE)
     def turn() -> tuple[str, int]:
-        gateway.led_by(peer()).turn(_key_id())
+        gateway.led_by(peer()).turn(_key_id(json_body()))
         return "", 204
 
     @app.delete("/vpn/v1/far_end")
@@ -82,5 +83,5 @@ def make_app(gateway: Gateway) -> Flask:
     return app
 
 
-def _key_id() -> str:
-    return uuid_text(json_body().get("key_id"), "key_id")
+def _key_id(body: Mapping[str, Any]) -> str:
+    return uuid_text(body.get("key_id"), "key_id")

@@ -2,15 +2,21 @@
 
 Theory of operation. IKEv2 mixes a PPK in while an IKE_SA is set up, and what protects packets is derived from it. So
 each key has an IKE_SA of its own: the end that goes first sets one up under the new key beside the one in use, with its
-own CHILD_SA between the same addresses, and takes the old one down once the new one stands. Both ends send by the
-newest, and take packets from both meanwhile. The gateways authenticate one another by the certificates that they have
-as SAEs, each of which is pinned at the other end; a PPK is required, so there is no IKE_SA without a key, and none
-between ends that hold different ones. The ID of the PPK is the key's, and lifetimes of strongSwan's own are off.
+own CHILD_SA between the same addresses. Both ends take packets from both meanwhile, and the old one is taken down once
+both ends send by the new one. The gateways authenticate one another by the certificates that they have as SAEs, each of
+which is pinned at the other end; a PPK is required, so there is no IKE_SA without a key, and none between ends that
+hold different ones. The ID of the PPK is the key's, and lifetimes of strongSwan's own are off.
 
-One charon serves all tunnels of a host. Packets go by the kernel's ESP. Where the kernel has none, charon's plugin
-kernel-libipsec does that work over a TUN device, and what it knows ends with it. The kernel's states do not: an end
-takes back by itself what a charon that was killed has left there. And as packets go out in the clear where a route is
-left and a policy is not, a policy of the tunnel's own, weaker than charon's, drops what charon's does not cover.
+A charon sends by the newest CHILD_SA as soon as it has it. The end that answers has it first: what it sends then comes
+to an end that still reads the answer, and is lost there. So, where packets go by charon's plugin kernel-libipsec, over
+a TUN device, each host has two charons, and keys take turns between them as they do between WireGuard's two interfaces:
+the route is turned over to the other charon's device, at one end and then at the other, and only then is the old IKE_SA
+taken down. Two charons need two ports: 4500, and 4501. One pair of them serves all tunnels of a host.
+
+Where the kernel has ESP, there is one charon, for the kernel has one policy for both, and packets of a turn may be lost
+as said. The kernel's states do not end with a charon: an end takes back by itself what one that was killed has left
+there. And as packets go out in the clear where a route is left and a policy is not, a policy of the tunnel's own,
+weaker than charon's, drops what charon's does not cover.
 
 Keys reach it over its socket (VICI), certificate and private key likewise: it reads no file but its
 configuration, which holds no secret.
@@ -20,10 +26,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,10 +42,14 @@ from documents.secret import Secret
 from mtls.credentials import Credentials
 from sae.client import Failed
 from sae.vpn import kernel
-from sae.vpn.daemons import Daemon, block, tool, unavailable
+from sae.vpn.daemons import Daemon, block, route, tool, unavailable
 
 T = TypeVar("T")
 
+PORTS = (4500, 4501)
+_IKE_PORT, _ANY_PORT = 500, 0
+_DIRECTORIES = (".", "charon2")
+_INTERFACE = re.compile(r"^iff:\s*(\S+)", re.M)
 _SOCKET, _CONF = "charon.vici", "strongswan.conf"
 _PROGRAM = "/usr/sbin/charon-systemd"
 _ESTABLISH_S, _TERMINATE_S = 7.0, 3.0
@@ -47,16 +58,22 @@ _CHILD = "packets"
 _IKE, _ESP = "aes256-sha384-ecp256", "aes256gcm16-ecp256"
 _PLUGINS = "random nonce openssl kdf pem pkcs1 pkcs8 x509 pubkey constraints"
 _ROUTES = "220"  # the table of routes that charon makes where the kernel has ESP
+_LAST_RULE = 40_000  # after that of the main table, in which each tunnel has a route
 _WEAKEST = str((1 << 32) - 1)  # of priorities of the kernel's policies
 
 
 class Charon:
-    """The daemon of the host at `here`, started when it is first wanted. Its files lie in `directory`. Thread-safe."""
+    """A daemon of the host at `here`, started when it is first wanted. Its files lie in `directory`. Thread-safe.
 
-    def __init__(self, directory: Path, credentials: Credentials, here: str) -> None:
+    `number`: 0, or 1 for the second one where the kernel has no ESP.
+    """
+
+    def __init__(self, directory: Path, credentials: Credentials, here: str, number: int) -> None:
         self.here = here
+        self.port = PORTS[number]  # of ESP in UDP, and of IKE beside it
         self.in_kernel = False  # whether ESP is the kernel's
-        self._directory = directory
+        self._ike_port = _IKE_PORT if number == 0 else _ANY_PORT
+        self._directory = directory / _DIRECTORIES[number]
         self._credentials = credentials
         self._lock = threading.Lock()
         self._daemon: Daemon | None = None
@@ -71,6 +88,7 @@ class Charon:
             if self.in_kernel:  # and it may know what another charon told it
                 for end in ("src", "dst"):
                     _quietly("xfrm", "state", "deleteall", end, self.here, "proto", "esp")
+            self._directory.mkdir(mode=0o700, exist_ok=True)
             conf = self._directory / _CONF
             conf.write_text(self._configuration())
             # Under a name of our own: where AppArmor confines the one in /usr/sbin, it may not read what lies here.
@@ -92,6 +110,17 @@ class Charon:
             raise unavailable(f"charon: {' '.join(str(error).split())}") from None
         except OSError as error:
             raise unavailable(f"charon does not answer: {error.strerror or error}") from None
+
+    def device(self) -> str:
+        """Its TUN device; Failed."""
+        with self._lock:
+            pid = None if self._daemon is None else self._daemon.pid
+        for open_file in Path(f"/proc/{pid}/fdinfo").glob("*"):
+            with contextlib.suppress(OSError):  # it is closed by now
+                found = _INTERFACE.search(open_file.read_text())
+                if found is not None:
+                    return found[1]
+        raise unavailable("charon has no TUN device")
 
     def stop(self) -> None:
         """End it, and all its tunnels with it."""
@@ -120,6 +149,10 @@ class Charon:
             [
                 f"load = {plugins} kernel-netlink socket-default vici",
                 "install_virtual_ip = no",
+                # Which of the two devices packets take is the tunnels' to say: routes of charon's own come last.
+                *([] if self.in_kernel else [f"routing_table = {self.port}", f"routing_table_prio = {_LAST_RULE}"]),
+                f"port = {self._ike_port}",
+                f"port_nat_t = {self.port}",
                 "half_open_timeout = 8",
                 "retransmit_timeout = 1.0",
                 "retransmit_tries = 3",
@@ -131,33 +164,37 @@ class Charon:
 
 
 class Ipsec:
-    """This end of a tunnel between the protected addresses `ours` and `theirs`; `there` is the other host's."""
+    """This end of a tunnel between the protected addresses `ours` and `theirs`; `there` is the other host's.
 
-    def __init__(self, charon: Charon, there: str, ours: str, theirs: str) -> None:
-        self._charon = charon
-        self._here = charon.here
+    `charons`: those of this host, of which it takes both or, where the kernel has ESP, the first one.
+    """
+
+    def __init__(self, charons: Sequence[Charon], there: str, ours: str, theirs: str) -> None:
         self._there = there
         self._ours = ours
         self._theirs = theirs
         self._name = f"to-{there}"
         self._certificate = b""  # of the other end
-        self._loaded: str | None = None  # the key that was loaded last
-        self._used: str | None = None
         # Also what has a route, but for what a policy of charon's covers.
         self._drop_all = ("dst", f"{theirs}/32", "dir", "out")
         block(theirs)
-        charon.start()
-        if charon.in_kernel:
+        charons[0].start()
+        self._in_kernel = charons[0].in_kernel
+        self._charons = charons[:1] if self._in_kernel else charons
+        self._keys: list[list[str]] = [[] for _ in self._charons]  # that each charon has, the newest one last
+        self._way = len(self._charons) - 1  # which of them packets take
+        self._used: str | None = None
+        if self._in_kernel:
             tool("ip", "xfrm", "policy", "update", *self._drop_all, "action", "block", "priority", _WEAKEST)
 
     @property
     def data_path(self) -> str:
         """What carries packets at this end."""
-        return "kernel ESP" if self._charon.in_kernel else "kernel-libipsec"
+        return "kernel ESP" if self._in_kernel else "kernel-libipsec"
 
     def offer(self) -> dict[str, Any]:
         """What the other end must know."""
-        return {"certificate": self._charon.certificate.decode()}
+        return {"certificate": self._charons[0].certificate.decode()}
 
     def accept(self, theirs: Mapping[str, Any]) -> None:
         """What the other end offers; Malformed."""
@@ -166,60 +203,70 @@ class Ipsec:
         text("".join(given.split()) if isinstance(given, str) else given, "certificate", longest=_LONGEST_CERTIFICATE)
         self._certificate = str(given).encode()
 
-    def load(self, key_id: str, key: Secret, *, first: bool) -> None:
-        """Be ready for an IKE_SA under a key, beside the one that is there; Failed."""
-        self._charon.start()
-        if self._loaded is not None and self._loaded != self._used:
-            self._unload(self._loaded)
+    @property
+    def idle(self) -> int:
+        """Which of the charons gets the next key."""
+        return (self._way + 1) % len(self._charons)
+
+    def load(self, key_id: str, key: Secret, far: int, *, first: bool) -> None:
+        """Be ready for an IKE_SA under a key with charon `far` of the other end, beside the one in use; Failed."""
+        charon = self._charons[self.idle]
+        charon.start()
+        self.forget_others()
         secret = {"id": key_id, "type": "PPK", "data": key.reveal(), "owners": [key_id]}
-        self._charon.ask(lambda session: session.load_shared(secret))
-        self._loaded = key_id
+        charon.ask(lambda session: session.load_shared(secret))
+        self._keys[self.idle].append(key_id)
         # The other end is told which PPK to take, and takes any that it has.
         name = self._of(key_id) if first else self._name
-        connection = self._connection() | ({"ppk_id": key_id} if first else {})
-        self._charon.ask(lambda session: session.load_conn({name: connection}))
+        connection = self._connection(charon, PORTS[far]) | ({"ppk_id": key_id} if first else {})
+        charon.ask(lambda session: session.load_conn({name: connection}))
 
     def establish(self, key_id: str) -> None:
         """Set up the IKE_SA under the key that was loaded; Failed."""
+        charon = self._charons[self.idle]
         try:
-            self._charon.ask(lambda session: list(session.initiate(
+            charon.ask(lambda session: list(session.initiate(
                 {"ike": self._of(key_id), "child": _CHILD, "timeout": str(int(1000 * _ESTABLISH_S)), "loglevel": "0"}
             )))  # fmt: skip
         except Failed as error:
-            self._terminate(self._of(key_id), force=True)
+            _terminate(charon, self._of(key_id))
             raise Failed(504, "handshake", f"no IKE_SA under the new key: {error}") from None
 
     def turn(self, key_id: str) -> None:
-        """Send under the key that was loaded from now on, as charon does since its IKE_SA stands."""
-        if self._loaded != key_id:
+        """Send under the key that was loaded from now on. By the kernel it is so since its IKE_SA stands."""
+        if self._keys[self.idle][-1:] != [key_id]:
             raise Failed(409, "other_key", "another key than this one was loaded last")
-        before, self._used = self._used, key_id
-        if before is not None and before != key_id:
-            self._terminate(self._of(before), force=False)
-            self._unload(before)
+        if not self._in_kernel:
+            route(self._theirs, self._charons[self.idle].device(), self._ours)
+        self._way, self._used = self.idle, key_id
 
     def forget_others(self) -> None:
-        """Nothing is left of them: the IKE_SA of the old key ends when there is one of the new one."""
+        """Have no IKE_SA, and no key, but that of the key in use."""
+        for key_id in [key_id for key_id in self._keys[self.idle] if key_id != self._used]:
+            self._forget(self.idle, key_id)
+        if not self._in_kernel:  # else that of the key in use has the same name
+            _terminate(self._charons[self.idle], self._name)
 
     def close(self) -> None:
         """Let nothing through."""
         block(self._theirs)
-        for key_id in filter(None, {self._used, self._loaded}):
-            self._terminate(self._of(key_id), force=True)
-            self._unload(key_id)
-        self._terminate(self._name, force=True)
-        self._used = self._loaded = None
-        if self._charon.in_kernel:  # and charon may have ended without notice
+        for way, charon in enumerate(self._charons):
+            for key_id in list(self._keys[way]):
+                self._forget(way, key_id)
+            _terminate(charon, self._name)
+        self._used = None
+        if self._in_kernel:  # and charon may have ended without notice
             for a, b in ((self._ours, self._theirs), (self._theirs, self._ours)):
                 _quietly("xfrm", "policy", "deleteall", "src", f"{a}/32", "dst", f"{b}/32")
-            for a, b in ((self._here, self._there), (self._there, self._here)):
+            here = self._charons[0].here
+            for a, b in ((here, self._there), (self._there, here)):
                 _quietly("xfrm", "state", "deleteall", "src", a, "dst", b, "proto", "esp")
             _quietly("route", "delete", f"{self._theirs}/32", "table", _ROUTES)
 
     def carried(self) -> tuple[int, int]:
         """Bytes received and sent by the newest IKE_SA."""
         names = {self._name, self._of(self._used or "")}
-        sas = self._charon.ask(lambda session: list(session.list_sas()))
+        sas = self._charons[self._way].ask(lambda session: list(session.list_sas()))
         children = [
             child for sa in sas for name, of in sa.items() if name in names for child in of["child-sas"].values()
             if child.get("state") == b"INSTALLED"
@@ -230,39 +277,45 @@ class Ipsec:
     def remove(self) -> None:
         """As if it had never been, but for the route that lets nothing through."""
         self.close()
-        with contextlib.suppress(Failed):
-            self._charon.ask(lambda session: session.unload_conn({"name": self._name}))
-        if self._charon.in_kernel:
+        for charon in self._charons:
+            with contextlib.suppress(Failed):
+                charon.ask(lambda session: session.unload_conn({"name": self._name}))
+        if self._in_kernel:
             _quietly("xfrm", "policy", "delete", *self._drop_all)
 
-    def _connection(self) -> dict[str, Any]:
+    def _connection(self, charon: Charon, far_port: int) -> dict[str, Any]:
         lifetimes_off = {"rekey_time": "0", "reauth_time": "0", "over_time": "0"}
         child = {
             "local_ts": [f"{self._ours}/32"], "remote_ts": [f"{self._theirs}/32"], "mode": "tunnel",
             "esp_proposals": [_ESP], "rekey_time": "0", "life_time": "0", "start_action": "none",
         }  # fmt: skip
+        ports = {} if self._in_kernel else {"local_port": str(charon.port), "remote_port": str(far_port)}
         return {
-            "version": "2", "local_addrs": [self._here], "remote_addrs": [self._there], "proposals": [_IKE],
+            "version": "2", "local_addrs": [charon.here], "remote_addrs": [self._there], "proposals": [_IKE],
             "ppk_required": "yes", "unique": "never", "encap": "yes", "mobike": "no", "childless": "force",
-            "local-1": {"auth": "pubkey", "certs": [self._charon.certificate]},
+            "local-1": {"auth": "pubkey", "certs": [charon.certificate]},
             "remote-1": {"auth": "pubkey", "certs": [self._certificate]},
-            "children": {_CHILD: child}, **lifetimes_off,
+            "children": {_CHILD: child}, **ports, **lifetimes_off,
         }  # fmt: skip
 
     def _of(self, key_id: str) -> str:
         """The name of the connection that this end sets up under that key."""
         return f"{self._name}-{key_id}"
 
-    def _unload(self, key_id: str) -> None:
-        """Have charon know that key no more, nor the connection that asks for it. Of what it does not know, nothing."""
-        for forget in (lambda s: s.unload_shared({"id": key_id}), lambda s: s.unload_conn({"name": self._of(key_id)})):
+    def _forget(self, way: int, key_id: str) -> None:
+        """Have a charon know a key no more, nor what is derived from it. Of what it does not know, nothing."""
+        self._keys[way].remove(key_id)
+        charon, name = self._charons[way], self._of(key_id)
+        _terminate(charon, name)
+        for forget in (lambda s: s.unload_shared({"id": key_id}), lambda s: s.unload_conn({"name": name})):
             with contextlib.suppress(Failed):
-                self._charon.ask(forget)
+                charon.ask(forget)
 
-    def _terminate(self, name: str, *, force: bool) -> None:
-        wanted = {"ike": name, "force": "yes" if force else "no", "timeout": str(int(1000 * _TERMINATE_S))}
-        with contextlib.suppress(Failed):  # there is none
-            self._charon.ask(lambda session: list(session.terminate(wanted)))
+
+def _terminate(charon: Charon, name: str) -> None:
+    wanted = {"ike": name, "force": "yes", "timeout": str(int(1000 * _TERMINATE_S))}
+    with contextlib.suppress(Failed):  # there is none
+        charon.ask(lambda session: list(session.terminate(wanted)))
 
 
 def _quietly(*command: str) -> None:

@@ -45,8 +45,12 @@ class Carrier(Protocol):
     def accept(self, theirs: Mapping[str, Any]) -> None:
         """What the other end offers; Malformed."""
 
-    def load(self, key_id: str, key: Secret, *, first: bool) -> None:
-        """Be ready for packets under a key; who goes first, makes the handshake."""
+    @property
+    def idle(self) -> int:
+        """Which of its two ways, 0 and 1, the next key is loaded on."""
+
+    def load(self, key_id: str, key: Secret, far: int, *, first: bool) -> None:
+        """Be ready for packets under a key, with the other end's way `far`; who goes first, makes the handshake."""
 
     def establish(self, key_id: str) -> None:
         """Return when both ends have agreed under the key that was loaded."""
@@ -127,15 +131,15 @@ class Tunnel:
                 "received_bytes": received, "sent_bytes": sent, "data_path": self._carrier.data_path,
             }  # fmt: skip
 
-    def load(self, key_id: str) -> None:
-        """The other end has a key for both: fetch it, and be ready; Failed."""
+    def load(self, key_id: str, far: int) -> int:
+        """The other end has a key for both, on its way `far`: fetch it, and be ready; on which way. Failed."""
         started = time.monotonic()
         try:
             key = self._kme.get_keys_with_ids(self._far.sae_id, [key_id])[key_id]
         except Failed as error:
             self._record.key_error(self._session, error)
             raise
-        self._take(key_id, key, started)
+        return self._take(key_id, key, far, started)
 
     def turn(self, key_id: str) -> None:
         """The other end sends under that key: do likewise; Failed."""
@@ -179,8 +183,7 @@ class Tunnel:
         try:
             key_id, key = self._kme.get_key(self._far.sae_id, KEY_BITS)
             try:
-                self._far.load(key_id)
-                self._take(key_id, key, started)
+                self._take(key_id, key, self._far.load(key_id, self._carrier.idle), started)
             finally:
                 key.wipe()
             self._carrier.establish(key_id)
@@ -200,13 +203,15 @@ class Tunnel:
             return "a bug in this gateway: see its log"
         return None
 
-    def _take(self, key_id: str, key: Secret, started: float) -> None:
+    def _take(self, key_id: str, key: Secret, far: int, started: float) -> int:
         try:
             self._record.key(self._session, None, key_id, key, milliseconds(started, time.monotonic()))
             with self._lock:
                 if self._stopping:
                     raise Failed(503, "stopping", "this tunnel is being closed")
-                self._carrier.load(key_id, key, first=self.leads)
+                way = self._carrier.idle
+                self._carrier.load(key_id, key, far, first=self.leads)
+                return way
         finally:
             key.wipe()
 

@@ -144,28 +144,36 @@ class WireGuard:
             raise Malformed("interfaces", "two")
         self._peers = [_peer(mapping(each, f"interfaces[{i}]"), f"interfaces[{i}]") for i, each in enumerate(given)]
 
-    def load(self, key_id: str, key: Secret, *, first: bool) -> None:
-        """Be ready for a handshake under a key, and make it if this end goes `first`."""
-        public, port = self._peers[1 - self._used]
-        idle = self._interfaces[1 - self._used]
+    @property
+    def idle(self) -> int:
+        """Which of the two is set up under the next key."""
+        return 1 - self._used
+
+    def load(self, key_id: str, key: Secret, far: int, *, first: bool) -> None:
+        """Be ready for a handshake under a key with interface `far` of the other end; make it, if this end is `first`.
+
+        After a turn that the other end did not hear of, the two ends do not go by the same one of their two.
+        """
+        public, port = self._peers[far]
+        idle = self._interfaces[self.idle]
         if not idle.alive():
             raise unavailable("wireguard-go has ended")
         idle.meet(key_id, key, public, f"{self._there}:{port}", self._theirs, first=first)
 
     def establish(self, _: str) -> None:
         """Both ends have agreed under the key that was loaded."""
-        self._interfaces[1 - self._used].wait_for_handshake()
+        self._interfaces[self.idle].wait_for_handshake()
 
     def turn(self, key_id: str) -> None:
         """Send under the key that was loaded from now on."""
-        if self._interfaces[1 - self._used].key_id != key_id:
+        if self._interfaces[self.idle].key_id != key_id:
             raise Failed(409, "other_key", "another key than this one was loaded last")
-        self._used = 1 - self._used
+        self._used = self.idle
         route(self._theirs, self._interfaces[self._used].name, self._ours)
 
     def forget_others(self) -> None:
         """Take no more packets under any key but the one that this end sends under."""
-        self._interfaces[1 - self._used].part()
+        self._interfaces[self.idle].part()
 
     def close(self) -> None:
         """Let nothing through."""

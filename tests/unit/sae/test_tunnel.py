@@ -46,14 +46,15 @@ class Wire:
     """What carries packets here: it notes what it is told, and may refuse to agree under a key."""
 
     data_path = "a wire"
+    idle = 1
 
     def __init__(self) -> None:
         self.told: list[str] = []
         self.loaded: set[bytes] = set()
         self.disagrees = False
 
-    def load(self, _: str, key: Secret, *, first: bool) -> None:
-        self.told.append("load first" if first else "load")
+    def load(self, _: str, key: Secret, far: int, *, first: bool) -> None:
+        self.told.append(f"load first with {far}" if first else f"load with {far}")
         self.loaded.add(key.reveal())
 
     def establish(self, _: str) -> None:
@@ -84,8 +85,9 @@ class Far:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def load(self, _: str) -> None:
-        self.told.append("load")
+    def load(self, _: str, way: int) -> int:
+        self.told.append(f"load with {way}")
+        return 0
 
     def turn(self, _: str) -> None:
         self.told.append("turn")
@@ -131,14 +133,14 @@ def following(made: list[End], folder: Path, policy: str = CLOSE) -> End:
 
 
 def test_leading_end_brings_both_ends_under_key_after_key(made, tmp_path):
-    """It goes first in each handshake; the other end is told to load, then to turn."""
+    """It goes first in each handshake; the other end is told to load, then to turn. Each knows the other one's way."""
     end = leading(made, tmp_path)
     end.tunnel.wait(10)
 
     until(lambda: end.says()["keys"] >= 3)
     assert end.says()["state"] == UP
-    assert end.far.told[:4] == ["load", "turn", "load", "turn"]
-    assert end.wire.told[:3] == ["load first", "turn", "forget"]
+    assert end.far.told[:4] == ["load with 1", "turn", "load with 1", "turn"]
+    assert end.wire.told[:3] == ["load first with 0", "turn", "forget"]
 
 
 def test_no_key_stays_in_memory_once_it_is_loaded(made, tmp_path):
@@ -193,7 +195,7 @@ def test_following_end_asks_for_no_key_of_its_own(made, tmp_path):
     assert end.says()["state"] == "waiting"
 
     key_id = str(uuid.uuid4())
-    end.tunnel.load(key_id)
+    assert end.tunnel.load(key_id, 0) == end.wire.idle
     assert end.says()["key_id"] is None
     end.tunnel.turn(key_id)
     assert (end.says()["key_id"], end.says()["state"]) == (key_id, UP)
