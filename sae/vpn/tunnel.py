@@ -98,6 +98,7 @@ class Tunnel:
         self._since_mono = 0.0
         self._keys = 0
         self._problem: str | None = None
+        self._met = False  # whether both ends have turned to a key
         self._stopping = False
         steps = {"lapse": self._watch, **({"tunnel": self._lead} if leads else {})}
         self._threads = [
@@ -110,10 +111,9 @@ class Tunnel:
             thread.start()
 
     def wait(self, within_s: float) -> None:
-        """Return when it is up for the first time; Failed says what was in the way for so long."""
+        """Return when it is up at both ends for the first time; Failed says what was in the way for so long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._state == UP, within_s)
-            if self._state != UP:
+            if not self._changed.wait_for(lambda: self._met, within_s):
                 raise Failed(503, "no_key", self._problem or f"no key has come within {within_s:g} s")
 
     def to_json(self) -> dict[str, Any]:
@@ -193,6 +193,9 @@ class Tunnel:
                 self._carrier.turn(key_id)
                 self._in_use(key_id, duration_ms=milliseconds(started, time.monotonic()))
             self._far.turn(key_id)
+            with self._changed:
+                self._met = True
+                self._changed.notify_all()
             if not self._waited(time.monotonic() + self._grace_s):
                 self._forget_others(key_id)
         except Failed as error:

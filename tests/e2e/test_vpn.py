@@ -30,12 +30,12 @@ def run(row: Running) -> Running:
 @pytest.mark.parametrize("far", ["b", "c"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_packets_go_through_while_keys_change(run, net, kind, far, delay_ms):
-    """Over one hop and over a relay. How few get lost is for `make bench`: a busy machine may lose some."""
+    """All of them, over one hop and over a relay. On a busy machine the next key may be late, so the old one holds."""
     for fibre in net.fibres()["fibre"].unique():
         net.change_fibre(fibre, delay_ms=delay_ms)
-    opened = net.open_tunnel("a", far, kind=kind, every_s=EVERY_S)
+    opened = net.open_tunnel("a", far, kind=kind, every_s=EVERY_S, policy="hold")
 
-    assert lost(run, "a", opened["to"], _PINGS) <= _PINGS // 10
+    assert lost(run, "a", opened["to"], _PINGS) == 0
     reaches(run, far, opened["from"])
     until(lambda: min(end["keys"] for end in ends(net)) >= 3)
     until(lambda: len({end["key_id"] for end in ends(net)}) == 1 and states(net) == {"up"})

@@ -84,20 +84,24 @@ class Far:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.deaf = False
 
     def load(self, _: str, way: int) -> int:
         self.told.append(f"load with {way}")
         return 0
 
     def turn(self, _: str) -> None:
+        if self.deaf:
+            raise Failed(503, "unreachable", "it does not hear")
         self.told.append("turn")
 
 
 class End:
     """A tunnel's end with all that it works with."""
 
-    def __init__(self, folder: Path, policy: str, *, leads: bool) -> None:
+    def __init__(self, folder: Path, policy: str, *, leads: bool, deaf: bool = False) -> None:
         self.kme, self.wire, self.far = Keys(), Wire(), Far()
+        self.far.deaf = deaf
         self.journal = folder / "journal.jsonl"
         record = Record(Journal(self.journal, "sae"), Secret(bytes(32)))
         parts: Any = {"kme": self.kme, "record": record, "here": "near", "leads": leads, "round_trip_s": 0.0}
@@ -141,6 +145,18 @@ def test_leading_end_brings_both_ends_under_key_after_key(made, tmp_path):
     assert end.says()["state"] == UP
     assert end.far.told[:4] == ["load with 1", "turn", "load with 1", "turn"]
     assert end.wire.told[:3] == ["load first with 0", "turn", "forget"]
+
+
+def test_tunnel_is_open_once_the_other_end_has_turned_too(made, tmp_path):
+    """What is sent before that comes to an end that has no way back."""
+    made.append(End(tmp_path, CLOSE, leads=True, deaf=True))
+    tunnel, far = made[-1].tunnel, made[-1].far
+
+    until(lambda: made[-1].says()["problem"] == "it does not hear")
+    with pytest.raises(Failed, match="it does not hear"):
+        tunnel.wait(0)
+    far.deaf = False
+    tunnel.wait(10)
 
 
 def test_no_key_stays_in_memory_once_it_is_loaded(made, tmp_path):
