@@ -2,7 +2,8 @@
 
 In virtual time. Nodes have so many modules, and no QC is always lit. Key sessions come one after the other, between
 nodes drawn by chance, and stay; each is accepted or refused when it comes. What counts is the share that is accepted
-under each mechanism. On PoliQI it stands beside the optimum of a planner that knows all sessions beforehand.
+under each mechanism. On PoliQI it stands beside the optimum of a planner that knows all sessions beforehand, and beside
+one that takes them as they come.
 
 The loss of fibres is set: as long as they are in the file, with a mean that leaves a bypass something to make.
 """
@@ -15,7 +16,7 @@ import functools
 import itertools
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from scenario.workload import Arrival
 from simulation.engine import Simulation
 from testbed.errors import UserError
 from testbed.experiments.evaluation import figures
-from testbed.experiments.planner.lighting import best_lit
+from testbed.experiments.planner.lighting import best_lit, best_one_by_one
 from testbed.experiments.policies import interval
 from testbed.experiments.series import Store, clear
 from testbed.experiments.workers import sources, workers
@@ -86,7 +87,7 @@ class Case:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Of `offered` sessions, how many were accepted under each mechanism, and had a key error; `best`: of a planner
-    that knows all of them, None if it was not asked.
+    that knows all of them, `one_by_one`: of one that takes them as they come; None if it was not asked.
     """
 
     case: Case
@@ -94,6 +95,7 @@ class Outcome:
     accepted: Mapping[str, int]
     broken: Mapping[str, int]
     best: int | None
+    one_by_one: int | None
 
 
 def outcome(case: Case, networks: Mapping[str, Topology]) -> Outcome:
@@ -108,11 +110,13 @@ def outcome(case: Case, networks: Mapping[str, Topology]) -> Outcome:
         result = Simulation(Scenario(topology, arrivals, parameters, seed=case.seed, lasts_s=lasts_s)).run()
         accepted[mechanism] = result.offered - result.refused.total()
         broken[mechanism] = result.with_errors
-    best = None
+    best = one_by_one = None
     if kind.planned:
         pairs = [(arrival.master.node, arrival.slave.node) for arrival in arrivals]
-        best, _ = best_lit(topology, pairs, functools.partial(_room, kind))
-    return Outcome(case, len(arrivals), accepted, broken, best)
+        room = functools.partial(_room, kind)
+        best, _ = best_lit(topology, pairs, room)
+        one_by_one = best_one_by_one(topology, pairs, room)
+    return Outcome(case, len(arrivals), accepted, broken, best, one_by_one)
 
 
 def optical(topology: Topology, modules: int, mean_db: float) -> Topology:
@@ -196,10 +200,13 @@ def accepted(outcomes: Sequence[Outcome], mechanism: str) -> tuple[float, float]
     return interval([one.accepted[mechanism] / one.offered for one in outcomes])
 
 
-def gap(outcomes: Sequence[Outcome]) -> float | None:
-    """By how much fewer sessions OB+TR accepts than the planner, as a share of the planner's. PURE."""
-    best = [one.best for one in outcomes if one.best is not None]
-    return 1 - sum(one.accepted[BOTH] for one in outcomes) / sum(best) if best else None
+def gap(outcomes: Sequence[Outcome], accepted: Callable[[Outcome], int | None]) -> str:
+    """By how much fewer sessions are `accepted` than by the planner, in percent of these; "" without one. PURE."""
+    found = [(number, one.best) for one in outcomes if (number := accepted(one)) is not None and one.best is not None]
+    if not found:
+        return ""
+    numbers, best = zip(*found, strict=True)
+    return f"{100 * (1 - sum(numbers) / sum(best)):.1f} %"
 
 
 def in_words(outcomes: Sequence[Outcome]) -> str:
@@ -207,17 +214,18 @@ def in_words(outcomes: Sequence[Outcome]) -> str:
     rows = []
     for (network, modules), of in _cells(outcomes).items():
         cells = [accepted(of, mechanism) for mechanism in MECHANISMS]
-        behind = gap(of)
         rows.append(
             (network, str(modules), *(f"{mean:.3f} ±{half:.3f}" for mean, half in cells),
-             "" if behind is None else f"{100 * behind:.1f} %", str(sum(sum(o.broken.values()) for o in of)))
+             gap(of, lambda one: one.accepted[BOTH]), gap(of, lambda one: one.one_by_one),
+             str(sum(sum(o.broken.values()) for o in of)))
         )  # fmt: skip
-    head = ("network", "modules", *MECHANISMS.values(), "OB+TR behind planner", "broken")
+    head = ("network", "modules", *MECHANISMS.values(), "OB+TR behind planner", "one by one", "broken")
     crossover = crossover_db(shipped()[DEVICE], MEAN_DB)
     return (
         "Share of sessions accepted with so many QKD modules at each node: optical bypass (OB), trusted relays (TR),\n"
-        "and both. Mean and 95 % interval. The planner knows all sessions beforehand. Broken: sessions with a key\n"
-        "error.\n\n"
+        "and both. Mean and 95 % interval. The planner knows all sessions beforehand. One by one: by how much another\n"
+        "one is behind it, which takes each session that it can as it comes, and plans anew each time. Broken:\n"
+        "sessions with a key error.\n\n"
         + table(head, rows)
         + f"\nA bypass of one node makes as much key a module as a relay does when it adds {crossover:.2f} dB to the"
         f" {MEAN_DB:g} dB\nof a fibre.\n"
@@ -227,11 +235,12 @@ def in_words(outcomes: Sequence[Outcome]) -> str:
 def _write_csv(outcomes: Sequence[Outcome], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["network", "modules", "seed", "offered", "planner", "mechanism", "accepted", "broken"])
+        planners = ["planner", "one_by_one"]
+        writer.writerow(["network", "modules", "seed", "offered", *planners, "mechanism", "accepted", "broken"])
         for o in outcomes:
-            best = "" if o.best is None else o.best
+            planned = ["" if number is None else number for number in (o.best, o.one_by_one)]
             for mechanism in MECHANISMS:
-                facts = (o.case.network, o.case.modules, o.case.seed, o.offered, best)
+                facts = (o.case.network, o.case.modules, o.case.seed, o.offered, *planned)
                 writer.writerow([*facts, mechanism, o.accepted[mechanism], o.broken[mechanism]])
 
 
