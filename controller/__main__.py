@@ -176,7 +176,7 @@ class _Leader:
             graph, agents, journal, identities=Identities(store, options.node_ids), sessions=sessions,
             settings=settings, upkeep=upkeep,
         )  # fmt: skip
-        self._mover = Mover(graph, book, choice, upkeep, journal, steady_s=options.steady_s)
+        self._mover = Mover(graph, book, choice, upkeep, journal, lighting=self._lighting, steady_s=options.steady_s)
         self._reweigher = Reweigher(book, upkeep, journal)
         alone = {"name": options.name, "standing": "leader", "leader": options.name, "term": None, "url": None}
         self.app = make_app(

@@ -138,8 +138,10 @@ def choose_or_light(
         return all(number <= free[what] for what, number in taken.items())
 
     def price(path: Path) -> float:
-        weights = (len(on_demand[qc].takes) if qc in on_demand else 0 for qc in path.qcs)
-        return sum(share * weight for share, weight in zip(shares(path), weights, strict=True))
+        # What is always lit costs nothing, and be it that nothing is known to come of it.
+        priced = ((len(on_demand[qc].takes), share) for qc, share in zip(path.qcs, shares(path), strict=True)
+                  if qc in on_demand)  # fmt: skip
+        return sum(share * weight for weight, share in priced)
 
     def cheapest_first(candidates: Iterable[Path]) -> Iterable[Path]:
         some = dict.fromkeys(map(lit_first, itertools.islice(candidates, _MOST_LOOKED_AT)))

@@ -49,7 +49,8 @@ class KeySession:
     `implicit`: nobody registered it, a request for keys called for it. `target`: the path to which it is moving.
     `elsewhere`: numbers of virtual links that nodes may still have of it, though it does not go over them. `unsure`:
     its ends that may not know what feeds it now. `down`: what its path lacks where there is no other; `interruption`
-    says it in words. `bandwidth`: what its nodes have been told that it needs of each link on its path, bit/s.
+    says it in words, `stays_for` is the cause for which it is not moved. `bandwidth`: what its nodes have been told
+    that it needs of each link on its path, bit/s.
     `declared`: by the nodes of its ends, members of qkd_app. `duration_s`: how long it is to last from its opening on,
     as its master's side says; None if nobody knows. `over_by`: the node of an end that was done with it before
     it was open.
@@ -77,6 +78,7 @@ class KeySession:
     unsure: set[str] = field(default_factory=set)
     down: tuple[str, ...] = ()
     interruption: str = ""
+    stays_for: str = ""
     over_by: str = ""
 
     @classmethod

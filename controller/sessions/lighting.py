@@ -6,7 +6,8 @@ killed reads it from them. What was chosen for a session and is not lit yet, and
 alone; both count as taken, so that never more modules are taken than there are.
 
 A key session over a QC that was dark is not opened yet: who asked is told when to try again, and finds the QC lit and
-with enough for a key. So nobody holds a thread while a device sets itself up. A thread looks after the rest. What no
+with enough for a key. So nobody holds a thread while a device sets itself up. Nor does an open session move to it
+before. A thread looks after the rest. What no
 session has used for a while it has go dark; what a session goes over and a node has lost it lights again.
 """
 
@@ -66,6 +67,7 @@ class Lighting:
         # are lit have made key, and have had no session.
         self._chosen: set[str] = set()
         self._going: set[str] = set()
+        self._for_moves: Counter[str] = Counter()  # reserved for open sessions that are not on them yet
         self._makes_since: dict[str, float] = {}
         self._idle_since: dict[str, float] = {}
         self._ready_at: dict[str, float] = {}  # when those that are lit are to have made enough for a key
@@ -122,10 +124,20 @@ class Lighting:
             since = self._makes_since.get(view.qc)
         return since_lit(view, one.bytes_per_slot, slots, 0 if since is None else math.floor(self._now() - since))
 
-    def reserve(self, qcs: Iterable[str]) -> None:
-        """A session has chosen these; those that are dark take what they need from now on."""
+    def reserve(self, qcs: Sequence[str], *, for_move: bool = False) -> None:
+        """A session has chosen these; those that are dark take what they need from now on.
+
+        One that is to move, and has another path yet, lets go of them afterwards.
+        """
         with self._graph.lock:
             self._chosen |= {qc for qc in qcs if qc in self._switched and qc not in self._taking()}
+            if for_move:
+                self._for_moves.update(qcs)
+
+    def let_go(self, qcs: Iterable[str]) -> None:
+        """They are lit, or will not be, or the session that is to move is known to be on its way to them."""
+        with self._graph.lock:
+            self._for_moves.subtract(qcs)
 
     def light(self, qcs: Collection[str]) -> None:
         """Have those of the QCs lit that are not; SessionError, unless all have made enough for a key by now.
@@ -211,6 +223,7 @@ class Lighting:
         """See which are lit and not used, used and not lit."""
         with self._graph.lock:
             used = {qc for s in self._book.all() for path in (s.path, s.target) if path is not None for qc in path.qcs}
+            used |= set(+self._for_moves)
             shown, now = self._graph.shown(), self._now()
             for qc, one in self._switched.items():
                 self._note(one, lit=one.link_id in shown, now=now)

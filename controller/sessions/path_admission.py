@@ -104,19 +104,23 @@ class Choice:
         except PluggedFailed as failure:
             raise SessionError(503, f"a policy of the user's fails: {failure}", cause="policy_failed") from None
 
+    def other_way(self, session: KeySession) -> Path:
+        """A path for a held session whose own is down; SessionError: there is none, or it is refused.
+
+        The QCs on it that are to be lit are reserved until `Lighting.let_go` of them.
+        """
+        try:
+            with self._graph.lock:
+                path = self._found(session, besides=session)
+                self._lighting.reserve(path.qcs, for_move=True)
+                return path
+        except PluggedFailed as failure:
+            raise SessionError(503, f"a policy of the user's fails: {failure}", cause="policy_failed") from None
+
     def _choose(self, session: KeySession) -> Path:
         parameters = self._settings.parameters
         with self._graph.lock:
-            graph = self._lighting.for_new(self._graph.topology())
-            unknown = sorted(set(session.nodes.values()) - set(graph))
-            if unknown:
-                text = f"the controller does not reach node {unknown[0]} (yet)"
-                raise SessionError(503, text, cause="unknown_node", node=unknown[0])
-            path = self._over_lit_or_dark(session, graph)
-            if path is None:
-                raise self._no_path(graph, session.nodes["master"], session.nodes["slave"])
-            if isinstance(path, Refused):
-                raise _refusal(path)
+            path = self._found(session)
             session.chosen(path, self._route(path))
             self._lighting.reserve(path.qcs)
             session.mode = parameters.mode
@@ -124,19 +128,35 @@ class Choice:
             self._book.path_chosen()
             return path
 
-    def _over_lit_or_dark(self, session: KeySession, graph: QkdGraph) -> Chosen:
+    def _found(self, session: KeySession, besides: KeySession | None = None) -> Path:
+        """A path on which it is admitted; SessionError."""
+        graph = self._lighting.for_new(self._graph.topology())
+        unknown = sorted(set(session.nodes.values()) - set(graph))
+        if unknown:
+            text = f"the controller does not reach node {unknown[0]} (yet)"
+            raise SessionError(503, text, cause="unknown_node", node=unknown[0])
+        path = self._over_lit_or_dark(session, graph, besides)
+        if path is None:
+            raise self._no_path(graph, session.nodes["master"], session.nodes["slave"])
+        if isinstance(path, Refused):
+            raise _refusal(path)
+        return path
+
+    def _over_lit_or_dark(self, session: KeySession, graph: QkdGraph, besides: KeySession | None) -> Chosen:
         parameters, ends = self._settings.parameters, (session.nodes["master"], session.nodes["slave"])
+        left_s = session.left_s(time.time())
 
         def over(graph: QkdGraph, order: Order, allowed: Allowed, most: int) -> Chosen:
             return choose(
                 order(self._candidates(graph, *ends)),
-                lambda candidate: self._short(session.qos, candidate, duration_s=session.duration_s),
+                lambda candidate: self._short(session.qos, candidate, besides, duration_s=left_s),
                 lambda a, b: sorted(graph[a][b]),
-                most=most, allowed=allowed,
-                wanted=lambda candidate: self._wanted.add(
-                    candidate.qcs, self._draws(session.qos, candidate, session.duration_s), self._now()
-                ),
+                most=most, allowed=allowed, wanted=note,
             )  # fmt: skip
+
+        def note(candidate: Path) -> None:
+            if besides is None:
+                self._wanted.add(candidate.qcs, self._draws(session.qos, candidate, left_s), self._now())
 
         return choose_or_light(
             over, graph, self._lighting.on_demand, self._lighting.dark(), free=self._lighting.free(),

@@ -181,11 +181,14 @@ class Upkeep:
         names = {*session.elsewhere, *session.unsure}
         return bool(names) and bool(self._agents.reachable(names))
 
-    def interrupt(self, session: KeySession, message: str, down: Sequence[str]) -> None:
-        """There is no path for an open session, or, without a message, one again: its master's node is told."""
-        if tuple(down) == session.down:
+    def interrupt(self, session: KeySession, message: str, down: Sequence[str], cause: str = "") -> None:
+        """There is no path for an open session, or, without a message, one again: its master's node is told.
+
+        It is told again when something else is down, or when the `cause` for which the session stays is another one.
+        """
+        if (tuple(down), cause) == (session.down, session.stays_for):
             return
-        session.interruption, session.down = message, tuple(down)
+        session.interruption, session.down, session.stays_for = message, tuple(down), cause
         self._agents.interrupt(session)
         if message:
             self._journal.event("session_interrupted", ksid=session.ksid, message=message, down=list(down))

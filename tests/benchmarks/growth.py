@@ -107,7 +107,8 @@ def _look(folder: Path, number: int) -> float:
     graph, store, journal = _graph(), Store(folder / "controller.db"), Journal(folder / "journal.jsonl", "ctl")
     book = Book(store)
     settings = Settings(graph, Parameters(), journal, store)
-    choice = Choice(graph, book, settings, Lighting(graph, book, None, journal))
+    lighting = Lighting(graph, book, None, journal)
+    choice = Choice(graph, book, settings, lighting)
     for _ in range(number):
         pair = str(uuid.uuid4()), str(uuid.uuid4())
         for node, side in (("a", "master"), ("b", "slave")):
@@ -116,7 +117,7 @@ def _look(folder: Path, number: int) -> float:
         session.bandwidth = choice.bandwidth(session)
         book.opened(session)
     upkeep = Upkeep(book, choice, SessionAgents(graph, None, None), journal)  # no node is told anything
-    mover = Mover(graph, book, choice, upkeep, journal, steady_s=1.0)
+    mover = Mover(graph, book, choice, upkeep, journal, lighting=lighting, steady_s=1.0)
     reweigher = Reweigher(book, upkeep, journal)
 
     def look() -> None:

@@ -188,3 +188,67 @@ def test_mechanism_relay_lights_nothing_past_others(line):
 
     assert line.open("a", "d")["path"] == ["a", "b", "c", "d"]
     assert line.lit(AC) | line.lit(AD) == set()
+
+
+@pytest.mark.parametrize("makes_key", [True, False])
+def test_qc_is_lit_for_a_session_that_has_no_other_way_and_it_moves_once_there_is_key(line, makes_key):
+    """Until then its application is told what it waits for, and stays where it was."""
+    assert line.set(mechanism="both").ok
+    found = line.open("a", "d")
+    assert found["path"] == ["a", "b", "c", "d"]
+
+    for name in "cd":
+        line.nodes[name].fail("cd")
+
+    assert until(lambda: line.lit(AD) == {"a", "d"})
+    assert until(lambda: f"QC {AD} is being lit for it" in str(line.open_sessions()[found["ksid"]]["interruption"]))
+    assert line.open_sessions()[found["ksid"]]["path"] == found["path"]
+    if makes_key:
+        line.makes_key(AD, 1)
+        assert until(lambda: line.open_sessions()[found["ksid"]]["path"] == ["a", "d"])
+        assert until(lambda: line.open_sessions()[found["ksid"]]["interruption"] is None)
+    else:
+        assert until(lambda: "makes no key" in str(line.open_sessions()[found["ksid"]]["interruption"]))
+        assert line.open_sessions()[found["ksid"]]["path"] == found["path"]
+
+
+def test_session_for_whose_move_there_is_no_module_is_told_so_and_moves_when_there_is_one(line):
+    """There is one module of a, and another session uses it."""
+    other = line.open_over(AC)["ksid"]
+    assert line.set(mechanism="both").ok
+    ksid = line.open("a", "d")["ksid"]
+
+    for name in "cd":
+        line.nodes[name].fail("cd")
+
+    assert until(lambda: "no module of a is to spare" in str(line.open_sessions()[ksid]["interruption"]))
+    assert (line.lit(AD), line.lit(AC)) == (set(), {"a", "c"})
+    assert line.call("DELETE", f"key_sessions/{other}").ok
+    assert until(lambda: line.lit(AD) == {"a", "d"})
+    assert line.lit(AC) == set()
+    line.makes_key(AD, 1)
+    assert until(lambda: line.open_sessions()[ksid]["path"] == ["a", "d"])
+
+
+def test_qc_that_was_lit_for_a_move_goes_dark_when_its_session_has_ended_before(line):
+    """Its modules are to spare again."""
+    assert line.set(mechanism="both").ok
+    ksid = line.open("a", "d")["ksid"]
+    for name in "cd":
+        line.nodes[name].fail("cd")
+    assert until(lambda: line.lit(AD) == {"a", "d"})
+
+    assert line.call("DELETE", f"key_sessions/{ksid}").ok
+
+    assert until(lambda: line.lit(AD) == set())
+
+
+def test_mechanism_relay_lights_nothing_past_others_for_a_move_either(line):
+    """The session waits."""
+    assert line.set(mechanism="relay").ok
+    ksid = line.open("a", "d")["ksid"]
+    for name in "cd":
+        line.nodes[name].fail("cd")
+
+    assert until(lambda: "there is no path of QCs" in str(line.open_sessions()[ksid]["interruption"]))
+    assert line.lit(AD) == set()

@@ -47,7 +47,8 @@ def mover(graph, tmp_path) -> Iterator[Mover]:
     store, journal = FileStore(tmp_path / "controller.db"), Journal(tmp_path / "journal.jsonl", "ctl")
     book = Book(store)
     settings = Settings(graph, Parameters(), journal, store)
-    choice = Choice(graph, book, settings, Lighting(graph, book, None, journal))
+    lighting = Lighting(graph, book, None, journal)
+    choice = Choice(graph, book, settings, lighting)
     for _ in range(SESSIONS):
         pair = str(uuid.uuid4()), str(uuid.uuid4())
         for node, side in (("a", "master"), ("c", "slave")):
@@ -55,7 +56,7 @@ def mover(graph, tmp_path) -> Iterator[Mover]:
         session.path, session.route = Path(("a", "b", "c"), ("ab", "bc")), Route(["A", "B", "C"], ["1", "2"])
         book.opened(session)
     upkeep = Upkeep(book, choice, SessionAgents(graph, None, None), journal)  # no node is told anything
-    yield Mover(graph, book, choice, upkeep, journal, steady_s=1.0)
+    yield Mover(graph, book, choice, upkeep, journal, lighting=lighting, steady_s=1.0)
     store.close()
 
 

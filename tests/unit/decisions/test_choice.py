@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
+import networkx as nx
+
 from decisions.admission import Refused
-from decisions.choice import choose
+from decisions.choice import BOTH, OnDemand, choose, choose_or_light
 from decisions.paths import Path
 
 SHORT = Path(("a", "b"), ("ab/1",))
@@ -65,3 +68,21 @@ def test_what_a_session_wanted_is_the_first_candidate_whatever_comes_of_it():
         told: list[Path] = []
         assert choose([SHORT, LONG], admit, beside, most=4, wanted=told.append) == found
         assert told == [SHORT]
+
+
+def test_what_is_always_lit_costs_nothing_though_nothing_is_known_to_come_of_it_yet():
+    """As at the beginning: nothing is lit while relays will do."""
+    lit: nx.MultiGraph = nx.MultiGraph()
+    lit.add_edge("a", "c", key="ac/1")
+    lit.add_edge("b", "c", key="bc/1")
+    bypass = OnDemand("a~b/1", "a", "b", ("c",), ("module of a", "module of b"))
+
+    found = choose_or_light(
+        lambda _, order, allowed, most: choose(
+            order([Path(("a", "b"), (bypass.qc,)), LONG]), admitting(), beside, most=most, allowed=allowed
+        ),
+        lit, {bypass.qc: bypass}, [bypass.qc], free={"module of a": 1, "module of b": 1}, mechanism=BOTH,
+        ends=("a", "b"), most=4, shares=lambda path: [0.5 if qc == bypass.qc else math.inf for qc in path.qcs],
+    )  # fmt: skip
+
+    assert found == LONG

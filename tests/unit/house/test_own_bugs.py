@@ -75,7 +75,7 @@ def mover(written: Journal, broken: Broken) -> Mover:
     """Of a controller whose book of sessions cannot be read."""
     book = SimpleNamespace(open=broken)
     upkeep = SimpleNamespace(later=lambda *_: True, clean_again=None, sweep=None)
-    return Mover(None, book, None, upkeep, written, steady_s=1.0)
+    return Mover(None, book, None, upkeep, written, lighting=None, steady_s=1.0)
 
 
 def reweigher(written: Journal, broken: Broken) -> Reweigher:
