@@ -19,6 +19,9 @@ from typing import Protocol, TypeVar
 
 # How many blocks of a QC a report names: what is more waits for the next one. The shared database takes no more.
 MOST_MARKS = 512
+# The newest bytes of a QC's stream that a node keeps, whatever the TTL: at 10 Mbit/s what comes in 3.5 minutes. What is
+# older than that goes as if it were too old.
+STOCK_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +258,14 @@ def promised_slots(ttl_slots: int) -> float:
     what takes its time behind the promise, see `spare_slots`.
     """
     return ttl_slots - min(ttl_slots / 2, max(1.0, ttl_slots / 5))
+
+
+def promised_bytes(stock_bytes: int = STOCK_BYTES) -> int:
+    """How many of a stream's newest bytes are promised to somebody new, where so many are kept.
+
+    A fifth is kept back, so that what was allocated before is still there when it is taken.
+    """
+    return stock_bytes - stock_bytes // 5
 
 
 def spare_slots(ttl_slots: int) -> float:

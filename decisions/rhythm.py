@@ -15,13 +15,15 @@ between two blocks all is well with them.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _INTERVALS = 2.5  # for which a session waits: one request may be late, or fail
 _ALIKE = 2.0  # how many times as long as the other one of two intervals may be that count as the same
 _FORGOTTEN = 4.0  # intervals after which one that did not come again is no rhythm any more
 _MOST = 20  # times the idle time that is set: no rhythm keeps a session longer
+_GAPS = 4  # between a QC's blocks, that count
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +64,26 @@ def generates(silent_slots: int, gaps: Collection[int], ttl_slots: int) -> bool:
     most = max(1, ttl_slots // 2)
     gap = max(gaps, default=most)
     return silent_slots < min(gap + gap // 2, most)
+
+
+@dataclass(slots=True)
+class Coming:
+    """What has come of a QC: `silent_slots` since the last block that brought something, and its latest `gaps`.
+
+    One block a slot comes of each QC, be it empty.
+    """
+
+    brought: bool = False
+    silent_slots: int = 0
+    gaps: deque[int] = field(default_factory=lambda: deque(maxlen=_GAPS))
+
+    def add(self, n_bytes: int) -> None:
+        """The next block."""
+        if n_bytes and self.brought:
+            self.gaps.append(self.silent_slots + 1)
+        self.brought |= n_bytes > 0
+        self.silent_slots = 0 if n_bytes else self.silent_slots + 1
+
+    def generates(self, ttl_slots: int) -> bool:
+        """Whether it does; once it has brought something."""
+        return generates(self.silent_slots, self.gaps, ttl_slots)

@@ -119,10 +119,6 @@ MOST_OFFERS = 4  # blocks that one end has laid and the other one has not; more 
 LAID_KEPT = 500_000  # IDs of keys of devices, none of which is laid twice
 SUSPICIONS_KEPT = 16
 MAX_HOPS = 64  # of a virtual link
-# The newest bytes of a QC's stream that a node keeps, whatever the TTL: at 10 Mbit/s what comes in 3.5 minutes. What is
-# older than that goes as if it were too old. The last fifth of them is promised to nobody new, so that what was
-# allocated before is still there when it is taken.
-STOCK_BYTES = 256 << 20
 LACKING_S = 10.0  # until a path is looked for again that a session does without, as it has enough others
 
 

@@ -20,28 +20,26 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from decisions.admission import ADMISSION_POLICIES, ALTERNATIVES, Demand, QcView, Refused, window_slots
-from decisions.calendar import Draw, Wanted
-from decisions.choice import Allowed, Order, choose, choose_or_light
+from decisions.admission import ADMISSION_POLICIES, ALTERNATIVES, QcView, Refused, window_slots
+from decisions.calendar import Wanted
+from decisions.choice import IDLE_S, RELAY, Allowed, Order, choose, choose_or_light
 from decisions.choice import usable as allowed_to
-from decisions.modes import MODES, ahead
-from decisions.paths import PATH_POLICIES, Path, QkdGraph, disjoint, fewest_links, judge
+from decisions.modes import MODES
+from decisions.paths import PATH_POLICIES, Path, QkdGraph, Verdict, disjoint, fewest_links, judge
 from decisions.ranges import Shortage, promised_slots
 from decisions.rekey import APPLICATION, Pace, goes_on, next_due
 from documents.plugged import PluggedFailed
 from scenario.outages import EVE, Outage
 from scenario.scenario import Scenario
-from simulation.network import STEADY_S, Network
-from simulation.qcs import make_qcs
+from simulation.demands import Demands
+from simulation.network import GRACE_S, STEADY_S, Network
+from simulation.qcs import Passive, make_qcs
 from simulation.sessions import Result, Session, Witness
 from simulation.supply import Supply
 
-# Seconds for which a node or QC has been down before sessions leave it, and between two tries to move one, as the
-# controller has them.
-GRACE_S, AGAIN_S = 2.0, 3.0
+AGAIN_S = 3.0  # between two tries to move a session, as the controller has it
 NO_PATH, REFUSED, SHORT, PATH_DOWN, NODE_DOWN = "no_path", "refused", "short_of_material", "path_down", "node_down"
 POLICY_FAILED, TOO_FEW_PATHS = "policy_failed", "too_few_paths"
-_MOST_AT_ONCE = 128  # keys a request that a KME serves, unless its topology says otherwise
 _EVENTS_A_LOOK = 20_000
 
 
@@ -65,7 +63,7 @@ class Simulation:
         self._ttl_slots: int = scenario.parameter("ttl_slots")
         self._promised_s = promised_slots(self._ttl_slots)
         self._mode = MODES[scenario.parameter("mode")]
-        self._keys_ahead: int = scenario.parameter("keys_ahead")
+        self._demands = Demands(scenario)
         self._admission: str = scenario.parameter("admission")
         self._policy = disjoint(PATH_POLICIES[scenario.parameter("path_policy")], self._mode.paths)
         self._most_paths = ALTERNATIVES.get(self._admission, 1)
@@ -73,6 +71,8 @@ class Simulation:
         self._mechanism: str = scenario.parameter("mechanism")
         self._network = Network(scenario.topology)
         self.qcs = make_qcs(scenario, supplies or {}, dark=self._network.on_demand)
+        self._network.passive = Passive(self.qcs, self._ttl_slots, GRACE_S)
+        self._follows = False  # what nodes tell of QCs that may pause, as sessions go by it
         self._wanted = Wanted()
         self._open: dict[int, Session] = {}
         self._paces: dict[str, Pace] = {}
@@ -111,8 +111,9 @@ class Simulation:
             heapq.heappush(self._heap, (at_s, next(self._order), event))
 
     def _arrive(self, session: Session, now_s: float) -> None:
+        self._hear(now_s)
         try:
-            found = self._choose(session, now_s)
+            found = self._choose(session, now_s, self._wanted)
         except PluggedFailed as failure:
             session.ended = True
             self.result.refused[POLICY_FAILED] += 1
@@ -136,6 +137,8 @@ class Simulation:
     def _opened(self, session: Session, now_s: float) -> None:
         """All QCs of its path make key: it is open from now on."""
         self._open[session.number] = session
+        if not self._follows:
+            self._follow(now_s)
         if self.witness is not None:
             self.witness.opened(session, now_s)
         if session.end_s < math.inf:
@@ -148,12 +151,27 @@ class Simulation:
         else:
             self._ask(session, now_s)
 
+    def _hear(self, now_s: float) -> None:
+        """Which QCs generate nothing any more, or again; sessions go by that."""
+        if self._network.passive.look(now_s):
+            self._at(now_s, self._look)
+            self._at(now_s + STEADY_S, self._look)
+
+    def _follow(self, now_s: float) -> None:
+        """Hear of it as long as there are sessions."""
+        self._hear(now_s)
+        due_s = self._network.passive.due_s
+        self._follows = bool(self._open) and due_s < math.inf
+        if self._follows:
+            self._at(due_s, self._follow)
+
     def _disjoint_paths(self, session: Session) -> int:
         """How many node-disjoint paths there are for a session that found too few; 0 if its mode needs one alone."""
         ends = session.arrival.master.node, session.arrival.slave.node
         return len(fewest_links(self._network.graph(), *ends, self._mode.paths)) if self._mode.paths > 1 else 0
 
-    def _choose(self, session: Session, now_s: float) -> Path | Refused | None:
+    def _choose(self, session: Session, now_s: float, wanted: Wanted | None) -> Path | Refused | None:
+        """Its path, of which some QCs may be dark yet; what it wants is noted in `wanted`."""
         ends, network = (session.arrival.master.node, session.arrival.slave.node), self._network
         lit = network.graph()
         if any(end not in lit for end in ends):
@@ -162,13 +180,16 @@ class Simulation:
         def over(graph: QkdGraph, order: Order, allowed: Allowed, most: int) -> Path | Refused | None:
             return choose(
                 order(self._policy(graph, *ends, view)),
-                lambda path: self._admit(session, path, now_s, self._wanted), lambda a, b: sorted(graph[a][b]),
-                most=most, allowed=allowed,
-                wanted=lambda path: self._wanted.add(path.qcs, self._from_now_on(session, path, now_s), now_s),
+                lambda path: self._admit(session, path, now_s, wanted), lambda a, b: sorted(graph[a][b]),
+                most=most, allowed=allowed, wanted=note,
             )  # fmt: skip
 
+        def note(path: Path) -> None:
+            if wanted is not None:
+                wanted.add(path.qcs, self._demands.from_now_on(session, path, now_s), now_s)
+
         def shares(path: Path) -> list[float]:
-            return self._demand(session, path, now_s).shares([view(qc) for qc in path.qcs])
+            return self._demands.of(session, path, now_s).shares([view(qc) for qc in path.qcs])
 
         view = functools.partial(self._view, now_s)
         return choose_or_light(
@@ -186,48 +207,17 @@ class Simulation:
         views = [
             self._network.seen(self.qcs[qc].view(now_s, self._window, wanted), now_s, self._window) for qc in path.qcs
         ]
-        return ADMISSION_POLICIES[self._admission](views, self._demand(session, path, now_s))
-
-    def _demand(self, session: Session, path: Path, now_s: float) -> Demand:
-        return Demand(
-            session.key_bytes, session.arrival.qos.interval_s, self._costs(session, path),
-            self._from_now_on(session, path, now_s), math.floor(self._promised_s),
-        )  # fmt: skip
-
-    def _draws(self, session: Session, path: Path, first_s: float, end_s: float) -> list[Draw]:
-        """What the session takes of each QC of a path."""
-        return self._mode.draws(
-            path.qcs, session.key_bytes, interval_s=session.arrival.qos.interval_s, keys_ahead=self._ahead(session),
-            waits_s=self._promised_s, when=Draw(0, 1.0, first_s, end_s), double_at_last=path.double_at_last,
-        )  # fmt: skip
-
-    def _from_now_on(self, session: Session, path: Path, now_s: float) -> list[Draw]:
-        """What it takes, in seconds after the beginning of the present slot."""
-        slot_s = math.floor(now_s)
-        return self._draws(session, path, now_s - slot_s, session.end_s - slot_s)
-
-    def _costs(self, session: Session, path: Path) -> list[float]:
-        """What a key of the session costs on each QC of a path, in bytes."""
-        return self._mode.per_key(
-            len(path.qcs), session.key_bytes, self._ahead(session), double_at_last=path.double_at_last
-        )
-
-    def _ahead(self, session: Session) -> int:
-        """How many keys it makes at once."""
-        return ahead(self._keys_ahead, session.arrival.qos.interval_s, self._ttl_slots)
+        return ADMISSION_POLICIES[self._admission](views, self._demands.of(session, path, now_s))
 
     def _hold(self, session: Session, path: Path, now_s: float) -> None:
         """The session takes that path."""
         session.path = path
         session.qcs = [self.qcs[qc] for qc in path.qcs]
         session.sources = dict(zip(path.qcs, session.qcs, strict=True))
-        session.tries = [
-            (number, self._mode.needs(path.qcs, session.key_bytes, number, double_at_last=path.double_at_last))
-            for number in self._mode.tries(1, self._ahead(session), _MOST_AT_ONCE)
-        ]
-        session.draws = self._draws(session, path, now_s, session.end_s)
+        session.tries = self._demands.tries(session, path)
+        session.draws = self._demands.draws(session, path, now_s, session.end_s)
         self._network.use(path.qcs)
-        for qc, draw, cost in zip(session.qcs, session.draws, self._costs(session, path), strict=True):
+        for qc, draw, cost in zip(session.qcs, session.draws, self._demands.costs(session, path), strict=True):
             qc.reserved[session.number] = cost / session.arrival.qos.interval_s
             qc.agenda.add(draw, now_s)
 
@@ -238,11 +228,13 @@ class Simulation:
         for qc_name, dark_s in self._network.leave([qc.name for qc in session.qcs], now_s).items():
             self._at(dark_s, functools.partial(self._darken, qc_name))
 
-    def _light(self, qcs: Sequence[str], now_s: float) -> None:
-        """Those that are dark, of which each makes key from its time on."""
-        for qc, ready_s in self._network.light(qcs, now_s).items():
+    def _light(self, qcs: Sequence[str], now_s: float, idle_s: float = math.inf) -> None:
+        """Those that are dark, of which each makes key from its time on, and goes dark if nobody uses it by then."""
+        for qc, ready_s in self._network.light(qcs, now_s, idle_s).items():
             self.result.lit += 1
             self._at(ready_s, functools.partial(self._set_supply, qc))
+            if idle_s < math.inf:
+                self._at(ready_s + idle_s, functools.partial(self._darken, qc))
             if self.witness is not None:
                 self.witness.switched(qc, now_s, lit=True)
 
@@ -348,7 +340,8 @@ class Simulation:
     def _look(self, now_s: float) -> None:
         """Have sessions leave a path that is down, and come back to a shorter one."""
         usable = self._network.graph()
-        steady = self._network.steady(now_s)
+        # A QC past others is lit for those that it is for.
+        steady = allowed_to(self._network.steady(now_s), RELAY, ("", ""), self._network.on_demand)
 
         @functools.cache
         def way(graph: QkdGraph, source: str, target: str) -> Path | None:
@@ -366,26 +359,41 @@ class Simulation:
                 session.path, self._network.lacking(session.path), usable, steady, way,
                 number=self._mode.paths, enough=self._mode.enough,
             )  # fmt: skip
-            moved = verdict.path is not None and self._move(session, verdict.path, now_s)
+            stays = verdict.path is None and not verdict.down
+            moved = not stays and self._move(session, verdict, now_s)
             session.down = () if moved else verdict.down
-            again |= verdict.path is not None and not moved
+            again |= not moved and (verdict.path is not None or bool(verdict.down and self._network.on_demand))
         if again:
             self._at(now_s + AGAIN_S, self._look)
 
-    def _move(self, session: Session, path: Path, now_s: float) -> bool:
-        """The session goes another way, if it is admitted there beside all others."""
+    def _move(self, session: Session, verdict: Verdict, now_s: float) -> bool:
+        """The session goes another way, if it is admitted there beside all others, once all QCs of it make key."""
         before = session.path
         assert before is not None  # noqa: S101 - it is open
         self._release(session, now_s)
         try:
-            short = self._admit(session, path, now_s) is not None
+            path = self._other_way(session, verdict, now_s)
         except PluggedFailed as failure:
             self.result.policy_failures[str(failure)] += 1
-            short = True
-        self._hold(session, before if short else path, now_s)
-        if short:
+            path = None
+        if path is not None:
+            self._light(path.qcs, now_s, idle_s=IDLE_S)
+            if (ready_s := self._network.ready_s(path.qcs)) > now_s:
+                self._at(ready_s, self._look)
+                path = None
+        self._hold(session, before if path is None else path, now_s)
+        if path is None:
             return False
         self.result.moves += 1
         if self.witness is not None:
             self.witness.moved(session, now_s, before)
         return True
+
+    def _other_way(self, session: Session, verdict: Verdict, now_s: float) -> Path | None:
+        """That of the verdict, or, for a session that has none, one for which QCs are to be lit."""
+        if verdict.path is not None and self._admit(session, verdict.path, now_s) is None:
+            return verdict.path
+        if not verdict.down or not self._network.on_demand:
+            return None
+        found = self._choose(session, now_s, None)
+        return found if isinstance(found, Path) else None

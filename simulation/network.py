@@ -14,7 +14,10 @@ from decisions.paths import Path, QkdGraph
 from scenario.outages import EVE, NODE, Outage
 from scenario.quantum.qc_models import in_a_row, intercepted
 from scenario.topology_description import Switched, Topology
+from simulation.qcs import Passive
 
+# Seconds for which a node or QC has been down before sessions leave it, as the controller has them.
+GRACE_S = 2.0
 STEADY_S = 5.0  # for which a node or QC has been up before sessions come back to it, as the controller has it
 _GRAPHS = 256  # that are kept, by what is down or dark
 Item = tuple[str, str]  # "node" or "QC", and its name
@@ -27,6 +30,7 @@ class Network:
         self.on_demand: Mapping[str, OnDemand] = {one.qc: one for one in topology.on_demand()}
         self.free = Counter(dict(topology.spare))  # modules and channels
         self.dead: set[str] = set()  # nodes that are out
+        self.passive = Passive({}, 1, GRACE_S)
         self._topology = topology
         self._down: Counter[Item] = Counter()  # what is out, by how many outages
         self._up_since: dict[Item, float] = {}  # of what has been out
@@ -70,7 +74,10 @@ class Network:
     def lacking(self, path: Path) -> tuple[str, ...]:
         """What of that path is out, as people are told."""
         items = [*(("node", node) for node in path.nodes), *(("QC", qc) for qc in path.qcs)]
-        return tuple(f"{kind} {name}" for kind, name in items if self.is_out(kind, name))
+        return tuple(
+            f"{kind} {name}" for kind, name in items
+            if self.is_out(kind, name) or (kind == "QC" and name in self.passive.qcs)
+        )  # fmt: skip
 
     def makes_key(self, qc: str) -> bool:
         """Whether it does: it is not out, nor dark."""
@@ -81,7 +88,7 @@ class Network:
 
         Frozen, so that policies may remember what they found out about it.
         """
-        dark = (("QC", qc) for qc in self.dark())
+        dark = (("QC", qc) for qc in (*self.dark(), *self.passive.qcs))
         key = frozenset(what for what, number in self._down.items() if number > 0).union(besides, dark)
         if key not in self._graphs:
             if len(self._graphs) >= _GRAPHS:
@@ -96,7 +103,8 @@ class Network:
 
     def steady(self, now_s: float) -> QkdGraph:
         """What can be used now, and could for a while."""
-        return self.graph(item for item, since in self._up_since.items() if now_s - since < STEADY_S)
+        back = self._up_since | {("QC", qc): since for qc, since in self.passive.since_s.items()}
+        return self.graph(item for item, since in back.items() if now_s - since < STEADY_S)
 
     def dark(self) -> list[str]:
         """The QCs on demand that are not lit."""
@@ -106,11 +114,15 @@ class Network:
         """Those of them that are not out."""
         return [qc for qc in self.dark() if not self.is_out("QC", qc)]
 
-    def light(self, qcs: Collection[str], now_s: float) -> dict[str, float]:
-        """Light those of `qcs` that are dark; which they are, and from when on they make key."""
+    def light(self, qcs: Collection[str], now_s: float, idle_s: float) -> dict[str, float]:
+        """Light those of `qcs` that are dark; which they are, and from when on they make key.
+
+        They go dark if nobody uses them for `idle_s` then.
+        """
         new = [qc for qc in qcs if qc in self.on_demand and qc not in self._makes_from]
         for qc in new:
             self._makes_from[qc] = now_s + self._switched[qc].setup_s
+            self._dark_at[qc] = self._makes_from[qc] + idle_s
             self.free.subtract(self.on_demand[qc].takes)
         return {qc: self._makes_from[qc] for qc in new}
 

@@ -1,39 +1,54 @@
-"""QCs in virtual time: what they made, what was taken of it and asked of it, and what is planned."""
+"""QCs in virtual time: what they made, what was taken of it and asked of it, what is planned, and who makes nothing."""
 
 from __future__ import annotations
 
 import functools
+import heapq
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 
 from decisions.admission import QcView, nothing_wanted
 from decisions.calendar import Agenda, Wanted
-from decisions.ranges import Range, promised_slots
+from decisions.ranges import STOCK_BYTES, Range, promised_bytes, promised_slots
+from decisions.rhythm import Coming
 from scenario.scenario import Scenario
 from scenario.topology_description import Qc
 from simulation.supply import EachSlot, Modelled, Supply, Uniform
 
 _STALE = 4096  # slots whose requests are remembered, before old ones are forgotten
+_AGAIN_S = 0.05  # until a QC is looked at again at the earliest
 
 
 class QcState:
-    """A QC between two nodes, as of the time `at` was called with last. To an allocation it is a `ranges.Source`."""
+    """A QC between two nodes, as of the time `at` was called with last. To an allocation it is a `ranges.Source`.
 
-    def __init__(self, name: str, supply: Supply, *, ttl_slots: int, promised_slots: float) -> None:
+    `stock_bytes`: so many of its newest bytes are kept.
+    """
+
+    def __init__(
+        self, name: str, supply: Supply, *, ttl_slots: int, promised_slots: float, stock_bytes: int = STOCK_BYTES
+    ) -> None:
         self.name = name
         self.supply = supply
         self.agenda = Agenda()
         self.reserved: dict[int, float] = {}  # by session, bytes a slot
         self._ttl_slots = ttl_slots
         self._promised_slots = promised_slots
+        self._stock_bytes, self._promised_bytes = stock_bytes, promised_bytes(stock_bytes)
         self._head = self._floor = self._tail = 0
         self._asked: Counter[int] = Counter()  # bytes by slot
 
     def at(self, now_s: float) -> None:
         """It is that time."""
         made, heads = self.supply.made, self.supply.heads
-        self._head, self._floor = heads[made(now_s)], heads[made(now_s - self._promised_slots)]
+        head = self._head = heads[made(now_s)]
+        self._floor = max(heads[made(now_s - self._promised_slots)], head - self._promised_bytes)
+
+    def oldest(self, now_s: float) -> int:
+        """The first byte that has not expired, be it that it is too old, or that it did not fit into the stock."""
+        made, heads = self.supply.made, self.supply.heads
+        return max(heads[made(now_s - self._ttl_slots)], heads[made(now_s)] - self._stock_bytes)
 
     @property
     def available(self) -> int:
@@ -61,7 +76,7 @@ class QcState:
         first = max(0, made - slots)
         if len(self._asked) > _STALE:
             self._asked = Counter({slot: n for slot, n in self._asked.items() if slot >= made - slots})
-        kept = max(self._tail, heads[self.supply.made(now_s - self._ttl_slots)])
+        kept = max(self._tail, self.oldest(now_s))
         return QcView(
             self.name,
             heads[made] - heads[first],
@@ -74,6 +89,65 @@ class QcState:
             planned=functools.partial(self.agenda.planned, math.floor(now_s)),
             wanted=nothing_wanted if wanted is None else functools.partial(wanted.of, self.name, now_s),
         )
+
+
+class _Followed:
+    """A QC that may pause, as nodes tell of it block by block; `since_s`: when that began which it does now."""
+
+    def __init__(self, supply: Supply, ttl_slots: int) -> None:
+        self._supply = supply
+        self._ttl_slots = ttl_slots
+        self._coming = Coming()
+        self._next = 0
+        self.generates = True  # or has made nothing yet
+        self.since_s = -math.inf
+
+    def follow(self, now_s: float) -> float:
+        """All that has come by now; when the next block may."""
+        coming, made, heads = self._coming, self._supply.made(now_s), self._supply.heads
+        for block in range(self._next, made):
+            coming.add(heads[block + 1] - heads[block])
+            if (not coming.brought or coming.generates(self._ttl_slots)) is not self.generates:
+                self.generates, self.since_s = not self.generates, self._supply.made_s(block)
+        self._next = made
+        return self._supply.made_s(made - 1) + 1.0 if made else now_s
+
+
+class Passive:
+    """The QCs that have generated nothing for `grace_s`, by their own rhythms. Those that never pause are not asked.
+
+    `since_s`: of those that have paused, since when they generate again.
+    """
+
+    def __init__(self, qcs: Mapping[str, QcState], ttl_slots: int, grace_s: float) -> None:
+        self.qcs: set[str] = set()
+        self.since_s: dict[str, float] = {}
+        self._grace_s = grace_s
+        self._followed = {name: _Followed(qc.supply, ttl_slots) for name, qc in qcs.items() if qc.supply.pauses}
+        self._due = [(-math.inf, name) for name in sorted(self._followed)]
+
+    @property
+    def due_s(self) -> float:
+        """When one may change; infinity if none ever does."""
+        return self._due[0][0] if self._due else math.inf
+
+    def look(self, now_s: float) -> bool:
+        """It is that time. Whether one has changed since the last look."""
+        before = frozenset(self.qcs)
+        while self.due_s <= now_s:
+            _, name = self._due[0]
+            one = self._followed[name]
+            due_s = one.follow(now_s)
+            if one.generates:
+                self.qcs.discard(name)
+                self.since_s[name] = one.since_s
+                due_s += self._grace_s
+            elif (gone_s := one.since_s + self._grace_s) <= now_s:
+                self.qcs.add(name)
+            else:
+                due_s = gone_s
+            heapq.heapreplace(self._due, (max(due_s, now_s + _AGAIN_S), name))
+        return before != self.qcs
 
 
 def make_qcs(scenario: Scenario, supplies: Mapping[str, Supply], dark: Collection[str]) -> dict[str, QcState]:

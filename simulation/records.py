@@ -322,13 +322,13 @@ class Recorder(Witness):
                 "ttl_slots": ttl_slots, "gateways": {},
             },
             "nodes": {
-                node: {"streams": self._streams(node, now_s, ttl_slots), "taken": taken}
+                node: {"streams": self._streams(node, now_s), "taken": taken}
                 for node, taken in self._taken.items()
             },
             "lacking": {}, "allocations": self._allocations, "keys": self._keys,
         }  # fmt: skip
 
-    def _streams(self, node: str, now_s: float, ttl_slots: int) -> list[dict[str, Any]]:
+    def _streams(self, node: str, now_s: float) -> list[dict[str, Any]]:
         """The balance of each QC at that node."""
         used: dict[str, int] = {}
         tails: dict[str, int] = {}
@@ -341,7 +341,7 @@ class Recorder(Witness):
                 continue
             supply = self._qcs[qc.name].supply
             head = supply.heads[supply.made(now_s)]
-            kept = max(tails.get(qc.name, 0), supply.heads[supply.made(now_s - ttl_slots)])
+            kept = max(tails.get(qc.name, 0), self._qcs[qc.name].oldest(now_s))
             taken, stored = used.get(qc.name, 0), max(0, head - kept)
             found.append(
                 {"qc": qc.name, "epoch": _EPOCH, "head": head, "generated": head, "used": taken,

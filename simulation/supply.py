@@ -9,13 +9,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
-from scenario.quantum.qc_models import USUAL_QBER, Model, Whole, left_under_eve, source
+from scenario.quantum.qc_models import USUAL_QBER, Model, Whole, left_under_eve, may_pause, source
 
 
 class Supply(Protocol):
     """The bytes of a QC: `heads[n]` are all of its first n blocks."""
 
     heads: array[int]
+    pauses: bool  # some blocks may be empty
 
     def made(self, at_s: float) -> int:
         """How many blocks there were at that time; `heads` reaches as far."""
@@ -27,10 +28,11 @@ class Supply(Protocol):
 class EachSlot:
     """A QC that makes a block at the beginning of each slot of 1 s.
 
-    `warm_slots`: how long the QC has been making key material when time begins.
+    `warm_slots`: how long the QC has been making key material when time begins. `pauses`: some blocks may be empty.
     """
 
-    def __init__(self, warm_slots: int) -> None:
+    def __init__(self, warm_slots: int, *, pauses: bool) -> None:
+        self.pauses = pauses
         self.heads = array("q", [0])
         self._warm = warm_slots
         self._on = True
@@ -58,7 +60,7 @@ class Uniform(EachSlot):
     """Between `low` and `high` bytes a slot, both included and all alike. The same `seed` gives the same bytes."""
 
     def __init__(self, low: int, high: int, seed: str, warm_slots: int) -> None:
-        super().__init__(warm_slots)
+        super().__init__(warm_slots, pauses=not low)
         self._draw = random.Random(seed).random  # noqa: S311 - how many bytes, no key
         self._low, self._width = low, high - low + 1
         self._whole = Whole()
@@ -79,7 +81,7 @@ class Modelled(EachSlot):
     """What a model brings, which goes on whether photons arrive or not. The same `seed` gives the same bytes."""
 
     def __init__(self, model: Model, seed: str, warm_slots: int) -> None:
-        super().__init__(warm_slots)
+        super().__init__(warm_slots, pauses=may_pause(model))
         self._source = source(model, random.Random(seed))  # noqa: S311 - how many bytes, no key
 
     def made(self, at_s: float) -> int:
@@ -98,6 +100,7 @@ class Recorded:
         for number in n_bytes:
             self.heads.append(self.heads[-1] + number)
         self._made_s = list(made_s)
+        self.pauses = not all(n_bytes)
 
     def later(self, by_s: float) -> Recorded:
         """The same, so much later."""

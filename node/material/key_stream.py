@@ -26,9 +26,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from decisions.ranges import MOST_MARKS, Claim, Mark, Range, promised_slots, spare_slots
+from decisions.ranges import (
+    MOST_MARKS,
+    STOCK_BYTES,
+    Claim,
+    Mark,
+    Range,
+    promised_bytes,
+    promised_slots,
+    spare_slots,
+)
 from documents.secret import Secret
-from node.limits import STOCK_BYTES
 from node.material.blocks import Block, boottime
 from node.material.local_database import LocalDatabase
 
@@ -282,7 +290,7 @@ class KeyStreams(LocalDatabase):
 
         The floor lies behind the last gap, and behind everything that is expired, or beyond the stock, or will be soon.
         """
-        oldest, promised = self.clock() - self.promised_s, self._stock_bytes - self._stock_bytes // 5
+        oldest, promised = self.clock() - self.promised_s, promised_bytes(self._stock_bytes)
         # Nor is anything promised before the last byte that was taken here: if the shared database forgot an allocation
         # (a fail-over that lost commits), the other end, which still holds those bytes, must not be given them again.
         rows = self._query(

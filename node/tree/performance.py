@@ -7,16 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from decisions.rhythm import generates
+from decisions.rhythm import Coming
 from node.material.key_stream import Held
 from node.tree.operational_state import AppState, QcState, State
 
 _WINDOW_S = 15.0
 # A QC that has been silent for so long is down; slots last a second.
 SILENCE_S = 5.0
-# How many gaps between a QC's blocks count, and how many slots are remembered for them at most.
-_GAPS = 4
-_MOST_SLOTS = 3600
+_MOST_SLOTS = 3600  # that are remembered for the gaps between a QC's blocks
 _PERIOD_S = 10.0
 _KEPT_PERIODS = 30
 
@@ -82,7 +80,7 @@ class Performance:
         alive = bool(blocks.seen) and self._now() - blocks.seen[-1][0] < SILENCE_S
         if held is None:
             return QcState(alive=alive)
-        going_on = alive and held.generated > 0 and generates(blocks.silent_slots, blocks.gaps, ttl_slots)
+        going_on = alive and held.generated > 0 and blocks.coming.generates(ttl_slots)
         return QcState(
             held.slot, held.generated, held.used, held.expired, held.stored, blocks.rate_bps if going_on else 0.0,
             self._qber.get(qc), alive, going_on,
@@ -90,21 +88,18 @@ class Performance:
 
 
 class _Blocks:
-    """What a QC has brought lately. One block a slot comes of each QC, be it empty."""
+    """What a QC has brought lately."""
 
     def __init__(self) -> None:
         # (moment of the block, bytes generated before it or with it)
         self.seen: collections.deque[tuple[float, int]] = collections.deque()
-        self.silent_slots = 0  # since the last one that brought something
-        self.gaps: collections.deque[int] = collections.deque(maxlen=_GAPS)
+        self.coming = Coming()
 
     def add(self, now_s: float, n_bytes: int) -> None:
         before = self.seen[-1][1] if self.seen else 0
         self.seen.append((now_s, before + n_bytes))
-        if n_bytes and before:
-            self.gaps.append(self.silent_slots + 1)
-        self.silent_slots = 0 if n_bytes else self.silent_slots + 1
-        wanted = min(_MOST_SLOTS, sum(self.gaps) + self.silent_slots + 1)
+        self.coming.add(n_bytes)
+        wanted = min(_MOST_SLOTS, sum(self.coming.gaps) + self.coming.silent_slots + 1)
         while len(self.seen) > max(2, wanted) and self.seen[0][0] < now_s - _WINDOW_S:
             self.seen.popleft()
 

@@ -131,6 +131,17 @@ class Trace:
 Model = Uniform | DecoyBb84 | Blocks | Trace
 
 
+def may_pause(model: Model) -> bool:
+    """Whether there may be slots in which it brings nothing, with nobody in its way."""
+    match model:
+        case Uniform():
+            return model.low == 0
+        case DecoyBb84():
+            return model.longest_wait_s > 1.0 or model.drift != Drift()
+        case _:
+            return True
+
+
 class Source(Protocol):
     """A QC at work."""
 

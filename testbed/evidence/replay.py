@@ -192,7 +192,7 @@ def _supplies(events: Sequence[Event], topology: Topology) -> dict[str, Recorded
             once = len({event["epoch"] for event in made}) == 1  # else offsets begin anew
             known = [
                 float(event["known"]) if "known" in event
-                else max(_since(told[end, qc.name], event) for end in (link.a, link.b)) if once
+                else max(_since(told[end, qc.name], event) for end in (link.a, link.b)) if once and event["n_bytes"]
                 else float(event["time"]) + _KNOWN_AFTER_S
                 for event in made
             ]  # fmt: skip

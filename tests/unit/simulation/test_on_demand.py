@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decisions.choice import BYPASS, IDLE_S, MECHANISMS, RELAY
+from decisions.choice import BOTH, BYPASS, IDLE_S, MECHANISMS, RELAY
 from decisions.exposure import NOTHING, THE_KEY
 from etsi.gs004 import QoS
 from scenario.outages import FIBRE, Outage
@@ -19,6 +19,7 @@ from scenario.scenario import Scenario
 from scenario.topology import load
 from scenario.workload import Arrival
 from simulation.engine import Simulation
+from simulation.network import GRACE_S
 from simulation.records import Recorder
 from simulation.sessions import Session, Witness
 from testbed.stories import journals
@@ -38,6 +39,7 @@ class Seen(Witness):
         self.lit: list[str] = []
         self.switches: list[tuple[str, float, bool]] = []
         self.opened_s: dict[int, float] = {}
+        self.moves: list[tuple[float, int]] = []  # when, and over how many QCs from then on
         self.errors = 0
         self.refusals = 0
         self.taken: Counter[str] = Counter()
@@ -51,6 +53,9 @@ class Seen(Witness):
 
     def opened(self, session: Session, now_s: float) -> None:
         self.opened_s[session.number] = now_s
+
+    def moved(self, session: Session, now_s: float, *_: object) -> None:
+        self.moves.append((now_s, session.hops))
 
     def failed(self, *_: object) -> None:
         self.errors += 1
@@ -111,6 +116,36 @@ def test_fibre_that_is_cut_takes_the_bypass_along_whose_light_goes_through_it():
     assert played(session(ALSO_FAR, length_s=100.0), outages=cut).errors == 0
 
 
+# No QC of government's makes key any more, but light goes on through its fibres.
+ALONE = tuple(Outage("qc", qc, 30.0, 60.0) for qc in ("government-military/1", "university-government/1"))
+
+
+def test_qc_is_lit_for_a_session_that_has_no_other_way_and_it_moves_once_there_is_key():
+    """After the grace that nodes and QCs have; then as for a session that opens."""
+    seen = played(session(length_s=150.0), mechanism=BOTH, outages=ALONE)
+
+    lit_s = ALONE[0].at_s + GRACE_S
+    assert [switch for switch in seen.switches if switch[1] == lit_s] == [(QC, lit_s, True)]
+    assert seen.moves == [(lit_s + 3.0, 1)]
+    assert 0 < seen.errors <= 3
+
+
+def test_mechanism_relay_lights_nothing_for_a_move_either():
+    """The session waits until there is a way."""
+    seen = played(session(length_s=150.0), mechanism=RELAY, outages=ALONE)
+
+    assert (seen.switches, seen.moves) == ([], [])
+    assert seen.errors > 3
+
+
+def test_qc_that_was_lit_for_a_move_goes_dark_when_its_session_has_ended_before():
+    """It never came to use it."""
+    seen = played(session(length_s=23.0), mechanism=BOTH, outages=ALONE)
+
+    assert [(qc, lit) for qc, _, lit in seen.switches] == [(QC, True), (QC, False)]
+    assert seen.moves == []
+
+
 def test_node_that_light_goes_past_takes_part_in_nothing(tmp_path):
     """No byte of the QC, and nothing in its journal but that it began and ended."""
     scenario = Scenario(NETWORK, [session()], {"mechanism": BYPASS})
@@ -151,14 +186,21 @@ def test_story_of_a_key_names_the_nodes_that_its_light_went_past_and_that_they_l
         max_size=40,
     ),
     st.sampled_from(sorted(MECHANISMS)),
-)
-def test_no_more_modules_are_ever_taken_than_there_are(offered, mechanism):
-    """Whatever comes and goes; and all are given back."""
+    st.lists(
+        st.builds(Outage, st.just("qc"), st.sampled_from(sorted(qc.name for qc, _, _ in NETWORK.qcs())),
+                  st.floats(0, 150), st.floats(1, 60)),
+        max_size=8,
+    ),
+)  # fmt: skip
+def test_no_more_modules_are_ever_taken_than_there_are(offered, mechanism, outages):
+    """Whatever comes, goes and fails; and all are given back."""
     sessions = [
         session((a, b), at_s, length_s) for a, b, at_s, length_s in offered if SAES[a].node != SAES[b].node
     ]
 
-    seen = played(*sorted(sessions, key=lambda s: s.at_s), mechanism=mechanism, admission="reserve")
+    seen = played(
+        *sorted(sessions, key=lambda s: s.at_s), mechanism=mechanism, admission="reserve", outages=outages
+    )
 
     spare = dict(NETWORK.spare)
     assert all(number <= spare[what] for what, number in seen.most.items())
