@@ -38,13 +38,13 @@ _REFRESH_S = 0.5
 _RECONNECT_S = 20.0
 
 
-def make_app(plan: Plan, request: Callable[..., Any], watch: Watch, run: Path) -> FastAPI:
-    """The web application; `request` does what viewers ask for; stories are told out of the run directory `run`."""
+def make_app(plan: Plan, request: Callable[..., Any], watch: Watch) -> FastAPI:
+    """The web application; `request` does what viewers ask for."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @ui.page("/", title=f"{plan.topology.name}: live view", language="en-US")
     def page(look: str = "") -> None:
-        _Page(plan, request, watch, run, selected(plan, look))
+        _Page(plan, request, watch, selected(plan, look))
 
     # The time-out is also that of pings: on a busy machine a browser may take its time to answer one.
     ui.run_with(
@@ -57,9 +57,7 @@ def make_app(plan: Plan, request: Callable[..., Any], watch: Watch, run: Path) -
 class _Page:
     """One viewer's page."""
 
-    def __init__(
-        self, plan: Plan, request: Callable[..., Any], watch: Watch, run: Path, selection: Selection
-    ) -> None:
+    def __init__(self, plan: Plan, request: Callable[..., Any], watch: Watch, selection: Selection) -> None:
         self._plan = plan
         self._watch = watch
         self._selection = selection
@@ -78,7 +76,7 @@ class _Page:
             said = Tag("p", "", "said", role="status", aria_live="polite")
             Tag("p", "", "lost", role="alert")
         operator = Operator(request, said)
-        story = StoryPanel(operator, run)
+        story = StoryPanel(operator)
         with Tag("main", "", "parts"):
             self._map = MapPanel(layout_of(plan), self._select)
             details = DetailsPanel(plan, operator, self._select, story.tell)

@@ -11,16 +11,12 @@ from typing import Any
 
 from telemetry import bugs
 from testbed.dashboard import address
-from testbed.dashboard.collected import timeline
-from testbed.dashboard.collected.snapshot import EVENTS
 from testbed.dashboard.collected.watch import Watch
 from testbed.dashboard.guard import Guard
-from testbed.evidence.journals import Tail
 from testbed.machine.namespaces import call_in_network
 from testbed.network.emulation import Emulation
 from testbed.network.expose import LOOPBACK
 from testbed.network.operator_calls import OPENS_WITHIN_S, ControlRoom
-from testbed.operation import feed
 from testbed.operation.operator import Operator
 from testbed.planning.plan import OPERATOR
 
@@ -41,8 +37,7 @@ class Dashboard:
             timeout_s=_TIMEOUT_S, saes_within_s=OPENS_WITHIN_S,
         )  # fmt: skip
         self._operator = Operator(emulation, room=self._room)
-        tail = Tail(feed.journals(emulation.run.path, plan.nodes), EVENTS | timeline.EVENTS)
-        self._watch = Watch(plan, self._operator.do, tail)
+        self._watch = Watch(plan, self._operator.do, self._operator.stream)
         self._server = _Server(self._listener, emulation, self._operator.do, self._watch)
 
     def start(self) -> None:
@@ -54,7 +49,7 @@ class Dashboard:
         """Serve and watch no more."""
         self._server.stop()
         self._watch.stop()
-        self._operator.close()
+        self._operator.close()  # with it the events end that the watch follows
         self._room.close()
         self._listener.close()
 
@@ -73,7 +68,7 @@ class _Server:
 
         from testbed.dashboard.page import make_app
 
-        app = Guard(make_app(emulation.plan, request, watch, emulation.run.path), listener.getsockname()[1])
+        app = Guard(make_app(emulation.plan, request, watch), listener.getsockname()[1])
         self._uvicorn = uvicorn.Server(
             uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
         )

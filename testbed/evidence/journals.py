@@ -21,6 +21,7 @@ class Tail:
     def __init__(self, paths: Iterable[Path], wanted: Iterable[str]) -> None:
         self._reached = dict.fromkeys(paths, (1, 0))  # number of a file, and bytes of it
         self._wanted = {name.encode() for name in wanted}
+        self._ends: dict[Path, tuple[int, int]] = {}  # of the last file of each that was read to its end: inode, size
 
     def new(self) -> list[dict[str, Any]]:
         """Wanted events that were written since the last call, journal by journal."""
@@ -38,6 +39,13 @@ class Tail:
     def _read(self, path: Path) -> list[dict[str, Any]]:
         number, at = self._reached[path]
         try:
+            file_now = path.stat()
+            end = file_now.st_ino, file_now.st_size
+            if self._ends.get(path) == end:
+                return []  # nearly always: journals are looked at often, and one look at many takes no time
+        except FileNotFoundError:
+            end = (0, 0)  # between two files
+        try:
             goes_on = journal.is_full(path, number)  # before it is read: nothing comes to a full one
             with journal.open_file(path, number) as file:
                 file.seek(at)
@@ -47,6 +55,8 @@ class Tail:
         whole = data.rpartition(b"\n")[0]
         at += len(whole) + 1 if whole else 0
         self._reached[path] = (number + 1, 0) if goes_on and not data else (number, at)
+        if not goes_on and len(data) < _MOST_BYTES:
+            self._ends[path] = end
         found = [json.loads(line) for line in whole.split(b"\n") if self._is_wanted(line)]
         return found + (self._read(path) if goes_on and len(data) < _MOST_BYTES else [])
 

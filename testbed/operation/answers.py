@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from decisions.exposure import NOTHING, SHARED_KEY, THE_KEY
 from decisions.parameters import FOR_NODES, PARAMETERS, Whole
 from decisions.tunnels import KINDS, POLICIES
 from testbed.planning import fault
@@ -161,7 +162,10 @@ FAULTS = array(FAULT)
 STORIES = array(obj(
     at_s=_SECONDS, ident=TEXT, what=TEXT, outcome=TEXT, kind=TEXT, pair=array(TEXT, "names of master and slave"),
 ))  # fmt: skip
-STORY = obj(ident=TEXT, text=TEXT, picture=_said(TEXT, "a file"))
+STORY = obj(
+    ident=TEXT, title=TEXT, text=TEXT, picture=_said(TEXT, "a file"), svg=_said(TEXT, "what is in it"),
+    learned=array(obj(node=TEXT, what=TEXT, how=TEXT), "which nodes learned the key: `node`, `what`, `how`"),
+)  # fmt: skip
 IDENT = obj(ident=TEXT)
 CAPTURED = obj(file=TEXT)
 _END = {"node": TEXT, "peer": TEXT, "from": _said(TEXT, "address"), "to": _said(TEXT, "address")}
@@ -199,6 +203,15 @@ SUMMARY = obj(
 COUNTED = obj(number=_said(INTEGER, "of events that came before it"))
 _MS = _said(NUMBER, "ms")
 _CAUSE: Mapping[str, Schema] = {"cause": TEXT, "message": TEXT, "trace": _said(TEXT, "what `qkd story` takes")}
+# Of a request for keys that failed; by cause, what there is to say.
+_NO_KEY: Mapping[str, Schema] = {
+    "ksid": _UUID, **_CAUSE, "qc": _said(TEXT, "that was short"), "short_bytes": INTEGER,
+    "node": _said(TEXT, "at which it failed"), "path": _said(TEXT, "on which the key was altered, in words"),
+    "max_bandwidth": _said(NUMBER, "that the session allows, bit/s"),
+    "needed": _said(INTEGER, "node-disjoint paths that the mode takes"),
+    "paths": _said(INTEGER, "node-disjoint paths that there are"),
+    "who": _said(TEXT, "that has too many key sessions"), "most": _said(INTEGER, "key sessions that it may have"),
+}  # fmt: skip
 _TUNNEL: Mapping[str, Schema] = {"node": TEXT, "peer": TEXT, "kind": {"type": "string", "enum": list(KINDS)}}
 _BROKEN: Mapping[str, Schema] = {"kind": {"type": "string", "enum": list(fault.KINDS)}, "where": array(TEXT, "nodes")}
 # By event, what is told of it beside its time and both applications, as far as there is something to tell.
@@ -212,9 +225,14 @@ EVENTS: Mapping[str, Mapping[str, Schema]] = {
     "session_resumed": {"ksid": _UUID},
     "key_delivered": {
         "ksid": _UUID, "key_ids": array(_UUID), "mode": TEXT, "hops": INTEGER, "source": TEXT, "size_bits": INTEGER,
-        "duration_ms": NUMBER,
+        "duration_ms": NUMBER, "node": _said(TEXT, "that gave them to the master"),
     },
-    "key_failed": {"ksid": _UUID, **_CAUSE, "qc": _said(TEXT, "that was short"), "short_bytes": INTEGER},
+    "key_failed": _NO_KEY,
+    "key_not_fetched": {**_NO_KEY, "key_ids": array(_UUID)},
+    "relays_learned": {
+        "mode": TEXT, "number": _said(INTEGER, "of keys"), "path": _NODES,
+        "learned": mapping({"type": "string", "enum": [THE_KEY, SHARED_KEY, NOTHING]}, "by relay"),
+    },
     "qc_lit": {"qc": TEXT, "past": array(TEXT, "nodes that its light goes past")},
     "qc_dark": {"qc": TEXT},
     "parameters": PARAMETERS_SET["properties"],

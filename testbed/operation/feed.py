@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from telemetry import bugs, journal
 from testbed.audit.evidence import STANDBY
 from testbed.errors import UserError
 from testbed.evidence.journals import Tail
+from testbed.evidence.summary import relays_of
 from testbed.operation import answers
 
 Event = Mapping[str, Any]
@@ -29,9 +30,10 @@ _log = logging.getLogger(__name__)
 _LOOK_S = 0.2
 # Of events that wait for a follower to take them: a minute of a very busy network.
 _MOST_WAITING = 20_000
-# By the name in a journal, the name for operators. `answers.EVENTS` has what is told of each.
-_TOLD = {"session_open" if name == "session_opened" else name: name for name in answers.EVENTS}
 NAMES = tuple(answers.EVENTS)
+# By the name for operators, the name in a journal, where the two are not the same.
+_INSIDE = {"session_opened": "session_open", "key_not_fetched": "key_failed", "relays_learned": "statement"}
+_NAMES_INSIDE = frozenset(_INSIDE.get(name, name) for name in NAMES)
 
 
 def facts_of(*names: str) -> list[str]:
@@ -42,16 +44,35 @@ def facts_of(*names: str) -> list[str]:
 
 def told(event: Event, name_of: Callable[[str], str]) -> dict[str, Any] | None:
     """What operators are told of a journal's event; None if nothing. `name_of`: an SAE's, by its ID. PURE."""
-    if event["event"] not in _TOLD or (event["event"].startswith("key_") and event.get("method") != "enc_keys"):
+    name = _name(event)
+    if name is None:
         return None
-    if event["event"] == "parameters" and event["who"] != "controller":
-        return None  # a node has taken over what the controller has told already
-    name = _TOLD[event["event"]]
     found: dict[str, Any] = {"event": name, "time": event["time"]}
     for side in ("master", "slave"):
         if f"{side}_sae" in event:
             found[side] = name_of(event[f"{side}_sae"])
-    return found | {fact: event[fact] for fact in answers.EVENTS[name] if event.get(fact) is not None}
+    found |= {fact: event[fact] for fact in answers.EVENTS[name] if event.get(fact) is not None}
+    if name == "key_delivered":
+        found["node"] = event["who"].removeprefix("node:")
+    elif name == "relays_learned":
+        found |= {"number": len(event["key_ids"]), "learned": {one.node: one.what for one in relays_of(event)}}
+    return found
+
+
+def _name(event: Event) -> str | None:
+    """The name for operators of a journal's event; None if they are told nothing of it. PURE."""
+    name, of_slave = str(event["event"]), event.get("method") == "dec_keys"
+    if name == "parameters" and event["who"] != "controller":
+        return None  # a node has taken over what the controller has told already
+    if name == "key_delivered" and of_slave:
+        return None  # the master's delivery is told
+    if name == "key_failed" and of_slave:
+        return "key_not_fetched"
+    if name == "statement":
+        return "relays_learned" if relays_of(event) else None
+    if name == "session_open":
+        return "session_opened"
+    return name if name in answers.EVENTS else None
 
 
 def journals(run: Path, nodes: Sequence[str]) -> list[Path]:
@@ -83,26 +104,29 @@ class Feed:
     def past(self, names: Sequence[str] | None, since: float) -> Iterator[Event]:
         """Events of the past, one journal after the other. UserError for a name that no event has."""
         wanted = _wanted(names)
-        inside = [inner for inner, name in _TOLD.items() if name in wanted]
+        inside = {_INSIDE.get(name, name) for name in wanted}
         for path in self._journals:
             with contextlib.suppress(FileNotFoundError):
-                for event in journal.events(path, *inside):
-                    if event["time"] >= since and (found := told(event, self._name_of)) is not None:
-                        yield found
+                yield from self._told(journal.events(path, *inside), wanted, since)
 
-    def follow(self, names: Sequence[str] | None) -> Iterator[Event]:
-        """Events from now on, until the run ends. UserError to who does not keep up: nobody is held up by it.
+    def follow(self, names: Sequence[str] | None, since: float | None = None) -> Iterator[Event]:
+        """Events until the run ends: from now on, or from a wall-clock time on, be it past. UserError to who does not
+        keep up: nobody is held up by it.
 
-        The first one is `answers.FOLLOWING`, which says that all later ones come.
+        The first one is `answers.FOLLOWING`, which says that all later ones come. From a time on, each comes once, in
+        the order of its journal; and there is no keeping up, because what was not taken yet waits in the journals.
         """
         wanted = _wanted(names)
+        return self._follow(wanted) if since is None else self._follow_from(wanted, since)
+
+    def _follow(self, wanted: frozenset[str]) -> Iterator[Event]:
         follower = _Follower()
         with self._lock:
             if self._over.is_set():
                 return
             self._followers.add(follower)
             if self._thread is None:
-                tail = Tail(self._journals, _TOLD)
+                tail = Tail(self._journals, _NAMES_INSIDE)
                 tail.skip()
                 self._thread = bugs.watched_thread(self._run, tail, name="feed", stopped=lambda: True)
                 self._thread.start()
@@ -116,6 +140,20 @@ class Feed:
         finally:
             with self._lock:
                 self._followers.discard(follower)
+
+    def _follow_from(self, wanted: frozenset[str], since: float) -> Iterator[Event]:
+        """With a look of its own at the journals: it is elsewhere in them than who follows from now on."""
+        tail = Tail(self._journals, {_INSIDE.get(name, name) for name in wanted})
+        yield {"event": answers.FOLLOWING, "time": time.time()}
+        while not self._over.is_set():
+            yield from self._told(tail.new(), wanted, since)
+            self._over.wait(_LOOK_S)
+
+    def _told(self, events: Iterable[Event], wanted: frozenset[str], since: float) -> Iterator[Event]:
+        for event in events:
+            found = told(event, self._name_of) if event["time"] >= since else None
+            if found is not None and found["event"] in wanted:
+                yield found
 
     def close(self) -> None:
         """The run ends: nothing follows."""

@@ -266,7 +266,14 @@ REQUESTS: Mapping[str, Request] = {
     ),
     "follow": Request(
         "Events as they happen, until the connection is closed or the run ends.", answers.NULL,
-        {"names": Argument(TEXTS, "of events; default all", optional=True)}, streams=True,
+        {
+            "names": Argument(TEXTS, "of events; default all", optional=True),
+            "since": Argument(
+                SECONDS, "wall clock, from which on what happened comes first, each event once; default now",
+                optional=True,
+            ),
+        },
+        streams=True,
     ),
     "stop": Request("End the run, in order.", answers.NULL, {}),
 }  # fmt: skip

@@ -95,7 +95,7 @@ class Operator:
             raise NotDone(str(error)) from None
         if name == "events":
             return self._feed.past(given.get("names"), given.get("since", 0.0))
-        return self._feed.follow(given.get("names"))
+        return self._feed.follow(given.get("names"), given.get("since"))
 
     def close(self) -> None:
         """Nobody asks any more."""
@@ -246,11 +246,15 @@ class Operator:
     def _stories(self) -> list[dict[str, Any]]:
         return [asdict(heading) for heading in journals.latest(self._emulation.run.path)]
 
-    def _story(self, ident: str) -> dict[str, str]:
+    def _story(self, ident: str) -> dict[str, Any]:
         story = journals.read(self._emulation.run.path, ident)
         path = self._emulation.run.make("stories") / f"{story.ident}.svg"
-        path.write_text(svg.draw(story))
-        return {"ident": story.ident, "text": text.draw(story), "picture": str(path)}
+        drawn = svg.draw(story)
+        path.write_text(drawn)
+        return {
+            "ident": story.ident, "title": story.title, "text": text.draw(story), "picture": str(path), "svg": drawn,
+            "learned": [asdict(one) for one in story.learned],
+        }  # fmt: skip
 
     def _last_story(self, master: str, slave: str, kind: str = KEY) -> dict[str, str]:
         if kind not in (KEY, SESSION):

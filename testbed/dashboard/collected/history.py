@@ -20,10 +20,11 @@ class History:
     def __init__(self) -> None:
         self._kept: collections.deque[tuple[float, MapView]] = collections.deque()
 
-    def add(self, time: float, drawn: MapView) -> None:
-        """The map as it is at that time; nothing if a picture younger than EVERY_S shows the same states."""
+    def add(self, time: float, drawn: MapView, *, happened: bool = False) -> None:
+        """The map as it is at that time. Not kept if a picture younger than EVERY_S shows the same states, unless
+        something is said to have `happened` since: one that looks for it is to find a picture that is not older."""
         before = self._kept[-1][1] if self._kept else drawn
-        if self._kept and time < self._kept[-1][0] + EVERY_S and _states(before) == _states(drawn):
+        if not happened and self._kept and time < self._kept[-1][0] + EVERY_S and _states(before) == _states(drawn):
             return
         while self._kept and self._kept[0][0] < time - KEPT_S:
             self._kept.popleft()

@@ -1,7 +1,7 @@
 """What is known of a running network at one moment. Frozen values, made by the watch, read by the view.
 
 `Curves` has the last minutes of every QC, slot by slot, out of the totals that the nodes at its ends tell. `Tally`
-counts keys delivered and failed out of journal events as they come; memory does not grow with the run.
+counts keys delivered and failed out of events as they come; memory does not grow with the run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 from scenario.shape import Shape
 from testbed.dashboard.collected.timeline import Happening
-from testbed.evidence.summary import relays_of
 from testbed.planning.fault import Fault
 
 KEPT_SLOTS = 180
@@ -110,9 +109,10 @@ def mean(values: list[float]) -> float:
 
 
 Event = Mapping[str, Any]
-# The events that are counted; nothing else needs to be read.
+# The events that are counted.
 EVENTS = frozenset({
-    "key_delivered", "key_failed", "statement", "tunnel_keyed", "tunnel_held", "tunnel_closed", "tunnel_ended",
+    "key_delivered", "key_failed", "key_not_fetched", "relays_learned", "tunnel_keyed", "tunnel_held", "tunnel_closed",
+    "tunnel_ended",
 })  # fmt: skip
 _TUNNELS = {"tunnel_keyed": "up", "tunnel_held": "held", "tunnel_closed": "closed"}
 
@@ -170,9 +170,9 @@ class Figures:
 
 
 class Tally:
-    """Takes events in and tells the figures.
+    """Takes events in, as operators are told them, and tells the figures.
 
-    `node_of`: the node of an SAE, by its ID; empty if there is no such SAE.
+    `node_of`: the node of an SAE, by its name; empty if there is no such SAE.
     """
 
     def __init__(self, node_of: Callable[[str], str] = lambda _: "") -> None:
@@ -188,16 +188,18 @@ class Tally:
 
     def take(self, event: Event) -> None:
         """Count an event."""
-        if event["event"] == "key_failed":
+        name = event["event"]
+        if name in ("key_failed", "key_not_fetched"):
             self._failed += 1
             self._failures.append(event)
             self._count(event.get("ksid"), 0, 1)
-        elif event["event"] == "key_delivered" and event["method"] == "enc_keys":
+        elif name == "key_delivered":
             self._take_delivery(event)
-        elif event["event"].startswith("tunnel_"):
+        elif name == "relays_learned":
+            for relay, what in event["learned"].items():
+                self._by_relay[relay][event["mode"], what] += event["number"]
+        elif name.startswith("tunnel_"):
             self._take_tunnel(event)
-        for relay in relays_of(event):
-            self._by_relay[relay.node][event["mode"], relay.what] += len(event["key_ids"])
 
     def figures(self) -> Figures:
         """What was counted so far."""
@@ -213,7 +215,7 @@ class Tally:
             self._multi += keys
         else:
             self._single += keys
-        for node in {str(event["who"]).removeprefix("node:"), self._node_of(event.get("slave_sae", ""))} - {""}:
+        for node in {event["node"], self._node_of(event.get("slave", ""))} - {""}:
             self._by_node[node] += keys
         self._deliveries.append(Delivery(float(event["time"]), float(event["duration_ms"]), hops))
         self._keys.append(event)

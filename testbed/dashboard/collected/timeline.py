@@ -9,13 +9,12 @@ from typing import Any
 
 from decisions.parameters import PARAMETERS
 from documents.paths import in_words, paths_of
-from testbed.operation import feed
 from testbed.planning.plan import Plan
 
 KEPT_S = 600.0
 _MOST = 2000
 FAULT, HEALED, REFUSED, FAILED, MOVED, LOST, SET = "fault", "healed", "refused", "failed", "moved", "interrupted", "set"
-# Names that journals have for the events of which the timeline tells.
+# The events of which the timeline tells.
 EVENTS = frozenset((
     "fault", "healed", "session_refused", "session_failed", "key_failed", "session_moved", "session_interrupted",
     "session_resumed", "parameters", "qc_lit", "qc_dark", "leads", "database_switch",
@@ -45,10 +44,9 @@ class Timeline:
         self._kept: collections.deque[Happening] = collections.deque(maxlen=_MOST)
         self._parameters: Mapping[str, Any] = {}
 
-    def take(self, event: Mapping[str, Any]) -> None:
-        """An event of a journal."""
-        told = feed.told(event, self._plan.name_of) if event["event"] in EVENTS else None
-        if told is None:
+    def take(self, told: Mapping[str, Any]) -> None:
+        """An event, as operators are told it."""
+        if told["event"] not in EVENTS:
             return
         if told["event"] == "parameters":
             before, self._parameters = self._parameters, told

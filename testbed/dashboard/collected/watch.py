@@ -1,26 +1,28 @@
-"""Watches a running network: asks controller and nodes, reads on in the journals, and keeps the latest snapshot.
+"""Watches a running network: asks controller and nodes, follows the events, and keeps the latest snapshot.
 
-Everybody who is asked has a thread, so that one who does not answer holds up nobody. One watch serves all pages, and
-asks no more often when many look at it.
+All of it by requests of the operator's interface, which any other program could make, too. Everybody who is asked has a
+thread, so that one who does not answer holds up nobody. One watch serves all pages, and asks no more often when many
+look at it.
 """
 
 from __future__ import annotations
 
+import collections
 import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from scenario.shape import MEMBERS, parse_shape
 from telemetry import bugs
 from testbed.dashboard.collected.history import History
-from testbed.dashboard.collected.snapshot import Curves, FibreNow, Heard, Snapshot, Tally, Totals
+from testbed.dashboard.collected.snapshot import EVENTS, Curves, Event, FibreNow, Heard, Snapshot, Tally, Totals
+from testbed.dashboard.collected.timeline import EVENTS as HAPPENINGS
 from testbed.dashboard.collected.timeline import Timeline
 from testbed.dashboard.views.selection import WHOLE
 from testbed.dashboard.views.view_map import draw
-from testbed.evidence.journals import Tail
 from testbed.operation.desk import NotDone
 from testbed.planning.fault import Fault
 from testbed.planning.plan import Plan
@@ -36,16 +38,19 @@ _NODES_A_SECOND = 15
 
 
 class Watch:
-    """Looks at the network by requests of the operators' interface, which `request` does, and reads on in `tail`."""
+    """Looks at the network of `plan` by requests of the operator's interface: `request` does those that do not stream,
+    and `stream` gives the events of one that does."""
 
-    def __init__(self, plan: Plan, request: Request, tail: Tail) -> None:
+    def __init__(self, plan: Plan, request: Request, stream: Callable[..., Iterable[Event]]) -> None:
         self.latest = Snapshot()
         self.history = History()
         self._plan = plan
         self._request = request
-        self._tail = tail
+        self._stream = stream
+        self._events: collections.deque[Event] = collections.deque()  # that are still to be counted
         self._curves = Curves()
-        self._tally = Tally(lambda sae_id: plan.places.get(sae_id, ""))
+        nodes = {sae.name: sae.node for sae in (*plan.saes, *plan.gateways.values())}
+        self._tally = Tally(lambda sae: nodes.get(sae, ""))
         self._timeline = Timeline(plan)
         self._stop = threading.Event()
         every_s = max(_ASK_S, len(plan.nodes) / _NODES_A_SECOND)
@@ -53,17 +58,24 @@ class Watch:
         self._nodes = {n: _Source(functools.partial(request, "node", name=n), every_s, self._stop) for n in plan.nodes}
         self._qcs: list[str] = request("names")["qcs"]
         self._thread = bugs.watched_thread(self._run, name="watch", stopped=self._stop.is_set)
+        self._following = bugs.watched_thread(self._follow, name="events", stopped=self._stop.is_set)
 
     def start(self) -> None:
         """Begin to look."""
         for source in (self._controller, *self._nodes.values()):
             source.start()
+        self._following.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Look no more. The events end when whoever gives them closes them."""
         self._stop.set()
         self._thread.join()
+
+    def _follow(self) -> None:
+        """All events since the beginning of the run."""
+        for event in self._stream("follow", names=sorted(EVENTS | HAPPENINGS), since=0.0):
+            self._events.append(event)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -74,10 +86,12 @@ class Watch:
             self._stop.wait(_LOOK_S)
 
     def _look(self) -> None:
-        for event in self._tail.new():
+        while self._events:
+            event = self._events.popleft()
             self._tally.take(event)
             self._timeline.take(event)
         now = time.time()
+        before, happenings = self.latest.happenings, self._timeline.latest(now)
         nodes = {name: source.heard() for name, source in self._nodes.items()}
         for name, heard in nodes.items():
             for qc in (heard.answer or {}).get("qcs", ()):
@@ -92,9 +106,9 @@ class Watch:
             curves={qc: self._curves.of(qc) for qc in self._qcs},
             figures=self._tally.figures(),
             away=self._request("processes"),
-            happenings=self._timeline.latest(now),
+            happenings=happenings,
         )
-        self.history.add(now, draw(self._plan, self.latest, WHOLE))
+        self.history.add(now, draw(self._plan, self.latest, WHOLE), happened=happenings != before)
 
 
 class _Source:

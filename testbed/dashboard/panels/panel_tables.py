@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nicegui import ui
@@ -29,10 +28,7 @@ from testbed.dashboard.views.view_tables import (
     tunnels,
 )
 from testbed.dashboard.widgets import Panel, Table, Tag, button
-from testbed.errors import UserError
 from testbed.planning.plan import Plan
-from testbed.stories import journals, svg, text
-from testbed.stories.model import NoStory, Story
 
 
 class KeysPanel:
@@ -55,7 +51,7 @@ class KeysPanel:
             self._drawn = options
             self._chart.options.update(options)
             self._chart.update()
-        self._table.show(keys(view.plan, view.snapshot))
+        self._table.show(keys(view.snapshot))
 
 
 class TunnelsPanel:
@@ -94,8 +90,8 @@ class TroublePanel:
 
     def show(self, view: View) -> None:
         """Bring both tables up to date."""
-        self._refusals.show(refusals(view.plan, view.snapshot))
-        self._failures.show(failures(view.plan, view.snapshot))
+        self._refusals.show(refusals(view.snapshot))
+        self._failures.show(failures(view.snapshot))
 
 
 _HEADER = ("QC", "state", "error rate", "makes", "stock", "expires", "load")
@@ -186,7 +182,7 @@ class SessionsPanel:
 
     def show(self, view: View) -> None:
         """Bring the table up to date."""
-        self._table.show(sessions(view.plan, view.snapshot, view.selection))
+        self._table.show(sessions(view.snapshot, view.selection))
 
     async def _open(self) -> None:
         master, slave = self._master.value, self._slave.value
@@ -208,9 +204,8 @@ def _chooser(label: str, names: dict[str, str]) -> ui.select:
 class StoryPanel:
     """Told when it is asked for; not there before."""
 
-    def __init__(self, operator: Operator, run: Path) -> None:
+    def __init__(self, operator: Operator) -> None:
         self._operator = operator
-        self._run = run
         with Panel("story", "Story") as panel:
             self._panel = panel
             button("Close the story", lambda: panel.element.set_visibility(False))
@@ -219,33 +214,28 @@ class StoryPanel:
 
     async def tell(self, ident: str) -> None:
         """Show the story of a key ID or a KSID."""
-        story = await self._operator.do(lambda: _read(self._run, ident), lambda found: found.title)
+        story = await self._operator.do(
+            lambda: self._operator.request("story", ident=ident), lambda found: str(found["title"])
+        )
         if story is None:
             return
         self._panel.element.set_visibility(True)
-        self._panel.title.say(f"Story: {story.title}")
+        self._panel.title.say(f"Story: {story['title']}")
         self._content.clear()
         with self._content:
             _show(story)
         self._panel.element.run_method("scrollIntoView")
 
 
-def _read(run: Path, ident: str) -> Story:
-    try:
-        return journals.read(run, ident)
-    except NoStory as error:
-        raise UserError(str(error)) from None
-
-
-def _show(story: Story) -> None:
+def _show(story: Mapping[str, Any]) -> None:
     # As an image: the picture has styles of its own, which are to stay in it.
-    encoded = base64.b64encode(svg.draw(story).encode()).decode()
-    Tag("img", "", "picture", src=f"data:image/svg+xml;base64,{encoded}", alt=f"{story.title}: as text below")
-    if story.learned:
+    encoded = base64.b64encode(story["svg"].encode()).decode()
+    Tag("img", "", "picture", src=f"data:image/svg+xml;base64,{encoded}", alt=f"{story['title']}: as text below")
+    if story["learned"]:
         Tag("h3", "Who learned it")
         with Tag("ul"):
-            for node in story.learned:
-                Tag("li", f"{node.node}: {node.what} — {node.how}")
+            for node in story["learned"]:
+                Tag("li", f"{node['node']}: {node['what']} — {node['how']}")
     with Tag("details"):
         Tag("summary", "The story as text")
-        Tag("pre", text.draw(story))
+        Tag("pre", story["text"])

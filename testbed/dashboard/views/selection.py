@@ -50,7 +50,7 @@ def choices(plan: Plan, snapshot: Snapshot) -> dict[Selection, str]:
     found = {WHOLE: "the whole network"}
     found |= {Selection(NODE, n.name): f"node {n.title}" for n in plan.topology.nodes}
     found |= {Selection(LINK, link.name): f"link {link.name}" for link in plan.topology.links}
-    return found | {Selection(SESSION, s["ksid"]): f"session {s['ksid'][:8]} {pair(plan, s)}" for s in listed(snapshot)}
+    return found | {Selection(SESSION, s["ksid"]): f"session {s['ksid'][:8]} {pair(s)}" for s in listed(snapshot)}
 
 
 def session(snapshot: Snapshot, selection: Selection) -> Document | None:
@@ -69,6 +69,6 @@ def listed(snapshot: Snapshot) -> Sequence[Document]:
     return list(snapshot.told("sessions"))[-MOST_LISTED:]
 
 
-def pair(plan: Plan, facts: Document) -> str:
+def pair(facts: Document) -> str:
     """Who shares keys with whom, by the names that people know."""
-    return f"{plan.name_of(facts.get('master_sae', '?'))} → {plan.name_of(facts.get('slave_sae', '?'))}"
+    return f"{facts.get('master', '?')} → {facts.get('slave', '?')}"

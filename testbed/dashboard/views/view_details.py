@@ -96,7 +96,7 @@ def _link(plan: Plan, snapshot: Snapshot, selection: Selection) -> tuple[str, Fa
             made, stored, expired, load = (v[-1] for v in values)
             facts.append(("now", f"makes {made:.0f} B/s, {stored:.0f} B in stock, {expired:.0f} B/s expire"))
             facts.append(("load", f"{load:.0f} % of what it makes is used"))
-    using = [pair(plan, s) for s in snapshot.told("sessions") if {q.name for q in link.qcs} & set(s["qcs"])]
+    using = [pair(s) for s in snapshot.told("sessions") if {q.name for q in link.qcs} & set(s["qcs"])]
     facts.append(("sessions", "; ".join(using[:8]) + (" …" if len(using) > 8 else "") or "none"))
     return f"Link {link.name}", facts
 
@@ -109,7 +109,7 @@ def _session(plan: Plan, snapshot: Snapshot, selection: Selection) -> tuple[str,
         return "Session", [("KSID", selection.name), ("state", "◌ has ended"), *counted]
     opened = found["opened_at"]
     qos = found["qos"]
-    return f"Session {pair(plan, found)}", [
+    return f"Session {pair(found)}", [
         ("KSID", found["ksid"]),
         ("state", session_state(found)),
         ("master", _end(plan, found["master_sae"])),

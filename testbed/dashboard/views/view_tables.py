@@ -133,13 +133,13 @@ class QcRow:
     sparks: tuple[Spark, ...]
 
 
-def sessions(plan: Plan, snapshot: Snapshot, selection: Selection) -> list[Row]:
+def sessions(snapshot: Snapshot, selection: Selection) -> list[Row]:
     """Who, state, path, mode, KSID (its beginning; the details have all of it), keys delivered, requests failed."""
     found = []
     for s in listed(snapshot):
         keys, failed = snapshot.figures.by_session.get(s["ksid"], (0, 0))
         path = in_words(paths_of(s), " – ") or "not chosen yet"
-        cells = (pair(plan, s), session_state(s), path, s["mode"], s["ksid"][:8], str(keys), str(failed))
+        cells = (pair(s), session_state(s), path, s["mode"], s["ksid"][:8], str(keys), str(failed))
         found.append(Row(s["ksid"], cells, selection.name == s["ksid"]))
     return found
 
@@ -170,13 +170,13 @@ def session_state(session: Document) -> str:
     return f"{_STATES.get(session['state'], '·')} {session['state']}" + (" (implicit)" if session["implicit"] else "")
 
 
-def refusals(plan: Plan, snapshot: Snapshot) -> list[Row]:
+def refusals(snapshot: Snapshot) -> list[Row]:
     """When, who, why, what helps, and whether there is a story (`story_of`); the newest first."""
-    return [_trouble(plan, r, why_refused(r)) for r in reversed(list(snapshot.told("refusals"))[-_SHOWN:])]
+    return [_trouble(r, why_refused(r)) for r in reversed(list(snapshot.told("refusals"))[-_SHOWN:])]
 
 
-def _trouble(plan: Plan, facts: Facts, why: tuple[str, str]) -> Row:
-    cells = (clock(facts["time"]), pair(plan, facts), *why, "story" if "trace" in facts else "")
+def _trouble(facts: Facts, why: tuple[str, str]) -> Row:
+    cells = (clock(facts["time"]), pair(facts), *why, "story" if "trace" in facts else "")
     return Row(f"{facts.get('trace', '-')} {facts['time']} {cells[1]}", cells)
 
 
@@ -185,19 +185,19 @@ def story_of(key: str) -> str:
     return key.partition(" ")[0]
 
 
-def failures(plan: Plan, snapshot: Snapshot) -> list[Row]:
+def failures(snapshot: Snapshot) -> list[Row]:
     """Requests for keys that failed, as `refusals`."""
-    return [_trouble(plan, f, why_failed(f)) for f in reversed(snapshot.figures.failures[-_SHOWN:])]
+    return [_trouble(f, why_failed(f)) for f in reversed(snapshot.figures.failures[-_SHOWN:])]
 
 
-def keys(plan: Plan, snapshot: Snapshot) -> list[Row]:
+def keys(snapshot: Snapshot) -> list[Row]:
     """The latest keys: key ID (the first, if several came at once), when, who, hops, ms."""
     rows = []
     for k in reversed(snapshot.figures.keys[-_SHOWN:]):
         more = f" and {len(k['key_ids']) - 1} more" if len(k["key_ids"]) > 1 else ""
         hops = "1 hop" if k["hops"] == 1 else f"{k['hops']} hops"
         made = hops + (", from the pool" if k.get("source") == "pool" else "")
-        cells = (k["key_ids"][0][:8] + more, clock(k["time"]), pair(plan, k), made, f"{k['duration_ms']:.1f} ms")
+        cells = (k["key_ids"][0][:8] + more, clock(k["time"]), pair(k), made, f"{k['duration_ms']:.1f} ms")
         rows.append(Row(k["key_ids"][0], cells))
     return rows
 

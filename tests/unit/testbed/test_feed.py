@@ -44,8 +44,39 @@ def test_event_has_names_for_ids_and_nothing_of_the_inside(journals, feed):
 
     assert {k: v for k, v in found.items() if k != "time"} == {
         "event": "key_delivered", "master": "mail", "slave": "bank", "ksid": "k", "key_ids": ["1"], "hops": 1,
-        "duration_ms": 1.5,
+        "duration_ms": 1.5, "node": "a",
     }  # fmt: skip
+
+
+def test_what_relays_learn_is_told_where_keys_are_made_over_relays(journals, feed):
+    """Of an allocation over one hop, or of one that failed, there is nothing to tell."""
+    made = {
+        "statement": "allocate", "mode": "otp", "cipher": None, "path": list("abc"), "key_ids": ["1", "2"],
+        "ranges": [["a-b/1", 0, 32, "pad"], ["b-c/1", 0, 32, "pad"]],
+    }  # fmt: skip
+    for facts in (made, made | {"path": list("ab")}, made | {"ranges": None}, made | {"statement": "deliver"}):
+        journals["node:a"].event("statement", **facts)
+
+    (found,) = feed.past(["relays_learned"], 0.0)
+
+    assert {k: v for k, v in found.items() if k != "time"} == {
+        "event": "relays_learned", "mode": "otp", "number": 2, "path": list("abc"), "learned": {"b": "the key"},
+    }  # fmt: skip
+
+
+def test_what_a_slave_does_not_get_is_told_by_another_name_than_what_a_master_does_not(journals, feed):
+    """With all that there is to say of why."""
+    pair = {"master_sae": "1", "slave_sae": "2"}
+    why = {"cause": "expired", "qc": "a-b/1", "node": "a"}
+    journals["node:a"].event("key_failed", method="enc_keys", **pair, **why)
+    journals["node:a"].event("key_failed", method="dec_keys", key_ids=["k"], **pair, **why)
+
+    master, slave = feed.past(None, 0.0)
+
+    assert (master["event"], slave["event"], slave["key_ids"]) == ("key_failed", "key_not_fetched", ["k"])
+    for found in (master, slave):
+        assert {name: found[name] for name in why} == why
+    assert [e["event"] for e in feed.past(["key_failed"], 0.0)] == ["key_failed"]
 
 
 def test_past_is_of_the_names_and_times_asked_for(journals, feed):
@@ -73,6 +104,24 @@ def test_who_follows_gets_what_comes_from_then_on(journals, feed):
     feed.close()
     assert list(events) == []
     assert list(feed.follow(None)) == []
+
+
+def test_who_follows_from_a_time_on_gets_what_was_and_what_comes_each_once(journals, feed):
+    """However slow it is: what it has not taken waits in the journals. Until the run ends."""
+    journals["faults"].event("fault", kind="node", where=["a"])
+    (first,) = feed.past(None, 0.0)
+    journals["node:a"].event("key_delivered", **delivered(1))
+    journals["faults"].event("fault", kind="node", where=["b"])
+    events, later = feed.follow(["fault", "healed"], 0.0), feed.follow(["fault", "healed"], first["time"] + 1e-6)
+
+    assert next(events)["event"] == next(later)["event"] == FOLLOWING
+    assert [next(events)["where"] for _ in range(2)] == [["a"], ["b"]]
+    assert next(later)["where"] == ["b"]
+    journals["faults"].event("healed", kind="node", where=["a"])
+    journals["controller"].event("session_resumed", ksid="k")
+    assert [next(e)["event"] for e in (events, later)] == ["healed"] * 2
+    feed.close()
+    assert list(events) == list(later) == []
 
 
 def test_two_follow_at_once_and_one_comes_back(journals, feed):

@@ -1,4 +1,4 @@
-"""What is counted out of journals, and how journals are read on."""
+"""What is counted out of events, and how journals are read on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from testbed.evidence.journals import Tail
 
 def delivered(time_s: float, *, hops: int = 1, keys: int = 1, ms: float = 5.0, ksid: str = "k") -> dict[str, object]:
     return {
-        "event": "key_delivered", "method": "enc_keys", "who": "node:a", "time": time_s, "hops": hops, "ksid": ksid,
+        "event": "key_delivered", "node": "a", "time": time_s, "hops": hops, "ksid": ksid,
         "duration_ms": ms, "key_ids": [f"{time_s}-{i}" for i in range(keys)],
     }  # fmt: skip
 
@@ -31,29 +31,18 @@ def test_keys_are_counted_by_hops_session_and_node():
 def test_what_relays_learn_is_counted_by_mode():
     """Of how many keys."""
     tally = Tally()
-    made = {
-        "event": "statement", "statement": "allocate", "mode": "otp", "cipher": None, "path": list("abc"),
-        "key_ids": ["1", "2"], "ranges": [["a-b/1", 0, 32, "pad"], ["b-c/1", 0, 32, "pad"]],
-    }  # fmt: skip
-    for event in (made, made, made | {"mode": "parallel", "at_once": True}, made | {"path": list("ab")}):
+    made = {"event": "relays_learned", "mode": "otp", "number": 2, "path": list("abc"), "learned": {"b": "the key"}}
+    for event in (made, made, made | {"mode": "parallel", "learned": {"b": "nothing"}}):
         tally.take(event)
 
     assert tally.figures().by_relay == {"b": {("otp", "the key"): 4, ("parallel", "nothing"): 2}}
 
 
-def test_slaves_keys_are_the_masters_and_count_once():
-    """Get key with key IDs hands out what was counted already."""
-    tally = Tally()
-    tally.take(delivered(1) | {"method": "dec_keys"})
-
-    assert tally.figures().single_hop == 0
-
-
 def test_failed_requests_count_for_their_session():
-    """Also those that fail before there is one."""
+    """Also those that fail before there is one, and those of slaves."""
     tally = Tally()
-    tally.take({"event": "key_failed", "time": 1.0, "who": "node:a", "cause": "no_session"})
-    tally.take({"event": "key_failed", "time": 2.0, "who": "node:a", "cause": "expired", "ksid": "k"})
+    tally.take({"event": "key_failed", "time": 1.0, "cause": "no_session"})
+    tally.take({"event": "key_not_fetched", "time": 2.0, "cause": "expired", "ksid": "k"})
 
     assert tally.figures().failed == 2
     assert tally.figures().by_session == {"k": (0, 1)}

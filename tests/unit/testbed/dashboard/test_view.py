@@ -38,7 +38,7 @@ def session(**changes: Any) -> dict[str, Any]:
     assert slave is not None
     return {
         "ksid": "00000000-0000-4000-8000-000000000001", "master_sae": master.id, "slave_sae": slave.id, "state": "open",
-        "mode": "basic", "path": ["government", "military", "telecom"],
+        "master": master.name, "slave": slave.name, "mode": "basic", "path": ["government", "military", "telecom"],
         "qcs": ["government-military/1", "military-telecom/1"], "qos": {"key_size_bits": 128, "interval_s": 5.0},
         "opened_at": 0.0, "implicit": False, "interruption": None, **changes,
     }  # fmt: skip
