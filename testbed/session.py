@@ -225,7 +225,7 @@ def _work(emulation: Emulation, options: Options, operator: Operator, say: Any) 
     for tunnel in emulation.plan.topology.tunnels:
         say(f"opening the tunnel between {tunnel.a} and {tunnel.b}")
         operator.do("open_tunnel", **asdict(tunnel))
-    load = OfferedLoad(emulation, options.arrivals, say)
+    load = OfferedLoad(operator.do, options.arrivals, say)
     ends = time.monotonic() + (options.duration_s or 0)
     if options.arrivals:
         say(f"opening {len(options.arrivals)} key sessions")

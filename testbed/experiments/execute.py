@@ -191,7 +191,7 @@ def _warm_up(phase: Phase, emulation: Emulation, operator: Operator) -> None:
     brief = [
         Arrival(i * _WARM_UP_GAP_S, a.master, a.slave, _WARM_UP_SESSION_S, a.qos) for i, a in enumerate(pairs)
     ]
-    load = OfferedLoad(emulation, brief, lambda _: None)
+    load = OfferedLoad(operator.do, brief, lambda _: None)
     load.start()
     load.join()
     _wait_closed(operator)
@@ -202,7 +202,7 @@ def _offer(phase: Phase, emulation: Emulation, operator: Operator) -> tuple[floa
     operator.do("set_parameters", values=dict(phase.parameters))
     time.sleep(phase.settle_s)
     arriving = arrivals(phase.workload, emulation.plan.saes, phase.seed)
-    load = OfferedLoad(emulation, arriving, lambda _: None)
+    load = OfferedLoad(operator.do, arriving, lambda _: None)
     began = time.time()
     load.start()
     try:

@@ -6,12 +6,9 @@ import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from etsi.gs004 import QoS
-from mtls.call import Reply
 from mtls.credentials import Credentials
 from mtls.identity import Identity
 from testbed.database.shared_database import SharedDatabase
@@ -22,10 +19,8 @@ from testbed.machine.run_directory import RunDirectory
 from testbed.network.fabric import Network
 from testbed.network.faults import Faults
 from testbed.network.operator_calls import ControlRoom
-from testbed.planning.plan import Plan, SaePlan
+from testbed.planning.plan import Plan
 from testbed.vpn.tunnels import Tunnels
-
-DEFAULT_QOS = QoS()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +51,6 @@ class Emulation:
     def credentials(self, identity: Identity) -> Credentials:
         """The certificate and key that this run issued to `identity`."""
         return self.identities[identity]
-
-    def open_session(
-        self, master: SaePlan, slave: SaePlan, qos: QoS = DEFAULT_QOS, duration_s: float | None = None
-    ) -> Future[Reply]:
-        """Have application `master` open a key session with `slave`, which ends after `duration_s` if that is given."""
-        wanted = {"peer": slave.id, "qos": qos.to_json(), "duration_s": duration_s}
-        return self.control_room.sae(master, "POST", "/sae/v1/sessions", wanted)
 
     def dead(self) -> list[Process]:
         """Processes that ended on their own."""

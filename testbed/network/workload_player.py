@@ -1,4 +1,4 @@
-"""Opens the key sessions of a workload, each at its time, in a running network."""
+"""Opens the key sessions of a workload, each at its time, by the requests that every operator makes."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from mtls.call import Unreachable
 from scenario.workload import Arrival
 from telemetry import bugs
-from testbed.network.emulation import Emulation
+from testbed.errors import UserError
 from testbed.planning.plan import SaePlan
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.05
+_AT_ONCE = 16  # openings under way; an operator makes no more calls at a time
 
 
 class OfferedLoad:
-    """Applications that arrive in a thread; what no session came of is said. Nothing arrives before `start()`."""
+    """Applications that arrive in a thread; what no session came of is said. Nothing arrives before `start()`.
 
-    def __init__(self, emulation: Emulation, arrivals: Sequence[Arrival[SaePlan]], say: Callable[[str], None]) -> None:
-        self._emulation = emulation
+    `do` does the requests of the operator's interface.
+    """
+
+    def __init__(
+        self, do: Callable[..., Any], arrivals: Sequence[Arrival[SaePlan]], say: Callable[[str], None]
+    ) -> None:
+        self._do = do
         self._arrivals = arrivals
         self._say = say
         self._stop = threading.Event()
@@ -54,22 +61,27 @@ class OfferedLoad:
     def _open_all(self) -> None:
         begin = time.monotonic()
         opening = []
-        for arrival in self._arrivals:
-            if self._stop.wait(max(0.0, begin + arrival.at_s - time.monotonic())):
-                break
-            answer = self._emulation.open_session(arrival.master, arrival.slave, arrival.qos, arrival.length_s)
-            opening.append((arrival, answer))
-        for arrival, answer in opening:
-            who = f"{arrival.master.name} with {arrival.slave.name}"
-            while not answer.done():
-                if self._stop.wait(_LOOK_S):
+        pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="opening")
+        try:
+            for arrival in self._arrivals:
+                if self._stop.wait(max(0.0, begin + arrival.at_s - time.monotonic())):
                     return
-            try:
-                reply = answer.result()
-                if not reply.ok:
-                    self._say(f"no session of {who}: {reply.message}")
-            except Unreachable as error:
-                self._say(f"no session of {who}: {error}")
+                opening.append(pool.submit(self._open, arrival))
+            for answer in opening:
+                while not answer.done():
+                    if self._stop.wait(_LOOK_S):
+                        return
+                answer.result()  # a bug of ours, if it raises
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _open(self, arrival: Arrival[SaePlan]) -> None:
+        wanted = {"duration_s": arrival.length_s, **arrival.qos.to_json()}
+        try:
+            self._do("open", master=arrival.master.id, slave=arrival.slave.id, **wanted)
+        except UserError as error:
+            if not self._stop.is_set():
+                self._say(f"{arrival.master.name} with {arrival.slave.name}: {error}")
 
 
 def lasts_s(arrivals: Sequence[Arrival[SaePlan]]) -> float:

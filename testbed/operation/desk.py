@@ -18,11 +18,11 @@ from etsi.gs004 import QoS
 from mtls.call import Reply, Unreachable
 from testbed.errors import UserError
 from testbed.fibres.fibres import Fibres
-from testbed.network.emulation import DEFAULT_QOS
 from testbed.network.faults import device_qcs
 from testbed.network.operator_calls import ControlRoom
 from testbed.planning.plan import Plan, SaePlan
 
+_QOS = QoS()
 _NODES_S = 2.0  # for all nodes together to say how their devices are
 
 
@@ -90,7 +90,7 @@ class Desk:
         """What people call an application, or its ID if it has no name here."""
         return self._plan.name_of(sae_id)
 
-    def open(self, master: str, slave: str, qos: QoS = DEFAULT_QOS, duration_s: float | None = None) -> Opened:
+    def open(self, master: str, slave: str, qos: QoS = _QOS, duration_s: float | None = None) -> Opened:
         """Have application `master` open a key session with `slave`; both by name or ID.
 
         `duration_s`: after which it ends; None: when it is closed.

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.day [HOURS]`: whether a run that lasts a day grows. As root.
+"""`python -m tests.benchmarks.day`: whether a run that lasts a day grows. As root.
 
 PoliQI under the paper's load, again and again, with all times divided by ten and ten times the key material: HOURS (2)
 of this are ten times as many of a run. Printed are, of each kind of process, how many there are and their resident
@@ -7,6 +7,7 @@ memory after what stands for the first hour, the most since, and at the end; and
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -15,10 +16,11 @@ from dataclasses import dataclass
 from scenario.topology import load as load_topology
 from scenario.workload import arrivals
 from scenario.workload import load as load_workload
-from testbed.bench.bench_run import ROOT, bench, with_network
+from testbed.bench.bench_run import ROOT, bench, options, with_network
 from testbed.evidence.summary import Progress
 from testbed.network.emulation import Emulation
 from testbed.network.workload_player import OfferedLoad
+from testbed.operation.operator import Operator
 from testbed.operation.tables import table
 from testbed.planning.make import make_plan
 from tests.support.memory import memory
@@ -40,12 +42,26 @@ class _Sample:
 
 def main() -> int:
     """All of it; the exit status."""
-    hours = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
+    parser = options("as many hours as it is given")
+    parser.add_argument("hours", nargs="?", type=_hours, default=2.0, metavar="HOURS", help="above 0; default 2")
+    hours = parser.parse_args().hours
     topology = load_topology("poliqi", ROOT / "topologies").with_overrides(qc_rate=_RATE)
-    return with_network(make_plan(topology), lambda emulation: _day(emulation, 3600 * hours))
+    return bench("day", lambda: with_network(make_plan(topology), lambda emulation: _day(emulation, 3600 * hours)))
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours <= 1000:
+        raise ValueError
+    return hours
 
 
 def _day(emulation: Emulation, lasts_s: float) -> None:
+    with contextlib.closing(Operator(emulation)) as operator:
+        _offered(emulation, operator, lasts_s)
+
+
+def _offered(emulation: Emulation, operator: Operator, lasts_s: float) -> None:
     workload = load_workload("paper", ROOT / "workloads").faster(_TIMES)
     progress, samples = Progress(emulation.run.path, emulation.plan.nodes), [_sample(emulation, 0.0)]
     refused: list[str] = []
@@ -58,7 +74,7 @@ def _day(emulation: Emulation, lasts_s: float) -> None:
             if busy_until.get(pair, 0.0) < at_s:
                 busy_until[pair] = at_s + (arrival.length_s or 0.0) + _CLOSING_S
                 drawn.append(arrival)
-        player = OfferedLoad(emulation, drawn, refused.append)
+        player = OfferedLoad(operator.do, drawn, refused.append)
         player.start()
         player.join()
         seed += 1
@@ -96,4 +112,4 @@ def _print(samples: list[_Sample]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(bench("day", main))
+    sys.exit(main())
