@@ -1,6 +1,9 @@
 """Does to a running network what a storm draws, and undoes it.
 
-What operators can do is asked for as they ask for it; processes and disks fail by the machine's own means.
+What operators can do is asked for as they ask for it. By the machine's own means fail: applications and the QC
+emulator, which are parts of the testbed, and no place of the network; full disks, since a disk can be full only in a
+run whose directories lie on file systems made for that before its start; and pauses, which are drawn to a tenth of a
+second, while an operator's faults begin and end one after another, each as long as it takes.
 """
 
 from __future__ import annotations
