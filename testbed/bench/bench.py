@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from decisions.modes import MODES
 from scenario.scenario import carried_modes
 from testbed.bench.bench_client import PARTNERS, Client, ring_of_five, row_of_five
-from testbed.bench.bench_run import bench, with_network
+from testbed.bench.bench_run import bench, options, with_network
 from testbed.bench.round_trip_floor import RoundTrips, delivery_ms
 from testbed.machine import output
 from testbed.network.emulation import Emulation
@@ -50,6 +50,7 @@ class Result:
 
 def main() -> int:
     """All delays; prints a table a delay. The exit status."""
+    options("five to ten minutes").parse_args()
     print("delivery time of 128-bit keys, medians in ms", flush=True)
     return bench("bench", _all)
 

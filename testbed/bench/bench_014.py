@@ -22,7 +22,7 @@ from pathlib import Path
 from mtls.call import Caller, Unreachable
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
-from testbed.bench.bench_run import ROOT, bench
+from testbed.bench.bench_run import ROOT, bench, options
 from testbed.errors import UserError
 from testbed.machine import output
 from testbed.machine.isolation import run_isolated, undisturbed
@@ -58,6 +58,7 @@ class _Answered:
 
 def main() -> int:
     """Measure in namespaces of its own; prints a table. The exit status."""
+    options("some five minutes").parse_args()
     return bench("bench-014", _in_a_run)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from scenario.shape import Shape
 from scenario.topology import load
-from testbed.bench.bench_run import ROOT, bench, with_network
+from testbed.bench.bench_run import ROOT, bench, options, with_network
 from testbed.machine import output
 from testbed.network.emulation import Emulation
 from testbed.operation.fibre_commands import figures
@@ -41,6 +41,7 @@ SHAPES = (
 
 def main() -> int:
     """Print the table; the exit status."""
+    options("some two minutes").parse_args()
     plan = make_plan(load("pair", ROOT / "topologies"))
     return bench("bench-links", lambda: with_network(plan, _measure))
 

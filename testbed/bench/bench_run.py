@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import sys
@@ -21,14 +22,18 @@ from testbed.stages.prepare import Wishes
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def bench(name: str, body: Callable[[], int]) -> int:
-    """The exit status of a benchmark called `name`, once it is clear that all tools are there.
+def options(takes: str) -> argparse.ArgumentParser:
+    """A benchmark's command line. `--help` tells the docstring of the module that was called, and how long it takes."""
+    called = sys.modules["__main__"]
+    return argparse.ArgumentParser(
+        prog="python" if called.__spec__ is None else f"python -m {called.__spec__.name}",
+        description=called.__doc__, epilog=f"It takes {takes} on two cores.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
 
-    With `--help` it says what it would do, and does nothing.
-    """
-    if sys.argv[1:2] in (["-h"], ["--help"]):
-        print(sys.modules["__main__"].__doc__)
-        return 0
+
+def bench(name: str, body: Callable[[], int]) -> int:
+    """The exit status of a benchmark called `name`, once it is clear that all tools are there."""
     clean_environment()
     try:
         check_tools()

@@ -23,7 +23,7 @@ from pathlib import Path
 from scenario.shape import Shape
 from scenario.topology_description import Link, Node, Qc, Sae, Topology
 from testbed.bench.bench_client import PARTNERS, Client, row_of_five
-from testbed.bench.bench_run import bench, with_network
+from testbed.bench.bench_run import bench, options, with_network
 from testbed.dashboard.server import Dashboard
 from testbed.errors import UserError
 from testbed.machine import output
@@ -54,6 +54,7 @@ _COLUMNS, _ROWS = 8, 5
 
 def main() -> int:
     """Print the tables; the exit status."""
+    options("some five minutes").parse_args()
     return bench(
         "bench-view",
         lambda: with_network(row_of_five(0.0), _measure) or with_network(make_plan(_grid()), _measure_large),

@@ -25,7 +25,7 @@ from decisions.tunnels import KINDS, TLS
 from telemetry import journal
 from testbed.api import until
 from testbed.bench.bench_client import FIRST, PARTNERS, row_of_five
-from testbed.bench.bench_run import bench, with_network
+from testbed.bench.bench_run import bench, options, with_network
 from testbed.errors import UserError
 from testbed.machine import output
 from testbed.machine.namespaces import call_in_network, network_of
@@ -45,6 +45,7 @@ _PATIENCE_S = 20.0
 
 def main() -> int:
     """Print three tables; the exit status."""
+    options("a quarter of an hour").parse_args()
     print(f"tunnels under a new key every {_EVERY_S:g} s; links of {_DELAY_MS:g} ms; a quarter of an hour", flush=True)
     return bench("bench-vpn", _both)
 

@@ -1,4 +1,4 @@
-"""How long no keys come when the shared database fails over: `make bench-database` (needs root).
+"""`python -m tests.benchmarks.database`: how long no keys come when the shared database fails over. As root.
 
 PoliQI with `--database ha`. Five times the host that takes writes is killed, and five times it is cut off, while key
 sessions run; each time it is healed, and may take over again, before the next time. What counts is from the fault to
@@ -7,13 +7,13 @@ the first key that a master gets from a node once another host takes writes.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 from telemetry import journal
+from testbed.bench import bench_run
 from tests.e2e.test_database_fails_over import NODES, has_spare
 from tests.e2e.test_fault_commands import exchanged
 from tests.e2e.test_poliqi import open_session
@@ -21,11 +21,11 @@ from tests.support.running import Running
 from tests.support.waiting import until
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Measure, and print a table; 1 if the median of a fault is above ten seconds."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.database", description=__doc__)
+    parser = bench_run.options("some five minutes")
     parser.add_argument("times", nargs="?", type=int, default=5, help="how often each fault happens (default: 5)")
-    times = parser.parse_args(arguments).times
+    times = parser.parse_args().times
     medians = []
     with tempfile.TemporaryDirectory() as folder:
         options = ("--sessions", 6, "--seed", 11, "--qc-rate", "900-1000", "--no-dashboard", "--database", "ha")
@@ -68,4 +68,4 @@ def measured(run: Running, kind: str, pair: tuple[str, str]) -> tuple[float, flo
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

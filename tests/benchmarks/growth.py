@@ -19,7 +19,7 @@ from controller.agents.configuration import Route, Wants
 from controller.network.graph import Graph
 from controller.network.nodes import Agent, Report
 from controller.network.settings import Parameters, Settings
-from controller.network.store import Store
+from controller.network.store import FileStore
 from controller.sessions.bandwidth_updates import Reweigher
 from controller.sessions.lighting import Lighting
 from controller.sessions.mover import Mover
@@ -33,6 +33,7 @@ from node.associations.sessions import Sessions
 from node.material.key_store import KeyStore
 from node.tree.datastore import Datastore
 from telemetry.journal import Journal
+from testbed.bench.bench_run import options
 from testbed.evidence.summary import Progress
 from testbed.operation.tables import table
 from tests.support import open_session
@@ -45,6 +46,7 @@ _IDS = {"a": "00000000-0000-4000-8000-00000000000a", "b": "00000000-0000-4000-80
 
 def main() -> int:
     """All of them, as one table; the exit status."""
+    options("half a minute").parse_args()
     rows = []
     for what, sizes, measure in (
         ("one more key session at a node", _SIZES, _node),
@@ -104,7 +106,7 @@ def _graph(now: Callable[[], float] = time.monotonic) -> Graph:
 
 def _look(folder: Path, number: int) -> float:
     """Mover and reweigher look at all sessions, none of which needs anything."""
-    graph, store, journal = _graph(), Store(folder / "controller.db"), Journal(folder / "journal.jsonl", "ctl")
+    graph, store, journal = _graph(), FileStore(folder / "controller.db"), Journal(folder / "journal.jsonl", "ctl")
     book = Book(store)
     settings = Settings(graph, Parameters(), journal, store)
     lighting = Lighting(graph, book, None, journal)

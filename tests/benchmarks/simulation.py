@@ -18,6 +18,7 @@ from scenario.shape import Shape
 from scenario.topology_description import Link, Node, Qc, Sae, Topology
 from scenario.workload import Arrival, draw_pairs
 from simulation.engine import Simulation
+from testbed.bench.bench_run import options
 from testbed.operation.tables import table
 
 _SHAPE = Shape(delay_ms=1.0)
@@ -26,6 +27,7 @@ _KEYS_OF_ONE, _EVERY_S = 100, 5.0
 
 def main() -> int:
     """All of them; the exit status."""
+    options("some three minutes").parse_args()
     rows = []
     for nodes, fibres, sessions, mode, admission in (
         (1000, 2000, 10_000, "basic", "none"), (1000, 2000, 10_000, "qkp", "none"),

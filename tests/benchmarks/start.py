@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.start [NETWORK[:SESSIONS] ...]`: how soon a network gives its first key, and its memory.
+"""`python -m tests.benchmarks.start`: how soon a network gives its first key, and its memory.
 
 Each network is started by run.py as a user starts it, some times; the time is from that command to the first key that a
 node hands to a master, the median. Memory is read while the network is up: what a datacenter's node and SAEs have for
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from telemetry import journal
+from testbed.bench.bench_run import options
 from testbed.operation.tables import table
 from tests.support.memory import memory
 from tests.support.running import Running
@@ -37,10 +38,15 @@ class _Started:
     pss: int
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """All networks, as one table; the exit status."""
+    parser = options("half a minute for three starts of five datacenters, minutes for those of large networks,")
+    parser.add_argument(
+        "networks", nargs="*", default=_NETWORKS, metavar="NETWORK[:SESSIONS]",
+        help="a name in topologies/ or a file, and how many key sessions it opens; default poliqi:1",
+    )  # fmt: skip
     rows = []
-    for what in arguments or _NETWORKS:
+    for what in parser.parse_args().networks:
         network, _, sessions = what.rpartition(":") if what.rpartition(":")[2].isdecimal() else (what, "", "1")
         found = [_start(network, int(sessions)) for _ in range(_REPEATS)]
         own, pss = (statistics.median(getattr(f, member) / _MB for f in found) for member in ("own", "pss"))
@@ -86,4 +92,4 @@ def _first_key(run: Running) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
