@@ -44,7 +44,9 @@ class Tail:
             if self._ends.get(path) == end:
                 return []  # nearly always: journals are looked at often, and one look at many takes no time
         except FileNotFoundError:
-            end = (0, 0)  # between two files
+            if (number, at) == (1, 0) and not journal.is_full(path, number):
+                return []  # it has not begun
+            end = (0, 0)  # it is between two files
         try:
             goes_on = journal.is_full(path, number)  # before it is read: nothing comes to a full one
             with journal.open_file(path, number) as file:

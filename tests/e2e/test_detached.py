@@ -72,7 +72,8 @@ def test_what_is_not_done_is_said_on_standard_error_with_status_1(run):
 def test_tab_key_completes_names_of_this_run(run):
     assert qkd(run, "complete", "--", "open", "bob-m").stdout.split() == ["bob-mail"]
     assert qkd(run, "complete", "--", "s").stdout.split() == ["saes", "sessions", "set", "status", "stop", "story"]
-    assert qkd(run, "complete", "--", "events", "key").stdout.split() == ["key_delivered", "key_failed"]
+    names = ["key_delivered", "key_failed", "key_not_fetched"]
+    assert qkd(run, "complete", "--", "events", "key").stdout.split() == names
     assert qkd(run, "complete", "--", "status", "--j").stdout.split() == ["--json"]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +60,7 @@ def main(topologies: list[str]) -> None:
     def page(name: str) -> None:
         plan = plans[name]
         watch: Any = SimpleNamespace(latest=made_up(plan), history=History())
-        _Page(plan, refuse, watch, Path(tempfile.gettempdir()), WHOLE)
+        _Page(plan, refuse, watch, WHOLE)
 
     ui.run_with(app, show_welcome_message=False, tailwind=False, binding_refresh_interval=None)
     listener = socket.create_server(("127.0.0.1", 0))
