@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _in_a_run() -> int:
-    directory = open_run_directory(None, ROOT / "runs")
+    directory = open_run_directory(None, ROOT / "runs", latest=False)
     try:
         return run_isolated(
             lambda _: _measure(directory),

@@ -45,7 +45,7 @@ def bench(name: str, body: Callable[[], int]) -> int:
 
 def with_network(plan: Plan, body: Callable[[Emulation], None]) -> int:
     """The exit status of `body`, called with the network of `plan` up."""
-    directory = open_run_directory(None, ROOT / "runs")
+    directory = open_run_directory(None, ROOT / "runs", latest=False)
     try:
         return run_isolated(
             functools.partial(_inside, plan, directory, body),

@@ -26,6 +26,15 @@ def test_new_run_gets_a_folder_of_its_own_and_latest_points_to_it(tmp_path):
     assert (tmp_path / "runs" / "latest").resolve() == second.path
 
 
+def test_run_of_an_experiment_or_a_benchmark_is_not_the_latest(tmp_path):
+    """Whoever operates a run from another terminal goes on with that one."""
+    mine = open_run_directory(None, tmp_path / "runs")
+    other = open_run_directory(None, tmp_path / "runs", latest=False)
+
+    assert other.path.parent == mine.path.parent
+    assert (tmp_path / "runs" / "latest").resolve() == mine.path
+
+
 def test_requested_folder_is_used_and_latest_points_to_it(tmp_path):
     """Also when it is elsewhere."""
     run = open_run_directory(tmp_path / "mine", tmp_path / "runs")
