@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -66,6 +67,20 @@ def large(number: int) -> dict[str, Any]:
     return described(LARGE, tuple(at.items()), tree.edges, "Datacenter n")
 
 
+@contextlib.contextmanager
+def served(*topologies: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Where the pages of these networks are, and what serves them."""
+    command = [sys.executable, "-P", "-m", "tests.support.pages", *topologies]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}", process
+        finally:
+            process.kill()
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the pages of all these networks are."""
@@ -75,15 +90,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for document in (large(40), described(CROWDED, nodes, (ends for _, *ends in fibres), "")):
         files.append(folder / f"{document['name']}.yaml")
         files[-1].write_text(yaml.safe_dump(document))
-    command = [sys.executable, "-P", "-m", "tests.support.pages", *SHIPPED, *map(str, files)]
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        finally:
-            process.kill()
+    with served(*SHIPPED, *map(str, files)) as (found, _):
+        yield found
 
 
 def overlap(one: list[float], other: list[float]) -> bool:
@@ -183,6 +191,21 @@ def test_presentation_shows_the_map_alone_and_dark_is_dark(address, browser):
     assert sum(browser.execute_script(ground)) < 150 < sum(before)
     browser.execute_script("document.querySelector('[data-do=dark]').click()")
     assert browser.execute_script(ground) == before
+
+
+def test_page_of_a_run_that_has_ended_says_so_and_answers_no_more(browser):
+    """What it said last was of a network that is gone; what it shows is old, and since when."""
+    said = "return [...document.querySelectorAll('p.said, p.lost')].map(e => e.innerText.trim())"
+    with served("poliqi") as (address, process):
+        browser.get(f"{address}/poliqi")
+        until(lambda: browser.execute_script(DRAWN)["nodes"])
+        kill = "[...document.querySelectorAll('button')].find(e => e.innerText.trim() === 'Kill the controller')"
+        browser.execute_script(f"{kill}.click()")
+        until(lambda: browser.execute_script(said) == ["✕ no network runs that does break", ""])
+        process.kill()
+
+        until(lambda: browser.execute_script(said)[1].startswith("✕ The run has ended or does not answer."))
+        assert browser.execute_script(said)[0] == ""
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import pytest
 
+from testbed import api
+from testbed.errors import UserError
 from testbed.experiments import command, report
 from testbed.experiments.evaluation import results
 from testbed.experiments.evaluation.outcome import initialisations
@@ -75,6 +77,7 @@ def test_every_experiment_writes_tables_figures_and_its_part_of_the_report(name,
         assert [float(line["median"]) for line in csv.DictReader(file)] == pytest.approx(
             [r["median"] for r in rows], rel=1e-5
         )
+    assert api.results(out)["median"].tolist() == pytest.approx([r["median"] for r in rows], rel=1e-5)
     assert experiment.title in page
     assert "netem" in page
     assert page.count("<svg") == (0 if name == "table1" else 1)
@@ -260,3 +263,8 @@ def test_a_series_made_under_several_shapers_names_them_all(tmp_path):
     document = json.loads((tmp_path / "results.json").read_text())
 
     assert (document["shaper"], document["versions"]) == ("netem and user space", {"python": "3 and 4"})
+
+
+def test_results_that_are_not_there_are_named_with_their_place():
+    with pytest.raises(UserError, match=r"no results of fig99: No such file .*fig99/results.csv"):
+        api.results("fig99")
