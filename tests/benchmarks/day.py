@@ -7,6 +7,7 @@ memory after what stands for the first hour, the most since, and at the end; and
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 import time
@@ -50,10 +51,10 @@ def main() -> int:
 
 
 def _hours(text: str) -> float:
-    hours = float(text)
-    if not 0 < hours <= 1000:
-        raise ValueError
-    return hours
+    with contextlib.suppress(ValueError):
+        if 0 < (hours := float(text)) <= 1000:
+            return hours
+    raise argparse.ArgumentTypeError(f"expected hours above 0 and up to 1000, got {text!r}")
 
 
 def _day(emulation: Emulation, lasts_s: float) -> None:
