@@ -313,9 +313,9 @@ class Tunnel:
 class Topology:
     """A connected network with SAEs at two nodes at least; all parts are in the file's order.
 
-    `controller_at` and `database_at` name the nodes that those two hosts hang at. `limits` are those of all KMEs: sizes
-    of keys in bits, keys a request. `tunnels` are opened when the network is up. `switched`: the QCs that can be lit
-    on demand; `spare`: how many modules and channels there are for them, by name. `machines`: those beside home.
+    `controller_at` and the like name the nodes that hosts hang at (None: as planned). `limits` are those of all KMEs:
+    bits of keys, keys a request. `tunnels` are opened when the network is up. `switched`: the QCs that can be lit on
+    demand; `spare`: how many modules and channels there are for them, by name. `machines`: those beside home.
     """
 
     name: str
@@ -330,6 +330,9 @@ class Topology:
     switched: tuple[Switched, ...] = ()
     spare: tuple[tuple[str, int], ...] = ()
     machines: tuple[Machine, ...] = ()
+    controller2_at: str | None = None
+    database2_at: str | None = None
+    database3_at: str | None = None
 
     def qcs(self) -> Iterator[tuple[Qc, str, str]]:
         """Every QC with the nodes at its ends: those of the fibres, and then those that are lit on demand."""
@@ -350,9 +353,9 @@ class Topology:
     ) -> Topology:
         """The same network with another delay on every link, another rate on every QC, its key in blocks, or all that.
 
-        `delay_ms` is one way; lengths stay, although the delay no longer follows from them. `qc_rate` is the lowest and
-        the highest number of bytes a slot. `blocks_s`: what a QC makes in so many seconds in the mean comes all at
-        once. QCs of devices stay as they are. Raises TopologyError for a value that a file could not have had either.
+        `delay_ms` is one way; lengths stay. `qc_rate`: the lowest and the highest number of bytes a slot. `blocks_s`:
+        what a QC makes in so many seconds in the mean comes all at once. QCs of devices stay as they are.
+        TopologyError for a value that a file could not have had either.
         """
         links = self.links
         if delay_ms is not None:
@@ -380,9 +383,8 @@ class Topology:
 
 def _with_qcs(links: tuple[Link, ...], other: Callable[[Qc], Qc]) -> tuple[Link, ...]:
     """The links with other QCs in place of those that are emulated."""
-    return tuple(
-        replace(link, qcs=tuple(qc if qc.source is not None else other(qc) for qc in link.qcs)) for link in links
-    )
+    found = (tuple(qc if qc.source is not None else other(qc) for qc in link.qcs) for link in links)
+    return tuple(replace(link, qcs=qcs) for link, qcs in zip(links, found, strict=True))
 
 
 def _in_blocks(qc: Qc, every_s: float) -> Qc:

@@ -32,7 +32,7 @@ from scenario.topology_description import (
 
 # One-way delay of a kilometre of fibre, ms: light in glass travels at about two thirds of c.
 _MS_PER_KM = 0.005
-# A node's name becomes that of its Mininet host; these two hosts are the controller's and the shared database's.
+# A node's name becomes that of its Mininet host; these hosts are the controllers' and the shared database's.
 RESERVED_NODE_NAMES = ("ctl", "ctl2", "db")
 _MOST_MODULES = 1000
 _MOST_MACHINES = 200
@@ -50,16 +50,16 @@ _Members = dict[str, Field]
 def build(document: Field) -> Topology:
     """The topology that a document describes. Raises TopologyError."""
     network = document.members(
-        "name", "nodes", "links", "saes", description="", controller=None, database=None, limits={},
-        tunnels=[], optics=None, machines=[],
+        "name", "nodes", "links", "saes", description="", controller=None, controller2=None, database=None,
+        database2=None, database3=None, limits={}, tunnels=[], optics=None, machines=[],
     )
     nodes = _nodes(network["nodes"])
     known = [node.name for node in nodes]
     optics = optics_of(network["optics"]) if "optics" in network else None
     links = _links(network["links"], known, optics)
 
-    def host_at(member: str) -> str:
-        return network[member].one_of(known) if member in network else known[0]
+    def host_at(member: str) -> str | None:
+        return network[member].one_of(known) if member in network else None
 
     found = Topology(
         name=network["name"].name(),
@@ -67,8 +67,11 @@ def build(document: Field) -> Topology:
         nodes=nodes,
         links=links,
         saes=_saes(network["saes"], known),
-        controller_at=host_at("controller"),
-        database_at=host_at("database"),
+        controller_at=host_at("controller") or known[0],
+        database_at=host_at("database") or known[0],
+        controller2_at=host_at("controller2"),
+        database2_at=host_at("database2"),
+        database3_at=host_at("database3"),
         limits=_limits(network["limits"]),
         tunnels=_tunnels(network["tunnels"], known),
     )
@@ -82,7 +85,10 @@ def placed(topology: Topology, field: Field) -> Topology:
         raise field.error(f"expected at most {_MOST_MACHINES} machines, got {len(items)}")
     members = [item.members("name", "ssh", "datacenters", root=None, address=None) for item in items]
     known = [node.name for node in topology.nodes]
-    at_home = {topology.controller_at: "controller", topology.database_at: "shared database"}
+    at_home = {
+        topology.controller2_at: "second controller", topology.controller_at: "controller",
+        topology.database_at: "shared database",
+    }  # fmt: skip
     centers = [center for each in members for center in each["datacenters"].items()]
     for center in centers:
         if (held := at_home.get(center.one_of(known))) is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from scenario.topology_description import Topology
 from testbed.errors import UserError
 
@@ -15,13 +17,17 @@ def hosts_of(kind: str) -> list[str]:
 
 
 def places_of(topology: Topology, kind: str) -> dict[str, str]:
-    """Its hosts and the datacenters that they hang at: different ones as far as there are.
+    """Its hosts and the datacenters that they hang at: as the topology says, else different ones as far as there are.
 
     UserError if a datacenter has the name of one.
     """
     names = [node.name for node in topology.nodes]
     first = names.index(topology.database_at)
-    places = {host: names[(first + i) % len(names)] for i, host in enumerate(hosts_of(kind))}
+    given = {"db": topology.database_at, "db2": topology.database2_at, "db3": topology.database3_at}
+    said = {host: given[host] for host in hosts_of(kind)}
+    others = [name for name in names[first:] + names[:first] if name not in said.values()] or names
+    free = itertools.cycle(others)
+    places = {host: where or next(free) for host, where in said.items()}
     if twice := sorted({*names} & places.keys()):
         raise UserError(f"--database {kind}: {twice[0]} is a host of the database: call the datacenter otherwise")
     return places

@@ -18,8 +18,8 @@ _STANDBY_NUMBER = 8  # of its host, behind the ones that are always there
 def make_plan(topology: Topology, database: str = SINGLE, *, standby: bool = False) -> Plan:
     """The plan for `topology`, with such a shared database. SAEs without a fixed ID get a random UUID (RFC 4122).
 
-    `standby`: with a second controller, at the first datacenter that has neither the other one nor the database, if
-    there is such a one on this machine. UserError if a datacenter has the name of a host.
+    `standby`: with a second controller, where the topology says, else at the first datacenter on this machine that has
+    neither the other one nor the database, if there is one. UserError if a datacenter has the name of a host.
     """
     taken = {node.name for node in topology.nodes}
     free = (name for i in itertools.count(1) if (name := f"s{i}") not in taken)
@@ -39,7 +39,8 @@ def make_plan(topology: Topology, database: str = SINGLE, *, standby: bool = Fal
     if standby:
         taken_places = (topology.database_at, topology.controller_at)
         here = [node for node, machine in places(topology.machines, list(switches)).items() if machine == HOME]
-        where = min(here, key=lambda node: taken_places.index(node) if node in taken_places else -1)
+        usual = min(here, key=lambda node: taken_places.index(node) if node in taken_places else -1)
+        where = topology.controller2_at or usual
         hosts[STANDBY.name] = _host(STANDBY.name, 1, _STANDBY_NUMBER, switches[where], next_port(switches[where]))
     links = []
     for link in topology.links:

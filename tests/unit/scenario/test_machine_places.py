@@ -45,6 +45,16 @@ def test_topology_may_place_its_datacenters_itself(tmp_path):
     assert load(str(path), TOPOLOGIES).machines == (Machine("west", "west", ("bob",)),)
 
 
+def test_datacenter_of_the_second_controller_stays_at_home(tmp_path):
+    """As that of the first one; the line says so."""
+    path = tmp_path / "mine.yaml"
+    elsewhere = "\ncontroller2: bob\nmachines: [{name: west, ssh: west, datacenters: [bob]}]\n"
+    path.write_text((TOPOLOGIES / "pair.yaml").read_text() + elsewhere)
+
+    with pytest.raises(TopologyError, match="'bob' has the second controller, and so it stays at home"):
+        load(str(path), TOPOLOGIES)
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [

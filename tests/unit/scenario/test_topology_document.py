@@ -91,6 +91,7 @@ def test_what_a_file_leaves_out_has_a_default():
     assert clean.a_to_b == clean.b_to_a == Shape(pytest.approx(0.05), 0, 0, None)
     assert clean.qcs == (Qc("north-east/1", 33, 47),)
     assert (topology.controller_at, topology.database_at, topology.description) == ("north", "north", "")
+    assert (topology.controller2_at, topology.database2_at, topology.database3_at) == (None, None, None)
     assert (topology.nodes[0].title, topology.saes[0].id) == ("North", None)
     assert len({n.position for n in topology.nodes}) == 3
     assert all(0 <= value <= 1 for n in topology.nodes for value in n.position)
@@ -105,6 +106,9 @@ def test_what_a_file_says_arrives():
 
     topology = parsed(network(controller="east", database="west", description="Two\nlines"))
     assert (topology.controller_at, topology.database_at, topology.description) == ("east", "west", "Two lines")
+
+    topology = parsed(network(controller2="west", database2="east", database3="north"))
+    assert (topology.controller2_at, topology.database2_at, topology.database3_at) == ("west", "east", "north")
 
     assert parsed(node(title="W", position=[1, 0])).nodes[2].position == (1, 0)
     assert parsed(sae(id=UUID.upper())).saes[1].id == UUID.upper()
@@ -190,6 +194,9 @@ CASES: list[tuple[Change, str]] = [
     (sae(node="south"), "saes[1].node: unknown node 'south'"),
     (network(controller="south"), "controller: unknown node 'south'"),
     (network(database="south"), "database: unknown node 'south'"),
+    (network(controller2="south"), "controller2: unknown node 'south'"),
+    (network(database2=2), "database2: unknown node 2"),
+    (network(database3="nort"), "database3: unknown node 'nort'; did you mean 'north'?"),
     (link(b="west"), "links[2].b: a link from 'west' to itself"),
     (node(name="north"), "nodes[2].name: duplicate 'north', already used by nodes[0].name"),
     (sae(name="mail"), "saes[1].name: duplicate 'mail', already used by saes[0].name"),

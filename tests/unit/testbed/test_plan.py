@@ -10,7 +10,7 @@ import pytest
 
 from mtls.credentials import Credentials
 from node import config as node_config
-from scenario.topology import Sae, load
+from scenario.topology import Sae, Topology, load
 from scenario.workload import Pairs
 from testbed.errors import UserError
 from testbed.planning import plan
@@ -53,6 +53,23 @@ def test_second_controller_is_at_another_datacenter_than_the_first_one_and_the_d
     shared = poliqi.controller_config("ctl2", Path("/x"), credentials, {}, store=AT)["shared_store"]
     assert list(shared["controllers"]) == ["ctl", "ctl2"]
     assert "shared_store" not in poliqi.controller_config("ctl", Path("/x"), credentials, {})
+
+
+def test_file_may_say_where_the_second_controller_and_each_host_of_the_database_are():
+    """What it leaves out is put where nothing of the kind is, as far as there is such a datacenter."""
+    poliqi = load("poliqi", TOPOLOGIES)
+    said = replace(poliqi, controller2_at="military", database2_at="university", database3_at="finance")
+
+    def places(topology: Topology, *hosts: str) -> list[str]:
+        planned = make_plan(topology, HA, standby=True)
+        at = {switch: node for node, switch in planned.switches.items()}
+        return [at[planned.hosts[host].switch] for host in hosts]
+
+    assert places(said, "ctl2", "db2", "db3") == ["military", "university", "finance"]
+    following = places(poliqi, "db2")[0]
+    db, db2, db3 = places(replace(poliqi, database3_at=following), "db", "db2", "db3")
+    assert db3 == following
+    assert len({db, db2, db3}) == 3
 
 
 def test_no_switch_is_called_like_a_datacenter():
