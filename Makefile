@@ -45,8 +45,8 @@ bench-links: setup ## delay, jitter, loss and bandwidth of a link, as measured a
 
 SEED ?= 1
 FAULTS ?= 2000
-storm: setup ## faults by the thousand, from which PoliQI has to heal: make storm SEED=1 FAULTS=2000 [GUST=7 | AUDIT_EVERY=1] (needs root)
-	@$(PYTHON) -P -m testbed.storm --seed $(SEED) --faults $(FAULTS) $(if $(GUST),--only-gust $(GUST)) $(if $(AUDIT_EVERY),--audit-every $(AUDIT_EVERY))
+storm: setup ## faults by the thousand, from which PoliQI has to heal: make storm SEED=1 FAULTS=2000 [GUST=7 | AUDIT_EVERY=1] [DATABASE=ha] [CONTROLLER=ha] (needs root)
+	@$(PYTHON) -P -m testbed.storm --seed $(SEED) --faults $(FAULTS) $(if $(GUST),--only-gust $(GUST)) $(if $(AUDIT_EVERY),--audit-every $(AUDIT_EVERY)) $(if $(DATABASE),--database $(DATABASE)) $(if $(CONTROLLER),--controller $(CONTROLLER))
 
 experiments: setup ## the paper's table and figures, and latency: some hours, goes on where it was interrupted
 	$(PYTHON) testbed/run.py experiment all

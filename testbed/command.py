@@ -25,8 +25,7 @@ from testbed.machine.tools import DATABASE_TOOLS, FRAMEWORKS, check_tools, clean
 from testbed.network.expose import ANY_PORT
 from testbed.network.workload_player import lasts_s
 from testbed.planning.capacity import doubt, needs, reserve
-from testbed.planning.databases import DATABASES, SINGLE
-from testbed.planning.make import make_plan
+from testbed.planning.databases import SINGLE
 from testbed.planning.plan import Plan, SaePlan
 from testbed.session import REACHED, Dashboard, Options, run
 from testbed.virtual_machine import vm
@@ -130,16 +129,14 @@ def _main(given: argparse.Namespace) -> int:
     # Before the environment is cleaned of what libpq reads there.
     database_url = None if given.shared_db is None else complete_url(given.shared_db)
     _prepare()
-    if given.database not in (None, SINGLE):
+    if given.database != SINGLE:
         if database_url is not None:
             raise UserError("--database and --shared-db: choose one; yours fails over as you have set it up")
         check_tools(DATABASE_TOOLS)
     topology = load(given.topology, _TOPOLOGIES).with_overrides(delay_ms=given.delay, qc_rate=given.qc_rate)
     if given.machines is not None:
         topology = load_machines(given.machines, topology)
-    if topology.machines and given.database not in (None, SINGLE):
-        raise UserError("--database: one that fails over goes on one machine only, and this network has several")
-    plan = make_plan(topology, given.database or SINGLE, standby=given.controller == "ha")
+    plan = options.planned(given, topology)
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
     workload = None if given.workload is None else load_workload(given.workload, _WORKLOADS)
     arriving = _arrivals(given, plan, workload, seed)
@@ -223,13 +220,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--detach", action="store_true", help="return when the network is up, and leave it running")
     add("--detached", action="store_true", help=argparse.SUPPRESS)
     add("--run-dir", type=Path, metavar="DIR", help="where logs and results go (default: a new folder in runs/)")
-    add("--database", choices=DATABASES, help=f"the private PostgreSQL: a single server, or with a standby that takes over (ha), for which commits do not wait (ha-async) (default: {SINGLE})")  # fmt: skip  # noqa: E501
     add("--shared-db", metavar="URL", help="use this PostgreSQL in place of a private one")
     add("--expose", nargs="?", const=ANY_PORT, type=options.port, metavar="PORT", help="publish controller, KMEs and agents on 127.0.0.1, at ports from PORT on (default: whatever is free); see docs/client.md")  # fmt: skip  # noqa: E501
     add("--vm", action=argparse.BooleanOptionalAction, default=False, help="run all of it in user-mode Linux: needs no root, is slow")  # fmt: skip  # noqa: E501
     add("--machines", type=Path, metavar="FILE", help="YAML file with the machines that hold some datacenters, reached by ssh (default: those of the topology); see docs/machines.md")  # fmt: skip  # noqa: E501
     add("--framework", choices=FRAMEWORKS, default=FRAMEWORKS[0], help="what the controller speaks OpenFlow with: os-ken, or Ryu 4.34 in an environment of its own (default: os-ken)")  # fmt: skip  # noqa: E501
-    add("--controller", choices=("single", "ha"), default="single", help="one SDN controller, or a second one that stands by and takes over when the first one is gone (default: single)")  # fmt: skip  # noqa: E501
+    options.failing_over(parser)
     add("--dashboard", nargs="?", const=None, default=_UNASKED, type=options.port, metavar="PORT", help=f"show the network on a page at 127.0.0.1:PORT (default: {USUAL_PORT}, or whatever is free; on with the command line)")  # fmt: skip  # noqa: E501
     add("--no-dashboard", action="store_true", help="show no page")
     add("--no-cli", action="store_true", help="do not offer the command line (with --duration)")

@@ -16,8 +16,12 @@ from scenario.topology_description import Topology, choice
 from scenario.workload import Arrival, S, Workload, draw_pairs
 from scenario.workload import arrivals as draw_arrivals
 from testbed.errors import UserError
+from testbed.planning.databases import DATABASES, HA, SINGLE
+from testbed.planning.make import make_plan
+from testbed.planning.plan import Plan
 
 DEFAULT_SESSIONS = 8
+CONTROLLERS = (SINGLE, HA)
 
 
 def network(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +39,18 @@ def network(parser: argparse.ArgumentParser) -> None:
     add("--workload", metavar="NAME|FILE", help="key sessions that come and go: a name in workloads/, or a YAML file (default: --sessions that stay)")  # fmt: skip  # noqa: E501
     add("--seed", type=whole, metavar="N", help="same workload and same QC output each time (not for secrets)")
     add("--qc-rate", type=parsed_by(parse_rate), metavar="LOW-HIGH", help="key material that every QC makes, in bytes a slot of 1 s")  # fmt: skip  # noqa: E501
+
+
+def failing_over(parser: argparse.ArgumentParser) -> None:
+    """Add which parts of a network on real parts are there twice; see `planned`."""
+    add = parser.add_argument
+    add("--database", choices=DATABASES, default=SINGLE, help=f"the private PostgreSQL: a single server, or with a standby that takes over (ha), for which commits do not wait (ha-async) (default: {SINGLE})")  # fmt: skip  # noqa: E501
+    add("--controller", choices=CONTROLLERS, default=SINGLE, help=f"one SDN controller, or a second one that stands by and takes over when the first one is gone (default: {SINGLE})")  # fmt: skip  # noqa: E501
+
+
+def planned(given: argparse.Namespace, topology: Topology) -> Plan:
+    """The plan of `topology` with those parts twice; UserError, also if a network like that cannot have them."""
+    return make_plan(topology, given.database, standby=given.controller == HA)
 
 
 def parameters(given: argparse.Namespace, topology: Topology) -> tuple[dict[str, Any], dict[str, str]]:

@@ -27,7 +27,9 @@ from testbed.experiments.experiment import Experiment, Seen, Settings
 from testbed.experiments.kinds import blocks, fig7, fig8, latency, relay, sweep, table1
 from testbed.experiments.series import Run, Store, clear, digests, seconds, seed_of
 from testbed.experiments.workers import Each, workers
-from testbed.options import parsed_by
+from testbed.machine.tools import DATABASE_TOOLS, check_tools
+from testbed.options import failing_over, parsed_by
+from testbed.planning.databases import SINGLE
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TOPOLOGIES, _WORKLOADS, _RUNS, _RESULTS = (_ROOT / name for name in ("topologies", "workloads", "runs", "results"))
@@ -49,6 +51,8 @@ def main(arguments: Sequence[str], prepare: Callable[[], None]) -> int:
     _check(given)
     if not given.virtual:
         prepare()
+    if given.database != SINGLE:
+        check_tools(DATABASE_TOOLS)
     names = _ALL if given.name == "all" else (given.name,)
     folder = (given.out or (_RESULTS / "quick" if given.quick else _RESULTS)).absolute()
     workloads = {path.stem: load_workload(path.stem, _WORKLOADS) for path in _WORKLOADS.glob("*.yaml")}
@@ -91,8 +95,10 @@ def _begin(
     over: Mapping[str, Sequence[str]],
 ) -> _Series:
     """Before anything is run, so that what cannot be done is said at once; UserError."""
-    # Under a load of the user's choice, or in virtual time, it is another series.
-    out = folder / "-".join([experiment.name, *([chosen] if chosen else []), *(["virtual"] if given.virtual else [])])
+    # Under a load of the user's choice, in virtual time, or with what must not fail twice, it is another series.
+    twice = [f"{name}-{kind}" for name in ("database", "controller") if (kind := getattr(given, name)) != SINGLE]
+    words = [experiment.name, *([chosen] if chosen else []), *(["virtual"] if given.virtual else []), *twice]
+    out = folder / "-".join(words)
     if given.again:
         clear(out)
     begun = seed_of(out)
@@ -109,8 +115,11 @@ def _begin(
         over=over,
         usual_ttl=given.ttl,
         virtual=given.virtual,
+        database=given.database,
+        controller=given.controller,
     )
     runs = experiment.runs(settings)
+    settings.plan(runs[0])  # is refused before anything is done, if there cannot be such a network
     described = settings.to_json() | {"phases": _describe(runs)}
     if own := [reference for run in runs for reference in run.policies.values()]:
         described["files"] = digests(own)
@@ -131,7 +140,7 @@ def _make(one: _Series, each: Each | None) -> int:
     say(f"{experiment.title}; seed {settings.seed}, {settings.repeats} repeats, {len(one.runs)} runs, {lasts}")
     try:
         if each is None:
-            execute(one.runs, settings.topology, one.store, _RUNS, say)
+            execute(one.runs, settings.plan, one.store, _RUNS, say)
         else:
             in_virtual_time.simulate(one.runs, settings.topology, one.store, each, say)
     except (Interrupted, KeyboardInterrupt) as interrupted:  # the latter between two runs
@@ -190,6 +199,7 @@ def _command(experiment: Experiment, settings: Settings) -> str:
     if settings.workload is not None:
         words.append(f"--workload {settings.workload}")
     words += [f"--over {name}={','.join(values)}" for name, values in settings.over.items()]
+    words += [f"--{name} {kind}" for name, kind in settings.twice.items()]
     if settings.speed != (_QUICK_SPEED if settings.quick else 1):
         words.append(f"--speed {settings.speed}")
     if settings.usual_ttl != TTL.default:
@@ -236,6 +246,9 @@ def _check(given: argparse.Namespace) -> None:
     """UserError where virtual time is asked for and shows nothing."""
     if given.virtual and given.name not in _VIRTUAL:
         raise UserError(f"--virtual: expected {' or '.join(_VIRTUAL)}: {given.name} measures what takes no time there")
+    if given.virtual and (given.database, given.controller) != (SINGLE, SINGLE):
+        text = "--database and --controller go with networks of real parts: in virtual time nothing fails over"
+        raise UserError(text)
     if given.dask is not None and not given.virtual:
         raise UserError("--dask goes with --virtual: networks of real parts are made on this machine")
 
@@ -277,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--topology", metavar="NAME|FILE", help="network (default: poliqi; of relay: row)")
     add("--workload", metavar="NAME|FILE", help="another load than the experiment's own, see workloads/")
     add("--ttl", type=parsed_by(TTL.parse), default=TTL.default, metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default})")  # fmt: skip  # noqa: E501
+    failing_over(parser)
     add("--virtual", action="store_true", help=f"in virtual time: no root, all cores; for {' and '.join(_VIRTUAL)}")
     add("--dask", metavar="ADDRESS", help="with --virtual: on the Dask cluster with that scheduler, tcp://HOST:PORT")
     add("--over", action="append", metavar="NAME=A,B,...", help=f"what a sweep goes over; several make all combinations. Names: {', '.join(sweep.NAMES)}")  # fmt: skip  # noqa: E501

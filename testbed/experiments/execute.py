@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from mtls.call import Unreachable
-from scenario.topology_description import Topology
 from scenario.workload import Arrival, arrivals
 from telemetry import journal
 from testbed import audit
@@ -34,7 +33,6 @@ from testbed.network.emulation import Emulation
 from testbed.network.workload_player import OfferedLoad, lasts_s
 from testbed.operation.operator import Operator
 from testbed.planning.capacity import reserve
-from testbed.planning.make import make_plan
 from testbed.planning.plan import Plan
 from testbed.planning.round_trips import too_long
 from testbed.stages.bring_up import bring_up
@@ -93,9 +91,10 @@ class Interrupted(Exception):
 
 
 def execute(
-    runs: Sequence[Run], topology: Topology, store: Store, runs_folder: Path, say: Callable[[str], None]
+    runs: Sequence[Run], plan: Callable[[Run], Plan], store: Store, runs_folder: Path, say: Callable[[str], None]
 ) -> None:
-    """All runs whose outcomes `store` lacks, one after another; Interrupted if a signal ends one.
+    """All runs whose outcomes `store` lacks, on networks by that `plan`, one after another; Interrupted if a signal
+    ends one.
 
     A phase that goes wrong is kept as a failure, and what came after it in its run is not tried.
     """
@@ -105,11 +104,10 @@ def execute(
         what = ", ".join(" ".join(p.labels.values()) for p in run.phases)
         left_s = remaining(todo[: number - 1], todo[number - 1 :], time.monotonic() - started)
         say(f"run {number} of {len(todo)}, repeat {run.repeat}: {what}; {_duration(left_s)} left")
-        _one(run, topology, store, runs_folder, say)
+        _one(run, plan(run), store, runs_folder, say)
 
 
-def _one(run: Run, topology: Topology, store: Store, runs_folder: Path, say: Callable[[str], None]) -> None:
-    plan = make_plan(run.network(topology))
+def _one(run: Run, plan: Plan, store: Store, runs_folder: Path, say: Callable[[str], None]) -> None:
     reserve(plan)
     directory = open_run_directory(None, runs_folder, latest=False)
     try:

@@ -16,6 +16,9 @@ from scenario.workload import Workload
 from testbed.experiments.evaluation import outcome, results
 from testbed.experiments.evaluation.results import Results, Row, row
 from testbed.experiments.series import Phase, Run
+from testbed.planning.databases import HA, SINGLE
+from testbed.planning.make import make_plan
+from testbed.planning.plan import Plan
 
 _SEEDS_A_REPEAT = 1000
 
@@ -38,6 +41,7 @@ class Settings:
     `usual_ttl`: in slots of speed 1. `virtual`: in virtual time, where nothing takes any. `topology_said`: a name, or
     the path of a file.
 
+    `database`, `controller`: whether these are there twice, as `testbed.options.failing_over` has it.
     `speed` divides all times of a load and multiplies the rates of the QCs: the load is the same, in coarser slots.
     """
 
@@ -52,6 +56,12 @@ class Settings:
     usual_ttl: int = TTL.default
     virtual: bool = False
     topology_said: str = "poliqi"
+    database: str = SINGLE
+    controller: str = SINGLE
+
+    def plan(self, run: Run) -> Plan:
+        """The network of that run; UserError."""
+        return make_plan(run.network(self.topology), self.database, standby=self.controller == HA)
 
     def load(self, default: str, quick: Quick, change: Callable[[Workload], Workload] = lambda w: w) -> Workload:
         """The workload chosen, or `default`, changed and at speed; for a quick look with fewer and shorter sessions."""
@@ -87,6 +97,12 @@ class Settings:
         """The same in all phases of a repeat, so that they are offered the same sessions."""
         return self.seed * _SEEDS_A_REPEAT + repeat
 
+    @property
+    def twice(self) -> dict[str, str]:
+        """Of database and controller those of which there is not a single one, by name."""
+        found = {"database": self.database, "controller": self.controller}
+        return {name: kind for name, kind in found.items() if kind != SINGLE}
+
     def to_json(self) -> dict[str, Any]:
         """What a series is begun with."""
         return {
@@ -98,6 +114,7 @@ class Settings:
             "workload": self.workload,
             "over": {k: list(v) for k, v in self.over.items()},
             **({"virtual": True} if self.virtual else {}),
+            **self.twice,
         }
 
 

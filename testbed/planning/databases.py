@@ -19,8 +19,10 @@ def hosts_of(kind: str) -> list[str]:
 def places_of(topology: Topology, kind: str) -> dict[str, str]:
     """Its hosts and the datacenters that they hang at: as the topology says, else different ones as far as there are.
 
-    UserError if a datacenter has the name of one.
+    UserError if a datacenter has the name of one, or others would have to be on other machines.
     """
+    if kind != SINGLE and topology.machines:
+        raise UserError("--database: one that fails over goes on one machine only, and this network has several")
     names = [node.name for node in topology.nodes]
     first = names.index(topology.database_at)
     given = {"db": topology.database_at, "db2": topology.database2_at, "db3": topology.database3_at}

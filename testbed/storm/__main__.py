@@ -18,8 +18,9 @@ from testbed.machine import output
 from testbed.machine.isolation import run_isolated
 from testbed.machine.leftovers import Machine
 from testbed.machine.run_directory import open_run_directory
-from testbed.options import milliseconds
-from testbed.planning.make import make_plan
+from testbed.machine.tools import DATABASE_TOOLS, check_tools
+from testbed.options import failing_over, milliseconds, planned
+from testbed.planning.databases import SINGLE
 from testbed.planning.plan import Plan
 from testbed.storm import gusts
 from testbed.storm.gusts import Gust
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     topology = load("poliqi", ROOT / "topologies").with_overrides(qc_rate=_QC_RATE, delay_ms=given.delay)
     if given.machines is not None:
         topology = load_machines(given.machines, topology)
-    plan = make_plan(with_strangers(topology))
+    plan = planned(given, with_strangers(topology))
     one = None if given.only_gust is None else gusts.nth(plan, given.seed, given.only_gust, given.longest)
     storm = gusts.storm(plan, given.seed, given.faults, given.longest) if one is None else [one]
     print(f"seed {given.seed}, {sum(len(g.blows) for g in storm)} faults in {len(storm)} gusts", flush=True)
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _storm(plan: Plan, one: Gust | None, given: argparse.Namespace) -> int:
     """`one` gust, or as many as it takes until there were enough faults: some that are drawn are refused."""
+    if plan.database != SINGLE:
+        check_tools(DATABASE_TOOLS)
     total = Result()
     try:
         while total.faults < given.faults:
@@ -106,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--run-dir", type=Path, metavar="DIR", help="where logs and records go (default: a new folder in runs/)")
     add("--machines", type=Path, metavar="FILE", help="machines that hold some of its datacenters (docs/machines.md)")
     add("--delay", type=milliseconds, metavar="MS", help="one-way delay of every fibre, in milliseconds")
+    failing_over(parser)
     add("--dry-run", action="store_true", help="say what would come, and leave it at that")
     return parser
 

@@ -12,22 +12,22 @@ from pathlib import Path
 from testbed.errors import UserError
 from testbed.machine.processes import ProcessFailed, run_tool
 from testbed.machine.run_directory import RunDirectory
-from testbed.planning.plan import Plan
-from testbed.storm.gusts import CONTROLLER, QCS
+from testbed.planning.plan import Plan, process_of
+from testbed.storm.gusts import QCS
 
 _ROOM = "50%"  # of the machine's memory, which is taken only as it is used
 _ATTEMPTS = 50
 
 
 class Disks:
-    """A disk for each datacenter (node and applications), the controller and the QC emulator, in a run directory.
+    """A disk for each datacenter (node and applications), each controller and the QC emulator, in a run directory.
 
     To be made in the run's own mount namespace, before anything is written there.
     """
 
     def __init__(self, plan: Plan, run: RunDirectory) -> None:
         folders = {node: [f"nodes/{node}", f"saes/{node}"] for node in plan.nodes}
-        folders |= {CONTROLLER: ["controller"], QCS: ["qcs"]}
+        folders |= {name: [name] for name in (*(process_of(each.name) for each in plan.controllers), QCS)}
         self._folders = {disk: [run.make(name) for name in names] for disk, names in folders.items()}
         for folder in self._all():
             _mount("-t", "tmpfs", "-o", f"size={_ROOM},mode=700", "storm", str(folder))

@@ -14,21 +14,28 @@ from dataclasses import dataclass, field
 
 from decisions.modes import MODES
 from scenario.workload import Pairs
-from testbed.planning.plan import Plan
+from testbed.planning.databases import SINGLE
+from testbed.planning.fault import PRIMARY
+from testbed.planning.plan import Plan, process_of
 
 KILL, PAUSE, ONE_WAY, CUT, QC, DEVICE = "kill", "pause", "one-way", "cut", "qc", "device"
-DISK, STANDBY, SET, OPEN, END = "disk", "standby", "set", "open", "end"
-# How often each is drawn, in relation to the others.
+DISK, STANDBY, SET, OPEN, END, PARTITION = "disk", "standby", "set", "open", "end", "partition"
+# How often each is drawn, in relation to the others: STANDBY where the database fails over by hand, PARTITION where it
+# does so by itself.
 WEIGHTS = {
     KILL: 21, PAUSE: 21, ONE_WAY: 10, CUT: 7, QC: 4, DEVICE: 6, DISK: 7, STANDBY: 4, SET: 8, OPEN: 7, END: 5,
+    PARTITION: 7,
 }  # fmt: skip
 CONTROLLER, DATABASE, QCS = "controller", "postgres", "qcs"
+HOST = "database"  # one of several hosts of the database
 _APPLICATIONS = "sae-"  # and the datacenter
 
 _FEWEST, _MOST = 2, 5
 _WITHIN_S = 2.0  # all faults of a gust begin
 _SHORTEST_S = 0.1
-_LONGEST_S = {KILL: 6.0, ONE_WAY: 12.0, CUT: 10.0, QC: 10.0, DEVICE: 10.0, DISK: 10.0, STANDBY: 8.0, SET: 4.0}
+_LONGEST_S = {
+    KILL: 6.0, ONE_WAY: 12.0, CUT: 10.0, QC: 10.0, DEVICE: 10.0, DISK: 10.0, STANDBY: 8.0, SET: 4.0, PARTITION: 15.0,
+}  # fmt: skip
 _STANDING = 4
 # Those in which a session of any two datacenters on a ring can get keys.
 _MODES = sorted(name for name, mode in MODES.items() if mode.paths <= 2)
@@ -44,8 +51,9 @@ Pair = tuple[str, str]  # names of two applications: master, slave
 class Blow:
     """One fault of a gust: begins `at_s` after the gust, lasts `for_s` (0: is done at once), both in seconds.
 
-    `on`: a process; two datacenters for the fibre between them (one-way: what the first sends to the second is lost);
-    a disk; a parameter and its value, with the QC's name between if it is a QC's; two applications.
+    `on`: a process, or CONTROLLER or HOST and which one of several (PRIMARY, STANDBY or its name); two datacenters for
+    the fibre between them (one-way: what the first sends to the second is lost); a disk; a parameter and its value,
+    with the QC's name between if it is a QC's; two applications.
     """
 
     kind: str
@@ -124,10 +132,13 @@ class _Draw:
         wanted = self.random.randint(_FEWEST, _MOST)
         blows: list[Blow] = []
         while len(blows) < wanted:
-            kind = self.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            without = PARTITION if self.plan.database == SINGLE else STANDBY
+            weights = {kind: weight for kind, weight in WEIGHTS.items() if kind != without}
+            kind = self.random.choices(list(weights), list(weights.values()))[0]
             on, *things = self._target(kind)
             begins = round(self.random.uniform(0, _WITHIN_S), 1)
-            lasts = self._lasts_s(kind)
+            # One host of several is away for longer than another one takes to take over, as often as not.
+            lasts = self._lasts_s(PARTITION if on[:1] == (HOST,) else kind)
             if on and self.hit.isdisjoint(things):
                 self.hit.update(things)
                 blows.append(Blow(kind, on, begins, lasts))
@@ -137,28 +148,43 @@ class _Draw:
         """What a fault of that kind hits, as Blow has it (empty: nothing), then all that no other may hit beside it."""
         choose = self.random.choice
         if kind in (KILL, PAUSE):
-            process = self._process()
-            lost = forgotten(self.plan, [process], self.pairs) if kind == KILL else []
-            return (process,), ("process", process), *(("session", *pair) for pair in lost)
+            process = self._process(kind)
+            if process[0] == HOST:
+                return process, ("process", HOST)
+            lost = forgotten(self.plan, process, self.pairs) if kind == KILL else []
+            return process, ("process", *process), *(("session", *pair) for pair in lost)
         if kind in (ONE_WAY, CUT, QC, DEVICE):
             link = choose(self.plan.topology.links)
             ends = (link.a, link.b) if self.random.random() < 0.5 else (link.b, link.a)
             return ends, ("fibre", link.a, link.b)
         if kind == DISK:
-            disk = choose([*self.plan.nodes, CONTROLLER, QCS])
+            disk = choose([*self.plan.nodes, *(process_of(each.name) for each in self.plan.controllers), QCS])
             return (disk,), ("disk", disk)
         if kind == STANDBY:
             return (DATABASE,), ("process", DATABASE)
+        if kind == PARTITION:
+            return self._host(), ("process", HOST)
         if kind == SET:
             on = self._setting()
             return on, on[:-1]
         return self._session(kind)
 
-    def _process(self) -> str:
+    def _process(self, kind: str) -> tuple[str, ...]:
         """A node as often as all others together: it has the most to lose."""
-        others = [CONTROLLER, CONTROLLER, DATABASE, QCS, f"{_APPLICATIONS}{self.random.choice(self.plan.nodes)}"]
-        nodes = [f"node-{node}" for node in self.plan.nodes]
+        application = f"{_APPLICATIONS}{self.random.choice(self.plan.nodes)}"
+        controllers: list[tuple[str, ...]] = [(CONTROLLER,), (CONTROLLER,)]
+        database: list[tuple[str, ...]] = [(DATABASE,)]
+        if len(self.plan.controllers) > 1:
+            controllers = [(CONTROLLER, PRIMARY), (CONTROLLER, PRIMARY), (CONTROLLER, STANDBY)]
+        if self.plan.database != SINGLE:  # whose processes are killed together, or cut off
+            database = [self._host()] if kind == KILL else []
+        others = [*controllers, *database, (QCS,), (application,)]
+        nodes = [(f"node-{node}",) for node in self.plan.nodes]
         return self.random.choice(nodes if self.random.random() < 0.5 else others)
+
+    def _host(self) -> tuple[str, str]:
+        """One of the hosts of the database; that which takes writes as often as all others together."""
+        return HOST, self.random.choice([PRIMARY, PRIMARY, STANDBY, *self.plan.database_hosts[2:]])
 
     def _setting(self) -> tuple[str, ...]:
         choose = self.random.choice

@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from decisions.parameters import TTL
 from decisions.rekey import GO_ON
+from telemetry import journal
 from telemetry.journal import Journal
 from testbed import audit
 from testbed.errors import UserError
 from testbed.machine.isolation import undisturbed
 from testbed.machine.run_directory import RunDirectory
 from testbed.network.emulation import Emulation
-from testbed.planning.plan import Plan
+from testbed.planning.databases import SINGLE
+from testbed.planning.plan import Plan, process_of
 from testbed.stages.bring_up import bring_up
 from testbed.stages.prepare import Wishes
 from testbed.storm import gusts
@@ -55,9 +57,22 @@ def rage(
             down.close()
             disks.keep()
             last = storm[max(0, result.gusts - 1)].number
+            result.takeovers = _takeovers(plan, directory)
             result.findings += [f"audit after gust {last}: {text}" for text in _audit(directory)]
             directory.write(RESULT, result.to_json())
     return 0
+
+
+def _takeovers(plan: Plan, directory: RunDirectory) -> dict[str, int]:
+    """How often the part of the leader, or of the host that takes writes, went to another one, where there are such."""
+    found = {}
+    if len(plan.controllers) > 1:
+        folders = [directory.path / process_of(each.name) for each in plan.controllers]
+        leaders = [event for folder in folders for event in journal.read(folder / "journal.jsonl", "leads")]
+        found["controller"] = max(0, len(leaders) - 1)
+    if plan.database != SINGLE:
+        found["database"] = len(list(journal.read(directory.path / "faults" / "journal.jsonl", "database_switch")))
+    return found
 
 
 def _audit(directory: RunDirectory) -> Sequence[str]:
@@ -73,6 +88,7 @@ class _Storm:
     def __init__(self, emulation: Emulation, disks: Disks, result: Result, within_s: float) -> None:
         self._emulation = emulation
         self._result = result
+        self._within_s = within_s
         self._injector = Injector(emulation, disks)
         self._strangers = Strangers(emulation, self._note)
         self._watch = Watch(emulation, self._injector, self._strangers, within_s=within_s)
@@ -119,10 +135,17 @@ class _Storm:
         return outcome
 
     def _set_mode(self, mode: str) -> None:
-        try:
-            self._injector.do("set", name="mode", value=mode)
-        except UserError as error:
-            self._find(f"mode {mode}: {error}")
+        """As an operator does, who tries again for as long as a network may take to heal: a gust was over just now."""
+        deadline = time.monotonic() + self._within_s
+        while True:
+            try:
+                self._injector.do("set", name="mode", value=mode)
+                return
+            except UserError as error:
+                if time.monotonic() > deadline:
+                    self._find(f"mode {mode}: {error}")
+                    return
+            time.sleep(_AGAIN_S)
 
     def _strike(self, blow: Blow) -> bool:
         """One fault, from its beginning until it is undone; whether there was one."""

@@ -16,7 +16,8 @@ class Result:
 
     `healed_ms`: by kind of fault, after how long the network was whole again (None: not at all). `refused`: by kind,
     how many the network did not do, so that there was no fault. `findings`: what was not so, in words. `exchanges`: how
-    many of those of foreign clients had which outcome.
+    many of those of foreign clients had which outcome. `takeovers`: how often another controller led, and another host
+    of the database took writes.
     """
 
     gusts: int = 0
@@ -24,6 +25,7 @@ class Result:
     refused: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     exchanges: dict[str, int] = field(default_factory=dict)
+    takeovers: dict[str, int] = field(default_factory=dict)
 
     @property
     def faults(self) -> int:
@@ -36,7 +38,9 @@ class Result:
         for kind, times in other.healed_ms.items():
             self.healed_ms.setdefault(kind, []).extend(times)
         self.findings += other.findings
-        for mine, others in ((self.refused, other.refused), (self.exchanges, other.exchanges)):
+        for mine, others in (
+            (self.refused, other.refused), (self.exchanges, other.exchanges), (self.takeovers, other.takeovers),
+        ):  # fmt: skip
             for name, number in others.items():
                 mine[name] = mine.get(name, 0) + number
 
@@ -51,10 +55,12 @@ class Result:
         every = [ms for times in self.healed_ms.values() for ms in times]
         header = ("fault", "number", "healed ms median", "max", "not healed", "refused")
         common = sorted(self.exchanges.items(), key=lambda item: -item[1])
+        takeovers = [table(("taken over by another one", "number"), sorted(self.takeovers.items()))]
         return "\n".join(
             [
                 table(header, [*rows, ("all", *_row(every), sum(self.refused.values()))]),
                 table(("exchange of foreign clients", "number"), common),
+                *(takeovers if self.takeovers else ()),
                 *(f"FINDING  {text}" for text in self.findings),
                 f"{self.gusts} gusts, {self.faults} faults, {len(self.findings)} findings",
             ]

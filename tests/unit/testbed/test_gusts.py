@@ -13,27 +13,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtls.call import Unreachable
+from mtls.identity import Identity, Role
 from scenario.topology import load
 from testbed.errors import UserError
 from testbed.machine.run_directory import open_run_directory
+from testbed.planning.databases import HA
 from testbed.planning.make import make_plan
+from testbed.planning.plan import Plan
 from testbed.storm import gusts, raging
 from testbed.storm.__main__ import main
+from testbed.storm.injector import Victims
 from testbed.storm.result import Result, parse
 from testbed.storm.strangers import StrangerPair, with_strangers
 from testbed.storm.watch import Logs, Outcome, Sessions
 from tests.e2e.test_storm import SEED as SHORT_SEED
+from tests.e2e.test_storm import SPARE_SEED
 
 POLIQI = load("poliqi", Path(__file__).resolve().parents[3] / "topologies")
 PLAN = make_plan(POLIQI)
+SPARE = make_plan(POLIQI, HA, standby=True)  # what must not fail is there twice
 LONGEST_S = 30.0
 MODES = ("qkp", "basic", "otp", "parallel", "paths-2")  # of gusts 5, 1, 2, 3, 4 and so on
 SEEDS = st.integers(0, 1 << 32)
 
 
-def storm(seed: int, faults: int = 60) -> list[gusts.Gust]:
+def storm(seed: int, faults: int = 60, plan: Plan = PLAN) -> list[gusts.Gust]:
     """A storm over PoliQI."""
-    return gusts.storm(PLAN, seed, faults, LONGEST_S)
+    return gusts.storm(plan, seed, faults, LONGEST_S)
 
 
 @given(SEEDS)
@@ -53,18 +60,43 @@ def test_storm_of_2000_faults_has_all_kinds_and_modes_in_gusts_of_a_few():
     kinds = Counter(blow.kind for gust in found for blow in gust.blows)
 
     assert sum(kinds.values()) >= 2000
-    assert set(kinds) == set(gusts.WEIGHTS)
+    assert set(kinds) == set(gusts.WEIGHTS) - {gusts.PARTITION}
     assert min(kinds.values()) >= 40
     assert Counter(g.mode for g in found).keys() == {"basic", "otp", "parallel", "paths-2", "qkp"}
     assert {len(g.blows) for g in found} == {2, 3, 4, 5}
     assert [g.number for g in found] == list(range(1, len(found) + 1))
 
 
+def test_storm_hits_the_leader_the_standby_and_each_host_of_a_database_that_fails_over():
+    """Where the network has them: by what they are when the gust comes. A standby by hand is none of these faults."""
+    found = [blow for gust in storm(1, 2000, SPARE) for blow in gust.blows]
+    kinds = Counter(blow.kind for blow in found)
+
+    assert set(kinds) == set(gusts.WEIGHTS) - {gusts.STANDBY}
+    assert min(kinds.values()) >= 40
+    controllers = {(gusts.CONTROLLER, which) for which in ("primary", "standby")}
+    hosts = {(gusts.HOST, which) for which in ("primary", "standby", "db3")}
+    on = {kind: {blow.on for blow in found if blow.kind == kind} for kind in kinds}
+    assert controllers | hosts <= on[gusts.KILL]
+    assert controllers <= on[gusts.PAUSE]
+    assert on[gusts.PARTITION] == hosts
+    assert not {(gusts.CONTROLLER,), (gusts.DATABASE,)} & (on[gusts.KILL] | on[gusts.PAUSE])
+    assert ("controller-ctl2",) in on[gusts.DISK]
+
+
 @given(SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_one_host_of_the_database_fails_at_a_time(seed):
+    """So much the database bears; of two nobody promises that keys come before both are back."""
+    for gust in storm(seed, 60, SPARE):
+        assert sum(blow.on[0] == gusts.HOST for blow in gust.blows) <= 1
+
+
+@given(SEEDS, st.sampled_from([PLAN, SPARE]))
 @settings(max_examples=20, deadline=None)
-def test_nothing_is_hit_twice_in_a_gust(seed):
+def test_nothing_is_hit_twice_in_a_gust(seed, plan):
     """Neither a process, nor a fibre, nor a disk, nor a session, nor a setting."""
-    for gust in storm(seed):
+    for gust in storm(seed, plan=plan):
         things = [_thing(blow) for blow in gust.blows]
         assert len(set(things)) == len(things), gust
         killed = [blow.on[0] for blow in gust.blows if blow.kind == gusts.KILL]
@@ -74,7 +106,7 @@ def test_nothing_is_hit_twice_in_a_gust(seed):
 
 def _thing(blow: gusts.Blow) -> tuple[str, ...]:
     families = (
-        (gusts.KILL, gusts.PAUSE, gusts.STANDBY),
+        (gusts.KILL, gusts.PAUSE, gusts.STANDBY, gusts.PARTITION),
         (gusts.ONE_WAY, gusts.CUT, gusts.QC, gusts.DEVICE),
         (gusts.OPEN, gusts.END),
     )
@@ -124,13 +156,15 @@ def test_results_of_networks_add_up_and_are_told_in_a_table():
     second = Result(1, {"kill": [5000]}, {"open": 1, "kill": 1}, [], {"identical": 1, "enc_keys: 503 path_down": 3})
 
     total = Result()
+    first.takeovers = {"database": 2}
+    second.takeovers = {"database": 1, "controller": 4}
     total.add(parse(json.loads(json.dumps(first.to_json()))))
     total.add(second)
 
     assert (total.gusts, total.faults) == (3, 4)
     shown = [" ".join(line.split()) for line in total.for_people().splitlines()]
     assert {"kill 3 1100 5000 0 1", "cut 1 - - 1 0", "open 0 - - 0 2", "all 4 1100 5000 1 3"} <= set(shown)
-    assert "identical 8" in shown
+    assert {"identical 8", "database 3", "controller 4"} <= set(shown)
     assert shown[-2:] == [f"FINDING {late}", "3 gusts, 4 faults, 1 findings"]
 
 
@@ -366,11 +400,93 @@ def test_fault_that_did_not_happen_is_none_and_is_a_finding_unless_the_network_w
     assert played.told == [(("h", "i"),), [("d", "e")], [("d", "e")]]  # at first all that is to be open
 
 
+class PlayedNetwork:
+    """A network of which the test says who leads and which host of the database takes writes; it notes what is done."""
+
+    def __init__(self, leader: str | None, primary: str | None) -> None:
+        self.leads, self.primary = leader, primary
+        self.done: list[tuple[str, ...]] = []
+
+    def leader(self) -> Identity:
+        """As the desk asks."""
+        if self.leads is None:
+            raise Unreachable("https://ctl", "no controller leads now")
+        return Identity(Role.CONTROLLER, self.leads)
+
+    def victims(self) -> Victims:
+        """Of the network with spare parts."""
+        return Victims(SPARE, self.leader, lambda: self.primary)
+
+
+LEADER, OTHER_ONE = (gusts.CONTROLLER, "primary"), (gusts.CONTROLLER, "standby")
+
+
+def test_blow_hits_whoever_has_the_part_then_and_is_healed_where_it_hit():
+    """Also when another one has it meanwhile; then it hits that one the next time."""
+    network = PlayedNetwork("ctl2", "db2")
+    victims = network.victims()
+
+    assert victims.hit(LEADER) == (gusts.CONTROLLER, "ctl2")
+    assert victims.hit((gusts.HOST, "standby")) == (gusts.HOST, "db")
+    network.leads, network.primary = "ctl", "db"
+    assert victims.hit_by(LEADER) == (gusts.CONTROLLER, "ctl2")
+    assert victims.hit_by((gusts.HOST, "standby")) == (gusts.HOST, "db")
+    victims.forget(LEADER)
+    assert victims.hit(LEADER) == (gusts.CONTROLLER, "ctl")
+    for on in [(gusts.HOST, "db3"), (gusts.CONTROLLER,), ("node-finance",), ("finance", "telecom")]:
+        assert victims.hit(on) == victims.hit_by(on) == on
+
+
+@pytest.mark.parametrize("leader", ["ctl", "ctl2", None])
+def test_two_blows_on_controllers_hit_both_of_them(leader):
+    """Whoever leads when the second one comes; and with nobody who has the part, one is hit all the same."""
+    network = PlayedNetwork("ctl", None)
+    victims = network.victims()
+    first = victims.hit(LEADER)
+    network.leads = leader
+
+    assert {first[1], victims.hit(OTHER_ONE)[1]} == {"ctl", "ctl2"}
+    assert victims.hit((gusts.HOST, "primary")) == (gusts.HOST, "db")
+
+
+@pytest.mark.parametrize(("refusals", "findings"), [(2, []), (9999, ["gust 1: mode otp: no"])])
+def test_mode_is_asked_for_again_as_long_as_a_network_may_take_to_heal(tmp_path, monkeypatch, refusals, findings):
+    """The database may fail over at the end of a gust, and the network be served all the same."""
+    played, result, asked = PlayedStorm([]), Result(), itertools.count(1)
+    monkeypatch.setattr(raging, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(raging, "Injector", lambda *_: played)
+    monkeypatch.setattr(raging, "Strangers", lambda *_: played)
+    monkeypatch.setattr(raging, "Watch", lambda *_, **__: played)
+
+    def do(*_: object, **__: object) -> None:
+        if next(asked) <= refusals:
+            raise UserError("no")
+
+    monkeypatch.setattr(played, "do", do)
+    storm = raging._Storm(SimpleNamespace(run=open_run_directory(tmp_path / "run", tmp_path)), None, result, 0.05)
+    storm._gust = 1
+
+    storm._set_mode("otp")
+
+    assert result.findings == findings
+
+
 def test_short_storm_of_the_suite_has_every_kind_of_fault():
     """And kills every kind of process."""
     plan = make_plan(with_strangers(POLIQI))
     blows = [blow for gust in gusts.storm(plan, SHORT_SEED, 20, 2.0) for blow in gust.blows]
 
-    assert {blow.kind for blow in blows} == gusts.WEIGHTS.keys()
+    assert {blow.kind for blow in blows} == gusts.WEIGHTS.keys() - {gusts.PARTITION}
     killed = {blow.on[0].partition("-")[0] for blow in blows if blow.kind == gusts.KILL}
     assert killed == {"node", "sae", gusts.CONTROLLER, gusts.DATABASE, gusts.QCS}
+
+
+def test_storm_over_a_network_with_spare_parts_hits_what_takes_over():
+    """The one of the slow tests."""
+    plan = make_plan(with_strangers(POLIQI), HA, standby=True)
+    storm = gusts.storm(plan, SPARE_SEED, 12, 12.0)
+    lasts_s = {(blow.kind, *blow.on): blow.for_s for gust in storm for blow in gust.blows}
+
+    primary = (gusts.HOST, "primary")
+    assert min(lasts_s[gusts.KILL, *LEADER], lasts_s[gusts.PAUSE, *LEADER]) > 3.5
+    assert min(lasts_s[gusts.KILL, *primary], lasts_s[gusts.PARTITION, *primary]) > 8.5

@@ -130,6 +130,9 @@ def test_series_in_virtual_time_goes_on_and_is_the_same_again(tmp_path, tiny):
          "--virtual: expected fig8 or relay or blocks or sweep: fig7 measures what takes no time there"),
         (("all", "--virtual"), "--virtual: expected fig8 or relay or blocks or sweep: "),
         (("fig8", "--dask", "tcp://127.0.0.1:1"), "--dask goes with --virtual"),
+        (("fig8", "--virtual", "--database", "ha"),
+         "--database and --controller go with networks of real parts: in virtual time nothing fails over"),
+        (("sweep", "--virtual", "--controller", "ha", "--over", "ttl=5"), "--database and --controller go with "),
         (("sweep", "--virtual", "--over", "delay=1,2"), "--over delay: expected no delays with --virtual"),
     ],
 )

@@ -16,6 +16,7 @@ from testbed.experiments import command
 from testbed.experiments.experiment import Seen, Settings, groups, over_repeats
 from testbed.experiments.kinds import fig8, sweep
 from testbed.experiments.series import NETWORK_S, Store, clear, remaining, seconds, seed_of
+from testbed.planning.databases import HA, SINGLE
 from testbed.planning.make import make_plan
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -56,7 +57,8 @@ def test_phases_have_names_of_their_own(name):
 @pytest.mark.parametrize(
     "said",
     ["fig8 --seed 3", "fig8 --workload closest --ttl 20 --seed 3", "latency --topology mine.yaml --repeat 9 --seed 3",
-     "fig8 --virtual --quick --seed 3", "sweep --over mode=basic,qkp --over ttl=5,15 --speed 2 --seed 3"],
+     "fig8 --virtual --quick --seed 3", "table1 --database ha --controller ha --seed 3",
+     "sweep --over mode=basic,qkp --over ttl=5,15 --speed 2 --seed 3"],
 )  # fmt: skip
 def test_command_that_makes_results_again_says_all_that_was_asked(said):
     """Whatever is not as it usually is."""
@@ -75,6 +77,7 @@ def test_command_that_makes_results_again_says_all_that_was_asked(said):
     settings = replace(
         SETTINGS, seed=int(given["--seed"]), over=over, virtual=given.get("virtual", False), quick=quick,
         speed=int(given.get("--speed", command._QUICK_SPEED if quick else 1)), workload=given.get("--workload"),
+        database=given.get("--database", "single"), controller=given.get("--controller", "single"),
         usual_ttl=int(given.get("--ttl", 15)), topology_said=given.get("--topology", "poliqi"),
         repeats=int(given.get("--repeat", experiment.quick_repeats if quick else experiment.repeats)),
     )  # fmt: skip
@@ -304,3 +307,36 @@ def test_series_of_failures_only_makes_no_results(tmp_path):
 
 def test_settings_can_be_written_down():
     json.dumps(SWEEP.to_json())
+
+
+def test_networks_of_a_series_have_what_must_not_fail_twice_if_that_is_asked_for():
+    """It is another series then; one without begins as it ever did."""
+    twice = replace(SETTINGS, database=HA, controller=HA)
+    run = runs("table1")[0]
+
+    plan = twice.plan(run)
+    assert (plan.database, [each.name for each in plan.controllers]) == (HA, ["ctl", "ctl2"])
+    assert twice.to_json() == SETTINGS.to_json() | {"database": HA, "controller": HA}
+    plain = SETTINGS.plan(run)
+    assert (plain.database, len(plain.controllers)) == (SINGLE, 1)
+
+
+def test_folder_of_such_a_series_is_another_one(tmp_path, monkeypatch):
+    """Its name says what is there twice; without the tools of such a database there is none."""
+    monkeypatch.setattr(command, "execute", lambda *_: pytest.fail("nothing is to be run"))
+    monkeypatch.setattr(command, "check_tools", refuse)
+    options = ["table1", "--database", "ha-async", "--controller", "ha", "--out", str(tmp_path)]
+
+    with pytest.raises(UserError, match="cannot find etcd"):
+        command.main(options, lambda: None)
+    assert not list(tmp_path.iterdir())
+
+    monkeypatch.setattr(command, "check_tools", lambda _: None)
+    monkeypatch.setattr(command, "_make", lambda *_: 0)
+    assert command.main(options, lambda: None) == 0
+    assert (tmp_path / "table1-database-ha-async-controller-ha" / "series.json").is_file()
+
+
+def refuse(_: object) -> None:
+    """As where nothing of the kind is installed."""
+    raise UserError("cannot find etcd")
