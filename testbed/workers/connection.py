@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -15,13 +14,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
 
+from mtls import json_text
 from scenario.machines import Machine
+from scenario.topology_description import one_line
 from testbed.machine.processes import ProcessFailed
 from testbed.workers.hello import ROOT
 
 _NOT_SET_UP, _NO_SSH = 41, 255
 _ANSWER_S = 60.0
-_MOST_WAITING_BYTES = 64 << 20  # of one file, for room on a full disk; then the worker is given up
+MOST_MESSAGE_BYTES = 1 << 20  # a chunk of a file has 64 KB, an answer less
+_SHOWN = 500  # characters of an error
 _KEEP_S = 5.0  # between two signs of life of home
 
 
@@ -47,7 +49,7 @@ def command(machine: Machine, outside: str | None = None) -> list[str]:
 
 def why_it_ended(machine: Machine, status: int | None, said: str) -> str:
     """What the end of an ssh tells, with the last that it said. PURE."""
-    last = said.strip().splitlines()[-1].strip() if said.strip() else f"exit status {status}"
+    last = one_line(said.strip().splitlines()[-1])[:_SHOWN] if said.strip() else f"exit status {status}"
     if status == _NOT_SET_UP:
         return f"the testbed is not set up in {machine.root or ROOT} there: run 'make setup' there, or say where: root"
     if "sudo:" in said:
@@ -58,12 +60,13 @@ def why_it_ended(machine: Machine, status: int | None, said: str) -> str:
 class Connection:
     """Requests to the worker `name`, which reads `to_it` and writes `from_it`. Thread-safe.
 
-    `told` gets what comes unasked, `ended` is called once nothing comes any more.
+    `told` gets what comes unasked; ValueError and OSError of it end the connection, as does what no worker sends: a
+    worker's root may be anybody. `ended` is called once nothing comes any more, with why; "": the worker has ended it.
     """
 
     def __init__(
         self, name: str, to_it: IO[bytes], from_it: IO[bytes], *, told: Callable[[Mapping[str, Any]], None],
-        ended: Callable[[], None],
+        ended: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.name = name
         self.hello: Future[Mapping[str, Any]] = Future()
@@ -108,20 +111,12 @@ class Connection:
         return ProcessFailed(f"machine {self.name}: the connection to it has ended")
 
     def _read(self, lines: IO[bytes]) -> None:
+        why = ""
         try:
-            for line in lines:
-                message = json.loads(line)
-                if "hello" in message:
-                    self.hello.set_result(message["hello"])
-                elif "id" in message:
-                    with self._lock:
-                        answer = self._asked.pop(message["id"])
-                    if "error" in message:
-                        answer.set_exception(ProcessFailed(f"machine {self.name}: {message['error']}"))
-                    else:
-                        answer.set_result(message["answer"])
-                else:
-                    self._told(message)
+            while line := lines.readline(MOST_MESSAGE_BYTES + 1):
+                self._take(line)
+        except (ValueError, OSError) as error:
+            why = " ".join(str(error).split())
         finally:
             with self._lock:
                 self._over.set()
@@ -130,7 +125,37 @@ class Connection:
                 answer.set_exception(self._lost())
             if not self.hello.done():
                 self.hello.set_exception(self._lost())
-            self._ended()
+            self._ended(why)
+
+    def _take(self, line: bytes) -> None:
+        """One message; ValueError for what no worker sends, OSError if there is no room for it."""
+        if len(line) > MOST_MESSAGE_BYTES:
+            raise ValueError(f"it has sent a message of more than {MOST_MESSAGE_BYTES} bytes")
+        try:
+            message = json_text.loads(line)
+        except (ValueError, RecursionError):
+            raise ValueError("it has sent a line that is no JSON") from None
+        if not isinstance(message, dict):
+            raise ValueError("it has sent no message")
+        if "hello" in message:
+            if self.hello.done():
+                raise ValueError("it has sent a second hello")
+            if not isinstance(message["hello"], dict):
+                raise ValueError("it has sent a hello that says nothing")
+            self.hello.set_result(message["hello"])
+        elif "id" in message:
+            with self._lock:
+                number = message["id"]
+                answer = self._asked.pop(number, None) if isinstance(number, int) else None
+            if answer is None:
+                raise ValueError("it has sent an answer to nothing")
+            if "answer" in message:
+                answer.set_result(message["answer"])
+            else:
+                why = one_line(str(message.get("error")))[:_SHOWN]
+                answer.set_exception(ProcessFailed(f"machine {self.name}: {why}"))
+        else:
+            self._told(message)
 
     def _keep(self) -> None:
         """A worker of which nobody wants anything for long takes home for gone."""
@@ -148,12 +173,15 @@ class FarProcess:
         self._name = name
         self._out = os.dup(out)
         self._status: int | None = None
+        self._ready = False
         self._over = threading.Event()
         self.asleep = False
 
     def ready(self) -> None:
-        """It said so."""
-        os.write(self._out, b"ready\n")
+        """It said so; nobody hears it again."""
+        if not self._ready and not self._over.is_set():
+            self._ready = True
+            os.write(self._out, b"ready\n")
 
     def ended(self, status: int) -> None:
         """It has ended."""
@@ -194,57 +222,3 @@ class FarPlace:
     def start(self, name: str, module: str, config: Path, out: int, err: int) -> FarProcess:  # noqa: ARG002 - it has a log there
         """As `testbed.machine.processes.Place` has it."""
         return self._start(name, module, config, out, self._host)
-
-
-class Arrivals:
-    """What the worker on `machine` tells unasked: what files have grown by, into the run directory `run`, and what
-    became of components.
-    """
-
-    def __init__(self, machine: str, run: Path) -> None:
-        self._machine = machine
-        self._run = run
-        self._waiting: dict[Path, bytearray] = {}  # for room on a full disk
-        self.processes: dict[str, FarProcess] = {}
-
-    def told(self, message: Mapping[str, Any]) -> None:
-        """One of these."""
-        if "file" in message:
-            self._append(Path(message["file"]), base64.b64decode(message["data"]))
-        elif (process := self.processes.get(message.get("ready") or message.get("ended") or "")) is not None:
-            if "ready" in message:
-                process.ready()
-            else:
-                process.ended(message["status"])
-
-    def lost(self) -> None:
-        """The worker is gone, and all that ran there with it."""
-        for name, process in self.processes.items():
-            if process.poll() is None:
-                words = f"machine {self._machine} is gone, and this with it\n"
-                self._append(Path("logs", f"{name}.log"), words.encode())
-                process.ended(-signal.SIGKILL)
-
-    def _append(self, name: Path, data: bytes) -> None:
-        """A worker writes nothing but what is its own to write: journals, logs and the local databases of its nodes."""
-        if name.is_absolute() or ".." in name.parts or name.parts[0] not in ("logs", "nodes", "saes"):
-            raise ValueError(f"a worker names the file {name}")
-        self._waiting.setdefault(self._run / name, bytearray()).extend(data)
-        for path, waiting in list(self._waiting.items()):
-            try:
-                self._write(path, waiting)
-                del self._waiting[path]
-            except OSError:
-                if len(waiting) > _MOST_WAITING_BYTES:
-                    raise
-
-    @staticmethod
-    def _write(path: Path, waiting: bytearray) -> None:
-        """Take from `waiting` what there is room for; OSError for the rest."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            while waiting:
-                del waiting[: os.write(fd, waiting)]
-        finally:
-            os.close(fd)

@@ -14,12 +14,14 @@ from typing import Any
 
 from node.material.blocks import boottime
 from sae.vpn import kernel
+from scenario.topology_description import one_line
 from testbed.errors import UserError
 from testbed.machine.tools import check_tools
 
 ROOT = Path(__file__).resolve().parents[2]
 _ROOMS = ("decisions", "documents", "etsi", "ietf", "mtls", "node", "sae", "scenario", "telemetry", "testbed")
 MOST_APART_S = 0.5
+_SHOWN = 500  # characters
 
 
 def hello() -> dict[str, Any]:
@@ -70,7 +72,7 @@ def refused(said: Mapping[str, Any], apart_s: float) -> str | None:
     but for our own sources.
     """
     if said.get("lacks") is not None:
-        return str(said["lacks"])
+        return one_line(str(said["lacks"]))[:_SHOWN]
     if said.get("sources") != sources():
         return "has another version of the testbed: expected the same files as here"
     if abs(apart_s) > MOST_APART_S:

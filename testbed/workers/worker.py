@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import os
 import re
+import select
 import subprocess
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from decisions.parameters import MODE
 from scenario.machines import HOME, Machine
@@ -18,11 +21,19 @@ from testbed.errors import UserError
 from testbed.machine.processes import Child, Process, Processes, ProcessFailed
 from testbed.machine.run_directory import RunDirectory
 from testbed.planning.plan import Plan
-from testbed.workers.connection import Arrivals, Connection, FarPlace, FarProcess, command, why_it_ended
+from testbed.workers.arrivals import Arrivals
+from testbed.workers.connection import Connection, FarPlace, FarProcess, command, why_it_ended
 from testbed.workers.hello import check_transport, clocks, refused
 
 # How libpq is told of files of the run directory; see `OwnDatabase.node_url`.
 _BY_DESCRIPTOR = re.compile(r"/proc/1/fd/[0-9]+/(?=pki/)")
+# What a machine may offer, in JSON.
+_OFFERED = {
+    "directory": r'"/[\w./-]{1,4000}"', "descriptor": r"[0-9]{1,6}", "shaper": r'"[a-z -]{1,40}"',
+    "public_key": r'"[A-Za-z0-9+/]{43}="', "port": r"[0-9]{1,5}",
+}  # fmt: skip
+_MOST_LOG_BYTES = 64 << 20  # of what comes by ssh's standard error
+_MOST_WORDS, _LAST_WORDS_S = 4000, 10.0
 _HELLO_S, _CLOCKS, _END_S, _LOOK_S = 40.0, 15, 10.0, 0.05
 
 
@@ -48,26 +59,36 @@ class Worker:
         self.machine = machine
         self._run = run
         self._lost = lost
-        self._arrivals = Arrivals(machine.name, run.path)
+        self._arrivals = Arrivals(machine, run.path)
         self._brought: set[str] = set()
         self.process: Process = processes.begin(
             f"machine-{machine.name}", lambda _, err: self._launch(outside, err), says_ready=False
         )
 
     def _launch(self, outside: str, err: int) -> Child:
+        # What comes by ssh's own standard error is the worker's word, too.
+        bound = ["prlimit", f"--fsize={_MOST_LOG_BYTES}", "--"]
         ssh = subprocess.Popen(
-            command(self.machine, outside), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err,
+            [*bound, *command(self.machine, outside)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err,
             start_new_session=True,
         )  # fmt: skip
-        assert ssh.stdin is not None and ssh.stdout is not None  # noqa: S101, PT018 - they were asked for
+        to_it, from_it = ssh.stdin, ssh.stdout
+        assert to_it is not None and from_it is not None  # noqa: S101, PT018 - they were asked for
+        log = os.dup(err)
+
+        def ended(why: str) -> None:
+            if why:
+                os.write(log, f"machine {self.machine.name} was given up: {why}\n".encode())
+                ssh.kill()
+            os.close(log)
+            from_it.close()
+            self._arrivals.lost()
+            self._lost()
+
         self.connection = Connection(
-            self.machine.name, ssh.stdin, ssh.stdout, told=self._arrivals.told, ended=self._ended
+            self.machine.name, to_it, from_it, told=self._arrivals.told, ended=ended
         )
         return ssh
-
-    def _ended(self) -> None:
-        self._arrivals.lost()
-        self._lost()
 
     def greet(self) -> None:
         """Hear what it is, and have it enter the run by our clocks; ProcessFailed if it cannot be taken."""
@@ -92,7 +113,7 @@ class Worker:
 
     def _reached(self, place: int) -> str:
         """A part of what its SSH server says of the connection: home's address and port, and its own."""
-        parts = str(self.said["reached"]).split()
+        parts = str(self.said.get("reached")).split()
         if len(parts) != 4:
             raise ProcessFailed(f"machine {self.machine.name}: its SSH server does not say SSH_CONNECTION")
         return parts[place]
@@ -105,9 +126,8 @@ class Worker:
 
     def begin(self, address: str) -> dict[str, Any]:
         """Have it prepared, with that address among machines; what it offers."""
-        found: dict[str, Any] = self.connection.ask(
-            "begin", run=self._run.id, machine=self.machine.name, address=address
-        )
+        name = self.machine.name
+        found = offered(name, self.connection.ask("begin", run=self._run.id, machine=name, address=address))
         self._directory, self._descriptor = found["directory"], found["descriptor"]
         return found
 
@@ -156,14 +176,29 @@ class Worker:
             time.sleep(_LOOK_S)
 
 
+def offered(machine: str, answer: Any) -> dict[str, Any]:
+    """What a machine offers, which goes into commands and files here; ProcessFailed if no machine can. PURE."""
+    given = answer if isinstance(answer, dict) else {}
+    for name, pattern in _OFFERED.items():
+        if name not in given:
+            raise ProcessFailed(f"machine {machine}: it offers no {name}")
+        value = given[name]
+        if isinstance(value, bool) or not isinstance(value, str | int) or not re.fullmatch(pattern, json.dumps(value)):
+            raise ProcessFailed(f"machine {machine}: it offers {name} {str(value)[:40]!r}, which no machine can")
+    return {name: given[name] for name in _OFFERED}
+
+
 def clocks_ahead(connection: Connection) -> dict[str, float]:
-    """How far a machine's clocks are ahead of ours, in s, to half a round trip."""
+    """How far a machine's clocks are ahead of ours, in s, to half a round trip; ProcessFailed."""
     found = []
     for _ in range(_CLOCKS):
         before = clocks()
         said = connection.ask("clock")
         took_s = clocks()["monotonic"] - before["monotonic"]
-        found.append((took_s, {name: said[name] - value - took_s / 2 for name, value in before.items()}))
+        try:
+            found.append((took_s, {name: float(said[name]) - value - took_s / 2 for name, value in before.items()}))
+        except (TypeError, KeyError, ValueError):
+            raise ProcessFailed(f"machine {connection.name}: its clocks say what no clock says") from None
     return min(found, key=lambda one: one[0])[1]
 
 
@@ -198,7 +233,7 @@ def _why_not(machine: Machine) -> str | None:
         command(machine), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as ssh:
         assert ssh.stdin is not None and ssh.stdout is not None and ssh.stderr is not None  # noqa: S101, PT018
-        connection = Connection(machine.name, ssh.stdin, ssh.stdout, told=lambda _: None, ended=lambda: None)
+        connection = Connection(machine.name, ssh.stdin, ssh.stdout, told=lambda _: None, ended=lambda _: None)
         try:
             said = connection.hello.result(_HELLO_S)
             return refused(said, clocks_ahead(connection)["time"])
@@ -206,8 +241,23 @@ def _why_not(machine: Machine) -> str | None:
             ssh.terminate()
             return f"ssh {machine.ssh}: no answer within {_HELLO_S:g} s"
         except ProcessFailed:
-            said_last = ssh.stderr.read().decode(errors="replace")  # until it has ended
+            said_last = _last_words(ssh.stderr)  # until it has ended
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return why_it_ended(machine, ssh.wait(_LAST_WORDS_S), said_last)
+            ssh.kill()
             return why_it_ended(machine, ssh.wait(), said_last)
         finally:
             connection.close()
             ssh.wait()
+
+
+def _last_words(said: IO[bytes]) -> str:
+    """What comes there until the end, for a while, and no more of it than anybody reads."""
+    found, until = b"", time.monotonic() + _LAST_WORDS_S
+    poll = select.poll()
+    poll.register(said, select.POLLIN)
+    while len(found) < _MOST_WORDS and poll.poll(1000 * max(0.0, until - time.monotonic())):
+        if not (data := os.read(said.fileno(), _MOST_WORDS - len(found))):
+            break
+        found += data
+    return found.decode(errors="replace")

@@ -31,7 +31,7 @@ class Worker:
         )
         self.told: list[Any] = []
         self.connection = Connection(
-            "west", self.process.stdin, self.process.stdout, told=self.told.append, ended=lambda: None
+            "west", self.process.stdin, self.process.stdout, told=self.told.append, ended=lambda _: None
         )
 
     def stop(self) -> None:

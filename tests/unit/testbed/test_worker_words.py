@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import errno
 import json
+import os
 import re
 
 import pytest
 
 from scenario.machines import Machine
-from testbed.workers.connection import Arrivals, command, why_it_ended
+from testbed.workers import arrivals as home_side
+from testbed.workers.arrivals import Arrivals
+from testbed.workers.connection import FarProcess, command, why_it_ended
 from testbed.workers.hello import hello, refused, sources
 from testbed.workers.tails import Tails
 from testbed.workers.worker import files_named, relocated
 
 WEST = Machine("west", "west.example.net", ("finance",), root="/opt/qkd")
+A_AT_WEST = Machine("west", "west.example.net", ("a",))
 GOOD = {"sources": sources(), "lacks": None}
 
 
@@ -29,6 +33,7 @@ def test_machine_with_the_same_files_and_the_same_time_is_taken():
     ("said", "apart_s", "why"),
     [
         ({"lacks": "needs root there"}, 0, "needs root there"),
+        ({"lacks": "\x1b[2Jneeds\nroot " + "x" * 1000}, 0, r"\[2Jneeds root x{400,500}$"),
         ({**GOOD, "sources": "0"}, 0, "has another version of the testbed"),
         (GOOD, 2.04, r"its clock is 2\.0 s ahead of this one: expected at most 0\.5 s"),
         (GOOD, -60, r"its clock is 60\.0 s behind this one"),
@@ -92,7 +97,7 @@ def test_what_files_grow_by_comes_home_and_a_journal_that_begins_a_new_file_goes
     there, home = tmp_path / "there", tmp_path / "home"
     (there / "nodes" / "a").mkdir(parents=True)
     (there / "logs").mkdir()
-    arrivals = Arrivals("west", home)
+    arrivals = Arrivals(A_AT_WEST, home)
     tails = Tails(there, "west", arrivals.told)
     journal = there / "nodes" / "a" / "journal.jsonl"
     (there / "logs" / "delay-line.log").write_text("late\n")
@@ -109,27 +114,123 @@ def test_what_files_grow_by_comes_home_and_a_journal_that_begins_a_new_file_goes
     assert (home / "logs" / "west-delay-line.log").read_text() == "late\n"
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "nodes/../../x", "pki/ca.pem", "config/qcs.json"])
-def test_worker_writes_at_home_where_it_has_something_to_write_and_nowhere_else(tmp_path, name):
-    """Not over certificates or configurations, nor out of the run directory."""
-    with pytest.raises(ValueError, match="a worker names the file"):
-        Arrivals("west", tmp_path).told({"file": name, "data": ""})
+NOT_ITS_OWN = [
+    "/etc/passwd", "nodes/../../x", "nodes/a/../b/journal.jsonl", "pki/ca.pem", "config/qcs.json", "nodes/a",
+    "nodes/b/journal.jsonl", "saes/b/journal.jsonl", "nodes/a/a.key", "nodes/a/x/journal.jsonl", "logs/run.log",
+    "logs/node-b.log", "logs/west.log", "logs/passage.log", "logs/passage-east.log", "logs/west-../x.log", "", ".", 7,
+    None,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_ITS_OWN)
+def test_worker_writes_at_home_what_is_its_own_and_nothing_else(tmp_path, name):
+    """Not over certificates or configurations, out of the run directory, or into what nodes elsewhere say."""
+    with pytest.raises(ValueError, match="it names the file"):
+        Arrivals(A_AT_WEST, tmp_path).told({"file": name, "data": ""})
+    assert not list(tmp_path.iterdir())
+
+
+def test_worker_has_its_nodes_and_itself_to_tell_of(tmp_path):
+    """Journals and logs of these, and the local databases of nodes."""
+    names = ("nodes/a/journal.jsonl", "saes/a/journal.jsonl", "nodes/a/local.db", "nodes/a/local.db-wal",
+             "logs/node-a.log", "logs/sae-a.log", "logs/passage-west.log", "logs/west-ovs-vswitchd.log")  # fmt: skip
+    arrivals = Arrivals(A_AT_WEST, tmp_path)
+
+    for name in names:
+        arrivals.told({"file": name, "data": base64.b64encode(b"x\n").decode()})
+
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*") if path.is_file()} == {*names}
+
+
+def grow(arrivals: Arrivals, name: str, data: bytes) -> None:
+    """The worker says that a file has grown by that."""
+    arrivals.told({"file": name, "data": base64.b64encode(data).decode()})
+
+
+def test_line_of_a_journal_without_an_end_is_not_taken(tmp_path, monkeypatch):
+    """Whoever reads the journal reads lines. A log and a database have none that anybody reads whole."""
+    monkeypatch.setattr(home_side, "MOST_LINE_BYTES", 100)
+    arrivals = Arrivals(A_AT_WEST, tmp_path)
+    for name in ("nodes/a/local.db", "logs/node-a.log"):
+        grow(arrivals, name, b"x" * 101)
+    for _ in range(9):
+        grow(arrivals, "nodes/a/journal.jsonl", b"x" * 60 + b"\n" + b"x" * 30)
+
+    with pytest.raises(ValueError, match=r"a line of nodes/a/journal\.jsonl has more than 100 bytes"):
+        grow(arrivals, "nodes/a/journal.jsonl", b"x" * 71)
+    with pytest.raises(ValueError, match="has more than 100 bytes"):
+        grow(Arrivals(A_AT_WEST, tmp_path), "saes/a/journal.jsonl", b"\n" + b"x" * 101 + b"\n")
+
+
+def test_worker_takes_so_much_of_the_disk_and_no_more(tmp_path, monkeypatch):
+    """In all its files together, for each of its datacenters."""
+    monkeypatch.setattr(home_side, "MOST_BYTES_OF_A_DATACENTER", 1000)
+    two = Machine("west", "west.example.net", ("a", "b"))
+    arrivals = Arrivals(two, tmp_path)
+    for name in ("nodes/a/local.db", "nodes/b/local.db", "logs/node-a.log", "logs/west-x.log"):
+        grow(arrivals, name, b"x" * 500)
+
+    with pytest.raises(ValueError, match="it has sent more than 2000 bytes, 1000 for each of its datacenters"):
+        grow(arrivals, "logs/node-b.log", b"x")
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) == 2000
+
+
+def test_worker_has_so_many_logs_and_no_more(tmp_path, monkeypatch):
+    """Of its own: those of nodes are as many as these."""
+    monkeypatch.setattr(home_side, "MOST_LOGS", 3)
+    arrivals = Arrivals(A_AT_WEST, tmp_path)
+    for number in [*range(3), 0]:
+        grow(arrivals, f"logs/west-x{number}.log", b"x")
+
+    with pytest.raises(ValueError, match="it has more than 3 logs of its own"):
+        grow(arrivals, "logs/west-x3.log", b"x")
+
+
+def test_process_is_ready_once_however_often_a_worker_says_so(tmp_path):
+    """Nobody reads what is said again: it would fill the pipe, and hold up all that the worker says."""
+    out, into = os.pipe()
+    process = FarProcess(None, "node-a", into)
+    arrivals = Arrivals(A_AT_WEST, tmp_path)
+    arrivals.processes["node-a"] = process
+    for _ in range(3):
+        arrivals.told({"ready": "node-a"})
+
+    assert os.read(out, 100) == b"ready\n"
+    for status in ("0", None, 1 << 40, True):
+        with pytest.raises(ValueError, match="says that node-a ended"):
+            arrivals.told({"ended": "node-a", "status": status})
+    arrivals.told({"ended": "node-a", "status": -9})
+    assert process.poll() == -9
+    os.close(out)
+    os.close(into)
 
 
 def test_full_disk_at_home_costs_no_byte_of_a_journal(tmp_path, monkeypatch):
     """What comes meanwhile waits, and is written once there is room, in order."""
-    arrivals = Arrivals("west", tmp_path)
-
-    def tell(data: bytes) -> None:
-        arrivals.told({"file": "nodes/a/journal.jsonl", "data": base64.b64encode(data).decode()})
+    arrivals = Arrivals(A_AT_WEST, tmp_path)
 
     def full(fd: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr("testbed.workers.connection.os.write", full)
-        tell(b"one\n")
-        tell(b"two\n")
-    tell(b"three\n")
+        patched.setattr("testbed.workers.arrivals.os.write", full)
+        grow(arrivals, "nodes/a/journal.jsonl", b"one\n")
+        grow(arrivals, "nodes/a/journal.jsonl", b"two\n")
+    grow(arrivals, "nodes/a/journal.jsonl", b"three\n")
 
     assert (tmp_path / "nodes" / "a" / "journal.jsonl").read_text() == "one\ntwo\nthree\n"
+
+
+def test_what_waits_for_room_has_a_bound_for_all_files_of_a_worker(tmp_path, monkeypatch):
+    """Memory is home's, too."""
+    monkeypatch.setattr(home_side, "MOST_WAITING_BYTES", 100)
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("testbed.workers.arrivals.os.write", full)
+    arrivals = Arrivals(A_AT_WEST, tmp_path)
+    grow(arrivals, "nodes/a/journal.jsonl", b"x" * 60)
+
+    with pytest.raises(OSError, match="no space left"):
+        grow(arrivals, "saes/a/journal.jsonl", b"x" * 60)
