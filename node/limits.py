@@ -87,6 +87,8 @@ DATABASE_KNOCK_S = 0.1  # until a server that had no place left is asked again, 
 # out for so long, while the others are asked. The least that psycopg waits is 2 s.
 DATABASE_ONE_OF_SEVERAL_S = 2.0
 DATABASE_SILENT_S = 3.0
+# Then it is tried for so long, with round trips, whether anybody is there at all, before it is waited for as above.
+DATABASE_TAP_S = 0.3
 DATABASE_SEEK_S = 0.5  # until they are asked again while none of them takes writes: each time costs them a handshake
 DATABASE_KEPT_S = 30 * 86_400.0  # a connection: who has one depends on nobody that throngs at the server's door
 DATABASE_PATIENCE_S = 18.0  # where there is no connection for long: enough for the longest round trips

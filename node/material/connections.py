@@ -35,6 +35,7 @@ from node.limits import (
     DATABASE_SEEK_S,
     DATABASE_SILENT_S,
     DATABASE_STATEMENT_S,
+    DATABASE_TAP_S,
     DATABASE_TRY_S,
     DATABASE_UPKEEP,
     DATABASE_WAIT_S,
@@ -62,6 +63,7 @@ _WHY = {
     "57P03": "is starting",
 }
 _ROUND_TRIPS_OF_A_CALL = 2  # more are other packets that were lost
+_PORT = 5432  # of PostgreSQL, where none is named
 ROUND_TRIPS_TO_CONNECT = 6  # TCP, PostgreSQL's own hello, TLS, the session, our statements
 _log = logging.getLogger(__name__)
 
@@ -99,6 +101,10 @@ class Servers:
         found = [place for place in self._all if self._silent_until.get(_name(place), 0.0) <= now]
         return found or self._all
 
+    def doubts(self, place: Mapping[str, str]) -> bool:
+        """Whether that one was silent, and has not taken writes since, where there is another one to ask."""
+        return self.are_several and _name(place) in self._silent_until
+
     def took_writes(self, place: Mapping[str, str]) -> None:
         """That one is the right one now."""
         self._silent_until.pop(_name(place), None)
@@ -114,6 +120,17 @@ def _name(place: Mapping[str, str]) -> str:
     return place.get("hostaddr") or place.get("host", "")
 
 
+def _somebody_is_at(place: Mapping[str, str], within_s: float) -> bool:
+    """Whether a server takes connections there."""
+    try:
+        socket.create_connection((_name(place), int(place.get("port") or _PORT)), within_s).close()
+    except TimeoutError:
+        return False
+    except OSError:  # refused, say: libpq tells why
+        return True
+    return True
+
+
 class _Connection(psycopg.Connection[tuple[object, ...]]):
     born = 0.0  # monotonic seconds
 
@@ -122,13 +139,18 @@ class _Connection(psycopg.Connection[tuple[object, ...]]):
         """As psycopg's, to that of the `servers` which takes writes.
 
         A server that strangers have filled has a place now and then: who knocks often gets it. Where there are several,
-        one of them may be about to take over.
+        one of them may be about to take over: one that was silent, as a host does that is cut off, is waited for
+        `knock_s` at most, and not for the seconds that libpq takes at least.
         """
         servers: Servers = options.pop("servers")
+        knock_s: float = options.pop("knock_s")
         until = time.monotonic() + DATABASE_CONNECT_S
         while True:
             why = psycopg.OperationalError("no server")
             for place in servers.to_ask(time.monotonic()):
+                if servers.doubts(place) and not _somebody_is_at(place, knock_s):
+                    servers.was_silent(_name(place), time.monotonic())
+                    continue
                 try:
                     found = super().connect(*where, **(options | place))
                 except psycopg.OperationalError as error:
@@ -291,7 +313,8 @@ class Connections:
         if self._servers.are_several:
             waited_s, least_s = waited_s / 4, DATABASE_ONE_OF_SEVERAL_S
         patience_s = min(max(least_s + trips_s, waited_s), DATABASE_PATIENCE_S)
-        dead_s = {"tcp_user_timeout": round((DATABASE_CONNECT_S + trips_s) * 1000)}
+        knock_s = DATABASE_TAP_S + _ROUND_TRIPS_OF_A_CALL * self.round_trip_s
+        dead_s = {"knock_s": knock_s, "tcp_user_timeout": round((DATABASE_CONNECT_S + trips_s) * 1000)}
         return self._options | dead_s | {"connect_timeout": round(patience_s)}
 
     def _prepare(self, connection: _Connection) -> None:

@@ -146,3 +146,4 @@ def test_servers_of_which_one_takes_writes_are_all_asked_while_a_connection_is_w
     """One that is silent does not use up the time in which the others are asked, and is left out the next time."""
     assert limits.DATABASE_ONE_OF_SEVERAL_S + limits.DATABASE_SEEK_S < limits.DATABASE_CONNECT_S
     assert limits.DATABASE_SILENT_S >= limits.DATABASE_CONNECT_S
+    assert limits.DATABASE_TAP_S < limits.DATABASE_SEEK_S
