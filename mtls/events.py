@@ -11,9 +11,10 @@ import collections
 import json
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Response, request
+if TYPE_CHECKING:
+    from flask import Response
 
 FEED = "qkd.feed"  # where in the WSGI environment the server finds it
 CONTENT_TYPE = "text/event-stream"
@@ -68,5 +69,7 @@ class Feed:
 
 def answer_with(feed: Feed) -> Response:
     """An answer that never ends, with the events of `feed`."""
+    from flask import Response, request  # clients know these events, too, and do without it
+
     request.environ[FEED] = feed
     return Response(b"", content_type=CONTENT_TYPE, headers={"Cache-Control": "no-cache"})

@@ -1,4 +1,8 @@
-"""`python testbed/run.py`: options, checks, one run, its summary."""
+"""`python testbed/run.py`: options, checks, one run, its summary.
+
+What makes a network takes half a second to load (Mininet, PostgreSQL's client, HTTP). It is loaded where it is needed:
+help, virtual time and most refusals come without it.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,24 @@ import secrets
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from conformance import command as conformance
 from decisions.rekey import GO_ON
 from scenario.topology import TopologyError, load, load_machines
 from scenario.workload import Arrival, Pairs, Workload
 from scenario.workload import load as load_workload
-from testbed import options, simulate
+from testbed import options
 from testbed.dashboard.address import USUAL_PORT
-from testbed.database.shared_database import complete_url, members, open_user_database
 from testbed.errors import UserError
 from testbed.machine.isolation import run_isolated, undisturbed
 from testbed.machine.run_directory import new_run_id, open_run_directory, point_latest
 from testbed.machine.tools import DATABASE_TOOLS, FRAMEWORKS, check_tools, clean_environment, python_for
 from testbed.network.expose import ANY_PORT
-from testbed.network.workload_player import lasts_s
-from testbed.planning.capacity import doubt, needs, reserve
 from testbed.planning.databases import SINGLE
 from testbed.planning.plan import Plan, SaePlan
-from testbed.session import REACHED, Dashboard, Options, run
-from testbed.virtual_machine import vm
-from testbed.workers import worker as workers
+
+if TYPE_CHECKING:
+    from testbed.session import Dashboard
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TOPOLOGIES = _ROOT / "topologies"
@@ -48,8 +49,12 @@ def main(arguments: list[str]) -> int:
         if arguments[:1] == ["experiment"]:
             return _experiment(arguments[1:])
         if arguments[:1] == ["simulate"]:
+            from testbed import simulate
+
             return simulate.main(arguments[1:], topologies=_TOPOLOGIES, workloads=_WORKLOADS)
         if arguments[:1] == ["conformance"]:
+            from conformance import command as conformance
+
             return conformance.main(arguments[1:])
         given = _parser().parse_args(arguments)
         if given.detach:
@@ -89,6 +94,8 @@ def _in_vm(given: argparse.Namespace, arguments: list[str]) -> int:
     if devices := [qc.name for link in links for qc in link.qcs if qc.source is not None]:
         raise UserError(f"--vm goes without devices of yours, of which {devices[0]} is one: {_NO_WAY_OUT}")
     directory = (given.run_dir or _RUNS / new_run_id(datetime.datetime.now(datetime.UTC))).absolute()
+    from testbed.virtual_machine import vm
+
     status = vm.run([*arguments, "--no-dashboard"], python=Path(sys.executable), root=_ROOT, run_directory=directory)
     if given.run_dir is None:
         point_latest(_RUNS, directory)
@@ -99,6 +106,8 @@ def _detached(given: argparse.Namespace, arguments: list[str]) -> int:
     """The same in the background: shows what it says until the network is up; the exit status, 0 if that is so."""
     if given.vm:
         raise UserError("--detach goes without --vm: what runs in a virtual machine ends with it")
+    from testbed.session import REACHED
+
     rest = [word for word in arguments if word != "--detach"]
     command = [sys.executable, "-P", "-m", "testbed", "--detached", *rest]
     run = subprocess.Popen(
@@ -126,8 +135,11 @@ def _prepare() -> None:
 
 
 def _main(given: argparse.Namespace) -> int:
-    # Before the environment is cleaned of what libpq reads there.
-    database_url = None if given.shared_db is None else complete_url(given.shared_db)
+    database_url = None
+    if given.shared_db is not None:
+        from testbed.database.shared_database import complete_url
+
+        database_url = complete_url(given.shared_db)  # before the environment is cleaned of what libpq reads there
     _prepare()
     if given.database != SINGLE:
         if database_url is not None:
@@ -140,6 +152,12 @@ def _main(given: argparse.Namespace) -> int:
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
     workload = None if given.workload is None else load_workload(given.workload, _WORKLOADS)
     arriving = _arrivals(given, plan, workload, seed)
+    from testbed.database.shared_database import members, open_user_database
+    from testbed.network.workload_player import lasts_s
+    from testbed.planning.capacity import doubt, needs, reserve
+    from testbed.session import Options, run
+    from testbed.workers import worker as workers
+
     duration_s = given.duration
     if duration_s is None and workload is not None and given.no_cli:
         duration_s = lasts_s(arriving) + _LAST_WORDS_S
@@ -201,6 +219,8 @@ def _dashboard(given: argparse.Namespace) -> Dashboard:
     asked = given.dashboard is not _UNASKED
     if asked and given.no_dashboard:
         raise UserError("--dashboard and --no-dashboard: choose one")
+    from testbed.session import Dashboard
+
     interactive = given.duration is None and not given.no_cli
     return Dashboard(on=(asked or interactive) and not given.no_dashboard, port=given.dashboard if asked else None)
 
