@@ -1,5 +1,7 @@
 # One word for each chore. Everything sets up what is missing first; the second time that costs a second.
 PYTHON := .venv/bin/python
+# Hundreds of processes begin in a suite, and each worker loads all tests: with this set, all would be compiled every time.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo test test-slow test-ryu test-uml test-vagrant test-machines experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-database bench-simulation audit setup setup-ryu setup-prometheus lint unit pictures interface lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
@@ -11,7 +13,7 @@ test: setup setup-ryu setup-prometheus ## linter, type checker and the whole tes
 	@echo "== mypy ==" && $(PYTHON) -m mypy
 	@echo "== pytest ==" && $(PYTHON) -m pytest -n 4
 
-test-slow: setup ## what takes minutes and rarely breaks; its short forms are in the suite (needs root)
+test-slow: setup setup-ryu ## what takes minutes and rarely breaks; its short forms are in the suite (needs root)
 	$(PYTHON) -m pytest -m slow
 
 test-ryu: setup setup-ryu ## only the tests of a controller on Ryu 4.34 (needs root)
