@@ -22,14 +22,13 @@ DEVICE = {
 }
 
 
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Running]:
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """It runs, and publishes its KMEs."""
-    topology = tmp_path / "device.yaml"
+    folder = tmp_path_factory.mktemp("device")
+    topology = folder / "device.yaml"
     topology.write_text(yaml.safe_dump(DEVICE))
-    running = Running(
-        tmp_path / "device", "--topology", topology, "--expose", free_ports(7), "--no-dashboard"
-    )
+    running = Running(folder / "run", "--topology", topology, "--expose", free_ports(7), "--no-dashboard")
     try:
         running.wait_up()
         yield running
@@ -54,8 +53,24 @@ def network(directory: Path, device: Running) -> Path:
     return path
 
 
+def test_device_whose_host_has_no_address_is_one_line(device, tmp_path):
+    """With the field."""
+    path = network(tmp_path, device)
+    path.write_text(path.read_text().replace("127.0.0.1", "no-such-device.invalid"))
+
+    done = finished("--topology", path, "--duration", 1, "--no-cli", "--run-dir", tmp_path / "run")
+
+    assert done.returncode == 2
+    said = done.stderr.splitlines()
+    assert len(said) == 1
+    assert "QC north-south/1, source.gs014.ends.north.url: cannot resolve 'no-such-device.invalid'" in said[0]
+
+
 def test_keys_of_another_testbed_become_keys_here(device, tmp_path):
-    """Over the emulated network and out of it; both runs' audits are clean, and an operator sees how the device is."""
+    """Over the emulated network and out of it; both runs' audits are clean, and an operator sees how the device is.
+
+    The last test here: the device ends.
+    """
     run = Running(
         tmp_path / "run", "--topology", network(tmp_path, device), "--sessions", 1, "--seed", 1, "--no-dashboard"
     )
@@ -78,16 +93,3 @@ def test_keys_of_another_testbed_become_keys_here(device, tmp_path):
     found = replay(run.directory)
     assert found.compared > 0
     assert found.agreeing > 0.5, [str(d) for d in found.differences]
-
-
-def test_device_whose_host_has_no_address_is_one_line(device, tmp_path):
-    """With the field."""
-    path = network(tmp_path, device)
-    path.write_text(path.read_text().replace("127.0.0.1", "no-such-device.invalid"))
-
-    done = finished("--topology", path, "--duration", 1, "--no-cli", "--run-dir", tmp_path / "run")
-
-    assert done.returncode == 2
-    said = done.stderr.splitlines()
-    assert len(said) == 1
-    assert "QC north-south/1, source.gs014.ends.north.url: cannot resolve 'no-such-device.invalid'" in said[0]

@@ -165,20 +165,17 @@ def test_keys_of_a_host_are_for_postgres_alone(replicated):
         assert host.directory.stat().st_mode & 0o077 == 0
 
 
-def test_server_starts_again_though_another_process_has_its_number_now(tmp_path):
+def test_server_starts_again_though_another_process_has_its_number_now(replicated):
     """It left its number behind when it was killed; processes are counted anew where it starts."""
-    made = Replicated(tmp_path)
-    try:
-        made.start(MEMBERS, waits=True)
-        made.database.kill("db2")
-        left = made.database._hosts["db2"].directory / "data" / "postmaster.pid"
-        left.write_text("\n".join(["1", *left.read_text().splitlines()[1:]]) + "\n")
+    until(replicated.database.has_spare)
+    (standby,) = {"db", "db2"} - {replicated.database.in_command}
+    replicated.database.kill(standby)
+    left = replicated.hosts[standby].directory / "data" / "postmaster.pid"
+    left.write_text("\n".join(["1", *left.read_text().splitlines()[1:]]) + "\n")
 
-        made.database.restart("db2")
+    replicated.database.restart(standby)
 
-        until(made.database.has_spare)
-    finally:
-        made.stop()
+    until(replicated.database.has_spare)
 
 
 def test_commits_that_did_not_wait_are_lost_and_what_they_gave_is_not_given_again(tmp_path):

@@ -33,7 +33,7 @@ def test_suite_that_is_stopped_by_a_signal_leaves_no_process_behind(tmp_path, si
     """Whichever it is."""
     (tmp_path / "test_one.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
-    command += ["--confcutdir", str(ROOT), "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    command += ["--confcutdir", str(ROOT), "-p", "tests.conftest", "-p", "no:cacheprovider", "-p", "no:schemathesis"]
     command += [str(tmp_path / "test_one.py")]
     unnamed = {key: value for key, value in os.environ.items() if key != NAME}
     with subprocess.Popen(command, cwd=ROOT, env=unnamed, stdout=subprocess.PIPE, text=True) as suite:
