@@ -155,6 +155,7 @@ def test_what_does_not_go_over_machines_yet_says_so(pair):
         assert re.search("on another machine", done.stderr)
 
 
+@pytest.mark.slow
 def test_machine_that_is_killed_is_a_fault_and_the_run_goes_on_without_it(machines, tmp_path):
     """The summary has no dead process, the audit is clean: what the machine left on its disk is looked at, too."""
     placed, run = placement(tmp_path / "machines.yaml", east=["bob"]), tmp_path / "run"

@@ -147,6 +147,7 @@ def test_leader_is_killed_under_load_and_the_other_one_goes_on(tmp_path):
     assert len(assigned) == len(set(assigned))
 
 
+@pytest.mark.slow
 @pytest.mark.ryu
 def test_stand_by_on_ryu_takes_over_too(tmp_path):
     """With roles at the switches, whose links are cut afterwards."""

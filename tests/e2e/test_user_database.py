@@ -65,7 +65,7 @@ def schemas(url: str) -> set[str]:
         return {name for (name,) in connection.execute("SELECT nspname FROM pg_namespace").fetchall()}
 
 
-@pytest.mark.parametrize("controller", ["single", "ha"])
+@pytest.mark.parametrize("controller", [pytest.param("single", marks=pytest.mark.slow), "ha"])
 def test_keys_are_exchanged_by_way_of_a_server_of_the_users(server, tmp_path, controller):
     """Over the emulated network to `db` and out from there; the schemas of the run are gone afterwards.
 

@@ -67,6 +67,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.end()
 
 
+@pytest.mark.slow
 def test_series_on_a_cluster_is_the_same_as_on_this_machine_to_the_byte(cluster, tmp_path):
     """Table, events and figure."""
     options = ("sweep", "--virtual", "--quick", "--seed", 3, "--over", "admission=eq1,calendar")

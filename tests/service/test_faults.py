@@ -252,18 +252,18 @@ class Mesh(Line):
         return found if MODES[self.mode].paths == 2 else [[master, slave], *found]
 
 
-@pytest.fixture(
-    params=[
-        "basic", "qkp", "parallel", "paths-2of3", pytest.param("paths-2", marks=pytest.mark.slow),
-        pytest.param("otp", marks=pytest.mark.slow),
-    ]
-)
+def slow(*modes: str) -> list[Any]:
+    """Modes in which a test is slow."""
+    return [pytest.param(mode, marks=pytest.mark.slow) for mode in modes]
+
+
+@pytest.fixture(params=["qkp", "paths-2of3", *slow("basic", "parallel", "paths-2", "otp")])
 def network(request: pytest.FixtureRequest, tmp_path) -> Iterator[Line]:
     """The line, or the mesh where keys go over several paths, in each mode."""
     yield from built((Line if MODES[request.param].paths == 1 else Mesh)(tmp_path), request.param)
 
 
-@pytest.fixture(params=["basic", "qkp", "parallel", pytest.param("otp", marks=pytest.mark.slow)])
+@pytest.fixture(params=["basic", "qkp", "parallel", *slow("otp")])
 def line(request: pytest.FixtureRequest, tmp_path) -> Iterator[Line]:
     """The line in each mode that goes over one path."""
     yield from built(Line(tmp_path), request.param)
@@ -377,6 +377,7 @@ def used_twice(takes: Sequence[Taken]) -> list[tuple[Taken, Taken]]:
     return wrong
 
 
+@pytest.mark.parametrize("line", ["basic", *slow("qkp", "parallel", "otp")], indirect=True)
 def test_no_byte_is_used_twice_when_a_server_with_an_older_copy_takes_over(line):
     """It is behind the same address and lacks the last commits: what both ends took since, it has never heard of.
 
@@ -490,6 +491,7 @@ def test_node_killed_between_allocation_and_delivery_gives_the_same_key(line):
     assert list(line.verdict().findings) == []
 
 
+@pytest.mark.parametrize("line", ["qkp", *slow("basic", "parallel", "otp")], indirect=True)
 def test_keys_that_their_clients_did_not_take_are_lost_by_qc_for_all_who_count(line):
     """Of masters and of slaves, over one hop and two, one key and several: journal, metrics, summary, audit agree."""
     for slave in "bc":

@@ -23,7 +23,7 @@ from tests.support.waiting import until
 
 SHIPPED = sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
 LARGE, CROWDED = "forty", "crowded"
-FEW = ("poliqi", "nsfnet", CROWDED)  # tests/unit/testbed/dashboard/test_layout.py lays them all out
+FEW = ("poliqi", CROWDED)  # tests/unit/testbed/dashboard/test_layout.py lays them all out
 SIZES = [(1920, 1080), (1366, 768), (1024, 768)]
 # Of all boxes and of the labels that are to be seen: what they are of, where they are, where their texts are. Of
 # fibres: from where to where they lead, and how broad half of one is.

@@ -110,7 +110,7 @@ class Recorded(Network):
         operator.close()
 
 
-@pytest.fixture(params=["basic", "qkp", "otp", "parallel"])
+@pytest.fixture(params=["qkp", "parallel", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("basic", "otp"))])
 def recorded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Recorded, dict[str, Recorder]]]:
     """A network whose controller reaches the agents by way of recorders."""
     network = Recorded(tmp_path)
