@@ -1,8 +1,9 @@
 """The suite on several workers, for tests wait more than they compute: what runs on which.
 
-Experiments, lessons, one healthy PoliQI that many look at, networks that are broken, other networks on Mininet, virtual
-machines, services on loopback (those of the standards, of the controller, of devices, and some others apart), and
-everything else: each of these on one worker, since what they start would compete with its like for ports and time.
+Experiments, lessons, one healthy PoliQI that many look at, networks that are broken, networks with tunnels, a database
+of their own or other controllers, other networks on Mininet, virtual machines, services on loopback (those of the
+standards, of the controller, of devices, and some others apart), and everything else: each of these on one worker,
+since what they start would compete with its like for ports and time.
 A worker that is free takes the longest of those that are left, so that none is left alone with a long one at the end.
 """
 
@@ -25,19 +26,21 @@ _HEALTHY = (
     "client_page", "conformance_page", "consumers_page", "controller_page", "expose", "gs015", "monitoring", "poliqi",
     "stories",
 )  # fmt: skip
+_KEYED = ("database_fails_over", "replay", "ryu", "standby_controller", "user_database", "vpn")
 _FAULTY = ("fault_commands", "trouble", "life", "bad_input", "storm")
 # Each kind of tests with how their names begin: of those that fit, the most exact one. The longest first, as measured.
 _KINDS = {
-    "networks": ["tests/e2e/"],
     "services": ["tests/service/"],
     "broken networks": [f"tests/e2e/test_{name}.py" for name in _FAULTY],
+    "networks": ["tests/e2e/"],
     "everything else": [""],
-    "standards": ["tests/service/gs"],
-    "lessons": ["tests/e2e/test_lessons"],
-    "metrics, moves, maps and mtls": ["tests/service/test_m"],
-    "experiments": ["tests/e2e/test_experiments"],
-    "a healthy PoliQI": [f"tests/e2e/test_{name}.py" for name in _HEALTHY],
+    "tunnels, databases and controllers": [f"tests/e2e/test_{name}" for name in _KEYED],
     "the controller": ["tests/service/controller/"],
+    "standards": ["tests/service/gs"],
+    "a healthy PoliQI": [f"tests/e2e/test_{name}.py" for name in _HEALTHY],
+    "metrics, moves, maps and mtls": ["tests/service/test_m"],
+    "lessons": ["tests/e2e/test_lessons"],
+    "experiments": ["tests/e2e/test_experiments"],
     "devices": ["tests/service/test_devices"],
     "virtual machines": ["tests/uml/"],
 }
