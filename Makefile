@@ -13,7 +13,7 @@ test: setup setup-ryu setup-prometheus ## linter, type checker and the whole tes
 	@echo "== mypy ==" && $(PYTHON) -m mypy
 	@echo "== pytest ==" && $(PYTHON) -m pytest -n 4
 
-test-slow: setup setup-ryu ## what takes minutes and rarely breaks; its short forms are in the suite (needs root)
+test-slow: setup setup-ryu ## what is slow and rarely breaks; its short forms are in the suite (needs root)
 	$(PYTHON) -m pytest -m slow
 
 test-ryu: setup setup-ryu ## only the tests of a controller on Ryu 4.34 (needs root)
