@@ -99,7 +99,7 @@ def test_tunnel_goes_on_under_the_old_key_if_that_was_wished(run, net):
 def test_when_a_gateway_dies_the_other_end_closes(run, net, kind, victim):
     """Its daemon dies with it; a tunnel can be opened again."""
     opened = net.open_tunnel("a", "b", kind=kind, every_s=EVERY_S)
-    assert kill(f"config/vpn-{victim}.json")
+    assert kill(f"{run.directory}/config/vpn-{victim}.json")
 
     until(lambda: states(net) == {"closed", "gone"})
     assert lost(run, "a", opened["to"], 3) == 3
