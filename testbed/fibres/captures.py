@@ -16,6 +16,7 @@ from testbed.machine.run_directory import RunDirectory
 from testbed.planning.plan import LinkPlan, Plan
 
 FOLDER = "captures"
+_CATCH_UP_S, _LOOK_S = 1.0, 0.1
 _START_S = 10.0
 
 
@@ -52,6 +53,7 @@ class Captures:
         if name not in self._running:
             raise UserError(f"link {name} is not being captured")
         process, path = self._running.pop(name)
+        _let_catch_up(path)
         process.stop()
         self._tell("capture_stopped", name, path)
         return path
@@ -93,3 +95,11 @@ class Captures:
         if self._journal is None:
             self._journal = Journal(self._run.make(FOLDER) / "journal.jsonl", "captures")
         self._journal.event(event, link=link, file=f"{FOLDER}/{path.name}")
+
+
+def _let_catch_up(path: Path) -> None:
+    """Return when the file grows no more: on a busy machine tcpdump is behind, and ends without what waits for it."""
+    deadline, size = time.monotonic() + _CATCH_UP_S, -1
+    while (now := path.stat().st_size) != size and time.monotonic() < deadline:
+        size = now
+        time.sleep(_LOOK_S)

@@ -12,7 +12,6 @@ from tests.support.page import blocks, read
 from tests.support.running import ROOT
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of Jupyter's own parts
 def test_notebook_goes_from_bring_up_to_a_figure():
     """Every cell runs; the last figure is a picture, and the run ends with a clean audit."""

@@ -563,7 +563,8 @@ def test_full_database_is_asked_again_until_it_has_a_place(stack, database):
 
         with pytest.raises(psycopg.OperationalError, match="too many clients"):
             fill()
-        waiting = waiter.submit(connections._Connection.connect, url, servers=connections.Servers(url))
+        there = connections.Servers(url)
+        waiting = waiter.submit(connections._Connection.connect, url, servers=there, knock_s=0.3)
         with pytest.raises(TimeoutError):
             waiting.result(0.3)
 
