@@ -12,12 +12,16 @@ import statistics
 import sys
 import time
 
+from decisions.admission import Refused
+from decisions.calendar import Wanted
+from decisions.paths import Path
 from etsi.gs004 import QoS
 from scenario.scenario import Scenario
 from scenario.shape import Shape
 from scenario.topology_description import Link, Node, Qc, Sae, Topology
 from scenario.workload import Arrival, draw_pairs
 from simulation.engine import Simulation
+from simulation.sessions import Session
 from testbed.bench.bench_run import options
 from testbed.operation.tables import table
 
@@ -33,12 +37,12 @@ def main() -> int:
         (1000, 2000, 10_000, "basic", "none"), (1000, 2000, 10_000, "qkp", "none"),
         (1000, 2000, 10_000, "basic", "calendar"), (100, 200, 1000, "basic", "none"),
     ):  # fmt: skip
-        rows.append(_run(nodes, fibres, sessions, mode, admission))
+        rows.append(run_one(nodes, fibres, sessions, mode, admission))
     columns = ("nodes", "fibres", "sessions", "mode", "admission", "requests", "seconds", "us a request", "peak MB")
     print(table(columns, rows))
-    few, many = (_request_us(nodes) for nodes in (100, 1000))
+    few, many = (request_us(nodes) for nodes in (100, 1000))
     print(f"a request over four hops: {few:.1f} us of 100 nodes, {many:.1f} us of 1,000: ratio {many / few:.2f}")
-    times_ms = _decisions_ms()
+    times_ms = decisions_ms(10_000)
     print(f"a decision of the calendar beside 10,000 sessions on 5 QCs: median {statistics.median(times_ms):.2f} ms,"
           f" longest {max(times_ms):.2f} ms")  # fmt: skip
     return 0
@@ -67,7 +71,8 @@ def _ring(nodes: int, low: int, high: int) -> tuple[Link, ...]:
     )
 
 
-def _run(nodes: int, fibres: int, sessions: int, mode: str, admission: str) -> tuple[object, ...]:
+def run_one(nodes: int, fibres: int, sessions: int, mode: str, admission: str) -> tuple[object, ...]:
+    """A row of the table."""
     topology = _network(nodes, fibres)
     started = time.perf_counter()
     arrivals = [
@@ -82,7 +87,7 @@ def _run(nodes: int, fibres: int, sessions: int, mode: str, admission: str) -> t
     )  # fmt: skip
 
 
-def _request_us(nodes: int) -> float:
+def request_us(nodes: int) -> float:
     """The median of five, of a hundred sessions over four hops of a ring with so many nodes."""
     links = _ring(nodes, 400, 480)
     topology = Topology("ring", "", tuple(Node(f"n{i}", "", (0, 0)) for i in range(nodes)), links, (), "n0", "n0")
@@ -99,21 +104,21 @@ def _request_us(nodes: int) -> float:
     return statistics.median(found)
 
 
-def _decisions_ms() -> list[float]:
-    """Each of the last hundred of 10,100 sessions on a ring of five."""
+def decisions_ms(beside: int) -> list[float]:
+    """Each of the last hundred sessions on a ring of five, on which so many were there before."""
     nodes = tuple(Node(f"n{i}", "", (0, 0)) for i in range(5))
     links = _ring(5, 10**6, 10**6)
     topology = Topology("ring", "", nodes, links, (), "n0", "n0")
     arrivals = [
         Arrival(i * 1e-3, Sae(f"m{i}", f"n{i % 5}"), Sae(f"s{i}", f"n{(i + 2) % 5}"), 60.0, QoS(128, _EVERY_S))
-        for i in range(10_100)
+        for i in range(beside + 100)
     ]
     simulation, times = Simulation(Scenario(topology, arrivals, {"admission": "calendar"})), []
     choose = simulation._choose
 
-    def timed(session, now_s):  # type: ignore[no-untyped-def]
+    def timed(session: Session, now_s: float, wanted: Wanted | None) -> Path | Refused | None:
         started = time.perf_counter()
-        found = choose(session, now_s)
+        found = choose(session, now_s, wanted)
         times.append(1000 * (time.perf_counter() - started))
         return found
 
