@@ -16,6 +16,7 @@ from typing import Any
 import networkx as nx
 import pytest
 import yaml
+from selenium.webdriver.remote.webdriver import WebDriver
 
 from tests.support.maps import Rect, crowded
 from tests.support.pages import TOPOLOGIES
@@ -157,20 +158,55 @@ def test_map_is_zoomed_and_moved_by_keyboard_and_by_buttons(address, browser):
     assert view() == [0, 0, 1200, 660]
 
 
+def saved_by(browser: WebDriver, what: str) -> str:
+    """What the browser would write into a file."""
+    return browser.execute_async_script("""const [what, done] = arguments, make = URL.createObjectURL;
+        URL.createObjectURL = blob => { blob.text().then(done); return make.call(URL, blob); };
+        document.querySelector(`[data-do=${what}]`).click();""", what)  # fmt: skip
+
+
 def test_map_is_saved_as_a_picture_that_needs_no_style_sheet(address, browser):
     """With its colours, its letters and all of the map, whatever part is shown."""
     browser.get(f"{address}/poliqi")
     until(lambda: browser.execute_script(DRAWN)["nodes"])
-    saved = browser.execute_async_script("""const done = arguments[0], make = URL.createObjectURL;
-        URL.createObjectURL = blob => { blob.text().then(done); return make.call(URL, blob); };
-        document.querySelector('[data-do=zoom-in]').click();
-        document.querySelector('[data-do=save-map]').click();""")
+    browser.execute_script("document.querySelector('[data-do=zoom-in]').click()")
+    saved = saved_by(browser, "save-map")
 
     assert saved.startswith("<svg")
     assert 'viewBox="0 0 1200 660"' in saved
     assert "Government" in saved
     assert "stroke-width" in saved
     assert "class=" not in saved
+
+
+def test_curves_are_saved_as_such_a_picture_too(address, browser):
+    """With their lines, and the names of what is drawn."""
+    browser.get(f"{address}/poliqi")
+    until(lambda: browser.execute_script("return document.querySelector('.chart.curves svg')?.querySelector('path')"))
+    saved = saved_by(browser, "save-curves")
+
+    assert saved.startswith("<svg")
+    assert "<path" in saved
+    assert all(f">{name}<" in saved for name in ("made", "used", "expired", "bytes in stock"))
+    assert "class=" not in saved
+
+
+def test_letters_of_the_map_become_larger_and_no_smaller_when_the_page_is_enlarged(address, browser):
+    """To twice its size: a browser then lays it out in half as many pixels, each of which is twice as large."""
+    high = """return Math.min(...[...document.querySelectorAll('#map .node text')]
+        .map(e => e.getBoundingClientRect().height))"""
+    found = {}
+    try:
+        for scale in (1, 2):
+            media = {"width": 1366 // scale, "height": 768 // scale, "deviceScaleFactor": scale, "mobile": False}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", media)
+            browser.get(f"{address}/poliqi")
+            until(lambda: browser.execute_script(DRAWN)["nodes"])
+            found[scale] = scale * browser.execute_script(high)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    assert found[2] > found[1]
 
 
 def test_presentation_shows_the_map_alone_and_dark_is_dark(address, browser):
