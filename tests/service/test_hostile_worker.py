@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from scenario.machines import Machine
 from testbed.fibres.shapers import DELAY_LINE
-from testbed.machine.processes import Processes, ProcessFailed
+from testbed.machine.processes import Process, Processes, ProcessFailed
 from testbed.workers import connection, worker
 from testbed.workers.connection import Connection
 from testbed.workers.worker import Worker, clocks_ahead
@@ -114,17 +115,25 @@ def test_clock_that_is_none_is_one_line(said):
         told.close()
 
 
-def test_worker_that_oversteps_has_died_of_it(tmp_path, monkeypatch):
-    """Its process at home ends; its last words are the line."""
-    monkeypatch.setattr(worker, "command", lambda *_: line('{"file": "pki/ca.pem", "data": ""}'))
-    (tmp_path / "logs").mkdir()
+def died(run: Path) -> Process:
+    """The process at home of the worker on `WEST`, once it is over."""
+    (run / "logs").mkdir()
     lost = threading.Event()
-    processes = Processes(tmp_path / "logs")
-    found = Worker(WEST, SimpleNamespace(path=tmp_path), processes, outside="/proc/self/ns/net", lost=lost.set)
+    processes = Processes(run / "logs")
+    found = Worker(WEST, SimpleNamespace(path=run), processes, outside="/proc/self/ns/net", lost=lost.set)
 
     assert lost.wait(30)
     (dead,) = until(processes.dead)
     found.connection.close()
+    return dead
+
+
+def test_worker_that_oversteps_has_died_of_it(tmp_path, monkeypatch):
+    """Its process at home ends; its last words are the line."""
+    monkeypatch.setattr(worker, "command", lambda *_: line('{"file": "pki/ca.pem", "data": ""}'))
+
+    dead = died(tmp_path)
+
     assert dead.name == "machine-west"
     assert dead.last_words().endswith("machine west was given up: it names the file 'pki/ca.pem'")
 
@@ -133,14 +142,9 @@ def test_log_of_ssh_has_a_bound(tmp_path, monkeypatch):
     """What a worker writes to its standard error comes to a file at home by ssh itself."""
     monkeypatch.setattr(worker, "_MOST_LOG_BYTES", 100_000)
     monkeypatch.setattr(worker, "command", lambda *_: saying("while True: sys.stderr.write('x' * 100_000)"))
-    (tmp_path / "logs").mkdir()
-    lost = threading.Event()
-    processes = Processes(tmp_path / "logs")
-    found = Worker(WEST, SimpleNamespace(path=tmp_path), processes, outside="/proc/self/ns/net", lost=lost.set)
 
-    assert lost.wait(30)
-    assert until(processes.dead)
-    found.connection.close()
+    died(tmp_path)
+
     assert (tmp_path / "logs" / "machine-west.log").stat().st_size <= 100_000 + 1000
 
 

@@ -186,7 +186,6 @@ def test_session_that_was_being_opened_is_opened_once(world, point):
 def test_many_pairs_that_ask_while_the_leader_dies_have_one_session_each(world):
     """Those that were refused meanwhile ask again; so do those that had it for the moment before it was kept."""
     pairs = [world.pair(*ends) for ends in [("a", "b"), ("b", "c"), ("a", "c"), ("c", "d"), ("a", "d")] * 3]
-    homes = dict(world.saes)
 
     def open_one(pair: tuple[str, str]) -> None:
         until(lambda: register(world, pair))
@@ -205,7 +204,7 @@ def test_many_pairs_that_ask_while_the_leader_dies_have_one_session_each(world):
         there = {name: ids for name, ids in ksids(world, pair).items() if ids}
         if not there:
             open_one(pair)
-        return there == {homes[sae]: world.kept_of(pair[0]) for sae in pair} and len(world.kept_of(pair[0])) == 1
+        return there == {world.saes[sae]: world.kept_of(pair[0]) for sae in pair} and len(world.kept_of(pair[0])) == 1
 
     world.wait_for_nodes()
     for pair in pairs:
