@@ -353,7 +353,8 @@ def test_answer_that_is_not_what_was_asked_for_is_not_laid(network, end, fault):
 
     until(lambda: network.laid("b")[-1] in there.given[bad:], else_tell=network.tell)
     until(network.exchanged, else_tell=network.tell)
-    assert len(network.laid(end)) == len(set(network.laid(end)))
+    keys = network.laid(end)  # once: the QC goes on
+    assert len(keys) == len(set(keys))
 
 
 def test_device_that_gives_other_bytes_than_its_twin_is_switched_off_loudly_until_an_operator_trusts_it(network):
@@ -390,7 +391,8 @@ def test_device_that_gives_a_key_again_is_switched_off(network):
     for node in "ab":
         until(lambda node=node: network.state(node)["state"] == "suspected", else_tell=network.tell)
         assert network.state(node)["why"] == "a device gave a key again that it had given before"
-    assert len(network.laid("a")) == len(set(network.laid("a")))
+    keys = network.laid("a")
+    assert len(keys) == len(set(keys))
 
 
 @pytest.mark.parametrize("fault", [FORGETFUL, HUNG_UP])
