@@ -2,7 +2,8 @@
 
 PoliQI under the paper's load, again and again, with all times divided by ten and ten times the key material: HOURS (2)
 of this are ten times as many of a run. Printed are, of each kind of process, how many there are and their resident
-memory after what stands for the first hour, the most since, and at the end; and the size of the run directory.
+memory, from what stands for the first hour to the end; and the size of the run directory. Of PostgreSQL it is their own
+memory: what its processes share, each of them would count.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _CLOSING_S = 3.0  # a session that has ended is still known for a moment
 class _Sample:
     at_s: float
     number: Counter[str]
-    rss_kb: Counter[str]
+    kb: Counter[str]
     directory_mb: float
 
 
@@ -88,25 +89,26 @@ def _offered(emulation: Emulation, operator: Operator, lasts_s: float) -> None:
 
 def _sample(emulation: Emulation, at_s: float) -> _Sample:
     number: Counter[str] = Counter()
-    rss_kb: Counter[str] = Counter()
+    kb: Counter[str] = Counter()
     for process in memory(1):
         number[process.name] += 1
-        rss_kb[process.name] += process.rss
+        kb[process.name] += process.own if process.name == "postgres" else process.rss
     files = [path for path in emulation.run.path.rglob("*") if path.is_file() and not path.is_symlink()]
-    return _Sample(at_s, number, rss_kb, sum(path.stat().st_size for path in files) / 1e6)
+    return _Sample(at_s, number, kb, sum(path.stat().st_size for path in files) / 1e6)
 
 
 def _print(samples: list[_Sample]) -> None:
-    first = next(s for s in samples if s.at_s >= min(_HOUR_S, samples[-1].at_s / 2))
-    later, last = [s for s in samples if s.at_s >= first.at_s], samples[-1]
+    later = [s for s in samples if s.at_s >= min(_HOUR_S, samples[-1].at_s / 2)]
+    quarters = [later[(len(later) - 1) * quarter // 4] for quarter in range(5)]  # so that it shows what levels off
+    first, last = later[0], later[-1]
     rows = [
-        (name, last.number[name], first.rss_kb[name] / 1024, max(s.rss_kb[name] for s in later) / 1024,
-         last.rss_kb[name] / 1024, f"{last.rss_kb[name] / first.rss_kb[name]:.2f}")
-        for name in sorted(last.rss_kb)
-        if first.rss_kb[name]
+        (name, last.number[name], *(s.kb[name] / 1024 for s in quarters),
+         max(s.kb[name] for s in later) / 1024, f"{last.kb[name] / first.kb[name]:.2f}")
+        for name in sorted(last.kb)
+        if first.kb[name]
     ]  # fmt: skip
-    ages = [f"after {s.at_s * _TIMES / 3600:.1f} h" for s in (first, last)]
-    print(table(("process", "number", f"MB {ages[0]}", "most since", f"MB {ages[1]}", "ratio"), rows))
+    ages = [f"MB at {s.at_s * _TIMES / 3600:.1f} h" for s in quarters]
+    print(table(("process", "number", *ages, "most", "ratio"), rows))
     shown = [*samples[:: max(1, len(samples) // 12)], last]
     print("run directory:", ", ".join(f"{s.directory_mb:.0f} MB at {s.at_s * _TIMES / 3600:.1f} h" for s in shown))
 
