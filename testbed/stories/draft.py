@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from documents.paths import in_words, paths_of
 from testbed.stories.model import CONTROLLER, DATABASE, FAILURES, OK, Event, Message, Use
 
+_MOST_ABOVE = 160  # spans: two for each hop of a relay
+
 
 class Spans:
     """Spans by ID, of all `events` that were in a trace."""
@@ -38,6 +40,19 @@ class Spans:
                 self.call[span] = event
             else:
                 self.own[span].append(event)
+        for span in self.parent:
+            self._part_where_endless(span)
+
+    def _part_where_endless(self, span: str) -> None:
+        """A journal of another machine may say that spans are parts of each other, or of parts without end."""
+        above = self.parent[span]
+        for _ in range(_MOST_ABOVE):
+            if above is None or above == span:
+                break
+            above = self.parent.get(above)
+        if above is not None and (parent := self.parent[span]) is not None:
+            self.below[parent] = [part for part in self.below[parent] if part != span]
+            self.parent[span] = None
 
     def top(self, span: str, stop: Callable[[str], bool]) -> str:
         """The highest known span that `span` is a part of, below the first one for which `stop` is true."""

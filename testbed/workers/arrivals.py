@@ -1,7 +1,8 @@
 """What a worker tells unasked, as home takes it: how files have grown, and what became of components.
 
 Whoever is root on a worker may say anything there. So it writes at home what is its own to write, and of each thing as
-much as an honest worker may need and no more.
+much as an honest worker may need and no more. Of a journal it brings whole lines, each of them an event that its
+node or applications may write: who reads journals takes them for our own parties' word.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from documents.checks import Malformed
 from scenario.machines import Machine
+from testbed.evidence import events
 from testbed.workers.connection import FarProcess
 
 MOST_BYTES_OF_A_DATACENTER = 4 << 30  # on home's disk: as much as a journal keeps where it is written
 MOST_LINE_BYTES = 1 << 20  # of a journal
 MOST_LOGS = 64  # of the worker's own
 MOST_WAITING_BYTES = 64 << 20  # of all files, for room on a full disk
-_JOURNAL = "journal.jsonl"
 _STATUS = range(-64, 256)
 
 
@@ -34,13 +36,13 @@ class Arrivals:
         self._machine = machine
         self._run = run
         self._waiting: dict[Path, bytearray] = {}  # for room on a full disk
-        self._lines: dict[str, int] = {}  # by journal, bytes of the line that has no end yet
+        self._begun: dict[str, bytearray] = {}  # by journal, the line that has no end yet
         self._left = MOST_BYTES_OF_A_DATACENTER * len(machine.datacenters)
         self._logs: set[str] = set()
         each = "|".join(map(re.escape, machine.datacenters))
         name = re.escape(machine.name)
         self._its_own = re.compile(
-            rf"(nodes|saes)/({each})/journal\.jsonl|nodes/({each})/local\.db[a-z-]*"
+            rf"(?P<kind>nodes|saes)/(?P<party>{each})/journal\.jsonl|nodes/({each})/local\.db[a-z-]*"
             rf"|logs/((node|sae)-({each})|passage-{name}|(?P<own>{name}-[a-z0-9-]+))\.log"
         )
         self.processes: dict[str, FarProcess] = {}
@@ -48,11 +50,12 @@ class Arrivals:
     def told(self, message: Mapping[str, Any]) -> None:
         """One of these."""
         if "file" in message:
-            self._grow(message["file"], base64.b64decode(str(message.get("data"))))
+            self._grow(message["file"], _decoded(message.get("data")))
             return
-        name = str(message.get("ready") or message.get("ended"))
-        if (process := self.processes.get(name)) is None:
-            return
+        name = message.get("ready", message.get("ended"))
+        process = self.processes.get(name) if isinstance(name, str) else None
+        if process is None:
+            raise ValueError(f"it tells of {str(name)[:100]!r}, which was not started there")
         if "ready" in message:
             process.ready()
         else:
@@ -83,17 +86,28 @@ class Arrivals:
             each = MOST_BYTES_OF_A_DATACENTER
             most = each * len(self._machine.datacenters)
             raise ValueError(f"it has sent more than {most} bytes, {each} for each of its datacenters")
-        if found[0].endswith(_JOURNAL):
-            self._measure(found[0], data)
-        self._append(Path(found[0]), data)
+        if found["kind"]:
+            data = self._whole_lines(found, data)
+        if data:
+            self._append(Path(found[0]), data)
 
-    def _measure(self, journal: str, data: bytes) -> None:
-        """ValueError if a line of the journal is too long, also one that has no end yet."""
-        first, *others = data.split(b"\n")
-        lengths = [self._lines.get(journal, 0) + len(first), *map(len, others)]
-        if max(lengths) > MOST_LINE_BYTES:
-            raise ValueError(f"a line of {journal} has more than {MOST_LINE_BYTES} bytes")
-        self._lines[journal] = lengths[-1]
+    def _whole_lines(self, journal: re.Match[str], data: bytes) -> bytes:
+        """What of a journal can be read with that; ValueError unless each line is an event of its writer."""
+        begun = self._begun.setdefault(journal[0], bytearray())
+        looked_at = len(begun)
+        begun += data
+        end = begun.rfind(b"\n", looked_at) + 1
+        whole = bytes(begun[:end])
+        del begun[:end]
+        lines = whole.split(b"\n")[:-1]
+        if max(map(len, (*lines, begun))) > MOST_LINE_BYTES:
+            raise ValueError(f"a line of {journal[0]} has more than {MOST_LINE_BYTES} bytes")
+        for line in lines:
+            try:
+                events.check(line, journal["kind"], journal["party"])
+            except Malformed as error:
+                raise ValueError(f"{journal[0]} has a line that nobody writes there: {error}") from None
+        return whole
 
     def _append(self, name: Path, data: bytes) -> None:
         self._waiting.setdefault(self._run / name, bytearray()).extend(data)
@@ -115,3 +129,10 @@ class Arrivals:
                 del waiting[: os.write(fd, waiting)]
         finally:
             os.close(fd)
+
+
+def _decoded(data: object) -> bytes:
+    try:
+        return base64.b64decode(data if isinstance(data, str) else "=", validate=True)
+    except ValueError:
+        raise ValueError("it says that a file has grown, and not by which bytes, in base64") from None

@@ -14,10 +14,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
 
+from documents.checks import Malformed
 from mtls import json_text
 from scenario.machines import Machine
 from scenario.topology_description import one_line
 from testbed.machine.processes import ProcessFailed
+from testbed.workers import answers
 from testbed.workers.hello import ROOT
 
 _NOT_SET_UP, _NO_SSH = 41, 255
@@ -62,6 +64,7 @@ class Connection:
 
     `told` gets what comes unasked; ValueError and OSError of it end the connection, as does what no worker sends: a
     worker's root may be anybody. `ended` is called once nothing comes any more, with why; "": the worker has ended it.
+    `why` says the same, from before anybody who waits hears of it.
     """
 
     def __init__(
@@ -74,7 +77,8 @@ class Connection:
         self._told = told
         self._ended = ended
         self._lock = threading.Lock()
-        self._asked: dict[int, Future[Any]] = {}
+        self._asked: dict[int, tuple[str, Future[Any]]] = {}
+        self.why = ""
         self._number = 0
         self._over = threading.Event()
         threading.Thread(target=self._read, args=(from_it,), name=f"from-{name}", daemon=True).start()
@@ -96,7 +100,7 @@ class Connection:
             if self._over.is_set():
                 answer.set_exception(self._lost())
                 return answer
-            self._asked[number] = answer
+            self._asked[number] = what, answer
             with contextlib.suppress(OSError, ValueError):  # who reads notices that it ended
                 self._to.write(json.dumps({"id": number, "do": what, **arguments}).encode() + b"\n")
                 self._to.flush()
@@ -108,24 +112,24 @@ class Connection:
             self._to.close()
 
     def _lost(self) -> ProcessFailed:
-        return ProcessFailed(f"machine {self.name}: the connection to it has ended")
+        why = f": {self.why}" if self.why else ""
+        return ProcessFailed(f"machine {self.name}: the connection to it has ended{why}")
 
     def _read(self, lines: IO[bytes]) -> None:
-        why = ""
         try:
             while line := lines.readline(MOST_MESSAGE_BYTES + 1):
                 self._take(line)
         except (ValueError, OSError) as error:
-            why = " ".join(str(error).split())
+            self.why = one_line(str(error))[:_SHOWN]
         finally:
             with self._lock:
                 self._over.set()
                 waiting, self._asked = list(self._asked.values()), {}
-            for answer in waiting:
+            for _, answer in waiting:
                 answer.set_exception(self._lost())
             if not self.hello.done():
                 self.hello.set_exception(self._lost())
-            self._ended(why)
+            self._ended(self.why)
 
     def _take(self, line: bytes) -> None:
         """One message; ValueError for what no worker sends, OSError if there is no room for it."""
@@ -144,18 +148,30 @@ class Connection:
                 raise ValueError("it has sent a hello that says nothing")
             self.hello.set_result(message["hello"])
         elif "id" in message:
-            with self._lock:
-                number = message["id"]
-                answer = self._asked.pop(number, None) if isinstance(number, int) else None
-            if answer is None:
-                raise ValueError("it has sent an answer to nothing")
-            if "answer" in message:
-                answer.set_result(message["answer"])
-            else:
-                why = one_line(str(message.get("error")))[:_SHOWN]
-                answer.set_exception(ProcessFailed(f"machine {self.name}: {why}"))
+            self._take_answer(message)
         else:
             self._told(message)
+
+    def _take_answer(self, message: Mapping[str, Any]) -> None:
+        number = message["id"]
+        with self._lock:
+            asked = self._asked.get(number) if isinstance(number, int) else None
+        if asked is None:
+            raise ValueError("it has sent an answer to nothing")
+        what, answer = asked
+        if ("answer" in message) == ("error" in message):
+            raise ValueError(f"it has sent neither an answer nor an error to {what!r}, or both")
+        try:
+            found = answers.checked(what, message["answer"]) if "answer" in message else None
+        except Malformed as error:
+            raise ValueError(f"it has sent an answer to {what!r} that is none: {error}") from None
+        with self._lock:
+            del self._asked[number]
+        if "answer" in message:
+            answer.set_result(found)
+        else:
+            why = one_line(str(message["error"]))[:_SHOWN]
+            answer.set_exception(ProcessFailed(f"machine {self.name}: {why}"))
 
     def _keep(self) -> None:
         """A worker of which nobody wants anything for long takes home for gone."""

@@ -228,8 +228,18 @@ class Fleet:
         """As `Ends` has it."""
         dark = {*at_the_switches(lambda: without_carrier(self.home.ports))}
         for name, worker in self._workers.items():
-            dark |= {*(self._shares[name].ports if name in self._gone else worker.connection.ask("dark"))}
+            dark |= self._dark(name, worker)
         return {link.link.name for link in links if dark & {link.port_a, link.port_b}}
+
+    def _dark(self, name: str, worker: Worker) -> set[str]:
+        """Those of its own ports that see no light: all, if it is gone. Of others' it has nothing to say."""
+        ports = {*self._shares[name].ports}
+        if name in self._gone:
+            return ports
+        try:
+            return ports.intersection(worker.connection.ask("dark"))
+        except ProcessFailed:  # it goes at this moment
+            return ports
 
     def here(self, link: LinkPlan) -> bool:
         """As `Ends` has it."""

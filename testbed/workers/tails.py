@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-_PATTERNS = ("nodes/*/journal.jsonl", "saes/*/journal.jsonl", "logs/*.log")
+_JOURNAL = "journal.jsonl"
+_PATTERNS = (f"nodes/*/{_JOURNAL}", f"saes/*/{_JOURNAL}", "logs/*.log")
 _CHUNK_BYTES = 48 << 10
 
 
 class Tails:
     """Of the files in `run`, which `tell` is told of: {"file", "data"}, base64. `machine` marks the worker's own logs.
 
-    A journal that begins a new file goes on, at home, in the same one.
+    A journal that begins a new file goes on, at home, in the same one. Of a line that is half there nothing is told
+    yet: where a process was killed it may be cut off.
     """
 
     def __init__(self, run: Path, machine: str, tell: Callable[[Mapping[str, Any]], None]) -> None:
@@ -46,5 +48,19 @@ class Tails:
         name = path.relative_to(self._run)
         if name.parts[0] == "logs" and not name.name.startswith(("node-", "sae-", "passage-")):
             name = Path("logs", f"{self._machine}-{name.name}")
-        while data := os.read(self._open[path], _CHUNK_BYTES):
+        file, size = self._open[path], os.fstat(self._open[path]).st_size
+        at = os.lseek(file, 0, os.SEEK_CUR)
+        end = _end_of_lines(file, at, size) if path.name == _JOURNAL else size
+        while data := os.read(file, max(0, min(_CHUNK_BYTES, end - at))):
+            at += len(data)
             self._tell({"file": str(name), "data": base64.b64encode(data).decode()})
+
+
+def _end_of_lines(file: int, at: int, end: int) -> int:
+    """Behind the last whole line between these two places."""
+    while end > at:
+        begin = max(at, end - _CHUNK_BYTES)
+        if (found := os.pread(file, end - begin, begin).rfind(b"\n")) >= 0:
+            return begin + found + 1
+        end = begin
+    return at

@@ -16,22 +16,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from decisions.parameters import MODE
+from documents.checks import Malformed
 from scenario.machines import HOME, Machine
 from testbed.errors import UserError
 from testbed.machine.processes import Child, Process, Processes, ProcessFailed
 from testbed.machine.run_directory import RunDirectory
 from testbed.planning.plan import Plan
+from testbed.workers.answers import reached
 from testbed.workers.arrivals import Arrivals
 from testbed.workers.connection import Connection, FarPlace, FarProcess, command, why_it_ended
 from testbed.workers.hello import check_transport, clocks, refused
 
 # How libpq is told of files of the run directory; see `OwnDatabase.node_url`.
 _BY_DESCRIPTOR = re.compile(r"/proc/1/fd/[0-9]+/(?=pki/)")
-# What a machine may offer, in JSON.
-_OFFERED = {
-    "directory": r'"/[\w./-]{1,4000}"', "descriptor": r"[0-9]{1,6}", "shaper": r'"[a-z -]{1,40}"',
-    "public_key": r'"[A-Za-z0-9+/]{43}="', "port": r"[0-9]{1,5}",
-}  # fmt: skip
 _MOST_LOG_BYTES = 64 << 20  # of what comes by ssh's standard error
 _MOST_WORDS, _LAST_WORDS_S = 4000, 10.0
 _HELLO_S, _CLOCKS, _END_S, _LOOK_S = 40.0, 15, 10.0, 0.05
@@ -104,21 +101,23 @@ class Worker:
     @property
     def address(self) -> str:
         """Where other machines reach it."""
-        return self.machine.address or self._reached(2)
+        return self.machine.address or self._reached()[1]
 
     @property
     def home_address(self) -> str:
         """Where it reaches home."""
-        return self._reached(0)
+        return self._reached()[0]
 
-    def _reached(self, place: int) -> str:
-        """A part of what its SSH server says of the connection: home's address and port, and its own."""
-        parts = str(self.said.get("reached")).split()
-        if len(parts) != 4:
-            raise ProcessFailed(f"machine {self.machine.name}: its SSH server does not say SSH_CONNECTION")
-        return parts[place]
+    def _reached(self) -> tuple[str, str]:
+        """Home's address and its own, by its SSH server."""
+        try:
+            return reached(self.said.get("reached"))
+        except Malformed as error:
+            raise ProcessFailed(f"machine {self.machine.name}: {error}") from None
 
     def _why(self) -> str:
+        if self.connection.why:
+            return self.connection.why
         deadline = time.monotonic() + 1
         while self.process.alive() and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
@@ -127,7 +126,7 @@ class Worker:
     def begin(self, address: str) -> dict[str, Any]:
         """Have it prepared, with that address among machines; what it offers."""
         name = self.machine.name
-        found = offered(name, self.connection.ask("begin", run=self._run.id, machine=name, address=address))
+        found: dict[str, Any] = self.connection.ask("begin", run=self._run.id, machine=name, address=address)
         self._directory, self._descriptor = found["directory"], found["descriptor"]
         return found
 
@@ -176,18 +175,6 @@ class Worker:
             time.sleep(_LOOK_S)
 
 
-def offered(machine: str, answer: Any) -> dict[str, Any]:
-    """What a machine offers, which goes into commands and files here; ProcessFailed if no machine can. PURE."""
-    given = answer if isinstance(answer, dict) else {}
-    for name, pattern in _OFFERED.items():
-        if name not in given:
-            raise ProcessFailed(f"machine {machine}: it offers no {name}")
-        value = given[name]
-        if isinstance(value, bool) or not isinstance(value, str | int) or not re.fullmatch(pattern, json.dumps(value)):
-            raise ProcessFailed(f"machine {machine}: it offers {name} {str(value)[:40]!r}, which no machine can")
-    return {name: given[name] for name in _OFFERED}
-
-
 def clocks_ahead(connection: Connection) -> dict[str, float]:
     """How far a machine's clocks are ahead of ours, in s, to half a round trip; ProcessFailed."""
     found = []
@@ -195,10 +182,7 @@ def clocks_ahead(connection: Connection) -> dict[str, float]:
         before = clocks()
         said = connection.ask("clock")
         took_s = clocks()["monotonic"] - before["monotonic"]
-        try:
-            found.append((took_s, {name: float(said[name]) - value - took_s / 2 for name, value in before.items()}))
-        except (TypeError, KeyError, ValueError):
-            raise ProcessFailed(f"machine {connection.name}: its clocks say what no clock says") from None
+        found.append((took_s, {name: said[name] - value - took_s / 2 for name, value in before.items()}))
     return min(found, key=lambda one: one[0])[1]
 
 
@@ -241,6 +225,9 @@ def _why_not(machine: Machine) -> str | None:
             ssh.terminate()
             return f"ssh {machine.ssh}: no answer within {_HELLO_S:g} s"
         except ProcessFailed:
+            if connection.why:
+                ssh.kill()
+                return connection.why
             said_last = _last_words(ssh.stderr)  # until it has ended
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return why_it_ended(machine, ssh.wait(_LAST_WORDS_S), said_last)

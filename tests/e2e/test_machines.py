@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -195,6 +196,41 @@ def test_machine_that_dies_by_itself_is_told_of_and_the_exit_status_knows(machin
         running.stop()
     assert [line for line in running.text.splitlines() if line.startswith("DIED          machine-east")]
     assert machines.links("east") == {"lo", "eth0"}
+
+
+def journal_there(machines: Machines, name: str, node: str) -> Path:
+    """The journal of a node on a machine, which is in memory there: as the worker's own processes see it."""
+    workers = {str(pid) for pid in machines.processes(name)}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            if re.search(r"PPid:\s+(\d+)", status.read_text())[1] in workers:
+                runs = Path(f"{status.parent}/root{ROOT}/runs")
+                for path in runs.glob(f"*/nodes/{node}/journal.jsonl"):
+                    return path
+    raise AssertionError(f"no journal of {node} on {name}")
+
+
+def test_machine_that_makes_up_a_journal_is_given_up_and_the_run_goes_on(machines, tmp_path):
+    """One line says why, in the summary, too; nothing of it comes into the journal at home, and nothing else is hurt.
+    """
+    placed, run = placement(tmp_path / "machines.yaml", east=["bob"]), tmp_path / "run"
+    running = Running(run, *OPTIONS, "--machines", placed, on=machines)
+    why = r"machine east was given up: nodes/bob/journal\.jsonl has a line that nobody writes there: .*: who: expected"
+    try:
+        running.wait_up()
+        with journal_there(machines, "east", "bob").open("a") as journal:
+            journal.write('{"time": 1, "mono": 1, "who": "node:alice", "event": "stopped"}\n')
+
+        running.wait_for(f"run.py: machine-east ended on its own: .*{why} node:bob")
+        until(lambda: "dark" in said(running, "status").stdout)
+        assert said(running, "sessions").returncode == 0
+        assert running.exit() == 1
+    finally:
+        running.stop()
+    assert [line for line in running.text.splitlines() if re.search(f"^DIED +machine-east.*{why} node:bob", line)]
+    assert not [path.name for path in (run / "logs").iterdir() if "Traceback" in path.read_text(errors="replace")]
+    assert "node:alice" not in (run / "nodes" / "bob" / "journal.jsonl").read_text()
+    assert until(lambda: (machines.links("east"), machines.processes("east")) == ({"lo", "eth0"}, {}))
 
 
 def test_run_that_is_killed_at_home_leaves_nothing_on_the_other_machine(machines, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from documents.checks import Malformed
 from scenario.machines import Machine
 from testbed.fibres.shapers import DELAY_LINE
 from testbed.machine.processes import Process, Processes, ProcessFailed
-from testbed.workers import connection, worker
+from testbed.workers import answers, connection, worker
 from testbed.workers.connection import Connection
-from testbed.workers.worker import Worker, clocks_ahead
+from testbed.workers.worker import Worker
 from tests.support.waiting import until
 
 WEST = Machine("west", "west.example.net", ("a",))
@@ -101,18 +103,99 @@ def test_hello_that_says_nothing_is_none():
         told.close()
 
 
-@pytest.mark.parametrize("said", ["[]", '{"time": 0}', '{"time": "x", "monotonic": 0, "boottime": 0}'])
-def test_clock_that_is_none_is_one_line(said):
-    """As any answer that a worker cannot give."""
-    told = Told(saying(
+def answering(answer: str) -> list[str]:
+    """A program that answers so whatever it is asked: the rest of a message, behind its number."""
+    return saying(
         f"import json\nprint({HELLO!r}, flush=True)\nfor line in sys.stdin:"
-        f" print(json.dumps({{'id': json.loads(line)['id'], 'answer': {json.loads(said)!r}}}), flush=True)"
-    ))  # fmt: skip
+        f" print('{{\"id\": %d, %s}}' % (json.loads(line)['id'], {answer!r}), flush=True)"
+    )
+
+
+OFFER = {"public_key": "A" * 43 + "=", "port": 51820, "directory": "/there/run", "descriptor": 3, "shaper": DELAY_LINE}
+CLOCK = {"time": 1.0, "monotonic": 2.0, "boottime": 3.0}
+WRONG = [
+    *[("clock", said) for said in ([], 7, None, {"time": 0})],
+    *[("clock", {**CLOCK, "time": value}) for value in ("1", True, 10**400, None)],
+    *[("begin", said) for said in ([], *({n: v for n, v in OFFER.items() if n != gone} for gone in OFFER))],
+    *[("begin", {**OFFER, name: value}) for name, value in (
+        ("public_key", "-x"), ("public_key", 7), ("port", "1"), ("port", 70_000), ("port", 0), ("directory", "run"),
+        ("directory", "/a b"), ("descriptor", True), ("shaper", ["netem"]), ("shaper", None),
+    )],
+    *[("round_trip", said) for said in (-1, "1", True, None, 1e9, [1])],
+    *[("dark", said) for said in (None, "s1", {"s1": 0}, [7], [["s1"]], ["s1\x1b[2J"], ["x" * 300])],
+    *[(which, said) for which in ("one_way", "by_echo")
+      for said in (None, 5, [], [5], [5, 5, 5], [5, "5"], [5, True], [5, -5], [5, 1e9], {"a": 5})],
+    *[(which, said) for which in ("enter", "join", "build", "connect", "write", "start", "finish") for said in (0, {})],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "said"), WRONG)
+def test_answer_that_no_worker_gives_ends_the_connection(what, said):
+    """Of another type, without a member, out of range: home has one line that names the member, and takes no more."""
+    told = Told(answering(f'"answer": {json.dumps(said)}'))
     try:
-        with pytest.raises(ProcessFailed, match="machine west: its clocks say what no clock says"):
-            clocks_ahead(told.connection)
+        with pytest.raises(ProcessFailed, match=rf"^machine west: the connection[^\n]*an answer to '{what}'[^\n]*$"):
+            told.connection.ask(what)
+        assert told.over.wait(30)
+        assert told.why[0].startswith(f"it has sent an answer to {what!r} that is none: ")
+        assert told.why[0].isprintable()
     finally:
         told.close()
+
+
+@pytest.mark.parametrize("answer", ['"answer": [NaN, 5]', '"answer": [5, Infinity]', '"answer": [5, -Infinity]'])
+def test_delay_that_is_no_number_ends_the_connection(answer):
+    """As no JSON has them, and Python takes them for some."""
+    told = Told(answering(answer))
+    try:
+        with pytest.raises(ProcessFailed, match="an answer to 'by_echo' that is none: delay: expected a number"):
+            told.connection.ask("by_echo", port="s1", shapes=[])
+    finally:
+        told.close()
+
+
+@pytest.mark.parametrize("answer", ['"other": 1', '"answer": null, "error": "x"'])
+def test_answer_that_says_nothing_or_two_things_ends_the_connection(answer):
+    """An error is one line of whatever length it came in."""
+    told = Told(answering(answer))
+    try:
+        with pytest.raises(ProcessFailed, match="neither an answer nor an error to 'finish', or both"):
+            told.connection.ask("finish")
+    finally:
+        told.close()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("clock", CLOCK), ("begin", OFFER), ("round_trip", 0.4), ("dark", []), ("dark", ["s1-s2"]), ("finish", None),
+     ("one_way", [5.0, 5]), ("by_echo", [None, None]), ("by_echo", [-0.01, 5])],
+)  # fmt: skip
+def test_answer_that_a_worker_gives_is_taken(what, said):
+    """As it is; a member that is new is left out."""
+    told = Told(answering(f'"answer": {json.dumps({**said, "new": 1} if isinstance(said, dict) else said)}'))
+    try:
+        assert told.connection.ask(what) == said
+    finally:
+        told.close()
+
+
+def test_machine_that_answers_what_none_can_is_refused_before_anything_is_built(monkeypatch):
+    """With the line that says what it was."""
+    monkeypatch.setattr(worker, "command", lambda *_: answering('"answer": {"time": 7}'))
+
+    assert worker._why_not(WEST) == (
+        "it has sent an answer to 'clock' that is none: monotonic: expected a number from -1e+12 to 1e+12"
+    )
+
+
+@pytest.mark.parametrize(
+    "said", [None, 7, "", "192.0.2.1 1 192.0.2.2", "a 1 b 22", "192.0.2.1 1 -oProxyCommand=x 22", "\x1b[2J 1 ::1 22"]
+)
+def test_address_that_is_none_is_one_line(said):
+    """What a machine says of its SSH server goes into the settings of WireGuard, here and on other machines."""
+    with pytest.raises(Malformed, match=r"^reached: expected [^\n]+$"):
+        answers.reached(said)
+    assert answers.reached("192.0.2.1 40000 2001:db8::2 22") == ("192.0.2.1", "2001:db8::2")
 
 
 def died(run: Path) -> Process:
@@ -128,14 +211,30 @@ def died(run: Path) -> Process:
     return dead
 
 
-def test_worker_that_oversteps_has_died_of_it(tmp_path, monkeypatch):
+def journal(text: str) -> str:
+    """A message by which the journal of the node there has grown."""
+    return json.dumps({"file": "nodes/a/journal.jsonl", "data": base64.b64encode(text.encode()).decode()})
+
+
+@pytest.mark.parametrize(("said", "why"), [
+    ('{"file": "pki/ca.pem", "data": ""}', "it names the file 'pki/ca.pem'"),
+    ('{"file": "nodes/../nodes/b/journal.jsonl", "data": ""}', "it names the file 'nodes/../nodes/b/journal.jsonl'"),
+    ('{"ready": "node-b"}', "it tells of 'node-b', which was not started there"),
+    ('{"ended": ["x"], "status": 0}', "it tells of \"['x']\", which was not started there"),
+    (journal("no JSON\n"), "nodes/a/journal.jsonl has a line that nobody writes there: line: expected JSON"),
+    (journal("[7]\n"), "nodes/a/journal.jsonl has a line that nobody writes there: line: expected an object"),
+    (journal('{"time": 1, "mono": 1, "who": "node:b", "event": "stopped"}\n'),
+     "nodes/a/journal.jsonl has a line that nobody writes there: stopped: who: expected node:a"),
+])  # fmt: skip
+def test_worker_that_oversteps_has_died_of_it(tmp_path, monkeypatch, said, why):
     """Its process at home ends; its last words are the line."""
-    monkeypatch.setattr(worker, "command", lambda *_: line('{"file": "pki/ca.pem", "data": ""}'))
+    monkeypatch.setattr(worker, "command", lambda *_: line(said))
 
     dead = died(tmp_path)
 
     assert dead.name == "machine-west"
-    assert dead.last_words().endswith("machine west was given up: it names the file 'pki/ca.pem'")
+    assert dead.last_words().endswith(f"machine west was given up: {why}")
+    assert "Traceback" not in dead.log.read_text()
 
 
 def test_log_of_ssh_has_a_bound(tmp_path, monkeypatch):
@@ -154,18 +253,3 @@ def test_machine_that_is_asked_before_the_run_is_heard_for_so_long_and_no_more(m
     monkeypatch.setattr(worker, "command", lambda *_: saying(endless))
 
     assert len(worker._why_not(WEST)) < worker._MOST_WORDS + 100
-
-
-def test_offer_that_is_none_is_one_line(monkeypatch):
-    """What a machine says of its end of the transport goes into commands here."""
-    offer = {"public_key": "A" * 43 + "=", "port": 51820, "directory": "/there/run", "descriptor": 3,
-             "shaper": DELAY_LINE}  # fmt: skip
-    assert worker.offered("west", offer) == offer
-    for name, value in (("public_key", "-x"), ("public_key", 7), ("port", "1"), ("port", 700_000), ("directory", "run"),
-                        ("descriptor", True), ("shaper", ["netem"])):  # fmt: skip
-        with pytest.raises(ProcessFailed, match=f"machine west: it offers {name} "):
-            worker.offered("west", {**offer, name: value})
-    with pytest.raises(ProcessFailed, match="machine west: it offers no port"):
-        worker.offered("west", {name: value for name, value in offer.items() if name != "port"})
-    with pytest.raises(ProcessFailed, match="machine west: it offers no "):
-        worker.offered("west", [])

@@ -23,6 +23,14 @@ A_AT_WEST = Machine("west", "west.example.net", ("a",))
 GOOD = {"sources": sources(), "lacks": None}
 
 
+def stopped(at: float, who: str = "node:a", **facts: object) -> bytes:
+    """A line of a journal."""
+    return json.dumps({"time": at, "mono": at, "who": who, "event": "stopped", **facts}).encode() + b"\n"
+
+
+ONE, TWO, THREE = stopped(1), stopped(2), stopped(3)
+
+
 def test_machine_with_the_same_files_and_the_same_time_is_taken():
     """As this one is, which says so of itself."""
     assert refused(GOOD, 0.1) is None
@@ -101,17 +109,37 @@ def test_what_files_grow_by_comes_home_and_a_journal_that_begins_a_new_file_goes
     tails = Tails(there, "west", arrivals.told)
     journal = there / "nodes" / "a" / "journal.jsonl"
     (there / "logs" / "delay-line.log").write_text("late\n")
-    journal.write_text("one\n")
+    journal.write_bytes(ONE)
     tails.follow()
-    with journal.open("a") as file:
-        file.write("two\n")
+    with journal.open("ab") as file:
+        file.write(TWO)
     journal.rename(journal.with_name("journal.1.jsonl"))
-    journal.write_text("three\n")
+    journal.write_bytes(THREE)
     tails.follow()
     tails.follow()
 
-    assert (home / "nodes" / "a" / "journal.jsonl").read_text() == "one\ntwo\nthree\n"
+    assert (home / "nodes" / "a" / "journal.jsonl").read_bytes() == ONE + TWO + THREE
     assert (home / "logs" / "west-delay-line.log").read_text() == "late\n"
+
+
+def test_line_that_a_kill_has_cut_off_never_comes_home(tmp_path):
+    """The process that begins anew cuts it off; what it writes then comes whole, as does a line of many pieces."""
+    there, home = tmp_path / "there", tmp_path / "home"
+    (there / "nodes" / "a").mkdir(parents=True)
+    arrivals = Arrivals(A_AT_WEST, home)
+    tails = Tails(there, "west", arrivals.told)
+    journal, at_home = (folder / "nodes" / "a" / "journal.jsonl" for folder in (there, home))
+    long = stopped(2, why="x" * 200_000)
+    journal.write_bytes(ONE + TWO[:20])
+    tails.follow()
+    assert at_home.read_bytes() == ONE
+
+    os.truncate(journal, len(ONE))
+    with journal.open("ab") as file:
+        file.write(long)
+    tails.follow()
+
+    assert at_home.read_bytes() == ONE + long
 
 
 NOT_ITS_OWN = [
@@ -137,9 +165,17 @@ def test_worker_has_its_nodes_and_itself_to_tell_of(tmp_path):
     arrivals = Arrivals(A_AT_WEST, tmp_path)
 
     for name in names:
-        arrivals.told({"file": name, "data": base64.b64encode(b"x\n").decode()})
+        data = stopped(1, "sae:a" if name.startswith("saes") else "node:a")
+        arrivals.told({"file": name, "data": base64.b64encode(data).decode()})
 
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*") if path.is_file()} == {*names}
+
+
+@pytest.mark.parametrize("data", [None, 7, "x", "eA==\n", "\u20ac"])
+def test_growth_that_is_no_base64_is_none(tmp_path, data):
+    """Nothing is guessed from it."""
+    with pytest.raises(ValueError, match="a file has grown, and not by which bytes"):
+        Arrivals(A_AT_WEST, tmp_path).told({"file": "logs/node-a.log", "data": data})
 
 
 def grow(arrivals: Arrivals, name: str, data: bytes) -> None:
@@ -153,13 +189,31 @@ def test_line_of_a_journal_without_an_end_is_not_taken(tmp_path, monkeypatch):
     arrivals = Arrivals(A_AT_WEST, tmp_path)
     for name in ("nodes/a/local.db", "logs/node-a.log"):
         grow(arrivals, name, b"x" * 101)
+    grow(arrivals, "nodes/a/journal.jsonl", ONE[:30])
     for _ in range(9):
-        grow(arrivals, "nodes/a/journal.jsonl", b"x" * 60 + b"\n" + b"x" * 30)
+        grow(arrivals, "nodes/a/journal.jsonl", ONE[30:] + ONE[:30])
+    assert (tmp_path / "nodes" / "a" / "journal.jsonl").read_bytes() == ONE * 9
 
     with pytest.raises(ValueError, match=r"a line of nodes/a/journal\.jsonl has more than 100 bytes"):
         grow(arrivals, "nodes/a/journal.jsonl", b"x" * 71)
     with pytest.raises(ValueError, match="has more than 100 bytes"):
         grow(Arrivals(A_AT_WEST, tmp_path), "saes/a/journal.jsonl", b"\n" + b"x" * 101 + b"\n")
+
+
+@pytest.mark.parametrize(("name", "data", "why"), [
+    ("nodes/a/journal.jsonl", b"{\n", "line: expected JSON"), ("nodes/a/journal.jsonl", b"[]\n", "expected an object"),
+    ("nodes/a/journal.jsonl", stopped(1, "node:b"), "who: expected node:a"),
+    ("saes/a/journal.jsonl", stopped(1), "who: expected sae:a"),
+    ("nodes/a/journal.jsonl", TWO + stopped(-1), "time: expected a number"),
+])  # fmt: skip
+def test_line_that_nobody_writes_there_is_not_taken(tmp_path, name, data, why):
+    """No event, no JSON, another party's: nothing of it comes into a journal that others read."""
+    arrivals = Arrivals(A_AT_WEST, tmp_path)
+    grow(arrivals, name, data[:1])
+
+    with pytest.raises(ValueError, match=rf"^{name} has a line that nobody writes there: [^\n]*{why}[^\n]*$"):
+        grow(arrivals, name, data[1:])
+    assert not list(tmp_path.iterdir())
 
 
 def test_worker_takes_so_much_of_the_disk_and_no_more(tmp_path, monkeypatch):
@@ -196,6 +250,9 @@ def test_process_is_ready_once_however_often_a_worker_says_so(tmp_path):
         arrivals.told({"ready": "node-a"})
 
     assert os.read(out, 100) == b"ready\n"
+    for told in ({"ready": "node-b"}, {"ended": 7}, {"ready": None}, {"answer": 1}, {}):
+        with pytest.raises(ValueError, match="which was not started there"):
+            arrivals.told(told)
     for status in ("0", None, 1 << 40, True):
         with pytest.raises(ValueError, match="says that node-a ended"):
             arrivals.told({"ended": "node-a", "status": status})
@@ -214,11 +271,11 @@ def test_full_disk_at_home_costs_no_byte_of_a_journal(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr("testbed.workers.arrivals.os.write", full)
-        grow(arrivals, "nodes/a/journal.jsonl", b"one\n")
-        grow(arrivals, "nodes/a/journal.jsonl", b"two\n")
-    grow(arrivals, "nodes/a/journal.jsonl", b"three\n")
+        grow(arrivals, "nodes/a/journal.jsonl", ONE)
+        grow(arrivals, "nodes/a/journal.jsonl", TWO)
+    grow(arrivals, "nodes/a/journal.jsonl", THREE)
 
-    assert (tmp_path / "nodes" / "a" / "journal.jsonl").read_text() == "one\ntwo\nthree\n"
+    assert (tmp_path / "nodes" / "a" / "journal.jsonl").read_bytes() == ONE + TWO + THREE
 
 
 def test_what_waits_for_room_has_a_bound_for_all_files_of_a_worker(tmp_path, monkeypatch):
@@ -230,7 +287,7 @@ def test_what_waits_for_room_has_a_bound_for_all_files_of_a_worker(tmp_path, mon
 
     monkeypatch.setattr("testbed.workers.arrivals.os.write", full)
     arrivals = Arrivals(A_AT_WEST, tmp_path)
-    grow(arrivals, "nodes/a/journal.jsonl", b"x" * 60)
+    grow(arrivals, "nodes/a/journal.jsonl", ONE)
 
     with pytest.raises(OSError, match="no space left"):
-        grow(arrivals, "saes/a/journal.jsonl", b"x" * 60)
+        grow(arrivals, "saes/a/journal.jsonl", stopped(1, "sae:a"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,23 @@ def test_story_says_that_the_database_failed_over_about_then(after_s, said):
 
     assert f"The shared database failed over from db to db2, {said}." in near.notes
     assert not any("failed over" in note for note in far.notes)
+
+
+def test_spans_that_are_parts_of_each_other_make_a_story_all_the_same():
+    """A journal of another machine may say so of any span. What is above it is let go where it is below it, too."""
+    spans = sorted({e["span"] for e in EVENTS if "span" in e and SINGLE in str(e)})
+    trace = next(e["trace"] for e in EVENTS if "trace" in e and SINGLE in str(e))
+    facts = {"time": 1.0, "mono": 1.0, "who": "node:b", "event": "stopped", "trace": trace}
+    ring = [*spans, "f" * 16, *spans]
+    liar = [{**facts, "span": below, "parent": above} for below, above in pairwise(ring)]
+
+    assert tell([*liar, *EVENTS], SINGLE).messages
+
+
+def test_spans_that_are_parts_of_parts_without_end_make_a_story_all_the_same():
+    """So many are told below each other as an honest story has, and no more."""
+    trace = "e" * 32
+    facts = {"time": 1.0, "mono": 1.0, "who": "node:b", "event": "stopped", "trace": trace}
+    liar = [{**facts, "span": f"{n + 1:016x}", "parent": f"{n:016x}"} for n in range(5000)]
+
+    assert len(tell(liar, trace).messages) > 0
