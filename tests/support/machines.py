@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.waiting import until
 
-_ITS_OWN = ("sshd", "/usr/sbin/sshd", "sleep", "unshare --net --time")
+_ITS_OWN = ("sshd", "/usr/sbin/sshd", "sleep", "unshare --net --time", "unshare --pid")
 _NET = "198.51.100"  # RFC 5737: of nobody
 
 
@@ -115,7 +115,9 @@ class Machines:
         )
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         log = self.folder / f"sshd-{name}.log"
-        argv = ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / f"sshd-{name}")]
+        # Its sessions have environments of their own, by which no guardian finds them: they go with their namespace.
+        contained = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child"]
+        argv = [*contained, "/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / f"sshd-{name}")]
         with log.open("wb") as file:
             server = made.enter_context(subprocess.Popen(self.on(name, *argv), stderr=file))
         made.callback(server.kill)

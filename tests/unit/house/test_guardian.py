@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from tests.support.guardian import NAME, named
+from tests.support.guardian import named
+from tests.support.inner_suite import suite
 from tests.support.waiting import until
 
-ROOT = Path(__file__).resolve().parents[3]
 # What outlives its parent: in a session of its own, and a child of a child that is gone.
 TESTS = """
 import os, subprocess, time
@@ -31,18 +27,9 @@ def test_that_hangs(capsys):
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda s: s.name)
 def test_suite_that_is_stopped_by_a_signal_leaves_no_process_behind(tmp_path, signum):
     """Whichever it is."""
-    (tmp_path / "test_one.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
-    command += ["--confcutdir", str(ROOT), "-p", "tests.conftest", "-p", "no:cacheprovider", "-p", "no:schemathesis"]
-    command += [str(tmp_path / "test_one.py")]
-    unnamed = {key: value for key, value in os.environ.items() if key != NAME}
-    with subprocess.Popen(command, cwd=ROOT, env=unnamed, stdout=subprocess.PIPE, text=True) as suite:
-        try:
-            name = next(line.split()[1] for line in suite.stdout if line.startswith("started"))
-            until(lambda: len(named(name)) >= 2)  # a process that is just being begun has no environment to read
-            suite.send_signal(signum)
-            suite.wait(60)
-        finally:
-            suite.kill()
+    with suite(tmp_path, TESTS) as (running, (name,)):
+        until(lambda: len(named(name)) >= 2)  # a process that is just being begun has no environment to read
+        running.send_signal(signum)
+        running.wait(60)
 
     assert until(lambda: not named(name))
