@@ -15,6 +15,7 @@ from typing import Any
 
 from decisions.exposure import NOTHING, SHARED_KEY, THE_KEY, Learned, learned
 from decisions.modes import NEW_KEYS
+from scenario.topology_description import one_line
 from telemetry import bugs, journal
 from testbed.evidence.journals import Tail
 
@@ -29,7 +30,7 @@ def read_run(run: Path, *names: str) -> list[Event]:
 
 # How a log tells of a bug of ours: as all of our processes do, or as Python does of what nobody caught.
 _BUG = re.compile(f"{re.escape(bugs.MARK)}|^Traceback ")
-_LONGEST_LINE = 200
+_LONGEST_LINE, _MOST_LINE_BYTES = 200, 1 << 16
 # Events that a summary is made of: of long journals no more need be read.
 SUMMARISED = (
     "session_requested", "session_open", "session_refused", "session_failed", "key_delivered", "key_error", "key",
@@ -113,9 +114,13 @@ def bugs_told(logs: Path) -> list[str]:
     """What logs of a run's processes tell of bugs of ours, a line for each log that does."""
     found = []
     for path in sorted(logs.glob("*.log")):
-        told = [line for line in path.read_text(errors="replace").splitlines() if _BUG.search(line)]
-        if told:
-            found.append(f"{path.stem}: {len(told)}, the last: {told[-1][:_LONGEST_LINE]}; see {path}")
+        number, last = 0, ""
+        with path.open("rb") as file:
+            while line := file.readline(_MOST_LINE_BYTES):  # of another machine there may be one without an end
+                if _BUG.search(words := line.decode(errors="replace")):
+                    number, last = number + 1, one_line(words)
+        if number:
+            found.append(f"{path.stem}: {number}, the last: {last[:_LONGEST_LINE]}; see {path}")
     return found
 
 

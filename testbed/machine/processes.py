@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from scenario.topology_description import one_line
 from telemetry.journal import Journal
 from testbed.machine.fork_server import ForkFailed, ForkServer
 
-_TAIL_LINES = 3
+_TAIL_LINES, _TAIL_BYTES = 3, 1 << 14  # of a log, which may be long, and of another machine
 _TOOL_S = 60.0
 
 
@@ -35,7 +36,8 @@ def how_it_ended(status: int | None) -> str:
     if status == -signal.SIGKILL:
         return "killed by SIGKILL, by somebody or by the kernel for want of memory"
     if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
+        named = {one.value: one.name for one in signal.Signals}
+        return f"killed by {named.get(-status, f'signal {-status}')}"
     return f"exit status {status}, which nobody asked for" if status == 0 else f"exit status {status}"
 
 
@@ -195,8 +197,12 @@ class Process:
 
     def end_of_log(self) -> str:
         """The last lines of its log, in one."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return " / ".join(line.strip() for line in lines[-_TAIL_LINES:]) or "its log is empty"
+        if not self.log.exists():
+            return "its log is empty"
+        with self.log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+        return " / ".join(map(one_line, lines[-_TAIL_LINES:])) or "its log is empty"
 
     def signal(self, signum: int) -> None:
         """Send a signal that it handles, if it still runs: once it is ready, as it would die of it before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 from telemetry import journal
 from testbed.machine.open_vswitch import OpenVSwitch
 from testbed.machine.processes import Processes, ProcessFailed, how_it_ended, run_tool
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -20,11 +22,24 @@ from testbed.machine.processes import Processes, ProcessFailed, how_it_ended, ru
         (70, "exit status 70"),
         (-9, "killed by SIGKILL, by somebody or by the kernel for want of memory"),
         (-11, "killed by SIGSEGV"),
+        (-50, "killed by signal 50"),
     ],
 )
 def test_end_of_a_process_has_a_cause(status, words):
     """Also where its log is empty."""
     assert how_it_ended(status) == words
+
+
+def test_of_a_log_that_has_no_room_in_memory_the_end_is_told_in_printable_words(tmp_path):
+    """What another machine sends comes to a log, too: it may be long, and hold what a terminal obeys."""
+    process = Processes(tmp_path).start("one", [sys.executable, "-c", "pass"], says_ready=False)
+    until(lambda: not process.alive())
+    with (tmp_path / "one.log").open("wb") as log:
+        log.truncate(1 << 40)  # a hole
+        log.seek(0, os.SEEK_END)
+        log.write(b"\nfirst\n\x1b[2Jsecond\nlast words\n")
+
+    assert process.end_of_log() == "first / [2Jsecond / last words"
 
 
 def test_tool_that_fails_without_a_word_fails_with_a_cause(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -172,3 +173,19 @@ def test_bugs_are_found_in_the_logs(tmp_path, caplog):
 
     assert [line.partition(":")[0] for line in found] == ["node-a", "qcs"]
     assert "counting: a bug of ours" in found[0]
+
+
+def test_log_of_one_line_without_an_end_is_looked_through_in_little_memory(tmp_path):
+    """As a machine that is not ours may send it; what a terminal would obey is not repeated."""
+    with (tmp_path / "node-a.log").open("wb") as log:
+        for _ in range(32):
+            log.write(b"x" * (1 << 20))
+        log.write(b"\n\x1b[2Ja bug of ours\n")
+
+    tracemalloc.start()
+    try:
+        (found,) = bugs_told(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert found.startswith("node-a: 1, the last: [2Ja bug of ours; see ")
