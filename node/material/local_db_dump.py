@@ -1,6 +1,7 @@
 """`python -m node.material.local_db_dump LOCAL.DB`: what a node's streams came to, as JSON for an audit; no key byte.
 
-Reads the local database of a node that is down; it needs no key, because only what is sealed there is secret.
+Reads the local database of a node that is down; it needs no key, because only what is sealed there is secret. The file
+may come from a machine that is not ours: what is no table of numbers and texts is refused.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
+
+_TABLES = {"stream", "fragment", "taken"}
 
 
 def account(path: Path) -> dict[str, Any]:
@@ -21,6 +24,9 @@ def account(path: Path) -> dict[str, Any]:
     """
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
+        tables = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0").fetchall()
+        if missing := _TABLES - {name for (name,) in tables}:  # a view may have rows without an end
+            raise sqlite3.DatabaseError(f"expected the tables {', '.join(sorted(missing))}")
         streams = database.execute(
             "SELECT s.qc, s.epoch, s.head, s.generated, s.used, s.expired, s.differing,"
             " coalesce(sum(f.end - f.start), 0) FROM stream s LEFT JOIN fragment f USING (qc, epoch)"
@@ -41,6 +47,6 @@ if __name__ == "__main__":
         sys.exit(2)
     try:
         json.dump(account(Path(sys.argv[1])), sys.stdout)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, TypeError) as error:  # the latter where a value is neither number nor text
         print(f"account: {sys.argv[1]}: {error}", file=sys.stderr)
         sys.exit(2)

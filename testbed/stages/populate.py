@@ -21,7 +21,6 @@ from testbed.database.postgres import ClusterError
 from testbed.database.replicated_database import ReplicatedDatabase
 from testbed.errors import UserError
 from testbed.fibres.captures import Captures
-from testbed.machine.processes import ProcessFailed
 from testbed.network import expose
 from testbed.network.emulation import Emulation
 from testbed.network.expose import FILE, LOOPBACK, PROMETHEUS_FILE
@@ -130,14 +129,14 @@ def _collect_records(services: Services, faults: Faults) -> None:
         faults.heal_database()
     fleet = services.fabric.fleet
     try:
-        if fleet is not None:
-            fleet.finish()
+        for why in [] if fleet is None else fleet.finish():
+            machine.say(f"results are missing: {why}")
         allocations, keys = services.database.allocations()
         meant = machine.plan.meant(machine.wishes.parameters["ttl_slots"])
         if isinstance(services.database.breakable, ReplicatedDatabase):
             meant = replace(meant, switches=services.database.breakable.lossy_switches)
         local = {node: machine.run.path / "nodes" / node / "local.db" for node in machine.plan.nodes}
         machine.run.write(RECORDS, collected.document(meant, local, allocations, keys))
-    except (psycopg.Error, OSError, ClusterError, ProcessFailed) as error:
+    except (psycopg.Error, OSError, ClusterError) as error:
         said = " ".join(str(error).split()) or "no reason was given"
         machine.say(f"no audit: the run's records cannot be kept: {said}")

@@ -281,11 +281,18 @@ class Fleet:
         finally:
             worker.process.kill()
 
-    def finish(self) -> None:
-        """Have the results of all workers at home; of one that is gone, what came before."""
+    def finish(self) -> list[str]:
+        """Have the results of all workers at home; of one that is gone, what came before. Of one that does not send its
+        own, a line that says why: the audit then says of its nodes that their accounts are missing.
+        """
+        found = []
         for name, worker in self._workers.items():
             if name not in self._gone:
-                worker.finish()
+                try:
+                    worker.finish()
+                except ProcessFailed as error:
+                    found.append(str(error))
+        return found
 
     def close(self) -> None:
         """End all workers."""

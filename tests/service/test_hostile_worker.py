@@ -14,13 +14,17 @@ import pytest
 
 from documents.checks import Malformed
 from scenario.machines import Machine
+from scenario.topology import load
 from testbed.fibres.shapers import DELAY_LINE
 from testbed.machine.processes import Process, Processes, ProcessFailed
+from testbed.planning.make import make_plan
 from testbed.workers import answers, connection, worker
 from testbed.workers.connection import Connection
+from testbed.workers.fleet import Fleet
 from testbed.workers.worker import Worker
 from tests.support.waiting import until
 
+TOPOLOGIES = Path(__file__).resolve().parents[2] / "topologies"
 WEST = Machine("west", "west.example.net", ("a",))
 HELLO = json.dumps({"hello": {"lacks": None}})
 
@@ -253,3 +257,23 @@ def test_machine_that_is_asked_before_the_run_is_heard_for_so_long_and_no_more(m
     monkeypatch.setattr(worker, "command", lambda *_: saying(endless))
 
     assert len(worker._why_not(WEST)) < worker._MOST_WORDS + 100
+
+
+def test_worker_that_keeps_its_results_to_itself_is_told_of_and_others_send_theirs(tmp_path, monkeypatch):
+    """The run's records are kept all the same: of its nodes the audit will say what is missing."""
+    (tmp_path / "logs").mkdir()
+    processes = Processes(tmp_path / "logs")
+    run, plan = SimpleNamespace(path=tmp_path), make_plan(load("pair", TOPOLOGIES))
+    fleet = Fleet(plan, run, processes, outside="/proc/self/ns/net")
+    for name, answer in (("west", '"error": "no\\nnever"'), ("east", '"answer": 7'), ("north", '"answer": null')):
+        monkeypatch.setattr(worker, "command", lambda *_, answer=answer: answering(answer))
+        machine = Machine(name, name, ("a",))
+        fleet._workers[name] = Worker(machine, run, processes, outside="", lost=lambda: None)
+    try:
+        assert fleet.finish() == [
+            "machine west: no never",
+            "machine east: the connection to it has ended: it has sent an answer to 'finish' that is none: answer:"
+            " expected nothing",
+        ]
+    finally:
+        fleet.close()
