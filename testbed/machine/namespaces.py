@@ -50,6 +50,11 @@ def children_here() -> None:
         os.close(fd)
 
 
+def has_clocks() -> bool:
+    """Whether children can have such clocks: Linux from 5.6 on has them, user-mode Linux has not."""
+    return Path("/proc/self/ns/time").exists()
+
+
 def set_clocks(monotonic_s: float, boottime_s: float) -> None:
     """Have CLOCK_MONOTONIC and CLOCK_BOOTTIME of children be so much later than this process's; OSError.
 

@@ -121,7 +121,8 @@ def main(arguments: list[str]) -> int:
     if (entered := _greet(wire, requests)) is None:
         return 0
     try:
-        namespaces.set_clocks(entered["monotonic_s"], entered["boottime_s"])
+        if namespaces.has_clocks():  # else they are home's already, or home would not have asked
+            namespaces.set_clocks(entered["monotonic_s"], entered["boottime_s"])
         return run_isolated(
             lambda outside: _serve(wire, requests, outside, entered), pid_file=Path(os.devnull),
             crash_log=Path("/dev/stderr"),

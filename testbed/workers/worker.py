@@ -94,7 +94,7 @@ class Worker:
         except (ProcessFailed, TimeoutError):
             raise ProcessFailed(f"machine {self.machine.name}: {self._why()}") from None
         ahead_s = clocks_ahead(self.connection)
-        if (why := refused(self.said, ahead_s["time"])) is not None:
+        if (why := refused(self.said, ahead_s)) is not None:
             raise ProcessFailed(f"machine {self.machine.name}: {why}")
         self.connection.ask("enter", monotonic_s=-ahead_s["monotonic"], boottime_s=-ahead_s["boottime"])
 
@@ -220,7 +220,7 @@ def _why_not(machine: Machine) -> str | None:
         connection = Connection(machine.name, ssh.stdin, ssh.stdout, told=lambda _: None, ended=lambda _: None)
         try:
             said = connection.hello.result(_HELLO_S)
-            return refused(said, clocks_ahead(connection)["time"])
+            return refused(said, clocks_ahead(connection))
         except TimeoutError:
             ssh.terminate()
             return f"ssh {machine.ssh}: no answer within {_HELLO_S:g} s"

@@ -20,7 +20,7 @@ from testbed.workers.worker import files_named, relocated
 
 WEST = Machine("west", "west.example.net", ("finance",), root="/opt/qkd")
 A_AT_WEST = Machine("west", "west.example.net", ("a",))
-GOOD = {"sources": sources(), "lacks": None}
+GOOD = {"sources": sources(), "lacks": None, "clocks": True}
 
 
 def stopped(at: float, who: str = "node:a", **facts: object) -> bytes:
@@ -31,9 +31,16 @@ def stopped(at: float, who: str = "node:a", **facts: object) -> bytes:
 ONE, TWO, THREE = stopped(1), stopped(2), stopped(3)
 
 
+def ahead(time_s: float, since_start_s: float = 0) -> dict[str, float]:
+    """How far clocks are ahead of those at home."""
+    return {"time": time_s, "monotonic": since_start_s, "boottime": since_start_s}
+
+
 def test_machine_with_the_same_files_and_the_same_time_is_taken():
     """As this one is, which says so of itself."""
-    assert refused(GOOD, 0.1) is None
+    assert refused(GOOD, ahead(0.1)) is None
+    assert refused(GOOD, ahead(0.1, -5000)) is None
+    assert refused({**GOOD, "clocks": False}, ahead(0.1, -0.04)) is None
     assert hello()["sources"] == sources()
 
 
@@ -49,7 +56,16 @@ def test_machine_with_the_same_files_and_the_same_time_is_taken():
 )
 def test_machine_that_is_not_taken_is_told_why_in_one_line(said, apart_s, why):
     """Of another version, without root or tools, with clocks apart."""
-    assert re.match(why, refused(said, apart_s))
+    assert re.match(why, refused(said, ahead(apart_s)))
+
+
+@pytest.mark.parametrize("clocks", [False, None, 1])
+def test_machine_whose_clocks_cannot_be_set_and_do_not_go_as_those_at_home_is_told_so(clocks):
+    """Those that count from a start: by them journals of several machines are compared."""
+    why = refused({**GOOD, "clocks": clocks}, ahead(0.1, 3.21))
+
+    assert why.startswith("its kernel has no time namespaces: expected Linux 5.6 or a later one, or clocks that count")
+    assert why.endswith("as those at home do, to 0.05 s: they are 3.2 s ahead of them")
 
 
 @pytest.mark.parametrize(
