@@ -18,7 +18,8 @@ ROUND_TRIPS = 12
 LEAST_S = 0.2
 LINK_S = 0.01  # what a relay takes for each link at least, beside the round trip to the next node
 
-# The KME's port. A session that is being opened holds a thread until the controller has answered.
+# The KME's port. A session that is being opened, or led over more paths, holds a thread until the controller has done
+# so.
 KME_THREADS = 96
 REQUESTS_PER_SAE = 24  # with the threads at a time; more of one SAE wait, and hold up no other SAE
 OPENINGS = 48
@@ -26,6 +27,7 @@ OPENINGS_PER_SAE = 16
 OPENING_S = 15.0  # for the controller to configure all nodes of the path; a request for keys has less time
 STANDARD_OPENING_S = 1.0  # a controller that knows only the standard never says that it waits for the other side
 LOOK_S = 0.2  # between two looks at whether the controller that was asked is still there
+LED_PART = 0.75  # of the time for a request: who waits for its session to be led over more paths makes keys in the rest
 MOST_PENDING = 1000  # applications of which the controller has been told and says nothing yet
 # Of one SAE of this node, and of what one other node has called for. The controller has bounds for each node.
 SESSIONS_PER_PARTY = 1500

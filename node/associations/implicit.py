@@ -14,15 +14,17 @@ from collections.abc import Callable, Iterator, Mapping
 
 from decisions.rhythm import Rhythm
 from etsi.gs004 import QoS
+from mtls import deadline
 from mtls.call import Caller, Unreachable
 from mtls.identity import Identity, Role
 from mtls.serve import Problem
 from node.associations.registrations import Registrations
 from node.associations.sessions import Association, Sessions
 from node.failures import NoSession, PathDown, SessionRefused
-from node.limits import ANSWER_S, SESSIONS_PER_PARTY
+from node.limits import ANSWER_S, LED_PART, OPENING_S, SESSIONS_PER_PARTY
 from node.waiting_limits import Once, Places
 
+_LOOK_S = 0.05  # between two looks at whether the controller has led a session another way
 _MOST_PAIRS = 1 << 14  # whose rhythm is remembered, also when their session has ended
 
 
@@ -83,6 +85,24 @@ class ImplicitSessions:
         """The bandwidth that the session has declared to need, if it has."""
         found = self._sessions.get(ksid)
         return None if found is None else found.min_bps
+
+    def led(self, ksid: str, links: int) -> Association | None:
+        """That session once so many links feed it; None if the controller has no way for it, or takes too long.
+
+        It leads open sessions over as many paths as a mode takes that was set a moment ago.
+        """
+        found, until = self._sessions.get(ksid), time.monotonic() + LED_PART * deadline.left(OPENING_S)
+        if found is None or not self._openings.take(master := found.master_sae):
+            return None
+        try:
+            while found is not None and len(found.backing) < links:
+                if time.monotonic() >= until or not self._registrations.may_be_led(*found.pair):
+                    return None
+                time.sleep(_LOOK_S)
+                found = self._sessions.get(ksid)
+            return found
+        finally:
+            self._openings.give_back(master)
 
     def check_path(self, master: str, slave: str) -> None:
         """PathDown if the controller has no path for the pair's session now."""

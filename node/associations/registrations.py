@@ -222,6 +222,10 @@ class Registrations:
             return None
         return word.problem
 
+    def may_be_led(self, master: str, slave: str) -> bool:
+        """Whether the controller may yet lead the pair's association another way: it listens, and names no obstacle."""
+        return self._streams.controlled == EXTENDED and self.interruption(master, slave) is None
+
     def on_answer(self, answer: Mapping[str, Any], controller: str) -> int:
         """That controller's word (operation application_answer): the version of that which counts. Refusal.
 

@@ -119,10 +119,15 @@ _PUNCTUAL = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Keys for the master, and where they came from: "pool", "refill" (made ahead with others) or "direct"."""
+    """Keys for the master, and where they came from: "pool", "refill" (made ahead with others) or "direct".
+
+    `mode`: its name; `hops`: number of links that they went over.
+    """
 
     keys: Keys
     source: str
+    mode: str
+    hops: int
 
 
 def _over(session: Session, mode: Mode) -> Session:
@@ -245,7 +250,7 @@ class Delivery:
                     request.number,
                     lambda number: self._make(session, parameters.strategy, number, request.key_bytes),
                 )
-            return Delivered(made, "direct")
+            return Delivered(made, "direct", parameters.mode, session.hops)
         self._intervals.asked(session.ksid, request.number, time.monotonic())
         # One request of a session at a time looks into its pool and refills it.
         with self._refilling.taken([session.ksid], deadline.left(ANSWER_S), full=TooLate()):
@@ -255,7 +260,7 @@ class Delivery:
             for _ in range(_TRIES):
                 keys = self._pool.take(place, request.number, self._oldest_promised())
                 if keys is not None:
-                    return Delivered(keys, source)
+                    return Delivered(keys, source, parameters.mode, session.hops)
                 missing = request.number - self._pool.count(place, self._oldest_promised())
                 begun = self._store.clock()
                 new = self._make_ahead(session, parameters, max(1, missing), request.key_bytes)

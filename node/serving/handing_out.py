@@ -58,9 +58,9 @@ class HandingOut:
         except KeyFailure as failure:
             self._failed("enc_keys", failure, facts, exchange)
             raise
-        facts |= {"size_bits": wanted.size, "source": delivery.source}
+        facts |= {"hops": delivery.hops, "mode": delivery.mode, "size_bits": wanted.size, "source": delivery.source}
         self._delivered("enc_keys", [k for k, _ in delivery.keys], facts, exchange)
-        return Handed(delivery.keys, session.hops)
+        return Handed(delivery.keys, delivery.hops)
 
     def to_slave(self, slave: str, master: str, key_ids: Sequence[str], exchange: Exchange = serve) -> Keys:
         """The keys of `key_ids`, which `master` has had for `slave`, once, all or none. KeyFailure."""

@@ -13,6 +13,7 @@ from node.config import Parameters
 from node.failures import (
     PathDown,
     RelayBroken,
+    TooFewPaths,
 )
 from node.material.key_store import KeyStore
 from node.material.losses import Losses
@@ -126,14 +127,29 @@ class Kme:
         )
 
     def get_keys(self, session: Session, request: KeyRequest) -> Delivered:
-        """New keys for the session's master; the slave can fetch them when this returns. KeyFailure if not."""
+        """New keys for the session's master; the slave can fetch them when this returns. KeyFailure if not.
+
+        A session that goes over fewer paths than the mode takes, as this was set a moment ago, is waited for.
+        """
         try:
-            delivered = self._delivery.get(session, request)
+            try:
+                delivered = self._delivery.get(session, request)
+            except TooFewPaths as few:
+                delivered = self._delivery.get(self._led(session.ksid, few), request)
         except RelayBroken:
             self._routes.forget(session.ksid)  # it may have changed further on
             raise
         self._performance.consumed(session.ksid, request.size * request.number)
         return delivered
+
+    def _led(self, ksid: str, few: TooFewPaths) -> Session:
+        """The session over as many paths as it lacked, once the controller has led it so; else `few`, RelayBroken."""
+        needed = int(few.facts["needed"])
+        found = self._sessions.led(ksid, needed)
+        if found is None:
+            raise few
+        self._routes.forget(ksid)  # what is known of it may be older
+        return self._routes.of(found, needed)
 
     def get_keys_by_id(self, slave: str, master: str, key_ids: Sequence[str]) -> Keys:
         """The keys of `key_ids` for their slave, once, all or none (clause 5.4): see `Fetching.get`."""

@@ -10,11 +10,12 @@ from ietf.restconf import parse_target
 from node.config import Neighbour, NodeConfig
 from node.tree.datastore import Datastore
 from node.tree.model import MODEL, link_id, node_id
+from tests.support.foreign import virtual_links
 
 QC = "q"
 MASTER, SLAVE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 KSID = "99999999-0000-4000-8000-000000000000"
-_APPS = "etsi-qkd-sdn-node:qkd_node/qkd_applications"
+_APPS, _LINKS = (f"etsi-qkd-sdn-node:qkd_node/{name}" for name in ("qkd_applications", "qkd_links"))
 
 
 def config(directory: Path, name: str, peer: str) -> NodeConfig:
@@ -33,6 +34,14 @@ def configure(datastore: Datastore, peer: str, ksid: str = KSID) -> None:
         "backing_qkdl_id": [link_id(QC)], "remote_qkdn_id": node_id(peer),
     }  # fmt: skip
     datastore.edit("POST", parse_target(MODEL, _APPS), {"etsi-qkd-sdn-node:qkd_app": [app]})
+
+
+def feed(datastore: Datastore, ksid: str, link: str) -> None:
+    """As the controller does when it leads the session over one more virtual link, with the other end next to it."""
+    entry = virtual_links(("a", "b"), link)["a"]
+    datastore.edit("POST", parse_target(MODEL, _LINKS), {"etsi-qkd-sdn-node:qkd_link": [entry]})
+    app = {"app_id": ksid, "backing_qkdl_id": [link]}
+    datastore.edit("PATCH", parse_target(MODEL, f"{_APPS}/qkd_app={ksid}"), {"etsi-qkd-sdn-node:qkd_app": [app]})
 
 
 def remove(datastore: Datastore, ksid: str = KSID) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from etsi.gs004 import QoS
+from mtls import deadline
 from mtls.call import Reply
 from mtls.serve import Problem
 from node.associations.implicit import ImplicitSessions
@@ -22,6 +25,8 @@ from tests.support import open_session
 from tests.support.open_session import MASTER, SLAVE
 from tests.support.waiting import until
 
+OTHER_LINK = "77777777-0000-4000-8000-000000000000"
+
 
 class Network:
     """The slave's node and the controller, which configures the node under test."""
@@ -34,6 +39,7 @@ class Network:
         self.away = False
         self.slave_status = 204
         self.gone_at_once = False
+        self.obstacle = False
         self.wait = threading.Event()
         self.wait.set()
 
@@ -58,6 +64,11 @@ class Network:
         if self.gone_at_once:
             self.bench.datastore.end_app(ksid)
         return found
+
+    def may_be_led(self, *pair: str) -> bool:
+        """The controller says whether there is an obstacle."""
+        assert pair == (MASTER, SLAVE)
+        return not self.obstacle
 
 
 class Bench:
@@ -86,6 +97,10 @@ class Bench:
     def configure(self, ksid: str) -> None:
         """As the controller does."""
         open_session.configure(self.datastore, "b", ksid)
+
+    def lead(self, ksid: str) -> None:
+        """As the controller does when a session gets another path."""
+        open_session.feed(self.datastore, ksid, OTHER_LINK)
 
     def ask(self) -> Association:
         """The master asks for keys."""
@@ -197,8 +212,8 @@ def test_session_that_nobody_uses_ends(bench):
 
 def test_session_lives_for_what_the_rhythm_of_its_pair_needs(bench):
     """One key every 24 s, with 10 s set: the third request opens the last session."""
-    for time in range(0, 240, 24):
-        bench.time = float(time)
+    for at_s in range(0, 240, 24):
+        bench.time = float(at_s)
         bench.ask()
         bench.time += 23.0
         for idle in bench.implicit.idle(10.0):
@@ -239,3 +254,32 @@ def test_session_kept_over_a_restart_has_its_whole_time_again(bench):
     assert list(again.idle(10.0)) == []
     bench.time = 110.0
     assert len(list(again.idle(10.0))) == 1
+
+
+def test_session_that_is_led_over_another_path_is_waited_for(bench):
+    """It is what it is as soon as the controller has configured it so."""
+    ksid = bench.ask().ksid
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(bench.implicit.led, ksid, 2)
+        assert _early(waits) is None
+        bench.lead(ksid)
+
+        assert waits.result(10).backing[-1] == OTHER_LINK
+    assert bench.implicit.led(ksid, 2).ksid == ksid
+
+
+@pytest.mark.parametrize("why", ["obstacle", "end", "deadline", "places"])
+def test_session_that_gets_no_other_path_is_waited_for_no_longer(bench, why):
+    """The controller says that there is none, or it is over; or there is no time left, or no place to wait at."""
+    ksid = bench.ask().ksid
+    places = [bench.implicit._openings.take(MASTER) for _ in range(OPENINGS_PER_SAE if why == "places" else 0)]
+    with ThreadPoolExecutor(1) as pool, deadline.until(time.monotonic() if why == "deadline" else None):
+        waits = pool.submit(contextvars.copy_context().run, bench.implicit.led, ksid, 2)
+        if why == "obstacle":
+            bench.network.obstacle = True
+        elif why == "end":
+            open_session.remove(bench.datastore, ksid)
+
+        assert waits.result(10) is None
+    assert all(places)
+    assert bench.implicit._openings._taken == len(places), "the place is free again"

@@ -84,6 +84,8 @@ class Network:
         return Session(KSID, ALICE, BOB, ("a", "b"), (QC,), "link")
 
     of = staticmethod(lambda session, _: session)
+    led = staticmethod(lambda *_: None)
+    forget = staticmethod(lambda _: None)
     ksid = staticmethod(lambda *_: KSID)
 
 
@@ -348,3 +350,17 @@ def test_session_with_fewer_paths_than_enough_gets_no_key(several, network, monk
     assert (failure.value.facts["needed"], failure.value.facts["paths"]) == (2, 1)
     monkeypatch.setattr(network, "session", lambda *_: one)
     assert several.status(ALICE, BOB).stored_key_count == 0
+
+
+def test_session_of_too_few_paths_gets_its_key_over_those_that_the_controller_leads_it_over(several, network):
+    """The mode was set a moment ago. What was known of the route is forgotten; the journal has what the key went over.
+    """
+    forgotten: list[str] = []
+    network.led = lambda ksid, links: over_paths() if (ksid, links) == (KSID, 2) else None
+    network.forget = forgotten.append
+
+    delivered = several.get_keys(over_paths("a-c/1", "a-d/1"), KeyRequest(1, 128))
+
+    assert len(delivered.keys) == 1
+    assert (delivered.mode, delivered.hops) == ("paths-2of3", 2)
+    assert forgotten == [KSID]

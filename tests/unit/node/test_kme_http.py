@@ -34,7 +34,7 @@ def ask(
         lost_on_the_way=lost,
         limits=Limits(), mode="basic", check_local=lambda _: None,
         session=lambda *_: Session(KEY_ID, ALICE, BOB, ("a", "b"), ("a-b/1",), "link"),
-        get_keys=lambda *_: Delivered(keys, "direct"), get_keys_by_id=lambda *_: keys,
+        get_keys=lambda *_: Delivered(keys, "direct", "basic", 1), get_keys_by_id=lambda *_: keys,
     )  # fmt: skip
     environ = create_environ(f"/api/v1/keys/{BOB}/{what}") | {IDENTITY: Identity(Role.SAE, ALICE)}
     _, _, answer = call(make_app(kme, None, told, told), environ)

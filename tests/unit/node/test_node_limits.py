@@ -34,6 +34,12 @@ def test_openings_leave_threads_of_the_kmes_port():
     assert limits.STANDARD_OPENING_S < limits.ANSWER_S
 
 
+def test_who_waits_for_more_paths_has_time_to_make_keys_over_them():
+    """And waits for longer than a controller takes to look at all sessions, and to tell nodes that are not slow."""
+    assert limits.LEAST_S < (1 - limits.LED_PART) * limits.ANSWER_S
+    assert controller_limits.LOOK_S + controller_limits.SLOW_S < limits.LED_PART * limits.ANSWER_S
+
+
 def test_one_sae_holds_up_no_other_sae():
     """With all that one SAE may have under way, others find threads and places."""
     assert 2 * limits.REQUESTS_PER_SAE < limits.KME_THREADS
