@@ -43,6 +43,7 @@ LEFT_AT_ONE = 16  # virtual links of a session that moved, of which one node has
 REQUESTS_OF_ONE = 16  # of one application, repeated, that wait for an answer
 HOLD_S = 4 * CALL_S  # who tells nodes of an open session, and holds it meanwhile, has so long for all of it
 HELD_S = 20 * CALL_S  # whoever waits for a key session to be let go waits so long at most: longer is a bug of ours
+LINGERS_S = 2.0  # what was begun before a session moved may go on over its old links for so long
 LOOK_S = 0.25  # between two looks at all sessions, whether one has to move
 AGAIN_S = 3.0  # between two tries to move, to tell, to set
 ARRIVED_S = 2 * CALL_S  # what a controller before us had sent has arrived by then

@@ -162,6 +162,12 @@ def links(ksid: str, route: Route, bandwidth: int) -> list[dict[str, Any]]:
     return found
 
 
+def feeds(ksid: str, route: Route) -> list[str]:
+    """The qkdl_id of each link that a session goes over: of its virtual links, or the physical one between neighbours.
+    """
+    return [one.links[0] if len(one.links) == 1 else virtual_link(ksid, one.number) for one in route.routes]
+
+
 def application(
     ksid: str, pair: tuple[str, str], route: Route, *, at_master: bool, declares: Declared
 ) -> dict[str, Any]:
@@ -174,9 +180,7 @@ def application(
         "server_app_id": to_uri(pair[0]),
         "client_app_id": [to_uri(pair[1])],
         **declares,
-        "backing_qkdl_id": [
-            one.links[0] if len(one.links) == 1 else virtual_link(ksid, one.number) for one in route.routes
-        ],
+        "backing_qkdl_id": feeds(ksid, route),
         "local_qkdn_id": local,
         "remote_qkdn_id": remote,
     }

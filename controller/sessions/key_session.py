@@ -48,9 +48,10 @@ class KeySession:
     `since`: when it was registered last. `requests`: by node, those with which its applications wait for an answer.
     `implicit`: nobody registered it, a request for keys called for it. `target`: the path to which it is moving.
     `elsewhere`: numbers of virtual links that nodes may still have of it, though it does not go over them. `unsure`:
-    its ends that may not know what feeds it now. `down`: what its path lacks where there is no other; `interruption`
-    says it in words, `stays_for` is the cause for which it is not moved. `bandwidth`: what its nodes have been told
-    that it needs of each link on its path, bit/s.
+    its ends that may not know what feeds it now. `lingers`: links over which its slave's end takes keys for a while
+    yet, as it went over them until it moved, at `moved_at` (monotonic clock). `down`: what its path lacks where there
+    is no other; `interruption` says it in words, `stays_for` is the cause for which it is not moved. `bandwidth`: what
+    its nodes have been told that it needs of each link on its path, bit/s.
     `declared`: by the nodes of its ends, members of qkd_app. `duration_s`: how long it is to last from its opening on,
     as its master's side says; None if nobody knows. `over_by`: the node of an end that was done with it before
     it was open.
@@ -76,6 +77,8 @@ class KeySession:
     last_number: int = 0  # of its virtual links
     elsewhere: dict[str, list[int]] = field(default_factory=dict)
     unsure: set[str] = field(default_factory=set)
+    lingers: Collection[str] = ()
+    moved_at: float = -math.inf
     down: tuple[str, ...] = ()
     interruption: str = ""
     stays_for: str = ""
@@ -180,10 +183,11 @@ class KeySession:
         self.target = path
         return number
 
-    def commit(self, moved: KeySession) -> None:
+    def commit(self, moved: KeySession, now: float) -> None:
         """From now on it goes the way of `moved`, whatever its ends know."""
         assert self.route is not None and moved.path is not None and moved.route is not None  # noqa: S101, PT018
         self.left_behind(self.path, self.route.number)
+        self.lingers, self.moved_at = configuration.feeds(self.ksid, self.route), now
         for node in moved.path.nodes:
             self.tidied(node, moved.route.numbers)
         self.path, self.route, self.bandwidth = moved.path, moved.route, moved.bandwidth
@@ -205,6 +209,9 @@ class KeySession:
         parts = dict(zip(path.nodes, configuration.links(self.ksid, route, self.bandwidth), strict=True))
         for node, at_master in ((path.nodes[0], True), (path.nodes[-1], False)):
             app = configuration.application(self.ksid, self.pair, route, at_master=at_master, declares=self.app)
+            if not at_master:
+                fed = app["qkd_applications"]["qkd_app"][0]["backing_qkdl_id"]
+                fed += [link for link in self.lingers if link not in fed]
             parts[node] = configuration.merged(parts[node], app)
         return parts
 

@@ -5,7 +5,9 @@ over it, and from there on the move is only ever completed: the ends are told wh
 the slave's, and the old link is removed. A controller that is killed before that finds a link left over, one that is
 killed behind it finds ends that are not told yet; both are put right when the nodes are found again
 (Upkeep.settle).
-Keys are made over the one link or the other, never over parts of both, for each has its own ID.
+Keys are made over the one link or the other, never over parts of both, for each has its own ID. Those that are under
+way over the old one when the session moves come to their end: for LINGERS_S the slave's end takes keys over both, and
+the old link stays.
 
 Where QCs can be lit, some are for a session whose path is down and that has no other way, or none on which it is
 admitted. They are chosen as for a new session, of modules and channels that there are to spare. The session waits until
@@ -130,6 +132,8 @@ class Mover:
 
     def _put_right(self, session: KeySession, verdict: Verdict) -> bool:
         """Whether the session is where it is to be; AgentFailed."""
+        if not self._upkeep.lingers(session):
+            session.lingers = ()
         try:
             stays = self._move(session, verdict)
             if stays is None:

@@ -333,7 +333,7 @@ class Book:
         with self._lock:
             if not self._has(session):
                 return False
-            session.commit(moved)
+            session.commit(moved, time.monotonic())
             self.version += 1
             self._store.put_session(session.ksid, session.to_store())
             return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -165,21 +166,33 @@ class Upkeep:
         self._agents.configure(moved, path.nodes, without_ksid_at=(path.nodes[0], path.nodes[-1]))
 
     def tell_ends(self, session: KeySession) -> None:
-        """Tell the ends that are not sure, the slave's first, what feeds the session now; AgentFailed."""
+        """Tell the ends that are not sure, the slave's first, what feeds the session now; AgentFailed.
+
+        The slave's is told again, once nothing lingers.
+        """
         for node in (session.nodes[SLAVE], session.nodes[MASTER]):
             if node in session.unsure:
                 self._agents.put_application(session, node)
-                session.unsure.discard(node)
+                if node == session.nodes[MASTER] or not session.lingers:
+                    session.unsure.discard(node)
 
     def tidy(self, session: KeySession) -> None:
-        """Remove virtual links that the session does not go over, from nodes that can be reached."""
+        """Remove virtual links that the session does not go over, from nodes that can be reached; not what lingers."""
+        if session.lingers:
+            return
         done = self._agents.remove({name: session.leftovers(name) for name in session.elsewhere})
         self._book.tidied(session, done)
 
     def untidy(self, session: KeySession) -> bool:
         """Whether nodes that can be reached have to be told something of a session that was moved."""
         names = {*session.elsewhere, *session.unsure}
+        if self.lingers(session):
+            names = session.unsure - {session.nodes[SLAVE]}
         return bool(names) and bool(self._agents.reachable(names))
+
+    def lingers(self, session: KeySession) -> bool:
+        """Whether keys may be under way yet that were begun before the session moved."""
+        return bool(session.lingers) and time.monotonic() < session.moved_at + limits.LINGERS_S
 
     def interrupt(self, session: KeySession, message: str, down: Sequence[str], cause: str = "") -> None:
         """There is no path for an open session, or, without a message, one again: its master's node is told.

@@ -50,6 +50,24 @@ def test_session_goes_around_a_dead_qc_and_comes_back(ring):
     ]  # fmt: skip
 
 
+def test_keys_that_are_under_way_when_a_session_moves_come_to_their_end(ring):
+    """The slave's end takes keys over both ways, until the master's end has made them over the new one for a while."""
+    ksid = ring.open("a", "b")["ksid"]
+    (old,) = ring.nodes["a"].app(ksid)["backing_qkdl_id"]
+    fed: list[tuple[str, list[str]]] = []
+    for name in "ab":
+        ring.nodes[name].datastore.on_change(
+            lambda change, name=name: fed.extend((name, now["backing_qkdl_id"]) for _, now in change.apps.values()
+                                                 if now and now["app_id"] == ksid)
+        )  # fmt: skip
+
+    ring.nodes["b"].fail("ab")
+
+    assert until(lambda: ring.goes(ksid, "a", "d", "c", "b"))
+    (new,) = ring.nodes["a"].app(ksid)["backing_qkdl_id"]
+    assert fed == [("b", [new, old]), ("a", [new]), ("b", [new])]
+
+
 @pytest.fixture
 def fibre(tmp_path: Path) -> Iterator[World]:
     """Two nodes on one fibre with two QCs, the second of which makes a little more."""

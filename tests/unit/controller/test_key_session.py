@@ -105,7 +105,7 @@ def test_moved_session_leaves_the_link_that_it_went_over_behind():
 
     moved = configuring()
     moved.path, moved.route, moved.bandwidth = WAY_ROUND, Route(["A", "C", "B"], ["L", "M"], number), 7
-    session.commit(moved)
+    session.commit(moved, 0.0)
 
     assert (session.path, session.bandwidth, session.unsure) == (WAY_ROUND, 7, {"a", "b"})
     assert session.leftovers("c") == []
