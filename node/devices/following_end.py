@@ -33,7 +33,7 @@ class FollowingEnd(DeviceEnd):
         self._refused: int | None = None
         self._is_there = False  # the device
         self._rests_until = 0.0  # monotonic
-        self._first_try: tuple[Offer | None, float] = (None, 0.0)
+        self._there_since = 0.0  # monotonic
 
     def step(self) -> float:
         """Lay what the other end offers, one block after the other."""
@@ -63,7 +63,7 @@ class FollowingEnd(DeviceEnd):
             except DeviceFailure as failure:
                 self._failed(failure)
             else:
-                self._is_there = True
+                self._is_there, self._there_since = True, time.monotonic()
                 self._answered()
         return self._is_there
 
@@ -84,16 +84,14 @@ class FollowingEnd(DeviceEnd):
         self._at = epoch, end
 
     def _fetch(self, offer: Offer, made: float) -> bool:
-        if self._first_try[0] != offer:
-            self._first_try = offer, time.monotonic()
         try:
             keys = self._device.get_keys_with_ids(offer.key_ids)
         except DeviceFailure as failure:
             self._failed(failure)
-            late = time.monotonic() - self._first_try[1] >= KEYS_LATE_S
+            # When it is back, it may need a moment.
+            waited_s = min(self._store.clock() - made, time.monotonic() - self._there_since)
+            late = waited_s >= KEYS_LATE_S
             self._is_there = isinstance(failure, Refused) and failure.for_good
-            if not self._is_there:
-                self._first_try = None, 0.0  # when it is back, it may need a moment
             if isinstance(failure, BadAnswer):
                 self._rests_until = time.monotonic() + DEVICE_BAD_S
             if isinstance(failure, BadAnswer) or (self._is_there and late):

@@ -7,10 +7,12 @@ import shutil
 import sqlite3
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -18,13 +20,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from documents.secret import Secret
 from mtls.call import Unreachable
 from node.config import Neighbour
+from node.devices import following_end
 from node.devices.device_end import DeviceEnd
 from node.devices.device_kme import Refused, Silent
 from node.devices.following_end import FollowingEnd
 from node.devices.leading_end import LeadingEnd
 from node.devices.offers import told
+from node.limits import KEYS_LATE_S
 from node.material.key_store import KeyStore
-from telemetry.journal import Journal
+from telemetry.journal import Journal, read
 
 QC = "a-b/1"
 KEY = Secret(bytes(range(32)))
@@ -236,3 +240,36 @@ class Ends(RuleBasedStateMachine):
 
 TestEnds = Ends.TestCase
 TestEnds.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Both, outside of the machine."""
+    made = Ends()
+    yield made
+    made.teardown()
+
+
+def test_blocks_that_a_device_has_lost_are_given_up_together(ends, monkeypatch):
+    """A device that was down may need a moment; but what it has not then it has not later, block after block."""
+    now = [1000.0]
+    for store in ends.stores.values():
+        monkeypatch.setattr(store, "clock", lambda: now[0])
+    monkeypatch.setattr(following_end, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    ends.follow()
+    for _ in range(3):
+        ends.lead()
+    ends.devices["b"].waiting.clear()
+    journal = ends.directory / "b" / "journal.jsonl"
+
+    now[0] += KEYS_LATE_S + 1  # while the device was down
+    ends.devices["b"].fault = SILENT
+    ends.follow()
+    ends.follow()
+    assert not read(journal, "device_gap")
+    now[0] += KEYS_LATE_S
+    for _ in range(4):
+        ends.follow()
+
+    assert len(read(journal, "device_gap")) == 3
+    assert ends.goes_on()
