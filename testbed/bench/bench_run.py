@@ -43,8 +43,8 @@ def bench(name: str, body: Callable[[], int]) -> int:
         return 2
 
 
-def with_network(plan: Plan, body: Callable[[Emulation], None]) -> int:
-    """The exit status of `body`, called with the network of `plan` up."""
+def with_network(plan: Plan, body: Callable[[Emulation], int | None]) -> int:
+    """The exit status of `body`, called with the network of `plan` up; 0 if it gives none."""
     directory = open_run_directory(None, ROOT / "runs", latest=False)
     try:
         return run_isolated(
@@ -56,11 +56,10 @@ def with_network(plan: Plan, body: Callable[[Emulation], None]) -> int:
         directory.erase_secrets()
 
 
-def _inside(plan: Plan, directory: RunDirectory, body: Callable[[Emulation], None], outside: int) -> int:
+def _inside(plan: Plan, directory: RunDirectory, body: Callable[[Emulation], int | None], outside: int) -> int:
     wishes, down = Wishes({TTL.name: TTL.default}), contextlib.ExitStack()
     try:
-        body(bring_up(plan, directory, wishes, outside=outside, say=lambda _: None, down=down))
+        return body(bring_up(plan, directory, wishes, outside=outside, say=lambda _: None, down=down)) or 0
     finally:
         with undisturbed():
             down.close()
-    return 0

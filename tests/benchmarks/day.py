@@ -12,8 +12,6 @@ import argparse
 import contextlib
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass
 
 from scenario.topology import load as load_topology
 from scenario.workload import arrivals
@@ -23,23 +21,14 @@ from testbed.evidence.summary import Progress
 from testbed.network.emulation import Emulation
 from testbed.network.workload_player import OfferedLoad
 from testbed.operation.operator import Operator
-from testbed.operation.tables import table
 from testbed.planning.make import make_plan
-from tests.support.memory import memory
+from tests.benchmarks.samples import sample, told
 
 _TIMES = 10
 _RATE = (33 * _TIMES, 47 * _TIMES)
 _SAMPLE_S = 60.0
 _HOUR_S = 3600 / _TIMES
 _CLOSING_S = 3.0  # a session that has ended is still known for a moment
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    at_s: float
-    number: Counter[str]
-    kb: Counter[str]
-    directory_mb: float
 
 
 def main() -> int:
@@ -65,7 +54,7 @@ def _day(emulation: Emulation, lasts_s: float) -> None:
 
 def _offered(emulation: Emulation, operator: Operator, lasts_s: float) -> None:
     workload = load_workload("paper", ROOT / "workloads").faster(_TIMES)
-    progress, samples = Progress(emulation.run.path, emulation.plan.nodes), [_sample(emulation, 0.0)]
+    progress, samples = Progress(emulation.run.path, emulation.plan.nodes), [sample(emulation, 0.0)]
     refused: list[str] = []
     busy_until: dict[tuple[str, str], float] = {}
     began, seed = time.monotonic(), 0
@@ -81,37 +70,10 @@ def _offered(emulation: Emulation, operator: Operator, lasts_s: float) -> None:
         player.join()
         seed += 1
         if (at_s := time.monotonic() - began) - samples[-1].at_s >= _SAMPLE_S:
-            samples.append(_sample(emulation, at_s))
+            samples.append(sample(emulation, at_s))
             print(f"{at_s:.0f} s: {progress.line()}; {len(refused)} sessions not opened", file=sys.stderr, flush=True)
-    _print(samples)
+    print(told(samples, _HOUR_S, lambda s: f"{s * _TIMES / 3600:.1f} h"))
     print(f"{progress.line()}; {len(refused)} sessions not opened, of them the last: {' '.join(refused[-1:])}")
-
-
-def _sample(emulation: Emulation, at_s: float) -> _Sample:
-    number: Counter[str] = Counter()
-    kb: Counter[str] = Counter()
-    for process in memory(1):
-        number[process.name] += 1
-        kb[process.name] += process.own if process.name == "postgres" else process.rss
-    files = [path for path in emulation.run.path.rglob("*") if path.is_file() and not path.is_symlink()]
-    return _Sample(at_s, number, kb, sum(path.stat().st_size for path in files) / 1e6)
-
-
-def _print(samples: list[_Sample]) -> None:
-    later = [s for s in samples if s.at_s >= min(_HOUR_S, samples[-1].at_s / 2)]
-    quarters = [later[(len(later) - 1) * quarter // 4] for quarter in range(5)]  # so that it shows what levels off
-    first, last = later[0], later[-1]
-    rows = [
-        (name, last.number[name], *(s.kb[name] / 1024 for s in quarters),
-         max(s.kb[name] for s in later) / 1024, f"{last.kb[name] / first.kb[name]:.2f}")
-        for name in sorted(last.kb)
-        if first.kb[name]
-    ]  # fmt: skip
-    ages = [f"MB at {s.at_s * _TIMES / 3600:.1f} h" for s in quarters]
-    print(table(("process", "number", *ages, "most", "ratio"), rows))
-    shown = [*samples[:: max(1, len(samples) // 12)], last]
-    print("run directory:", ", ".join(f"{s.directory_mb:.0f} MB at {s.at_s * _TIMES / 3600:.1f} h" for s in shown))
-
 
 
 if __name__ == "__main__":
