@@ -91,13 +91,13 @@ def remarks(_results: Results) -> list[str]:
         "Keys of 128 bits in seven columns of nodes, an application in each, which asks for keys with each other one."
         " Delivery is that of keys made for their request; a key from a pool crosses no link.",
         "A relay learned what was in its memory. In PARALLEL it has pads only; what is under them crosses the network"
-        " inside TLS. In PATHS-2 a relay cannot know the key, whatever it has: it could know one of two parts.",
-        "In PATHS-2 hops are those of the longer path. Neighbours have a path of one hop and one of three: three hops"
-        " stand for four links there, or for six.",
+        " inside TLS. Over several paths a relay cannot know the key, whatever it has: it could know one part of it.",
+        "Over several paths hops are those of the longest one. Neighbours have a path of one hop, and others of three:"
+        " so three hops stand for four links or for six in PATHS-2, for seven or for nine over three paths.",
     ]
 
 
 EXPERIMENT = Experiment(
     NAME, "What relays cost", "A low load in seven columns of nodes, in each mode.", runs, rows, draw, remarks,
-    words=WORDS, virtual=True, topology="ladder",
+    words=WORDS, virtual=True, topology="trellis",
 )  # fmt: skip

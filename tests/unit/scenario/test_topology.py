@@ -110,8 +110,8 @@ def test_a_byte_order_mark_does_no_harm(tmp_path):
     [
         (
             "poliqui",
-            "did you mean 'poliqi'? shipped: cost239, ladder, nsfnet, pair, poliqi-bypass, poliqi, row, secoqc, usnet;"
-            " or a file",
+            "did you mean 'poliqi'? shipped: cost239, ladder, nsfnet, pair, poliqi-bypass, poliqi, row, secoqc,"
+            " trellis, usnet; or a file",
         ),
         ("/nowhere/net.yaml", "/nowhere/net.yaml: no such topology; shipped: cost239"),
         ("README.md", "README.md: no such topology"),

@@ -74,7 +74,7 @@ def test_sweep_in_virtual_time_goes_over_policies_and_loads_and_measures_no_time
 def test_relays_cost_what_modes_declare_over_any_number_of_hops(tmp_path):
     """And learn the key in otp, nothing in parallel; in basic the shared key, but for the first one, which has both.
 
-    Over two paths they learn nothing, at the price of both; three hops stand for neighbours there, too.
+    Over several paths they learn nothing, at the price of all; three hops stand for neighbours there, too.
     """
     made("relay", "--virtual", "--quick", "--seed", "1", "--out", str(tmp_path))
 
@@ -91,8 +91,9 @@ def test_relays_cost_what_modes_declare_over_any_number_of_hops(tmp_path):
                        for what in ("the key", "the shared key"))  # fmt: skip
         assert key == [1, hops - 1, 0]
         assert shared == [hops - 2, 0, 0]
-        assert found["PATHS-2", "relays that learned the key", hops] == 0
-        assert hops == 3 or found["PATHS-2", "material", hops] == 2 * 16 * hops
+        for mode, paths in (("PATHS-2", 2), ("PATHS-3", 3), ("PATHS-2OF3", 3)):
+            assert found[mode, "relays that learned the key", hops] == 0
+            assert hops == 3 or found[mode, "material", hops] == paths * 16 * hops
 
 
 def test_material_in_blocks_fails_under_the_usual_ttl_and_serves_under_one_that_suits(tmp_path):
