@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 # Hundreds of processes begin in a suite, and each worker loads all tests: with this set, all would be compiled every time.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: demo test test-slow test-ryu test-uml test-vagrant test-machines experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-database bench-simulation audit setup setup-ryu setup-prometheus lint unit pictures interface lock clean
+.PHONY: demo test test-slow test-ryu test-uml test-vagrant test-machines experiments results bench storm screenshot bench-links bench-growth bench-start bench-day bench-high-rate bench-database bench-simulation audit setup setup-ryu setup-prometheus lint unit pictures interface lock clean
 
 demo: setup ## PoliQI for 30 s with keys, a summary, and everything taken down
 	$(PYTHON) testbed/run.py --duration 30 --no-cli
@@ -36,6 +36,10 @@ HOURS ?= 2
 bench-day: setup ## whether a run of a day grows: HOURS of ten times the paper's load (needs root)
 	$(PYTHON) -m tests.benchmarks.day $(HOURS)
 
+MINUTES ?= 60
+bench-high-rate: setup ## whether nodes bear a QC of 10 Mbit/s: MINUTES of it; memory, disk, and what became of the bytes (needs root)
+	$(PYTHON) -m tests.benchmarks.high_rate $(MINUTES)
+
 bench-database: setup ## seconds without keys when the shared database fails over, killed and cut off (needs root)
 	$(PYTHON) -m tests.benchmarks.database
 
@@ -47,8 +51,8 @@ bench-links: setup ## delay, jitter, loss and bandwidth of a link, as measured a
 
 SEED ?= 1
 FAULTS ?= 2000
-storm: setup ## faults by the thousand, from which PoliQI has to heal: make storm SEED=1 FAULTS=2000 [GUST=7 | AUDIT_EVERY=1] [DATABASE=ha] [CONTROLLER=ha] (needs root)
-	@$(PYTHON) -P -m testbed.storm --seed $(SEED) --faults $(FAULTS) $(if $(GUST),--only-gust $(GUST)) $(if $(AUDIT_EVERY),--audit-every $(AUDIT_EVERY)) $(if $(DATABASE),--database $(DATABASE)) $(if $(CONTROLLER),--controller $(CONTROLLER))
+storm: setup ## faults by the thousand, from which PoliQI has to heal: make storm SEED=1 FAULTS=2000 [GUST=7 | AUDIT_EVERY=1] [DATABASE=ha] [CONTROLLER=ha] [DEVICES=2] (needs root)
+	@$(PYTHON) -P -m testbed.storm --seed $(SEED) --faults $(FAULTS) $(if $(GUST),--only-gust $(GUST)) $(if $(AUDIT_EVERY),--audit-every $(AUDIT_EVERY)) $(if $(DATABASE),--database $(DATABASE)) $(if $(CONTROLLER),--controller $(CONTROLLER)) $(if $(DEVICES),--devices $(DEVICES))
 
 experiments: setup ## the paper's table and figures, and latency: some hours, goes on where it was interrupted
 	$(PYTHON) testbed/run.py experiment all

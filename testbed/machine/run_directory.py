@@ -23,6 +23,7 @@ _MARKER = "run.json"
 _SECRET = (
     "expose.json", "operator.sock", "pki", "db", "config", "nodes/*/local.db*", "nodes/*/*.key",
     "nodes/*/blocks.sock", "ovs",
+    *(f"devices/{name}" for name in ("pki", "db", "*.json", "*/local.db*", "*/*.key")),  # of a storm's own
 )  # fmt: skip
 
 

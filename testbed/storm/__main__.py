@@ -19,10 +19,11 @@ from testbed.machine.isolation import run_isolated
 from testbed.machine.leftovers import Machine
 from testbed.machine.run_directory import open_run_directory
 from testbed.machine.tools import DATABASE_TOOLS, check_tools
-from testbed.options import failing_over, milliseconds, planned
+from testbed.options import failing_over, milliseconds, planned, whole
 from testbed.planning.databases import SINGLE
 from testbed.planning.plan import Plan
 from testbed.storm import gusts
+from testbed.storm.devices import Devices, marked
 from testbed.storm.gusts import Gust
 from testbed.storm.raging import RESULT, rage
 from testbed.storm.result import Result, parse
@@ -38,9 +39,13 @@ def main(arguments: Sequence[str]) -> int:
     """The storm that `arguments` ask for; exit status 1 if anything was not so."""
     given = _parser().parse_args(arguments)
     topology = load("poliqi", ROOT / "topologies").with_overrides(qc_rate=_QC_RATE, delay_ms=given.delay)
-    if given.machines is not None:
-        topology = load_machines(given.machines, topology)
-    plan = planned(given, with_strangers(topology))
+    try:
+        if given.machines is not None:
+            topology = load_machines(given.machines, topology)
+        plan = planned(given, marked(with_strangers(topology), given.devices))
+    except UserError as error:
+        print(f"storm: {error}", file=sys.stderr)
+        return 2
     one = None if given.only_gust is None else gusts.nth(plan, given.seed, given.only_gust, given.longest)
     storm = gusts.storm(plan, given.seed, given.faults, given.longest) if one is None else [one]
     print(f"seed {given.seed}, {sum(len(g.blows) for g in storm)} faults in {len(storm)} gusts", flush=True)
@@ -72,11 +77,15 @@ def _storm(plan: Plan, one: Gust | None, given: argparse.Namespace) -> int:
 def _over_one_network(plan: Plan, storm: Sequence[Gust], given: argparse.Namespace, total: Result) -> None:
     """Have those gusts come, until there are enough faults or the network does not heal; count in what they did."""
     machine, directory = Machine(), open_run_directory(given.run_dir, ROOT / "runs")
+    devices = Devices(directory.make("devices"), plan.topology) if given.devices else None
+    if devices is not None:
+        plan = planned(given, devices.topology)
     print(f"a network for the gusts from {storm[0].number} on; run directory {directory.path}", flush=True)
     try:
         status = run_isolated(
             functools.partial(
-                rage, plan, directory, storm, faults=given.faults - total.faults, within_s=given.within
+                rage, plan, directory, storm, faults=given.faults - total.faults, within_s=given.within,
+                devices=devices,
             ),
             pid_file=directory.path / "init.pid",
             crash_log=directory.path / "crash.log",
@@ -110,6 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--machines", type=Path, metavar="FILE", help="machines that hold some of its datacenters (docs/machines.md)")
     add("--delay", type=milliseconds, metavar="MS", help="one-way delay of every fibre, in milliseconds")
     failing_over(parser)
+    add(
+        "--devices", type=whole, default=0, metavar="N",
+        help="fibres whose QC has its key material from a real device, by GS QKD 014 (default: 0)",
+    )
     add("--dry-run", action="store_true", help="say what would come, and leave it at that")
     return parser
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decisions.modes import MODES
+from scenario.topology_description import Link
 from scenario.workload import Pairs
 from testbed.planning.databases import SINGLE
 from testbed.planning.fault import PRIMARY
@@ -20,11 +21,13 @@ from testbed.planning.plan import Plan, process_of
 
 KILL, PAUSE, ONE_WAY, CUT, QC, DEVICE = "kill", "pause", "one-way", "cut", "qc", "device"
 DISK, STANDBY, SET, OPEN, END, PARTITION = "disk", "standby", "set", "open", "end", "partition"
+# Of real devices, where QCs have them: their KME at one end is killed, its answers come late, or nothing comes through.
+DEVICE_KILL, DEVICE_SLOW, DEVICE_CUT = OF_DEVICES = "device-kill", "device-slow", "device-cut"
 # How often each is drawn, in relation to the others: STANDBY where the database fails over by hand, PARTITION where it
 # does so by itself.
 WEIGHTS = {
     KILL: 21, PAUSE: 21, ONE_WAY: 10, CUT: 7, QC: 4, DEVICE: 6, DISK: 7, STANDBY: 4, SET: 8, OPEN: 7, END: 5,
-    PARTITION: 7,
+    PARTITION: 7, DEVICE_KILL: 12, DEVICE_SLOW: 8, DEVICE_CUT: 8,
 }  # fmt: skip
 CONTROLLER, DATABASE, QCS = "controller", "postgres", "qcs"
 HOST = "database"  # one of several hosts of the database
@@ -35,6 +38,7 @@ _WITHIN_S = 2.0  # all faults of a gust begin
 _SHORTEST_S = 0.1
 _LONGEST_S = {
     KILL: 6.0, ONE_WAY: 12.0, CUT: 10.0, QC: 10.0, DEVICE: 10.0, DISK: 10.0, STANDBY: 8.0, SET: 4.0, PARTITION: 15.0,
+    DEVICE_KILL: 8.0, DEVICE_SLOW: 12.0, DEVICE_CUT: 12.0,
 }  # fmt: skip
 _STANDING = 4
 # Those in which a session of any two datacenters on a ring can get keys.
@@ -52,8 +56,8 @@ class Blow:
     """One fault of a gust: begins `at_s` after the gust, lasts `for_s` (0: is done at once), both in seconds.
 
     `on`: a process, or CONTROLLER or HOST and which one of several (PRIMARY, STANDBY or its name); two datacenters for
-    the fibre between them (one-way: what the first sends to the second is lost); a disk; a parameter and its value,
-    with the QC's name between if it is a QC's; two applications.
+    the fibre between them (one-way: what the first sends to the second is lost; of a real device: the KME next to the
+    first); a disk; a parameter and its value, with the QC's name between if it is a QC's; two applications.
     """
 
     kind: str
@@ -132,8 +136,10 @@ class _Draw:
         wanted = self.random.randint(_FEWEST, _MOST)
         blows: list[Blow] = []
         while len(blows) < wanted:
-            without = PARTITION if self.plan.database == SINGLE else STANDBY
-            weights = {kind: weight for kind, weight in WEIGHTS.items() if kind != without}
+            without = [PARTITION if self.plan.database == SINGLE else STANDBY]
+            without += [] if self._fibres(real=True) else OF_DEVICES
+            without += [] if self._fibres(real=False) else (QC, DEVICE)
+            weights = {kind: weight for kind, weight in WEIGHTS.items() if kind not in without}
             kind = self.random.choices(list(weights), list(weights.values()))[0]
             on, *things = self._target(kind)
             begins = round(self.random.uniform(0, _WITHIN_S), 1)
@@ -153,8 +159,9 @@ class _Draw:
                 return process, ("process", HOST)
             lost = forgotten(self.plan, process, self.pairs) if kind == KILL else []
             return process, ("process", *process), *(("session", *pair) for pair in lost)
-        if kind in (ONE_WAY, CUT, QC, DEVICE):
-            link = choose(self.plan.topology.links)
+        if kind in (ONE_WAY, CUT, QC, DEVICE, *OF_DEVICES):
+            any_fibre = kind in (ONE_WAY, CUT)
+            link = choose(self.plan.topology.links if any_fibre else self._fibres(real=kind in OF_DEVICES))
             ends = (link.a, link.b) if self.random.random() < 0.5 else (link.b, link.a)
             return ends, ("fibre", link.a, link.b)
         if kind == DISK:
@@ -186,12 +193,16 @@ class _Draw:
         """One of the hosts of the database; that which takes writes as often as all others together."""
         return HOST, self.random.choice([PRIMARY, PRIMARY, STANDBY, *self.plan.database_hosts[2:]])
 
+    def _fibres(self, *, real: bool) -> Sequence[Link]:
+        """Those whose QCs have real devices, or emulated ones."""
+        return [link for link in self.plan.topology.links if any(qc.source is not None for qc in link.qcs) == real]
+
     def _setting(self) -> tuple[str, ...]:
-        choose = self.random.choice
-        name = choose([*_PARAMETERS, RATE, GENERATION])
+        choose, emulated = self.random.choice, self._fibres(real=False)
+        name = choose([*_PARAMETERS, *([RATE] if emulated else ()), GENERATION])
         if name in _PARAMETERS:
             return name, str(choose(_PARAMETERS[name]))
-        qc = choose([qc for link in self.plan.topology.links for qc in link.qcs])
+        qc = choose([qc for link in (emulated if name == RATE else self.plan.topology.links) for qc in link.qcs])
         return name, qc.name, "off" if name == GENERATION else f"{qc.low_bytes_per_slot // 2}-{qc.high_bytes_per_slot}"
 
     def _session(self, kind: str) -> tuple[tuple[str, ...], ...]:

@@ -1,9 +1,10 @@
 """Does to a running network what a storm draws, and undoes it.
 
 What operators can do is asked for as they ask for it. By the machine's own means fail: applications and the QC
-emulator, which are parts of the testbed, and no place of the network; full disks, since a disk can be full only in a
-run whose directories lie on file systems made for that before its start; and pauses, which are drawn to a tenth of a
-second, while an operator's faults begin and end one after another, each as long as it takes.
+emulator, which are parts of the testbed, and no place of the network; real devices, which are no part of it at all;
+full disks, since a disk can be full only in a run whose directories lie on file systems made for that before its start;
+and pauses, which are drawn to a tenth of a second, while an operator's faults begin and end one after another, each as
+long as it takes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from testbed.operation.words import rate_of
 from testbed.planning.fault import PARTITION, PRIMARY, STANDBY
 from testbed.planning.plan import OPERATOR, Plan, process_of
 from testbed.storm import gusts
+from testbed.storm.devices import Devices
 from testbed.storm.disks import Disks
 from testbed.storm.gusts import Blow
 
@@ -85,7 +87,7 @@ class Victims:
 class Injector:
     """Breaks and heals. Thread-safe for faults that hit different things; all of it raises UserError, in one line."""
 
-    def __init__(self, emulation: Emulation, disks: Disks) -> None:
+    def __init__(self, emulation: Emulation, disks: Disks, devices: Devices | None) -> None:
         self._emulation = emulation
         self._room = ControlRoom(
             emulation.plan, emulation.credentials(OPERATOR), emulation.network.pid("ctl"), timeout_s=_OPERATOR_S
@@ -110,6 +112,13 @@ class Injector:
             gusts.OPEN: (self.open, _nothing),
             gusts.END: (self.end, _nothing),
         }
+        if devices is not None:
+            self._ways = {
+                **self._ways,
+                gusts.DEVICE_KILL: (devices.kill, devices.restart),
+                gusts.DEVICE_SLOW: (devices.slow, devices.quick),
+                gusts.DEVICE_CUT: (devices.cut, devices.join),
+            }
 
     def close(self) -> None:
         """Hang up."""

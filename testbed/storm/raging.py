@@ -22,6 +22,7 @@ from testbed.planning.plan import Plan, process_of
 from testbed.stages.bring_up import bring_up
 from testbed.stages.prepare import Wishes
 from testbed.storm import gusts
+from testbed.storm.devices import Devices
 from testbed.storm.disks import Disks
 from testbed.storm.gusts import Blow, Gust
 from testbed.storm.injector import Injector
@@ -40,18 +41,23 @@ _HALF_DONE = (gusts.SET, gusts.DISK)
 
 
 def rage(
-    plan: Plan, directory: RunDirectory, storm: Sequence[Gust], outside: int, *, faults: int, within_s: float
-) -> int:
+    plan: Plan, directory: RunDirectory, storm: Sequence[Gust], outside: int, *, faults: int, within_s: float,
+    devices: Devices | None,
+) -> int:  # fmt: skip
     """As the first process of new namespaces: a network, and `storm` over it; the result is in the run directory.
 
     It ends when there were so many `faults`. After each gust the network has to be whole within `within_s` seconds.
+    `devices`: those that QCs of the plan have, if any have real ones.
     """
     disks = Disks(plan, directory)
     wishes = Wishes({TTL.name: TTL.default}, habits={"on_key_failure": GO_ON})
     result, down = Result(), contextlib.ExitStack()
     try:
+        if devices is not None:
+            down.callback(devices.stop)
+            devices.start(outside)
         emulation = bring_up(plan, directory, wishes, outside=outside, say=lambda _: None, down=down)
-        _Storm(emulation, disks, result, within_s).rage(storm, faults)
+        _Storm(emulation, Injector(emulation, disks, devices), result, within_s).rage(storm, faults)
     finally:
         with undisturbed():
             down.close()
@@ -85,11 +91,11 @@ def _audit(directory: RunDirectory) -> Sequence[str]:
 class _Storm:
     """The storm over a network that is up; `result` is told as it comes."""
 
-    def __init__(self, emulation: Emulation, disks: Disks, result: Result, within_s: float) -> None:
+    def __init__(self, emulation: Emulation, injector: Injector, result: Result, within_s: float) -> None:
         self._emulation = emulation
         self._result = result
         self._within_s = within_s
-        self._injector = Injector(emulation, disks)
+        self._injector = injector
         self._strangers = Strangers(emulation, self._note)
         self._watch = Watch(emulation, self._injector, self._strangers, within_s=within_s)
         self._journal = Journal(emulation.run.make("storm") / "journal.jsonl", "storm")

@@ -22,7 +22,7 @@ from testbed.audit import collected
 from testbed.audit.evidence import Journals, Meant, Qc, Sae, records
 from testbed.audit.verdict import Verdict, audit
 from testbed.network.loopback import LOOPBACK, free_port
-from tests.service.test_faults import Proxy
+from testbed.network.proxy import Proxy
 from tests.support.device_pair import (
     AGAIN,
     BABBLING,

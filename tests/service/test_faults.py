@@ -6,7 +6,6 @@ node took: nothing may have been used twice, and no pair may differ.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import itertools
 import json
@@ -40,6 +39,7 @@ from testbed.audit.evidence import Journals, Meant, Qc, Sae, records
 from testbed.audit.verdict import audit
 from testbed.evidence.summary import read_run, summarise
 from testbed.network.loopback import LOOPBACK, Stack, free_port
+from testbed.network.proxy import Proxy
 from tests.support.foreign import open_session
 from tests.support.waiting import until
 
@@ -50,62 +50,6 @@ ID = {node: sae for sae, node in HOME.items()}
 SLOT_S, TTL_SLOTS = 0.25, 60
 # One, two and three hops, and both directions of a link.
 PAIRS = [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a"), ("a", "d"), ("d", "b")]
-
-
-class Proxy:
-    """Carries connections to `port`, as long as it is neither told to delay them nor to drop them."""
-
-    def __init__(self, port: int) -> None:
-        self.port = free_port()
-        self.delay_s = 0.0
-        self.drops = False
-        self.delayed = 0  # so many pieces so far
-        self._target = port
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._ready = threading.Event()
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    def stop(self) -> None:
-        """End it."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        server = self._loop.run_until_complete(asyncio.start_server(self._carry, LOOPBACK, self.port))
-        self._ready.set()
-        self._loop.run_forever()
-        server.close()
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-            self._loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_writer = None
-        try:
-            far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._target)
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            for end in (writer, far_writer):
-                if end is not None:
-                    end.close()
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            if self.delay_s:
-                self.delayed += 1
-                await asyncio.sleep(self.delay_s)
-            if self.drops:
-                # The request may have arrived, and only its answer be lost: the worst case.
-                raise ConnectionResetError
-            writer.write(data)
-            await writer.drain()
-        writer.close()
 
 
 class Line(Stack):

@@ -23,16 +23,18 @@ from testbed.planning.make import make_plan
 from testbed.planning.plan import Plan
 from testbed.storm import gusts, raging
 from testbed.storm.__main__ import main
+from testbed.storm.devices import marked
 from testbed.storm.injector import Victims
 from testbed.storm.result import Result, parse
 from testbed.storm.strangers import StrangerPair, with_strangers
 from testbed.storm.watch import Logs, Outcome, Sessions
+from tests.e2e.test_storm import DEVICES, DEVICES_FAULTS, DEVICES_SEED, SPARE_SEED
 from tests.e2e.test_storm import SEED as SHORT_SEED
-from tests.e2e.test_storm import SPARE_SEED
 
 POLIQI = load("poliqi", Path(__file__).resolve().parents[3] / "topologies")
 PLAN = make_plan(POLIQI)
 SPARE = make_plan(POLIQI, HA, standby=True)  # what must not fail is there twice
+REAL = make_plan(marked(POLIQI, 3))  # three of five fibres have real QKD devices
 LONGEST_S = 30.0
 MODES = ("qkp", "basic", "otp", "parallel", "paths-2")  # of gusts 5, 1, 2, 3, 4 and so on
 SEEDS = st.integers(0, 1 << 32)
@@ -60,7 +62,7 @@ def test_storm_of_2000_faults_has_all_kinds_and_modes_in_gusts_of_a_few():
     kinds = Counter(blow.kind for gust in found for blow in gust.blows)
 
     assert sum(kinds.values()) >= 2000
-    assert set(kinds) == set(gusts.WEIGHTS) - {gusts.PARTITION}
+    assert set(kinds) == set(gusts.WEIGHTS) - {gusts.PARTITION, *gusts.OF_DEVICES}
     assert min(kinds.values()) >= 40
     assert Counter(g.mode for g in found).keys() == {"basic", "otp", "parallel", "paths-2", "qkp"}
     assert {len(g.blows) for g in found} == {2, 3, 4, 5}
@@ -72,7 +74,7 @@ def test_storm_hits_the_leader_the_standby_and_each_host_of_a_database_that_fail
     found = [blow for gust in storm(1, 2000, SPARE) for blow in gust.blows]
     kinds = Counter(blow.kind for blow in found)
 
-    assert set(kinds) == set(gusts.WEIGHTS) - {gusts.STANDBY}
+    assert set(kinds) == set(gusts.WEIGHTS) - {gusts.STANDBY, *gusts.OF_DEVICES}
     assert min(kinds.values()) >= 40
     controllers = {(gusts.CONTROLLER, which) for which in ("primary", "standby")}
     hosts = {(gusts.HOST, which) for which in ("primary", "standby", "db3")}
@@ -92,7 +94,33 @@ def test_one_host_of_the_database_fails_at_a_time(seed):
         assert sum(blow.on[0] == gusts.HOST for blow in gust.blows) <= 1
 
 
-@given(SEEDS, st.sampled_from([PLAN, SPARE]))
+@pytest.mark.parametrize("number", [2, 5])
+def test_storm_over_real_devices_kills_slows_and_cuts_off_those_that_there_are(number):
+    """At either end; and asks of no real device what only emulated ones can be asked for."""
+    plan = make_plan(marked(POLIQI, number))
+    real = {frozenset((link.a, link.b)) for link in POLIQI.links[:number]}
+    names = {qc.name for link in POLIQI.links[:number] for qc in link.qcs}
+    found = [blow for gust in storm(1, 2000, plan) for blow in gust.blows]
+    on = {kind: {blow.on for blow in found if blow.kind == kind} for kind in gusts.WEIGHTS}
+
+    for kind in gusts.OF_DEVICES:
+        assert {frozenset(ends) for ends in on[kind]} == real
+        assert {ends[0] for ends in on[kind]} == {node for ends in real for node in ends}
+    for kind in (gusts.QC, gusts.DEVICE):
+        assert not real & {frozenset(ends) for ends in on[kind]}
+    assert bool(on[gusts.DEVICE]) == (number < len(POLIQI.links))
+    assert not names & {value[1] for value in on[gusts.SET] if value[0] == gusts.RATE}
+    assert names <= {value[1] for value in on[gusts.SET] if value[0] == gusts.GENERATION}
+
+
+def test_more_devices_than_there_are_fibres_are_refused_in_one_line(capsys):
+    """Before anything is built."""
+    assert main(["--dry-run", "--devices", "6"]) == 2
+
+    assert capsys.readouterr().err == "storm: --devices 6: expected at most 5, one for each fibre\n"
+
+
+@given(SEEDS, st.sampled_from([PLAN, SPARE, REAL]))
 @settings(max_examples=20, deadline=None)
 def test_nothing_is_hit_twice_in_a_gust(seed, plan):
     """Neither a process, nor a fibre, nor a disk, nor a session, nor a setting."""
@@ -107,7 +135,7 @@ def test_nothing_is_hit_twice_in_a_gust(seed, plan):
 def _thing(blow: gusts.Blow) -> tuple[str, ...]:
     families = (
         (gusts.KILL, gusts.PAUSE, gusts.STANDBY, gusts.PARTITION),
-        (gusts.ONE_WAY, gusts.CUT, gusts.QC, gusts.DEVICE),
+        (gusts.ONE_WAY, gusts.CUT, gusts.QC, gusts.DEVICE, *gusts.OF_DEVICES),
         (gusts.OPEN, gusts.END),
     )
     family = next((kinds[0] for kinds in families if blow.kind in kinds), blow.kind)
@@ -385,12 +413,11 @@ def test_fault_that_did_not_happen_is_none_and_is_a_finding_unless_the_network_w
     cut, kill = gusts.Blow("cut", ("a", "b"), 0, 0), gusts.Blow("kill", ("node-c",), 0, 0)
     opened, ended = gusts.Blow("open", ("d", "e"), 0, 0), gusts.Blow("end", ("f", "g"), 0, 0)
     played, result = PlayedStorm([kill, opened]), Result()
-    monkeypatch.setattr(raging, "Injector", lambda *_: played)
     monkeypatch.setattr(raging, "Strangers", lambda *_: played)
     monkeypatch.setattr(raging, "Watch", lambda *_, **__: played)
     run = open_run_directory(tmp_path / "run", tmp_path)
 
-    storm = raging._Storm(SimpleNamespace(run=run), None, result, 10.0)
+    storm = raging._Storm(SimpleNamespace(run=run), played, result, 10.0)
     storm.rage([gusts.Gust(n, "otp", (("h", "i"),), (cut, kill, opened, ended)) for n in (1, 2, 3)], faults=3)
 
     assert (result.gusts, result.faults, result.refused) == (2, 4, {"kill": 2, "open": 2})
@@ -454,7 +481,6 @@ def test_mode_is_asked_for_again_as_long_as_a_network_may_take_to_heal(tmp_path,
     """The database may fail over at the end of a gust, and the network be served all the same."""
     played, result, asked = PlayedStorm([]), Result(), itertools.count(1)
     monkeypatch.setattr(raging, "_AGAIN_S", 0.001)
-    monkeypatch.setattr(raging, "Injector", lambda *_: played)
     monkeypatch.setattr(raging, "Strangers", lambda *_: played)
     monkeypatch.setattr(raging, "Watch", lambda *_, **__: played)
 
@@ -463,7 +489,7 @@ def test_mode_is_asked_for_again_as_long_as_a_network_may_take_to_heal(tmp_path,
             raise UserError("no")
 
     monkeypatch.setattr(played, "do", do)
-    storm = raging._Storm(SimpleNamespace(run=open_run_directory(tmp_path / "run", tmp_path)), None, result, 0.05)
+    storm = raging._Storm(SimpleNamespace(run=open_run_directory(tmp_path / "run", tmp_path)), played, result, 0.05)
     storm._gust = 1
 
     storm._set_mode("otp")
@@ -476,7 +502,7 @@ def test_short_storm_of_the_suite_has_every_kind_of_fault():
     plan = make_plan(with_strangers(POLIQI))
     blows = [blow for gust in gusts.storm(plan, SHORT_SEED, 20, 2.0) for blow in gust.blows]
 
-    assert {blow.kind for blow in blows} == gusts.WEIGHTS.keys() - {gusts.PARTITION}
+    assert {blow.kind for blow in blows} == gusts.WEIGHTS.keys() - {gusts.PARTITION, *gusts.OF_DEVICES}
     killed = {blow.on[0].partition("-")[0] for blow in blows if blow.kind == gusts.KILL}
     assert killed == {"node", "sae", gusts.CONTROLLER, gusts.DATABASE, gusts.QCS}
 
@@ -490,3 +516,14 @@ def test_storm_over_a_network_with_spare_parts_hits_what_takes_over():
     primary = (gusts.HOST, "primary")
     assert min(lasts_s[gusts.KILL, *LEADER], lasts_s[gusts.PAUSE, *LEADER]) > 3.5
     assert min(lasts_s[gusts.KILL, *primary], lasts_s[gusts.PARTITION, *primary]) > 8.5
+
+
+def test_short_storm_over_real_devices_has_every_fault_of_theirs():
+    """That of the suite; and a node is killed that has keys of one."""
+    plan = make_plan(marked(with_strangers(POLIQI), DEVICES))
+    blows = [blow for gust in gusts.storm(plan, DEVICES_SEED, DEVICES_FAULTS, 3.0) for blow in gust.blows]
+    hit = [blow.on for blow in blows if blow.kind in gusts.OF_DEVICES]
+
+    assert {blow.kind for blow in blows} >= {*gusts.OF_DEVICES}
+    killed = {blow.on[0] for blow in blows if blow.kind == gusts.KILL}
+    assert killed & {f"node-{node}" for ends in hit for node in ends}
