@@ -56,7 +56,7 @@ def test_network_whose_qcs_have_real_devices_heals_from_their_faults_too(tmp_pat
     laid = [event for node in ("government", "military") for event in journal.read(
         run / "nodes" / node / "journal.jsonl", "device_block")]  # fmt: skip
     assert {event["qc"] for event in laid} >= {"government-military/1"}
-    left = [path for pattern in ("*.key", "*.db") for path in (run / "devices").rglob(pattern)]
+    left = [path for pattern in ("*.key", "local.db*", "pki", "db") for path in (run / "devices").rglob(pattern)]
     assert not left, "what is secret is erased"
 
 
