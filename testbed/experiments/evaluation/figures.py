@@ -28,6 +28,7 @@ from testbed.experiments.evaluation.results import value as papers_value
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
 _MARKERS = "osD^vP*X"
+_STROKES = ("-", ":", "-.")
 _DPI = 200
 # That surely find room at size "x-small".
 _CHARACTERS_AN_INCH = 13
@@ -116,6 +117,8 @@ def _panel(axes: Axes, results: Results, panel: Panel, bars_a_series: int, looks
 class Lines:
     """A panel a measure, against the label `x`: a line for each combination of the other labels.
 
+    Where these are more than there are colours, the last label has the colour, and the others the stroke.
+
     `panels`: measures, and what is written at their axes, with the unit. Measures that begin with `dashed` are drawn
     dashed into the panel of the measure that they name. `words`: labels' names as they are written, with their units.
     Values of `x` that are no numbers are not joined.
@@ -133,15 +136,18 @@ def lines(results: Results, drawn: Lines) -> Figure:
     shown = [p for p in drawn.panels if any(row.measure == p for row in results.rows)]
     columns = min(3, len(shown))
     deep = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(4.4 * columns + 0.4, 3.3 * deep + 0.4), layout="constrained")
     x, others = drawn.x, [name for name in results.rows[0].labels if name != drawn.x]
     kinds = list(dict.fromkeys(tuple(row.labels[name] for name in others) for row in results.rows))
+    many = len(kinds) > len(_COLOURS)
+    figure = Figure(figsize=(4.4 * columns + (2.4 if many else 0.4), 3.3 * deep + 0.4), layout="constrained")
+    colours, strokes = (list(dict.fromkeys(kind[part] for kind in kinds)) for part in (slice(-1, None), slice(-1)))
     values = list(dict.fromkeys(row.labels[x] for row in results.rows))
     numeric = all(_is_number(value) for value in values)
     all_axes = []
     for place, panel in enumerate(shown, start=1):
         axes = figure.add_subplot(deep, columns, place)
         for number, kind in enumerate(kinds):
+            colour, stroke = (colours.index(kind[-1:]), strokes.index(kind[:-1])) if many else (number, 0)
             for measure, dashed in ((panel, False), (f"{drawn.dashed}{panel}", True)):
                 rows = [
                     r for r in results.rows
@@ -155,8 +161,9 @@ def lines(results: Results, drawn: Lines) -> Figure:
                 axes.errorbar(
                     at, [r.estimate.median for r in rows],
                     None if dashed else [[_error(r)[side][0] for r in rows] for side in (0, 1)],
-                    linestyle="--" if dashed else "-" if numeric else "none",
-                    marker=None if dashed else _MARKERS[number % 8], capsize=2.5, color=_COLOURS[number % 8],
+                    linestyle="--" if dashed else _STROKES[stroke % 3] if numeric else "none",
+                    marker=None if dashed else _MARKERS[colour % 8], capsize=2.5, color=_COLOURS[colour % 8],
+                    fillstyle="none" if stroke else "full",
                     label=", ".join([*kind, *([drawn.dashed_word] if dashed else [])]) or None,
                 )  # fmt: skip
         axes.set_xlabel(drawn.words.get(x, x))
@@ -165,9 +172,14 @@ def lines(results: Results, drawn: Lines) -> Figure:
         if not numeric:
             axes.set_xticks(range(len(values)), values)
             axes.set_xlim(-0.5, len(values) - 0.5)
-        if any(kinds):
-            axes.legend(fontsize="x-small", title=", ".join(drawn.words.get(name, name) for name in others),
-                        title_fontsize="x-small")  # fmt: skip
+        title = ", ".join(drawn.words.get(name, name) for name in others)
+        if any(kinds) and not many:
+            axes.legend(fontsize="x-small", title=title, title_fontsize="x-small")
+        elif many and not figure.legends:
+            figure.legend(
+                *axes.get_legend_handles_labels(), loc="outside right upper", fontsize="x-small", title=title,
+                title_fontsize="x-small",
+            )  # fmt: skip
         all_axes.append(axes)
     _finish(figure, all_axes, results)
     return figure

@@ -149,6 +149,25 @@ def test_categories_are_not_joined_and_numbers_are():
     assert style(figures.lines(Results(**GOOD | {"rows": numbers}), LINES)) == {"-"}
 
 
+def test_no_two_of_many_lines_look_alike_and_their_legend_covers_none():
+    """Seven modes at two delays: a colour and a marker for each mode, and another stroke for the second delay."""
+    rows = [
+        Row("delivery time", "ms", {"delay": delay, "mode": mode, "hops": hops}, Estimate(4.0, 3.0, 5.0, 5, 0.9), 9)
+        for delay in ("0", "20") for mode in "abcdefg" for hops in "12"
+    ]  # fmt: skip
+    figure = figures.lines(Results(**GOOD | {"rows": rows}), LINES)
+    (axes,) = figure.axes
+    drawn = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linestyle() != "None"]
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle(), line.get_fillstyle()) for line in drawn}
+
+    assert len(looks) == len(drawn) == 14
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 7
+    assert axes.get_legend() is None
+    (legend,) = figure.legends
+    said = [text.get_text() for text in legend.get_texts()]
+    assert said == [f"{delay}, {mode}" for delay in ("0", "20") for mode in "abcdefg"]
+
+
 def test_legend_says_in_words_what_lines_are():
     (axes,) = figures.lines(Results(**GOOD), LINES).axes
 
