@@ -9,7 +9,7 @@ import pytest
 
 from mtls.identity import Role
 from node.tree.model import link_id
-from tests.service.test_hostile_relay import ALICE, DAVE, HOME, HOSTILE, Between, Network, flipped, said_well
+from tests.service.test_hostile_relay import ALICE, DAVE, HOME, HOSTILE, Between, Network, flipped, running, said_well
 from tests.support.foreign import open_session
 from tests.support.waiting import until
 
@@ -49,14 +49,7 @@ class Several(Network):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
     """The running network."""
-    network = Several(tmp_path_factory.mktemp("several"))
-    try:
-        network.build()
-        yield network
-    finally:
-        network.stop()
-        for between in network.between.values():
-            between.server.stop()
+    yield from running(Several(tmp_path_factory.mktemp("several")))
 
 
 @pytest.fixture

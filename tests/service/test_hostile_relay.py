@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from flask import Response, request
@@ -145,10 +145,11 @@ class Network(Stack):
         return sum(len(e["key_ids"]) for e in self.events("d", "keys_relayed"))
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """The running network."""
-    network = Network(tmp_path_factory.mktemp("hostile"))
+AnyNetwork = TypeVar("AnyNetwork", bound=Network)
+
+
+def running(network: AnyNetwork) -> Iterator[AnyNetwork]:
+    """It, built, until nobody needs it."""
     try:
         network.build()
         yield network
@@ -156,6 +157,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         network.stop()
         for between in network.between.values():
             between.server.stop()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """The running network."""
+    yield from running(Network(tmp_path_factory.mktemp("hostile")))
 
 
 @pytest.fixture
