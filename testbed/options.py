@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from decisions import user_policies
@@ -22,6 +23,15 @@ from testbed.planning.plan import Plan
 
 DEFAULT_SESSIONS = 8
 CONTROLLERS = (SINGLE, HA)
+
+
+def series(parser: argparse.ArgumentParser, seeds: int) -> None:
+    """Add what a series in virtual time takes, of so many draws of sessions."""
+    add = parser.add_argument
+    add("--seeds", type=int, default=seeds, metavar="N", help=f"draws of sessions (default: {seeds})")
+    add("--again", action="store_true", help="begin anew where a series was begun already; else it goes on")
+    add("--dask", metavar="ADDRESS", help="on that scheduler's Dask cluster, tcp://HOST:PORT (default: all cores)")
+    add("--out", type=Path, metavar="DIR", help="where results go (default: results/)")
 
 
 def network(parser: argparse.ArgumentParser) -> None:

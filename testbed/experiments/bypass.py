@@ -15,9 +15,8 @@ import csv
 import functools
 import itertools
 import random
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -33,6 +32,7 @@ from scenario.topology import load as load_topology
 from scenario.topology_description import Sae, Switched, Topology
 from scenario.workload import Arrival
 from simulation.engine import Simulation
+from testbed import options
 from testbed.errors import UserError
 from testbed.experiments.evaluation import figures
 from testbed.experiments.planner.lighting import best_lit, best_one_by_one
@@ -49,7 +49,6 @@ DEVICE = "gys"
 MEAN_DB = 1.5  # of fibres
 _CHANNELS, _INSERTION_DB, _MOST_PAST = 2, 1.0, 2
 _EVERY_S, _INTERVAL_S = 20.0, 1.0
-_COLOURS, _MARKERS = ("#D55E00", "#0072B2", "#009E73"), "s^o"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +173,9 @@ def main(arguments: Sequence[str], *, topologies: Path, results: Path) -> int:
     if given.again:
         clear(out)
     store = Store(out, {"experiment": NAME, "sources": sources()})
-    todo = [case for case in cases if not store.has(case.name)]
     with workers(given.dask) as each:
-        for found in each(functools.partial(outcome, networks=described), todo):
-            store.keep(found.case.name, asdict(found))
-            if sys.stderr.isatty():
-                print(f"\r{found.case.name}    ", end="", file=sys.stderr, flush=True)
-    outcomes = [Outcome(**store.read(case.name) | {"case": case}) for case in cases]
+        documents = store.fill(cases, functools.partial(outcome, networks=described), each)
+    outcomes = [Outcome(**found | {"case": case}) for case, found in zip(cases, documents, strict=True)]
     (out / "table.txt").write_text(text := in_words(outcomes), encoding="utf-8")
     _write_csv(outcomes, out / "outcomes.csv")
     figures.save(_figure(outcomes), out / "figure")
@@ -246,22 +241,12 @@ def _write_csv(outcomes: Sequence[Outcome], path: Path) -> None:
 
 def _figure(outcomes: Sequence[Outcome]) -> Figure:
     """A panel a network: the share accepted against the number of modules, a line a mechanism."""
-    cells = _cells(outcomes)
-    networks = list(dict.fromkeys(network for network, _ in cells))
-    figure = Figure(figsize=(3.2 * len(networks) + 1.2, 3.0), layout="constrained")
-    panels = figure.subplots(1, len(networks), sharey=True, squeeze=False)[0]
-    for axes, network in zip(panels, networks, strict=True):
-        modules = sorted(number for name, number in cells if name == network)
-        for (mechanism, label), colour, marker in zip(MECHANISMS.items(), _COLOURS, _MARKERS, strict=True):
-            points = [accepted(cells[network, number], mechanism) for number in modules]
-            axes.errorbar(
-                modules, [mean for mean, _ in points], [half for _, half in points], color=colour, marker=marker,
-                markersize=4, linewidth=1, capsize=2, label=label,
-            )  # fmt: skip
-        axes.set_xlabel(f"modules at each node of {network}")
-    panels[0].set_ylabel("sessions accepted, share")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
-    return figure
+    panels: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    for (network, modules), of in _cells(outcomes).items():
+        curves = panels.setdefault(f"modules at each node of {network}", {})
+        for mechanism, label in MECHANISMS.items():
+            curves.setdefault(label, []).append((modules, *accepted(of, mechanism)))
+    return figures.curves(panels, "sessions accepted, share")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -269,10 +254,6 @@ def _parser() -> argparse.ArgumentParser:
         prog=f"run.py experiment {NAME}",
         description="Trusted relays, optical bypass or both, with few QKD modules and with many; in virtual time.",
     )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="two numbers of modules, three seeds")
-    add("--seeds", type=int, default=SEEDS, metavar="N", help=f"draws of sessions (default: {SEEDS})")
-    add("--again", action="store_true", help="begin anew where a series was begun already; else it goes on")
-    add("--dask", metavar="ADDRESS", help="on that scheduler's Dask cluster, tcp://HOST:PORT (default: all cores)")
-    add("--out", type=Path, metavar="DIR", help="where results go (default: results/)")
+    parser.add_argument("--quick", action="store_true", help="two numbers of modules, three seeds")
+    options.series(parser, SEEDS)
     return parser

@@ -7,7 +7,7 @@ import importlib.metadata
 import math
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from scenario.scenario import Scenario
 from scenario.topology_description import Topology
 from scenario.workload import arrivals
 from simulation.engine import Simulation
+from simulation.qcs import QcState
 from simulation.records import Recorder
 from testbed.evidence import summary
 from testbed.experiments.evaluation import outcome
@@ -56,7 +57,7 @@ def _phase(run: Run, phase: Phase, topology: Topology) -> dict[str, Any]:
     return {
         "repeat": run.repeat, "delay_ms": run.delay_ms, "qc_rate": run.qc_rate, "labels": dict(phase.labels),
         "parameters": dict(phase.parameters), "workload": phase.workload.to_json(), "seed": phase.seed, "rtts_ms": [],
-        "made": list(made(simulation)), "events": events,
+        "made": list(made(simulation.qcs, simulation.now_s)), "events": events,
     }  # fmt: skip
 
 
@@ -64,9 +65,9 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
 
 
-def made(simulation: Simulation) -> Iterator[tuple[str, float, int]]:
-    """What the QCs have made, from a TTL before the first session on: (QC, seconds, bytes)."""
-    for name, qc in simulation.qcs.items():
-        for block in range(qc.supply.made(simulation.now_s)):
+def made(qcs: Mapping[str, QcState], now_s: float) -> Iterator[tuple[str, float, int]]:
+    """What the QCs have made by then, from a TTL before the first session on: (QC, seconds, bytes)."""
+    for name, qc in qcs.items():
+        for block in range(qc.supply.made(now_s)):
             n_bytes = qc.supply.heads[block + 1] - qc.supply.heads[block]
             yield name, qc.supply.made_s(block), n_bytes

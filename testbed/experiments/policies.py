@@ -6,6 +6,9 @@ counts is a session that is accepted and has no key error: each policy's number 
 
 The planner may accept sessions in part and over several paths at once, as that is solved in seconds and gives the same
 on any machine. Where the whole search ends, it finds a session less, or as many.
+
+Two planners more do not know who will come (planner/one_by_one.py). One lets in whom it can, the other one goes by
+prices that all other loads of the same size had in the mean. They say what part of the gap is the price of not knowing.
 """
 
 from __future__ import annotations
@@ -17,12 +20,10 @@ import itertools
 import math
 import random
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import matplotlib as mpl
 import networkx as nx
 from matplotlib.figure import Figure
 from scipy.stats import t as student
@@ -36,10 +37,13 @@ from scenario.topology import load as load_topology
 from scenario.topology_description import Sae, Topology
 from scenario.workload import Arrival
 from simulation.engine import Simulation
+from simulation.qcs import make_qcs
 from testbed import options
 from testbed.errors import UserError
+from testbed.experiments.evaluation import figures
 from testbed.experiments.in_virtual_time import made
-from testbed.experiments.planner.bounds import best_acceptance
+from testbed.experiments.planner.bounds import Offered, Prices, best_acceptance, offered
+from testbed.experiments.planner.one_by_one import accepted_one_by_one, mean_prices
 from testbed.experiments.series import Store, clear, digests
 from testbed.experiments.workers import sources, workers
 from testbed.operation.tables import table
@@ -64,8 +68,7 @@ POLICIES: Mapping[str, tuple[str, str]] = {
 }
 _ARRIVING_S, _STAYING_S, _INTERVAL_S, _KEY_BITS = 120.0, 60.0, 5.0, 128
 _CONFIDENCE = 0.95
-_COLOURS = ("#999999", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-_MARKERS = "osD^vP*X"
+ONE_BY_ONE, KNOWS_THE_LOAD = "one by one", "one by one, knows the load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,8 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of `offered` sessions: how many the planner could accept at most, and by policy how many were accepted and
-    unbroken, and how many were accepted and had a key error.
+    """Of `offered` sessions: how many the planner could accept at most, under which prices; and by policy, or lesser
+    planner, how many were accepted and unbroken, and how many were accepted and had a key error.
     """
 
     case: Case
@@ -95,6 +98,27 @@ class Outcome:
     best: int
     unbroken: Mapping[str, int]
     broken: Mapping[str, int]
+    prices: Prices = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """All cases of one load, each under the prices that the planner found there."""
+
+    cases: Sequence[Case]
+    prices: Sequence[Prices]
+
+    @property
+    def name(self) -> str:
+        """As in file names."""
+        return f"{self.cases[0].name}_and_{len(self.cases) - 1}_more"
+
+
+@dataclass(frozen=True, slots=True)
+class _Informed:
+    """How many sessions of each case a planner accepts that knows the load."""
+
+    accepted: Sequence[int]
 
 
 def outcome(
@@ -106,20 +130,38 @@ def outcome(
     topology = networks[case.network]
     arrivals = draw(topology, case)
     unbroken, broken = {}, {}
-    blocks: list[tuple[str, float, int]] = []
     for label, (admission, paths) in policies.items():
         parameters = {"mode": case.mode, "admission": admission, "path_policy": paths}
-        simulation = Simulation(Scenario(topology, arrivals, parameters, seed=case.seed))
-        result = simulation.run()
+        result = Simulation(Scenario(topology, arrivals, parameters, seed=case.seed)).run()
         unbroken[label], broken[label] = result.unbroken, result.with_errors
-        blocks = blocks or list(made(simulation))
-    if len(arrivals) in unbroken.values():  # no planner can do better than a policy that carries all of them
+    all_carried = len(arrivals) in unbroken.values()
+    load = _offered(topology, case)
+    unbroken[ONE_BY_ONE], broken[ONE_BY_ONE] = accepted_one_by_one(load), 0
+    if all_carried:  # no planner can do better
         return Outcome(case, len(arrivals), len(arrivals), unbroken, broken)
-    bound = best_acceptance(
-        topology, arrivals, blocks, mode=case.mode, keys_ahead=KEYS_AHEAD.default, ttl_slots=TTL.default,
-        time_limit_s=None,
-    )  # fmt: skip
-    return Outcome(case, len(arrivals), bound.best, unbroken, broken)
+    bound = best_acceptance(load, time_limit_s=None)
+    return Outcome(case, len(arrivals), bound.best, unbroken, broken, bound.prices)
+
+
+def informed(alike: _Alike, networks: Mapping[str, Topology], own: Mapping[str, str]) -> _Informed:
+    """What a planner accepts that knows what the others of these loads were like. PURE but for the user's mode."""
+    user_policies.use(own)
+    found = []
+    for number, case in enumerate(alike.cases):
+        others = [prices for other, prices in enumerate(alike.prices) if other != number]
+        found.append(accepted_one_by_one(_offered(networks[case.network], case), mean_prices(others)))
+    return _Informed(found)
+
+
+def _offered(topology: Topology, case: Case) -> Offered:
+    """The sessions of a case, for a planner. PURE."""
+    arrivals = draw(topology, case)
+    scenario = Scenario(topology, arrivals, {"mode": case.mode}, seed=case.seed)
+    qcs = make_qcs(scenario, {}, dark=[one.qc for one in topology.on_demand()])
+    ends_s = max((arrival.at_s + (arrival.length_s or 0.0) for arrival in arrivals), default=0.0)
+    return offered(
+        topology, arrivals, made(qcs, ends_s), mode=case.mode, keys_ahead=KEYS_AHEAD.default, ttl_slots=TTL.default
+    )
 
 
 def draw(topology: Topology, case: Case) -> list[Arrival[Sae]]:
@@ -162,10 +204,11 @@ def main(arguments: Sequence[str], *, topologies: Path, results: Path) -> int:
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: expected at least 1")
     networks, (mode, policies, own) = given.networks or NETWORKS, _policies(given)
+    # One seed after the other: a series that is interrupted has something of every load.
     cases = [
         Case(network, load, seed, mode)
-        for network in networks
-        for load, seed in itertools.product(_LOADS_OF.get(network, LOADS)[loads], range(seeds))
+        for seed, network in itertools.product(range(seeds), networks)
+        for load in _LOADS_OF.get(network, LOADS)[loads]
     ]
     out = (given.out or results) / NAME
     described = {name: load_topology(name, topologies) for name in networks}
@@ -175,19 +218,21 @@ def main(arguments: Sequence[str], *, topologies: Path, results: Path) -> int:
         out, {"experiment": NAME, "mode": mode, "policies": policies, "files": digests(own.values()),
               "sources": sources()},
     )  # fmt: skip
-    todo = [case for case in cases if not store.has(case.name)]
     with workers(given.dask) as each:
         of_one = functools.partial(outcome, networks=described, policies=policies, own=own)
-        for number, found in enumerate(each(of_one, todo), start=len(cases) - len(todo) + 1):
-            store.keep(found.case.name, asdict(found))
-            if sys.stderr.isatty():
-                print(f"\r{number} of {len(cases)} loads", end="", file=sys.stderr, flush=True)
-    outcomes = [Outcome(**store.read(case.name) | {"case": case}) for case in cases]
+        documents = store.fill(cases, of_one, each)
+        outcomes = [Outcome(**found | {"case": case}) for case, found in zip(cases, documents, strict=True)]
+        alike = [_Alike([o.case for o in of], [o.prices for o in of]) for of in _by_load(outcomes).values()]
+        documents = store.fill(alike, functools.partial(informed, networks=described, own=own), each)
+    known = {case: n for one, found in zip(alike, documents, strict=True)
+             for case, n in zip(one.cases, found["accepted"], strict=True)}  # fmt: skip
+    outcomes = [
+        replace(o, unbroken={**o.unbroken, KNOWS_THE_LOAD: known[o.case]}, broken={**o.broken, KNOWS_THE_LOAD: 0})
+        for o in outcomes
+    ]
     (out / "table.txt").write_text(text := in_words(outcomes), encoding="utf-8")
     _write_csv(outcomes, out / "outcomes.csv")
-    undated: Mapping[str, Mapping[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-    for kind, metadata in undated.items():
-        _figure(outcomes).savefig(out / f"figure.{kind}", dpi=200, metadata=metadata)
+    figures.save(_figure(outcomes), out / "figure")
     print(text, end="")
     return 0
 
@@ -229,7 +274,9 @@ def in_words(outcomes: Sequence[Outcome]) -> str:
     return (
         "Sessions accepted and unbroken, as a share of what a planner that knows everything accepts: mean and 95 %\n"
         "interval; in brackets, how many sessions had a key error. The planner may split sessions between paths, and\n"
-        "accept parts of them: it refuses that many at least.\n\n" + table(head, rows)
+        "accept parts of them: it refuses that many at least. One by one: planners that take the sessions as they\n"
+        "come, and know no more of those to come than, the second one, what others of that load were like.\n\n"
+        + table(head, rows)
     )
 
 
@@ -255,23 +302,12 @@ def _write_csv(outcomes: Sequence[Outcome], path: Path) -> None:
 
 def _figure(outcomes: Sequence[Outcome]) -> Figure:
     """A panel a network: shares against the load, a line a policy."""
-    by_load = _by_load(outcomes)
-    networks = list(dict.fromkeys(network for network, _ in by_load))
-    with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "figure"}):
-        figure = Figure(figsize=(2.6 * len(networks) + 1.8, 3.2), layout="constrained")
-        panels = figure.subplots(1, len(networks), sharey=True, squeeze=False)[0]
-        for axes, network in zip(panels, networks, strict=True):
-            loads = sorted(load for name, load in by_load if name == network)
-            for policy, colour, marker in zip(outcomes[0].unbroken, _COLOURS, _MARKERS, strict=False):
-                points = [shares(by_load[network, load], policy) for load in loads]
-                axes.errorbar(
-                    loads, [mean for mean, _ in points], [half for _, half in points], color=colour, marker=marker,
-                    markersize=4, linewidth=1, capsize=2, label=policy,
-                )  # fmt: skip
-            axes.set_xlabel(f"load of {network}")
-        panels[0].set_ylabel("unbroken sessions,\nshare of the planner's")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="x-small")
-    return figure
+    panels: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    for (network, load), of in _by_load(outcomes).items():
+        curves = panels.setdefault(f"load of {network}", {})
+        for policy in of[0].unbroken:
+            curves.setdefault(policy, []).append((load, *shares(of, policy)))
+    return figures.curves(panels, "unbroken sessions,\nshare of the planner's")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -281,12 +317,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="two loads, three seeds")
-    add("--seeds", type=int, default=SEEDS, metavar="N", help=f"loads of each size (default: {SEEDS})")
     add("--networks", nargs="+", metavar="NAME|FILE", help=f"networks (default: {', '.join(NETWORKS)})")
     add("--mode", default=MODE.default, metavar="NAME|FILE.py:NAME", help=f"{MODE.meaning} (default: {MODE.default})")
     add("--admission", metavar="NAME|FILE.py:NAME", help="another admission policy to compare, of yours")
     add("--paths", metavar="NAME|FILE.py:NAME", help="another path policy to compare, of yours")
-    add("--again", action="store_true", help="begin anew where a series was begun already; else it goes on")
-    add("--dask", metavar="ADDRESS", help="on that scheduler's Dask cluster, tcp://HOST:PORT (default: all cores)")
-    add("--out", type=Path, metavar="DIR", help="where results go (default: results/)")
+    options.series(parser, SEEDS)
     return parser

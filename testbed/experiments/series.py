@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from scenario.topology_description import Topology
 from scenario.workload import Workload
 from testbed.errors import UserError
+from testbed.experiments.workers import Each
 
 # What a network costs beside its phases: coming up, and going down with its audit.
 NETWORK_S = 9.0
@@ -65,6 +67,14 @@ class Run:
         return topology.with_overrides(delay_ms=self.delay_ms, qc_rate=self.qc_rate, blocks_s=self.blocks_s)
 
 
+class Named(Protocol):
+    """What an experiment in virtual time does at once: a load, on a network."""
+
+    @property
+    def name(self) -> str:
+        """As in file names."""
+
+
 class Store:
     """The folder of a series: its settings, and an outcome or a failure for each phase that was tried."""
 
@@ -109,6 +119,15 @@ class Store:
         """A phase went well."""
         _write_json(self._outcome(name), outcome)
         self._failure(name).unlink(missing_ok=True)
+
+    def fill(self, cases: Sequence[Named], outcome: Callable[[Any], Any], each: Each) -> list[dict[str, Any]]:
+        """The `outcome` of each case as a document, once it was a dataclass; those that are not there yet are kept."""
+        todo = [case for case in cases if not self.has(case.name)]
+        for number, (case, found) in enumerate(zip(todo, each(outcome, todo), strict=True), len(cases) - len(todo) + 1):
+            self.keep(case.name, asdict(found))
+            if sys.stderr.isatty():
+                print(f"\r{number} of {len(cases)}: {case.name}    ", end="", file=sys.stderr, flush=True)
+        return [self.read(case.name) for case in cases]
 
     def fail(self, name: str, cause: str, run_directory: Path) -> None:
         """A phase went wrong: what is known of it."""

@@ -185,6 +185,26 @@ def lines(results: Results, drawn: Lines) -> Figure:
     return figure
 
 
+def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], quantity: str) -> Figure:
+    """A panel for each quantity that `panels` names, with a line for each kind: points (x, mean, half of an interval).
+
+    All panels have the same kinds, and the same axis of `quantity`.
+    """
+    figure = Figure(figsize=(2.8 * len(panels) + 1.8, 3.2), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (x, kinds) in zip(all_axes, panels.items(), strict=True):
+        for number, (kind, points) in enumerate(kinds.items()):
+            at, means, halves = zip(*sorted(points), strict=True)
+            axes.errorbar(
+                at, means, halves, color=_COLOURS[number % 8], linestyle="-" if number < 8 else "--",
+                marker=_MARKERS[number % 8], markersize=4, linewidth=1, capsize=2, label=kind,
+            )  # fmt: skip
+        axes.set_xlabel(x)
+    all_axes[0].set_ylabel(quantity)
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="x-small")
+    return figure
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """As PNG, SVG and PDF, the same bytes for the same results."""
     found = [stem.with_suffix(suffix) for suffix in (".png", ".svg", ".pdf")]

@@ -22,7 +22,7 @@ from testbed.experiments.experiment import (
     over_repeats,
     together,
 )
-from testbed.experiments.planner.bounds import best_acceptance
+from testbed.experiments.planner.bounds import best_acceptance, offered
 from testbed.experiments.series import Phase, Run
 from testbed.planning.make import make_plan
 
@@ -105,11 +105,11 @@ def _bound(one: Seen, settings: Settings) -> float:
     """The smallest share of this phase's sessions, in percent, that a planner would have had to refuse."""
     document = one.document
     arriving = arrivals(parse(document["workload"], "series"), make_plan(settings.topology).saes, document["seed"])
-    bound = best_acceptance(
+    load = offered(
         settings.topology, arriving, document["made"], mode=one.mode, keys_ahead=KEYS_AHEAD.default,
-        ttl_slots=document["parameters"]["ttl_slots"], time_limit_s=_QUICK_LIMIT_S if settings.quick else _LIMIT_S,
+        ttl_slots=document["parameters"]["ttl_slots"],
     )  # fmt: skip
-    return 100 - bound.percent
+    return 100 - best_acceptance(load, time_limit_s=_QUICK_LIMIT_S if settings.quick else _LIMIT_S).percent
 
 
 def draw(results: Results) -> Figure:

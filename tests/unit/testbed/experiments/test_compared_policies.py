@@ -29,6 +29,22 @@ def test_no_policy_carries_more_than_the_planner_and_the_calendar_breaks_no_sess
     assert found.unbroken["selective, widest"] > found.unbroken["calendar, widest"]
 
 
+def test_calendar_accepts_as_many_as_a_planner_that_does_not_know_who_will_come(tmp_path, monkeypatch):
+    """At least 0.95 of them. One that knows the load accepts more, and still fewer than the one that knows all."""
+    monkeypatch.setattr(policies, "LOADS", (2.5,))
+    arguments = ["--seeds", "3", "--networks", "poliqi", "--out", str(tmp_path)]
+    assert policies.main(arguments, topologies=TOPOLOGIES, results=tmp_path) == 0
+    rows = list(csv.DictReader((tmp_path / "policies" / "outcomes.csv").read_text().splitlines()))
+    accepted = {
+        policy: sum(int(row["unbroken"]) for row in rows if row["policy"] == policy)
+        for policy in ("calendar", policies.ONE_BY_ONE, policies.KNOWS_THE_LOAD)
+    }
+
+    best = sum(int(row["planner"]) for row in rows if row["policy"] == "calendar")
+    assert accepted["calendar"] >= 0.95 * accepted[policies.ONE_BY_ONE]
+    assert accepted[policies.ONE_BY_ONE] < accepted[policies.KNOWS_THE_LOAD] < best
+
+
 def test_planner_is_not_asked_where_a_policy_carries_all_that_is_offered(monkeypatch):
     """It can do no better; and on large networks it takes a while to find that out."""
     monkeypatch.setattr(policies, "best_acceptance", pytest.fail)
@@ -70,7 +86,7 @@ def test_table_figure_and_outcomes_are_written(tmp_path, capsys, monkeypatch):
     assert (out / "table.txt").read_text() == capsys.readouterr().out
     assert {path.name for path in out.iterdir()} >= {"figure.svg", "figure.pdf", "figure.png", "outcomes.csv"}
     rows = list(csv.DictReader((out / "outcomes.csv").read_text().splitlines()))
-    assert len(rows) == 2 * 3 * len(policies.POLICIES)
+    assert len(rows) == 2 * 3 * (len(policies.POLICIES) + 2)
 
 
 def test_series_goes_on_where_it_was_interrupted_unless_something_else_is_compared(tmp_path, monkeypatch):
@@ -79,12 +95,12 @@ def test_series_goes_on_where_it_was_interrupted_unless_something_else_is_compar
     arguments = ["--networks", "pair", "--out", str(tmp_path)]
     assert policies.main([*arguments, "--seeds", "1"], topologies=TOPOLOGIES, results=tmp_path) == 0
     raw = tmp_path / "policies" / "raw"
-    (first,) = raw.iterdir()
+    first = raw / "pair_0-5_0.json"
     before = first.stat().st_mtime_ns
 
     assert policies.main([*arguments, "--seeds", "2"], topologies=TOPOLOGIES, results=tmp_path) == 0
 
     assert first.stat().st_mtime_ns == before
-    assert len(list(raw.iterdir())) == 2
+    assert len([path for path in raw.iterdir() if "more" not in path.name]) == 2
     with pytest.raises(UserError, match=r"a series with other settings .* --again to begin anew"):
         policies.main([*arguments, "--mode", "otp"], topologies=TOPOLOGIES, results=tmp_path)
