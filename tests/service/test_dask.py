@@ -68,16 +68,23 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
-def test_series_on_a_cluster_is_the_same_as_on_this_machine_to_the_byte(cluster, tmp_path):
-    """Table, events and figure."""
-    options = ("sweep", "--virtual", "--quick", "--seed", 3, "--over", "admission=eq1,calendar")
-
+@pytest.mark.parametrize(
+    ("options", "folder", "files"),
+    [
+        (("sweep", "--virtual", "--quick", "--seed", 3, "--over", "admission=eq1,calendar"), "sweep-virtual",
+         ("results.csv", "events.csv", "figure.svg")),
+        (("policies", "--quick", "--networks", "pair"), "policies", ("table.txt", "outcomes.csv", "figure.svg")),
+    ],
+    ids=("sweep", "policies"),
+)  # fmt: skip
+def test_series_on_a_cluster_is_the_same_as_on_this_machine_to_the_byte(cluster, tmp_path, options, folder, files):
+    """Table, events and figure; planners and their prices, too."""
     for name, more in (("here", ()), ("there", ("--dask", cluster.address))):
         done = finished("experiment", *options, "--out", tmp_path / name, *more)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr + cluster.told()
 
-    for name in ("results.csv", "events.csv", "figure.svg"):
-        here, there = (tmp_path / place / "sweep-virtual" / name for place in ("here", "there"))
+    for name in files:
+        here, there = (tmp_path / place / folder / name for place in ("here", "there"))
         assert here.read_bytes() == there.read_bytes()
 
 

@@ -1,1 +1,1 @@
-"""What a planner that knows everything could carry, and the model by which a load is looked for."""
+"""What planners could carry that know more than a network does: all sessions beforehand, or all but those to come."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -306,6 +307,16 @@ def test_same_seed_gives_the_same_in_another_process():
     }  # fmt: skip
 
     assert len(found) == 1
+
+
+def test_example_of_the_page_prints_what_the_page_says():
+    """docs/virtual-time.md, "From Python"."""
+    page = (ROOT / "docs" / "virtual-time.md").read_text(encoding="utf-8")
+    said, program = re.search(r"of their keys: `(.*?)`\..*?```python\n(.*?)```", page, re.S).groups()
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert done.stdout == f"{said}\n"
 
 
 def test_load_of_the_paper_is_carried_as_the_design_says():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
-from tests.support.policies_page import ROOT, commands, write_files
+from tests.support.policies_page import ROOT, TEXT, commands, write_files
 
 COMMANDS = commands("python testbed/run.py")
+TABLE = re.findall(r"^\| `(--[^`]+)` \| (\d+) \| (\d+) \|$", TEXT, re.M)
 
 
 def simulated(folder, words):
@@ -40,6 +42,18 @@ def test_policies_of_the_page_decide_otherwise_than_ours(tmp_path):
     assert ours != half
     plain, train = (simulated(tmp_path, [*load, "--mode", name]) for name in ("otp", "train.py:train"))
     assert plain != train
+
+
+@pytest.mark.parametrize(("options", "refused", "unbroken"), TABLE)
+def test_figures_of_the_page_are_those_that_its_commands_print(tmp_path, options, refused, unbroken):
+    """Each of the three policies beside one of ours."""
+    assert len(TABLE) >= 6
+    write_files(tmp_path)
+
+    printed = simulated(tmp_path, ["simulate", "--workload", "paper", "--seed", "1", *options.split()])
+
+    said = "none" if refused == "0" else f"refused {refused}"
+    assert f"52 offered; refused: {said}; {unbroken} without a key error\n" in printed
 
 
 @pytest.mark.parametrize(
