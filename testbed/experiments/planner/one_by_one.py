@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from testbed.experiments.planner.bounds import PRICED_SLOTS, Offered, Prices, Way
 
-# In sessions. Prices are means, so what a session takes is dearer than they say where others come as well: of 0.7, 0.85,
-# 1 and more this accepted the most on PoliQI.
+# In sessions. Prices are means, so where many come what a session takes is dearer than they say: of 0.7, 0.85, 1 and
+# more, this accepted the most on PoliQI.
 _MOST_PRICE = 0.85
 
 
