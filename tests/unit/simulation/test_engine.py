@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from decisions.modes import AUTO
 from decisions.paths import PATH_POLICIES
 from documents.plugged import PluggedFailed
 from etsi.gs004 import QoS
@@ -320,16 +321,19 @@ def test_example_of_the_page_prints_what_the_page_says():
 
 
 def test_load_of_the_paper_is_carried_as_the_design_says():
-    """Of what is offered, over ten seeds: BASIC and OTP by the calendar, with hardly a broken session."""
+    """Of what is offered, over ten seeds, by the calendar, no session broken: 0.965 in BASIC, all in OTP and QKP."""
     workload = load_workload("paper", ROOT / "workloads")
 
     def unbroken(mode: str) -> float:
-        parameters = {"mode": mode, "admission": "calendar"}
+        parameters = {
+            "mode": mode, "admission": "calendar", "path_policy": "widest-shortest", "keys_ahead": AUTO,
+        }  # fmt: skip
         results = [
             Simulation(Scenario(POLIQI, arrivals(workload, POLIQI.saes, seed), parameters, seed=seed)).run()
             for seed in range(10)
         ]
+        assert sum(r.with_errors for r in results) == 0
         return sum(r.unbroken for r in results) / sum(r.offered for r in results)
 
-    assert unbroken("basic") > 0.94
-    assert unbroken("otp") > 0.99
+    assert unbroken("basic") >= 0.965
+    assert unbroken("otp") == unbroken("qkp") == 1.0
