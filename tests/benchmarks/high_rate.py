@@ -2,9 +2,9 @@
 
 The network `pair`, and a key a second. With a TTL of 600 slots a node's stock grows until it is as large as it may be,
 256 MiB of a QC, which takes three and a half minutes; from then on the oldest bytes expire for those that come. Printed
-are, of each kind of process, its resident memory once the stock is full, the most since, and at the end; the size of
-the run directory; and what became of the bytes at each end. The exit status is 1 if a stock was ever larger than it may
-be, if bytes are not accounted for, or if no key came.
+are, of each kind of process, its memory from when the stock is full to the end; the size of the run directory; and what
+became of the bytes at each end. The exit status is 1 if a stock was ever larger than it may be, if bytes are not
+accounted for, or if no key came.
 """
 
 from __future__ import annotations

@@ -11,8 +11,11 @@ from tests.benchmarks.high_rate import faults
 from tests.benchmarks.samples import Sample, told
 
 
-def test_memory_is_told_once_a_run_has_settled_at_most_since_and_at_the_end():
-    """What there was before does not count; a kind of process that came later is left out."""
+def test_memory_is_told_from_when_a_run_has_settled_to_its_end():
+    """In quarters of that time, and at most.
+
+    What there was before does not count; a kind of process that came later is left out.
+    """
     samples = [
         Sample(60.0 * i, Counter(node=2, late=i // 4), Counter(node=kb * 1024, late=i // 4 * 1024), 10.0 * i)
         for i, kb in enumerate((900, 100, 140, 110, 120))
@@ -21,8 +24,12 @@ def test_memory_is_told_once_a_run_has_settled_at_most_since_and_at_the_end():
     table, sizes = told(samples, 60.0, lambda s: f"{s / 60:.0f} min").rsplit("\n", 1)
 
     head, *rows = [line.split() for line in table.splitlines()]
-    assert " ".join(head) == "process number MB after 1 min most since MB after 4 min ratio"
-    assert [row for row in rows if row[0] == "node"] == [["node", "2", "100.000", "140.000", "120.000", "1.20"]]
+    assert " ".join(head) == (
+        "process number MB at 1 min MB at 1 min MB at 2 min MB at 3 min MB at 4 min most ratio"
+    )
+    assert [row for row in rows if row[0] == "node"] == [
+        ["node", "2", "100.000", "100.000", "140.000", "110.000", "120.000", "140.000", "1.20"]
+    ]
     assert not [row for row in rows if row[0] == "late"]
     assert sizes.startswith("run directory: 0 MB at 0 min, 10 MB at 1 min")
 
