@@ -9,10 +9,8 @@ import base64
 import contextlib
 import csv
 import io
-import queue
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from documents.paths import paths_of
 from testbed.errors import UserError
 from testbed.operation import feed
-from testbed.operation.client import Client
+from testbed.operation.client import Client, Events
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -321,43 +319,6 @@ class Story:
 
     def _repr_svg_(self) -> str:
         return self.picture.read_text()
-
-
-class Events:
-    """Events that come: `next` waits for one, `all` has those that came."""
-
-    def __init__(self, client: Client, names: Sequence[str]) -> None:
-        self.all: list[dict[str, Any]] = []
-        self._waiting: queue.Queue[dict[str, Any] | UserError] = queue.Queue()
-        self._follows = threading.Event()
-        threading.Thread(target=self._read, args=(client, names), name="events", daemon=True).start()
-        self._follows.wait()
-
-    def next(self, timeout_s: float = _TIMEOUT_S, **facts: object) -> dict[str, Any]:
-        """The next event that has these facts; UserError if none comes in time."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                found = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise UserError(f"no such event within {timeout_s:g} s") from None
-            if isinstance(found, UserError):
-                raise found
-            if facts.items() <= found.items():
-                return found
-
-    def _read(self, client: Client, names: Sequence[str]) -> None:
-        try:
-            for event in client.stream("follow", names=list(names) or None):
-                if self._follows.is_set():
-                    self.all.append(event)
-                    self._waiting.put(event)
-                self._follows.set()
-            self._waiting.put(UserError("the run has ended"))
-        except (UserError, ValueError) as error:  # the latter if the block has ended
-            self._waiting.put(UserError(str(error)))
-        finally:
-            self._follows.set()
 
 
 def until(state: Callable[[], Any], timeout_s: float) -> Any:

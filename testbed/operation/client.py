@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from mtls.unix_socket import short_name
 from testbed.errors import UserError
 
 FILE = "operator.sock"
+_NEXT_WITHIN_S = 60.0
 
 
 class Client:
@@ -63,6 +67,46 @@ class Client:
                     return
         except OSError:
             raise UserError(f"the run in {self.run} has ended") from None
+
+
+class Events:
+    """Events of these names, or all, from now on: `next` waits for one, `all` has those that came.
+
+    A thread reads them from `client`, which nobody else uses, until somebody closes it.
+    """
+
+    def __init__(self, client: Client, names: Sequence[str]) -> None:
+        self.all: list[dict[str, Any]] = []
+        self._waiting: queue.Queue[dict[str, Any] | UserError] = queue.Queue()
+        self._follows = threading.Event()
+        threading.Thread(target=self._read, args=(client, names), name="events", daemon=True).start()
+        self._follows.wait()
+
+    def next(self, timeout_s: float = _NEXT_WITHIN_S, **facts: object) -> dict[str, Any]:
+        """The next event that has these facts; UserError if none comes in time."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                found = self._waiting.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise UserError(f"no such event within {timeout_s:g} s") from None
+            if isinstance(found, UserError):
+                raise found
+            if facts.items() <= found.items():
+                return found
+
+    def _read(self, client: Client, names: Sequence[str]) -> None:
+        try:
+            for event in client.stream("follow", names=list(names) or None):
+                if self._follows.is_set():
+                    self.all.append(event)
+                    self._waiting.put(event)
+                self._follows.set()
+            self._waiting.put(UserError("the run has ended"))
+        except (UserError, ValueError) as error:  # the latter if the block has ended
+            self._waiting.put(UserError(str(error)))
+        finally:
+            self._follows.set()
 
 
 def _connect(run: Path) -> socket.socket:

@@ -31,6 +31,7 @@ ALLOWED = {
 }
 MODULES = sorted(path for room in ALLOWED for path in (ROOT / room).rglob("*.py"))
 MOST_IN_A_WING = 12
+MOST_LINES = 400
 
 
 NAMES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in MODULES}
@@ -85,6 +86,13 @@ def test_listing_of_a_folder_is_short_and_says_what_it_is_for(folder):
 
     assert len(modules) <= MOST_IN_A_WING
     assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+
+
+def test_no_module_is_longer_than_one_reads_at_a_sitting():
+    """One that grows beyond has a part that belongs elsewhere."""
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in MODULES}
+
+    assert {path: number for path, number in lines.items() if number > MOST_LINES} == {}
 
 
 def test_testbed_starts_rooms_as_processes():
