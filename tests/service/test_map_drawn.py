@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import pytest
 import yaml
+from selenium.webdriver import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
+from tests.support.browser import screen
 from tests.support.maps import Rect, crowded
-from tests.support.pages import TOPOLOGIES
+from tests.support.pages import TOPOLOGIES, served
 from tests.support.waiting import until
 
 SHIPPED = sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
@@ -68,20 +65,6 @@ def large(number: int) -> dict[str, Any]:
     return described(LARGE, tuple(at.items()), tree.edges, "Datacenter n")
 
 
-@contextlib.contextmanager
-def served(*topologies: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Where the pages of these networks are, and what serves them."""
-    command = [sys.executable, "-P", "-m", "tests.support.pages", *topologies]
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=environment) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}", process
-        finally:
-            process.kill()
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the pages of all these networks are."""
@@ -93,6 +76,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         files[-1].write_text(yaml.safe_dump(document))
     with served(*SHIPPED, *map(str, files)) as (found, _):
         yield found
+
+
+def opened(browser: WebDriver, url: str) -> dict[str, Any]:
+    """What is drawn of a page that was loaded, and whose map is in place."""
+    browser.get(url)
+    until(lambda: browser.execute_script("return !document.body.inert"))
+    return browser.execute_script(DRAWN)
 
 
 def overlap(one: list[float], other: list[float]) -> bool:
@@ -110,6 +100,14 @@ def lies_on(box: list[float], fibre: list[Any]) -> bool:
     return rect.is_crossed(*map(tuple, ends), half)
 
 
+def assert_nothing_covers_anything(drawn: dict[str, Any]) -> None:
+    """No box and no label another one, or a fibre that does not end there."""
+    both = itertools.combinations(drawn["boxes"], 2)
+    assert [(a, b) for (a, one, _), (b, other, _) in both if overlap(one, other)] == []
+    both = itertools.product(drawn["boxes"], drawn["fibres"])
+    assert [(box[0], fibre[0]) for box, fibre in both if lies_on(box[1], fibre)] == []
+
+
 @pytest.mark.parametrize(
     "name", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in (*SHIPPED, LARGE) if name not in FEW)]
 )
@@ -117,8 +115,7 @@ def test_no_box_and_no_label_covers_another_one_or_leaves_the_map_or_is_too_smal
     """On screens of three sizes, which show all of the page's width."""
     for width, height in SIZES:
         browser.set_window_size(width, height)
-        browser.get(f"{address}/{name}")
-        drawn = until(lambda: (found := browser.execute_script(DRAWN))["nodes"] and found)
+        drawn = opened(browser, f"{address}/{name}")
 
         assert drawn["wide"] == []
         left, top, right, bottom = drawn["map"]
@@ -126,24 +123,20 @@ def test_no_box_and_no_label_covers_another_one_or_leaves_the_map_or_is_too_smal
             assert left <= x1 < x2 <= right, what
             assert top <= y1 < y2 <= bottom, what
             assert all(x1 <= text[0] and text[2] <= x2 for text in texts), what
-        both = itertools.combinations(drawn["boxes"], 2)
-        assert [(a, b) for (a, one, _), (b, other, _) in both if overlap(one, other)] == []
-        both = itertools.product(drawn["boxes"], drawn["fibres"])
-        assert [(box[0], fibre[0]) for box, fibre in both if lies_on(box[1], fibre)] == []
+        assert_nothing_covers_anything(drawn)
 
 
 def test_map_is_zoomed_and_moved_by_keyboard_and_by_buttons(address, browser):
     """What is shown is a part of the map; `0` shows all of it again."""
     browser.set_window_size(1366, 768)
-    browser.get(f"{address}/poliqi")
-    until(lambda: browser.execute_script(DRAWN)["nodes"])
+    opened(browser, f"{address}/poliqi")
 
     def view() -> list[float]:
         return browser.execute_script("return qkd.view()")
 
     def key(name: str) -> None:
         browser.execute_script(
-            "const e = document.querySelector('g.node'); e.focus();"
+            "const e = document.querySelector('[data-do=zoom-in]'); e.focus();"
             "e.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))", name,
         )  # fmt: skip
 
@@ -167,8 +160,7 @@ def saved_by(browser: WebDriver, what: str) -> str:
 
 def test_map_is_saved_as_a_picture_that_needs_no_style_sheet(address, browser):
     """With its colours, its letters and all of the map, whatever part is shown."""
-    browser.get(f"{address}/poliqi")
-    until(lambda: browser.execute_script(DRAWN)["nodes"])
+    opened(browser, f"{address}/poliqi")
     browser.execute_script("document.querySelector('[data-do=zoom-in]').click()")
     saved = saved_by(browser, "save-map")
 
@@ -191,28 +183,60 @@ def test_curves_are_saved_as_such_a_picture_too(address, browser):
     assert "class=" not in saved
 
 
-def test_letters_of_the_map_become_larger_and_no_smaller_when_the_page_is_enlarged(address, browser):
-    """To twice its size: a browser then lays it out in half as many pixels, each of which is twice as large."""
-    high = """return Math.min(...[...document.querySelectorAll('#map .node text')]
-        .map(e => e.getBoundingClientRect().height))"""
-    found = {}
-    try:
-        for scale in (1, 2):
-            media = {"width": 1366 // scale, "height": 768 // scale, "deviceScaleFactor": scale, "mobile": False}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", media)
-            browser.get(f"{address}/poliqi")
-            until(lambda: browser.execute_script(DRAWN)["nodes"])
-            found[scale] = scale * browser.execute_script(high)
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+def letters(browser: WebDriver) -> float:
+    """How high the smallest ones of datacenters are, in pixels of the page."""
+    return browser.execute_script("""return Math.min(...[...document.querySelectorAll('#map .node text')]
+        .map(e => e.getBoundingClientRect().height))""")  # fmt: skip
 
-    assert found[2] > found[1]
+
+@pytest.mark.parametrize("size", SIZES)
+def test_letters_of_the_map_grow_as_others_do_when_the_page_is_enlarged(address, browser, size):
+    """To twice its size. A part of the map is shown then, on which nothing covers anything either."""
+    found = {}
+    for times in (1, 2):
+        with screen(browser, size, enlarged=times):
+            drawn = opened(browser, f"{address}/poliqi")
+            found[times] = times * letters(browser)
+            assert_nothing_covers_anything(drawn)
+
+    assert found[2] >= 1.8 * found[1]
+
+
+def test_page_that_is_enlarged_while_it_is_open_and_made_smaller_again_shows_the_whole_map_again(address, browser):
+    """And its letters grow meanwhile."""
+    with screen(browser, SIZES[1]):
+        opened(browser, f"{address}/poliqi")
+        before = letters(browser)
+    with screen(browser, SIZES[1], enlarged=2):
+        until(lambda: 2 * letters(browser) >= 1.8 * before)
+    with screen(browser, SIZES[1]):
+        until(lambda: browser.execute_script("return qkd.view()") == [0, 0, 1200, 660])
+        assert letters(browser) == pytest.approx(before)
+
+
+def test_what_has_the_focus_is_shown_of_a_map_of_which_there_is_room_for_a_part(address, browser):
+    """Tab leads over all links and datacenters, and takes the map along."""
+    shown = """const mark = document.activeElement.querySelector('.box, .target');
+        if (!mark) return null;
+        const [e, m] = [mark, document.getElementById('map')].map(one => one.getBoundingClientRect());
+        const [x, y] = [(e.left + e.right) / 2, (e.top + e.bottom) / 2];
+        return [mark.parentNode.getAttribute('aria-label'), m.left < x && x < m.right && m.top < y && y < m.bottom]"""
+    with screen(browser, SIZES[1], enlarged=2):
+        opened(browser, f"{address}/poliqi")
+        browser.execute_script("document.querySelector('[data-do=save-map]').focus()")
+        found = []
+        for _ in range(10):  # five links, five datacenters
+            browser.switch_to.active_element.send_keys(Keys.TAB)
+            found.append(browser.execute_script(shown))
+
+    assert all(found)
+    assert len({name for name, _ in found}) == 10
+    assert [name for name, is_seen in found if not is_seen] == []
 
 
 def test_presentation_shows_the_map_alone_and_dark_is_dark(address, browser):
     """Escape leads back."""
-    browser.get(f"{address}/poliqi")
-    until(lambda: browser.execute_script(DRAWN)["nodes"])
+    opened(browser, f"{address}/poliqi")
     shown = """return [...document.querySelectorAll('.panel')].filter(e => e.getClientRects().length)
         .map(e => e.classList[1])"""
 
@@ -233,8 +257,7 @@ def test_page_of_a_run_that_has_ended_says_so_and_answers_no_more(browser):
     """What it said last was of a network that is gone; what it shows is old, and since when."""
     said = "return [...document.querySelectorAll('p.said, p.lost')].map(e => e.innerText.trim())"
     with served("poliqi") as (address, process):
-        browser.get(f"{address}/poliqi")
-        until(lambda: browser.execute_script(DRAWN)["nodes"])
+        opened(browser, f"{address}/poliqi")
         kill = "[...document.querySelectorAll('button')].find(e => e.innerText.trim() === 'Kill the controller')"
         browser.execute_script(f"{kill}.click()")
         until(lambda: browser.execute_script(said) == ["✕ no network runs that does break", ""])
@@ -247,18 +270,13 @@ def test_page_of_a_run_that_has_ended_says_so_and_answers_no_more(browser):
 @pytest.mark.parametrize("size", SIZES)
 def test_presentation_fits_on_the_screen_and_fills_it(address, browser, size):
     """Whatever the screen: nothing to scroll, and the map has most of it."""
-    media = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", media)
-    try:
-        browser.get(f"{address}/poliqi")
-        until(lambda: browser.execute_script(DRAWN)["nodes"])
+    with screen(browser, size):
+        opened(browser, f"{address}/poliqi")
         browser.execute_script("document.querySelector('[data-do=present]').click()")
         high, wide, map_high = until(lambda: browser.execute_script(
             "const e = document.documentElement;"
             "return [e.scrollHeight, e.scrollWidth, document.getElementById('map').getBoundingClientRect().height]"
         ))  # fmt: skip
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
     assert (wide, high) == size
     assert map_high > 0.75 * size[1]
@@ -284,8 +302,7 @@ def test_nothing_moves_for_who_wants_less_motion(address, browser, wish, moves):
     media = {"features": [{"name": "prefers-reduced-motion", "value": wish}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     try:
-        browser.get(f"{address}/poliqi")
-        until(lambda: browser.execute_script(DRAWN)["nodes"])
+        opened(browser, f"{address}/poliqi")
         browser.execute_script("qkd.travel([[[100, 100], [900, 500]]])")
         drawn = browser.execute_script(
             "return [...document.getElementById('effects').children].map(e => [e.tagName, e.getAnimations().length])"

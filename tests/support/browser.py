@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -17,3 +19,18 @@ def chromium(profile: Path, *, size: tuple[int, int] = (1920, 1080)) -> Chrome:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     return Chrome(options, ChromeService("/usr/bin/chromedriver", log_output=str(profile.with_suffix(".log"))))
+
+
+@contextlib.contextmanager
+def screen(browser: Chrome, size: tuple[int, int], *, enlarged: int = 1) -> Iterator[None]:
+    """A screen of that size in pixels, on which pages are shown so many times as large as usual.
+
+    A browser lays them out in fewer pixels then, each of which is larger.
+    """
+    width, height = size[0] // enlarged, size[1] // enlarged
+    media = {"width": width, "height": height, "deviceScaleFactor": enlarged, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", media)
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -2,6 +2,7 @@
 "use strict";
 const qkd = (() => {
   const WIDTH = 1200, HEIGHT = 660, MOST = 12;
+  const LOW = 560, LEGIBLE = 0.95; // pixels: of a window; of a unit of the map in one that is lower
   const SVG = "http://www.w3.org/2000/svg";
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   let view = [0, 0, WIDTH, HEIGHT]; // the part of the map that is shown: left, top, width, height
@@ -14,7 +15,7 @@ const qkd = (() => {
     width = Math.min(WIDTH, Math.max(WIDTH / MOST, width));
     const height = width * HEIGHT / WIDTH;
     view = [Math.min(WIDTH - width, Math.max(0, x)), Math.min(HEIGHT - height, Math.max(0, y)), width, height];
-    for (const svg of [map(), effects()]) svg?.setAttribute("viewBox", view.join(" "));
+    map()?.setAttribute("viewBox", view.join(" "));
   }
 
   // Make all larger by that factor, and leave in place what is at (x, y); in the middle if nobody says where.
@@ -25,6 +26,16 @@ const qkd = (() => {
     show([x - (x - view[0]) * share, y - (y - view[1]) * share, width]);
   }
 
+  // All of the map; in a low window as much of it as has room in letters that can be read. A window is as low as that
+  // where the page was enlarged: then the letters of the map are to grow, too, and not to be fitted into fewer pixels.
+  function fit() {
+    const { width, height } = map().getBoundingClientRect();
+    const whole = Math.min(width / WIDTH, height / HEIGHT);
+    const low = innerHeight < LOW && !document.body.classList.contains("present");
+    show([0, 0, WIDTH]);
+    if (low) zoom(LEGIBLE / whole);
+  }
+
   const pan = (dx, dy) => show([view[0] + dx * view[2], view[1] + dy * view[3], view[2]]);
 
   // Where on the map a pointer is.
@@ -33,21 +44,25 @@ const qkd = (() => {
     return [at.x, at.y];
   }
 
-  // One key along each way, a list of points; a way of one point is a key that was there already.
+  // One key along each way, a list of points, past datacenters below their boxes; a way of one point is a key that was
+  // there already, and puts a frame about the box.
   function travel(ways) {
     const layer = effects();
     if (!layer || document.hidden) return;
     for (const way of ways) {
-      const shape = document.createElementNS(SVG, way.length > 1 && still.matches ? "polyline" : "circle");
-      shape.setAttribute("class", way.length > 1 ? (still.matches ? "way" : "key") : "pooled");
+      const kind = way.length === 1 ? "pooled" : still.matches ? "way" : "key";
+      const shape = document.createElementNS(SVG, { pooled: "rect", way: "polyline", key: "circle" }[kind]);
+      shape.setAttribute("class", kind);
       layer.append(shape);
-      if (shape.tagName === "polyline") {
+      if (kind === "way") {
         shape.setAttribute("points", way.join(" "));
         setTimeout(() => shape.remove(), 1500);
-      } else if (way.length === 1) {
-        shape.setAttribute("cx", way[0][0]);
-        shape.setAttribute("cy", way[0][1]);
-        shape.setAttribute("r", 40);
+      } else if (kind === "pooled") {
+        const { width, height } = map().querySelector(".node .box").getBBox();
+        const scale = map().style.getPropertyValue("--s"), [[x, y]] = way;
+        const place = { x: x - width * scale / 2 - 9, y: y - height * scale / 2 - 9, rx: 14,
+          width: width * scale + 18, height: height * scale + 18 };
+        for (const [name, value] of Object.entries(place)) shape.setAttribute(name, value);
         setTimeout(() => shape.remove(), 700);
       } else {
         const frames = way.map(([x, y]) => ({ transform: `translate(${x}px, ${y}px)` }));
@@ -71,6 +86,7 @@ const qkd = (() => {
       to[i].setAttribute("style", LOOKS.map((property) => `${property}:${look.getPropertyValue(property)}`).join(";"));
       for (const attribute of ["tabindex", "role", "class"]) to[i].removeAttribute(attribute);
     });
+    copy.querySelector("#effects")?.replaceChildren();
     copy.setAttribute("xmlns", SVG);
     if (box) copy.setAttribute("viewBox", box);
     const link = document.createElement("a");
@@ -85,6 +101,11 @@ const qkd = (() => {
     try { localStorage.setItem("qkd-dark", on ? "1" : "0"); } catch { /* not where the browser forbids it */ }
   }
 
+  function present(on) {
+    const before = document.body.classList.contains("present");
+    if (document.body.classList.toggle("present", on) !== before && innerHeight < LOW) fit();
+  }
+
   const steps = {
     "zoom-in": () => zoom(1.5),
     "zoom-out": () => zoom(1 / 1.5),
@@ -92,7 +113,7 @@ const qkd = (() => {
     "save-map": () => save(map(), "map.svg", `0 0 ${WIDTH} ${HEIGHT}`),
     "save-curves": () => save(document.querySelector(".chart.curves svg"), "curves.svg"),
     "dark": () => dark(!document.body.classList.contains("body--dark")),
-    "present": () => document.body.classList.toggle("present"),
+    "present": () => present(),
   };
   const keys = {
     "+": () => zoom(1.5), "=": () => zoom(1.5), "-": () => zoom(1 / 1.5), "0": () => show([0, 0, WIDTH]),
@@ -101,7 +122,7 @@ const qkd = (() => {
 
   document.addEventListener("click", (event) => steps[event.target.closest?.("[data-do]")?.dataset.do]?.());
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") document.body.classList.remove("present");
+    if (event.key === "Escape") present(false);
     // With Ctrl these are the browser's, and in fields and lists they are theirs.
     const onMap = document.activeElement?.closest?.("#map, .panel.map .tools");
     if (onMap && keys[event.key] && !event.ctrlKey && !event.metaKey && !event.altKey) {
@@ -109,6 +130,22 @@ const qkd = (() => {
       keys[event.key]();
     }
   });
+  // Who goes from one to the next by Tab sees where he is, whatever part of the map is shown.
+  document.addEventListener("focusin", ({ target }) => {
+    const mark = target.closest?.("#map") && target.matches(":focus-visible") && target.querySelector(".box, .target");
+    if (!mark) return;
+    const { left, right, top, bottom } = mark.getBoundingClientRect();
+    const [x, y] = place({ clientX: (left + right) / 2, clientY: (top + bottom) / 2 });
+    const far = Math.max(Math.abs(x - view[0] - view[2] / 2) / view[2], Math.abs(y - view[1] - view[3] / 2) / view[3]);
+    if (far > 0.35) show([x - view[2] / 2, y - view[3] / 2, view[2]]);
+  });
+
+  let enlarged = devicePixelRatio;
+  addEventListener("resize", () => {
+    if (devicePixelRatio !== enlarged) fit();
+    enlarged = devicePixelRatio;
+  });
+
   document.addEventListener("wheel", (event) => {
     const presents = document.body.classList.contains("present");
     // The page is scrolled by the wheel alone.
@@ -136,6 +173,16 @@ const qkd = (() => {
     if (moved && event.target.closest?.("#map")) event.stopPropagation();
     moved = false;
   }, { capture: true });
+
+  // What is typed or pressed before the connection stands waits in the library for it, each letter by a clock of its own:
+  // they may come to the server in another order, and it would take the last but one for all that was written.
+  document.body.inert = true;
+  const starting = setInterval(() => {
+    if (!window.did_handshake || !map()) return;
+    clearInterval(starting);
+    document.body.inert = false;
+    fit();
+  }, 50);
 
   // A run that has ended, or a machine that is too busy: what is on the page is old, and says so.
   let silent = 0;

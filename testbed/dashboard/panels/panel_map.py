@@ -44,8 +44,6 @@ class MapPanel:
                     "svg", "", "network", id="map", viewBox=_BOX, role="group", aria_label="Map of the network",
                 )  # fmt: skip
                 self._svg.style(f"--s: {layout.scale}")
-                # Keys on their way: the browser's own.
-                Tag("svg", "", "effects", id="effects", viewBox=_BOX, aria_hidden="true").style(f"--s: {layout.scale}")
             with Tag("div", "", "legend", aria_label="Legend"):
                 for kind, words in _LEGEND:
                     with Tag("span", "", "entry"):
@@ -68,6 +66,7 @@ class MapPanel:
                 for link in drawn.links:
                     self._links[link.selection] = _Link(link, self._layout, self._select)
                 self._under = Tag("g", "", "tunnels")
+                Tag("g", "", "effects", id="effects", aria_hidden="true")  # keys on their way: the browser's own
                 for node in drawn.nodes:
                     self._nodes[node.selection] = _Node(node, self._layout, self._select)
         for link in drawn.links:

@@ -62,15 +62,21 @@ class _Number:
         self._operator = operator
         self._name = parameter.name
         self._known: Any = None
+        self._is_written = False  # by somebody who has the focus there: what others set waits until he leaves it
         with Tag("div", "", "setting"):
             self._field = number(title, parameter.low, parameter.high).on("keydown.enter", self._set)
+            self._field.on("focus", lambda: self._write(begins=True), [])
+            self._field.on("blur", lambda: self._write(begins=False), [])
             button("Set", self._set).props(f'aria-label="Set {title}"')
 
     def show(self, parameters: Document) -> None:
         now = parameters.get(self._name)
-        if now != self._known:
+        if now != self._known and not self._is_written:
             self._known = now
             self._field.value = now
+
+    def _write(self, *, begins: bool) -> None:
+        self._is_written = begins
 
     async def _set(self) -> None:
         wanted = self._field.value
