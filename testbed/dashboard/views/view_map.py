@@ -277,7 +277,7 @@ def link_state(plan: Plan, link: Link, snapshot: Snapshot, qcs: Mapping[str, Doc
     if error >= NOISY_PERCENT:
         return NOISY, f"≈ {error:.1f} % errors"
     if fibre is not None and fibre.shapes != (link.a_to_b, link.b_to_a):
-        return CHANGED, f"◷ {shaped(fibre.shapes)}"
+        return CHANGED, f"◷ {_briefly(fibre.shapes)}"
     return UP, ""
 
 
@@ -285,6 +285,12 @@ def shaped(shapes: tuple[Shape, Shape]) -> str:
     """Both directions of a fibre in a few words: delay, and loss if there is some; one figure if they are alike."""
     words = [f"{s.delay_ms:g} ms" + (f", {s.loss_percent:g} % lost" if s.loss_percent else "") for s in shapes]
     return words[0] if words[0] == words[1] else " / ".join(words)
+
+
+def _briefly(shapes: tuple[Shape, Shape]) -> str:
+    """As `shaped`, as short as a label: how much is lost stands among the facts of the link."""
+    delays = dict.fromkeys(f"{shape.delay_ms:.3g}" for shape in shapes)
+    return f"{' / '.join(delays)} ms" + (", lossy" if any(shape.loss_percent for shape in shapes) else "")
 
 
 def generates(qc: Document | None) -> bool:

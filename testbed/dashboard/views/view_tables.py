@@ -303,13 +303,11 @@ def headline(snapshot: Snapshot) -> str:
     """The run in one line."""
     figures = snapshot.figures
     sessions_open = sum(s["state"] == "open" for s in snapshot.told("sessions"))
-    parts = [
-        f"{sessions_open} key sessions open",
-        f"{figures.single_hop + figures.multi_hop} keys delivered",
-        f"{figures.failed} requests failed",
-        f"{len(snapshot.told('refusals'))} sessions refused",
-    ]
-    return " · ".join(parts)
+    counts = (
+        (sessions_open, "key session", "open"), (figures.single_hop + figures.multi_hop, "key", "delivered"),
+        (figures.failed, "request", "failed"), (len(snapshot.told("refusals")), "session", "refused"),
+    )  # fmt: skip
+    return " · ".join(f"{number} {what if number == 1 else what + 's'} {how}" for number, what, how in counts)
 
 
 def times(snapshot: Snapshot) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from testbed.dashboard.views.view_tables import Row, clock
 STRIP_WIDTH, STRIP_HEIGHT = 1200, 48
 _PIXELS_A_SECOND = STRIP_WIDTH / KEPT_S
 _LISTED, _MOST_MARKS = 8, 150
+_PLACE = 16  # pixels that a sign takes of its row
 # A sign for each kind, its place from above, and its meaning: what helps stands below what harms.
 SIGNS: Mapping[str, tuple[str, int, str]] = {
     FAULT: ("✕", 15, "broken"), LOST: ("▲", 15, "interrupted"), REFUSED: ("●", 30, "refused"),
@@ -24,7 +26,7 @@ class Mark:
     """A sign on the strip, at `x` pixels behind the strip's beginning of time."""
 
     key: str
-    x: float
+    x: int
     kind: str
     sign: str
     y: int
@@ -36,13 +38,13 @@ def shift(now: float, base: float) -> float:
 
 
 def marks(snapshot: Snapshot, base: float) -> list[Mark]:
-    """The signs of what happened, the oldest first; of those that would lie upon one another one stands."""
+    """The signs of what happened, the oldest first, in places side by side; in each place of a row the first one."""
     found: dict[str, Mark] = {}
     for happening in snapshot.happenings:
-        x = (happening.time - base) * _PIXELS_A_SECOND
         sign, y, _ = SIGNS[happening.kind]
-        key = f"{happening.kind} {x / 5:.0f}"
-        found.setdefault(key, Mark(key, round(x, 1), happening.kind, sign, y))
+        place = math.floor((happening.time - base) * _PIXELS_A_SECOND / _PLACE)
+        key = f"{y} {place}"
+        found.setdefault(key, Mark(key, _PLACE * place, happening.kind, sign, y))
     return list(found.values())[-_MOST_MARKS:]
 
 

@@ -13,7 +13,7 @@ import pytest
 from node.failures import KeyFailure
 from scenario.topology import load
 from testbed.dashboard.collected.snapshot import FibreNow, Heard, Sample, Snapshot, Tally
-from testbed.dashboard.collected.timeline import FAULT, REFUSED, Happening
+from testbed.dashboard.collected.timeline import FAULT, HEALED, MOVED, REFUSED, SET, Happening
 from testbed.dashboard.panels import charts
 from testbed.dashboard.views import layout, view_map, view_tables, view_timeline
 from testbed.dashboard.views.selection import LINK, NODE, SESSION, WHOLE, Selection, choices, selected
@@ -80,9 +80,20 @@ def test_each_state_of_a_link_has_a_form_and_a_word_of_its_own():
     ]
 
     assert [m.state for m in marks] == [view_map.DOWN, view_map.CHANGED, view_map.NO_KEY]
-    assert [m.label for m in marks] == ["✕ CUT", "◷ 20 ms / 0.042 ms", "○ no new key"]
+    assert [m.label for m in marks] == ["✕ CUT", "◷ 20 / 0.042 ms", "○ no new key"]
     assert all(m.label in m.words for m in marks)
     assert [m.makes for m in marks] == [False, True, False]
+
+
+def test_label_of_a_fibre_that_is_shaped_otherwise_each_way_can_be_read():
+    """It is not squeezed to less than two thirds: how much is lost is among the facts."""
+    there, back = FIBRES[NAME].shapes
+    shapes = replace(there, delay_ms=20.25, loss_percent=1.5), replace(back, delay_ms=0.0426)
+    mark = link(snapshot(fibres=FIBRES | {NAME: FibreNow(True, shapes)}))
+
+    assert mark.label == "◷ 20.2 / 0.0426 ms, lossy"
+    width = 0.55 * 16 * len(mark.label)  # of usual letters in the size of labels
+    assert (view_map.layout_of(PLAN).label[0] - 18) / width > 2 / 3
 
 
 def test_errors_on_a_fibre_are_seen_before_the_key_stops_and_are_said_when_it_has():
@@ -112,6 +123,15 @@ def test_path_of_the_selected_session_is_marked():
     view = view_map.draw(PLAN, snapshot(), Selection(SESSION, session()["ksid"]))
 
     assert [m.on_path for m in view.links] == [True, True, False, False, False]
+
+
+def test_headline_counts_one_as_one():
+    """And none as many."""
+    shot = snapshot(figures=replace(Tally().figures(), failed=1, single_hop=2))
+
+    assert view_tables.headline(shot) == (
+        "1 key session open · 2 keys delivered · 1 request failed · 0 sessions refused"
+    )
 
 
 def test_labels_lie_beside_lines_and_outside_the_ring():
@@ -267,7 +287,20 @@ def test_strip_moves_with_time_and_bears_one_sign_where_many_would_lie_upon_one_
     found = view_timeline.marks(shot, 400.0)
 
     assert view_timeline.shift(1000.0, 400.0) == 0
-    assert [(m.x, m.sign) for m in found] == [(0.0, "●"), (600.0, "●")]
+    assert [(m.x, m.sign) for m in found] == [(0, "●"), (592, "●")]
+
+
+def test_signs_of_one_row_stand_apart_whatever_they_tell_of():
+    """As far as one is broad; in another row there is room for another one."""
+    kinds = (HEALED, SET, MOVED, FAULT)
+    shot = snapshot(happenings=tuple(Happening(400.0 + i, kinds[i % 4], "…") for i in range(60)))
+
+    found = view_timeline.marks(shot, 400.0)
+
+    assert {m.kind for m in found} >= {HEALED, FAULT}
+    for y in {m.y for m in found}:
+        places = [m.x for m in found if m.y == y]
+        assert all(after - before >= 16 for before, after in itertools.pairwise(places))
 
 
 def test_rows_tell_what_happened_until_the_moment_that_the_map_shows():
