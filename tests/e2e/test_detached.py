@@ -8,7 +8,8 @@ import pwd
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from testbed import Testbed
 from testbed.errors import UserError
 from tests.support.running import ROOT, command, finished
-from tests.support.waiting import until
+from tests.support.waiting import GIVES_UP_S, until
 
 
 def qkd(run: Path, *typed: str) -> subprocess.CompletedProcess[str]:
@@ -142,6 +143,26 @@ def test_python_breaks_and_heals_and_hears_of_it(run):
         assert events.next(event="healed")["kind"] == "qc"
         net.set(mode="qkp")
         assert net.status()["controller"]["parameters"]["mode"] == "qkp"
+
+
+def test_of_two_who_change_the_same_thing_at_once_one_is_told_that_it_was_done(run):
+    """And neither is held up. Of two values that are set one counts, everywhere."""
+    with Testbed.attach(run) as one, Testbed.attach(run) as other, ThreadPoolExecutor(2) as pool:
+
+        def at_once(do: Callable[[Testbed], object]) -> list[str]:
+            """What the two were told, "" of whom it was done for."""
+            asked = [pool.submit(do, net) for net in (one, other)]
+            errors = [each.exception(GIVES_UP_S) for each in asked]
+            assert all(error is None or isinstance(error, UserError) for error in errors)
+            return sorted(str(error or "") for error in errors)
+
+        assert at_once(lambda net: net.fault("qc", "alice", "bob")) == ["", "qc alice bob is broken already"]
+        told = at_once(lambda net: net.heal("qc", "alice", "bob"))
+        assert told == ["", "qc alice bob is not broken: 'qkd fault' lists what is"]
+        session = one.open("alice-vault", "bob-vault")
+        assert "" in at_once(lambda net: net.end(session))
+        assert at_once(lambda net: net.set(mode="otp" if net is one else "basic")) == ["", ""]
+        assert one.status()["controller"]["parameters"]["mode"] in ("otp", "basic")
 
 
 def test_map_shows_every_datacenter(run):
