@@ -191,15 +191,35 @@ def letters(browser: WebDriver) -> float:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_letters_of_the_map_grow_as_others_do_when_the_page_is_enlarged(address, browser, size):
-    """To twice its size. A part of the map is shown then, on which nothing covers anything either."""
+    """To twice its size. A part of the map is shown then, not an empty one; nothing covers anything there either."""
     found = {}
     for times in (1, 2):
         with screen(browser, size, enlarged=times):
             drawn = opened(browser, f"{address}/poliqi")
             found[times] = times * letters(browser)
+            left, top, right, bottom = drawn["map"]
+            boxes = [box for _, box, _ in drawn["boxes"]]
+            assert any(left <= x1 and x2 <= right and top <= y1 and y2 <= bottom for x1, y1, x2, y2 in boxes)
             assert_nothing_covers_anything(drawn)
 
     assert found[2] >= 1.8 * found[1]
+
+
+def test_head_of_an_enlarged_page_leaves_room_for_the_map_and_goes_away_with_the_rest(address, browser):
+    """What was said last stays in sight."""
+    rect = "const r = document.querySelector(arguments[0]).getBoundingClientRect(); return [r.top, r.bottom]"
+    with screen(browser, SIZES[1], enlarged=2):
+        opened(browser, f"{address}/poliqi")
+        top, bottom = browser.execute_script(rect, ".top")
+        assert bottom - top < 0.35 * 384
+        kill = "[...document.querySelectorAll('button')].find(e => e.innerText.trim() === 'Kill the controller')"
+        browser.execute_script(f"{kill}.click()")
+        until(lambda: browser.execute_script("return document.querySelector('.said').innerText.startsWith('✕ no')"))
+        browser.execute_script("scrollTo(0, 1000)")
+        until(lambda: browser.execute_script(rect, ".top")[1] < 0)
+        top, bottom = browser.execute_script(rect, ".said")
+
+    assert 0 <= top < bottom <= 384
 
 
 def test_page_that_is_enlarged_while_it_is_open_and_made_smaller_again_shows_the_whole_map_again(address, browser):

@@ -33,7 +33,13 @@ const qkd = (() => {
     const whole = Math.min(width / WIDTH, height / HEIGHT);
     const low = innerHeight < LOW && !document.body.classList.contains("present");
     show([0, 0, WIDTH]);
-    if (low) zoom(LEGIBLE / whole);
+    if (!low) return;
+    // In the middle may be nothing: many networks are rings.
+    const mark = map().querySelector(".selected :is(.box, .target)") ?? map().querySelector(".node .box");
+    const box = mark.getBoundingClientRect();
+    const [x, y] = place({ clientX: (box.left + box.right) / 2, clientY: (box.top + box.bottom) / 2 });
+    const shown = Math.min(WIDTH, WIDTH * whole / LEGIBLE);
+    show([x - shown / 2, y - shown * HEIGHT / WIDTH / 2, shown]);
   }
 
   const pan = (dx, dy) => show([view[0] + dx * view[2], view[1] + dy * view[3], view[2]]);
@@ -140,10 +146,11 @@ const qkd = (() => {
     if (far > 0.35) show([x - view[2] / 2, y - view[3] / 2, view[2]]);
   });
 
-  let enlarged = devicePixelRatio;
+  let wasLow = innerHeight < LOW;
   addEventListener("resize", () => {
-    if (devicePixelRatio !== enlarged) fit();
-    enlarged = devicePixelRatio;
+    const isLow = innerHeight < LOW;
+    if ((isLow || wasLow) && map()) fit();
+    wasLow = isLow;
   });
 
   document.addEventListener("wheel", (event) => {
