@@ -15,7 +15,8 @@ from scenario.shape import Shape
 from testbed.fibres import probe
 from testbed.fibres.probe import SHORT_FRAME_BYTES, WAIT_BEYOND_S, send_train
 
-_PROBES, _GAP_S = 15, 0.002
+# As far apart as the pings that measure the real path: where what joins machines is slow, no probe waits for another.
+_PROBES, _GAP_S = 15, 0.02
 
 
 def echo(port: str, seconds: float) -> None:
@@ -40,5 +41,7 @@ def one_way_by_echo(port: str, there: Shape, back: Shape) -> list[float | None]:
     if not train.delays_ms:
         return [None, None]
     own_ms = there.transmission_ms(SHORT_FRAME_BYTES) + back.transmission_ms(SHORT_FRAME_BYTES)
-    beyond_ms = statistics.median(train.delays_ms) - own_ms - there.delay_ms - back.delay_ms
+    # Both machines, and what joins them, may be busy: without jitter the probe that was held up least is the truest.
+    typical = statistics.median if there.jitter_ms or back.jitter_ms else min
+    beyond_ms = typical(train.delays_ms) - own_ms - there.delay_ms - back.delay_ms
     return [shape.delay_ms + beyond_ms / 2 for shape in (there, back)]
