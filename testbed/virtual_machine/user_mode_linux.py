@@ -37,11 +37,12 @@ class Machine:
     `folder`, of the host, is the same inside, and the only one where what is written stays. The script writes to
     `stdout`, a descriptor of this process, and reads from `stdin`, if given, as from a terminal: the end of that is a
     control-D. `root` is what the machine takes for its file system, with this project's `init` script somewhere in it.
+    `network`: the file of a network namespace, and a TAP in it that is the machine's interface `vec0`.
     """
 
     def __init__(
         self, script: str, folder: Path, *, stdin: int | None, stdout: int,
-        root: Path = Path("/"), init: Path = _INIT,
+        root: Path = Path("/"), init: Path = _INIT, network: tuple[Path, str] | None = None,
     ) -> None:  # fmt: skip
         check()
         allow_files(_FILES, at_least=_FEWEST_FILES, what="user-mode Linux")
@@ -50,12 +51,16 @@ class Machine:
         # The kernel's own words go to a console of their own.
         console = [os.dup(fd) for fd in (stdin, stdout) if fd is not None]
         source = "null" if stdin is None else f"fd:{console[0]}"
+        at, tap = ([], []) if network is None else (
+            ["nsenter", f"--net={network[0]}", "--"], [f"vec0:transport=tap,ifname={network[1]}"]
+        )  # fmt: skip
         command = [
+            *at,
             # However we end, it does not outlive us.
             "setpriv", "--pdeathsig", "TERM", "--",
             _KERNEL, f"mem={_MEMORY_MB}M", f"uml_dir={folder}/",
             "root=/dev/root", "rootfstype=hostfs", f"rootflags={root}", "ro", f"init={init}", f"qkd_folder={folder}",
-            "quiet", "con=null", "con0=null,fd:2", f"con1={source},fd:{console[-1]}",
+            "quiet", "con=null", "con0=null,fd:2", f"con1={source},fd:{console[-1]}", *tap,
         ]  # fmt: skip
         try:
             with (folder / "kernel.log").open("wb") as log:

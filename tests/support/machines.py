@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.waiting import until
@@ -43,11 +43,10 @@ class Machines:
             self._in("home", "ip", "link", "add", "net", "type", "bridge")
             self._in("home", "ip", "address", "add", f"{_NET}.1/24", "dev", "net")
             self._in("home", "ip", "link", "set", "net", "up")
-            for key in ("host", "user"):
-                _tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / key))
-            for number, name in enumerate(self.names, start=2):
-                self._add(made, name, f"{_NET}.{number}")
-            self._write_client()
+            addresses = {name: f"{_NET}.{number}" for number, name in enumerate(self.names, start=2)}
+            for name, address in addresses.items():
+                self._add(made, name, address)
+            write_client(self.folder, addresses)
             self._stack = made.pop_all()
         return self
 
@@ -109,31 +108,42 @@ class Machines:
         self._in("home", "ip", "link", "set", here, "master", "net", "up")
         self._in(name, "ip", "address", "add", f"{address}/24", "dev", "eth0")
         self._in(name, "ip", "link", "set", "eth0", "up")
-        (self.folder / f"sshd-{name}").write_text(
-            f"ListenAddress {address}\nHostKey {self.folder / 'host'}\nAuthorizedKeysFile {self.folder / 'user.pub'}\n"
-            "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n"
-        )
+        config = write_server(self.folder, name, address)
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         log = self.folder / f"sshd-{name}.log"
         # Its sessions have environments of their own, by which no guardian finds them: they go with their namespace.
         contained = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child"]
-        argv = [*contained, "/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / f"sshd-{name}")]
+        argv = [*contained, "/usr/sbin/sshd", "-D", "-e", "-f", str(config)]
         with log.open("wb") as file:
             server = made.enter_context(subprocess.Popen(self.on(name, *argv), stderr=file))
         made.callback(server.kill)
         until(lambda: "listening" in log.read_text())
 
-    def _write_client(self) -> None:
-        lines, known = [], []
-        public = " ".join((self.folder / "host.pub").read_text().split()[:2])
-        for number, name in enumerate(self.names, start=2):
-            lines.append(f"Host {name}\n  HostName {_NET}.{number}\n")
-            known.append(f"{_NET}.{number} {public}\n")
-        (self.folder / "known_hosts").write_text("".join(known))
-        (self.folder / "ssh_config").write_text(
-            "".join(lines) + f"Host *\n  User root\n  IdentityFile {self.folder / 'user'}\n  IdentitiesOnly yes\n"
-            f"  UserKnownHostsFile {self.folder / 'known_hosts'}\n  StrictHostKeyChecking yes\n"
-        )
+
+def write_server(folder: Path, name: str, address: str) -> Path:
+    """The configuration of an SSH server for a machine of that name and address; the keys of all are made with it."""
+    for key in ("host", "user"):
+        if not (folder / key).exists():
+            _tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key))
+    config = folder / f"sshd-{name}"
+    config.write_text(
+        f"ListenAddress {address}\nHostKey {folder / 'host'}\nAuthorizedKeysFile {folder / 'user.pub'}\n"
+        "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n"
+    )
+    return config
+
+
+def write_client(folder: Path, addresses: Mapping[str, str]) -> Path:
+    """The configuration of `ssh` for who reaches machines by those names, whose servers were written there."""
+    public = " ".join((folder / "host.pub").read_text().split()[:2])
+    (folder / "known_hosts").write_text("".join(f"{address} {public}\n" for address in addresses.values()))
+    config = folder / "ssh_config"
+    config.write_text(
+        "".join(f"Host {name}\n  HostName {address}\n" for name, address in addresses.items())
+        + f"Host *\n  User root\n  IdentityFile {folder / 'user'}\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {folder / 'known_hosts'}\n  StrictHostKeyChecking yes\n"
+    )
+    return config
 
 
 def placement(path: Path, **datacenters: Sequence[str]) -> Path:
