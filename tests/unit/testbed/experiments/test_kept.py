@@ -33,12 +33,14 @@ def test_kept_results_were_measured_whole_and_at_speed_1(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_command_that_makes_kept_results_again_is_one(folder):
-    """It stands beside them, with the seed."""
+    """It stands beside them, with the seed, and with the topology if that is not the experiment's usual one."""
     words = shlex.split(document(folder)["command"])
 
     assert words[:4] == ["sudo", "python", "testbed/run.py", "experiment"]
     given = command._parser().parse_args(words[4:])
     assert given.seed == document(folder)["seed"]
+    usual = next(e for e in command.EXPERIMENTS.values() if e.name == document(folder)["experiment"]).topology
+    assert (given.topology or usual) == document(folder)["settings"]["topology"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
