@@ -135,7 +135,7 @@ def outcome(
         result = Simulation(Scenario(topology, arrivals, parameters, seed=case.seed)).run()
         unbroken[label], broken[label] = result.unbroken, result.with_errors
     all_carried = len(arrivals) in unbroken.values()
-    load = _offered(topology, case)
+    load = _offered(topology, case, arrivals)
     unbroken[ONE_BY_ONE], broken[ONE_BY_ONE] = accepted_one_by_one(load), 0
     if all_carried:  # no planner can do better
         return Outcome(case, len(arrivals), len(arrivals), unbroken, broken)
@@ -149,13 +149,13 @@ def informed(alike: _Alike, networks: Mapping[str, Topology], own: Mapping[str, 
     found = []
     for number, case in enumerate(alike.cases):
         others = [prices for other, prices in enumerate(alike.prices) if other != number]
-        found.append(accepted_one_by_one(_offered(networks[case.network], case), mean_prices(others)))
+        topology = networks[case.network]
+        found.append(accepted_one_by_one(_offered(topology, case, draw(topology, case)), mean_prices(others)))
     return _Informed(found)
 
 
-def _offered(topology: Topology, case: Case) -> Offered:
+def _offered(topology: Topology, case: Case, arrivals: Sequence[Arrival[Sae]]) -> Offered:
     """The sessions of a case, for a planner. PURE."""
-    arrivals = draw(topology, case)
     scenario = Scenario(topology, arrivals, {"mode": case.mode}, seed=case.seed)
     qcs = make_qcs(scenario, {}, dark=[one.qc for one in topology.on_demand()])
     ends_s = max((arrival.at_s + (arrival.length_s or 0.0) for arrival in arrivals), default=0.0)

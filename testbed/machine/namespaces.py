@@ -51,7 +51,7 @@ def children_here() -> None:
 
 
 def has_clocks() -> bool:
-    """Whether children can have such clocks: Linux from 5.6 on has them, user-mode Linux has not."""
+    """Whether children can have clocks of their own: on Linux from 5.6 on they can, in user-mode Linux not."""
     return Path("/proc/self/ns/time").exists()
 
 
