@@ -14,6 +14,7 @@ import http
 import http.client
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from testbed.database.postgres import (
     find_binaries,
     settings,
 )
+from testbed.machine import unsynced
 from testbed.machine.processes import run_tool
 
 API_PORT, CLIENT_PORT, PEER_PORT = 8008, 2379, 2380  # of Patroni, of etcd for Patroni, and of etcd for etcd
@@ -181,8 +183,9 @@ class Host(Cluster):
         self._write("bin/postgres", _SERVER.format(binaries=binaries).encode(), mode=0o755)
 
     def etcd(self) -> list[str]:
-        """Command of its member of etcd."""
-        return [*self._here(), "--", shutil.which("etcd") or "etcd", f"--config-file={INSIDE}/etcd.json"]
+        """Command of its member of etcd, which waits for no disk: else a busy one makes members elect without end."""
+        no_sync = [sys.executable, "-I", "-S", unsynced.__file__]
+        return [*no_sync, *self._here(), "--", shutil.which("etcd") or "etcd", f"--config-file={INSIDE}/etcd.json"]
 
     def patroni(self) -> list[str]:
         """Command of Patroni with its PostgreSQL: the first process of a PID namespace, so that none outlives it."""

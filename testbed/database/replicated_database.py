@@ -20,7 +20,8 @@ from testbed.errors import UserError
 from testbed.machine.processes import Process, Processes
 
 _SIGKILL = 9  # what is kept of a host's files is erased with the run: there is nothing to end in order
-_QUORUM_S, _START_S, _HEAL_S, _SWITCH_S = 30.0, 30.0, 60.0, 30.0
+# Of a machine with a slow disk; a process that ends is told of at once.
+_QUORUM_S, _START_S, _HEAL_S, _SWITCH_S = 30.0, 90.0, 90.0, 30.0
 _LOOK_S = 0.05
 _WATCH_S = 0.25  # between two looks at who takes writes
 _ETCD, _PATRONI = "etcd-", "database-"

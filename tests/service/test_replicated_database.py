@@ -96,14 +96,14 @@ def allocated(replicated: Replicated) -> set[tuple[object, object]]:
 def test_standby_takes_over_with_all_that_was_committed(replicated, nodes, turn):
     """Of both servers in turn: nodes find it by themselves, the journal says so, and who was killed follows it."""
     until(replicated.database.has_spare)
-    given = [takes(*nodes)[0] for _ in range(20)]
-    killed = replicated.database.in_command
+    given = [until(lambda: takes(*nodes))[0] for _ in range(20)]
+    killed = until(lambda: replicated.database.in_command)
 
     replicated.database.kill(killed)
 
     given += until(lambda: takes(*nodes))
-    now = replicated.database.in_command
-    assert now not in (None, killed)
+    now = until(lambda: replicated.database.in_command)
+    assert now != killed
     assert {(r.start, r.end) for r in given} <= allocated(replicated)
     assert len({r.start for r in given}) == len(given)
     switches = until(lambda: journal.read(replicated.journal)[turn - 1:])
@@ -119,7 +119,7 @@ def test_standby_takes_over_with_all_that_was_committed(replicated, nodes, turn)
 def test_witness_may_die_and_nothing_happens(replicated, nodes):
     """Two of three members of etcd see each other."""
     until(replicated.database.has_spare)
-    before = replicated.database.in_command
+    before = until(lambda: replicated.database.in_command)
     replicated.database.kill("db3")
 
     assert all(takes(*nodes) for _ in range(5))
