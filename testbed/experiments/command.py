@@ -287,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=_seed, metavar="N", help="same seed, same workloads (default: a new one, or that of the series)")
     add("--out", type=Path, metavar="DIR", help="where results go, a folder for each experiment (default: results/)")
     add("--again", action="store_true", help="begin anew where a series was begun already")
-    add("--topology", metavar="NAME|FILE", help="network (default: poliqi; of relay: row)")
+    add("--topology", metavar="NAME|FILE", help="network (default: poliqi; of relay: trellis)")
     add("--workload", metavar="NAME|FILE", help="another load than the experiment's own, see workloads/")
     add("--ttl", type=parsed_by(TTL.parse), default=TTL.default, metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default})")  # fmt: skip  # noqa: E501
     failing_over(parser)
