@@ -37,6 +37,8 @@ TTLS_SLOTS = (10, 15, 20, 30)
 SEEDS = range(20)
 FINALISTS = 24
 FINAL_SEEDS = range(20, 220)
+# A quick look: settings so far apart that each value has a turn.
+QUICK_EVERY, QUICK_SEEDS, QUICK_FINALISTS, QUICK_FINAL_SEEDS = 37, range(2), 3, range(20, 26)
 # All that the figure shows: four scenarios, three shares of each. Without admission nobody is refused.
 SCENARIOS = {label: (mode, admission) for label, mode, admission in fig8.SCENARIOS[: fig8.PAPERS]}
 Shares = Mapping[tuple[str, str], float]
@@ -105,16 +107,22 @@ def distance(found: Shares) -> float:
     return sum(off) / len(off)
 
 
-def lines(address: str | None = None) -> Iterator[list[str]]:
-    """The table, its head first; made on all cores, or on the Dask cluster at `address`. UserError."""
+def lines(address: str | None = None, *, quick: bool = False) -> Iterator[list[str]]:
+    """The table, its head first; made on all cores, or on the Dask cluster at `address`. UserError.
+
+    `quick`: of a few settings, by a few loads.
+    """
+    tried = settings()[:: QUICK_EVERY if quick else 1]
+    seeds, final_seeds = (QUICK_SEEDS, QUICK_FINAL_SEEDS) if quick else (SEEDS, FINAL_SEEDS)
+    best = QUICK_FINALISTS if quick else FINALISTS
     names = [f"{scenario}: {measure}, %" for scenario in SCENARIOS for measure in fig8.MEASURES]
     yield ["distance", "loads", *(f.name for f in fields(Setting)), *names]
     with workers(address) as each:
-        ranked = _ranked(settings(), SEEDS, each)
-        finalists = _ranked([setting for setting, _ in ranked[:FINALISTS]], FINAL_SEEDS, each)
-    for seeds, found in ((FINAL_SEEDS, finalists), (SEEDS, ranked[FINALISTS:])):
+        ranked = _ranked(tried, seeds, each)
+        finalists = _ranked([setting for setting, _ in ranked[:best]], final_seeds, each)
+    for loads, found in ((final_seeds, finalists), (seeds, ranked[best:])):
         for setting, percent in found:
-            yield [f"{distance(percent):.3f}", str(len(seeds)), *map(str, astuple(setting)),
+            yield [f"{distance(percent):.3f}", str(len(loads)), *map(str, astuple(setting)),
                    *(f"{share:.1f}" for share in percent.values())]  # fmt: skip
 
 
@@ -131,9 +139,11 @@ def _mean(measure: str, loads: list[Load]) -> float:
 def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(prog="search", description="The load that comes closest to the paper's Figure 8.")
+    parser.add_argument("--quick", action="store_true", help="a few settings, by a few loads")
     parser.add_argument("--dask", metavar="ADDRESS", help="on the Dask cluster with that scheduler, tcp://HOST:PORT")
+    given = parser.parse_args()
     try:
-        csv.writer(sys.stdout, lineterminator="\n").writerows(lines(parser.parse_args().dask))
+        csv.writer(sys.stdout, lineterminator="\n").writerows(lines(given.dask, quick=given.quick))
     except UserError as error:
         print(f"search: {error}", file=sys.stderr)
         return 2

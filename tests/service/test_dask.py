@@ -15,7 +15,7 @@ from testbed.errors import UserError
 from testbed.experiments.workers import workers
 from tests.support.fatal import squared
 from tests.support.running import PYTHON, ROOT, finished
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 DASK = PYTHON.with_name("dask")
 
@@ -86,6 +86,23 @@ def test_series_on_a_cluster_is_the_same_as_on_this_machine_to_the_byte(cluster,
     for name in files:
         here, there = (tmp_path / place / folder / name for place in ("here", "there"))
         assert here.read_bytes() == there.read_bytes()
+
+
+@pytest.mark.slow
+def test_load_search_on_a_cluster_is_the_same_as_on_this_machine_to_the_byte(cluster):
+    """Both rounds of it, as a user starts it: there, too, its tasks are of the module that is the program itself."""
+    search = [str(PYTHON), "-P", "-m", "testbed.experiments.search", "--quick"]
+    here, there = (
+        subprocess.run(
+            [*search, *more], cwd=ROOT, capture_output=True, timeout=120 * PATIENCE, check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        for more in ((), ("--dask", cluster.address))
+    )  # fmt: skip
+
+    assert (there.returncode, there.stderr) == (0, b""), there.stderr.decode() + cluster.told()
+    assert len(here.stdout.splitlines()) > 10
+    assert there.stdout == here.stdout
 
 
 def test_lost_worker_costs_a_repeat_and_no_result(cluster, tmp_path):
