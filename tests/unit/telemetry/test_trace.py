@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -47,6 +49,26 @@ def test_invalid_header_begins_a_new_trace(header):
     with trace.received(header) as span:
         assert span.parent is None
         assert span.trace not in HEADER
+
+
+def test_processes_that_are_forked_or_seed_their_chance_draw_other_ids():
+    """Nodes come from one process, and a notebook may call `random.seed`."""
+    program = """
+import os, random
+from telemetry import trace
+os.fork()
+random.seed(1)
+with trace.begin() as span:
+    os.write(1, f"{span.trace} {span.span} ".encode())
+"""
+    drawn = [
+        digits
+        for _ in range(2)
+        for digits in subprocess.check_output([sys.executable, "-c", program], text=True).split()
+    ]
+
+    assert [len(digits) for digits in drawn] == [32, 16] * 4
+    assert len(set(drawn)) == len(drawn)
 
 
 def test_later_version_is_read_as_far_as_it_is_known():
