@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+
+class _ClientContext(ssl.SSLContext):
+    """One by which threads connect at the same time: what it asks servers for is set once.
+
+    urllib3 sets it with each connection. OpenSSL frees what was set before, while another thread may be reading it
+    (https://github.com/python/cpython/issues/141012): its server is sent nonsense, or the process ends.
+    """
+
+    def __init__(self, _protocol: ssl._SSLMethod) -> None:  # which `__new__` has taken
+        super().set_alpn_protocols(["http/1.1"])
+
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        """Nothing: HTTP/1.1 it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +53,7 @@ class Credentials:
 
     def client_context(self) -> ssl.SSLContext:
         """For a client: TLS 1.2 and 1.3, the server's certificate of our CA and for the wanted host name."""
-        return self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        return self._load(_ClientContext(ssl.PROTOCOL_TLS_CLIENT))
 
     def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
