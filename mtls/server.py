@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from wsgiref.types import WSGIApplication
 
 from mtls.connections.door import Door, Limits
+from mtls.connections.processors import Gathering
 from mtls.credentials import Credentials
 
 _BACKLOG = 1024  # connections that the kernel has accepted and we have not
@@ -30,6 +31,7 @@ class Server:
     `connections` are open at a time: unless said otherwise, half the files that the process may have open, or 8000.
     Of one party the workers have at most `per_party` requests at a time; more wait, and are refused in time. What is
     done for a request has a deadline: `answer_s()` seconds, or less if the caller says so (see mtls/deadline.py).
+    While many requests are answered, all is done on processor `processor`, counted round.
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class Server:
         connections: int | None = None,
         per_party: int | None = None,
         answer_s: Callable[[], float] | None = None,
+        processor: int = 0,
     ) -> None:
         self._host = host
         self._port = port
-        self._app = app
+        self._app = Gathering(app, processor)
         self._tls = credentials.server_context()
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix=f"worker-{port}")
         files = _open_files()
@@ -68,6 +71,7 @@ class Server:
         self._port = int(listener.getsockname()[1])
         self._door = Door(self._app, listener, self._tls, self._workers, self._limits)
         self._door.thread.start()
+        self._app.loop_thread = self._door.thread.native_id
 
     def stop(self) -> None:
         """Accept nothing more, let running requests end for up to 3 seconds, close everything."""

@@ -128,7 +128,10 @@ class Node:
             options.name, saes=options.saes, nodes=options.nodes, limits=options.limits, caller=caller, kme=kme,
             home=home, keys=HandingOut(kme, journal, metrics, protocol="gs004"), life_s=life_s,
         )  # fmt: skip
-        serve = functools.partial(Server, host=options.host, credentials=options.credentials, answer_s=answer_s)
+        serve = functools.partial(
+            Server, host=options.host, credentials=options.credentials, answer_s=answer_s,
+            processor=list(options.nodes).index(options.name),
+        )  # fmt: skip
         self._servers: list[Server | framed.FramedServer] = [
             serve(
                 kme_http.make_app(kme, key_sessions, journal, metrics), port=options.kme_port,

@@ -5,6 +5,7 @@ import errno
 import http.client
 import json
 import logging
+import os
 import re
 import socket
 import ssl
@@ -25,6 +26,7 @@ from mtls.identity import Identity, Role
 from mtls.serve import MAX_BODY_BYTES, allow, caller, json_body, new_app
 from mtls.server import Server
 from telemetry import trace
+from tests.support.waiting import until
 
 ALICE = Identity(Role.NODE, "alice")
 
@@ -475,6 +477,42 @@ def test_stop_does_not_wait_for_a_stuck_worker(issue):
             assert connection.recv(1) == b""
     assert not go_on.is_set()
     go_on.set()
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_threads_of_a_server_share_a_processor_while_it_has_many_requests(issue, number):
+    """The one of that number, counted round. With one request they are on any, and who calls always is."""
+    there = os.sched_getaffinity(0)
+    many = threading.Barrier(4)
+    app = new_app("where")
+
+    @app.get("/<int:together>")
+    @allow(Role.SAE)
+    def where(together):
+        if together:
+            many.wait(60)
+        loop = next(t for t in threading.enumerate() if t.name == f"https-{server.port}")
+        return {"worker": sorted(os.sched_getaffinity(0)), "loop": sorted(os.sched_getaffinity(loop.native_id))}
+
+    server = Server(app, "127.0.0.1", 0, issue("node", "alice"), processor=number)
+    server.start()
+    caller = Caller(issue("sae", "a"), connections=4)
+    url = f"https://127.0.0.1:{server.port}"
+    shared = [sorted(there)[number % len(there)]]
+    try:
+        one = caller.request("GET", f"{url}/0", to=ALICE).body
+        with ThreadPoolExecutor(4) as pool:
+            until(lambda: all(
+                found.body == {"worker": shared, "loop": shared}
+                for found in list(pool.map(lambda _: caller.request("GET", f"{url}/1", to=ALICE), range(4)))
+            ))  # fmt: skip
+        until(lambda: caller.request("GET", f"{url}/0", to=ALICE).body == one)
+    finally:
+        caller.close()
+        server.stop()
+
+    assert one == {"worker": sorted(there), "loop": sorted(there)}
+    assert os.sched_getaffinity(0) == there
 
 
 def test_stop_needs_no_start_and_may_come_twice(app, issue):
