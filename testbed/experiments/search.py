@@ -116,10 +116,10 @@ def lines(address: str | None = None, *, quick: bool = False) -> Iterator[list[s
     seeds, final_seeds = (QUICK_SEEDS, QUICK_FINAL_SEEDS) if quick else (SEEDS, FINAL_SEEDS)
     best = QUICK_FINALISTS if quick else FINALISTS
     names = [f"{scenario}: {measure}, %" for scenario in SCENARIOS for measure in fig8.MEASURES]
-    yield ["distance", "loads", *(f.name for f in fields(Setting)), *names]
     with workers(address) as each:
         ranked = _ranked(tried, seeds, each)
         finalists = _ranked([setting for setting, _ in ranked[:best]], final_seeds, each)
+    yield ["distance", "loads", *(f.name for f in fields(Setting)), *names]
     for loads, found in ((final_seeds, finalists), (seeds, ranked[best:])):
         for setting, percent in found:
             yield [f"{distance(percent):.3f}", str(len(loads)), *map(str, astuple(setting)),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import UserError
+from testbed.machine.namespaces import die_with_parent
 
 _ROOT = Path(__file__).resolve().parents[2]
 # What results are made of, beside the task itself.
@@ -33,8 +34,7 @@ def workers(address: str | None) -> Iterator[Each]:
     `address`: of the scheduler of a Dask cluster; None: this machine.
     """
     if address is None:
-        # Who is interrupted says nothing: the process that waits for the workers does.
-        pool = ProcessPoolExecutor(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL))
+        pool = ProcessPoolExecutor(initializer=_begin)
         try:
             yield pool.map
         except BrokenProcessPool:
@@ -43,6 +43,12 @@ def workers(address: str | None) -> Iterator[Each]:
             pool.shutdown(wait=False, cancel_futures=True)
     else:
         yield from _cluster(address)
+
+
+def _begin() -> None:
+    """A worker of this machine begins. One that is interrupted says nothing: the process that waits for it does."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    die_with_parent(signal.SIGKILL)  # it would wait for its next task for ever
 
 
 def _cluster(address: str) -> Iterator[Each]:
