@@ -95,6 +95,10 @@ class TwoControllers(World):
             return dict(self.ask(name, "/qkd/v1/leader").body)
         return {}
 
+    def term_of(self, name: str) -> int:
+        """The leader's term, as that controller says once it answers and there is one."""
+        return int(until(lambda: self.standing(name).get("term")))
+
     @property
     def leader(self) -> str:
         """The one that leads, once there is one."""

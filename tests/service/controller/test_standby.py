@@ -94,12 +94,12 @@ def test_open_sessions_and_parameters_outlive_the_leader_and_new_sessions_open(w
     """kill -9: all nodes keep what they have, and the other controller goes on with it in the next term."""
     before = world.open("a", "d")
     assert world.set(mode="otp").ok
-    term = world.standing(world.leader)["term"]
+    term = world.term_of(world.leader)
 
     _, other = kill_leader(world)
     world.wait_for_leader(other)
 
-    assert world.standing(other)["term"] == term + 1
+    assert world.term_of(other) == term + 1
     after = world.session(before["ksid"])
     assert (after["path"], after["master_sae"]) == (before["path"], before["master_sae"])
     assert world.operator("parameters")["mode"] == "otp"
@@ -115,8 +115,8 @@ def test_controller_that_was_killed_stands_by_when_it_is_back(world):
     name, other = kill_leader(world)
     world.wait_for_leader(other)
     world.begin(name)
-    until(lambda: world.standing(name).get("leader") == other)
-    assert world.standing(name)["standing"] == "standby"
+    said = until(lambda: (found := world.standing(name)).get("leader") == other and found)
+    assert said["standing"] == "standby"
 
     world.processes[other].kill()
 
@@ -136,8 +136,8 @@ def test_leader_that_slept_past_its_lease_opens_nothing_and_stands_by(world):
 
     process.wake()
 
-    until(lambda: world.standing(name).get("leader") == other)
-    assert (process.alive(), process.pid, world.standing(name)["standing"]) == (True, pid, "standby")
+    said = until(lambda: (found := world.standing(name)).get("leader") == other and found)
+    assert (process.alive(), process.pid, said["standing"]) == (True, pid, "standby")
     assert {node: list(played.told) for node, played in world.nodes.items()} == told
     assert world.session(session["ksid"])["path"] == session["path"]
     assert world.open("a", "b")["state"] == "open"
@@ -226,11 +226,11 @@ def test_without_the_database_nothing_is_opened_and_the_leader_stays(world):
     """One line says why. Open sessions go on, and when the database is back, so does the leader, in the same term."""
     session = world.open("a", "b")
     name = world.leader
-    term = world.standing(name)["term"]
+    term = world.term_of(name)
     world.stack.postgres.kill()
 
     _, refused = world.request("a", "b")
-    until(lambda: world.standing(name)["standing"] == "unsure")
+    until(lambda: world.standing(name).get("standing") == "unsure")
     _, at_once = world.request("a", "c")
 
     assert (refused.status, refused.detail("cause")) == (503, "not_kept")
@@ -245,8 +245,8 @@ def test_without_the_database_nothing_is_opened_and_the_leader_stays(world):
 
     world.stack.start_postgres()
 
-    until(lambda: world.standing(name)["standing"] == "leader")
-    assert world.standing(name)["term"] == term
+    until(lambda: world.standing(name).get("standing") == "leader")
+    assert world.term_of(name) == term
     world.wait_for_nodes()
     assert world.open("a", "b")["state"] == "open"
     assert world.open_sessions()[session["ksid"]]["path"] == session["path"]
@@ -255,15 +255,15 @@ def test_without_the_database_nothing_is_opened_and_the_leader_stays(world):
 def test_term_goes_above_that_of_nodes_when_the_database_has_lost_commits(world):
     """As a standby without them does that was promoted: nodes know a later term than the database gives."""
     session = world.open("a", "b")
-    term = world.standing(world.leader)["term"] + 10
+    term = world.term_of(world.leader) + 10
     world.sql("UPDATE leader SET term = term + 10")
-    until(lambda: world.standing(world.leader)["term"] >= term)
+    until(lambda: world.term_of(world.leader) >= term)
     world.wait_for_nodes()
     assert world.set(keys_ahead=3).status == 200  # and all nodes have heard of that term
 
     world.sql("UPDATE leader SET term = 1")
 
-    until(lambda: world.standing(world.leader)["term"] > term)
+    until(lambda: world.term_of(world.leader) > term)
     world.wait_for_nodes()
     until(lambda: session["ksid"] in world.open_sessions())
     assert world.open("a", "b")["state"] == "open"
