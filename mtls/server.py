@@ -8,6 +8,7 @@ dripping extends, and when connections run short, the one that has waited longes
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -31,7 +32,8 @@ class Server:
     `connections` are open at a time: unless said otherwise, half the files that the process may have open, or 8000.
     Of one party the workers have at most `per_party` requests at a time; more wait, and are refused in time. What is
     done for a request has a deadline: `answer_s()` seconds, or less if the caller says so (see mtls/deadline.py).
-    While many requests are answered, all is done on processor `processor`, counted round.
+    While many requests are answered, all is done on processor `processor`, counted round. Without one it is
+    that of the process ID, so that processes spread over all.
     """
 
     def __init__(
@@ -48,11 +50,11 @@ class Server:
         connections: int | None = None,
         per_party: int | None = None,
         answer_s: Callable[[], float] | None = None,
-        processor: int = 0,
+        processor: int | None = None,
     ) -> None:
         self._host = host
         self._port = port
-        self._app = Gathering(app, processor)
+        self._app = Gathering(app, os.getpid() if processor is None else processor)
         self._tls = credentials.server_context()
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix=f"worker-{port}")
         files = _open_files()
