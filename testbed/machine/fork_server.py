@@ -1,8 +1,9 @@
 """Components as forks of one process that has imported what they need.
 
 A network of n datacenters has 2n and some Python processes. Each would import the same modules, which takes a second of
-a processor and 70 MB of memory. Here one process imports them, and each component is a fork of it: it begins with the
-modules there, and shares their memory with all others for as long as nobody changes it.
+a processor and 70 MB of memory. Here one process imports them and does once what each component does first
+(`testbed/machine/rehearsal.py`). Each component is a fork of it: it begins with the modules there, and shares their
+memory with all others for as long as nobody changes it.
 
 Theory of operation. `ForkServer` starts `python -m testbed.machine.fork_server` and asks it over a pair of sockets. The
 server has one thread, as only that one would live on in a fork, and knows no secret: a component reads its own
@@ -90,7 +91,7 @@ class Forked:
 
 
 class ForkServer:
-    """The process that has imported `modules`, of which each has a `main` that takes a path. Thread-safe.
+    """The process that has imported `modules`: each has `main`, of a path, or `rehearse`, done once. Thread-safe.
 
     `log`: what it writes itself, before and between forks.
     """
@@ -134,7 +135,9 @@ def main(descriptor: int, modules: Sequence[str]) -> int:
     """Import the modules, then fork until whoever asks is gone; the exit status."""
     gc.disable()  # modules are loaded a tenth sooner, and leave next to no garbage
     for name in modules:
-        importlib.import_module(name)
+        module = importlib.import_module(name)
+        if hasattr(module, "rehearse"):
+            module.rehearse()
     gc.collect()
     gc.freeze()  # else the first collection of each component would copy all pages
     gc.enable()

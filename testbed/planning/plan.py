@@ -49,7 +49,7 @@ SLOT_S = 1.0  # of every QC, and of every node: both take it by default
 COMPONENTS = (
     "node.__main__", "sae.__main__", "sae.vpn.__main__", "controller.__main__", "controller.openflow.openflow_app",
     "testbed.quantum.qc_emulator", "testbed.machine.forwarder", "testbed.fibres.delay_line",
-    "testbed.workers.passage",
+    "testbed.workers.passage", "testbed.machine.rehearsal",
 )  # fmt: skip
 
 CONTROLLER = Identity(Role.CONTROLLER, "ctl")

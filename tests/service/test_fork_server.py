@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ from testbed.machine.processes import Process, Processes, ProcessFailed
 from tests.support.waiting import until
 
 MODULE = "tests.support.component"
+REHEARSAL = "testbed.machine.rehearsal"
 ROOT = Path(__file__).parents[2]
 
 
 class World:
     """Components of one fork server, and what each told of itself."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, modules: Sequence[str] = (MODULE,)) -> None:
         self.directory = directory
-        self.processes = Processes(directory, [MODULE])
+        self.processes = Processes(directory, modules)
 
     def start(self, name: str, *, inside: int | None = None, **wanted: Any) -> Process:
         """A component of that name."""
@@ -49,6 +50,16 @@ def world(tmp_path, monkeypatch) -> Iterator[World]:
     found.processes.stop()
 
 
+@pytest.fixture
+def rehearsed(world) -> Iterator[World]:
+    """Beside it one whose server does first what each component does first."""
+    folder = world.directory / "rehearsed"
+    folder.mkdir()
+    found = World(folder, [MODULE, REHEARSAL])
+    yield found
+    found.processes.stop()
+
+
 def test_component_is_a_child_that_leads_a_session_of_its_own(world):
     """So who started it can wait for it, and a terminal's Ctrl-C does not reach it."""
     one = world.start("one", wait=True)
@@ -60,16 +71,24 @@ def test_component_is_a_child_that_leads_a_session_of_its_own(world):
     assert one.alive()
 
 
-def test_components_have_no_randomness_and_no_descriptors_in_common(world):
-    """What one may reach, no other one may."""
+def test_components_have_no_randomness_and_no_descriptors_in_common(rehearsed):
+    """What one may reach, no other one may; nor is anything of the rehearsal left, threads or descriptors."""
     for name in ("one", "two"):
-        world.start(name, wait=True).wait_ready()
+        rehearsed.start(name, wait=True).wait_ready()
 
-    one, two = world.told("one"), world.told("two")
-    assert one["random"] != two["random"]
+    one, two = rehearsed.told("one"), rehearsed.told("two")
+    assert not set(one["random"]) & set(two["random"])
     for told in (one, two):
-        others = [d for d in told["descriptors"] if not d.startswith(("/dev/null", str(world.directory), "/proc/"))]
+        others = [d for d in told["descriptors"] if not d.startswith(("/dev/null", str(rehearsed.directory), "/proc/"))]
         assert [d.partition(":")[0] for d in others] == ["pipe"]  # to say that it is ready
+
+
+def test_components_share_what_the_first_key_leaves_in_memory(world, rehearsed):
+    """The server has made one, for nobody: so no component has another MB of its own for that."""
+    for each in (world, rehearsed):
+        each.start("one", wait=True).wait_ready()
+
+    assert rehearsed.told("one")["own_kb"] < world.told("one")["own_kb"] - 1000
 
 
 def test_status_and_last_words_are_the_components(world):

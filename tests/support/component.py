@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import sys
 import threading
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tests.support.memory import memory
 
 
 def main(path: Path) -> int:
@@ -17,8 +23,13 @@ def main(path: Path) -> int:
         "parent": os.getppid(), "session": os.getsid(0), "network": str(Path("/proc/self/ns/net").readlink()),
         "folder": str(Path.cwd()), "threads": threading.active_count(), "argv": sys.argv,
         "descriptors": sorted(str(p.readlink()) for p in Path("/proc/self/fd").iterdir() if p.is_symlink()),
-        "random": os.urandom(8).hex(),
+        "random": [
+            os.urandom(8).hex(), ssl.RAND_bytes(8).hex(),
+            ec.generate_private_key(ec.SECP256R1()).private_numbers().private_value,
+        ],
     }  # fmt: skip
+    AESGCM(AESGCM.generate_key(256)).encrypt(bytes(12), b"first", None)
+    told["own_kb"] = next(memory(os.getpid())).own
     Path(config["tell"]).write_text(json.dumps(told))
     if config.get("bug"):
         raise ValueError(config["bug"])
