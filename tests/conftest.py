@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.guardian import Guardian
 
 # How long an example takes is for benchmarks: on a busy machine none is too slow.
-settings.register_profile("unhurried", deadline=None)
+# Nor is a failure explained: that traces every line, and then Python 3.11 may hang when another thread wants to run.
+settings.register_profile("unhurried", deadline=None, phases=set(Phase) - {Phase.explain})
 settings.load_profile("unhurried")
 _GUARDIAN = pytest.StashKey[Guardian]()
 _HEALTHY = (
