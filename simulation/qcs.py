@@ -37,10 +37,13 @@ class QcState:
         self._promised_slots = promised_slots
         self._stock_bytes, self._promised_bytes = stock_bytes, promised_bytes(stock_bytes)
         self._head = self._floor = self._tail = 0
+        self._now_s = -math.inf
+        self._left: list[tuple[int, int]] = []  # before the tail: promised to nobody any more, and not expired yet
         self._asked: Counter[int] = Counter()  # bytes by slot
 
     def at(self, now_s: float) -> None:
         """It is that time."""
+        self._now_s = now_s
         made, heads = self.supply.made, self.supply.heads
         head = self._head = heads[made(now_s)]
         self._floor = max(heads[made(now_s - self._promised_slots)], head - self._promised_bytes)
@@ -63,8 +66,15 @@ class QcState:
     def take(self, qc: str, n_bytes: int) -> tuple[QcState, Range]:
         """The next `n_bytes`, which are available. This one changes."""
         start = max(self._tail, self._floor)
+        if start > self._tail:
+            self._left = [*self._left_at(self._now_s), (self._tail, start)]
         self._tail = start + n_bytes
         return self, Range(qc, start, self._tail)
+
+    def _left_at(self, now_s: float) -> list[tuple[int, int]]:
+        """What lies before the tail and was not taken, but for what has expired by then."""
+        oldest = self.oldest(now_s) if self._left else 0
+        return [(max(start, oldest), end) for start, end in self._left if end > oldest]
 
     def ask(self, now_s: float, n_bytes: int) -> None:
         """So much was asked of it, whether it had that or not."""
@@ -77,11 +87,12 @@ class QcState:
         if len(self._asked) > _STALE:
             self._asked = Counter({slot: n for slot, n in self._asked.items() if slot >= made - slots})
         kept = max(self._tail, self.oldest(now_s))
+        left = sum(end - start for start, end in self._left_at(now_s))
         return QcView(
             self.name,
             heads[made] - heads[first],
             sum(self._asked[slot] for slot in range(made - slots, made)),
-            max(0, heads[made] - kept),
+            max(0, heads[made] - kept) + left,
             made - first,
             reserved_per_slot=sum(self.reserved.values()),
             endless_per_slot=self.agenda.endless_per_slot,
