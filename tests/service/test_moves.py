@@ -133,6 +133,7 @@ def test_session_without_another_way_waits_and_its_master_is_told_why(ring):
     ksid = ring.open("a", "c")["ksid"]
     pair = ring.nodes["a"].sessions.get(ksid).pair
     ring.nodes["d"].fail("ad")
+    ring.catch_up("d")
     ring.nodes["a"].fail("ab")
 
     def said() -> str:
@@ -158,6 +159,7 @@ def test_word_that_a_node_obeyed_without_an_answer_is_taken_back(ring):
     pair, node = ring.nodes["a"].sessions.get(ksid).pair, ring.nodes["a"]
     node.mute = True
     ring.nodes["d"].fail("ad")
+    ring.catch_up("d")
     node.fail("ab")
     assert until(lambda: node.registrations.interruption(*pair))
 
@@ -166,6 +168,7 @@ def test_word_that_a_node_obeyed_without_an_answer_is_taken_back(ring):
 
     node.mute = False
     ring.nodes["d"].fail("ad")
+    ring.catch_up("d")
     node.fail("ab")
     assert until(lambda: node.registrations.interruption(*pair))
 
@@ -177,6 +180,7 @@ def test_controller_that_has_forgotten_how_far_its_words_went_goes_on_above_them
     node.registrations.on_answer({"app_id": ksid, "state": "resumed", "version": str(1 << 50)}, "ctl")
 
     ring.nodes["d"].fail("ad")
+    ring.catch_up("d")
     node.fail("ab")
 
     assert until(lambda: node.registrations.interruption(*pair))
