@@ -21,8 +21,9 @@ from tests.support.waiting import until
 
 SHIPPED = sorted(path.stem for path in TOPOLOGIES.glob("*.yaml"))
 LARGE, CROWDED = "forty", "crowded"
-FEW = ("poliqi", CROWDED)  # tests/unit/testbed/dashboard/test_layout.py lays them all out
 SIZES = [(1920, 1080), (1366, 768), (1024, 768)]
+# tests/unit/testbed/dashboard/test_layout.py lays them all out.
+FEW = [("poliqi", size) for size in SIZES] + [(CROWDED, SIZES[-1])]
 # Of all boxes and of the labels that are to be seen: what they are of, where they are, where their texts are. Of
 # fibres: from where to where they lead, and how broad half of one is.
 DRAWN = """const rect = e => { const r = e.getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]; };
@@ -109,21 +110,26 @@ def assert_nothing_covers_anything(drawn: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in (*SHIPPED, LARGE) if name not in FEW)]
+    ("name", "size"),
+    [
+        case if case in FEW else pytest.param(*case, marks=pytest.mark.slow)
+        for case in itertools.product((*SHIPPED, LARGE, CROWDED), SIZES)
+    ],
 )
-def test_no_box_and_no_label_covers_another_one_or_leaves_the_map_or_is_too_small_for_its_words(address, browser, name):
+def test_no_box_and_no_label_covers_another_one_or_leaves_the_map_or_is_too_small_for_its_words(
+    address, browser, name, size
+):  # fmt: skip
     """On screens of three sizes, which show all of the page's width."""
-    for width, height in SIZES:
-        browser.set_window_size(width, height)
-        drawn = opened(browser, f"{address}/{name}")
+    browser.set_window_size(*size)
+    drawn = opened(browser, f"{address}/{name}")
 
-        assert drawn["wide"] == []
-        left, top, right, bottom = drawn["map"]
-        for what, (x1, y1, x2, y2), texts in drawn["boxes"]:
-            assert left <= x1 < x2 <= right, what
-            assert top <= y1 < y2 <= bottom, what
-            assert all(x1 <= text[0] and text[2] <= x2 for text in texts), what
-        assert_nothing_covers_anything(drawn)
+    assert drawn["wide"] == []
+    left, top, right, bottom = drawn["map"]
+    for what, (x1, y1, x2, y2), texts in drawn["boxes"]:
+        assert left <= x1 < x2 <= right, what
+        assert top <= y1 < y2 <= bottom, what
+        assert all(x1 <= text[0] and text[2] <= x2 for text in texts), what
+    assert_nothing_covers_anything(drawn)
 
 
 def test_map_is_zoomed_and_moved_by_keyboard_and_by_buttons(address, browser):
