@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from telemetry import bugs
 from testbed.machine.fork_server import ForkFailed, ForkServer
 from testbed.machine.processes import Process, Processes, ProcessFailed
+from testbed.machine.rehearsal import rehearse
 from tests.support.waiting import until
 
 MODULE = "tests.support.component"
@@ -81,6 +84,7 @@ def test_components_have_no_randomness_and_no_descriptors_in_common(rehearsed):
     for told in (one, two):
         others = [d for d in told["descriptors"] if not d.startswith(("/dev/null", str(rehearsed.directory), "/proc/"))]
         assert [d.partition(":")[0] for d in others] == ["pipe"]  # to say that it is ready
+        assert told["threads"] == 1
 
 
 def test_components_share_what_the_first_key_leaves_in_memory(world, rehearsed):
@@ -89,6 +93,17 @@ def test_components_share_what_the_first_key_leaves_in_memory(world, rehearsed):
         each.start("one", wait=True).wait_ready()
 
     assert rehearsed.told("one")["first_keys_kb"] < 0.6 * world.told("one")["first_keys_kb"]
+
+
+def test_machine_without_a_folder_for_certificates_of_the_rehearsal_has_components_all_the_same(
+    tmp_path, monkeypatch, capsys
+):  # fmt: skip
+    """They share less memory, and a line says why."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+
+    rehearse()
+
+    assert re.fullmatch("components will share less memory: .*none.*\n", capsys.readouterr().err)
 
 
 def test_status_and_last_words_are_the_components(world):
