@@ -45,7 +45,8 @@ NO_POLICIES: Mapping[str, str] = {}
 NOBODY: Mapping[str, float] = {}  # listens on a fibre
 SLOT_S = 1.0  # of every QC, and of every node: both take it by default
 
-# Modules that are processes of their own, and what the controller imports later than at its start.
+# Modules that are processes of their own, what the controller imports later than at its start, and what is done once
+# before any of them is forked.
 COMPONENTS = (
     "node.__main__", "sae.__main__", "sae.vpn.__main__", "controller.__main__", "controller.openflow.openflow_app",
     "testbed.quantum.qc_emulator", "testbed.machine.forwarder", "testbed.fibres.delay_line",

@@ -26,13 +26,6 @@ with workers(None) as each:
 """
 
 
-def has_memory(pid: int) -> bool:
-    """Whether that process runs: one that has ended, and is there until somebody asks how, has none."""
-    with suppress(FileNotFoundError):
-        return "VmRSS" in Path(f"/proc/{pid}/status").read_text()
-    return False
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_the_process_that_waits_for_it(number):
     """However that ends."""
@@ -43,7 +36,7 @@ def test_no_worker_outlives_the_process_that_waits_for_it(number):
         waiting.send_signal(number)
         waiting.wait(60)
 
-        until(lambda: not has_memory(worker))
+        until(lambda: not Path(f"/proc/{worker}/exe").exists())
     finally:
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
