@@ -95,6 +95,13 @@ def test_components_share_what_the_first_key_leaves_in_memory(world, rehearsed):
     assert rehearsed.told("one")["first_keys_kb"] < 0.6 * world.told("one")["first_keys_kb"]
 
 
+def test_threads_of_a_component_share_two_arenas_of_memory(world):
+    """What one thread gave back another one gets; sixteen would each keep what their threads needed at the most."""
+    world.start("one", wait=True, at_work=20).wait_ready()
+
+    assert world.told("one")["arenas"] == 2
+
+
 def test_machine_without_a_folder_for_certificates_of_the_rehearsal_has_components_all_the_same(
     tmp_path, monkeypatch, capsys
 ):  # fmt: skip

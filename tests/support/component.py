@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -21,6 +22,27 @@ def _own_kb() -> int:
     return next(memory(os.getpid())).own
 
 
+def _arenas(threads: int, scratch: Path) -> int:
+    """From how many of malloc's arenas so many threads are served, all at work at once."""
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype, libc.malloc.restype = ctypes.c_void_p, ctypes.c_void_p
+    together = threading.Barrier(threads)
+
+    def work() -> None:
+        libc.malloc(1000)
+        together.wait()
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    file = ctypes.c_void_p(libc.fopen(str(scratch).encode(), b"w"))
+    libc.malloc_info(0, file)
+    libc.fclose(file)
+    return scratch.read_text().count("<heap nr=")
+
+
 def main(path: Path) -> int:
     """Tell who it is, be ready, wait if it is to; the exit status."""
     config = json.loads(path.read_text())
@@ -36,6 +58,8 @@ def main(path: Path) -> int:
     }  # fmt: skip
     AESGCM(AESGCM.generate_key(256)).encrypt(bytes(12), b"first", None)
     told["first_keys_kb"] = _own_kb() - own_kb
+    if threads := config.get("at_work"):
+        told["arenas"] = _arenas(threads, path.with_suffix(".arenas"))
     Path(config["tell"]).write_text(json.dumps(told))
     if config.get("bug"):
         raise ValueError(config["bug"])
