@@ -1,7 +1,7 @@
 """One way to call: pooled keep-alive connections over mutual TLS, a deadline on every call, JSON both ways.
 
-A call is sent once. Retrying is the caller's business, because only it knows whether a second try is harmless; the
-one exception is a kept-alive connection that the server closed before it saw a byte of ours, which urllib3 notices.
+A call is sent once. Retrying is the caller's business, because only it knows whether a second try is harmless. A
+connection that its server has closed, or may be about to close, is opened anew before (mtls/connections/kept.py).
 A call that is made in a trace is a part of it, and says so to the server. An event stream has a connection of its own.
 """
 
@@ -25,6 +25,7 @@ import urllib3
 
 from documents.checks import Malformed
 from mtls import deadline, json_text
+from mtls.connections.kept import Pools
 from mtls.credentials import Credentials
 from mtls.deadline import LEAST_S, TimedSocket
 from mtls.events import CONTENT_TYPE, MAX_EVENT_BYTES
@@ -154,7 +155,7 @@ class Caller:
         self._expected_s = round_trip_s
         self._connections = connections
         self._record = record
-        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, str], Pools] = {}
         self._lock = threading.Lock()
 
     def request(
@@ -249,11 +250,11 @@ class Caller:
             for pool in self._pools.values():
                 pool.clear()
 
-    def _pool(self, to: Identity) -> urllib3.PoolManager:
+    def _pool(self, to: Identity) -> Pools:
         key = (to.role, to.name)
         with self._lock:
             if key not in self._pools:
-                self._pools[key] = urllib3.PoolManager(
+                self._pools[key] = Pools(
                     maxsize=self._connections,
                     ssl_context=self._context,
                     server_hostname=to.dns,  # checked by OpenSSL, whatever address the URL has

@@ -13,6 +13,10 @@ import struct
 # An event stream has a comment when it had nothing else for so long; who listens waits for a few of them.
 BEAT_S = 2.0
 SILENCE_S = 4 * BEAT_S
+# A server keeps a connection on which nothing is asked for so long, and a client uses it again for so long: what is
+# asked late is on its way for some time, and must not meet a server that is just closing.
+KEPT_S = 75.0
+USED_AGAIN_S = 60.0
 # The kernel asks a peer that says nothing, and closes the connection when what was sent is not confirmed.
 DEAD_S = 10
 _IDLE_S, _AGAIN_S, _TIMES = 4, 2, 3

@@ -18,6 +18,7 @@ from wsgiref.types import WSGIApplication
 from mtls.connections.door import Door, Limits
 from mtls.connections.processors import Gathering
 from mtls.credentials import Credentials
+from mtls.liveness import KEPT_S
 
 _BACKLOG = 1024  # connections that the kernel has accepted and we have not
 _MAX_CONNECTIONS = 8000
@@ -46,7 +47,7 @@ class Server:
         threads: int = 16,
         timeout_s: float = 10.0,
         handshake_s: float = 5.0,
-        idle_s: float = 75.0,
+        idle_s: float = KEPT_S,
         connections: int | None = None,
         per_party: int | None = None,
         answer_s: Callable[[], float] | None = None,

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flask import Flask, Response, request
@@ -21,8 +22,10 @@ from flask import Flask, Response, request
 from mtls import deadline, json_text
 from mtls.authority import Authority
 from mtls.call import Caller, Reply, Unreachable
+from mtls.connections import kept
 from mtls.credentials import Credentials
 from mtls.identity import Identity, Role
+from mtls.liveness import KEPT_S, LONGEST_ROUND_TRIP_S, USED_AGAIN_S
 from mtls.serve import MAX_BODY_BYTES, allow, caller, json_body, new_app
 from mtls.server import Server
 from telemetry import trace
@@ -657,6 +660,28 @@ def test_server_that_closes_in_place_of_an_answer_is_told_of_in_words(issue):
         caller.close()
 
     assert caught.value.reason == "Remote end closed connection without response"
+
+
+@pytest.mark.parametrize(("idle_s", "connections"), [(0, 1), (USED_AGAIN_S / 2, 1), (USED_AGAIN_S, 2), (KEPT_S, 2)])
+def test_connection_is_used_again_only_while_its_server_surely_keeps_it(issue, serve, monkeypatch, idle_s, connections):
+    """A request that comes to a server which is just closing would have no answer."""
+    app, ports = new_app("test"), []
+
+    @app.get("/port")
+    @allow(Role.SAE)
+    def port():
+        ports.append(request.environ["REMOTE_PORT"])
+        return {}
+
+    caller, url = Caller(issue("sae", "s1")), serve(app, issue("node", "alice"))
+    caller.request("GET", f"{url}/port", to=ALICE)
+    now = time.monotonic
+    monkeypatch.setattr(kept, "time", SimpleNamespace(monotonic=lambda: now() + idle_s))
+    caller.request("GET", f"{url}/port", to=ALICE)
+    caller.close()
+
+    assert len(set(ports)) == connections
+    assert LONGEST_ROUND_TRIP_S < (KEPT_S - USED_AGAIN_S) / 3
 
 
 def brackets(most: int) -> bytes:
