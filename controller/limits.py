@@ -6,7 +6,7 @@ Times are in seconds.
 
 from __future__ import annotations
 
-from decisions.parameters import MOST_RATE
+from decisions.parameters import MOST_RATE, TTL
 
 # Calls to agents, without their round trips, which come on top. A call that takes longer counts as failed; a node that
 # only sleeps may still do it, later.
@@ -58,7 +58,8 @@ DEAF_S = 8.0  # and is lost when it has not answered for so long
 STALE_S = 10.0  # a node silent for longer has less to say of the last slots, one slot for each further second
 ENDS_OF_ONE = 1000  # of those that a node says it has told in vain, as many are taken at a time
 LINKS_OF_ONE = 1024  # physical links that a node may show
-REPORTED_SLOTS = 3600  # the most slots that one report is of, and that reports are kept of: no TTL is longer
+REPORTED_SLOTS = TTL.high + 2  # that reports are kept of: Equation 1 looks back over a TTL and one slot
+FINE_SLOTS = 256  # see controller/network/reported_slots.py
 MAX_BYTES_A_SLOT = MOST_RATE  # of a QC: as many as an operator may ask it for
 
 # Two controllers. Who leads says so to the shared database, and leads for certain as long as that has answered lately.

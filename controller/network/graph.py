@@ -6,13 +6,11 @@ generated, and any node may report requests to it, because a multi-hop key asks 
 
 from __future__ import annotations
 
-import collections
-import itertools
 import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -20,83 +18,13 @@ import networkx as nx
 
 from controller import limits
 from controller.network.nodes import Agent, Link, LinkEnd, Node, Report
-from decisions.admission import Claim, Need, QcView, believed
+from controller.network.reported_slots import Entry, Window
+from decisions.admission import Need, QcView, believed
 from decisions.paths import RELAYS, Path
 from etsi import gs015
 from ietf.yang import Refusal
 
 _MAX_STORED_BYTES = 1 << 50
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """Bytes of the slots behind `since` up to `slot`; and what the reporter's sessions had declared by then."""
-
-    since: int
-    slot: int
-    generated: int
-    requested: int
-    used: int
-    declared: int
-    at_once: int
-
-
-@dataclass(slots=True)
-class _Window:
-    """One reporter's reports of the last slots, and the stock it has now. Each counts slots in its own way."""
-
-    entries: collections.deque[_Entry] = field(
-        default_factory=lambda: collections.deque(maxlen=limits.REPORTED_SLOTS)
-    )
-    stored_bytes: int = 0
-    heard: float = 0.0  # when, in seconds that only grow
-
-    def take(self, entry: _Entry, now: float) -> None:
-        """Another report. What it says of slots that were reported before counts in place of what was said then."""
-        if self.entries and entry.slot < self.entries[-1].slot:  # the reporter counts from the beginning again
-            self.entries.clear()
-        while self.entries and self.entries[-1].slot > entry.since:
-            self.entries.pop()
-        self.entries.append(entry)
-        self.heard = now
-
-    def recent(self, slots: int, now: float) -> _Recent:
-        """The last `slots` slots of it."""
-        newest = self.entries[-1].slot + max(0, int(now - self.heard - limits.STALE_S))
-        oldest = newest - slots
-        reported = newest - max(self.entries[0].since, oldest)
-        found = itertools.takewhile(lambda entry: entry.slot > oldest, reversed(self.entries))
-        return _Recent(oldest, reported, list(found))
-
-
-@dataclass(frozen=True, slots=True)
-class _Recent:
-    """Reports of slots behind `oldest`; `reported`: of how many slots there are any."""
-
-    oldest: int
-    reported: int
-    entries: Sequence[_Entry]
-
-    def total(self, of: Callable[[_Entry], int]) -> Fraction:
-        """A figure's sum: of a report the part that is of these slots, for a node may not have been heard for long."""
-        shares = (
-            Fraction(e.slot - max(e.since, self.oldest), e.slot - e.since) * of(e) for e in self.entries
-        )
-        return sum(shares, start=Fraction(0))
-
-    def by_slot(self) -> list[int]:
-        """What was generated in each slot, the newest last; of a report of several slots, an equal part in each."""
-        newest = max((entry.slot for entry in self.entries), default=self.oldest)
-        found = [0] * (newest - self.oldest)
-        for entry in self.entries:
-            for slot in range(max(entry.since, self.oldest) + 1, entry.slot + 1):
-                found[slot - self.oldest - 1] += entry.generated // (entry.slot - entry.since)
-        return found[len(found) - self.reported :] if self.reported < len(found) else found
-
-    def claim(self) -> Claim:
-        """What a node says that it asked of a QC of others."""
-        at_once = max((e.at_once for e in self.entries), default=0)
-        return Claim(self.total(lambda e: e.requested), self.total(lambda e: e.declared) + at_once)
 
 
 class Graph:
@@ -111,7 +39,7 @@ class Graph:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)  # what is known of nodes and QCs has
         self._nodes: dict[str, Node] = {}
-        self._windows: dict[str, dict[str, _Window]] = {}
+        self._windows: dict[str, dict[str, Window]] = {}
         self._links: dict[str, Link] = {}
         self._grace_s = grace_s
         self._now = now
@@ -213,8 +141,8 @@ class Graph:
                     if r.qc not in needed:
                         continue
                     need = needed[r.qc]
-                window = self._windows.setdefault(r.qc, {}).setdefault(name, _Window())
-                entry = _Entry(
+                window = self._windows.setdefault(r.qc, {}).setdefault(name, Window())
+                entry = Entry(
                     first, slot,
                     generated=min(r.generated_bytes, most) if own else 0,
                     requested=min(r.requested_bytes, most),
