@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS block (
     qc TEXT NOT NULL, epoch INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, made REAL NOT NULL,
     digest BLOB NOT NULL, PRIMARY KEY (qc, epoch, start)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS block_made ON block (made);
 CREATE TABLE IF NOT EXISTS machine (
     id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT NOT NULL, told INTEGER NOT NULL, collection TEXT NOT NULL
 );
@@ -52,6 +53,7 @@ CREATE TABLE IF NOT EXISTS relayed (
     key_id TEXT PRIMARY KEY, ksid TEXT NOT NULL, master_sae TEXT NOT NULL, slave_sae TEXT NOT NULL,
     made REAL NOT NULL, sealed BLOB NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS relayed_made ON relayed (made);
 -- Keys of a device that were laid into a key stream, the newest ones, so that none is laid twice.
 CREATE TABLE IF NOT EXISTS laid (
     number INTEGER PRIMARY KEY, qc TEXT NOT NULL, key_id BLOB NOT NULL, UNIQUE (qc, key_id)

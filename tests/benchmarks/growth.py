@@ -27,10 +27,11 @@ from controller.sessions.path_admission import Choice
 from controller.sessions.registry import Book
 from controller.sessions.session_nodes import SessionAgents, Upkeep
 from decisions.paths import Path as Way
+from documents.secret import Secret
 from etsi import gs015
 from etsi.gs004 import QoS
 from node.associations.sessions import Sessions
-from node.material.key_store import KeyStore
+from node.material.key_store import KeyStore, RelayedKey
 from node.tree.datastore import Datastore
 from telemetry.journal import Journal
 from testbed.bench.bench_run import options
@@ -52,6 +53,7 @@ def main() -> int:
         ("one more key session at a node", _SIZES, _node),
         ("a controller's look at key sessions", _SIZES, _look),
         ("a QC's view after so many slots", (_MINUTE, _HOUR), _view),
+        ("a slot's expiry at a node, where so many keys wait", (100, 30_000), _expiry),
         ("progress of a run, of so many keys", (1000, 300_000), _progress),
     ):
         with tempfile.TemporaryDirectory() as small, tempfile.TemporaryDirectory() as large:
@@ -138,6 +140,18 @@ def _view(_: Path, slots: int) -> float:
         for name in "ab":
             graph.report(name, slot, [Report("ab", 40, 20, 400, 20)])
     return _median_ms(lambda: graph.views(["ab"], 15))
+
+
+def _expiry(folder: Path, number: int) -> float:
+    """What a node does once a slot, when nothing is too old yet."""
+    store = KeyStore(folder / "local.db", folder / "node.key", ttl_slots=1000)
+    made = store.clock()
+    store.put_relayed(
+        [RelayedKey(str(uuid.uuid4()), "ksid", "a", "b", Secret(bytes(16)), made) for _ in range(number)]
+    )
+    found = _median_ms(store.expire)
+    store.close()
+    return found
 
 
 def _progress(folder: Path, keys: int) -> float:
