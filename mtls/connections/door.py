@@ -349,7 +349,6 @@ class _Connection(web.RequestHandler):
         try:
             async with asyncio.timeout(self._door.limits.transfer_s):
                 resp, lost = await super().finish_response(request, resp, start_time)
-                await asyncio.sleep(0)  # of a write that failed asyncio tells in the loop's next turn
                 lost = lost or self._wire is None or self._wire.is_closing()
                 if self._is_last():  # perhaps only since the answer was begun
                     resp.force_close()

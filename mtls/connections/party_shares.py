@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from mtls.serve import Problem
 
@@ -24,7 +24,7 @@ class Turns:
         self._gates[party] = gate, n + 1
         try:
             try:
-                async with asyncio.timeout(within_s):
+                async with asyncio.timeout(within_s) if gate.locked() else nullcontext():
                     await gate.acquire()
             except TimeoutError:
                 text = f"{self._most} requests of yours are being served and take long: try again"

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import selectors
 import socket
 import ssl
 from asyncio import sslproto
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -21,8 +23,21 @@ from telemetry import bugs
 _log = logging.getLogger(__name__)
 
 
+class _Transport(sslproto._SSLProtocolTransport):
+    """asyncio's own, which says at once that a write has failed, and not in the loop's next turn."""
+
+    def is_closing(self) -> bool:
+        tls = self._ssl_protocol
+        return self._closed or tls is None or tls._transport is None or tls._transport.is_closing()
+
+
 class _Tls(sslproto.SSLProtocol):
     """asyncio's own, with two flaws mended."""
+
+    def _get_app_transport(self) -> sslproto._SSLProtocolTransport:
+        if not self._app_transport_created:  # type: ignore[has-type]
+            self._app_transport, self._app_transport_created = _Transport(self._loop, self), True
+        return super()._get_app_transport()  # type: ignore[misc,no-any-return]
 
     # It gives every connection a buffer of 256 KiB: thousands of idle ones would take gigabytes.
     max_size = 16 << 10  # bytes: a TLS record
@@ -69,12 +84,38 @@ class _Tls(sslproto.SSLProtocol):
         return True if self._client_is_done else super().eof_received()
 
 
+class _Selector(selectors.DefaultSelector):
+    """Says whether its loop sleeps in it."""
+
+    asleep = False
+    ready: Collection[object] = ()  # what that loop is to do next
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        # In this order: what another thread adds from here on is seen below, or that thread sees that the loop sleeps.
+        self.asleep = True
+        try:
+            return super().select(0 if self.ready else timeout)
+        finally:
+            self.asleep = False
+
+
 class Loop(asyncio.SelectorEventLoop):
-    """One whose TLS connections are such ones, and whose errors are reported as any others."""
+    """One whose TLS connections are such ones, and whose errors are reported as any others.
+
+    Workers that have an answer wake it only when it sleeps. Under load it seldom does, and each waking would be three
+    calls of the kernel, at each of which another thread takes over.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        self._sleep = _Selector()
+        super().__init__(self._sleep)
+        self._sleep.ready = self._ready  # type: ignore[attr-defined]
         self.set_exception_handler(lambda _, context: report(context["message"], context.get("exception")))
+
+    def _write_to_self(self) -> None:
+        if self._sleep.asleep:
+            self._sleep.asleep = False
+            super()._write_to_self()  # type: ignore[misc]
 
     def _make_ssl_transport(
         self,

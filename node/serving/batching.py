@@ -19,8 +19,8 @@ Keys = list[tuple[str, Secret]]
 class _Caller:
     def __init__(self, number: int) -> None:
         self.number = number
-        # Of one who waits: set when `keys` or `failure` is there, or when this caller is to make keys.
-        self.turn: threading.Event | None = None
+        # Of one who waits: held until `keys` or `failure` is there, or this caller is to make keys, which is once.
+        self.turn: threading.Lock | None = None
         self.keys: Keys | None = None
         self.failure: Exception | None = None
 
@@ -45,10 +45,11 @@ class Together:
             if queue is None:
                 self._queues[kind] = deque()
             else:
-                me.turn = threading.Event()
+                me.turn = threading.Lock()  # an event would be several of them
+                me.turn.acquire()
                 queue.append(me)
         if me.turn is not None:
-            me.turn.wait()
+            me.turn.acquire()
         if me.keys is None and me.failure is None:
             self._lead(kind, me, make)
         if isinstance(me.failure, ShortOfMaterial):
@@ -95,4 +96,4 @@ class Together:
 
 def _wake(caller: _Caller) -> None:
     if caller.turn is not None:
-        caller.turn.set()
+        caller.turn.release()

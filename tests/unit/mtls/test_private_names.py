@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from asyncio import selector_events, sslproto
+from asyncio import base_events, selector_events, sslproto
 
 import pytest
 from aiohttp import web
 
 TLS = (
-    "max_size", "_app_protocol", "_app_transport", "_call_eof_received", "_do_read", "_do_shutdown",
-    "_on_handshake_complete", "_on_shutdown_complete", "_process_outgoing", "_sslobj", "_start_shutdown", "_state",
+    "max_size", "_app_protocol", "_app_transport", "_app_transport_created", "_call_eof_received", "_do_read",
+    "_do_shutdown", "_get_app_transport", "_loop", "_on_handshake_complete", "_on_shutdown_complete",
+    "_process_outgoing", "_sslobj", "_start_shutdown", "_state", "_transport",
 )  # fmt: skip
-LOOP = "_make_socket_transport", "_make_ssl_transport"
+LOOP = "_make_socket_transport", "_make_ssl_transport", "_write_to_self"
 NAMES = (
     *((sslproto.SSLProtocol, name) for name in TLS),
     *((selector_events.BaseSelectorEventLoop, name) for name in LOOP),
+    (base_events.BaseEventLoop, "_ready"),
+    (sslproto._SSLProtocolTransport, "_closed"),
+    (sslproto._SSLProtocolTransport, "_ssl_protocol"),
     (web.RequestHandler, "_current_request"),
     (web.RequestHandler, "_messages"),
     (web.BaseRequest, "_version"),
