@@ -1,5 +1,5 @@
 """Seconds after which a silent peer counts as dead, on every connection over TCP that this project opens or accepts;
-and how far away a peer is that answers.
+for how long a connection is kept on which nothing is asked; and how far away a peer is that answers.
 
 A machine that loses its power or its network says nothing: without what is asked of the kernel here, a connection that
 only listens would stay for ever, and one that sends for some 15 minutes.

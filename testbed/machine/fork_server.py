@@ -101,7 +101,7 @@ class ForkServer:
         self._lock = threading.Lock()
         self._log = log
         # Components have some tens of threads, and on two cores malloc keeps up to sixteen arenas for them. What one
-        # thread gave back in its arena the others do not get: a run of a day grows by it.
+        # thread gave back in its arena the others do not get.
         environment = {"MALLOC_ARENA_MAX": "2", **os.environ}
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, log.open("ab") as out:
