@@ -16,9 +16,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from mininet.link import Link
-from mininet.node import Node
-
 from scenario.shape import Shape
 from testbed.machine.processes import Process, ProcessFailed, run_tool
 from testbed.planning.plan import LinkPlan
@@ -131,20 +128,3 @@ class DelayLineControl:
             time.sleep(0.002)
         error: str | None = json.loads(self._answer.read_text())["error"]
         return error
-
-
-class DelayLineLink(Link):
-    """A link between two switches by way of the delay line: to Mininet one link, in truth two veth pairs.
-
-    The inner ends, `{line}a` and `{line}b`, lie in the namespace of `delay_node`, where the delay line runs.
-    """
-
-    def __init__(self, node1: Node, node2: Node, *, line: str, delay_node: Node, **options: Any) -> None:
-        self._line = line
-        self._delay_node = delay_node
-        super().__init__(node1, node2, **options)
-
-    def makeIntfPair(self, intfname1: str, intfname2: str, *_: object, **__: object) -> None:  # noqa: N802 - Mininet's
-        for name, inner in ((intfname1, f"{self._line}a"), (intfname2, f"{self._line}b")):
-            there = str(self._delay_node.pid)
-            run_tool("ip", "link", "add", name, "type", "veth", "peer", "name", inner, "netns", there)

@@ -41,15 +41,16 @@ def how_it_ended(status: int | None) -> str:
     return f"exit status {status}, which nobody asked for" if status == 0 else f"exit status {status}"
 
 
-def run_tool(*command: str, timeout_s: float = _TOOL_S, secret: str | None = None) -> str:
+def run_tool(*command: str, timeout_s: float = _TOOL_S, given: str | None = None) -> str:
     """What a program printed, once it has ended well; ProcessFailed has its own last words, or how it ended.
 
-    One that has not ended after `timeout_s` seconds is killed. `secret` goes to its standard input: argv is public.
+    One that has not ended after `timeout_s` seconds is killed. `given` goes to its standard input: what is secret
+    goes there, as argv is public.
     """
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout_s, input=secret,
-            stdin=subprocess.DEVNULL if secret is None else None,
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=timeout_s, input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ProcessFailed(f"{' '.join(command)} failed: it had not ended after {timeout_s:g} s") from None

@@ -9,17 +9,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
-from typing import Any
 
-from mininet.link import Intf
+from mininet.link import Intf, Link
 from mininet.log import lg, setLogLevel
 from mininet.net import Mininet
 from mininet.node import Host, Node, OVSSwitch, RemoteController
 
 from testbed.errors import UserError
-from testbed.fibres.shapers import NETEM, DelayLineLink, Netem
+from testbed.fibres.shapers import NETEM, Netem
 from testbed.machine.processes import ProcessFailed, run_tool
-from testbed.planning.plan import OPENFLOW_PORT, LinkPlan, dpid
+from testbed.planning.plan import OPENFLOW_PORT, HostPlan, LinkPlan, dpid
 from testbed.planning.shares import VXLAN_PORT, Ending, Share
 
 # In the namespace of hosts and switches; no datacenter is called so, for their names are in lower case.
@@ -33,6 +32,33 @@ class _ForwardedController(RemoteController):
 
     def checkListening(self) -> None:  # noqa: N802 - Mininet's name
         """Do not ask for telnet to look: whether the switches are connected is checked later, and strictly."""
+
+
+class _Host(Host):
+    """A host that is configured already, along with all others."""
+
+    def config(self, **_: object) -> dict[str, object]:
+        return {}
+
+
+class _Interface(Intf):
+    """An interface that is there and up already, with the address `ip` ("10.0.0.1/8") if that is given."""
+
+    def config(self, ip: str | None = None, **_: object) -> dict[str, object]:
+        if ip is not None:
+            self.ip, self.prefixLen = ip.split("/")
+        return {}
+
+
+class _Link(Link):
+    """A link whose interfaces are there already. They go with the namespaces that they are in."""
+
+    @classmethod
+    def makeIntfPair(cls, *_: object, **__: object) -> None:  # noqa: N802 - Mininet's name
+        """Both are there."""
+
+    def stop(self) -> None:
+        """Ask for no end of each."""
 
 
 class Network:
@@ -54,28 +80,25 @@ class Network:
         # Mininet would raise limits of the whole machine; what a run needs, it sets in its own namespace.
         Mininet.inited = True
         OVSSwitch.setup()
-        self.net = Mininet(topo=None, build=False, controller=None)
+        self.net = Mininet(topo=None, build=False, controller=None, host=_Host, link=_Link, intf=_Interface)
 
     def build(self) -> None:
         """Make all namespaces, interfaces and bridges."""
-        run_tool("ip", "link", "set", "lo", "up")
         controller = self.net.addController(
             _CONTROLLER, controller=_ForwardedController, ip="127.0.0.1", port=OPENFLOW_PORT
         )
         switches = self._add_nodes()
+        self._lay_links()
         for host in self.plan.hosts.values():
             self.net.addLink(
                 self.net[host.name], switches[host.switch], intfName1="eth0", intfName2=host.port, addr1=host.mac,
-                port2=_number(host.port),
+                port2=_number(host.port), params1={"ip": _address(host)},
             )  # fmt: skip
-        for i, link in enumerate(self.plan.links):
-            options: dict[str, Any] = {
-                "intfName1": link.port_a, "port1": _number(link.port_a),
-                "intfName2": link.port_b, "port2": _number(link.port_b),
-            }  # fmt: skip
-            if self.delay_node is not None:
-                options |= {"cls": DelayLineLink, "line": f"dl{i}", "delay_node": self.delay_node}
-            self.net.addLink(switches[link.switch_a], switches[link.switch_b], **options)
+        for link in self.plan.links:
+            self.net.addLink(
+                switches[link.switch_a], switches[link.switch_b], intfName1=link.port_a, port1=_number(link.port_a),
+                intfName2=link.port_b, port2=_number(link.port_b),
+            )  # fmt: skip
         for ending in self.plan.endings:
             self._end(ending)
         self.net.build()
@@ -85,14 +108,14 @@ class Network:
         # All at once: a call for each switch would wait for all that are there already to be looked at again.
         OVSSwitch.batchStartup(list(switches.values()), run=_in_shell)
         self._shape()
-        self._tune_hosts()
+        self._configure_hosts()
 
     def _add_nodes(self) -> dict[str, OVSSwitch]:
         """Hosts, switches, and the place of the delay line: each waits for a shell of its own. The switches by name."""
 
         def host(name: str) -> None:
             found = self.plan.hosts[name]
-            self.net.addHost(name, cls=Host, ip=f"{found.ip}/8", mac=found.mac)
+            self.net.addHost(name, ip=_address(found), mac=found.mac)
 
         def switch(name: str) -> None:
             self.net.addSwitch(
@@ -111,6 +134,26 @@ class Network:
         self.net.switches.sort(key=lambda node: names.index(node.name))
         return {name: self.net[name] for name in names}
 
+    def _lay_links(self) -> None:
+        """All links, by one call: Mininet would ask shells some ten times for each, and wait for every answer.
+
+        A link between switches by way of the delay line is to Mininet one link, in truth two veth pairs. Their inner
+        ends, `dl0a` and `dl0b` for the first, lie where the delay line runs.
+        """
+        orders = ["link set lo up"]
+        for host in self.plan.hosts.values():
+            peer = f"peer name eth0 address {host.mac} netns {self.net[host.name].pid}"
+            orders += [f"link add name {host.port} type veth {peer}", f"link set {host.port} up"]
+        for i, link in enumerate(self.plan.links):
+            if self.delay_node is None:
+                orders.append(f"link add name {link.port_a} type veth peer name {link.port_b}")
+            for port, inner in ((link.port_a, f"dl{i}a"), (link.port_b, f"dl{i}b")):
+                if self.delay_node is not None:
+                    there = self.delay_node.pid
+                    orders.append(f"link add name {port} type veth peer name {inner} netns {there}")
+                orders.append(f"link set {port} up")
+        run_tool("ip", "-batch", "-", given="\n".join(orders))
+
     def _end(self, ending: Ending) -> None:
         """One end of a fibre to another machine: its VXLAN, at the far side of the delay line if that is here."""
         ours, theirs = self._addresses[self.plan.machine], self._addresses[ending.far]
@@ -127,7 +170,8 @@ class Network:
         run_tool("ethtool", "-K", name, "gro", "off")
         if name != ending.port:
             run_tool("ip", "link", "set", name, "netns", there)
-        Intf(ending.port, node=self.net[ending.switch], port=_number(ending.port))
+        run_tool("ip", "link", "set", ending.port, "up")
+        _Interface(ending.port, node=self.net[ending.switch], port=_number(ending.port))
 
     def connect(self, address: str, ports: Sequence[int]) -> None:
         """Have the switches look for their controllers, each of which listens at one of the ports by now.
@@ -190,15 +234,23 @@ class Network:
                 fibre = ending.link.link
                 Netem().shape_port(ending.port, fibre.a_to_b if ending.shaped else fibre.b_to_a)
 
-    def _tune_hosts(self) -> None:
+    def _configure_hosts(self) -> None:
         # The machine's name server cannot be reached from there: who asks for a name is to be told so at once.
         nameless = "{ [ ! -e /etc/resolv.conf ] || mount --bind /dev/null /etc/resolv.conf; }"
-        commands = f"ip link set lo up && {nameless}"
-        if self.datapath == "user":
-            # Switches in user space drop frames whose checksum the kernel left to a network card.
-            commands += " && ethtool -K eth0 tx off"
+        # Switches in user space drop frames whose checksum the kernel left to a network card.
+        whole = "ethtool -K eth0 tx off" if self.datapath == "user" else "true"
+
+        def configure(host: HostPlan) -> None:
+            addressed = f"ip address add {_address(host)} brd + dev eth0 && ip link set eth0 up"
+            commands = f"ip link set lo up && {addressed} && {nameless} && {whole}"
+            run_tool(*self.enter(host.name), "sh", "-c", commands)
+
         with ThreadPoolExecutor(_SHELLS) as pool:
-            list(pool.map(lambda host: run_tool(*self.enter(host), "sh", "-c", commands), self.plan.hosts))
+            list(pool.map(configure, self.plan.hosts.values()))
+
+
+def _address(host: HostPlan) -> str:
+    return f"{host.ip}/8"
 
 
 def _in_shell(command: str, *, shell: bool) -> None:

@@ -59,7 +59,7 @@ class Transport:
         private = X25519PrivateKey.generate()
         plain = serialization.Encoding.Raw
         raw = private.private_bytes(plain, serialization.PrivateFormat.Raw, serialization.NoEncryption())
-        run_tool("wg", "set", self._name, "private-key", "/dev/stdin", secret=base64.b64encode(raw).decode())
+        run_tool("wg", "set", self._name, "private-key", "/dev/stdin", given=base64.b64encode(raw).decode())
         self.public_key = base64.b64encode(private.public_key().public_bytes(plain, serialization.PublicFormat.Raw))
         # wireguard-go notices within a second that its interface is up, and then takes a port.
         _await(lambda: self._port() != 0, lambda: "WireGuard takes no port")
