@@ -5,13 +5,14 @@ a processor and 70 MB of memory. Here one process imports them and does once wha
 (`testbed/machine/rehearsal.py`). Each component is a fork of it: it begins with the modules there, and shares their
 memory with all others for as long as nobody changes it.
 
-Theory of operation. `ForkServer` starts `python -m testbed.machine.fork_server` and asks it over a pair of sockets. The
-server has one thread, as only that one would live on in a fork, and knows no secret: a component reads its own
-configuration. It forks twice. The process between ends at once, so the kernel gives the component a new parent: the
-next process above that said it would take such orphans (PR_SET_CHILD_SUBREAPER), which is the one that asked. So who
-asked can wait for the component and send it signals as for any child of its own. The component dies with that parent,
-leads a session of its own, has the two descriptors that came with the request as its standard output and error, and
-enters the namespaces of a process that the request names. Then it calls `main` of its module as `python -m` would.
+Theory of operation. `ForkServer` starts `python -m testbed.machine.fork_server`, or is a fork itself, and asks the
+server over a pair of sockets. The server has one thread, as only that one would live on in a fork, and knows no secret:
+a component reads its own configuration. It forks twice. The process between ends at once, so the kernel gives the
+component a new parent: the next process above that said it would take such orphans (PR_SET_CHILD_SUBREAPER), which is
+the one that asked. So who asked can wait for the component and send it signals as for any child of its own. The
+component dies with that parent, leads a session of its own, has the two descriptors that came with the request as its
+standard output and error, and enters the namespaces of a process that the request names. Then it calls `main` of its
+module as `python -m` would.
 
 When whoever asked is gone, the server reads the end of its socket and ends. Components do not depend on it.
 """
@@ -19,6 +20,7 @@ When whoever asked is gone, the server reads the end of its socket and ends. Com
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import io
@@ -43,6 +45,7 @@ from testbed.machine import namespaces
 
 _REQUEST_BYTES, _DESCRIPTORS = 65_536, 2
 _GONE_S = 0.0005
+_M_ARENA_MAX, _ARENAS = -8, 2  # of malloc.h
 
 
 class ForkFailed(Exception):
@@ -93,22 +96,23 @@ class Forked:
 class ForkServer:
     """The process that has imported `modules`: each has `main`, of a path, or `rehearse`, done once. Thread-safe.
 
-    `log`: what it writes itself, before and between forks.
+    `log`: what it writes itself, before and between forks. `forked`: it begins as a fork of this process, which has one
+    thread, and has imported much of the same.
     """
 
-    def __init__(self, modules: Sequence[str], log: Path) -> None:
+    def __init__(self, modules: Sequence[str], log: Path, *, forked: bool = False) -> None:
         namespaces.take_orphans()
         self._lock = threading.Lock()
         self._log = log
-        # Components have some tens of threads, and on two cores malloc keeps up to sixteen arenas for them. What one
-        # thread gave back in its arena the others do not get.
-        environment = {"MALLOC_ARENA_MAX": "2", **os.environ}
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process: subprocess.Popen[bytes] | Forked
         with theirs, log.open("ab") as out:
+            if forked:
+                self._process = Forked(_fork_off(theirs.fileno(), out.fileno(), modules))
+                return
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "testbed.machine.fork_server", str(theirs.fileno()), *modules],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=[theirs.fileno()], start_new_session=True,
-                env=environment,
             )  # fmt: skip
 
     def start(self, name: str, module: str, config: Path, *, inside: int | None, out: int, err: int) -> Forked:
@@ -135,8 +139,40 @@ class ForkServer:
         self._process.wait()
 
 
+def _fork_off(asked: int, out: int, modules: Sequence[str]) -> int:
+    """The process ID of a server that is a fork of this process. Of what it has here it keeps the modules alone."""
+    assert threading.active_count() == 1, threading.enumerate()  # noqa: S101 - their locks would stay locked
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid != 0:
+        return pid
+    status = bugs.STATUS
+    try:
+        os.setsid()
+        for number in signal.valid_signals():
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook = sys.__unraisablehook__
+        standard = (os.open(os.devnull, os.O_RDONLY), out, out)
+        for descriptor, file in enumerate(standard):
+            os.dup2(file, descriptor)
+        os.closerange(len(standard), asked)
+        os.closerange(asked + 1, os.sysconf("SC_OPEN_MAX"))
+        setproctitle.setproctitle("fork-server: python -m testbed.machine.fork_server")
+        status = main(asked, modules)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(status)
+
+
 def main(descriptor: int, modules: Sequence[str]) -> int:
     """Import the modules, then fork until whoever asks is gone; the exit status."""
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        # Components have some tens of threads, and on two cores malloc keeps up to sixteen arenas for them. What one
+        # thread gave back in its arena the others do not get.
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
     gc.disable()  # modules are loaded a tenth sooner, and leave next to no garbage
     for name in modules:
         module = importlib.import_module(name)

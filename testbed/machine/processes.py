@@ -291,10 +291,10 @@ class Processes:
         self._journal = Journal(log_directory / "journal.jsonl", "run")
         self._started: list[Process] = []
 
-    def prepare(self) -> ForkServer:
-        """Have the modules be imported from now on, before the first component needs them."""
+    def prepare(self, *, forked: bool = False) -> ForkServer:
+        """Have the modules be imported from now on, before the first component needs them; `forked`: see ForkServer."""
         if self._forks is None:
-            self._forks = ForkServer(self._modules, self._logs / "fork-server.log")
+            self._forks = ForkServer(self._modules, self._logs / "fork-server.log", forked=forked)
         return self._forks
 
     def start(self, name: str, command: Sequence[str], **options: bool | int) -> Process:

@@ -78,10 +78,10 @@ def prepare(
     down: contextlib.ExitStack,
 ) -> Machine:  # fmt: skip
     """Stage one: certificates of all parties, and processes that import what they need."""
-    log_to(run.make("logs") / "run.log")
     processes = Processes(run.make("logs"), COMPONENTS)
     down.callback(processes.stop)
-    processes.prepare()
+    processes.prepare(forked=True)  # while this process has one thread and no log
+    log_to(run.make("logs") / "run.log")
     say("issuing certificates")
     authority = Authority(run.make("pki"))
     # Files are named as people know the party, so that a page can print them: an SAE by no random UUID.

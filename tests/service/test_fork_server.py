@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -187,24 +188,54 @@ def test_components_outlive_the_server_and_whoever_asks_is_told_that_it_is_gone(
     assert one.alive()
 
 
-def test_components_end_with_who_started_them(tmp_path):
-    """However that ends; and so does the server."""
-    (tmp_path / "one.json").write_text(json.dumps({"tell": str(tmp_path / "told"), "wait": True}))
+@contextlib.contextmanager
+def somebody(directory: Path, *, forked: bool) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
+    """A process with something to hide, that started component "one"; the IDs of that and of the server, too."""
+    config = {"tell": str(directory / "one.told"), "wait": True, "at_work": 20}
+    (directory / "one.json").write_text(json.dumps(config))
     script = (
         "import pathlib, sys, signal\nfrom testbed.machine.processes import Processes\n"
-        f"here = pathlib.Path(sys.argv[1])\nfound = Processes(here, ['{MODULE}'])\n"
+        "here = pathlib.Path(sys.argv[1])\nhidden = (here.parent / 'hidden').open('w')\nhidden.write('something')\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        f"print('once')\nfound = Processes(here, ['{MODULE}'])\nserver = found.prepare(forked={forked})._process.pid\n"
         f"one = found.component('one', '{MODULE}', here / 'one.json')\n"
-        "one.wait_ready()\nprint(one.pid, found.prepare()._process.pid, flush=True)\nsignal.pause()"
+        "one.wait_ready()\nprint(one.pid, server, flush=True)\nsignal.pause()"
     )
-    command, found = [sys.executable, "-c", script, str(tmp_path)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    command, found = [sys.executable, "-c", script, str(directory)], {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=found) as who:
         assert who.stdout is not None
-        pids = [int(pid) for pid in who.stdout.readline().split()]
+        assert who.stdout.readline() == "once\n"
+        one, server = (int(pid) for pid in who.stdout.readline().split())
+        try:
+            yield who, one, server
+        finally:
+            who.kill()
+            assert who.stdout.read() == ""
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_components_end_with_who_started_them(tmp_path, forked):
+    """However that ends; and so does the server."""
+    with somebody(tmp_path, forked=forked) as (_, *pids):
         assert all(Path(f"/proc/{pid}").exists() for pid in pids)
-        who.kill()
 
     for pid in pids:
         until(lambda pid=pid: not Path(f"/proc/{pid}/exe").exists())
+
+
+def test_server_that_is_a_fork_keeps_nothing_of_who_forked_it(tmp_path):
+    """Neither files nor what to do at signals; and its components share two arenas of memory all the same."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    with somebody(directory, forked=True) as (who, one, server):
+        told = json.loads((directory / "one.told").read_text())
+        files = [str(p.readlink()) for p in Path(f"/proc/{server}/fd").iterdir()]
+
+        assert (told["parent"], told["session"]) == (who.pid, one)
+        assert (told["handlers"], told["arenas"]) == ([], 2)
+        assert not [f for f in [*files, *told["descriptors"]] if "hidden" in f]
+        assert len([f for f in files if f.startswith("socket:")]) == 1
+        assert os.getsid(server) == server
 
 
 def test_module_that_cannot_be_imported_is_told_of(tmp_path):

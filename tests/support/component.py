@@ -51,6 +51,7 @@ def main(path: Path) -> int:
         "parent": os.getppid(), "session": os.getsid(0), "network": str(Path("/proc/self/ns/net").readlink()),
         "folder": str(Path.cwd()), "threads": threading.active_count(), "argv": sys.argv,
         "descriptors": sorted(str(p.readlink()) for p in Path("/proc/self/fd").iterdir() if p.is_symlink()),
+        "handlers": [number.name for number in signal.Signals if callable(signal.getsignal(number))],
         "random": [
             os.urandom(8).hex(), ssl.RAND_bytes(8).hex(),
             ec.generate_private_key(ec.SECP256R1()).private_numbers().private_value,
