@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
-from mininet.link import Intf, Link
+import mininet.link
+import mininet.node
 from mininet.log import lg, setLogLevel
 from mininet.net import Mininet
-from mininet.node import Host, Node, OVSSwitch, RemoteController
+from mininet.node import Node, OVSSwitch, RemoteController
 
 from testbed.errors import UserError
 from testbed.fibres.shapers import NETEM, Netem
@@ -34,23 +35,25 @@ class _ForwardedController(RemoteController):
         """Do not ask for telnet to look: whether the switches are connected is checked later, and strictly."""
 
 
-class _Host(Host):
+class Host(mininet.node.Host):
     """A host that is configured already, along with all others."""
 
     def config(self, **_: object) -> dict[str, object]:
+        """Nothing is left to do."""
         return {}
 
 
-class _Interface(Intf):
+class Intf(mininet.link.Intf):
     """An interface that is there and up already, with the address `ip` ("10.0.0.1/8") if that is given."""
 
     def config(self, ip: str | None = None, **_: object) -> dict[str, object]:
+        """Keep the address, which others ask for."""
         if ip is not None:
             self.ip, self.prefixLen = ip.split("/")
         return {}
 
 
-class _Link(Link):
+class Link(mininet.link.Link):
     """A link whose interfaces are there already. They go with the namespaces that they are in."""
 
     @classmethod
@@ -58,7 +61,7 @@ class _Link(Link):
         """Both are there."""
 
     def stop(self) -> None:
-        """Ask for no end of each."""
+        """Ask for no end of its interfaces."""
 
 
 class Network:
@@ -80,7 +83,7 @@ class Network:
         # Mininet would raise limits of the whole machine; what a run needs, it sets in its own namespace.
         Mininet.inited = True
         OVSSwitch.setup()
-        self.net = Mininet(topo=None, build=False, controller=None, host=_Host, link=_Link, intf=_Interface)
+        self.net = Mininet(topo=None, build=False, controller=None, host=Host, link=Link, intf=Intf)
 
     def build(self) -> None:
         """Make all namespaces, interfaces and bridges."""
@@ -171,7 +174,7 @@ class Network:
         if name != ending.port:
             run_tool("ip", "link", "set", name, "netns", there)
         run_tool("ip", "link", "set", ending.port, "up")
-        _Interface(ending.port, node=self.net[ending.switch], port=_number(ending.port))
+        Intf(ending.port, node=self.net[ending.switch], port=_number(ending.port))
 
     def connect(self, address: str, ports: Sequence[int]) -> None:
         """Have the switches look for their controllers, each of which listens at one of the ports by now.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import commands
 from tests.support.running import Running, command
 from tests.support.waiting import until
 
@@ -194,9 +195,9 @@ def test_keyboard_goes_to_a_host_behind_noecho(run):
 
 def test_ctrl_c_ends_a_command_on_a_host_and_not_the_run(run):
     """And the next command works."""
-    before = len(run.text)
-    run.cli("seattle echo begun; sleep 1000")
-    assert until(lambda: re.search(r"^begun", run.text[before:], re.MULTILINE))
+    run.cli("seattle sleep 1003")
+    # Not what the shell says: between two commands it may not heed the signal.
+    until(lambda: ["sleep", "1003"] in commands())
 
     run.process.send_signal(signal.SIGINT)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.test_poliqi import cut_by_mininet, get_key, get_key_with_id, open_session
+from tests.support.processes import commands
 from tests.support.running import Running
 
 pytestmark = pytest.mark.ryu
@@ -28,14 +28,8 @@ def ryu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def controller(run: Running) -> list[str]:
     """The command line of the controller's process."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_text().split("\0")
-        except OSError:
-            continue
-        if str(run.directory / "config/controller.json") in words:
-            return words
-    raise AssertionError("no controller runs")
+    (words,) = (words for words in commands() if str(run.directory / "config/controller.json") in words)
+    return words
 
 
 def test_controller_runs_on_ryu_and_has_no_os_ken(ryu):

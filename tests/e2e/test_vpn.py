@@ -14,6 +14,7 @@ import pytest
 
 from testbed import Testbed
 from testbed.errors import UserError
+from tests.support.processes import commands
 from tests.support.running import Running, kill
 from tests.support.tunnels import EVERY_S, KINDS, ROW, ends, lost, reaches, states
 from tests.support.waiting import until
@@ -173,8 +174,7 @@ def page(run: Running, host: str, address: str, folder: Path, content: str) -> I
 
 def commands_naming(path: object) -> list[str]:
     """Command lines of running processes with that in them."""
-    lines = (found.read_bytes().decode(errors="replace") for found in Path("/proc").glob("[0-9]*/cmdline"))
-    return [line for line in lines if str(path) in line]
+    return [line for line in map(" ".join, commands()) if str(path) in line]
 
 
 def listening(run: Running, host: str) -> str:
