@@ -80,7 +80,8 @@ def prepare(
     """Stage one: certificates of all parties, and processes that import what they need."""
     processes = Processes(run.make("logs"), COMPONENTS)
     down.callback(processes.stop)
-    processes.prepare(forked=True)  # while this process has one thread and no log
+    # Before this process has a log. A fork has one thread; where there are others already, the server starts afresh.
+    processes.prepare(forked=threading.active_count() == 1)
     log_to(run.make("logs") / "run.log")
     say("issuing certificates")
     authority = Authority(run.make("pki"))
