@@ -169,6 +169,10 @@ class KeyStreams(LocalDatabase):
         step = min(_LARGE_FRAGMENT_BYTES, max(_FRAGMENT_BYTES, len(payload) // _MANY_FRAGMENTS))
         for at in range(0, len(payload), step):
             self._insert(block.qc, block.epoch, block.offset + at, made, payload[at : at + step])
+        beyond = block.qc, block.epoch, block.offset + len(payload) - self._stock_bytes
+        if beyond[-1] > 0:
+            self._db.execute("DELETE FROM block WHERE qc = ? AND epoch = ? AND end <= ?", beyond)
+            self._erase("expired", "qc = ? AND epoch = ? AND start < ?", *beyond)
         return True
 
     @property
@@ -220,20 +224,12 @@ class KeyStreams(LocalDatabase):
             return [self._take(r, request, server, spare_slots) for r in wanted]
 
     def expire(self) -> int:
-        """Erase all bytes and relayed keys older than the TTL, and bytes beyond the stock, the oldest ones; how many
-        bytes were erased. To be called once a slot.
-        """
+        """Erase all bytes and relayed keys older than the TTL; how many bytes were erased. To be called once a slot."""
         with self._transaction():
             oldest = self.clock() - self.ttl_s
             self._db.execute("DELETE FROM relayed WHERE made <= ?", (oldest,))
             self._db.execute("DELETE FROM block WHERE made <= ?", (oldest,))
             n_bytes = self._erase("expired", "made <= ?", oldest)
-            longer = "SELECT qc, epoch, head FROM stream WHERE head > ?"
-            for qc, epoch, head in self._db.execute(longer, (self._stock_bytes,)).fetchall():
-                beyond = "qc = ? AND epoch = ? AND end <= ?"
-                place = qc, epoch, head - self._stock_bytes
-                self._db.execute(f"DELETE FROM block WHERE {beyond}", place)  # noqa: S608 - no input
-                n_bytes += self._erase("expired", beyond, *place)
         self._empty_log()
         return n_bytes
 
