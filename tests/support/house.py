@@ -7,10 +7,10 @@ imports that are made when a module is loaded. A wing is a folder.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
 import statistics
-import sys
 import tokenize
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -117,5 +117,7 @@ def _spread(found: Sequence[int] | object) -> str:
 
 
 if __name__ == "__main__":
-    for what, value in measure(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()).rows():
+    parser = argparse.ArgumentParser(description="How long, how commented and how deep a house is, as one table.")
+    parser.add_argument("root", nargs="?", type=Path, default=Path(), help="its top folder (default: this one)")
+    for what, value in measure(parser.parse_args().root.resolve()).rows():
         print(f"{what:32} {value}")
