@@ -97,7 +97,7 @@ class ForkServer:
     """The process that has imported `modules`: each has `main`, of a path, or `rehearse`, done once. Thread-safe.
 
     `log`: what it writes itself, before and between forks. `forked`: it begins as a fork of this process, which has one
-    thread, and has imported much of the same.
+    thread, no secret yet, and has imported much of the same.
     """
 
     def __init__(self, modules: Sequence[str], log: Path, *, forked: bool = False) -> None:

@@ -19,7 +19,7 @@ from testbed.errors import UserError
 from testbed.machine.leftovers import Machine
 from testbed.network.loopback import free_port
 from testbed.planning.make import make_plan
-from tests.support.running import ROOT, finished
+from tests.support.running import ROOT, Running, finished
 from tests.support.waiting import until
 
 
@@ -87,6 +87,36 @@ def test_keys_are_exchanged_by_way_of_a_server_of_the_users(server, tmp_path, co
     leaks = [p for p in Path(run).rglob("*") if p.is_file() and b"sesame" in p.read_bytes()]
     assert not leaks
     assert "sesame" not in done.stdout + done.stderr
+
+
+def test_applications_and_qcs_do_not_have_the_password_in_their_memory(server, tmp_path):
+    """Only who speaks to the server has: components are forks of a process that knows no secret."""
+    run = Running(tmp_path / "run", "--shared-db", server, "--no-cli", "--duration", 600)
+    try:
+        run.wait_for("opening")
+        titles = {path.parent: path.read_text() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()}
+        ours = [(process, title) for process, title in titles.items() if str(run.directory) in title]
+        others = [process for process, title in ours if title.startswith(("sae-", "qcs:"))]
+        password = b"postgres:sesame@"
+
+        assert len(others) == 6
+        assert not [process for process in others if remembers(process, password)]
+        assert remembers(Path(f"/proc/{run.process.pid}"), password)  # who was told it
+    finally:
+        run.stop()
+
+
+def remembers(process: Path, what: bytes) -> bool:
+    """Whether that is in the process's memory, wherever it may write."""
+    with (process / "mem").open("rb", buffering=0) as memory:
+        for line in (process / "maps").read_text().splitlines():
+            place, rights = line.split()[:2]
+            begin, end = (int(number, 16) for number in place.split("-"))
+            if rights.startswith("rw"):
+                memory.seek(begin)
+                if what in memory.read(end - begin):
+                    return True
+    return False
 
 
 def test_server_with_too_few_connections_is_refused_before_anything_starts(server):
