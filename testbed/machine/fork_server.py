@@ -140,7 +140,7 @@ class ForkServer:
 
 
 def _fork_off(asked: int, out: int, modules: Sequence[str]) -> int:
-    """The process ID of a server that is a fork of this process. Of what it has here it keeps the modules alone."""
+    """The process ID of a server that is a fork of this process. It keeps no file and no signal handler of it."""
     assert threading.active_count() == 1, threading.enumerate()  # noqa: S101 - their locks would stay locked
     sys.stdout.flush()
     sys.stderr.flush()

@@ -80,8 +80,8 @@ def prepare(
     """Stage one: certificates of all parties, and processes that import what they need."""
     processes = Processes(run.make("logs"), COMPONENTS)
     down.callback(processes.stop)
-    # Before this process has a log. A fork has one thread, and all that this process has in memory: where there are
-    # other threads already, or secrets of databases or devices that are the user's, the server starts afresh.
+    # Before this process has a log. A fork has one thread of this process's, and all of its memory. So where this
+    # process has other threads, or a secret of the user's (for a database, for devices), the server starts afresh.
     devices = any(qc.source is not None for link in plan.topology.links for qc in link.qcs)
     secrets = devices or wishes.user_database is not None
     processes.prepare(forked=threading.active_count() == 1 and not secrets)

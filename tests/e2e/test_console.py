@@ -197,7 +197,7 @@ def test_ctrl_c_ends_a_command_on_a_host_and_not_the_run(run):
     """And the next command works."""
     run.cli("seattle sleep 1003")
     # Not what the shell says: between two commands it may not heed the signal.
-    until(lambda: ["sleep", "1003"] in commands())
+    until(lambda: ["sleep", "1003"] in commands().values())
 
     run.process.send_signal(signal.SIGINT)
 

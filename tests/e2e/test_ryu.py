@@ -28,7 +28,7 @@ def ryu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def controller(run: Running) -> list[str]:
     """The command line of the controller's process."""
-    (words,) = (words for words in commands() if str(run.directory / "config/controller.json") in words)
+    (words,) = (words for words in commands().values() if str(run.directory / "config/controller.json") in words)
     return words
 
 

@@ -19,6 +19,7 @@ from testbed.errors import UserError
 from testbed.machine.leftovers import Machine
 from testbed.network.loopback import free_port
 from testbed.planning.make import make_plan
+from tests.support.processes import commands
 from tests.support.running import ROOT, Running, finished
 from tests.support.waiting import until
 
@@ -94,9 +95,9 @@ def test_applications_and_qcs_do_not_have_the_password_in_their_memory(server, t
     run = Running(tmp_path / "run", "--shared-db", server, "--no-cli", "--duration", 600)
     try:
         run.wait_for("opening")
-        titles = {path.parent: path.read_text() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()}
-        ours = [(process, title) for process, title in titles.items() if str(run.directory) in title]
-        others = [process for process, title in ours if title.startswith(("sae-", "qcs:"))]
+        titles = {process: " ".join(words) for process, words in commands().items()}
+        ours = {process: title for process, title in titles.items() if str(run.directory) in title}
+        others = [process for process, title in ours.items() if title.startswith(("sae-", "qcs:"))]
         password = b"postgres:sesame@"
 
         assert len(others) == 6

@@ -174,7 +174,7 @@ def page(run: Running, host: str, address: str, folder: Path, content: str) -> I
 
 def commands_naming(path: object) -> list[str]:
     """Command lines of running processes with that in them."""
-    return [line for line in map(" ".join, commands()) if str(path) in line]
+    return [line for line in map(" ".join, commands().values()) if str(path) in line]
 
 
 def listening(run: Running, host: str) -> str:

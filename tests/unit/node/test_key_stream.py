@@ -159,16 +159,28 @@ def test_stock_is_bounded_and_what_does_not_fit_expires_oldest_first(path, clock
     with contextlib.closing(KeyStore(path, path.with_suffix(".key"), ttl_slots=86_400, clock=clock,
                                      stock_bytes=1000)) as store:  # fmt: skip
         for slot in range(40):
-            store.store(block(slot, 150 * slot, bytes([slot]) * 150), DIGEST)
+            store.store(block(slot, 100 * slot, bytes([slot]) * 100), DIGEST)
             (held,) = store.held()  # at once: the next slot brings as much again
-            assert min(held.head, 1000) - 150 < held.stored <= 1000
+            assert held.stored <= 1000
             assert held.floor == max(0, held.head - 800)
             assert held.generated == held.stored + held.expired
 
-        assert (held.expired, held.stored) == (5100, 900)
-        assert bytes_of(store, 5100, 5101) == bytes([34])  # promised a moment ago, and still there
+        assert (held.expired, held.stored) == (3000, 1000)
+        assert bytes_of(store, 3000, 3001) == bytes([30])  # promised a moment ago, and still there
         with pytest.raises(Missing):
-            bytes_of(store, 5099, 5100)
+            bytes_of(store, 2999, 3000)
+
+
+def test_block_that_lies_across_the_bound_of_the_stock_expires_whole(path, clock):
+    """So there is never more than fits."""
+    with contextlib.closing(KeyStore(path, path.with_suffix(".key"), ttl_slots=86_400, clock=clock,
+                                     stock_bytes=1000)) as store:  # fmt: skip
+        for slot in range(40):
+            store.store(block(slot, 150 * slot, bytes([slot]) * 150), DIGEST)
+            (held,) = store.held()
+            assert min(held.head, 1000) - 150 < held.stored <= 1000
+
+        assert (held.expired, held.stored) == (5100, 900)
 
 
 def test_nothing_is_promised_in_its_last_slot(store, clock):

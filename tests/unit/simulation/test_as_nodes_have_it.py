@@ -57,7 +57,7 @@ def test_qc_counts_as_one_that_generates_as_long_as_nodes_say_so(n_bytes, ttl_sl
 )  # fmt: skip
 def test_stock_is_that_of_a_node_and_what_does_not_fit_expires_as_there(n_bytes, ttl_slots, takes):
     """What is promised to somebody new, what is stored, and what has expired, slot by slot, while some is taken."""
-    most = 6000
+    most = 6000  # of which what is promised ends more than one fragment before the bound
     now = [1000.0]
     qc = QcState(
         QC, recorded(n_bytes), ttl_slots=ttl_slots, promised_slots=promised_slots(ttl_slots), stock_bytes=most
