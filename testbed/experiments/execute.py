@@ -151,7 +151,10 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
     why = too_long(plan.round_trip_s, run.phases[0].parameters["ttl_slots"])
     if why is not None:
         raise UserError(why)
-    wishes = Wishes(run.phases[0].parameters, habits=run.phases[0].workload.habits, policies=run.policies)
+    first = run.phases[0]
+    # QCs go by the seed that all phases of a repeat have in common: scenarios that are compared need the same QCs as
+    # much as the same sessions. Virtual time draws from that seed, too.
+    wishes = Wishes(first.parameters, seed=first.seed, habits=first.workload.habits, policies=run.policies)
     windows, down = [], contextlib.ExitStack()
     try:
         emulation = bring_up(plan, directory, wishes, outside=outside, say=lambda _: None, down=down)

@@ -214,11 +214,12 @@ class Qc:
         self.config = self._read = config
         self._changing = threading.Lock()  # of `config`: by ends and by whoever rereads it
         self._journal = journal
-        self._random = _source(seed, config.qc)
-        # Apart, so that a seed's key material does not depend on what is reported beside it.
+        # Three, so that how much there is depends on nothing else: under the same seed it is what virtual time has.
+        self._chance = _source(seed, config.qc)
+        self._random = _source(seed, f"{config.qc}/key")
         self._noise = _source(seed, f"{config.qc}/qber")
         self._makes = config.makes
-        self._source = source(self._makes, self._random)
+        self._source = source(self._makes, self._chance)
         self._stopped_by_qber = False
         self._begin()
         self._ready = 0.0  # a dark one that both ends want makes nothing before
@@ -273,7 +274,7 @@ class Qc:
         generates = wanted and not config.broken and not self._journal.is_behind
         if config.makes != self._makes:
             self._makes = config.makes
-            self._source = source(self._makes, self._random)
+            self._source = source(self._makes, self._chance)
         # A device that follows a model goes on, whether its photons arrive or not.
         brought = self._source.make(slot, config.eve) if generates or config.model is not None else NOTHING
         n_bytes = brought.n_bytes if generates else 0

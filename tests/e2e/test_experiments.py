@@ -7,10 +7,13 @@ import json
 import re
 import signal
 import subprocess
+from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from simulation.supply import Uniform
 from testbed.experiments.experiment import Seen
 from testbed.experiments.kinds import fig7, latency
 from tests.support.running import ROOT, command, finished, kill
@@ -117,6 +120,7 @@ def test_failed_run_is_reported_and_made_good_and_an_interrupted_series_goes_on(
     assert {row["samples"] for row in found["rows"]} == {18}
     assert {name: (folder(out, "table1") / "raw" / name).read_bytes() for name in others} == others
     check_floors(real(out, "table1"))
+    check_qcs(real(out, "table1"))
 
 
 @pytest.mark.slow
@@ -147,6 +151,19 @@ def test_quick_figure_8_has_all_scenarios_measures_and_the_planner(tmp_path, tin
     assert "<svg" in page
     assert "A quick look" in page
     check_pools(real(out, "fig8"))
+
+
+def check_qcs(phases: list[Seen]) -> None:
+    """QCs make what the seed says, which scenarios of a repeat have in common, and virtual time has, too."""
+    for document in (phase.document for phase in phases):
+        made = defaultdict(list)
+        for qc, _, n_bytes in document["made"]:
+            made[qc].append(n_bytes)
+        assert len(made) == 5
+        for qc, found in made.items():
+            supply = Uniform(*document["qc_rate"], f"{document['seed']}/{qc}", len(found))
+            supply.made(-1.0)
+            assert found == [after - before for before, after in pairwise(supply.heads)]
 
 
 def check_floors(phases: list[Seen]) -> None:

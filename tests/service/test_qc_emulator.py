@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 
 from node.material.blocks import Block, acknowledge, ask_rate, receive
+from scenario.quantum.qc_models import Blocks, Model, to_json
+from simulation.supply import Modelled, Uniform
 from telemetry import journal
 from testbed.machine.processes import Process, execute
 from tests.support.waiting import until
@@ -197,6 +199,23 @@ def test_seed_makes_the_same_output_again(emulator):
     assert not set(outputs[2]) & set(outputs[3])
     assert errors[2] != errors[3]
     assert len(epochs) == 4, "each start begins a new epoch, whatever the seed"
+
+
+@pytest.mark.parametrize("model", [None, Blocks(900, 3.0, 1.0)], ids=["uniform", "blocks"])
+def test_seed_makes_as_much_in_each_slot_as_in_virtual_time(emulator, model: Model | None):
+    """So scenarios meet the same QCs in both engines."""
+    a, _ = emulator.module("a"), emulator.module("b")
+    qc = {"qc": QC, "low": 33, "high": 47, "ends": [str(emulator.directory / end) for end in "ab"]}
+    emulator.start(seed=7, qcs=[qc | ({} if model is None else {"model": to_json(model)})])
+    until(lambda: len(a.blocks) >= 30)
+
+    supply = Uniform(33, 47, f"7/{QC}", 30) if model is None else Modelled(model, f"7/{QC}", 30)
+    supply.made(-1.0)  # until time begins
+    heads = {block.slot: block.offset + len(block.payload) for block in a.blocks[:30]}
+
+    assert list(heads) == list(range(1, 31))
+    assert list(heads.values()) == list(supply.heads[1:31])
+    assert len(set(heads.values())) > 5
 
 
 def test_rate_changes_while_running(emulator):
