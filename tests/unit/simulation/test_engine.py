@@ -231,6 +231,23 @@ def test_session_without_another_way_waits_until_its_path_is_up_again():
     assert set(result.errors) == {"path_down"}
 
 
+@pytest.mark.parametrize(("kind", "name"), [("fibre", "bc"), ("node", "b")])
+def test_keys_that_wait_at_both_ends_are_given_while_the_path_is_down(kind, name):
+    """Those made at 20 s are good for 12 s, as a node has it, whatever the fibre or the relay does from 21 s on."""
+    outages = (Outage(kind, name, 21, 100),)
+
+    assert simulated(network("ab bc"), session("ac", 20, 11.5), outages=outages, mode="basic").failed_requests == 2
+    assert simulated(network("ab bc"), session("ac", 20, 11.5), outages=outages, mode="qkp").failed_requests == 0
+    assert simulated(network("ab bc"), session("ac", 20, 15.5), outages=outages, mode="qkp").failed_requests == 1
+
+
+def test_keys_that_wait_at_a_node_that_is_gone_are_given_to_nobody():
+    """The slave's node had them, too."""
+    outages = (Outage("node", "c", 21, 100),)
+
+    assert simulated(network("ab bc"), session("ac", 20, 11.5), outages=outages, mode="qkp").failed_requests == 2
+
+
 def test_move_is_admitted_like_a_new_session():
     """The way round is taken until 60 s: until then the session waits, and moves when there is room."""
     saes = Sae("C", "c"), Sae("B", "b")
