@@ -16,7 +16,8 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from testbed.machine.leftovers import Machine
 from tests.e2e.conftest import SEED
-from tests.e2e.test_poliqi import qc_output, shown
+from tests.e2e.test_poliqi import qc_output
+from tests.support.leaks import shown
 from tests.support.running import Running
 from tests.support.waiting import until
 
@@ -172,16 +173,16 @@ def test_cut_link_is_drawn_as_cut_and_healed_again(page):
 
 def test_map_goes_back_to_what_happened_and_on_to_now(page, watched):
     """A fibre that was cut and is healed again is cut once more on the map of that moment."""
+    words = "✕ broken: cut government military"
+    newest = "return [...document.querySelectorAll('.timeline tr')].find(r => r.textContent.includes(arguments[0]))"
+    cut_before = page.js(f"{newest}?.textContent", words)
     watched.cli("qkd fault cut government military")
     page.shows("#map g.link.down", "✕ CUT")
-    words = "✕ broken: cut government military"
-    page.shows(".timeline table", words)  # so that a picture of the cut was taken after the event was written, too
+    # So that a picture of the cut was taken after the event was written, too: of this one, not of one before.
+    until(lambda: page.js(f"{newest}?.textContent", words) not in (None, cut_before))
     watched.cli("qkd fault heal cut government military")
     until(lambda: not page.all("#map g.link.down"))
-    time = page.js(
-        "return [...document.querySelectorAll('.timeline tr')].find(r => r.textContent.includes(arguments[0]))"
-        "?.querySelector('button')", words,
-    )  # fmt: skip
+    time = page.js(f"{newest}?.querySelector('button')", words)
     page.js("arguments[0].click()", time)
 
     page.shows(".moment-words", r"The map shows \d\d:\d\d:\d\d, \d+ s ago")

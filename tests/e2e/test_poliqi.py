@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import random
 import re
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 
 from telemetry import journal
 from tests.e2e.conftest import SEED
-from tests.support.leaks import shown
+from tests.support.leaks import made_by_seed, shown
 from tests.support.running import Running
 from tests.support.waiting import until
 
@@ -160,14 +159,9 @@ def rekeyed(run: Running) -> int:
 
 
 def qc_output(run: Running, *, without: Sequence[str] = ()) -> list[bytes]:
-    """All blocks that the QCs made so far, computed anew from the seed; but for some, whose rate was changed."""
-    blocks = journal.read(run.directory / "qcs" / "journal.jsonl")
-    found = []
-    for qc in (q for q in run.config("qcs")["qcs"] if q["qc"] not in without):
-        generator = random.Random(f"{SEED}/{qc['qc']}")
-        for event in (e for e in blocks if e["event"] == "block" and e["qc"] == qc["qc"]):
-            assert generator.randint(qc["low"], qc["high"]) == event["n_bytes"]
-            found.append(generator.randbytes(event["n_bytes"]))
+    """All blocks that the QCs made so far; but for some, whose rate was changed."""
+    rates = {qc["qc"]: (qc["low"], qc["high"]) for qc in run.config("qcs")["qcs"] if qc["qc"] not in without}
+    found = made_by_seed(run.directory / "qcs" / "journal.jsonl", SEED, rates)
     assert len(found) > 20
     return found
 

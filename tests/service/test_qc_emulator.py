@@ -25,6 +25,7 @@ from scenario.quantum.qc_models import Blocks, Model, to_json
 from simulation.supply import Modelled, Uniform
 from telemetry import journal
 from testbed.machine.processes import Process, execute
+from tests.support.leaks import made_by_seed
 from tests.support.waiting import until
 
 QC = "a-b/1"
@@ -199,6 +200,17 @@ def test_seed_makes_the_same_output_again(emulator):
     assert not set(outputs[2]) & set(outputs[3])
     assert errors[2] != errors[3]
     assert len(epochs) == 4, "each start begins a new epoch, whatever the seed"
+
+
+def test_what_came_of_a_seed_can_be_drawn_anew(emulator):
+    """As tests do that look for what QCs made where it must not be."""
+    a, _ = emulator.module("a"), emulator.module("b")
+    emulator.start(seed=5)
+    until(lambda: len(a.blocks) >= 5)
+
+    drawn = made_by_seed(emulator.directory / "qcs" / "journal.jsonl", 5, {QC: (33, 47)})
+
+    assert drawn[:5] == [block.payload.reveal() for block in a.blocks[:5]]
 
 
 @pytest.mark.parametrize("model", [None, Blocks(900, 3.0, 1.0)], ids=["uniform", "blocks"])

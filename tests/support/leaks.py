@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from telemetry import journal
 
 _PIECE = 12  # bytes: four times three, so that base64 of a whole secret is that of its pieces, one after the other
 
@@ -17,3 +21,17 @@ def shown(seen: bytes, secrets: Iterable[bytes]) -> list[bytes]:
         16: {base64.b64encode(p) for p in pieces},
     }
     return [w for n, known in forms.items() for i in range(len(seen)) if (w := seen[i : i + n]) in known]
+
+
+def made_by_seed(book: Path, seed: int, rates: Mapping[str, tuple[int, int]]) -> list[bytes]:
+    """All blocks that these QCs made by a seed, drawn anew, one QC after the other. Rates: lowest and highest, bytes a
+    slot. AssertionError if their emulator journalled other sizes. The emulator's test holds this to what comes of one.
+    """
+    blocks = journal.read(book, "block")
+    found = []
+    for qc, (low, high) in rates.items():
+        sizes, data = random.Random(f"{seed}/{qc}"), random.Random(f"{seed}/{qc}/key")
+        for event in (e for e in blocks if e["qc"] == qc):
+            assert low + int(sizes.random() * (high - low + 1)) == event["n_bytes"]
+            found.append(data.randbytes(event["n_bytes"]))
+    return found

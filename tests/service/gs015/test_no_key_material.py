@@ -9,7 +9,6 @@ import asyncio
 import base64
 import contextlib
 import os
-import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,11 +17,10 @@ from pathlib import Path
 import pytest
 
 from mtls.identity import Identity, Role
-from telemetry import journal
 from testbed.network.loopback import LOOPBACK
 from tests.service.gs015.conftest import LINKS, Network
 from tests.support.gs015_client import N, Restconf
-from tests.support.leaks import shown
+from tests.support.leaks import made_by_seed, shown
 from tests.support.waiting import until
 
 SEED = 15
@@ -157,7 +155,10 @@ def test_no_key_and_no_qc_output_in_any_message(recorded):
     assert b"sdqkdn_application_new" in seen["a"]
     assert b"virt_next_hop" in seen["b"]
     assert [bool(shown(seen["a"], [canary])) for canary in canaries] == [True, True], "the search finds what is there"
-    secrets = [*keys, *qc_output(network.directory)]
+    rates = {qc: (2000, 2000) for qc, _, _ in LINKS}
+    blocks = made_by_seed(network.directory / "qcs" / "journal.jsonl", SEED, rates)
+    assert blocks
+    secrets = [*keys, *blocks]
     assert len(set(keys)) == 12
     assert {where: shown(text, secrets) for where, text in seen.items()} == {"a": [], "b": [], "c": []}
 
@@ -173,16 +174,3 @@ def say_canaries(network: Recorded, recorder: Recorder) -> tuple[bytes, bytes]:
     finally:
         client.close()
     return canaries
-
-
-def qc_output(directory: Path) -> list[bytes]:
-    """Every block that the QCs made."""
-    found: list[bytes] = []
-    events = [e for e in journal.read(directory / "qcs" / "journal.jsonl") if e["event"] == "block"]
-    for qc, _, _ in LINKS:
-        generator = random.Random(f"{SEED}/{qc}")
-        for event in (e for e in events if e["qc"] == qc):
-            assert generator.randint(2000, 2000) == event["n_bytes"]
-            found.append(generator.randbytes(event["n_bytes"]))
-    assert found
-    return found
