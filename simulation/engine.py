@@ -289,12 +289,12 @@ class Simulation:
 
     def _key(self, session: Session, now_s: float) -> tuple[str, Shortage | None] | None:
         """Give the session a key: one that waits, or one made now. Why there is none, if there is none."""
-        pool, paths = session.pool, () if session.path is None else session.path.paths
+        pool, arrival = session.pool, session.arrival
         while pool and pool[0] <= now_s - self._promised_s:
             pool.popleft()
             self.result.expired += 1
         # Keys that wait do so at both ends: they need no path any more.
-        if pool and all(self._network.dead.isdisjoint((path.nodes[0], path.nodes[-1])) for path in paths):
+        if pool and self._network.dead.isdisjoint((arrival.master.node, arrival.slave.node)):
             pool.popleft()
             self.result.from_pool += 1
             if self.witness is not None:
@@ -302,8 +302,8 @@ class Simulation:
             return None
         if session.down:
             return PATH_DOWN, None
-        if self._network.dead and paths:
-            alive = sum(self._network.dead.isdisjoint(path.nodes) for path in paths)
+        if self._network.dead and session.path is not None:
+            alive = sum(self._network.dead.isdisjoint(path.nodes) for path in session.path.paths)
             if alive < self._mode.enough:
                 return NODE_DOWN, None
         for qc in session.qcs:

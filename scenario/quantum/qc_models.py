@@ -240,7 +240,7 @@ class _Uniform:
         self._model, self._chance, self._whole = model, chance, Whole()
 
     def make(self, slot: int, eve: float = 0.0) -> Made:  # noqa: ARG002 - all slots are alike
-        # By one draw, as virtual time has it without a call for each slot.
+        # The draw of `simulation.supply.Uniform`, which makes it without a call for each slot.
         n_bytes = self._model.low + int(self._chance.random() * (self._model.high - self._model.low + 1))
         if eve:
             n_bytes = self._whole.bytes_of(8 * n_bytes * left_under_eve(self._model.qber, eve))

@@ -284,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="small samples and fast loads: all in about five minutes")
     add("--repeat", type=_repeats, metavar="N", help="repeats (default: 6, the fewest with 95 %% intervals; quick: 2)")
     add("--speed", type=_speed, metavar="N", help="divide all times of loads by N and multiply the QCs' rates (default: 1; quick: 5)")  # fmt: skip  # noqa: E501
-    add("--seed", type=_seed, metavar="N", help="same seed, same workloads and QCs (default: a new one or the series')")
+    add("--seed", type=_seed, metavar="N", help="same seed, same workloads and QCs (default: a new one, or that of the series)")  # fmt: skip  # noqa: E501
     add("--out", type=Path, metavar="DIR", help="where results go, a folder for each experiment (default: results/)")
     add("--again", action="store_true", help="begin anew where a series was begun already")
     add("--topology", metavar="NAME|FILE", help="network (default: poliqi; of relay: trellis)")

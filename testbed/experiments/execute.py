@@ -148,10 +148,10 @@ def _inside(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> int:
 
 def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list[dict[str, Any]]:
     """What each phase showed; UserError if anything in the run is not as it must be."""
-    why = too_long(plan.round_trip_s, run.phases[0].parameters["ttl_slots"])
+    first = run.phases[0]
+    why = too_long(plan.round_trip_s, first.parameters["ttl_slots"])
     if why is not None:
         raise UserError(why)
-    first = run.phases[0]
     # QCs go by the seed that all phases of a repeat have in common: scenarios that are compared need the same QCs as
     # much as the same sessions. Virtual time draws from that seed, too.
     wishes = Wishes(first.parameters, seed=first.seed, habits=first.workload.habits, policies=run.policies)
@@ -167,7 +167,7 @@ def _phases(run: Run, plan: Plan, directory: RunDirectory, outside: int) -> list
         }
         operator = Operator(emulation)
         down.callback(operator.close)
-        _warm_up(run.phases[0], emulation, operator)
+        _warm_up(first, emulation, operator)
         for phase in run.phases:
             windows.append(_offer(phase, emulation, operator))
     finally:

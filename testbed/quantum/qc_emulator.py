@@ -214,7 +214,7 @@ class Qc:
         self.config = self._read = config
         self._changing = threading.Lock()  # of `config`: by ends and by whoever rereads it
         self._journal = journal
-        # Three, so that how much there is depends on nothing else: under the same seed it is what virtual time has.
+        # Three generators, so that the number of bytes depends on no other draw: virtual time makes no other.
         self._chance = _source(seed, config.qc)
         self._random = _source(seed, f"{config.qc}/key")
         self._noise = _source(seed, f"{config.qc}/qber")

@@ -154,7 +154,7 @@ def test_quick_figure_8_has_all_scenarios_measures_and_the_planner(tmp_path, tin
 
 
 def check_qcs(phases: list[Seen]) -> None:
-    """QCs make what the seed says, which scenarios of a repeat have in common, and virtual time has, too."""
+    """QCs make as much in each slot as in virtual time under the seed that all scenarios of a repeat have."""
     for document in (phase.document for phase in phases):
         made = defaultdict(list)
         for qc, _, n_bytes in document["made"]:

@@ -25,7 +25,7 @@ def shown(seen: bytes, secrets: Iterable[bytes]) -> list[bytes]:
 
 def made_by_seed(book: Path, seed: int, rates: Mapping[str, tuple[int, int]]) -> list[bytes]:
     """All blocks that these QCs made by a seed, drawn anew, one QC after the other. Rates: lowest and highest, bytes a
-    slot. AssertionError if their emulator journalled other sizes. The emulator's test holds this to what comes of one.
+    slot. AssertionError if their emulator journalled other sizes. `test_qc_emulator` holds this to a real emulator.
     """
     blocks = journal.read(book, "block")
     found = []
