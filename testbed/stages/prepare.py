@@ -19,6 +19,7 @@ from testbed.database.shared_database import UserDatabase
 from testbed.machine.processes import Processes
 from testbed.machine.run_directory import RunDirectory
 from testbed.network.expose import LOOPBACK
+from testbed.network.faults import device_qcs
 from testbed.planning.plan import COMPONENTS, NOBODY, Plan
 
 _log = logging.getLogger(__name__)
@@ -82,8 +83,7 @@ def prepare(
     down.callback(processes.stop)
     # Before this process has a log. A fork has one thread of this process's, and all of its memory. So where this
     # process has other threads, or a secret of the user's (for a database, for devices), the server starts afresh.
-    devices = any(qc.source is not None for link in plan.topology.links for qc in link.qcs)
-    secrets = devices or wishes.user_database is not None
+    secrets = wishes.user_database is not None or device_qcs(plan)
     processes.prepare(forked=threading.active_count() == 1 and not secrets)
     log_to(run.make("logs") / "run.log")
     say("issuing certificates")
