@@ -268,15 +268,15 @@ class Qc:
         record of what is made: time passes all the same.
         """
         config = self.config  # an end may set another rate at any time
-        if config.off:
-            return
         wanted = all(end.enabled for end in self._ends) and boottime() >= self._ready
-        generates = wanted and not config.broken and not self._journal.is_behind
+        generates = wanted and not config.broken and not config.off and not self._journal.is_behind
         if config.makes != self._makes:
             self._makes = config.makes
             self._source = source(self._makes, self._chance)
-        # A device that follows a model goes on, whether its photons arrive or not.
+        # A model goes on, whether photons arrive and whether there is power: what it would have made never comes later.
         brought = self._source.make(slot, config.eve) if generates or config.model is not None else NOTHING
+        if config.off:
+            return
         n_bytes = brought.n_bytes if generates else 0
         qber = None
         if generates and brought.qber is not None and (n_bytes or brought.qber > MOST_QBER):

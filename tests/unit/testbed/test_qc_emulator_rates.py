@@ -65,6 +65,20 @@ def test_qc_makes_what_its_model_says_until_a_rate_is_set(tmp_path):
     assert expected[:5] == [10, 10, 100, 100, 100]
 
 
+def test_device_without_power_brings_nothing_later_of_what_it_would_have_made(tmp_path):
+    """As in virtual time; what came at once would be more than there was time for."""
+    qc = Qc(replace(READ, model=TRACE), 1, Journal(tmp_path / "journal.jsonl", "qcs"))
+    for slot in range(1, 11):
+        if slot in (4, 9):
+            qc.reread(replace(READ, model=TRACE, off=slot == 4))
+        qc.make(slot)
+
+    made = {event["slot"]: event["n_bytes"] for event in journal.read(tmp_path / "journal.jsonl", "block")}
+    follows = source(TRACE, random.Random(1))
+    expected = {slot: follows.make(slot).n_bytes for slot in range(1, 11)}
+    assert made == {slot: expected[slot] for slot in (1, 2, 3, 9, 10)}
+
+
 def test_eavesdropper_raises_the_errors_until_no_key_is_made(tmp_path):
     """A quarter of what she intercepts; the journal says why nothing comes, and when it comes again."""
     config = QcConfig("a-b/1", 100, 100, (), qber_percent=2.0)
