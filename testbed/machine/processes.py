@@ -132,6 +132,7 @@ class Process:
         self._tell("begun")
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(log.open("ab"))
+            self._log_from = file.tell()
             out = file.fileno()
             if says_ready:
                 said, out = os.pipe()
@@ -191,6 +192,10 @@ class Process:
             for signum in self._signals_due or ():
                 self._send(signum)
             self._signals_due = None
+
+    def said(self) -> str:
+        """All that it has written to its standard error, without what others of its name wrote before it."""
+        return self.log.read_bytes()[self._log_from :].decode(errors="replace")
 
     def last_words(self) -> str:
         """How it ended, and the end of its log, in one line."""

@@ -168,6 +168,7 @@ STORY = obj(
 )  # fmt: skip
 IDENT = obj(ident=TEXT)
 CAPTURED = obj(file=TEXT)
+CAPTURE_ENDED = obj(file=TEXT, lost_packets=_said(INTEGER, "that crossed the fibre and are not in the file"))
 _END = {"node": TEXT, "peer": TEXT, "from": _said(TEXT, "address"), "to": _said(TEXT, "address")}
 _END_UP = {
     "leads": FLAG, "kind": {"type": "string", "enum": list(KINDS)}, "every_s": NUMBER,

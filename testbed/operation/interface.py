@@ -234,7 +234,7 @@ REQUESTS: Mapping[str, Request] = {
         {"a": Argument(TEXT, "datacenter"), "b": Argument(TEXT, "datacenter")},
     ),
     "end_capture": Request(
-        "End that.", answers.CAPTURED, {"a": Argument(TEXT, "datacenter"), "b": Argument(TEXT, "datacenter")}
+        "End that.", answers.CAPTURE_ENDED, {"a": Argument(TEXT, "datacenter"), "b": Argument(TEXT, "datacenter")}
     ),
     "tunnels": Request(
         "The tunnels between datacenters, each at both ends.",

@@ -269,9 +269,10 @@ class Operator:
         with self._capturing:
             return {"file": str(self._emulation.captures.start(a, b))}
 
-    def _end_capture(self, a: str, b: str) -> dict[str, str]:
+    def _end_capture(self, a: str, b: str) -> dict[str, Any]:
         with self._capturing:
-            return {"file": str(self._emulation.captures.stop(a, b))}
+            file, lost = self._emulation.captures.stop(a, b)
+            return {"file": str(file), "lost_packets": lost}
 
     def _open_tunnel(
         self, a: str, b: str, kind: str | None = None, every_s: float | None = None, policy: str | None = None

@@ -295,7 +295,9 @@ def _story(do: Do, first: str = "", slave: str | None = None, kind: str = "key")
 
 def _capture(do: Do, a: str, b: str, end: str = "") -> str:
     if end == "off":
-        return f"captured: {do('end_capture', a=a, b=b)['file']}\n"
+        ended = do("end_capture", a=a, b=b)
+        without = f" (without {lost} packets: the machine was too busy)" if (lost := ended["lost_packets"]) else ""
+        return f"captured: {ended['file']}{without}\n"
     if end:
         raise UserError(f"qkd capture: expected\n{WORDS['capture'].help}".rstrip())
     return f"capturing into {do('capture', a=a, b=b)['file']}, which holds TLS: who talks to whom, no key\n"

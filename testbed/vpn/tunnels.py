@@ -7,9 +7,8 @@ interval for which QCs make too little.
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -24,6 +23,7 @@ from sae.vpn import kernel
 from testbed.errors import UserError
 from testbed.machine.processes import Process, Processes, ProcessFailed, run_tool
 from testbed.machine.run_directory import RunDirectory
+from testbed.machine.tools import check_tools
 from testbed.planning.plan import Plan, SaePlan
 
 FOLDER = "gateways"
@@ -45,24 +45,17 @@ _SOCKETS = "/run/wireguard"
 
 def check_machine(kind: str) -> None:
     """UserError if the machine lacks what tunnels of that kind take."""
-    _find(_NEEDED[kind])
+    check_tools(_NEEDED[kind])
     if kind not in _KERNEL:
         return
     kernel_has_it, lacking, instead = _KERNEL[kind]
     if kernel_has_it():
         return
-    _find(instead)
+    check_tools(instead)
     try:
         os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         raise UserError(f"a tunnel needs {_TUN}, as this kernel has no {lacking}: {error.strerror}") from None
-
-
-def _find(programs: Iterable[tuple[str, str]]) -> None:
-    missing = [(program, package) for program, package in programs if shutil.which(program) is None]
-    if missing:
-        names, packages = (" ".join(sorted({pair[i] for pair in missing})) for i in (0, 1))
-        raise UserError(f"cannot find {names}: run 'make setup', or 'apt-get install {packages}'")
 
 
 class Tunnels:

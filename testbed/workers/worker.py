@@ -121,7 +121,7 @@ class Worker:
         deadline = time.monotonic() + 1
         while self.process.alive() and time.monotonic() < deadline:
             time.sleep(_LOOK_S)
-        return why_it_ended(self.machine, self.process.status, self.process.log.read_text(errors="replace"))
+        return why_it_ended(self.machine, self.process.status, self.process.said())
 
     def begin(self, address: str) -> dict[str, Any]:
         """Have it prepared, with that address among machines; what it offers."""

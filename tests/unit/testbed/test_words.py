@@ -45,7 +45,9 @@ class Network:
         ("fault heal", {"heal": []}, {}, "nothing is broken\n"),
         ("fault heal cut a b", {"heal": [{"name": "cut a b"}]}, {"kind": "cut", "where": ["a", "b"]},
          "healed: cut a b\n"),
-        ("capture a b off", {"end_capture": {"file": "/f"}}, {"a": "a", "b": "b"}, "captured: /f\n"),
+        ("capture a b off", {"end_capture": {"file": "/f", "lost_packets": 0}}, {"a": "a", "b": "b"}, "captured: /f\n"),
+        ("capture a b off", {"end_capture": {"file": "/f", "lost_packets": 3}}, {"a": "a", "b": "b"},
+         "captured: /f (without 3 packets: the machine was too busy)\n"),
         ("story i", {"story": {"text": "so\n", "picture": "/p"}}, {"ident": "i"}, "so\nas a picture: /p\n"),
     ],
 )  # fmt: skip
