@@ -37,7 +37,7 @@ from testbed.errors import UserError
 from testbed.experiments.evaluation import figures
 from testbed.experiments.planner.lighting import best_lit, best_one_by_one
 from testbed.experiments.policies import interval
-from testbed.experiments.series import Store, clear
+from testbed.experiments.series import Store, clear, writing
 from testbed.experiments.workers import sources, workers
 from testbed.operation.tables import table
 
@@ -176,9 +176,10 @@ def main(arguments: Sequence[str], *, topologies: Path, results: Path) -> int:
     with workers(given.dask) as each:
         documents = store.fill(cases, functools.partial(outcome, networks=described), each)
     outcomes = [Outcome(**found | {"case": case}) for case, found in zip(cases, documents, strict=True)]
-    (out / "table.txt").write_text(text := in_words(outcomes), encoding="utf-8")
-    _write_csv(outcomes, out / "outcomes.csv")
-    figures.save(_figure(outcomes), out / "figure")
+    with writing(out):
+        (out / "table.txt").write_text(text := in_words(outcomes), encoding="utf-8")
+        _write_csv(outcomes, out / "outcomes.csv")
+        figures.save(_figure(outcomes), out / "figure")
     print(text, end="")
     return 0
 

@@ -25,7 +25,7 @@ from testbed.experiments.evaluation.results import Results
 from testbed.experiments.execute import Interrupted, execute
 from testbed.experiments.experiment import Experiment, Seen, Settings
 from testbed.experiments.kinds import blocks, fig7, fig8, latency, relay, sweep, table1
-from testbed.experiments.series import Run, Store, clear, digests, seconds, seed_of
+from testbed.experiments.series import Run, Store, clear, digests, seconds, seed_of, writing
 from testbed.experiments.workers import Each, workers
 from testbed.machine.tools import DATABASE_TOOLS, check_tools
 from testbed.options import failing_over, parsed_by
@@ -49,9 +49,9 @@ def main(arguments: Sequence[str], prepare: Callable[[], None]) -> int:
     given = _parser().parse_args(arguments)
     over = _over(given.over or [], given.name)
     _check(given)
-    if not given.virtual:
+    if not (given.virtual or given.so_far):
         prepare()
-    if given.database != SINGLE:
+    if given.database != SINGLE and not given.so_far:
         check_tools(DATABASE_TOOLS)
     names = _ALL if given.name == "all" else (given.name,)
     folder = (given.out or (_RESULTS / "quick" if given.quick else _RESULTS)).absolute()
@@ -62,16 +62,31 @@ def main(arguments: Sequence[str], prepare: Callable[[], None]) -> int:
         chosen = found.name
         workloads[chosen] = found
     begun = [_begin(EXPERIMENTS[n], folder, given, workloads=workloads, chosen=chosen, over=over) for n in names]
-    if len(begun) > 1:
+    if len(begun) > 1 and not given.so_far:
         total_s = sum(seconds(run) for one in begun for run in map(one.store.missing, one.runs) if run.phases)
         print(f"{len(begun)} experiments, about {_took(total_s)} to go", flush=True)
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        each = stack.enter_context(workers(given.dask)) if given.virtual else None
-        status = max([_make(one, each) for one in begun])
-    page = report.write(folder, list(EXPERIMENTS))
-    print(f"\n{_took(time.monotonic() - started)}; figures, tables and what was run: {page}", flush=True)
+        each = stack.enter_context(workers(given.dask)) if given.virtual and not given.so_far else None
+        status, without = 0, []
+        for one in begun:
+            if not given.so_far:
+                _run(one, each)
+            try:
+                status = max(status, _make(one))
+            except _NoResults as error:  # others have some
+                without.append(str(error))
+    if len(without) < len(begun):
+        with writing(folder):
+            page = report.write(folder, list(EXPERIMENTS))
+        print(f"\n{_took(time.monotonic() - started)}; figures, tables and what was run: {page}", flush=True)
+    if without:
+        raise UserError("; ".join(without))
     return status
+
+
+class _NoResults(UserError):
+    """Too little went well for error bars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +98,10 @@ class _Series:
     runs: Sequence[Run]
     described: Mapping[str, Any]
     store: Store
+
+    def say(self, text: str) -> None:
+        """Print it under the experiment's name."""
+        print(f"{self.experiment.name}: {text}", flush=True)
 
 
 def _begin(
@@ -102,6 +121,8 @@ def _begin(
     if given.again:
         clear(out)
     begun = seed_of(out)
+    if given.so_far and begun is None:
+        raise UserError(f"--so-far: no series was begun in {out}")
     seed = given.seed if given.seed is not None else secrets.randbelow(1 << 20) if begun is None else begun
     settings = Settings(
         seed=seed,
@@ -126,29 +147,30 @@ def _begin(
     return _Series(experiment, settings, runs, described, Store(out, {"experiment": experiment.name, **described}))
 
 
-def _make(one: _Series, each: Each | None) -> int:
-    """Run what is missing of it, and write everything that is made of it; 0, or 1 if a phase failed.
-
-    `each`: those who do it in virtual time; None: on real networks.
-    """
-    experiment, settings, out = one.experiment, one.settings, one.store.path
-
-    def say(text: str) -> None:
-        print(f"{experiment.name}: {text}", flush=True)
-
+def _run(one: _Series, each: Each | None) -> None:
+    """Run what is missing of it. `each`: those who do it in virtual time; None: on real networks."""
+    settings, say = one.settings, one.say
     lasts = "in virtual time" if settings.virtual else f"{_took(sum(map(seconds, one.runs)))} in all"
-    say(f"{experiment.title}; seed {settings.seed}, {settings.repeats} repeats, {len(one.runs)} runs, {lasts}")
+    say(f"{one.experiment.title}; seed {settings.seed}, {settings.repeats} repeats, {len(one.runs)} runs, {lasts}")
     try:
         if each is None:
             execute(one.runs, settings.plan, one.store, _RUNS, say)
         else:
             in_virtual_time.simulate(one.runs, settings.topology, one.store, each, say)
     except (Interrupted, KeyboardInterrupt) as interrupted:  # the latter between two runs
-        say("interrupted; the same command goes on from here")
+        say("interrupted; the same command goes on from here, and with --so-far makes results of what is there")
         raise SystemExit(interrupted.status if isinstance(interrupted, Interrupted) else 130) from None
-    failed = one.store.failures()
-    _write(experiment, settings, one.described, list(one.store.outcomes(one.runs)), failed=failed, out=out)
-    say(f"results in {out}" + (f"; {len(failed)} PHASES FAILED and are left out" if failed else ""))
+
+
+def _make(one: _Series) -> int:
+    """Write everything that is made of what is there of it; 0, or 1 if a phase failed. _NoResults."""
+    documents, failed = list(one.store.outcomes(one.runs)), one.store.failures()
+    missing = sum(len(run.phases) for run in one.runs) - len(documents) - len(failed)
+    out = one.store.path
+    _write(one.experiment, one.settings, one.described, documents, failed=failed, missing=missing, out=out)
+    lacking = [*([f"{len(failed)} PHASES FAILED and are left out"] if failed else []),
+               *([f"PHASES STILL TO BE RUN: {missing}"] if missing else [])]  # fmt: skip
+    one.say("; ".join([f"results in {out}", *lacking]))
     return 1 if failed else 0
 
 
@@ -159,9 +181,10 @@ def _write(
     documents: Sequence[Mapping[str, Any]],
     *,
     failed: Sequence[Mapping[str, Any]],
+    missing: int,
     out: Path,
 ) -> None:
-    """Everything that is made of the outcomes; UserError if they are too few for error bars."""
+    """Everything that is made of the outcomes; _NoResults if they are too few for error bars, UserError."""
     try:
         versions = [document["versions"] for document in documents]
         results = Results(
@@ -171,16 +194,17 @@ def _write(
             shaper=_all(d["shaper"] for d in documents), datapath=_all(d["datapath"] for d in documents),
             versions=_each(versions), provenance=_each([document["provenance"] for document in documents]),
             command=_command(experiment, settings),
-            settings=described, failed=failed,
+            settings=described, failed=failed, missing=missing,
         )  # fmt: skip
     except ValueError as error:
         causes = "; ".join(sorted({str(f["cause"]) for f in failed}))
-        raise UserError(f"{experiment.name}: no results: {error}{': ' + causes if causes else ''}") from None
-    (out / "results.csv").write_text(results.to_csv())
-    _write_events(out / "events.csv", documents)
-    if experiment.draw is not None:
-        figures.save(experiment.draw(results), out / "figure")
-    report.keep(results, experiment, out)
+        raise _NoResults(f"{experiment.name}: no results: {error}{': ' + causes if causes else ''}") from None
+    with writing(out):
+        (out / "results.csv").write_text(results.to_csv())
+        _write_events(out / "events.csv", documents)
+        if experiment.draw is not None:
+            figures.save(experiment.draw(results), out / "figure")
+        report.keep(results, experiment, out)
 
 
 def _each(documents: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -249,6 +273,8 @@ def _check(given: argparse.Namespace) -> None:
     if given.virtual and (given.database, given.controller) != (SINGLE, SINGLE):
         text = "--database and --controller go with networks of real parts: in virtual time nothing fails over"
         raise UserError(text)
+    if given.so_far and given.again:
+        raise UserError("--so-far makes results of what is there, and --again forgets it: expected one of them")
     if given.dask is not None and not given.virtual:
         raise UserError("--dask goes with --virtual: networks of real parts are made on this machine")
 
@@ -287,6 +313,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=_seed, metavar="N", help="same seed, same workloads and QCs (default: a new one, or that of the series)")  # fmt: skip  # noqa: E501
     add("--out", type=Path, metavar="DIR", help="where results go, a folder for each experiment (default: results/)")
     add("--again", action="store_true", help="begin anew where a series was begun already")
+    add("--so-far", action="store_true", help="run nothing: results of what is there of a series that goes on or was interrupted")  # fmt: skip  # noqa: E501
     add("--topology", metavar="NAME|FILE", help="network (default: poliqi; of relay: trellis)")
     add("--workload", metavar="NAME|FILE", help="another load than the experiment's own, see workloads/")
     add("--ttl", type=parsed_by(TTL.parse), default=TTL.default, metavar="SLOTS", help=f"{TTL.meaning}, of 1 s each (default: {TTL.default})")  # fmt: skip  # noqa: E501

@@ -44,7 +44,7 @@ from testbed.experiments.evaluation import figures
 from testbed.experiments.in_virtual_time import made
 from testbed.experiments.planner.bounds import Offered, Prices, best_acceptance, offered
 from testbed.experiments.planner.one_by_one import accepted_one_by_one, mean_prices
-from testbed.experiments.series import Store, clear, digests
+from testbed.experiments.series import Store, clear, digests, writing
 from testbed.experiments.workers import sources, workers
 from testbed.operation.tables import table
 
@@ -230,9 +230,10 @@ def main(arguments: Sequence[str], *, topologies: Path, results: Path) -> int:
         replace(o, unbroken={**o.unbroken, KNOWS_THE_LOAD: known[o.case]}, broken={**o.broken, KNOWS_THE_LOAD: 0})
         for o in outcomes
     ]
-    (out / "table.txt").write_text(text := in_words(outcomes), encoding="utf-8")
-    _write_csv(outcomes, out / "outcomes.csv")
-    figures.save(_figure(outcomes), out / "figure")
+    with writing(out):
+        (out / "table.txt").write_text(text := in_words(outcomes), encoding="utf-8")
+        _write_csv(outcomes, out / "outcomes.csv")
+        figures.save(_figure(outcomes), out / "figure")
     print(text, end="")
     return 0
 

@@ -82,6 +82,7 @@ def _read(folder: Path) -> dict[str, Any]:
     svg = figure.read_text(encoding="utf-8") if figure.is_file() else ""
     document["svg"] = svg[svg.index("<svg") :] if svg else ""  # a page takes no XML declaration
     document["folder"] = folder.name
+    document.setdefault("missing", 0)  # results that were kept before series could be unfinished
     document["columns"] = list(dict.fromkeys(name for row in document["rows"] for name in row["labels"]))
     document["measures"] = list(dict.fromkeys(row["measure"] for row in document["rows"]))
     document["arranged"] = _arranged(document) if document["experiment"] == table1.NAME else []

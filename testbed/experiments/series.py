@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -169,15 +170,25 @@ def clear(path: Path) -> None:
         (path / "series.json").unlink()
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Files are written meanwhile, there or in that folder; UserError if one cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or path}: {error.strerror}: choose another --out") from None
+
+
 def _write_json(path: Path, document: Any) -> None:
-    """Write it whole or not at all."""
+    """Write it whole or not at all; UserError."""
     temporary = path.with_name(f".{path.name}")
-    with temporary.open("w") as file:
-        json.dump(document, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with writing(path):
+        with temporary.open("w") as file:
+            json.dump(document, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 def seconds(run: Run) -> float:

@@ -32,7 +32,7 @@ def pair(machines, tmp_path_factory) -> Iterator[Running]:
     """Alice at home, bob on west; what crosses between the two machines is captured from before the start."""
     folder = tmp_path_factory.mktemp("pair")
     placed = placement(folder / "machines.yaml", west=["bob"])
-    tap = ["tcpdump", "--immediate-mode", "-U", "-n", "-s", "0", "-Z", "root", "-i", "net", "-w", str(folder / "pcap")]
+    tap = ["tcpdump", "-B", "16384", "-U", "-n", "-s", "0", "-Z", "root", "-i", "net", "-w", str(folder / "pcap")]
     with (folder / "tcpdump").open("wb") as words, subprocess.Popen(machines.on("home", *tap), stderr=words) as capture:
         until(lambda: "listening on" in (folder / "tcpdump").read_text())
         running = Running(folder / "run", *OPTIONS, "--machines", placed, "--sessions", 2, on=machines)

@@ -51,7 +51,7 @@ def test_packets_go_through_while_keys_change(run, net, kind, far, delay_ms):
 def test_who_taps_the_fibre_sees_nothing_of_what_a_tunnel_carries(run, net, kind):
     """Nor an address that it joins."""
     opened = net.open_tunnel("a", "b", kind=kind, every_s=EVERY_S)
-    tcpdump = run.on("a", "tcpdump", "--immediate-mode", "-i", "eth0", "-n", "-U", "-w", "-")
+    tcpdump = run.on("a", "tcpdump", "--immediate-mode", "-B", "16384", "-i", "eth0", "-n", "-U", "-w", "-")
     tap = subprocess.Popen(tcpdump, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert tap.stderr
     while b"listening on" not in tap.stderr.readline():
@@ -207,7 +207,7 @@ def test_pages_come_by_tls_while_keys_change(run, net, tmp_path, far, delay_ms):
 def test_tap_sees_the_keys_id_and_nothing_of_a_page_by_tls(run, net, tmp_path):
     """The ID is the identity of the PSK, which a ClientHello bears in the clear."""
     opened = net.open_tunnel("a", "b", kind="tls", every_s=60)
-    tcpdump = run.on("a", "tcpdump", "--immediate-mode", "-i", "eth0", "-n", "-U", "-w", "-", "tcp")
+    tcpdump = run.on("a", "tcpdump", "--immediate-mode", "-B", "16384", "-i", "eth0", "-n", "-U", "-w", "-", "tcp")
     tap = subprocess.Popen(tcpdump, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert tap.stderr
     while b"listening on" not in tap.stderr.readline():

@@ -110,7 +110,7 @@ class Results:
 
     A row cannot be without an interval: an estimate from a single repeat cannot be made. `provenance`: date, commit and
     machine. `command` makes them again. `settings` is what was run. `failed` lists phases that went wrong, whose
-    figures are in no row.
+    figures are in no row; `missing`: how many phases are still to be run.
     """
 
     experiment: str
@@ -125,6 +125,7 @@ class Results:
     command: str
     settings: Mapping[str, Any]
     failed: Sequence[Mapping[str, Any]]
+    missing: int
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -147,6 +148,7 @@ class Results:
             *(["QUICK LOOK, SMALL SAMPLES"] if self.quick else []),
             *([f"all times of the load divided by {speed}"] if speed != 1 else []),
             *([f"{len(self.failed)} failed phases left out"] if self.failed else []),
+            *([f"unfinished, phases still to be run: {self.missing}"] if self.missing else []),
         ]
 
     @property
@@ -179,6 +181,7 @@ class Results:
             "warnings": self.warnings,
             "settings": dict(self.settings),
             "failed": [dict(f) for f in self.failed],
+            "missing": self.missing,
             "rows": [_row_json(row) for row in self.rows],
         }
 

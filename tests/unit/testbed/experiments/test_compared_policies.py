@@ -104,3 +104,14 @@ def test_series_goes_on_where_it_was_interrupted_unless_something_else_is_compar
     assert len([path for path in raw.iterdir() if "more" not in path.name]) == 2
     with pytest.raises(UserError, match=r"a series with other settings .* --again to begin anew"):
         policies.main([*arguments, "--mode", "otp"], topologies=TOPOLOGIES, results=tmp_path)
+
+
+def test_table_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    """As in a folder of root's."""
+    monkeypatch.setattr(policies, "LOADS", (0.5,))
+    (tmp_path / "policies" / "table.txt").mkdir(parents=True)
+
+    with pytest.raises(UserError, match=r"cannot write \S+/table.txt: Is a directory: choose another --out"):
+        policies.main(
+            ["--networks", "pair", "--seeds", "1", "--out", str(tmp_path)], topologies=TOPOLOGIES, results=tmp_path
+        )

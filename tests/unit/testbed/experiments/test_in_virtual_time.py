@@ -142,3 +142,43 @@ def test_what_virtual_time_cannot_show_is_refused_before_anything_is_done(tmp_pa
         command.main([*arguments, "--out", str(tmp_path / "out")], pytest.fail)
 
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_there_of_a_series_gives_results_and_nothing_is_run(tmp_path, tiny, capsys):
+    """Here the last of three repeats is still to come. Without a second one there is no error bar, and that is said."""
+    options = ["fig8", "--virtual", "--quick", "--repeat", "3", "--workload", tiny, "--out", str(tmp_path)]
+    made(*options)
+    out = tmp_path / "fig8-tiny-virtual"
+    for path in (out / "raw").glob("repeat03_*"):
+        path.unlink()
+    capsys.readouterr()
+
+    made(*options, "--so-far")
+
+    assert "PHASES STILL TO BE RUN: 4" in capsys.readouterr().out
+    assert {row["repeats"] for row in rows(out)} == {"2"}
+    assert not list((out / "raw").glob("repeat03_*"))
+    for path in (out / "raw").glob("repeat02_*"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"fig8: no results: .*no measure has two repeats"):
+        made(*options, "--so-far")
+
+
+@pytest.mark.parametrize("taken", ["fig8-tiny-virtual/results.csv", "report.html"])
+def test_results_that_cannot_be_written_are_one_line(tmp_path, tiny, taken):
+    """As in a folder of root's; the outcomes are kept."""
+    (tmp_path / taken).mkdir(parents=True)
+
+    with pytest.raises(UserError, match=rf"cannot write {tmp_path}/{taken}: Is a directory: choose another --out"):
+        made("fig8", "--virtual", "--quick", "--seed", "1", "--workload", tiny, "--out", str(tmp_path))
+    assert len(list((tmp_path / "fig8-tiny-virtual" / "raw").glob("repeat*.json"))) == 8
+
+
+def test_series_that_was_never_begun_has_nothing_so_far(tmp_path):
+    """And is not begun by that."""
+    with pytest.raises(UserError, match=rf"--so-far: no series was begun in {tmp_path}/fig8"):
+        made("fig8", "--so-far", "--out", str(tmp_path))
+
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"--so-far .* --again .*: expected one of them"):
+        made("fig8", "--so-far", "--again", "--out", str(tmp_path))

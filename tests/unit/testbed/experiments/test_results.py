@@ -18,7 +18,7 @@ ROWS = [
 ]
 GOOD = {
     "experiment": "fig7", "title": "A title", "quick": False, "rows": ROWS, "seed": 7, "shaper": "netem",
-    "datapath": "kernel", "versions": {"python": "3"}, "settings": {"repeats": 3}, "failed": [],
+    "datapath": "kernel", "versions": {"python": "3"}, "settings": {"repeats": 3}, "failed": [], "missing": 0,
     "provenance": {"date": "2026-01-02", "commit": "abc", "machine": "a machine"}, "command": "run.py experiment fig7",
 }  # fmt: skip
 PANEL = figures.Panel(

@@ -184,6 +184,15 @@ def test_folder_that_cannot_be_made_is_one_line(tmp_path):
         Store(tmp_path / "file" / "out", {"seed": 3})
 
 
+def test_outcome_that_cannot_be_written_is_one_line(tmp_path):
+    """As on a disk that is full, or in a folder of root's."""
+    store = Store(tmp_path, {"seed": 3})
+    (tmp_path / "raw" / "one.json").mkdir()
+
+    with pytest.raises(UserError, match=r"^cannot write \S+/raw/\S+: Is a directory: choose another --out$"):
+        store.keep("one", {})
+
+
 def test_sweep_makes_all_combinations():
     found = {tuple(p.labels.values()): p.parameters for p in sweep.points(SWEEP)}
 
@@ -301,7 +310,7 @@ def test_series_of_failures_only_makes_no_results(tmp_path):
     """Its causes are told."""
     experiment = command.EXPERIMENTS["fig7"]
     with pytest.raises(UserError, match=r"no results: .*the cause"):
-        command._write(experiment, SETTINGS, {"a": 1}, [], failed=[{"cause": "the cause"}], out=tmp_path)
+        command._write(experiment, SETTINGS, {"a": 1}, [], failed=[{"cause": "the cause"}], missing=0, out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -332,6 +341,7 @@ def test_folder_of_such_a_series_is_another_one(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
     monkeypatch.setattr(command, "check_tools", lambda _: None)
+    monkeypatch.setattr(command, "_run", lambda *_: None)
     monkeypatch.setattr(command, "_make", lambda *_: 0)
     assert command.main(options, lambda: None) == 0
     assert (tmp_path / "table1-database-ha-async-controller-ha" / "series.json").is_file()

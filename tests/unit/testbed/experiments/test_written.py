@@ -65,7 +65,7 @@ def test_every_experiment_writes_tables_figures_and_its_part_of_the_report(name,
     out = tmp_path / name
     out.mkdir()
 
-    command._write(experiment, settings, settings.to_json(), documents, failed=[], out=out)
+    command._write(experiment, settings, settings.to_json(), documents, failed=[], missing=0, out=out)
     page = report.write(tmp_path, [name]).read_text()
 
     drawn = [] if name == "table1" else ["figure.pdf", "figure.png", "figure.svg"]
@@ -90,7 +90,7 @@ def written(name, out, change=lambda document: document):
     """What an experiment writes into `out`, of documents that are changed first."""
     settings, experiment = QUICK, command.EXPERIMENTS[name]
     documents = [change(json.loads(json.dumps(shown(r, p)))) for r in experiment.runs(settings) for p in r.phases]
-    command._write(experiment, settings, settings.to_json(), documents, failed=[], out=out)
+    command._write(experiment, settings, settings.to_json(), documents, failed=[], missing=0, out=out)
     return experiment, documents
 
 
@@ -268,3 +268,44 @@ def test_a_series_made_under_several_shapers_names_them_all(tmp_path):
 def test_results_that_are_not_there_are_named_with_their_place():
     with pytest.raises(UserError, match=r"no results of fig99: No such file .*fig99/results.csv"):
         api.results("fig99")
+
+
+@pytest.mark.parametrize("name", sorted(command.EXPERIMENTS))
+def test_results_of_a_series_that_is_not_at_its_end_say_so_wherever_they_are_read(name, tmp_path):
+    """In figure, page and kept table; what is there is two of four repeats, and the third one's first phase."""
+    settings = replace(SWEEP if name == "sweep" else QUICK, repeats=4)
+    experiment = command.EXPERIMENTS[name]
+    phases = [(run, phase) for run in experiment.runs(settings) for phase in run.phases]
+    there = [run.repeat < 3 for run, _ in phases]
+    there[there.index(False)] = True
+    documents = [json.loads(json.dumps(shown(*each))) for each, is_there in zip(phases, there, strict=True) if is_there]
+    out = tmp_path / name
+    out.mkdir()
+    missing = len(phases) - len(documents)
+
+    command._write(experiment, settings, settings.to_json(), documents, failed=[], missing=missing, out=out)
+
+    said = f"phases still to be run: {missing}"
+    assert said in report.write(tmp_path, [name]).read_text()
+    assert said in report.publish(tmp_path, [name], tmp_path / "kept").read_text()
+    if experiment.draw is not None:
+        assert said in (out / "figure.svg").read_text()
+
+
+def test_experiment_without_results_leaves_the_others_theirs(tmp_path, monkeypatch):
+    """Of all that were asked for; which one has none, and why, is said at the end."""
+
+    def run(one, _):
+        for each in one.runs:
+            for name, phase in zip(each.names(), each.phases, strict=True):
+                if one.experiment.name == "table1":
+                    one.store.fail(name, "a node died", tmp_path)
+                else:
+                    one.store.keep(name, shown(each, phase))
+
+    monkeypatch.setattr(command, "_run", run)
+    with pytest.raises(UserError, match=r"^table1: no results: .*: a node died$"):
+        command.main(["all", "--quick", "--out", str(tmp_path)], lambda: None)
+
+    assert [path.parent.name for path in sorted(tmp_path.glob("*/results.json"))] == ["fig7", "fig8", "latency"]
+    assert "Figure 8" in (tmp_path / "report.html").read_text()
