@@ -170,26 +170,34 @@ class Graph:
         with self.lock:
             return dict(sorted(self._links.items()))
 
-    def topology(self, steady_s: float = 0.0) -> nx.MultiGraph[str]:
-        """A new multigraph of what can be used now, and could for `steady_s`: nodes by name, edges keyed by QC."""
+    def now(self) -> float:
+        """The moment, in seconds, as `topology` and `lacking` take it."""
+        return self._now()
+
+    def topology(self, steady_s: float = 0.0, *, at: float | None = None) -> nx.MultiGraph[str]:
+        """A new multigraph of what can be used at that moment (None: now), and could for `steady_s`: nodes by name,
+        edges keyed by QC.
+        """
         with self.lock:
+            at = self._now() if at is None else at
             graph: nx.MultiGraph[str] = nx.MultiGraph()
-            graph.add_nodes_from(sorted(n for n in self._nodes if self._is_up("node", n, steady_s)))
+            graph.add_nodes_from(sorted(n for n in self._nodes if self._is_up("node", n, at, steady_s)))
             for qc, link in sorted(self._links.items()):
-                usable = self._is_up("QC", qc, steady_s) if steady_s else not self._is_gone("QC", qc)
+                usable = self._is_up("QC", qc, at, steady_s) if steady_s else not self._is_gone("QC", qc, at)
                 if link.enabled and usable and link.a in graph and link.b in graph:
                     graph.add_edge(link.a, link.b, key=qc)
             nx.set_node_attributes(graph, {n: self._nodes[n].relays for n in graph}, RELAYS)
             return graph
 
-    def lacking(self, path: Path) -> tuple[str, ...]:
-        """What of a path has been down for a while, such as "node b" or "QC a-b/1"."""
+    def lacking(self, path: Path, *, at: float | None = None) -> tuple[str, ...]:
+        """What of a path has been down for a while at that moment (None: now), such as "node b" or "QC a-b/1"."""
         with self.lock:
-            nodes = {n for n in path.nodes if self._is_gone("node", n)}
+            at = self._now() if at is None else at
+            nodes = {n for n in path.nodes if self._is_gone("node", n, at)}
             # That the QCs of a node that is down are of no use goes without saying.
             qcs = [
-                qc for at, qc in enumerate(path.qcs)
-                if nodes.isdisjoint(path.joined_by(at)) and self._is_gone("QC", qc)
+                qc for place, qc in enumerate(path.qcs)
+                if nodes.isdisjoint(path.joined_by(place)) and self._is_gone("QC", qc, at)
             ]  # fmt: skip
             return (*(f"node {n}" for n in path.nodes if n in nodes), *(f"QC {qc}" for qc in qcs))
 
@@ -213,14 +221,14 @@ class Graph:
                     for was, since in [self._up.get(k, unknown)]}  # fmt: skip
         self.changed.notify_all()
 
-    def _is_up(self, kind: str, name: str, steady_s: float) -> bool:
+    def _is_up(self, kind: str, name: str, at: float, steady_s: float) -> bool:
         up, since = self._up.get((kind, name), (False, self._begun))
-        return up and self._now() - since >= steady_s
+        return up and at - since >= steady_s
 
-    def _is_gone(self, kind: str, name: str) -> bool:
+    def _is_gone(self, kind: str, name: str, at: float) -> bool:
         """Whether it has been down for a while; what was never seen has been since we look."""
         up, since = self._up.get((kind, name), (False, self._begun))
-        return not up and self._now() - since >= self._grace_s
+        return not up and at - since >= self._grace_s
 
     def views(self, qcs: Sequence[str], slots: int) -> list[QcView]:
         """How each of `qcs` fared over the last `slots` slots."""

@@ -91,9 +91,13 @@ class Mover:
             found = [s for s in self._book.open() if s.ksid not in self._busy]
         if not found:
             return
-        with self._graph.lock:  # all is judged by the same
-            usable, steady = self._graph.topology(), self._choice.settled(self._graph.topology(self._steady_s))
-            downs = {path: self._graph.lacking(path) for path in {s.path for s in found if s.path is not None}}
+        # All is judged by the same, and at one moment: else a grace could end between two judgements, and a session be
+        # led to where it is.
+        graph = self._graph
+        with graph.lock:
+            at = graph.now()
+            usable, steady = graph.topology(at=at), self._choice.settled(graph.topology(self._steady_s, at=at))
+            downs = {path: graph.lacking(path, at=at) for path in {s.path for s in found if s.path is not None}}
         # Sessions on the same path have the same verdict, and those between the same nodes the same ways.
         way = functools.cache(self._choice.path)
         verdicts = {path: self._choice.verdict(path, down, usable, steady, way) for path, down in downs.items()}

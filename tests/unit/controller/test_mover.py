@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 import uuid
 from collections.abc import Iterator
@@ -25,19 +26,25 @@ from decisions.paths import PATH_POLICIES, Path, Verdict, shortest
 from etsi.gs004 import QoS
 from telemetry import bugs, journal
 from telemetry.journal import Journal
-from tests.unit.decisions.test_move_verdicts import Shown
+from tests.unit.decisions.test_move_verdicts import GRACE_S, Shown
 
 SESSIONS = 20
 
 
 @pytest.fixture
-def graph() -> Graph:
+def shown() -> Shown:
     """a - b - c, where two QCs join a and b."""
-    shown = Shown()
-    shown.show("a", ab="ACTIVE", ba="ACTIVE")
-    shown.show("b", ab="ACTIVE", ba="ACTIVE", bc="ACTIVE")
-    shown.show("c", bc="ACTIVE")
-    shown.time += 100
+    made = Shown()
+    made.show("a", ab="ACTIVE", ba="ACTIVE")
+    made.show("b", ab="ACTIVE", ba="ACTIVE", bc="ACTIVE")
+    made.show("c", bc="ACTIVE")
+    made.time += 100
+    return made
+
+
+@pytest.fixture
+def graph(shown) -> Graph:
+    """As shown."""
     return shown.graph
 
 
@@ -121,6 +128,22 @@ class Told:
         ):  # fmt: skip
             for step in steps:
                 monkeypatch.setattr(place, step, functools.partial(played, step))
+
+
+def test_session_is_not_led_to_where_it_is_when_a_grace_ends_during_the_look(mover, shown, monkeypatch):
+    """What its path lacks and which ways there are is judged at one moment, however long that takes."""
+    told = Told(mover, monkeypatch)
+    monkeypatch.setattr(mover._upkeep, "later", lambda _, step, *arguments: step(*arguments) or True)
+    shown.show("b", ab="PASSIVE", ba="PASSIVE", bc="ACTIVE")
+    clock = itertools.count(shown.time, GRACE_S / 8)
+    monkeypatch.setattr(shown.graph, "_now", lambda: next(clock))
+
+    for _ in range(20):
+        mover._busy.clear()
+        mover._look()
+
+    assert "interrupt" in told.steps
+    assert "add_links" not in told.steps
 
 
 def test_session_whose_other_way_fails_is_interrupted(mover, tmp_path, monkeypatch):
