@@ -42,7 +42,7 @@ class Graph:
         self._windows: dict[str, dict[str, Window]] = {}
         self._links: dict[str, Link] = {}
         self._grace_s = grace_s
-        self._now = now
+        self.now = now
         self._begun = now()
         # Whether each node and QC is up, and since when.
         self._up: dict[tuple[str, str], tuple[bool, float]] = {}
@@ -150,7 +150,7 @@ class Graph:
                     declared=math.ceil(need.per_slot * (slot - first)),
                     at_once=need.at_once,
                 )  # fmt: skip
-                window.take(entry, self._now())
+                window.take(entry, self.now())
                 if own and r.stored_bytes is not None:
                     window.stored_bytes = min(r.stored_bytes, _MAX_STORED_BYTES)
             self.changed.notify_all()
@@ -170,16 +170,12 @@ class Graph:
         with self.lock:
             return dict(sorted(self._links.items()))
 
-    def now(self) -> float:
-        """The moment, in seconds, as `topology` and `lacking` take it."""
-        return self._now()
-
     def topology(self, steady_s: float = 0.0, *, at: float | None = None) -> nx.MultiGraph[str]:
         """A new multigraph of what can be used at that moment (None: now), and could for `steady_s`: nodes by name,
         edges keyed by QC.
         """
         with self.lock:
-            at = self._now() if at is None else at
+            at = self.now() if at is None else at
             graph: nx.MultiGraph[str] = nx.MultiGraph()
             graph.add_nodes_from(sorted(n for n in self._nodes if self._is_up("node", n, at, steady_s)))
             for qc, link in sorted(self._links.items()):
@@ -192,7 +188,7 @@ class Graph:
     def lacking(self, path: Path, *, at: float | None = None) -> tuple[str, ...]:
         """What of a path has been down for a while at that moment (None: now), such as "node b" or "QC a-b/1"."""
         with self.lock:
-            at = self._now() if at is None else at
+            at = self.now() if at is None else at
             nodes = {n for n in path.nodes if self._is_gone("node", n, at)}
             # That the QCs of a node that is down are of no use goes without saying.
             qcs = [
@@ -215,7 +211,7 @@ class Graph:
         self._links = self._named(self._joined())
         found = {("node", name): node.reachable for name, node in self._nodes.items()}
         found |= {("QC", qc): link.live for qc, link in self._links.items()}
-        now = self._now()
+        now = self.now()
         unknown = (None, now)
         self._up = {k: (up, since if was is up else now) for k, up in found.items()
                     for was, since in [self._up.get(k, unknown)]}  # fmt: skip
@@ -266,7 +262,7 @@ class Graph:
         return found
 
     def _view(self, qc: str, ends: Sequence[str], slots: int) -> QcView:
-        windows, now = self._windows.get(qc, {}), self._now()
+        windows, now = self._windows.get(qc, {}), self.now()
         recent = {name: window.recent(slots, now) for name, window in windows.items()}
         own = [recent[name] for name in ends if name in recent]
         # Both ends saw the same blocks; one that started later, or lost some, saw fewer.

@@ -44,7 +44,7 @@ class _Running:
 
     def end(self) -> int:
         """End it once its file has what has crossed until now. How many packets the file lacks; UserError if nobody
-        knows, as tcpdump had ended by itself, for one on a disk that is full.
+        knows: tcpdump had ended by itself, as it does on a disk that is full.
 
         The kernel counts what crosses, tcpdump what it has written; on SIGUSR1 tcpdump says both. Between the two are
         packets that wait. A tcpdump that is told to end leaves them.

@@ -136,7 +136,7 @@ def test_session_is_not_led_to_where_it_is_when_a_grace_ends_during_the_look(mov
     monkeypatch.setattr(mover._upkeep, "later", lambda _, step, *arguments: step(*arguments) or True)
     shown.show("b", ab="PASSIVE", ba="PASSIVE", bc="ACTIVE")
     clock = itertools.count(shown.time, GRACE_S / 8)
-    monkeypatch.setattr(shown.graph, "_now", lambda: next(clock))
+    monkeypatch.setattr(shown.graph, "now", lambda: next(clock))
 
     for _ in range(20):
         mover._busy.clear()

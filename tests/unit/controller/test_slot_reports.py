@@ -122,7 +122,7 @@ def test_node_that_is_silent_fades_away():
     """What it said last is not of now for ever."""
     clock = [0.0]
     graph = graph_of_two()
-    graph._now = lambda: clock[0]
+    graph.now = lambda: clock[0]
     graph.report("a", 10, [Report(QC, 400, 10, 0)], since=0)
 
     clock[0] = 15.0
