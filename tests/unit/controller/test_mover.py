@@ -130,12 +130,16 @@ class Told:
                 monkeypatch.setattr(place, step, functools.partial(played, step))
 
 
-def test_session_is_not_led_to_where_it_is_when_a_grace_ends_during_the_look(mover, shown, monkeypatch):
-    """What its path lacks and which ways there are is judged at one moment, however long that takes."""
+@pytest.mark.parametrize("before", range(3))
+def test_session_is_not_led_to_where_it_is_when_a_grace_ends_during_the_look(mover, shown, monkeypatch, before):
+    """What its path lacks and which ways there are is judged at one moment, however long that takes.
+
+    `before`: how often the clock is asked before, so that the grace ends before each of a look's questions once.
+    """
     told = Told(mover, monkeypatch)
     monkeypatch.setattr(mover._upkeep, "later", lambda _, step, *arguments: step(*arguments) or True)
     shown.show("b", ab="PASSIVE", ba="PASSIVE", bc="ACTIVE")
-    clock = itertools.count(shown.time, GRACE_S / 8)
+    clock = itertools.count(shown.time + before * GRACE_S / 8, GRACE_S / 8)
     monkeypatch.setattr(shown.graph, "now", lambda: next(clock))
 
     for _ in range(20):
